@@ -1,0 +1,120 @@
+"""The back-ends' settings, nested in the Commander's: COMMANDER_LOCAL__…, COMMANDER_OPENAI__…, COMMANDER_SCRIPTED__…."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, JsonValue, SecretStr, model_validator
+
+
+class _Settings(BaseModel):
+    # A default is part of the program; a value from outside is refused if it is unknown, and never changed later.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LocalSettings(_Settings):
+    """A model in this process, through llama.cpp."""
+
+    model: Path | None = None
+    """A GGUF file. None: the bundled SmolLM2."""
+
+    context_tokens: int = Field(default=4096, ge=512)
+    """What each session has for its prompt and its answer together."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """None: as many as the process may use."""
+
+    max_tokens: int = Field(default=1024, ge=1)
+    """Of an answer, where the session's parameters do not say."""
+
+
+class OpenAISettings(_Settings):
+    """A server that speaks OpenAI's Chat Completions."""
+
+    base_url: HttpUrl = HttpUrl("https://api.openai.com/v1")
+    """Up to and without `/chat/completions`."""
+
+    model: str = ""
+    """As the server names it. Required where this back-end is used."""
+
+    api_key: SecretStr | None = None
+
+    connect_seconds: float = Field(default=10, gt=0)
+
+    silence_seconds: float = Field(default=120, gt=0)
+    """The longest wait for the next byte; models that think send nothing for a while."""
+
+    max_rounds: int = Field(default=8, ge=1)
+    """Requests of one session: each but the last is followed by tool calls."""
+
+    continues: bool = False
+    """True only for a server that goes on with a last message of role `assistant` when it is asked with
+    `continue_final_message` (vLLM, SGLang). Others begin a new answer, so that the user would read things twice."""
+
+
+class Say(_Settings):
+    """Say a text at once. `{result}` in it becomes the last tool call's result, as JSON."""
+
+    say: str
+
+
+class Tokens(_Settings):
+    """Say `w<i> ` for i from 0."""
+
+    tokens: int = Field(ge=0)
+    interval_ms: float = Field(default=0, ge=0)
+
+
+class Think(_Settings):
+    """A thought. `think` is the step's name."""
+
+    think: str
+    text: str
+
+
+class ScriptedCall(_Settings):
+    call: str
+    arguments: dict[str, JsonValue] = {}
+
+
+class Calls(_Settings):
+    """Tool calls, all at once."""
+
+    calls: list[ScriptedCall]
+
+
+class Wait(_Settings):
+    wait_ms: float = Field(ge=0)
+
+
+class Fail(_Settings):
+    """Raise an exception with this text."""
+
+    fail: str
+
+
+class End(_Settings):
+    """Finish here. The tokens said so far are counted."""
+
+    finish: Literal["stop", "length", "content_filter"]
+
+
+Step = Annotated[Say | Tokens | Think | ScriptedCall | Calls | Wait | Fail | End, Field(union_mode="left_to_right")]
+
+
+class ScriptedSettings(_Settings):
+    """What the scripted back-end does where neither the session's parameters nor its prompt say otherwise.
+
+    Either `steps`, or the short form: `tokens` of them, one every `interval_ms` milliseconds. In the environment
+    `steps` is JSON, for example `[{"think": "Planning", "text": "…"}, {"call": "search"}, {"say": "It is {result}."}]`.
+    """
+
+    tokens: int = Field(default=20, ge=0)
+    interval_ms: float = Field(default=20, ge=0)
+    steps: list[Step] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_form(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("steps") is not None and {"tokens", "interval_ms"} & values.keys():
+            raise ValueError("steps and tokens/interval_ms exclude each other")
+        return values
