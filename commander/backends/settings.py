@@ -1,4 +1,4 @@
-"""The back-ends' settings, nested in the Commander's: COMMANDER_LOCAL__…, COMMANDER_OPENAI__…, COMMANDER_SCRIPTED__…."""
+"""The back-ends' settings, nested in the Commander's: COMMANDER_LOCAL__…, _OPENAI__… and _SCRIPTED__…."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
