@@ -3,15 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, JsonValue, SecretStr, model_validator
+from pydantic import Field, HttpUrl, JsonValue, SecretStr, model_validator
+
+from shared.config import Section
 
 
-class _Settings(BaseModel):
-    # A default is part of the program; a value from outside is refused if it is unknown, and never changed later.
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LocalSettings(_Settings):
+class LocalSettings(Section):
     """A model in this process, through llama.cpp."""
 
     model: Path | None = None
@@ -27,7 +24,7 @@ class LocalSettings(_Settings):
     """Of an answer, where the session's parameters do not say."""
 
 
-class OpenAISettings(_Settings):
+class OpenAISettings(Section):
     """A server that speaks OpenAI's Chat Completions."""
 
     base_url: HttpUrl = HttpUrl("https://api.openai.com/v1")
@@ -51,48 +48,48 @@ class OpenAISettings(_Settings):
     `continue_final_message` (vLLM, SGLang). Others begin a new answer, so that the user would read things twice."""
 
 
-class Say(_Settings):
+class Say(Section):
     """Say a text at once. `{result}` in it becomes the last tool call's result, as JSON."""
 
     say: str
 
 
-class Tokens(_Settings):
+class Tokens(Section):
     """Say `w<i> ` for i from 0."""
 
     tokens: int = Field(ge=0)
     interval_ms: float = Field(default=0, ge=0)
 
 
-class Think(_Settings):
+class Think(Section):
     """A thought. `think` is the step's name."""
 
     think: str
     text: str
 
 
-class ScriptedCall(_Settings):
+class ScriptedCall(Section):
     call: str
     arguments: dict[str, JsonValue] = {}
 
 
-class Calls(_Settings):
+class Calls(Section):
     """Tool calls, all at once."""
 
     calls: list[ScriptedCall]
 
 
-class Wait(_Settings):
+class Wait(Section):
     wait_ms: float = Field(ge=0)
 
 
-class Fail(_Settings):
+class Fail(Section):
     """Raise an exception with this text."""
 
     fail: str
 
 
-class End(_Settings):
+class End(Section):
     """Finish here. The tokens said so far are counted."""
 
     finish: Literal["stop", "length", "content_filter"]
@@ -101,7 +98,7 @@ class End(_Settings):
 Step = Annotated[Say | Tokens | Think | ScriptedCall | Calls | Wait | Fail | End, Field(union_mode="left_to_right")]
 
 
-class ScriptedSettings(_Settings):
+class ScriptedSettings(Section):
     """What the scripted back-end does where neither the session's parameters nor its prompt say otherwise.
 
     Either `steps`, or the short form: `tokens` of them, one every `interval_ms` milliseconds. In the environment
