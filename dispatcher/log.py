@@ -1,0 +1,311 @@
+"""The session log's head, and the atomic steps by which a log changes (`sessions.md`, rules 1 to 4, 7 and 8).
+
+Pure: `apply(record, change)` answers with what a store has to write, or with a refusal. Every store runs this same
+function inside its atomic step, so that there is one set of rules whatever keeps the log.
+"""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from dispatcher.events import (
+    Assigned,
+    Call,
+    Entry,
+    Failed,
+    Finished,
+    StopEntry,
+)
+from shared.wire import Error, Message, Stopped, ToolResult
+
+State: TypeAlias = Literal["waiting", "running", "finished", "stopped", "failed"]
+LIVE: frozenset[State] = frozenset({"waiting", "running"})
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """What a session was created with; never changes.
+
+    origin: `user` (over HTTP; assigned to the pool), `commander` (brought by `open` with generation 0) or `older` (a
+    peer of the published contract). created_at: Unix seconds.
+    """
+
+    agent: str
+    messages: tuple[Message, ...]
+    created_at: float
+    origin: Literal["user", "commander", "older"] = "user"
+    parameters_json: str = ""
+    conversation_id: str = ""
+    traceparent: str = ""
+
+
+class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A logged call without a result. at: when it was logged, Unix seconds."""
+
+    tool_name: str
+    sequence: int
+    instance: str
+    at: float
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """What the atomic steps read and write.
+
+    state         the user's view; the first stop or end in the log decides it for good
+    over          the Commander's part is done too: an end was logged, or nobody is left to send one
+    reason        of a stop; code: of a failure; both empty otherwise
+    opened        the current generation has been opened on some stream
+    continues     the Commander of the current generation said that its agent can be taken over
+    takeovers     requeued after a Commander was lost; a hand-over does not count (rule 8)
+    since         waiting or running since, Unix seconds; ended_at: 0 while live
+    calls         logged calls without a result, by call_id
+    """
+
+    state: State = "waiting"
+    over: bool = False
+    generation: int = 0
+    epoch: int = 0
+    sequence: int = 0
+    offset: int = 0
+    decided: int = 0
+    commander_id: str = ""
+    instance: str = ""
+    opened: bool = False
+    continues: bool = False
+    takeovers: int = 0
+    since: float = 0.0
+    ended_at: float = 0.0
+    reason: str = ""
+    code: str = ""
+    calls: dict[str, OpenCall] = {}
+
+    @property
+    def final(self) -> bool:
+        return self.state not in LIVE
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A session as a store keeps it, without its entries."""
+
+    session_id: str
+    request: Request
+    head: Head
+
+
+# ---- changes: the atomic steps
+
+
+class Assign(msgspec.Struct, frozen=True):
+    """Give a waiting session to a Commander: an acquire of its own (rule 1). Refused: `not_waiting`."""
+
+    commander_id: str
+    instance: str
+    continues: bool
+    now: float
+
+
+class Acquire(msgspec.Struct, frozen=True):
+    """A Commander opens the session on a stream (rule 2). Refused: `fenced`, `exists`."""
+
+    commander_id: str
+    generation: int
+    instance: str
+    now: float
+
+
+class Append(msgspec.Struct, frozen=True):
+    """Packets that came under `epoch`, or what was concluded from silence under it (rule 4).
+
+    Refused: `superseded`, `gap`, `ended`. Entries with a sequence that is stored already are skipped. Conclusions
+    (sequence 0) are dropped as `ended` once the session is over.
+    """
+
+    epoch: int
+    entries: tuple[Entry, ...]
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """What any replica may append without an epoch: a tool's result, idempotent by call_id, or a stop, of which the
+    first counts. Applied to nothing where it comes second.
+    """
+
+    entry: Entry
+
+
+class Requeue(msgspec.Struct, frozen=True):
+    """Put a session whose Commander is lost, or gave it back, among the waiting again (rules 1 and 8).
+    Refused: `superseded`, `ended`.
+    """
+
+    epoch: int
+    now: float
+    handed_over: bool = False
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """Give up a Commander that did not answer a stop: raise the generation, so that nothing of it is appended any more.
+    Refused: `superseded`, `ended`.
+    """
+
+    epoch: int
+
+
+Change: TypeAlias = Assign | Acquire | Append | Settle | Requeue | Fence
+
+# ---- outcomes
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """The head as it is now, and the entries that were added, with their offsets. None added: a repetition."""
+
+    head: Head
+    entries: tuple[Entry, ...] = ()
+
+
+class Refused(msgspec.Struct, frozen=True):
+    code: Literal["fenced", "exists", "superseded", "gap", "ended", "not_waiting", "unknown_session"]
+
+
+Outcome: TypeAlias = Applied | Refused
+
+
+def apply(record: Record, change: Change) -> Outcome:
+    """Carry out one atomic step. The caller stores `head` and `entries` together or not at all."""
+    head = record.head
+    match change:
+        case Append():
+            return _append(head, change)
+        case Settle(entry=entry):
+            return _settle(head, entry)
+        case Acquire():
+            return _acquire(record, change)
+        case Assign():
+            return _assign(head, change)
+        case Requeue():
+            if refusal := _not_current(head, change.epoch):
+                return refusal
+            takeovers = head.takeovers + (not change.handed_over)
+            return Applied(replace(head, state="waiting", opened=False, takeovers=takeovers, since=change.now))
+        case Fence():
+            if refusal := _not_current(head, change.epoch):
+                return refusal
+            return Applied(replace(head, generation=head.generation + 1, epoch=head.epoch + 1, over=True))
+
+
+def _not_current(head: Head, epoch: int) -> Refused | None:
+    if head.epoch != epoch:
+        return Refused("superseded")
+    return Refused("ended") if head.over else None
+
+
+def _assign(head: Head, change: Assign) -> Outcome:
+    if head.state != "waiting":
+        return Refused("not_waiting")
+    generation = head.generation + 1
+    entry = Entry(Assigned(generation, change.commander_id), change.now, generation, decided=head.decided)
+    head = replace(
+        head,
+        state="running",
+        generation=generation,
+        epoch=head.epoch + 1,
+        commander_id=change.commander_id,
+        instance=change.instance,
+        continues=change.continues,
+        opened=False,
+        since=change.now,
+    )
+    return _added(head, [entry])
+
+
+def _acquire(record: Record, change: Acquire) -> Outcome:
+    head = record.head
+    if (record.request.origin == "user") == (change.generation == 0):
+        return Refused("exists" if change.generation == 0 else "unknown_session")
+    if change.generation < head.generation:
+        return Refused("fenced")
+    if change.generation == head.generation and change.commander_id != head.commander_id:
+        return Refused("exists" if change.generation == 0 else "fenced")
+    # A higher generation than the stored one: the log was rolled back, and the Commander knows better.
+    head = replace(
+        head,
+        state="running" if head.state == "waiting" else head.state,
+        generation=change.generation,
+        epoch=head.epoch + 1,
+        commander_id=change.commander_id,
+        instance=change.instance,
+        opened=True,
+    )
+    return Applied(head)
+
+
+def _append(head: Head, change: Append) -> Outcome:
+    if head.epoch != change.epoch:
+        return Refused("superseded")
+    last = change.entries[-1].sequence
+    if last and last <= head.sequence:
+        return Applied(head)  # a repetition of what is stored; checked before "ended"
+    if head.over:
+        return Refused("ended")
+    fresh: list[Entry] = []
+    stored, sequence = head.sequence, head.sequence
+    for entry in change.entries:
+        if entry.sequence:
+            if entry.sequence <= stored:
+                continue
+            if entry.sequence > sequence + 1:
+                return Refused("gap")
+            sequence = entry.sequence
+        fresh.append(entry)
+    return _added(head, fresh)
+
+
+def _settle(head: Head, entry: Entry) -> Outcome:
+    if isinstance(entry.body, ToolResult):
+        return _added(head, [entry]) if entry.body.call_id in head.calls else Applied(head)
+    return Applied(head) if head.final else _added(head, [entry])
+
+
+def _added(head: Head, entries: list[Entry]) -> Applied:
+    """Number the entries and take them into the head. After the first stop or end nothing is released any more."""
+    state, over, ended_at, reason, code = head.state, head.over, head.ended_at, head.reason, head.code
+    sequence, offset, decided, calls = head.sequence, head.offset, head.decided, head.calls
+    added = []
+    for entry in entries:
+        body = entry.body
+        live = state in LIVE
+        if isinstance(body, StopEntry) and not live:
+            continue  # a second stop adds no entry
+        if entry.sequence > sequence:
+            sequence = entry.sequence
+        offset += 1
+        if live:
+            decided = max(decided, entry.decided)
+            added.append(replace(entry, offset=offset))
+        else:
+            added.append(replace(entry, offset=offset, released="", decided=decided))
+        match body:
+            case Call(refused=False):
+                calls = {**calls, body.call_id: OpenCall(body.tool_name, entry.sequence, body.instance, entry.at)}
+            case ToolResult():
+                calls = {call_id: call for call_id, call in calls.items() if call_id != body.call_id}
+            case StopEntry():
+                over, reason = over or state == "waiting", body.reason
+                state, ended_at = "stopped", entry.at
+            case Finished() | Failed() | Stopped() | Error(retryable=False):
+                over = True
+                if live:
+                    state = "finished" if isinstance(body, Finished) else "failed"
+                    code, ended_at = getattr(body, "code", ""), entry.at
+    head = replace(
+        head,
+        state=state,
+        over=over,
+        sequence=sequence,
+        offset=offset,
+        decided=decided,
+        ended_at=ended_at,
+        reason=reason,
+        code=code,
+        calls=calls,
+    )
+    return Applied(head, tuple(added))

@@ -1,0 +1,444 @@
+"""One session at the Dispatcher that holds it: inputs in, effects out (`sessions.md`).
+
+Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix seconds. What the outside may rely on:
+
+- A packet is accepted once and in order, or refused; only accepted packets reach a policy and the log.
+- Effects that the world sees (acks, stops, results, tools) come from `logged`, never from `receive`: they leave only
+  after the log has what they follow from.
+- A session is always rebuilt from its log: after an `open`, a restart or a takeover alike. The log is the state.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import msgspec
+
+from dispatcher.events import (
+    Ack,
+    Body,
+    Call,
+    CancelTools,
+    Effect,
+    Entry,
+    Failed,
+    Finished,
+    GiveBack,
+    GiveUp,
+    PolicyHit,
+    RunTool,
+    SendClosed,
+    SendResult,
+    SendStop,
+    Settle,
+    StopEntry,
+    Store,
+    Text,
+    Wake,
+)
+from dispatcher.log import Applied, Head, Record, Refused
+from dispatcher.policies.gate import Gate, Violation
+from shared.conversation import State, kind_of, next_state
+from shared.wire import (
+    FINISH_REASONS,
+    MAX_TEXT_BYTES,
+    Content,
+    Error,
+    Open,
+    Status,
+    Stopped,
+    Thought,
+    ToolCall,
+    ToolResult,
+    Unknown,
+    Upstream,
+)
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Seconds, counts and bytes that the session rules name; the settings of the same names."""
+
+    grace_seconds: float = 20
+    stop_seconds: float = 5
+    takeovers: int = 2
+    max_unacked_packets: int = 256
+    max_unacked_bytes: int = 262144
+
+
+Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
+
+
+class Session:
+    """The core of one session. `entries`: its whole log; `gate`: a fresh one. Follow with `restored`."""
+
+    def __init__(self, record: Record, entries: Iterable[Entry], gate: Gate, limits: Limits, instance: str) -> None:
+        self.record = record
+        self.head: Head = record.head
+        self.conversation = State.IDLE
+        self.stop: StopEntry | None = None
+        self._gate, self._limits, self._instance = gate, limits, instance
+        self._offset = 0
+        self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
+        self._unacked: deque[tuple[int, int]] = deque()  # (sequence, bytes)
+        self._unacked_bytes = 0
+        self._calls: dict[str, int] = {}  # call_id → sequence
+        self._results: dict[str, ToolResult] = {}
+        self._awaited: set[str] = set()
+        self._closing: str = ""  # the `closed` code to send once the end that goes with it is logged
+        self._leaving: GiveBack | None = None  # waits for the results of running tools
+        self._found: Violation | None = None
+        self._spoken = False  # something but hand-overs was logged
+        self._decided = record.head.decided
+        for entry in entries:
+            self._replay(entry)
+        self._accepted = self.head.sequence
+        self._gate.resume(self.head.decided)
+
+    @property
+    def older(self) -> bool:
+        return self.record.request.origin == "older"
+
+    @property
+    def held(self) -> int:
+        """Characters of content that policies hold back."""
+        return 0 if self.stop else self._gate.held
+
+    # ---- from the log
+
+    def _replay(self, entry: Entry) -> None:
+        """Take an entry that was there before: the policies read it again, nothing is let out again."""
+        self._offset = entry.offset
+        self._remember(entry)
+        if self._found or self.stop:
+            return
+        match entry.body:
+            case Content(text):
+                self._found = self._ask_content(text, entry.at)[2]
+            case Thought() | Call() as body:
+                self._found = self._ask(body, entry.at)
+
+    def _remember(self, entry: Entry) -> None:
+        self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
+        match entry.body:
+            case Call(call_id=call_id, refused=False):
+                self._calls[call_id] = entry.sequence
+            case ToolResult(call_id=call_id) as result:
+                self._results[call_id] = result
+            case StopEntry() as stop:
+                self.stop = self.stop or stop
+
+    def restored(self, now: float) -> list[Effect]:
+        """What follows from the log as it was found: today's policies may stop what was said under yesterday's."""
+        if self.head.final:
+            return []
+        if self._found:
+            return self._settle_stop(self._found, now)
+        return [Wake("policy", self._gate.deadline)]
+
+    # ---- the stream
+
+    def attach(self, awaiting_call_ids: Iterable[str], now: float) -> list[Effect]:
+        """A stream has opened the session, and its Welcome is the next that is sent (rule 2)."""
+        self.conversation = State.ENDED if self.head.over else State.OPEN
+        self._awaited = set(awaiting_call_ids)
+        effects: list[Effect] = [Wake("grace", None)]
+        if self.stop and not self.head.over:
+            effects += self._send_stop(self.stop, now)
+        effects += [SendResult(self._results[call_id]) for call_id in awaiting_call_ids if call_id in self._results]
+        self._awaited -= self._results.keys()
+        return effects
+
+    def detach(self, now: float) -> list[Effect]:
+        """Its stream is gone without an end (rule 8). A disconnect is never a stop."""
+        self.conversation = State.IDLE
+        if self.head.over or self._closing:
+            return []
+        if self.older:
+            return self._fail("commander_lost", now)
+        return [Wake("grace", now + self._limits.grace_seconds)]
+
+    def await_open(self, now: float) -> list[Effect]:
+        """It was assigned, or found after a restart: somebody must open it within the grace."""
+        return [] if self.head.over else [Wake("grace", now + self._limits.grace_seconds)]
+
+    def receive(self, packet: Upstream, now: float) -> list[Effect]:
+        """A packet of the attached stream; not `open`, not `status`."""
+        sequence = packet.sequence
+        if self.conversation is State.IDLE or self._closing:
+            return []  # closed on this stream: what still comes is dropped
+        if sequence == 0:
+            return self._refuse("invalid", now)
+        if sequence <= self._accepted:
+            return [Ack(at_once=False)] if sequence <= self.head.sequence else []
+        if self.conversation in (State.ENDED, State.GIVEN):
+            return self._close("ended")
+        if sequence > self._accepted + 1:
+            return [*self._close("gap"), Wake("grace", now + self._limits.grace_seconds)]
+        kind = kind_of(packet.payload)
+        if _oversize(packet):
+            return self._refuse("invalid", now)
+        if kind == "say" and not self.older and self._over_credit(packet.size):
+            return self._refuse("credit", now)
+        self.conversation = next_state(self.conversation, kind)
+        self._accepted = sequence
+        self._unacked.append((sequence, packet.size))
+        self._unacked_bytes += packet.size
+        effects: list[Effect] = []
+        bodies = self._take(packet, now, effects)
+        entries = tuple(
+            Entry(body, now, self.head.generation, sequence, released, decided, packet.timestamp)
+            for body, released, decided in bodies
+        )
+        effects.append(Store(entries))
+        return effects
+
+    def _over_credit(self, size: int) -> bool:
+        if not self._unacked:
+            return False  # one packet may always be under way, whatever its size
+        return (
+            len(self._unacked) >= self._limits.max_unacked_packets
+            or self._unacked_bytes + size > self._limits.max_unacked_bytes
+        )
+
+    def acked(self, sequence: int) -> None:
+        """An Ack up to that sequence has been handed to the stream."""
+        while self._unacked and self._unacked[0][0] <= sequence:
+            self._unacked_bytes -= self._unacked.popleft()[1]
+
+    # ---- a packet's entries: (body, released, decided)
+
+    def _take(self, packet: Upstream, now: float, effects: list[Effect]) -> list[Taken]:
+        decided = self._decided
+        match packet.payload:
+            case Content(text, is_finish, finish_reason, usage):
+                taken: list[Taken] = []
+                if text or not is_finish:
+                    released, self._decided, violation = self._ask_content(text, now)
+                    decided = self._decided
+                    taken.append((Content(text), released, decided))
+                    taken += self._stop_with(violation, decided, effects)
+                if is_finish:
+                    taken += self._let_out(now, effects)
+                    reason = finish_reason if finish_reason in FINISH_REASONS else "stop"
+                    taken.append((Finished(reason, usage), "", self._decided))
+                return taken
+            case Thought() as thought:
+                return [(thought, "", decided), *self._stop_with(self._ask(thought, now), decided, effects)]
+            case ToolCall(tool_name, arguments_json, call_id):
+                call_id = call_id or f"seq-{packet.sequence}"
+                refused = call_id in self._calls
+                call = Call(tool_name, arguments_json, call_id, self._instance, refused)
+                self._calls.setdefault(call_id, packet.sequence)
+                return [(call, "", decided), *self._stop_with(self._ask(call, now), decided, effects)]
+            case Error(code, message, retryable):
+                if retryable and self.record.request.origin == "user":
+                    return [(packet.payload, "", decided)]
+                return [*self._let_out(now, effects), (Error(code or "agent_error", message), "", self._decided)]
+            case Stopped() as stopped if not self.stop:
+                return [(Failed("protocol_error", "stopped without a stop"), "", decided), (stopped, "", decided)]
+            case (Stopped() | Unknown()) as body:
+                return [(body, "", decided)]
+            case Open() | Status():
+                raise AssertionError("open and status are the edge's, not a session's")
+
+    def _let_out(self, now: float, effects: list[Effect]) -> list[Taken]:
+        """The content is over: what is held goes out as an entry of its own, unless a rule fires at the end."""
+        if self.stop:
+            return []
+        try:
+            release = self._gate.end(now)
+            text, decided, violation = release.text, release.decided, release.violation
+        except Exception as error:  # a policy that raises stops the session: fail closed
+            text, decided, violation = "", self._decided, _unavailable(error)
+        self._decided = decided
+        entries: list[Taken] = [(Text(), text, decided)] if text else []
+        return entries + self._stop_with(violation, decided, effects)
+
+    def _stop_with(self, violation: Violation | None, decided: int, effects: list[Effect]) -> list[Taken]:
+        """The stop that a packet causes is one append with it."""
+        if not violation or self.stop:
+            return []
+        effects.append(PolicyHit(violation.policy, "stop"))
+        self.stop = self._stop_entry(violation)
+        return [(self.stop, "", decided)]
+
+    def _stop_entry(self, violation: Violation) -> StopEntry:
+        stop_id = f"policy-{self.head.epoch}-{self._accepted}"
+        return StopEntry(stop_id, violation.reason, "policy", violation.policy, violation.detail)
+
+    # ---- policies
+
+    def _ask_content(self, text: str, now: float) -> tuple[str, int, Violation | None]:
+        if self.stop:
+            return "", self._decided, None  # what comes after a stop is logged, never released
+        try:
+            release = self._gate.content(text, now)
+        except Exception as error:
+            return "", self._decided, _unavailable(error)
+        return release.text, release.decided, release.violation
+
+    def _ask(self, body: Thought | Call, now: float) -> Violation | None:
+        if self.stop:
+            return None
+        try:
+            if isinstance(body, Thought):
+                return self._gate.thought(body.step_name, body.delta, now)
+            return self._gate.arguments(body.tool_name, body.arguments_json, now)
+        except Exception as error:
+            return _unavailable(error)
+
+    def _settle_stop(self, violation: Violation, now: float) -> list[Effect]:
+        stop = self._stop_entry(violation)
+        entry = Entry(stop, now, self.head.generation, decided=self._decided)
+        return [PolicyHit(violation.policy, "stop"), Settle(entry)]
+
+    # ---- the log has grown
+
+    def logged(self, outcome: Applied, now: float) -> list[Effect]:
+        """Entries stand in the log, this session's own or another's: what they lead to. Repetitions are harmless."""
+        if outcome.head.offset >= self.head.offset:
+            self.head = outcome.head
+        effects: list[Effect] = []
+        at_once = False
+        for entry in outcome.entries:
+            if entry.offset <= self._offset:
+                continue
+            self._offset = entry.offset
+            self._remember(entry)
+            at_once |= self._follow(entry, effects, now)
+        if self._unacked and self._unacked[0][0] <= self.head.sequence:
+            half = (
+                len(self._unacked) * 2 >= self._limits.max_unacked_packets
+                or self._unacked_bytes * 2 >= self._limits.max_unacked_bytes
+            )
+            effects.append(Ack(at_once or half))
+        if self.head.over and self._closing:
+            effects += self._close(self._closing)
+        if self._leaving and not self.head.calls:
+            effects += self._leave(self._leaving, now)
+        return effects
+
+    def _follow(self, entry: Entry, effects: list[Effect], now: float) -> bool:
+        """The effects of one entry; True: its Ack is due at once."""
+        match entry.body:
+            case Call(refused=True) as call:
+                effects.append(SendResult(reused_call_id(call)))
+                return True
+            case Call() as call if call.instance == self._instance:
+                self._awaited.add(call.call_id)
+                effects.append(CancelTools() if self.stop else RunTool(call))
+                return True
+            case ToolResult(call_id=call_id) as result if call_id in self._awaited:
+                self._awaited.discard(call_id)
+                if self.conversation is not State.IDLE:
+                    effects.append(SendResult(result))
+            case StopEntry():
+                effects += [Wake("policy", None), CancelTools()]
+                if self.stop and self.conversation in (State.OPEN, State.STOPPING):
+                    effects += self._send_stop(self.stop, now)
+                elif self.conversation is State.IDLE:
+                    effects.append(Wake("grace", None))
+            case Finished() | Stopped() | Failed() | Error(retryable=False):
+                effects += [Wake("grace", None), Wake("stop", None), Wake("policy", None)]
+                return True
+            case Error():
+                self._leaving = GiveBack(handed_over=True)
+                return True
+        return False
+
+    def _send_stop(self, stop: StopEntry, now: float) -> list[Effect]:
+        """Sent after Welcome or when it is logged, again after each `open`, until an end answers it."""
+        if self.conversation is State.OPEN:
+            self.conversation = next_state(State.OPEN, "stop")
+        return [SendStop(stop), Wake("stop", now + self._limits.stop_seconds)]
+
+    def refused(self, refusal: Refused, now: float) -> list[Effect]:
+        """An append of this session was refused: it is over on this stream."""
+        if self.conversation is State.IDLE:
+            return []
+        effects = self._close(refusal.code)
+        if refusal.code == "gap":
+            effects.append(Wake("grace", now + self._limits.grace_seconds))
+        return effects
+
+    # ---- deadlines and ends that nobody sends
+
+    def deadline(self, name: str, now: float) -> list[Effect]:
+        """A time that `Wake` named has come."""
+        match name:
+            case "grace":
+                return self.lost(now)
+            case "stop":
+                return [] if self.head.over else [GiveUp()]
+            case _:
+                return self._overdue(now)
+
+    def _overdue(self, now: float) -> list[Effect]:
+        if self.head.final or self.stop:
+            return []
+        try:
+            violation = self._gate.overdue(now)
+        except Exception as error:
+            violation = _unavailable(error)
+        return self._settle_stop(violation, now) if violation else [Wake("policy", self._gate.deadline)]
+
+    def lost(self, now: float) -> list[Effect]:
+        """Its Commander is lost: the grace is over, or it was dropped."""
+        self.conversation = State.IDLE
+        if self.head.final:
+            return []
+        return self._leave(GiveBack(handed_over=False), now)
+
+    def _leave(self, how: GiveBack, now: float) -> list[Effect]:
+        """Assign again where rule 8 allows it, once every call has its result; else the session has failed."""
+        if self.head.final:
+            return []
+        if self.head.calls:
+            self._leaving = how
+            return []
+        self._leaving = None
+        may = self.record.request.origin == "user" and (self.head.continues or not self._spoken)
+        if may and (how.handed_over or self.head.takeovers < self._limits.takeovers):
+            return [how]
+        return self._fail("commander_lost", now)
+
+    def fenced(self) -> list[Effect]:
+        """The Commander was given up after a stop."""
+        return [Wake("grace", None), *self._close("fenced")]
+
+    def _refuse(self, code: str, now: float) -> list[Effect]:
+        """The peer broke the contract: the Dispatcher logs the end itself, then closes."""
+        self._closing = code
+        return self._fail("protocol_error", now, code)
+
+    def _fail(self, code: str, now: float, detail: str = "") -> list[Effect]:
+        effects: list[Effect] = []
+        bodies = [*self._let_out(now, effects), (Failed(code, detail), "", self._decided)]
+        entries = tuple(
+            Entry(body, now, self.head.generation, 0, released, decided) for body, released, decided in bodies
+        )
+        effects.append(Store(entries))
+        return effects
+
+    def _close(self, code: str) -> list[Effect]:
+        self.conversation = State.IDLE
+        self._closing = ""
+        return [SendClosed(code)]
+
+
+def reused_call_id(call: Call) -> ToolResult:
+    error = '{"error": {"code": "call_id_reused", "message": "This call_id was used before in the session."}}'
+    return ToolResult(call.tool_name, error, call.call_id, "INVALID_ARGUMENTS")
+
+
+def _oversize(packet: Upstream) -> bool:
+    match packet.payload:
+        case Content(text=text) | Thought(delta=text):
+            return len(text) * 4 > MAX_TEXT_BYTES and len(text.encode()) > MAX_TEXT_BYTES
+        case _:
+            return False
+
+
+def _unavailable(error: Exception) -> Violation:
+    """A policy raised: stop, with a reason for the user that says nothing, and a detail for operators."""
+    return Violation("", "RiskControl", f"policy_unavailable: {type(error).__name__}")

@@ -1,0 +1,87 @@
+"""The port behind which session logs are kept, and its specification. One test suite runs over every adapter."""
+
+from asyncio import Future
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import msgspec
+
+from dispatcher.events import Entry
+from dispatcher.log import Change, Outcome, Record, State
+
+
+class StoreUnavailable(Exception):
+    """The log cannot be reached, or did not answer: the outcome of a change is unknown. Try again."""
+
+
+class StoreMisconfigured(Exception):
+    """The store cannot be used at all; the text is one line for the operator (exit status 2)."""
+
+
+class IdempotencyKey(msgspec.Struct, frozen=True):
+    """A client's key, the fingerprint of the body that it came with, and when it stops to bind (Unix seconds)."""
+
+    key: str
+    fingerprint: bytes
+    expires_at: float
+
+
+class Created(msgspec.Struct, frozen=True):
+    """`fresh`: this call made the session. Else `record` is the one that was there; `same_request`: under the same
+    fingerprint, or False where the id, or the key for another body, was taken.
+    """
+
+    record: Record
+    fresh: bool
+    same_request: bool = True
+
+
+class Follower(Protocol):
+    """Hears of a session's log growing. It may miss a nudge in a store with several writers, so wait with a limit."""
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the log has grown, or the session is gone, since the last call returned; or after `seconds`."""
+
+
+class Store(Protocol):
+    """Keeps session logs. Methods raise StoreUnavailable when the log cannot be reached."""
+
+    async def start(self) -> None:
+        """Open what is needed. Raises StoreMisconfigured."""
+
+    async def close(self) -> None:
+        """Finish what is under way and let go. May be called twice."""
+
+    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
+        """Keep a new session, and bind the key to it, in one atomic step."""
+
+    def submit(self, session_id: str, change: Change) -> "Future[Outcome]":
+        """Carry out `dispatcher.log.apply` in one atomic, durable step.
+
+        Changes that one process submits for a session are applied in that order. Those that come while a step is
+        under way are carried out together (group commit). A session that is not there: Refused `unknown_session`.
+        A future that fails with StoreUnavailable, or is cancelled, says nothing of whether the change was applied.
+        """
+
+    async def load(self, session_id: str) -> Record | None: ...
+
+    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+        """At most `limit` entries with an offset above `after`, in order. None of an unknown session."""
+
+    def follow(self, session_id: str) -> AbstractContextManager[Follower]: ...
+
+    async def select(self, states: Iterable[State], limit: int) -> list[Record]:
+        """Sessions in one of `states`, those that entered it first (`head.since`) first."""
+
+    async def delete(self, session_id: str) -> bool:
+        """Drop an ended session whole. False: it is unknown or live."""
+
+    async def expire(self, ended_before: float) -> int:
+        """Drop the sessions that ended before that time (Unix seconds), never a live one, and old keys. How many."""
+
+    async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
+        """Keep that this instance's Commanders offer these agents now (Unix seconds)."""
+
+    async def offered(self, since: float) -> list[str]:
+        """The agents that some instance offered at or after that time, sorted."""

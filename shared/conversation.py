@@ -1,0 +1,97 @@
+"""One session on one stream, as both ends see it: a table (state, packet kind) → state.
+
+Role-blind: the Dispatcher asks it of what it receives, the Commander of what it receives, each with the same table.
+
+    IDLE       nothing opened yet, or closed and not opened again: packets are dropped
+    OPENING    `open` sent, `welcome` not yet
+    OPEN       the Commander talks
+    STOPPING   `stop` sent, not yet answered
+    ENDED      an end was sent (`is_finish`, an error that is none to retry, `stopped`), its ack may be outstanding
+    GIVEN      handed over by a retryable error: an end on this stream only
+
+What is not in the table is a fault of the peer (`next_state` raises Violation), never of the program that reads it.
+"""
+
+from enum import Enum, auto
+from typing import Literal, TypeAlias
+
+from shared.wire import Content, Error, Open, Stopped, UpstreamPayload
+
+
+class State(Enum):
+    IDLE = auto()
+    OPENING = auto()
+    OPEN = auto()
+    STOPPING = auto()
+    ENDED = auto()
+    GIVEN = auto()
+
+
+Kind: TypeAlias = Literal[
+    "open", "say", "end", "give", "stopped", "welcome", "ack", "tool_result", "stop", "closed"
+]  # say: thought, content, tool_call, unknown; end: is_finish, error; give: retryable error
+UPSTREAM: tuple[Kind, ...] = ("open", "say", "end", "give", "stopped")
+DOWNSTREAM: tuple[Kind, ...] = ("welcome", "ack", "tool_result", "stop", "closed")
+
+_IDLE, _OPENING, _OPEN, _STOPPING, _ENDED, _GIVEN = State
+
+TABLE: dict[tuple[State, Kind], State] = {
+    # `open` begins a session, or begins it again, from wherever it is (rule 2 of the session rules).
+    **{(state, "open"): _OPENING for state in State},
+    # `closed` ends it on this stream, from wherever it is.
+    **{(state, "closed"): _IDLE for state in State},
+    (_OPENING, "welcome"): _OPEN,
+    (_OPEN, "say"): _OPEN,
+    (_OPEN, "end"): _ENDED,
+    (_OPEN, "give"): _GIVEN,
+    (_OPEN, "stopped"): _ENDED,
+    (_OPEN, "ack"): _OPEN,
+    (_OPEN, "tool_result"): _OPEN,
+    (_OPEN, "stop"): _STOPPING,
+    # A stop is on its way: what was said before it was read still arrives.
+    (_STOPPING, "say"): _STOPPING,
+    (_STOPPING, "end"): _ENDED,
+    (_STOPPING, "give"): _GIVEN,
+    (_STOPPING, "stopped"): _ENDED,
+    (_STOPPING, "ack"): _STOPPING,
+    (_STOPPING, "tool_result"): _STOPPING,
+    (_STOPPING, "stop"): _STOPPING,
+    # What was queued before the end arrived may cross it.
+    (_ENDED, "ack"): _ENDED,
+    (_ENDED, "tool_result"): _ENDED,
+    (_ENDED, "stop"): _ENDED,
+    (_GIVEN, "ack"): _GIVEN,
+    (_GIVEN, "tool_result"): _GIVEN,
+    (_GIVEN, "stop"): _GIVEN,
+}
+
+
+class Violation(Exception):
+    """The peer sent what this state has no place for. `code`: the `closed` code of the contract."""
+
+    def __init__(self, state: State, kind: Kind) -> None:
+        super().__init__(f"{kind} while {state.name.lower()}")
+        self.code = "ended" if state in (State.ENDED, State.GIVEN) else "unknown_session"
+
+
+def next_state(state: State, kind: Kind) -> State:
+    """The state after that packet. Raises Violation."""
+    try:
+        return TABLE[state, kind]
+    except KeyError:
+        raise Violation(state, kind) from None
+
+
+def kind_of(payload: UpstreamPayload) -> Kind:
+    """Which kind of packet a session's payload makes."""
+    match payload:
+        case Content(is_finish=True) | Error(retryable=False):
+            return "end"
+        case Error():
+            return "give"
+        case Stopped():
+            return "stopped"
+        case Open():
+            return "open"
+        case _:
+            return "say"

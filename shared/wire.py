@@ -1,0 +1,477 @@
+"""Protobuf ⇄ plain records: what the two sides work with instead of generated classes.
+
+The only importer of `agent_pb2`. Records are frozen `msgspec.Struct`s: cheap to make (they are on the hot path) and,
+tagged, what the session log is made of. Field meanings stand in `protos/agent.proto`.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+import msgspec
+
+from shared.pb import agent_pb2 as pb
+
+MAX_TEXT_BYTES = 64 * 1024  # of `text` and `delta`, UTF-8 (agent.proto, Sizes)
+MAX_ARGUMENTS_BYTES = 64 * 1024
+MAX_RESULT_BYTES = 256 * 1024
+MAX_BATCH_BYTES = 256 * 1024
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_HISTORY_BYTES = 8 * 1024 * 1024
+
+STOP_REASONS = ("PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown")
+FINISH_REASONS = ("stop", "length", "content_filter")
+
+UpstreamMessage: TypeAlias = pb.UpstreamPacket
+DownstreamMessage: TypeAlias = pb.DownstreamPacket
+
+
+class MalformedPacketError(ValueError):
+    """A message that the contract does not allow: a batch with a payload of its own, or a nested one."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Base of the records without containers."""
+
+
+class Thought(Record, tag="thought", frozen=True):
+    step_name: str
+    delta: str
+
+
+class Usage(Record, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Content(Record, tag="content", frozen=True):
+    text: str
+    is_finish: bool = False
+    finish_reason: str = ""
+    usage: Usage | None = None
+
+
+class ToolCall(Record, tag="tool_call", frozen=True):
+    tool_name: str
+    arguments_json: str
+    call_id: str = ""
+
+
+class Error(Record, tag="error", frozen=True):
+    code: str = ""
+    message: str = ""
+    retryable: bool = False
+
+
+class Stopped(Record, tag="stopped", frozen=True):
+    stop_id: str
+    last_sequence: int = 0
+    deltas_after_stop: int = 0
+    halt_micros: int = 0
+
+
+class Unknown(Record, tag="unknown", frozen=True):
+    """A payload that this program does not know."""
+
+
+class Open(msgspec.Struct, frozen=True):
+    commander_id: str
+    generation: int = 0
+    awaiting_call_ids: tuple[str, ...] = ()
+
+
+class Running(Record, frozen=True):
+    session_id: str
+    generation: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    commander_id: str
+    agents: tuple[str, ...] = ()
+    continues: tuple[str, ...] = ()
+    free_slots: int = 0
+    assignments_received: int = 0
+    running: tuple[Running, ...] = ()
+    loop_lag_micros: int = 0
+
+
+UpstreamPayload: TypeAlias = Thought | Content | ToolCall | Error | Stopped | Unknown | Open | Status
+
+
+class Upstream(msgspec.Struct, frozen=True, gc=False):
+    """One packet from a Commander. `size`: its serialised bytes, each packet of a batch for itself (credit)."""
+
+    session_id: str
+    payload: UpstreamPayload
+    sequence: int = 0
+    timestamp: int = 0
+    size: int = 0
+
+
+class Ack(Record, frozen=True):
+    sequence: int = 0
+
+
+class Stop(Record, frozen=True):
+    reason: str
+    stop_id: str = ""
+    detail: str = ""
+
+
+class ToolResult(Record, tag="tool_result", frozen=True):
+    """`status` is the enum's name without its prefix: `OK`, `TOOL_ERROR` ...; empty from an older server."""
+
+    tool_name: str
+    result_json: str
+    call_id: str = ""
+    status: str = ""
+
+
+class Welcome(Record, frozen=True):
+    sequence: int
+    max_unacked_packets: int
+    max_unacked_bytes: int
+
+
+class Closed(Record, frozen=True):
+    code: str
+    message: str = ""
+
+
+class Message(Record, frozen=True):
+    role: str
+    content: str
+
+
+class Tool(Record, frozen=True):
+    name: str
+    description: str
+    parameters_json_schema: str
+
+
+class Said(Record, tag="said", frozen=True):
+    text: str
+
+
+HistoryEntry: TypeAlias = Said | ToolCall | ToolResult
+
+
+class History(msgspec.Struct, frozen=True):
+    sequence: int
+    entries: tuple[HistoryEntry, ...] = ()
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    session_id: str
+    generation: int
+    agent: str
+    messages: tuple[Message, ...] = ()
+    parameters_json: str = ""
+    tools: tuple[Tool, ...] = ()
+    history: History | None = None
+    conversation_id: str = ""
+    traceparent: str = ""
+
+
+class Drain(Record, frozen=True):
+    reason: str
+
+
+DownstreamSignal: TypeAlias = Ack | Stop | ToolResult | Welcome | Closed | Assignment | Drain | Unknown
+
+
+class Downstream(msgspec.Struct, frozen=True, gc=False):
+    """One packet from a Dispatcher."""
+
+    session_id: str
+    signal: DownstreamSignal
+
+
+# ---- text
+
+
+def well_formed(text: str) -> str:
+    """The text with lone surrogates (a model's JSON may hold them; protobuf cannot) replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def split_text(text: str) -> list[str]:
+    """Pieces of at most MAX_TEXT_BYTES of UTF-8 each, none empty; code points stay whole."""
+    if len(text) * 4 <= MAX_TEXT_BYTES:
+        return [text] if text else []
+    pieces = []
+    data = text.encode()
+    start = 0
+    while start < len(data):
+        end = min(start + MAX_TEXT_BYTES, len(data))
+        while end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1
+        pieces.append(data[start:end].decode())
+        start = end
+    return pieces
+
+
+# ---- upstream
+
+
+def upstream_message(packet: Upstream) -> UpstreamMessage:
+    """One packet as a message of its own. Its ByteSize() is what counts against the credit."""
+    message = pb.UpstreamPacket(session_id=packet.session_id, timestamp=packet.timestamp, sequence=packet.sequence)
+    match packet.payload:
+        case Content(text, is_finish, finish_reason, usage):
+            content = message.content
+            content.SetInParent()
+            content.text = text
+            if is_finish:
+                content.is_finish = True
+                content.finish_reason = finish_reason
+                if usage:
+                    content.usage.prompt_tokens = usage.prompt_tokens
+                    content.usage.completion_tokens = usage.completion_tokens
+        case Thought(step_name, delta):
+            message.thought.SetInParent()
+            message.thought.step_name = step_name
+            message.thought.delta = delta
+        case ToolCall() as call:
+            message.tool_call.CopyFrom(_call_message(call))
+        case Error(code, text, retryable):
+            message.error.CopyFrom(pb.ErrorSignal(code=code, message=text, retryable=retryable))
+        case Stopped(stop_id, last_sequence, deltas, micros):
+            message.stopped.CopyFrom(
+                pb.Stopped(stop_id=stop_id, last_sequence=last_sequence, deltas_after_stop=deltas, halt_micros=micros)
+            )
+        case Open(commander_id, generation, awaiting):
+            message.open.CopyFrom(pb.Open(commander_id=commander_id, generation=generation, awaiting_call_ids=awaiting))
+        case Status() as status:
+            message.status.CopyFrom(
+                pb.CommanderStatus(
+                    commander_id=status.commander_id,
+                    agents=status.agents,
+                    continues=status.continues,
+                    free_slots=status.free_slots,
+                    assignments_received=status.assignments_received,
+                    running=[pb.Running(session_id=r.session_id, generation=r.generation) for r in status.running],
+                    loop_lag_micros=min(status.loop_lag_micros, 0xFFFFFFFF),
+                )
+            )
+        case Unknown():
+            pass
+    return message
+
+
+def upstream_size(packet: Upstream) -> int:
+    """Bytes of the packet as it is serialised in a batch."""
+    return upstream_message(packet).ByteSize()
+
+
+def encode_upstream(packets: Iterable[Upstream]) -> UpstreamMessage:
+    """One packet as itself, several as a batch."""
+    messages = [upstream_message(packet) for packet in packets]
+    return messages[0] if len(messages) == 1 else pb.UpstreamPacket(batch=messages)
+
+
+def decode_upstream(message: UpstreamMessage) -> list[Upstream]:
+    """The packets of a message in order: one, or those of a batch. Raises MalformedPacketError."""
+    if not message.batch:
+        return [_upstream(message)]
+    if message.WhichOneof("payload") or message.session_id or message.sequence:
+        raise MalformedPacketError("a batch has no payload, session_id or sequence of its own")
+    if any(inner.batch for inner in message.batch):
+        raise MalformedPacketError("a batch is never nested")
+    return [_upstream(inner) for inner in message.batch]
+
+
+def _upstream(message: UpstreamMessage) -> Upstream:
+    payload: UpstreamPayload
+    match message.WhichOneof("payload"):
+        case "content":
+            content = message.content
+            if content.is_finish:
+                usage = Usage(content.usage.prompt_tokens, content.usage.completion_tokens)
+                has_usage = content.HasField("usage")
+                payload = Content(content.text, True, content.finish_reason, usage if has_usage else None)
+            else:
+                payload = Content(content.text)
+        case "thought":
+            payload = Thought(message.thought.step_name, message.thought.delta)
+        case "tool_call":
+            payload = _call(message.tool_call)
+        case "error":
+            payload = Error(message.error.code, message.error.message, message.error.retryable)
+        case "open":
+            opening = message.open
+            payload = Open(opening.commander_id, opening.generation, tuple(opening.awaiting_call_ids))
+        case "stopped":
+            done = message.stopped
+            payload = Stopped(done.stop_id, done.last_sequence, done.deltas_after_stop, done.halt_micros)
+        case "status":
+            status = message.status
+            payload = Status(
+                status.commander_id,
+                tuple(status.agents),
+                tuple(status.continues),
+                status.free_slots,
+                status.assignments_received,
+                tuple(Running(r.session_id, r.generation) for r in status.running),
+                status.loop_lag_micros,
+            )
+        case _:
+            payload = Unknown()
+    return Upstream(message.session_id, payload, message.sequence, message.timestamp, message.ByteSize())
+
+
+# ---- downstream
+
+
+def _downstream_message(packet: Downstream) -> DownstreamMessage:
+    message = pb.DownstreamPacket(session_id=packet.session_id)
+    match packet.signal:
+        case Ack(sequence):
+            message.ack.SetInParent()
+            message.ack.sequence = sequence
+        case Stop(reason, stop_id, detail):
+            message.stop.CopyFrom(pb.StopSignal(reason=reason, stop_id=stop_id, detail=detail))
+        case ToolResult() as result:
+            message.tool_result.CopyFrom(_result_message(result))
+        case Welcome(sequence, packets, size):
+            message.welcome.CopyFrom(pb.Welcome(sequence=sequence, max_unacked_packets=packets, max_unacked_bytes=size))
+        case Closed(code, text):
+            message.closed.CopyFrom(pb.Closed(code=code, message=text))
+        case Assignment() as assignment:
+            message.assignment.CopyFrom(_assignment_message(assignment))
+        case Drain(reason):
+            message.drain.CopyFrom(pb.Drain(reason=reason))
+        case Unknown():
+            pass
+    return message
+
+
+def encode_downstream(packets: Iterable[Downstream]) -> DownstreamMessage:
+    """One packet as itself, several as a batch."""
+    messages = [_downstream_message(packet) for packet in packets]
+    return messages[0] if len(messages) == 1 else pb.DownstreamPacket(batch=messages)
+
+
+def decode_downstream(message: DownstreamMessage) -> list[Downstream]:
+    """The packets of a message in order: one, or those of a batch. Raises MalformedPacketError."""
+    if not message.batch:
+        return [_downstream(message)]
+    if message.WhichOneof("signal") or message.session_id:
+        raise MalformedPacketError("a batch has no signal or session_id of its own")
+    if any(inner.batch for inner in message.batch):
+        raise MalformedPacketError("a batch is never nested")
+    return [_downstream(inner) for inner in message.batch]
+
+
+def _downstream(message: DownstreamMessage) -> Downstream:
+    signal: DownstreamSignal
+    match message.WhichOneof("signal"):
+        case "ack":
+            signal = Ack(message.ack.sequence)
+        case "stop":
+            signal = Stop(message.stop.reason, message.stop.stop_id, message.stop.detail)
+        case "tool_result":
+            signal = _result(message.tool_result)
+        case "welcome":
+            welcome = message.welcome
+            signal = Welcome(welcome.sequence, welcome.max_unacked_packets, welcome.max_unacked_bytes)
+        case "closed":
+            signal = Closed(message.closed.code, message.closed.message)
+        case "assignment":
+            signal = _assignment(message.assignment)
+        case "drain":
+            signal = Drain(message.drain.reason)
+        case _:
+            signal = Unknown()
+    return Downstream(message.session_id, signal)
+
+
+def _call_message(call: ToolCall) -> pb.ToolCallRequest:
+    return pb.ToolCallRequest(tool_name=call.tool_name, arguments_json=call.arguments_json, call_id=call.call_id)
+
+
+def _call(message: pb.ToolCallRequest) -> ToolCall:
+    return ToolCall(message.tool_name, message.arguments_json, message.call_id)
+
+
+_STATUS_NAMES = {
+    number: name.removeprefix("STATUS_")
+    for name, number in pb.ToolCallResult.Status.items()
+    if number != pb.ToolCallResult.STATUS_UNSPECIFIED
+}
+
+
+def _result_message(result: ToolResult) -> pb.ToolCallResult:
+    return pb.ToolCallResult(
+        tool_name=result.tool_name,
+        result_json=result.result_json,
+        call_id=result.call_id,
+        status=f"STATUS_{result.status or 'UNSPECIFIED'}",
+    )
+
+
+def _result(message: pb.ToolCallResult) -> ToolResult:
+    status = _STATUS_NAMES.get(message.status, "")
+    return ToolResult(message.tool_name, message.result_json, message.call_id, status)
+
+
+def _assignment_message(assignment: Assignment) -> pb.Assignment:
+    message = pb.Assignment(
+        session_id=assignment.session_id,
+        generation=assignment.generation,
+        agent=assignment.agent,
+        messages=[pb.Message(role=m.role, content=m.content) for m in assignment.messages],
+        parameters_json=assignment.parameters_json,
+        tools=[
+            pb.Tool(name=t.name, description=t.description, parameters_json_schema=t.parameters_json_schema)
+            for t in assignment.tools
+        ],
+        conversation_id=assignment.conversation_id,
+        traceparent=assignment.traceparent,
+    )
+    if assignment.history:
+        message.history.sequence = assignment.history.sequence
+        message.history.entries.extend(_history_entries(assignment.history.entries))
+    return message
+
+
+def _history_entries(entries: Iterable[HistoryEntry]) -> Iterator[pb.Entry]:
+    for entry in entries:
+        match entry:
+            case Said(text):
+                yield pb.Entry(said=text)
+            case ToolCall():
+                yield pb.Entry(call=_call_message(entry))
+            case ToolResult():
+                yield pb.Entry(result=_result_message(entry))
+
+
+def _assignment(message: pb.Assignment) -> Assignment:
+    history = None
+    if message.HasField("history"):
+        history = History(message.history.sequence, tuple(_history(message.history.entries)))
+    return Assignment(
+        message.session_id,
+        message.generation,
+        message.agent,
+        tuple(Message(m.role, m.content) for m in message.messages),
+        message.parameters_json,
+        tuple(Tool(t.name, t.description, t.parameters_json_schema) for t in message.tools),
+        history,
+        message.conversation_id,
+        message.traceparent,
+    )
+
+
+def _history(entries: Iterable[pb.Entry]) -> Iterator[HistoryEntry]:
+    for entry in entries:
+        match entry.WhichOneof("entry"):
+            case "said":
+                yield Said(entry.said)
+            case "call":
+                yield _call(entry.call)
+            case "result":
+                yield _result(entry.result)
