@@ -1,0 +1,112 @@
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from shared import logs
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield io.StringIO()
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers, root.level = handlers, level
+
+
+def records(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def refuse(text: str) -> None:
+    try:
+        Path("/not/there").read_bytes()
+    except OSError as error:
+        raise ValueError(text) from error
+
+
+def test_json_with_context(stream: io.StringIO) -> None:
+    logs.configure(json=True, stream=stream)
+    structlog.contextvars.bind_contextvars(session_id="s1")
+    log = structlog.get_logger()
+    log.debug("hidden")
+    log.info("session_ended", outcome="finished", text="\ud800")
+    [record] = records(stream)
+    assert record.pop("timestamp").endswith("Z")
+    assert record == {
+        "event": "session_ended", "level": "info", "outcome": "finished", "session_id": "s1", "text": "\ud800",
+    }  # fmt: skip
+
+
+def test_exceptions_are_type_and_place_without_their_text(stream: io.StringIO) -> None:
+    logs.configure(json=True, stream=stream)
+    try:
+        refuse("a user's text")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application\na user's text")
+    assert "user's text" not in stream.getvalue()
+    for record in records(stream):
+        assert record["exception"] == "ValueError"
+        assert record["cause"] == "FileNotFoundError"
+        assert record["raised_at"][0].startswith(__file__)
+        assert record["raised_at"][0].endswith(" refuse")
+
+
+def test_the_systems_words_are_kept(stream: io.StringIO) -> None:
+    logs.configure(json=True, stream=stream)
+    structlog.get_logger().error("cannot_listen", exc_info=OSError(98, "Address already in use"))
+    [record] = records(stream)
+    assert (record["exception"], record["os_error"]) == ("OSError", "Address already in use")
+
+
+def test_debug_shows_the_traceback(stream: io.StringIO) -> None:
+    logs.configure(json=True, level="debug", stream=stream)
+    structlog.get_logger().error("failed", exc_info=ValueError("the text"))
+    assert "ValueError: the text" in records(stream)[0]["exception"]
+
+
+def test_libraries_go_through_the_same_renderer(stream: io.StringIO) -> None:
+    logs.configure(json=True, stream=stream)
+    structlog.contextvars.bind_contextvars(session_id="s1")
+    logging.getLogger("uvicorn.access").info("GET /v1/sessions/secret")
+    logging.getLogger("grpc").warning("%s is odd", "this")
+    [record] = records(stream)
+    record.pop("timestamp")
+    assert record == {
+        "event": "library_log", "logger": "grpc", "message": "this is odd", "level": "warning", "session_id": "s1",
+    }  # fmt: skip
+
+
+async def test_a_task_that_nobody_awaited_shows_no_payload(stream: io.StringIO) -> None:
+    logs.configure(json=True, stream=stream)
+    loop = asyncio.get_running_loop()
+    loop.call_exception_handler(
+        {"message": "Task exception was never retrieved", "future": ValueError("a user's text")}
+    )
+    [record] = records(stream)
+    assert (record["logger"], record["message"]) == ("asyncio", "Task exception was never retrieved")
+    assert "user's text" not in stream.getvalue()
+
+
+def test_a_terminal_is_coloured_and_a_file_is_not(stream: io.StringIO) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    logs.configure(stream=terminal)
+    structlog.get_logger().info("ready", port=1)
+    assert "\x1b[" in terminal.getvalue()
+    logs.configure(json=False, stream=stream)
+    structlog.get_logger().info("ready", port=1)
+    assert "port=1" in stream.getvalue()
+    assert "\x1b[" not in stream.getvalue()
