@@ -20,7 +20,9 @@ class StoreMisconfigured(Exception):
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True):
-    """A client's key, the fingerprint of the body that it came with, and when it stops to bind (Unix seconds)."""
+    """A client's key, the fingerprint of the body that it came with, and when it stops to bind (Unix seconds; compared
+    with the `created_at` of the session that is to be made). A key whose session was dropped binds no more.
+    """
 
     key: str
     fingerprint: bytes
@@ -78,7 +80,9 @@ class Store(Protocol):
         """Drop an ended session whole. False: it is unknown or live."""
 
     async def expire(self, ended_before: float) -> int:
-        """Drop the sessions that ended before that time (Unix seconds), never a live one, and old keys. How many."""
+        """Drop the sessions that ended before that time (Unix seconds), never a live one; how many. Keys that stopped
+        to bind and offers that were made before it go too.
+        """
 
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         """Keep that this instance's Commanders offer these agents now (Unix seconds)."""

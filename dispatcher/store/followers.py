@@ -1,0 +1,131 @@
+"""Who waits for which log to grow, and the last entries of the logs that somebody follows.
+
+Lives on the event loop; no method may be called from another thread.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+
+from dispatcher.events import Entry
+
+# Of one followed log, whichever is reached first. A follower that lags further reads the store.
+TAIL_ENTRIES = 256
+TAIL_BYTES = 256 * 1024
+
+
+class LogFollower:
+    """`dispatcher.store.ports.Follower`, for one waiting coroutine at a time."""
+
+    __slots__ = ("_grown", "_waiter")
+
+    def __init__(self) -> None:
+        self._grown = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the log has grown, or the session is gone, since the last call returned; or after `seconds`."""
+        if not self._grown:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            # asyncio.wait_for would cost a task for each call.
+            timer = loop.call_later(seconds, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        self._grown = False
+
+    def nudge(self) -> None:
+        self._grown = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Tail:
+    """The last entries of a log, without gaps, each with its size in bytes."""
+
+    __slots__ = ("_entries", "_size")
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[Entry, int]] = deque()
+        self._size = 0
+
+    def add(self, entries: Sequence[Entry], sizes: Sequence[int]) -> None:
+        kept = self._entries
+        if kept and entries[0].offset != kept[-1][0].offset + 1:
+            self.clear()
+        kept.extend(zip(entries, sizes, strict=True))
+        self._size += sum(sizes)
+        while len(kept) > TAIL_ENTRIES or (self._size > TAIL_BYTES and len(kept) > 1):
+            self._size -= kept.popleft()[1]
+
+    def read(self, after: int, limit: int) -> list[Entry] | None:
+        if not self._entries:
+            return None
+        start = after + 1 - self._entries[0][0].offset
+        if start < 0:
+            return None
+        return [entry for entry, _ in islice(self._entries, start, start + limit)]
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._size = 0
+
+
+class _Topic:
+    __slots__ = ("followers", "tail")
+
+    def __init__(self) -> None:
+        self.followers: list[LogFollower] = []
+        self.tail = _Tail()
+
+
+class Hub:
+    """The followers of one process, by session."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, _Topic] = {}
+
+    @contextmanager
+    def follow(self, session_id: str) -> Iterator[LogFollower]:
+        topic = self._topics.setdefault(session_id, _Topic())
+        follower = LogFollower()
+        topic.followers.append(follower)
+        try:
+            yield follower
+        finally:
+            topic.followers.remove(follower)
+            if not topic.followers:
+                del self._topics[session_id]
+
+    def nudge(self, session_id: str) -> None:
+        """The session's log has grown."""
+        if topic := self._topics.get(session_id):
+            for follower in topic.followers:
+                follower.nudge()
+
+    def publish(self, session_id: str, entries: Sequence[Entry], sizes: Sequence[int]) -> None:
+        """These entries are in the log, after all that were published before. sizes: bytes of each."""
+        if topic := self._topics.get(session_id):
+            topic.tail.add(entries, sizes)
+            for follower in topic.followers:
+                follower.nudge()
+
+    def gone(self, session_id: str) -> None:
+        """The session was dropped."""
+        if topic := self._topics.get(session_id):
+            topic.tail.clear()
+            for follower in topic.followers:
+                follower.nudge()
+
+    def recent(self, session_id: str, after: int, limit: int) -> list[Entry] | None:
+        """What `Store.read` would answer, if the tail knows it: entries after an offset that it still reaches."""
+        topic = self._topics.get(session_id)
+        return topic.tail.read(after, limit) if topic else None

@@ -1,0 +1,138 @@
+"""Session logs in the process's memory: for tests and trials. They end with the process."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from heapq import nsmallest
+from time import perf_counter
+
+from msgspec.structs import replace
+
+from dispatcher.events import Entry
+from dispatcher.log import Applied, Change, Outcome, Record, Refused, State, apply
+from dispatcher.store.followers import Hub
+from dispatcher.store.ports import Created, Follower, IdempotencyKey, StoreUnavailable
+
+
+class MemoryStore:
+    """`dispatcher.store.ports.Store`. A step is carried out within `submit`, so each is a batch of its own.
+
+    observe: called with the seconds that a step took and the entries that it added.
+    """
+
+    def __init__(self, observe: Callable[[float, int], None] | None = None) -> None:
+        self._observe = observe
+        self._hub = Hub()
+        self._closed = False
+        self._records: dict[str, Record] = {}
+        self._entries: dict[str, list[Entry]] = {}
+        self._keys: dict[str, tuple[IdempotencyKey, str]] = {}
+        self._offers: dict[str, float] = {}
+
+    async def start(self) -> None:
+        self._check_open()
+
+    async def close(self) -> None:
+        self._closed = True
+
+    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
+        self._check_open()
+        if key and (bound := self._bound(key.key, record.request.created_at)):
+            earlier, taken = bound
+            return Created(taken, fresh=False, same_request=earlier.fingerprint == key.fingerprint)
+        if record.session_id in self._records:
+            return Created(self._records[record.session_id], fresh=False, same_request=False)
+        self._records[record.session_id] = record
+        self._entries[record.session_id] = []
+        if key:
+            self._keys[key.key] = (key, record.session_id)
+        return Created(record, fresh=True)
+
+    def _bound(self, key: str, now: float) -> tuple[IdempotencyKey, Record] | None:
+        earlier, session_id = self._keys.get(key, (None, ""))
+        record = self._records.get(session_id)
+        return (earlier, record) if earlier and earlier.expires_at > now and record else None
+
+    def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(self._step(session_id, change))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def _step(self, session_id: str, change: Change) -> Outcome:
+        self._check_open()
+        started = perf_counter()
+        record = self._records.get(session_id)
+        if not record:
+            return Refused("unknown_session")
+        outcome = apply(record, change)
+        if isinstance(outcome, Applied):
+            self._records[session_id] = replace(record, head=outcome.head)
+            if outcome.entries:
+                self._entries[session_id].extend(outcome.entries)
+                self._hub.nudge(session_id)
+                if self._observe:
+                    self._observe(perf_counter() - started, len(outcome.entries))
+        return outcome
+
+    async def load(self, session_id: str) -> Record | None:
+        self._check_open()
+        return self._records.get(session_id)
+
+    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+        self._check_open()
+        return self._entries.get(session_id, [])[after : after + limit]
+
+    def follow(self, session_id: str) -> AbstractContextManager[Follower]:
+        return self._hub.follow(session_id)
+
+    async def select(self, states: Iterable[State], limit: int) -> list[Record]:
+        self._check_open()
+        wanted = set(states)
+        found = (record for record in self._records.values() if record.head.state in wanted)
+        return nsmallest(limit, found, key=lambda record: record.head.since)
+
+    async def delete(self, session_id: str) -> bool:
+        self._check_open()
+        record = self._records.get(session_id)
+        if not record or not record.head.final:
+            return False
+        self._drop(session_id)
+        return True
+
+    async def expire(self, ended_before: float) -> int:
+        self._check_open()
+        old = [
+            record.session_id
+            for record in self._records.values()
+            if record.head.final and record.head.ended_at < ended_before
+        ]
+        for session_id in old:
+            self._drop(session_id)
+        self._keys = {
+            key: bound
+            for key, bound in self._keys.items()
+            if bound[0].expires_at >= ended_before and bound[1] in self._records
+        }
+        self._offers = {agent: at for agent, at in self._offers.items() if at >= ended_before}
+        return len(old)
+
+    def _drop(self, session_id: str) -> None:
+        del self._records[session_id]
+        del self._entries[session_id]
+        self._hub.gone(session_id)
+
+    async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
+        self._check_open()
+        for agent in agents:
+            self._offers[agent] = max(now, self._offers.get(agent, now))
+
+    async def offered(self, since: float) -> list[str]:
+        self._check_open()
+        return sorted(agent for agent, at in self._offers.items() if at >= since)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
