@@ -6,7 +6,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3.11
 BIN := .venv/bin
-STAMP := .venv/.current
+LOCKED := .venv/.locked
+INSTALLED := .venv/.installed
 BENCH ?=
 
 .PHONY: help setup demo test check format test-faults test-compose bench proto lock
@@ -14,14 +15,17 @@ BENCH ?=
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-setup: $(STAMP) ## build .venv from the lock
+setup: $(INSTALLED) ## build .venv from the lock
 
 # The lock holds everything, so nothing is resolved here (--no-deps): the weights' package would ask for a compiler.
-$(STAMP): requirements-dev.lock pyproject.toml
+$(LOCKED): requirements-dev.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed (or: make PYTHON=...)" >&2; exit 1; }
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
+	touch $@
+
+$(INSTALLED): $(LOCKED) pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

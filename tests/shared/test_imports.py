@@ -1,0 +1,184 @@
+"""The import rules of the house, held over the syntax trees; and no tracked file names a package registry.
+
+shared ← dispatcher, shared ← commander; neither side imports the other
+pure modules import no I/O: only pure modules, msgspec and what of the standard library only computes
+the generated messages only in `shared.wire`, the generated stubs only in the two gRPC edges
+adapters only in `dispatcher.app`; `dispatcher.app` only in `dispatcher.__main__` and `dispatcher.cli`
+a client library only in the adapter that is for it
+"""
+
+import ast
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("shared", "dispatcher", "commander")
+
+COMPUTES = {
+    "__future__", "abc", "array", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib",
+    "heapq", "itertools", "json", "math", "msgspec", "operator", "re", "string", "types", "typing", "unicodedata",
+}  # fmt: skip
+PURE = (
+    "shared.conversation",
+    "shared.wire",
+    "dispatcher.events",
+    "dispatcher.log",
+    "dispatcher.session",
+    "dispatcher.policies",
+)
+IMPURE = ("dispatcher.policies.load",)  # the loader reads files
+
+ADAPTERS = (
+    "dispatcher.store.memory",
+    "dispatcher.store.sqlite",
+    "dispatcher.grpc_edge",
+    "dispatcher.gateway",
+)
+STUBS = ("dispatcher.grpc_edge", "commander.stream")
+LIBRARIES = {
+    "sqlite3": ("dispatcher.store.sqlite",),
+    "starlette": ("dispatcher.gateway",),
+    "uvicorn": ("dispatcher.gateway",),
+    "xllamacpp": ("commander.backends.local",),
+}
+
+
+class Import(NamedTuple):
+    importer: str
+    imported: str
+    place: str
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def under(module: str, *names: str) -> bool:
+    """True where the module is one of `names`, or lies in it, or was split from it (`sqlite` → `sqlite_schema`)."""
+    return any(module == name or module.startswith((f"{name}.", f"{name}_")) for name in names)
+
+
+PATHS = {module_name(path): path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))}
+
+
+def imports(source: str, importer: str, place: str) -> Iterator[Import]:
+    """Each import anywhere in the source, at the top or inside a function, under `TYPE_CHECKING` too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # An attribute's rule is its module's; `from package import module` names the module.
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [name for name in inner if name in PATHS or under(name, "shared.pb")]
+            names = modules if len(modules) == len(inner) else [node.module or "", *modules]
+        else:
+            continue
+        yield from (Import(importer, name, f"{place}:{node.lineno}") for name in names)
+
+
+ALL = [
+    found
+    for name, path in PATHS.items()
+    if not under(name, "shared.pb")
+    for found in imports(path.read_text(), name, str(path.relative_to(ROOT)))
+]
+
+
+def pure(module: str) -> bool:
+    return under(module, *PURE) and not under(module, *IMPURE)
+
+
+def other_side(found: Import) -> str | None:
+    allowed = {"shared": ("shared",), "dispatcher": ("shared", "dispatcher"), "commander": ("shared", "commander")}
+    room = found.importer.split(".")[0]
+    if found.imported.split(".")[0] in {*ROOMS, "tests", "protos"} and not under(found.imported, *allowed[room]):
+        return f"{room} may import only {' and '.join(allowed[room])}"
+    return None
+
+
+def impure(found: Import) -> str | None:
+    if not pure(found.importer):
+        return None
+    if found.importer == "shared.wire" and under(found.imported, "shared.pb", "google.protobuf"):
+        return None
+    top = found.imported.split(".")[0]
+    return None if pure(found.imported) or top in COMPUTES else f"{found.importer} is pure: no I/O, no clock, no loop"
+
+
+def generated(found: Import) -> str | None:
+    if under(found.imported, "shared.pb.agent_pb2_grpc"):
+        return None if under(found.importer, *STUBS) else f"the stubs belong to {' and '.join(STUBS)}"
+    if under(found.imported, "shared.pb"):
+        return None if found.importer == "shared.wire" else "the messages belong to shared.wire"
+    return None
+
+
+def adapter(found: Import) -> str | None:
+    own = [name for name in ADAPTERS if under(found.imported, name)]
+    if own and not under(found.importer, "dispatcher.app", *own):
+        return "adapters belong to dispatcher.app"
+    return None
+
+
+def composition(found: Import) -> str | None:
+    if under(found.imported, "dispatcher.app") and not under(
+        found.importer, "dispatcher.__main__", "dispatcher.cli", "dispatcher.app"
+    ):
+        return "dispatcher.app belongs to dispatcher.__main__ and dispatcher.cli"
+    return None
+
+
+def library(found: Import) -> str | None:
+    homes = LIBRARIES.get(found.imported.split(".")[0])
+    return f"this library belongs to {' and '.join(homes)}" if homes and not under(found.importer, *homes) else None
+
+
+RULES: tuple[Callable[[Import], str | None], ...] = (other_side, impure, generated, adapter, composition, library)
+
+
+def faults(rule: Callable[[Import], str | None], found: list[Import]) -> list[str]:
+    return [f"{each.place} imports {each.imported}: {fault}" for each in found if (fault := rule(each))]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule.__name__))
+def test_imports_keep_to_their_rooms(rule: Callable[[Import], str | None]) -> None:
+    assert not faults(rule, ALL), "\n".join(faults(rule, ALL))
+
+
+@pytest.mark.parametrize(
+    ("rule", "importer", "line"),
+    [
+        (other_side, "commander.worker", "from dispatcher.events import Append"),
+        (other_side, "shared.logs", "import commander.agent"),
+        (other_side, "dispatcher.cli", "def dev():\n    import commander.cli"),
+        (impure, "dispatcher.session", "import asyncio"),
+        (impure, "dispatcher.session", "from time import monotonic"),
+        (impure, "dispatcher.policies.phrases", "from dispatcher.policies.load import load"),
+        (generated, "dispatcher.runner", "from shared.pb import agent_pb2"),
+        (generated, "commander.worker", "from shared.pb.agent_pb2_grpc import AgentInteractionStub"),
+        (adapter, "dispatcher.runner", "import dispatcher.store.memory"),
+        (composition, "dispatcher.runner", "from dispatcher import app\nimport dispatcher.app"),
+        (library, "dispatcher.store.memory", "import sqlite3"),
+    ],
+)
+def test_each_rule_finds_what_breaks_it(rule: Callable[[Import], str | None], importer: str, line: str) -> None:
+    assert faults(rule, list(imports(line, importer, "example.py")))
+
+
+def test_no_tracked_file_names_a_package_registry() -> None:
+    hosts = ["pypi." + "org", "python" + "hosted", "npm" + "js.", "crates." + "io", "anaconda." + "org", "quay." + "io"]
+    pattern = re.compile("|".join(map(re.escape, hosts)) + r"|://\S+/simple\b|^\s*--(extra-)?index-url", re.MULTILINE)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = [ROOT / name for name in listed.split("\0") if name]
+    named = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in tracked
+        if path.is_file() and (match := pattern.search(path.read_text(errors="replace")))
+    ]
+    assert not named, "\n".join(named)
