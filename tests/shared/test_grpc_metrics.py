@@ -1,0 +1,223 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]
+    reflection,
+    reflection_pb2,
+    reflection_pb2_grpc,
+)
+from prometheus_client import CollectorRegistry
+
+from shared.channel import ClientKeepalive, ServerKeepalive, client_options, server_options
+from shared.grpc_metrics import ClientMetrics, ServerMetrics, code_name
+
+SERVICE = "test.Service"
+
+
+class Handlers:
+    """One handler for each thing that can happen to a stream."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def echo(self, _: object, context: Any) -> None:
+        while (message := await context.read()) is not aio.EOF:
+            await context.write(message)
+
+    async def echo_requests(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        async for message in requests:
+            await context.write(message)
+
+    async def generate(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for message in requests:
+            yield message
+
+    async def abort(self, _: object, context: Any) -> None:
+        await context.read()
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
+
+    async def set_code(self, _: object, context: Any) -> None:
+        context.set_code(grpc.StatusCode.DATA_LOSS)
+
+    async def fail(self, _: object, context: Any) -> None:
+        raise ValueError("a bug")
+
+    async def hang(self, _: object, context: Any) -> None:
+        try:
+            await context.write(b"ready")
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+    async def generate_until_cancelled(self, requests: object, context: Any) -> AsyncIterator[bytes]:
+        try:
+            yield b"ready"
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+
+def value(registry: CollectorRegistry, name: str, method: str, grpc_type: str = "bidi_stream", **labels: str) -> float:
+    service, _, grpc_method = method.rpartition("/")
+    found = registry.get_sample_value(
+        name,
+        {"grpc_type": grpc_type, "grpc_service": service or SERVICE, "grpc_method": grpc_method, **labels},
+    )
+    assert found is not None
+    return found
+
+
+async def until(registry: CollectorRegistry, name: str, method: str, **labels: str) -> None:
+    """The call's end reaches the metrics a few loop turns after the peer's, or our own, view of it."""
+    async with asyncio.timeout(5):
+        while not value(registry, name, method, **labels):  # noqa: ASYNC110 (a counter has nothing to await)
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def connected(handlers: Handlers) -> AsyncIterator[tuple[aio.Channel, CollectorRegistry]]:
+    registry = CollectorRegistry()
+    server = aio.server(interceptors=[ServerMetrics(registry)], options=server_options(ServerKeepalive()))
+    behaviors = [name for name in dir(Handlers) if not name.startswith("_")]
+    methods: dict[str, Any] = {
+        name: grpc.stream_stream_rpc_method_handler(getattr(handlers, name)) for name in behaviors
+    }
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    reflection.enable_server_reflection([SERVICE], server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with aio.insecure_channel(f"ipv4:127.0.0.1:{port}", options=client_options(ClientKeepalive())) as channel:
+            yield channel, registry
+    finally:
+        await server.stop(None)
+
+
+def open_stream(
+    channel: aio.Channel, method: str, metrics: ClientMetrics, requests: Iterator[bytes] | None = None
+) -> aio.StreamStreamCall[bytes, bytes]:
+    path = f"/{SERVICE}/{method}"
+    make: Any = channel.stream_stream(path)
+    return metrics.watch(path, make(requests))
+
+
+@pytest.mark.parametrize("method", ["echo", "echo_requests", "generate"])
+async def test_messages_of_streams_are_counted_on_both_sides(method: str) -> None:
+    registry = CollectorRegistry()
+    async with connected(Handlers()) as (channel, server_registry):
+        call = open_stream(channel, method, ClientMetrics(registry))
+        for text in (b"a", b"b", b"c"):
+            await call.write(text)
+            assert await call.read() == text
+        await call.done_writing()
+        assert await call.read() is aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+        for side, of_side in (("client", registry), ("server", server_registry)):
+            await until(of_side, f"grpc_{side}_handled_total", method, grpc_code="OK")
+            assert value(of_side, f"grpc_{side}_started_total", method) == 1
+            assert value(of_side, f"grpc_{side}_msg_received_total", method) == 3
+            assert value(of_side, f"grpc_{side}_msg_sent_total", method) == 3
+            assert value(of_side, f"grpc_{side}_handling_seconds_count", method) == 1
+            assert value(of_side, f"grpc_{side}_handling_seconds_bucket", method, le="3600.0") == 1
+            assert value(of_side, f"grpc_{side}_handled_total", method, grpc_code="Canceled") == 0
+
+
+async def test_an_iterated_call_is_counted() -> None:
+    registry = CollectorRegistry()
+    async with connected(Handlers()) as (channel, _):
+        call = open_stream(channel, "echo", ClientMetrics(registry), iter([b"a", b"b"]))
+        assert [message async for message in call] == [b"a", b"b"]
+        assert value(registry, "grpc_client_msg_received_total", "echo") == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "code"),
+    [
+        ("abort", grpc.StatusCode.INVALID_ARGUMENT),
+        ("set_code", grpc.StatusCode.DATA_LOSS),
+        ("fail", grpc.StatusCode.UNKNOWN),
+    ],
+)
+async def test_the_codes_of_failing_handlers(method: str, code: grpc.StatusCode) -> None:
+    registry = CollectorRegistry()
+    async with connected(Handlers()) as (channel, server_registry):
+        call = open_stream(channel, method, ClientMetrics(registry))
+        await call.done_writing()
+        assert await call.code() is code
+        await until(server_registry, "grpc_server_handled_total", method, grpc_code=code_name(code))
+        await until(registry, "grpc_client_handled_total", method, grpc_code=code_name(code))
+
+
+@pytest.mark.parametrize("method", ["hang", "generate_until_cancelled"])
+async def test_a_client_that_cancels(method: str) -> None:
+    handlers = Handlers()
+    registry = CollectorRegistry()
+    async with connected(handlers) as (channel, server_registry):
+        call = open_stream(channel, method, ClientMetrics(registry))
+        assert await call.read() == b"ready"
+        call.cancel()
+        async with asyncio.timeout(5):
+            await handlers.ended.wait()
+        await until(server_registry, "grpc_server_handled_total", method, grpc_code="Canceled")
+        await until(registry, "grpc_client_handled_total", method, grpc_code="Canceled")
+        assert value(server_registry, "grpc_server_msg_sent_total", method) == 1
+
+
+async def test_a_deadline_that_passes() -> None:
+    handlers = Handlers()
+    async with connected(handlers) as (channel, registry):
+        call: Any = channel.stream_stream(f"/{SERVICE}/hang")(timeout=0.2)
+        assert await call.read() == b"ready"
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(registry, "grpc_server_handled_total", "hang", grpc_code="DeadlineExceeded")
+
+
+async def test_health_and_reflection_work_and_are_counted() -> None:
+    async with connected(Handlers()) as (channel, registry):
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        unknown = stub.Check(health_pb2.HealthCheckRequest(service="x"))
+        with pytest.raises(aio.AioRpcError):
+            await unknown
+        watch = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        names = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+        await names.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        assert (await names.read()).list_services_response.service[0].name == SERVICE
+        await names.done_writing()
+
+        check = "grpc.health.v1.Health/Check"
+        assert value(registry, "grpc_server_handled_total", check, "unary", grpc_code="OK") == 1
+        assert value(registry, "grpc_server_handled_total", check, "unary", grpc_code="NotFound") == 1
+        assert value(registry, "grpc_server_msg_received_total", check, "unary") == 2
+        assert value(registry, "grpc_server_msg_sent_total", check, "unary") == 1
+        # the channel itself watches the server's health too, by its service config
+        watched = value(registry, "grpc_server_msg_sent_total", "grpc.health.v1.Health/Watch", "server_stream")
+        assert watched == 2
+        info = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        assert value(registry, "grpc_server_msg_sent_total", info) == 1
+
+
+async def test_methods_that_nobody_serves_are_not_counted() -> None:
+    async with connected(Handlers()) as (channel, registry):
+        call = open_stream(channel, "chosen_by_the_peer", ClientMetrics(CollectorRegistry()))
+        assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+        samples = [sample for metric in registry.collect() for sample in metric.samples]
+        assert not [sample for sample in samples if sample.labels.get("grpc_method") == "chosen_by_the_peer"]
+
+
+def test_codes_are_spelled_as_in_go() -> None:
+    assert {code_name(code) for code in grpc.StatusCode} == {
+        "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
+        "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented",
+        "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+    }  # fmt: skip
