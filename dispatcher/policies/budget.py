@@ -1,0 +1,44 @@
+"""Limits on one session. Counts and the start come from the log, which is fed through after a restart."""
+
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Quantity: TypeAlias = Literal["max_seconds", "max_characters", "max_thought_characters", "max_tool_calls"]
+
+EXCEEDED: dict[Quantity, str] = {
+    "max_seconds": "more than {} seconds",
+    "max_characters": "more than {} characters of content",
+    "max_thought_characters": "more than {} characters of thought",
+    "max_tool_calls": "more than {} tool calls",
+}
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """value: seconds, raw characters or calls; what goes beyond it is a violation."""
+
+    quantity: Quantity
+    value: float
+    policy: str
+    reason: str
+
+    @property
+    def detail(self) -> str:
+        return EXCEEDED[self.quantity].format(f"{self.value:g}" if self.quantity == "max_seconds" else int(self.value))
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """The strictest limit of each quantity; None: no limit."""
+
+    max_seconds: Limit | None = None
+    max_characters: Limit | None = None
+    max_thought_characters: Limit | None = None
+    max_tool_calls: Limit | None = None
+
+
+def strictest(limits: Iterable[Limit]) -> Budget:
+    chosen: dict[str, Limit] = {}
+    for limit in sorted(limits, key=lambda limit: (limit.value, limit.policy)):
+        chosen.setdefault(limit.quantity, limit)
+    return Budget(**chosen)

@@ -1,0 +1,189 @@
+"""Policy files: TOML, one file or a folder of them, checked whole, so that one run names every error."""
+
+import math
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+from dispatcher.policies.budget import Limit, Quantity
+from dispatcher.policies.folding import fold
+from dispatcher.policies.rules import BudgetPolicy, Channel, PhrasesPolicy, Policy, RuleSet
+from shared.wire import STOP_REASONS
+
+__all__ = ["DEFAULT", "PolicyFileError", "RuleSet", "load"]
+
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+CHANNELS: tuple[Channel, ...] = get_args(Channel)
+ACTIONS = ("stop",)
+
+# Built in where no file is given (`promises.md`).
+DEFAULT: tuple[Policy, ...] = (
+    BudgetPolicy("default time limit", (Limit("max_seconds", 600, "default time limit", "Timeout"),)),
+    BudgetPolicy(
+        "default length limit", (Limit("max_characters", 200_000, "default length limit", "PolicyViolation"),)
+    ),
+)
+
+
+class PolicyFileError(ValueError):
+    """errors: one line each, with the file, the entry and the reason."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+def load(path: Path | None) -> RuleSet:
+    """The rules of a TOML file, of all *.toml files in a folder, or, for None, the built-in ones. Raises
+    PolicyFileError with all that is wrong.
+    """
+    if path is None:
+        return RuleSet(DEFAULT)
+    errors: list[str] = []
+    policies: list[Policy] = []
+    names: dict[str, str] = {}
+    for file in _files(path, errors):
+        for number, entry in enumerate(_entries(file, errors), 1):
+            where = f"{file}: policy {number}"
+            policy = _Entry(where, entry, errors).policy()
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if isinstance(name, str) and name:
+                if name in names:
+                    errors.append(f'{where} "{name}": its name is taken by {names[name]}')
+                names.setdefault(name, where)
+            if policy:
+                policies.append(policy)
+    if errors:
+        raise PolicyFileError(errors)
+    return RuleSet(policies)
+
+
+def _files(path: Path, errors: list[str]) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("*.toml"))
+    if not files:
+        errors.append(f"{path}: no *.toml file in this folder")
+    return files
+
+
+def _entries(file: Path, errors: list[str]) -> list[Any]:
+    try:
+        document = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        errors.append(f"{file}: {error.strerror}")
+    except UnicodeDecodeError:
+        errors.append(f"{file}: not UTF-8")
+    except tomllib.TOMLDecodeError as error:
+        errors.append(f"{file}: {error}")
+    else:
+        # Tools may stand in the same file; their loader reads them.
+        errors += [f'{file}: unknown key "{key}"' for key in document if key not in ("policy", "tool")]
+        entries = document.get("policy", [])
+        if isinstance(entries, list):
+            return entries
+        errors.append(f"{file}: policies are written as [[policy]]")
+    return []
+
+
+class _Entry:
+    """One [[policy]] while it is checked; what is wrong is added to `errors`."""
+
+    def __init__(self, where: str, entry: Any, errors: list[str]) -> None:
+        self._entry: dict[str, Any] = entry if isinstance(entry, dict) else {}
+        self._where = where
+        self._errors = errors
+        name = self._entry.get("name")
+        self._name = name if isinstance(name, str) else ""
+        if self._name:
+            self._where = f'{where} "{self._name}"'
+        if not isinstance(entry, dict):
+            self._wrong("is not a table")
+
+    def _wrong(self, reason: str) -> None:
+        self._errors.append(f"{self._where}: {reason}")
+
+    def policy(self) -> Policy | None:
+        """None: something is wrong with it."""
+        if not self._entry:
+            return None
+        before = len(self._errors)
+        if not self._name.strip():
+            self._wrong("`name` has to be a text that is not empty")
+        kinds: dict[str, Callable[[], Policy]] = {"phrases": self._phrases, "budget": self._budget}
+        kind = self._entry.get("kind")
+        make = kinds.get(kind) if isinstance(kind, str) else None
+        if make is None:
+            self._wrong(f"unknown kind {kind!r}" if "kind" in self._entry else "`kind` is missing")
+            self._wrong(f"kinds are {_listed(kinds)}")
+            return None
+        policy = make()
+        return policy if len(self._errors) == before else None
+
+    def _phrases(self) -> PhrasesPolicy:
+        self._only("phrases", "reads")
+        return PhrasesPolicy(self._name, self._phrase_list(), self._reads(), self._reason())
+
+    def _phrase_list(self) -> tuple[str, ...]:
+        phrases = self._entry.get("phrases")
+        if not isinstance(phrases, list) or not phrases:
+            self._wrong("`phrases` has to be a list of texts that is not empty")
+            return ()
+        for number, phrase in enumerate(phrases, 1):
+            if not isinstance(phrase, str):
+                self._wrong(f"phrase {number} is not a text")
+            elif not phrase:
+                self._wrong(f"phrase {number} is empty")
+            elif not fold(phrase):
+                self._wrong(f"phrase {number} has only characters that are ignored")
+        return tuple(phrase for phrase in phrases if isinstance(phrase, str))
+
+    def _reads(self) -> frozenset[Channel]:
+        reads = self._entry.get("reads", ["content", "arguments"])
+        if not isinstance(reads, list) or not reads:
+            self._wrong(f"`reads` has to be a list of some of {_listed(CHANNELS)}")
+            return frozenset()
+        for channel in reads:
+            if channel not in CHANNELS:
+                self._wrong(f"cannot read {channel!r}; `reads` takes {_listed(CHANNELS)}")
+        return frozenset(channel for channel in CHANNELS if channel in reads)
+
+    def _budget(self) -> BudgetPolicy:
+        self._only(*QUANTITIES)
+        reason = self._reason()
+        limits = []
+        for quantity in QUANTITIES:
+            if quantity not in self._entry:
+                continue
+            value = self._entry[quantity]
+            if quantity == "max_seconds":
+                right = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+                self._check(right, f"`{quantity}` has to be a number above 0")
+            else:
+                right = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+                self._check(right, f"`{quantity}` has to be a whole number, 0 or more")
+            if right:
+                limits.append(Limit(quantity, value, self._name, reason))
+        self._check(any(key in self._entry for key in QUANTITIES), f"a budget needs one of {_listed(QUANTITIES)}")
+        return BudgetPolicy(self._name, tuple(limits))
+
+    def _check(self, right: bool, reason: str) -> None:
+        if not right:
+            self._wrong(reason)
+
+    def _only(self, *keys: str) -> None:
+        for key in self._entry:
+            if key not in ("name", "kind", "action", "reason", *keys):
+                self._wrong(f'unknown key "{key}" for kind "{self._entry["kind"]}"')
+        action = self._entry.get("action", "stop")
+        self._check(action in ACTIONS, f"unknown action {action!r}; actions are {_listed(ACTIONS)}")
+
+    def _reason(self) -> str:
+        reason = self._entry.get("reason", "PolicyViolation")
+        self._check(reason in STOP_REASONS, f"unknown reason {reason!r}; reasons are {_listed(STOP_REASONS)}")
+        return reason if isinstance(reason, str) else ""
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(f'"{name}"' for name in names)
