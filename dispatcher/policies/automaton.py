@@ -1,4 +1,4 @@
-"""Aho–Corasick over folded phrases: one table, shared by all sessions, never changed after it is built.
+"""Aho–Corasick over folded phrases: one table, shared by all sessions.
 
 A node stands for a prefix of a phrase and is a multiple of 2**21, so that `node | code point` is the key of a
 transition: one dictionary for the whole automaton (10,000 phrases make some 150,000 nodes, too many for one each).
@@ -14,6 +14,7 @@ from dispatcher.policies.folding import L_BASE, MAX_MARKS, S_BASE, S_LAST, T_COU
 
 SHIFT = 21  # a code point has at most 21 bits
 ROOT = 0
+MAX_SHORT_CUTS = 1 << 17  # some 15 MB; text made up to exhaust them costs time, not memory
 
 
 class MarkRun(msgspec.Struct, frozen=True):
@@ -26,7 +27,7 @@ class MarkRun(msgspec.Struct, frozen=True):
 class Automaton:
     """Phrases are numbered as given; each is folded and not empty.
 
-    transitions  node | code point → node
+    transitions  node | code point → node: those of the phrases, and short cuts past `fails` as text needs them
     depths       length of each node's prefix, by node number
     fails        the longest proper suffix of each node that is a node too, by node number
     ends         phrases that are exactly this node's prefix
@@ -46,6 +47,7 @@ class Automaton:
         self.fails = [ROOT] * len(self.depths)
         self.hits = set(self.ends)
         self._link()
+        self._room = MAX_SHORT_CUTS
         self.syllables = _syllables({symbol for phrase in phrases for symbol in phrase if not symbol.isascii()})
 
     def _insert(self, phrases: Sequence[str]) -> None:
@@ -92,12 +94,17 @@ class Automaton:
                     if link in hits:
                         hits.add(child)
 
-    def step(self, node: int, symbol: str) -> int:
-        code = ord(symbol)
-        while (following := self.transitions.get(node | code)) is None:
-            if not node:
-                return ROOT
-            node = self.fails[node >> SHIFT]
+    def step(self, node: int, code: int) -> int:
+        """The longest suffix of the node's prefix and this code point that is a node. What is not a transition yet
+        becomes one, so that text costs about one look-up a character.
+        """
+        suffix = node
+        while (following := self.transitions.get(suffix | code)) is None and suffix:
+            suffix = self.fails[suffix >> SHIFT]
+        following = following or ROOT
+        if suffix != node and self._room:
+            self._room -= 1
+            self.transitions[node | code] = following
         return following
 
     def suffixes(self, node: int) -> Iterator[int]:

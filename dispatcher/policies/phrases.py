@@ -9,7 +9,7 @@ from unicodedata import combining
 
 import msgspec
 
-from dispatcher.policies.automaton import ROOT, SHIFT, Automaton, MarkRun
+from dispatcher.policies.automaton import ROOT, Automaton, MarkRun
 from dispatcher.policies.folding import Pending, Placed, fold_character, is_open_syllable, plain_end
 
 
@@ -73,16 +73,14 @@ class PhraseStream:
 
     def _scan(self, run: str, start: int) -> int:
         """The hot path: symbols decided as they come, one for each raw code point. Answers how many it read."""
-        automaton = self._automaton
-        following, fails, hits, node = automaton.transitions.get, automaton.fails, automaton.hits, self._node
-        read = 0
+        automaton, node, read = self._automaton, self._node, 0
+        following, step, hits = automaton.transitions.get, automaton.step, automaton.hits
         for read, code in enumerate(map(ord, run), 1):  # noqa: B007  where it stopped is the answer
             after = following(node | code)
-            while after is None and node:
-                node = fails[node >> SHIFT]
-                after = following(node | code)
             if after is None:
-                continue
+                if not node:
+                    continue
+                after = step(node, code)
             node = after
             if node in hits:
                 break
@@ -110,7 +108,7 @@ class PhraseStream:
 
     def _advance(self, symbols: Iterable[Placed]) -> None:
         for symbol, index in symbols:
-            self._node = self._automaton.step(self._node, symbol)
+            self._node = self._automaton.step(self._node, ord(symbol))
             self._keep((index,))
             if self._node in self._automaton.hits:
                 self._record()
@@ -151,7 +149,7 @@ class PhraseStream:
         """A syllable that came whole ends a phrase at once, as a letter does: a trailing consonant that might follow
         is like a mark. One spelled in jamo waits, for the next of them may be a part of it.
         """
-        node = self._automaton.step(self._node, symbol)
+        node = self._automaton.step(self._node, ord(symbol))
         if symbol == jamo[0] and is_open_syllable(symbol) and node in self._automaton.hits:
             node = self._automaton.longest_end(node)
             self._take(self._start_with(jamo, node), self._automaton.ends[node])
@@ -159,7 +157,7 @@ class PhraseStream:
     def _hold_jamo(self, jamo: Placed) -> int:
         held = self.length
         for syllable in self._automaton.syllables.get(jamo[0], ()):
-            if node := self._automaton.step(self._node, syllable):
+            if node := self._automaton.step(self._node, ord(syllable)):
                 held = min(held, self._start_with(jamo, node))
         return held
 
