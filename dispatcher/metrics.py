@@ -1,0 +1,191 @@
+"""The Dispatcher's own metrics. Names, types and labels are promised (README, metrics); those of gRPC are in
+`shared.grpc_metrics`.
+
+No label has a value that users or Commanders choose. Series whose label values are known begin at 0, and their children
+are bound once, for they are on the hot path.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from importlib import metadata
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from shared.wire import STOP_REASONS
+
+UNKNOWN = "unknown"
+PACKET_KINDS = ("thought", "content", "tool_call", "error", "stopped", UNKNOWN)
+OUTCOMES = ("finished", "stopped", "failed")
+TOOL_STATUSES = ("OK", "TOOL_ERROR", "INVALID_ARGUMENTS", "TIMEOUT", "DENIED", "CANCELLED", "UNKNOWN_OUTCOME")
+POLICY_ACTIONS = ("stop", "redact", "observe")
+
+_WORK = (0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)  # of the CPU
+_LATENCY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_WAITING = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)  # of people
+_PACKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+LOOP_INTERVAL = 0.1  # seconds between two looks at the event loop
+
+
+class Metrics:
+    """Durations are seconds; a negative one (a clock was set back) counts as 0, for a histogram's sum must not fall."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second gauge for each counter, which nobody promised
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"dispatcher_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"dispatcher_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"dispatcher_{name}", text, labels, registry=registry, buckets=buckets)
+
+        packets = counter("packets_total", "Packets in the log, each counted once.", "kind")
+        self._packets = {kind: packets.labels(kind) for kind in PACKET_KINDS}
+        self.backlog_packets = gauge("backlog_packets", "Packets received and not yet in the log.")
+        self._packet_lag = histogram("packet_lag_seconds", "From a packet's receipt to its being in the log.", _LATENCY)
+        self._first_event = histogram("first_event_seconds", "From the prompt to the first content released.", _WAITING)
+        self._loop_lag = histogram("loop_lag_seconds", "How late the event loop is.", _LATENCY)
+
+        sessions = gauge("sessions", "Sessions of this instance.", "state")
+        self.waiting = sessions.labels("waiting")
+        self.running = sessions.labels("running")
+        self.waiting_sessions = gauge("waiting_sessions", "Waiting sessions of the whole store: use max, not sum.")
+        self.commanders = gauge("commanders", "Commanders connected to this instance.")
+        self.free_slots = gauge("free_slots", "Free slots of this instance's Commanders.")
+        outcomes = Counter("dispatcher_sessions_total", "Sessions that ended.", ("outcome",), registry=None)
+        registry.register(_Unlisted(outcomes))
+        self._outcomes = {outcome: outcomes.labels(outcome) for outcome in OUTCOMES}
+        self.takeovers = counter("takeovers_total", "Sessions assigned again after their Commander was lost.")
+
+        stops = counter("stops_total", "Sessions stopped.", "reason")
+        self._stops = {reason: stops.labels(reason) for reason in (*STOP_REASONS, UNKNOWN)}
+        stop_seconds = histogram(
+            "stop_seconds",
+            "From a stop's detection to Stop written (sent), to Stopped received (halted).",
+            _LATENCY,
+            "stage",
+        )
+        self._stop_sent, self._stop_halted = stop_seconds.labels("sent"), stop_seconds.labels("halted")
+        self._deltas_after_stop = counter("deltas_after_stop_total", "Deltas that the log got after the stop.")
+
+        self.held_characters = gauge("held_characters", "Characters of content held back by policies.")
+        self._policy_seconds = histogram(
+            "policy_seconds", "Time that a policy took for a piece of text.", _WORK, "policy"
+        )
+        self._policy_hits = counter("policy_hits_total", "Times that a policy acted.", "policy", "action")
+        self.policy_reload_success = gauge("policy_reload_success", "1 if the policies were last read without error.")
+        self.policy_reload_success.set(1)  # a program whose first reading fails does not start
+
+        self._tool_calls = counter("tool_calls_total", "Tool calls answered.", "tool", "status")
+        self._tool_seconds = histogram("tool_seconds", "Time to a tool call's answer.", _LATENCY, "tool")
+        self._tool_calls.labels(UNKNOWN, "UNKNOWN_TOOL")
+
+        self._append = histogram("append_seconds", "Time that an append to the store took.", _LATENCY)
+        self._append_batch = histogram("append_batch_packets", "Packets in one append to the store.", _PACKETS)
+        self.event_streams = gauge("event_streams", "Users connected to event streams.")
+        gauge("build_info", "Always 1; the version is the label.", "version").labels(_version()).set(1)
+
+    def know(self, tools: Iterable[str] = (), policies: Iterable[str] = ()) -> None:
+        """Begin the series of these tools and policies at 0."""
+        for tool in tools:
+            self._tool_seconds.labels(tool)
+            for status in TOOL_STATUSES:
+                self._tool_calls.labels(tool, status)
+        for policy in policies:
+            self._policy_seconds.labels(policy)
+            for action in POLICY_ACTIONS:
+                self._policy_hits.labels(policy, action)
+
+    def packet_logged(self, kind: str, lag: float) -> None:
+        """kind: the oneof field's name. lag: receipt to in the log, both of one clock."""
+        self._packets.get(kind, self._packets[UNKNOWN]).inc()
+        self._packet_lag.observe(max(0.0, lag))
+
+    def first_event(self, seconds: float) -> None:
+        """Prompt to first content released."""
+        self._first_event.observe(max(0.0, seconds))
+
+    def loop_late(self, seconds: float) -> None:
+        """One look at the event loop."""
+        self._loop_lag.observe(max(0.0, seconds))
+
+    def pool(self, commanders: int, free_slots: int, waiting: int) -> None:
+        """What this instance has now."""
+        self.commanders.set(commanders)
+        self.free_slots.set(free_slots)
+        self.waiting.set(waiting)
+
+    def session_over(self, outcome: str) -> None:
+        """outcome: one of OUTCOMES."""
+        self._outcomes[outcome].inc()
+
+    def stopped(self, reason: str) -> None:
+        """A stop is in the log."""
+        self._stops.get(reason, self._stops[UNKNOWN]).inc()
+
+    def stop_sent(self, seconds: float) -> None:
+        """Detection to Stop written."""
+        self._stop_sent.observe(max(0.0, seconds))
+
+    def stop_halted(self, seconds: float) -> None:
+        """Detection to `Stopped` received."""
+        self._stop_halted.observe(max(0.0, seconds))
+
+    def delta_after_stop(self) -> None:
+        """The log got one."""
+        self._deltas_after_stop.inc()
+
+    def policy_took(self, policy: str, seconds: float) -> None:
+        """policy: its name in the operator's file."""
+        self._policy_seconds.labels(policy).observe(max(0.0, seconds))
+
+    def policy_hit(self, policy: str, action: str) -> None:
+        """policy: its name in the operator's file. action: one of POLICY_ACTIONS."""
+        self._policy_hits.labels(policy, action).inc()
+
+    def tool_done(self, tool: str, status: str, seconds: float) -> None:
+        """tool: a registered name, else `unknown`. status: as in the contract."""
+        self._tool_calls.labels(tool, status).inc()
+        self._tool_seconds.labels(tool).observe(max(0.0, seconds))
+
+    def appended(self, seconds: float, packets: int) -> None:
+        """One append to the store, of that many packets."""
+        self._append.observe(max(0.0, seconds))
+        self._append_batch.observe(packets)
+
+
+class _Unlisted(Collector):
+    """A counter whose name without `_total` another metric has, which prometheus-client takes for a clash.
+
+    It is one in OpenMetrics, not in the text format: /metrics has to be served as text.
+    """
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        return self._counter.collect()
+
+
+async def watch_loop(metrics: Metrics) -> None:
+    """Measure how late the event loop is, until cancelled."""
+    while True:
+        due = time.monotonic() + LOOP_INTERVAL  # uvloop's own time() stands still within a turn
+        await asyncio.sleep(LOOP_INTERVAL)
+        metrics.loop_late(time.monotonic() - due)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("midsentence")
+    except metadata.PackageNotFoundError:  # run from the source without being installed
+        return UNKNOWN
