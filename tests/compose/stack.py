@@ -1,0 +1,96 @@
+"""The compose file on a real engine, under a project name of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINE = ROOT / "tests" / "compose" / "engine.sh"
+POLL_SECONDS = 0.5
+
+T = TypeVar("T")
+
+
+def eventually(read: Callable[[], T], expected: Callable[[T], bool], seconds: float) -> T:
+    """What `read` gives once it is as expected. The containers tell nobody when they change, so this asks again."""
+    deadline = time.monotonic() + seconds
+    while not expected(value := read()):
+        assert time.monotonic() < deadline, f"still {value!r} after {seconds} s"
+        time.sleep(POLL_SECONDS)
+    return value
+
+
+def run(*command: str, seconds: float = 60, variables: Mapping[str, str] | None = None) -> str:
+    """Standard output. Fails with what the command said when it fails or takes longer."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | dict(variables or {}),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+class Stack:
+    """The compose file under one project name."""
+
+    def __init__(self, docker: str, variables: dict[str, str]) -> None:
+        self.docker, self._variables = docker, variables
+        plugin = subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0
+        self._compose = [docker, "compose"] if plugin else ["docker-compose"]
+        self._options = ["--project-name", f"midsentence-test-{os.getpid()}", "--env-file", os.devnull]
+
+    def compose(self, *arguments: str, seconds: float = 120, variables: Mapping[str, str] | None = None) -> str:
+        everything = self._variables | dict(variables or {})
+        return run(*self._compose, *self._options, *arguments, seconds=seconds, variables=everything)
+
+    def containers(self, service: str) -> list[str]:
+        return self.compose("ps", "-q", service).split()
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        (found,) = json.loads(run(self.docker, "inspect", container))
+        return dict(found)
+
+    def health(self, *services: str) -> dict[str, str]:
+        """Container → `starting`, `healthy`, `unhealthy`, or its state where it does not run."""
+        states = {name: self.inspect(name)["State"] for service in services for name in self.containers(service)}
+        return {
+            name: state["Health"]["Status"] if state["Status"] == "running" else state["Status"]
+            for name, state in states.items()
+        }
+
+    def url(self, service: str, port: int) -> str:
+        return f"http://{self.compose('port', service, str(port)).strip()}"
+
+    def figure(self, query: str) -> float | None:
+        """What Prometheus answers to an instant query that has one result. None: no result."""
+        answer = httpx2.get(f"{self.url('prometheus', 9090)}/api/v1/query", params={"query": query}, timeout=10)
+        assert answer.status_code == 200, answer.text
+        results = answer.json()["data"]["result"]
+        return float(results[0]["value"][1]) if results else None
+
+
+def build(docker: str, target: str, base: str, tag: str) -> None:
+    run(
+        docker, "build", "--quiet", "--network", "host", "--build-arg", f"BASE={base}", "--file", "deploy/Dockerfile",
+        "--target", target, "--tag", f"midsentence-{target}:{tag}", ".", seconds=600, variables={"DOCKER_BUILDKIT": "1"},
+    )  # fmt: skip
+
+
+def client() -> str:
+    # A bare `docker` may be a client alone; Debian's stands in /usr/bin with what the engine needs.
+    default = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else shutil.which("docker")
+    found = os.environ.get("DOCKER") or default
+    assert found, "no docker client"
+    return found

@@ -1,0 +1,109 @@
+"""`docker compose up`, as a stranger would have it: health, a prompt, a third Commander, a figure, a restart."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.compose.stack import ROOT, Stack, eventually, run
+
+pytestmark = [pytest.mark.compose, pytest.mark.slow, pytest.mark.timeout(900)]
+
+PROMPT = "Say hello in one short sentence."
+
+
+def events(stack: Stack, session_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(event, data) of a session's event stream, to its end."""
+    url = f"{stack.url('dispatcher', 8080)}/v1/sessions/{session_id}/events"
+    with httpx2.stream("GET", url, timeout=60) as response:
+        assert response.status_code == 200
+        name = ""
+        for line in response.iter_lines():
+            field, _, value = line.partition(": ")
+            if field == "event":
+                name = value
+            elif field == "data":
+                yield name, json.loads(value)
+
+
+def ask(stack: Stack, **body: object) -> str:
+    created = httpx2.post(f"{stack.url('dispatcher', 8080)}/v1/sessions", json={"prompt": PROMPT, **body}, timeout=30)
+    assert created.status_code == 201, created.text
+    return str(created.json()["session_id"])
+
+
+def test_nobody_is_root_and_only_the_commander_holds_the_model(stack: Stack) -> None:
+    (dispatcher,) = stack.containers("dispatcher")
+    commanders = stack.containers("commander")
+    assert len(commanders) == 2
+    holds = "import importlib.util as u, os; print(os.getuid(), u.find_spec('xllamacpp') is not None)"
+    assert run(stack.docker, "exec", dispatcher, "python", "-c", holds).split() == ["10001", "False"]
+    for commander in commanders:
+        assert run(stack.docker, "exec", commander, "python", "-c", holds).split() == ["10001", "True"]
+
+
+def test_a_prompt_is_answered_over_the_event_stream(stack: Stack) -> None:
+    seen = list(events(stack, ask(stack)))
+    assert "".join(data["text"] for name, data in seen if name == "content").strip()
+    assert seen[-1][0] == "finished", seen[-1]
+
+
+def test_a_prompt_is_answered_over_chat_completions(stack: Stack) -> None:
+    body = {"model": "default", "messages": [{"role": "user", "content": PROMPT}]}
+    answer = httpx2.post(f"{stack.url('dispatcher', 8080)}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"].strip()
+    assert answer.headers["x-session-id"]
+
+
+def test_a_scaled_commander_joins_and_prometheus_sees_it(stack: Stack) -> None:
+    stack.compose("up", "-d", "--no-build", "--no-recreate", "--scale", "commander=3")
+    eventually(lambda: stack.figure("sum(dispatcher_commanders)"), lambda value: value == 3, 90)
+    eventually(lambda: stack.figure('sum(up{job="commander"})'), lambda value: value == 3, 30)
+    finished = 'sum(dispatcher_sessions_total{outcome="finished"})'
+    before = stack.figure(finished) or 0
+    list(events(stack, ask(stack)))
+    eventually(lambda: stack.figure(finished), lambda value: value is not None and value > before, 30)
+
+
+def test_the_lines_of_env_switch_to_another_server(stack: Stack) -> None:
+    """The Dispatcher speaks OpenAI's protocol, so it serves as the other server: `relay` asks it for `default`."""
+    switched = {
+        "COMMANDER_BACKEND": "openai",
+        "COMMANDER_OPENAI__BASE_URL": "http://dispatcher:8080/v1",
+        "COMMANDER_OPENAI__MODEL": "default",
+        "COMMANDER_AGENT": "relay",
+    }
+    container = stack.compose("run", "-d", "--no-deps", "commander", variables=switched).split()[-1]
+    try:
+        seen = list(events(stack, ask(stack, agent="relay")))
+        assert "".join(data["text"] for name, data in seen if name == "content").strip()
+        assert seen[-1][0] == "finished", seen[-1]
+    finally:
+        run(stack.docker, "rm", "--force", container)
+
+
+def test_sessions_outlive_a_killed_dispatcher(stack: Stack) -> None:
+    session_id = ask(stack)
+    said = list(events(stack, session_id))
+    (dispatcher,) = stack.containers("dispatcher")
+    run(stack.docker, "kill", "--signal", "KILL", dispatcher)
+    run(stack.docker, "start", dispatcher)
+    eventually(lambda: stack.health("dispatcher"), lambda health: set(health.values()) == {"healthy"}, 60)
+    assert list(events(stack, session_id)) == said
+    again = list(events(stack, ask(stack)))  # the Commanders have joined anew
+    assert again[-1][0] == "finished", again[-1]
+
+
+def test_the_alert_rules_are_loaded_and_say_what_they_should(stack: Stack, images: dict[str, str]) -> None:
+    answer = httpx2.get(f"{stack.url('prometheus', 9090)}/api/v1/rules", timeout=10).json()
+    rules = [rule for group in answer["data"]["groups"] for rule in group["rules"]]
+    assert rules
+    assert all(rule["health"] in ("ok", "unknown") for rule in rules), rules
+    folder: Path = ROOT / "deploy" / "prometheus"
+    promtool = ["run", "--rm", "--entrypoint", "promtool", "--volume", f"{folder}:/rules:ro", "--workdir", "/rules"]
+    for arguments in (["check", "config", "prometheus.yml"], ["test", "rules", "alerts.test.yml"]):
+        run(stack.docker, *promtool, images["PROMETHEUS_IMAGE"], *arguments)
