@@ -1,0 +1,53 @@
+"""From the setting `DISPATCHER_STORE` to a store."""
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from dispatcher.store.memory import MemoryStore
+from dispatcher.store.ports import Store, StoreMisconfigured
+from dispatcher.store.sqlite import SqliteStore
+
+
+def open_store(url: str, observe: Callable[[float, int], None] | None = None) -> Store:
+    """The store that `url` names, not started yet. Raises StoreMisconfigured.
+
+    `sqlite:///relative/path`, `sqlite:////absolute/path`, with `?synchronous=full` if wanted; `memory://`.
+    observe: called on the event loop with the seconds that a step took and the entries that it added.
+    """
+    # Not the whole URL in any error: other schemes may hold a password.
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise StoreMisconfigured("the store is not a URL") from None
+    match parts.scheme:
+        case "sqlite":
+            return _sqlite(parts, observe)
+        case "memory":
+            if parts.netloc or parts.path or parts.query or parts.fragment:
+                raise StoreMisconfigured("the store memory:// takes nothing after the slashes")
+            return MemoryStore(observe)
+        case "redis" | "rediss" as scheme:
+            raise StoreMisconfigured(f"the store {scheme}:// is not supported yet; use sqlite:///PATH or memory://")
+        case "":
+            raise StoreMisconfigured("the store has no scheme; use sqlite:///PATH or memory://")
+        case scheme:
+            raise StoreMisconfigured(f"the store {scheme}:// is unknown; use sqlite:///PATH or memory://")
+
+
+def _sqlite(parts: SplitResult, observe: Callable[[float, int], None] | None) -> SqliteStore:
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.netloc or not path or path.endswith("/") or "\0" in path:
+        raise StoreMisconfigured(
+            "the store sqlite:// needs the path of a file: sqlite:///relative/path or sqlite:////absolute/path"
+        )
+    if parts.fragment:
+        raise StoreMisconfigured("the store sqlite:// takes no '#'; write it as %23 in a path")
+    synchronous = "normal"
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name != "synchronous":
+            raise StoreMisconfigured(f"the store sqlite:// has no parameter {name!r}; there is synchronous")
+        if value not in ("normal", "full"):
+            raise StoreMisconfigured(f"the store sqlite:// has no synchronous={value!r}; there are normal and full")
+        synchronous = value
+    return SqliteStore(Path(path), synchronous == "full", observe)
