@@ -84,7 +84,8 @@ class Stack:
 def build(docker: str, target: str, base: str, tag: str) -> None:
     run(
         docker, "build", "--quiet", "--network", "host", "--build-arg", f"BASE={base}", "--file", "deploy/Dockerfile",
-        "--target", target, "--tag", f"midsentence-{target}:{tag}", ".", seconds=600, variables={"DOCKER_BUILDKIT": "1"},
+        "--target", target, "--tag", f"midsentence-{target}:{tag}", ".",
+        seconds=600, variables={"DOCKER_BUILDKIT": "1"},
     )  # fmt: skip
 
 
