@@ -1,0 +1,114 @@
+"""The two ASGI applications: what users reach, and what operators reach."""
+
+from collections.abc import Sequence
+
+import structlog
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dispatcher.gateway.cors import Cors
+from dispatcher.gateway.errors import HttpError, internal_error, json_response, store_unavailable
+from dispatcher.gateway.openai import OpenAIRoutes
+from dispatcher.gateway.operator import OperatorRoutes
+from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.sessions import SessionRoutes
+from dispatcher.gateway.sse import Connections
+from dispatcher.metrics import Metrics
+from dispatcher.service import QueueFull
+from dispatcher.settings import DispatcherSettings
+from dispatcher.store.ports import StoreUnavailable
+
+log = structlog.get_logger()
+
+
+def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics) -> ASGIApp:
+    """What users reach."""
+    connections = Connections(sessions.closing)
+
+    async def ready(_: HttpRequest) -> Response:
+        if sessions.trouble():
+            raise HttpError(503, "Not ready.", code="not_ready")
+        return json_response(200, {"status": "ready"})
+
+    routes = [
+        *SessionRoutes(sessions, metrics, connections).routes,
+        *OpenAIRoutes(sessions, metrics, connections).routes,
+        Route("/healthz", _alive, methods=["GET"]),
+        Route("/readyz", ready, methods=["GET"]),
+    ]
+    return Cors(App(routes), settings.cors_origins)
+
+
+def operator_app(sessions: Sessions, registry: CollectorRegistry) -> ASGIApp:
+    """What operators reach: metrics, and sessions with all that their logs hold."""
+
+    async def ready(_: HttpRequest) -> Response:
+        if reasons := sessions.trouble():
+            raise HttpError(503, f"Not ready: {'; '.join(reasons)}.", code="not_ready")
+        return json_response(200, {"status": "ready"})
+
+    routes = [
+        *OperatorRoutes(sessions, registry, Connections(sessions.closing)).routes,
+        Route("/healthz", _alive, methods=["GET"]),
+        Route("/readyz", ready, methods=["GET"]),
+    ]
+    return App(routes)
+
+
+async def _alive(_: HttpRequest) -> Response:
+    return json_response(200, {"status": "alive"})
+
+
+class App:
+    """Routes whose every error has the one shape. What is not meant for peers is logged, never sent."""
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        self._router = Router(routes, redirect_slashes=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"only HTTP is served, not {scope['type']}")
+        scope["app"] = self  # then Starlette raises its 404 and 405 instead of answering in plain text
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._router(scope, receive, sending)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            answer = _http_error(error)
+            if answer.status == 500:
+                log.exception("http_request_failed", method=scope["method"], route=_route(scope))
+            if not started:
+                await answer.response()(scope, receive, send)
+
+
+def _http_error(error: Exception) -> HttpError:
+    match error:
+        case HttpError():
+            return error
+        case HTTPException(status_code=404):
+            return HttpError(404, "No such route.", code="not_found")
+        case HTTPException(status_code=405):
+            return HttpError(405, "This method is not allowed here.", code="method_not_allowed", headers=error.headers)
+        case QueueFull(retry_after=seconds):
+            return HttpError(429, "Too many sessions wait.", code="queue_full", headers={"Retry-After": str(seconds)})
+        case StoreUnavailable():
+            return store_unavailable()
+    return internal_error()
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern: paths hold session ids, which open sessions."""
+    route = scope.get("route")
+    return route.path if isinstance(route, Route) else ""

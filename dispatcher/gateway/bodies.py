@@ -1,0 +1,130 @@
+"""Requests' bodies: read with a limit, decoded strictly, errors that name the field."""
+
+import re
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+
+from dispatcher.gateway.errors import HttpError
+from shared.wire import Message
+
+MAX_BODY_BYTES = 1024 * 1024
+MAX_NAME = 256  # characters of an agent's name or a conversation_id: they stand in every log line and assignment
+
+BodyT = TypeVar("BodyT")
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
+
+# W3C Trace Context, version 00: version, trace-id, parent-id (neither all zeros), flags
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_AT = re.compile(r" - at `\$\.?(.*)`$")
+_FIELD = re.compile(r"field `(\w+)`")
+
+
+class Part(msgspec.Struct, frozen=True):
+    type: str
+    text: str | None = None
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """`content` may be missing only where an assistant called tools instead of speaking."""
+
+    role: Role
+    content: str | list[Part] | None = None
+
+
+async def read(request: HttpRequest) -> bytes:
+    """The body. Raises HttpError 413 as soon as it is known to be too large."""
+    too_large = HttpError(
+        413,
+        f"The body is larger than {MAX_BODY_BYTES} bytes.",
+        code="body_too_large",
+        headers={"Connection": "close"},  # the rest of it is not read
+    )
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise too_large
+    return bytes(body)
+
+
+def decode(body: bytes, kind: type[BodyT]) -> BodyT:
+    """The body as that type. Raises HttpError 400; `param` names the field, like `messages[0].role`."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HttpError(400, "The body is not valid JSON.", code="invalid_json") from error
+
+
+def _invalid(text: str) -> HttpError:
+    at = _AT.search(text)
+    message = text[: at.start()] if at else text
+    path = [at[1]] if at and at[1] else []
+    if named := _FIELD.search(message):
+        path.append(named[1])
+    return invalid(".".join(path) or None, message)
+
+
+def invalid(param: str | None, message: str) -> HttpError:
+    return HttpError(400, f"{param}: {message}" if param else message, code="invalid_value", param=param)
+
+
+def messages(given: list[ChatMessage]) -> tuple[Message, ...]:
+    """The conversation as Commanders get it: the text parts of a message are joined. Raises HttpError 400."""
+    if not given:
+        raise invalid("messages", "at least one message is needed")
+    return tuple(Message(message.role, _text(message, f"messages[{n}]")) for n, message in enumerate(given))
+
+
+def _text(message: ChatMessage, where: str) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    if message.content is None:
+        if message.role == "assistant":
+            return ""
+        raise invalid(f"{where}.content", "is missing")
+    texts = []
+    for n, part in enumerate(message.content):
+        if part.type != "text":
+            raise invalid(f"{where}.content[{n}].type", f"only text parts are understood, not {part.type[:40]!r}")
+        if part.text is None:
+            raise invalid(f"{where}.content[{n}].text", "is missing")
+        texts.append(part.text)
+    return "".join(texts)
+
+
+def parameters_json(parameters: dict[str, Any] | None) -> str:
+    """Parameters as Commanders get them; empty: none were given."""
+    if not parameters:
+        return ""
+    try:
+        return msgspec.json.encode(parameters, order="deterministic").decode()
+    except OverflowError as error:  # JSON has integers of any size
+        raise invalid("parameters", "an integer has more than 64 bits") from error
+
+
+def traceparent(request: HttpRequest) -> str:
+    """The request's trace; a malformed one counts as absent, as the standard asks."""
+    value = request.headers.get("traceparent", "")
+    return value if _TRACEPARENT.fullmatch(value) else ""
+
+
+def offset(request: HttpRequest) -> int:
+    """After which entry of the log to read: the larger of `?after=` and `Last-Event-ID`, 0 if neither is given."""
+    given = [("after", value) for value in request.query_params.getlist("after")]
+    given += [("Last-Event-ID", value) for value in request.headers.getlist("last-event-id")]
+    return max((_offset(param, value) for param, value in given), default=0)
+
+
+def _offset(param: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise invalid(param, "must be a whole number, the id of an event")
+    digits = value.lstrip("0")[:19]  # more than that is beyond any log, however it goes on
+    return int(digits or "0")

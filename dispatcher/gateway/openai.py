@@ -1,0 +1,315 @@
+"""The OpenAI subset: models, and chat completions, streamed and not. A completion is a session seen through its log."""
+
+import secrets
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import Annotated, Any
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from dispatcher.events import Entry
+from dispatcher.gateway import bodies, sse
+from dispatcher.gateway.errors import HttpError, json_response
+from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.views import (
+    FinalEvent,
+    UserContent,
+    UserFailed,
+    UserFinished,
+    UserStopped,
+    UserToolCall,
+    UserToolResult,
+    shown,
+    user_failure,
+)
+from dispatcher.log import Record, Request
+from dispatcher.metrics import Metrics
+
+DONE = b"data: [DONE]\n\n"
+FILTERED = frozenset({"PolicyViolation", "RiskControl"})
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class ChatBody(msgspec.Struct, frozen=True):
+    """Other fields are ignored. Those from `temperature` on become the session's parameters under the same names."""
+
+    model: bodies.Name
+    messages: list[bodies.ChatMessage]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+
+
+PARAMETERS = (
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "stop",
+    "response_format",
+    "reasoning_effort",
+)
+
+
+class OpenAIRoutes:
+    def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections) -> None:
+        self._sessions, self._metrics, self._connections = sessions, metrics, connections
+        self.routes = [
+            Route("/v1/models", self._models, methods=["GET"]),
+            Route("/v1/models/{model:path}", self._model, methods=["GET"]),
+            Route("/v1/chat/completions", self._complete, methods=["POST"]),
+        ]
+
+    async def _models(self, http: HttpRequest) -> Response:
+        models = [_model_object(name) for name in await self._sessions.agents()]
+        return json_response(200, {"object": "list", "data": models})
+
+    async def _model(self, http: HttpRequest) -> Response:
+        name = http.path_params["model"]
+        await self._require(name)
+        return json_response(200, _model_object(name))
+
+    async def _require(self, model: str) -> None:
+        if model not in await self._sessions.agents():
+            raise HttpError(404, "No such model is offered.", code="model_not_found", param="model")
+
+    async def _complete(self, http: HttpRequest) -> "Answer":
+        body = bodies.decode(await bodies.read(http), ChatBody)
+        if body.n not in (None, 1):
+            raise bodies.invalid("n", "only one answer can be asked for")
+        messages = bodies.messages(body.messages)
+        parameters = _parameters(body)
+        await self._require(body.model)
+        request = Request(
+            agent=body.model,
+            messages=messages,
+            created_at=time.time(),
+            parameters_json=bodies.parameters_json(parameters),
+            traceparent=bodies.traceparent(http),
+        )
+        created = await self._sessions.create(request)
+        return Answer(self, created.record, body)
+
+    # ---- one completion
+
+    async def answer(self, record: Record, body: ChatBody, receive: Receive, send: Send) -> None:
+        """The session from its first entry to its end. Leaving it earlier stops it, unless the server drains."""
+        completion = Completion(record, include_usage=bool(body.stream_options and body.stream_options.include_usage))
+        sending = Streamed(completion, send) if body.stream else Whole(completion, send)
+        ended = False
+        with self._metrics.event_streams.track_inprogress() if body.stream else nullcontext():
+            try:
+                async with self._connections.watch(receive) as watch:
+                    await self._follow(sse.LogReader(self._sessions.store, record.session_id, 0), sending)
+                    ended = True
+                if watch.closing:
+                    await sending.interrupted()
+            finally:
+                if not ended and not watch.closing:
+                    await self._sessions.stop(record.session_id, "UserCancel", "user")
+
+    async def _follow(self, reader: sse.LogReader, sending: "Streamed | Whole") -> None:
+        with reader:
+            while True:
+                entries = await reader.next()
+                if entries:
+                    text, final = said(entries)
+                elif await reader.exists():
+                    text, final = [], None
+                    await sending.silence()
+                else:
+                    text, final = [], user_failure("data_loss")
+                for piece in text:
+                    await sending.text(piece)
+                if final:
+                    await sending.final(final)
+                    return
+
+
+class Answer:
+    """A completion in the place of a Starlette response."""
+
+    def __init__(self, routes: OpenAIRoutes, record: Record, body: ChatBody) -> None:
+        self._routes, self._record, self._body = routes, record, body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._routes.answer(self._record, self._body, receive, send)
+
+
+def said(entries: Iterable[Entry]) -> tuple[list[str], FinalEvent | None]:
+    """What these entries let the user read, and the session's end if it is among them. Tools do not show."""
+    text: list[str] = []
+    for _, event in shown(entries, _no_tool):
+        match event:
+            case UserContent(text=piece):
+                text.append(piece)
+            case UserToolCall() | UserToolResult():
+                pass
+            case final:
+                return text, final
+    return text, None
+
+
+def _no_tool(_: str) -> bool:
+    return False
+
+
+class Completion:
+    """The objects of one completion. Its id is random: the session's would let whoever reads it stop the session."""
+
+    def __init__(self, record: Record, include_usage: bool) -> None:
+        self.session_id, self.model = record.session_id, record.request.agent
+        self.id = f"chatcmpl-{secrets.token_hex(16)}"
+        self.created = int(record.request.created_at)
+        self.include_usage = include_usage
+
+    def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+    def chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        chunk = self._object("chat.completion.chunk", [choice])
+        if self.include_usage:
+            chunk["usage"] = None
+        return _data(chunk)
+
+    def usage_chunk(self, final: FinalEvent) -> bytes:
+        return _data(self._object("chat.completion.chunk", []) | {"usage": _usage(final)})
+
+    def whole(self, text: str, final: FinalEvent) -> bytes:
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(final)}
+        return msgspec.json.encode(self._object("chat.completion", [choice]) | {"usage": _usage(final)})
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"x-session-id", self.session_id.encode())]
+
+    def failure(self, failed: UserFailed) -> HttpError:
+        """Before the first byte. An agent's error is 502; that no agent was free is no agent's error."""
+        status = 503 if failed.code == "no_commander" else 502
+        return HttpError(status, failed.message, code=failed.code, headers={"x-session-id": self.session_id})
+
+    def shutting_down(self) -> HttpError:
+        message = "The server is shutting down; the answer can be read under its session."
+        return HttpError(503, message, code="shutting_down", headers={"x-session-id": self.session_id})
+
+
+class Streamed:
+    """Sends a completion as chunks. Nothing is sent before the first text, so that a failure can still be a status."""
+
+    def __init__(self, completion: Completion, send: Send) -> None:
+        self._completion, self._send = completion, send
+        self._started = False
+
+    async def text(self, text: str) -> None:
+        await self._begin()
+        await sse.write(self._send, self._completion.chunk({"content": text}))
+
+    async def silence(self) -> None:
+        if self._started:
+            await sse.write(self._send, sse.KEEP_ALIVE)
+
+    async def final(self, final: FinalEvent) -> None:
+        completion = self._completion
+        if isinstance(final, UserFailed):
+            await self._fail(completion.failure(final))
+            return
+        await self._begin()
+        data = completion.chunk({}, _finish_reason(final))
+        if completion.include_usage:
+            data += completion.usage_chunk(final)
+        await sse.end(self._send, data + DONE)
+
+    async def interrupted(self) -> None:
+        await self._fail(self._completion.shutting_down())
+
+    async def _begin(self) -> None:
+        if not self._started:
+            self._started = True
+            await sse.start(self._send, self._completion.headers)
+            await sse.write(self._send, self._completion.chunk({"role": "assistant", "content": ""}))
+
+    async def _fail(self, error: HttpError) -> None:
+        if not self._started:
+            raise error
+        await sse.end(self._send, b"data: %b\n\n" % error.body + DONE)
+
+
+class Whole:
+    """Collects a completion and sends it as one JSON object."""
+
+    def __init__(self, completion: Completion, send: Send) -> None:
+        self._completion, self._send = completion, send
+        self._text: list[str] = []
+
+    async def text(self, text: str) -> None:
+        self._text.append(text)
+
+    async def silence(self) -> None:
+        """HTTP has nothing to send before the answer."""
+
+    async def final(self, final: FinalEvent) -> None:
+        if isinstance(final, UserFailed):
+            raise self._completion.failure(final)
+        body = self._completion.whole("".join(self._text), final)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *self._completion.headers,
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await sse.end(self._send, body)
+
+    async def interrupted(self) -> None:
+        raise self._completion.shutting_down()
+
+
+def _finish_reason(final: FinalEvent) -> str:
+    match final:
+        case UserFinished(finish_reason=reason):
+            return reason
+        case UserStopped(reason=reason) if reason in FILTERED:
+            return "content_filter"
+    return "stop"
+
+
+def _usage(final: FinalEvent) -> dict[str, int]:
+    """Zeros where the agent did not count, or was stopped: clients add these numbers up without asking."""
+    usage = final.usage if isinstance(final, UserFinished) else None
+    prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _parameters(body: ChatBody) -> dict[str, Any]:
+    parameters = {name: value for name in PARAMETERS if (value := getattr(body, name)) is not None}
+    if limit := body.max_completion_tokens or body.max_tokens:
+        parameters["max_tokens"] = limit
+    return parameters
+
+
+def _model_object(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "midsentence"}
+
+
+def _data(content: object) -> bytes:
+    return b"data: %b\n\n" % msgspec.json.encode(content)

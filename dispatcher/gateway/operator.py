@@ -1,0 +1,164 @@
+"""The operators' routes: metrics, and sessions with all that their logs hold, thoughts and arguments included."""
+
+from typing import Literal
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from dispatcher.events import Entry
+from dispatcher.gateway import bodies, sse
+from dispatcher.gateway.errors import json_response, unknown_session
+from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.sessions import find, released_text
+from dispatcher.log import LIVE, Record, State
+from shared.wire import Error
+
+STATES: tuple[State, ...] = ("waiting", "running", "finished", "stopped", "failed")
+LIST_LIMIT = 100
+MAX_LIST_LIMIT = 1000
+
+
+class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`detail` is for other operators and the Commander's log; users see the reason only."""
+
+    reason: Literal["PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown"] = "RiskControl"
+    detail: str = ""
+
+
+class OperatorRoutes:
+    def __init__(self, sessions: Sessions, registry: CollectorRegistry, connections: sse.Connections) -> None:
+        self._sessions, self._registry, self._connections = sessions, registry, connections
+        self.routes = [
+            Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/operator/sessions", self._list, methods=["GET"]),
+            Route("/operator/sessions/{session_id}/events", self._events, methods=["GET"]),
+            Route("/operator/sessions/{session_id}/stop", self._stop, methods=["POST"]),
+        ]
+
+    async def _metrics(self, http: HttpRequest) -> Response:
+        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _list(self, http: HttpRequest) -> Response:
+        """Live sessions, or those in the states that `?state=` names, at most `?limit=`; the longest there first."""
+        asked = http.query_params.getlist("state")
+        for state in asked:
+            if state not in STATES:
+                raise bodies.invalid("state", f"must be one of {', '.join(STATES)}")
+        limit = http.query_params.get("limit", str(LIST_LIMIT))
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIST_LIMIT):
+            raise bodies.invalid("limit", f"must be a whole number from 1 to {MAX_LIST_LIMIT}")
+        states = [state for state in STATES if (state in asked if asked else state in LIVE)]
+        records = await self._sessions.store.select(states, int(limit))
+        return json_response(200, {"sessions": [_summary(record) for record in records]})
+
+    async def _stop(self, http: HttpRequest) -> Response:
+        raw = await bodies.read(http)
+        body = bodies.decode(raw, StopBody) if raw.strip() else StopBody()
+        record = await self._sessions.stop(http.path_params["session_id"], body.reason, "operator", body.detail)
+        if record is None:
+            raise unknown_session()
+        return json_response(202, _summary(record))
+
+    async def _events(self, http: HttpRequest) -> "OperatorStream | Response":
+        after = bodies.offset(http)
+        record = await find(self._sessions.store, http.path_params["session_id"])
+        if _complete(record) and after == record.head.offset:
+            return Response(status_code=204)
+        return OperatorStream(self, record, after)
+
+    async def stream(self, record: Record, after: int, receive: Receive, send: Send) -> None:
+        """Every entry after `after`, until the session is over and no call waits for its result."""
+        store = self._sessions.store
+        await sse.start(send)
+        await sse.write(send, sse.RETRY)
+        try:
+            async with self._connections.watch(receive):
+                if after > record.head.offset:
+                    text = await released_text(store, record)
+                    reset = {"text": text, "state": record.head.state}
+                    await sse.write(send, sse.frame("reset", reset, record.head.offset))
+                    after = record.head.offset
+                await self._follow(record.session_id, after, send)
+        finally:
+            await sse.end(send)
+
+    async def _follow(self, session_id: str, after: int, send: Send) -> None:
+        store = self._sessions.store
+        with sse.LogReader(store, session_id, after) as reader:
+            while True:
+                record = await store.load(session_id)
+                if record is None or (_complete(record) and reader.offset >= record.head.offset):
+                    return
+                entries = await reader.next()
+                await sse.write(send, b"".join(map(_frame, entries)) if entries else sse.KEEP_ALIVE)
+
+
+class OperatorStream:
+    """The answer to an operator who watches: raw ASGI in the place of a Starlette response."""
+
+    def __init__(self, routes: OperatorRoutes, record: Record, after: int) -> None:
+        self._routes, self._record, self._after = routes, record, after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            await sse.start(send)
+            await sse.end(send)
+        else:
+            await self._routes.stream(self._record, self._after, receive, send)
+
+
+def _complete(record: Record) -> bool:
+    """Nothing more can be logged."""
+    return record.head.over and not record.head.calls
+
+
+def _frame(entry: Entry) -> bytes:
+    """An entry as an event that is named after its kind. `released`: what users got of it."""
+    body = entry.body
+    # EventSource keeps the name `error` for itself
+    kind = "agent_error" if isinstance(body, Error) else str(body.__struct_config__.tag)
+    data = {
+        "at": entry.at,
+        "generation": entry.generation,
+        "sequence": entry.sequence,
+        "timestamp": entry.timestamp,
+        "released": entry.released,
+        "decided": entry.decided,
+        **_fields(body),
+    }
+    return sse.frame(kind, data, entry.offset)
+
+
+def _fields(record: msgspec.Struct) -> dict[str, object]:
+    """By name: in the log, records stand as arrays."""
+    fields = msgspec.structs.asdict(record)
+    return {name: _fields(value) if isinstance(value, msgspec.Struct) else value for name, value in fields.items()}
+
+
+def _summary(record: Record) -> dict[str, object]:
+    head, request = record.head, record.request
+    return {
+        "session_id": record.session_id,
+        "state": head.state,
+        "over": head.over,
+        "agent": request.agent,
+        "origin": request.origin,
+        "conversation_id": request.conversation_id,
+        "created_at": request.created_at,
+        "since": head.since,
+        "ended_at": head.ended_at or None,
+        "reason": head.reason,
+        "code": head.code,
+        "commander_id": head.commander_id,
+        "instance": head.instance,
+        "generation": head.generation,
+        "takeovers": head.takeovers,
+        "sequence": head.sequence,
+        "offset": head.offset,
+        "decided": head.decided,
+        "running_calls": [call.tool_name for call in head.calls.values()],
+    }

@@ -1,0 +1,36 @@
+"""What the gateway needs of the rest of the Dispatcher."""
+
+import asyncio
+from typing import Literal, Protocol
+
+from dispatcher.log import Record, Request
+from dispatcher.store.ports import Created, IdempotencyKey, Store
+
+
+class Tools(Protocol):
+    def knows(self, name: str) -> bool:
+        """Whether a tool of that name is registered."""
+
+
+class Sessions(Protocol):
+    """Creates and stops sessions, whichever replica they run at. Methods raise StoreUnavailable."""
+
+    store: Store
+    closing: asyncio.Event  # set when the server drains: every event stream ends then
+
+    @property
+    def registry(self) -> Tools: ...
+
+    async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
+        """A new waiting session under an unguessable id, or the one that the key is bound to. Raises QueueFull."""
+
+    async def stop(
+        self, session_id: str, reason: str, author: Literal["user", "operator"], detail: str = ""
+    ) -> Record | None:
+        """Stop the session; the first stop counts, repeating it is harmless. None: unknown."""
+
+    async def agents(self) -> list[str]:
+        """The agents that some Commander offers, or offered a short while ago (`DISPATCHER_QUEUE_SECONDS`)."""
+
+    def trouble(self) -> list[str]:
+        """Why the server is not ready, for operators. Empty: it is."""

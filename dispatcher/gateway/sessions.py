@@ -1,0 +1,231 @@
+"""The native routes: a session is created, read as events, stopped, looked at and deleted."""
+
+import hashlib
+import time
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from dispatcher.events import Entry
+from dispatcher.gateway import bodies, sse
+from dispatcher.gateway.errors import HttpError, json_response, unknown_session
+from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.views import (
+    EVENT_NAMES,
+    KnowsTool,
+    UserFailed,
+    UserFinished,
+    UserReset,
+    UserStopped,
+    decides,
+    shown,
+    user_session,
+)
+from dispatcher.log import Record, Request
+from dispatcher.metrics import Metrics
+from dispatcher.store.ports import IdempotencyKey, Store
+from shared.wire import Message
+
+DEFAULT_AGENT = "default"  # that of COMMANDER_AGENT
+KEY_SECONDS = 24 * 3600
+MIN_KEY = 16  # characters: a shorter one could be guessed, and with it another's session
+MAX_KEY = 255
+
+
+class CreateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    agent: bodies.Name = DEFAULT_AGENT
+    prompt: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    messages: list[bodies.ChatMessage] | None = None
+    parameters: dict[str, Any] | None = None
+    conversation_id: Annotated[str, msgspec.Meta(max_length=bodies.MAX_NAME)] | None = None
+
+
+class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: Literal["PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown"] = "UserCancel"
+
+
+class SessionRoutes:
+    def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections) -> None:
+        self._sessions, self._metrics, self._connections = sessions, metrics, connections
+        self.routes = [
+            Route("/v1/sessions", self._create, methods=["POST"]),
+            Route("/v1/sessions/{session_id}", self._one, methods=["GET", "DELETE"]),
+            Route("/v1/sessions/{session_id}/events", self._events, methods=["GET"]),
+            Route("/v1/sessions/{session_id}/stop", self._stop, methods=["POST"]),
+        ]
+
+    async def _create(self, http: HttpRequest) -> Response:
+        body = bodies.decode(await bodies.read(http), CreateBody)
+        now = time.time()
+        request = Request(
+            agent=body.agent,
+            messages=_messages(body),
+            created_at=now,
+            parameters_json=bodies.parameters_json(body.parameters),
+            conversation_id=body.conversation_id or "",
+            traceparent=bodies.traceparent(http),
+        )
+        created = await self._sessions.create(request, _idempotency_key(http, request, now))
+        if not created.same_request:
+            raise HttpError(
+                422,
+                "This Idempotency-Key was used with another body.",
+                code="idempotency_key_reused",
+                param="Idempotency-Key",
+            )
+        return _created(created.record)
+
+    async def _one(self, http: HttpRequest) -> Response:
+        session_id = http.path_params["session_id"]
+        record = await find(self._sessions.store, session_id)
+        if http.method != "DELETE":
+            return json_response(200, user_session(record))
+        if not record.head.final:
+            raise HttpError(409, "The session has not ended: stop it first.", code="session_not_ended")
+        await self._sessions.store.delete(session_id)
+        return Response(status_code=204)
+
+    async def _stop(self, http: HttpRequest) -> Response:
+        raw = await bodies.read(http)
+        body = bodies.decode(raw, StopBody) if raw.strip() else StopBody()
+        record = await self._sessions.stop(http.path_params["session_id"], body.reason, "user")
+        if record is None:
+            raise unknown_session()
+        return json_response(202, user_session(record))
+
+    async def _events(self, http: HttpRequest) -> "EventStream | Response":
+        after = bodies.offset(http)
+        record = await find(self._sessions.store, http.path_params["session_id"])
+        if record.head.final and after <= record.head.offset and await _read_whole(self._sessions.store, record, after):
+            return Response(status_code=204)
+        return EventStream(self, record, after)
+
+    # ---- one stream
+
+    async def stream(self, record: Record, after: int, receive: Receive, send: Send) -> None:
+        """From the entry after `after` to the end, or until the reader goes or the server drains."""
+        store, session_id = self._sessions.store, record.session_id
+        await sse.start(send)
+        await sse.write(send, sse.RETRY)
+        try:
+            with self._metrics.event_streams.track_inprogress():
+                async with self._connections.watch(receive):
+                    if after > record.head.offset:
+                        await sse.write(send, await _reset(store, record))
+                        after = record.head.offset
+                    if not (record.head.final and after == record.head.offset):
+                        await self._follow(sse.LogReader(store, session_id, after), send)
+        finally:
+            await sse.end(send)
+
+    async def _follow(self, reader: sse.LogReader, send: Send) -> None:
+        with reader:
+            while True:
+                entries = await reader.next()
+                if not entries:
+                    if not await reader.exists():
+                        return
+                    await sse.write(send, sse.KEEP_ALIVE)
+                    continue
+                data, ended = render(entries, self._sessions.registry.knows)
+                if data:
+                    await sse.write(send, data)
+                if ended:
+                    return
+
+
+class EventStream:
+    """The answer to a reader: raw ASGI in the place of a Starlette response."""
+
+    def __init__(self, routes: SessionRoutes, record: Record, after: int) -> None:
+        self._routes, self._record, self._after = routes, record, after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            await sse.start(send)
+            await sse.end(send)
+        else:
+            await self._routes.stream(self._record, self._after, receive, send)
+
+
+def render(entries: Iterable[Entry], knows_tool: KnowsTool) -> tuple[bytes, bool]:
+    """The frames of these entries, and whether the session's last event is among them."""
+    frames: list[bytes] = []
+    ended = False
+    for offset, event in shown(entries, knows_tool):
+        frames.append(sse.frame(EVENT_NAMES[type(event)], event, offset))
+        ended = isinstance(event, UserStopped | UserFailed | UserFinished)
+    return b"".join(frames), ended
+
+
+async def find(store: Store, session_id: str) -> Record:
+    """The session. Raises HttpError 404."""
+    record = await store.load(session_id)
+    if record is None:
+        raise unknown_session()
+    return record
+
+
+async def _read_whole(store: Store, record: Record, after: int) -> bool:
+    """Whether a reader at `after` has had the last event of this ended session."""
+    while after < record.head.offset:
+        entries = await store.read(record.session_id, after, sse.BATCH_ENTRIES)
+        if not entries:
+            break
+        if any(entry.released or decides(entry, record.head.state) for entry in entries):
+            return False  # nothing is released after the end
+        after = entries[-1].offset
+    return True
+
+
+async def released_text(store: Store, record: Record) -> str:
+    """All that users were shown up to the record's offset."""
+    texts: list[str] = []
+    after = 0
+    while after < record.head.offset:
+        entries = await store.read(record.session_id, after, sse.BATCH_ENTRIES)
+        if not entries:
+            break
+        texts += [entry.released for entry in entries if entry.offset <= record.head.offset]
+        after = entries[-1].offset
+    return "".join(texts)
+
+
+async def _reset(store: Store, record: Record) -> bytes:
+    text = await released_text(store, record)
+    return sse.frame("reset", UserReset(text, record.head.state), record.head.offset)
+
+
+def _messages(body: CreateBody) -> tuple[Message, ...]:
+    if body.prompt is not None and body.messages is None:
+        return (Message("user", body.prompt),)
+    if body.messages is not None and body.prompt is None:
+        return bodies.messages(body.messages)
+    raise bodies.invalid("messages", "give either `messages` or `prompt`")
+
+
+def _idempotency_key(http: HttpRequest, request: Request, now: float) -> IdempotencyKey | None:
+    key = http.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not MIN_KEY <= len(key) <= MAX_KEY:
+        raise bodies.invalid("Idempotency-Key", f"must have {MIN_KEY} to {MAX_KEY} characters")
+    asked = (request.agent, request.messages, request.parameters_json, request.conversation_id)
+    return IdempotencyKey(key, hashlib.sha256(msgspec.json.encode(asked)).digest(), now + KEY_SECONDS)
+
+
+def _created(record: Record) -> Response:
+    """Depends on the request alone, so that a repetition gets the same answer."""
+    location = f"/v1/sessions/{record.session_id}"
+    answer = {
+        "session_id": record.session_id,
+        "agent": record.request.agent,
+        "created_at": record.request.created_at,
+        "events": f"{location}/events",
+    }
+    return json_response(201, answer, {"Location": location})

@@ -1,0 +1,144 @@
+"""Event streams as raw ASGI: a reader goes through a session's log at its own pace, and nothing is queued for it.
+
+A reader that is slow waits in `send`, and reads on from its offset when the socket has drained.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+from starlette.types import Receive, Send
+
+from dispatcher.events import Entry
+from dispatcher.store.ports import Follower, Store, StoreUnavailable
+
+KEEP_ALIVE_SECONDS = 15.0  # proxies cut connections that are silent for 30 s or more
+KEEP_ALIVE = b": keep-alive\n\n"
+RETRY = b"retry: 1000\n\n"  # milliseconds until an EventSource comes back
+BATCH_ENTRIES = 128  # read at once; bounds what a slow reader holds in memory
+RETRY_STORE_SECONDS = 1.0
+END_SECONDS = 1.0
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),  # nginx: pass on at once
+]
+
+
+def frame(event: str, data: object, offset: int | None = None) -> bytes:
+    """One event. `offset` becomes its id, where a reader resumes; control frames have none."""
+    head = f"event: {event}\n" if offset is None else f"id: {offset}\nevent: {event}\n"
+    return b"%bdata: %b\n\n" % (head.encode(), msgspec.json.encode(data))
+
+
+class LogReader:
+    """Entries of a session's log after an offset, as they come. Use as a context manager."""
+
+    def __init__(self, store: Store, session_id: str, after: int) -> None:
+        self.offset = after
+        self._store, self._session_id = store, session_id
+        self._following: contextlib.AbstractContextManager[Follower] = store.follow(session_id)
+
+    def __enter__(self) -> "LogReader":
+        self._follower = self._following.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._following.__exit__(None, None, None)
+
+    async def next(self, seconds: float = KEEP_ALIVE_SECONDS) -> list[Entry]:
+        """The next entries, at least one; none when `seconds` brought none. An unreachable store is waited for."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while True:
+            try:
+                entries = await self._store.read(self._session_id, self.offset, BATCH_ENTRIES)
+            except StoreUnavailable:
+                entries = []
+                await asyncio.sleep(min(RETRY_STORE_SECONDS, max(0.0, until - loop.time())))
+            if entries:
+                self.offset = entries[-1].offset
+                return entries
+            left = until - loop.time()
+            if left <= 0:
+                return []
+            await self._follower.wait(left)
+
+    async def exists(self) -> bool:
+        """Whether the session is still there: asked when nothing comes."""
+        try:
+            return await self._store.load(self._session_id) is not None
+        except StoreUnavailable:
+            return True
+
+
+class Watch:
+    """Why a response was interrupted, if it was."""
+
+    gone = False  # the client closed the connection
+    closing = False  # the server drains
+
+
+class Connections:
+    """Responses that may take long. Each is interrupted when its client goes away, or when the server drains."""
+
+    def __init__(self, closing: asyncio.Event) -> None:
+        self._closing = closing
+        self._open: dict[asyncio.Timeout, Watch] = {}
+        self._draining: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def watch(self, receive: Receive) -> AsyncIterator[Watch]:
+        """Run the block to its end, or leave it at its current `await`; the watch then says why.
+
+        The request's body must have been read. In a server that drains already, the block gets to its first wait.
+        """
+        watch = Watch()
+        scope = asyncio.timeout(None)  # used as a cancel scope: `_interrupt` moves its deadline to now
+        listening: asyncio.Task[None] | None = None
+        try:
+            async with scope:
+                self._open[scope] = watch
+                self._draining = self._draining or asyncio.create_task(self._interrupt_all())
+                listening = asyncio.create_task(self._listen(receive, scope))
+                yield watch
+        except TimeoutError:
+            if not (watch.gone or watch.closing):
+                raise
+        finally:
+            self._open.pop(scope, None)
+            if listening:
+                listening.cancel()
+            if not self._open and self._draining:
+                self._draining.cancel()
+                self._draining = None
+
+    async def _listen(self, receive: Receive, scope: asyncio.Timeout) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if watch := self._open.pop(scope, None):
+            watch.gone = True
+            scope.reschedule(0)
+
+    async def _interrupt_all(self) -> None:
+        await self._closing.wait()
+        while self._open:
+            scope, watch = self._open.popitem()
+            watch.closing = True
+            scope.reschedule(0)
+
+
+async def start(send: Send, extra_headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS + (extra_headers or [])})
+
+
+async def write(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def end(send: Send, data: bytes = b"") -> None:
+    """The last bytes. A client that does not read them is not waited for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            await send({"type": "http.response.body", "body": data, "more_body": False})

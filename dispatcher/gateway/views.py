@@ -1,0 +1,201 @@
+"""What users may see of a session: a pure function of its log.
+
+A `UserEvent` has no place for a thought, an argument, a result, an error's message or a stop's detail, so none of them
+can reach a user. What a Commander or a client wrote shows only if it is content, a call's id, or one of the values
+published in `promises.md`.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
+import msgspec
+
+from dispatcher.events import Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.log import Record, State
+from shared.wire import FINISH_REASONS, STOP_REASONS, Content, Error, ToolResult, Usage
+
+FAILURES = {
+    "agent_error": "The agent failed.",
+    "commander_lost": "The agent was lost before it had finished.",
+    "no_commander": "No agent was free in time.",
+    "data_loss": "Part of the answer was lost.",
+    "history_too_large": "The answer is too long to be continued.",
+    "protocol_error": "The agent broke the contract.",
+}
+CALL_STATUSES = frozenset(
+    {"OK", "TOOL_ERROR", "UNKNOWN_TOOL", "INVALID_ARGUMENTS", "TIMEOUT", "DENIED", "CANCELLED", "UNKNOWN_OUTCOME"}
+)
+MAX_JOINED = 64 * 1024  # characters of text that go out as one event
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class UserContent(msgspec.Struct, frozen=True):
+    text: str
+
+
+class UserToolCall(msgspec.Struct, frozen=True):
+    """`status`: RUNNING, or that of a call which was refused at once."""
+
+    call_id: str
+    tool_name: str
+    status: str
+
+
+class UserToolResult(msgspec.Struct, frozen=True):
+    call_id: str
+    tool_name: str
+    status: str
+
+
+class UserStopped(msgspec.Struct, frozen=True):
+    reason: str
+
+
+class UserFailed(msgspec.Struct, frozen=True):
+    code: str
+    message: str
+
+
+class UserUsage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class UserFinished(msgspec.Struct, frozen=True):
+    finish_reason: str
+    usage: UserUsage | None
+
+
+FinalEvent: TypeAlias = UserStopped | UserFailed | UserFinished
+UserEvent: TypeAlias = UserContent | UserToolCall | UserToolResult | FinalEvent
+KnowsTool: TypeAlias = Callable[[str], bool]
+
+EVENT_NAMES: dict[type[UserEvent], str] = {
+    UserContent: "content",
+    UserToolCall: "tool_call",
+    UserToolResult: "tool_result",
+    UserStopped: "stopped",
+    UserFailed: "failed",
+    UserFinished: "finished",
+}
+
+
+def user_event(entry: Entry, knows_tool: KnowsTool) -> UserEvent | None:
+    """The event that an entry makes for users; None: nothing is shown of it."""
+    match entry.body:
+        case Content() | Text():
+            return UserContent(entry.released) if entry.released else None
+        case Call(tool_name=name, call_id=call_id, refused=refused):
+            status = "INVALID_ARGUMENTS" if refused else "RUNNING"
+            return UserToolCall(_call_id(call_id), _tool(name, knows_tool), status)
+        case ToolResult(tool_name=name, call_id=call_id, status=status):
+            status = status if status in CALL_STATUSES else "TOOL_ERROR"
+            return UserToolResult(_call_id(call_id), _tool(name, knows_tool), status)
+        case StopEntry(reason=reason):
+            return UserStopped(stop_reason(reason))
+        case Failed(code=code) | Error(code=code, retryable=False):
+            return user_failure(code)
+        case Finished(reason, usage):
+            return UserFinished(reason if reason in FINISH_REASONS else "stop", _usage(usage))
+    return None
+
+
+def shown(entries: Iterable[Entry], knows_tool: KnowsTool) -> Iterator[tuple[int, UserEvent]]:
+    """Events with their offsets, up to the session's last, if it is among them: what follows that is not for users.
+
+    Consecutive text is joined into one event under the offset of its last entry.
+    """
+    texts: list[str] = []
+    joined = last = 0
+    for entry in entries:
+        event = user_event(entry, knows_tool)
+        if event is None:
+            continue
+        if texts and not (isinstance(event, UserContent) and joined + len(event.text) <= MAX_JOINED):
+            yield last, UserContent("".join(texts))
+            texts, joined = [], 0
+        if isinstance(event, UserContent):
+            texts.append(event.text)
+            joined, last = joined + len(event.text), entry.offset
+            continue
+        yield entry.offset, event
+        if isinstance(event, UserStopped | UserFailed | UserFinished):
+            return
+    if texts:
+        yield last, UserContent("".join(texts))
+
+
+def user_failure(code: str) -> UserFailed:
+    """A failure in published words: a code that is not published shows as `agent_error`."""
+    code = code if code in FAILURES else "agent_error"
+    return UserFailed(code, FAILURES[code])
+
+
+def stop_reason(reason: str) -> str:
+    return reason if reason in STOP_REASONS else "PolicyViolation"
+
+
+def decides(entry: Entry, state: State) -> bool:
+    """Whether this is the entry that made the session's final state what it is: the last that a user sees."""
+    match entry.body:
+        case StopEntry():
+            return state == "stopped"
+        case Finished():
+            return state == "finished"
+        case Failed() | Error(retryable=False):
+            return state == "failed"
+    return False
+
+
+class UserReset(msgspec.Struct, frozen=True):
+    """Where a reader asked for what the log does not hold (it was rolled back): all text so far, to begin with."""
+
+    text: str
+    state: State
+
+
+class UserSession(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A session's head. Times are Unix seconds. `reason`: of a stop; `code`, `message`: of a failure."""
+
+    session_id: str
+    state: State
+    agent: str
+    created_at: float
+    conversation_id: str = ""
+    ended_at: float | None = None
+    reason: str | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+def user_session(record: Record) -> UserSession:
+    head, request = record.head, record.request
+    failure = user_failure(head.code) if head.state == "failed" else None
+    return UserSession(
+        session_id=record.session_id,
+        state=head.state,
+        agent=request.agent,
+        created_at=request.created_at,
+        conversation_id=request.conversation_id,
+        ended_at=head.ended_at if head.final else None,
+        reason=stop_reason(head.reason) if head.state == "stopped" else None,
+        code=failure.code if failure else None,
+        message=failure.message if failure else None,
+    )
+
+
+def _tool(name: str, knows_tool: KnowsTool) -> str:
+    return name if knows_tool(name) else "unknown"
+
+
+def _call_id(call_id: str) -> str:
+    """The Commander's id where it is one; anything else could say something to the user, so it shows as a digest."""
+    if _ID.fullmatch(call_id):
+        return call_id
+    return hashlib.sha256(call_id.encode()).hexdigest()[:32]
+
+
+def _usage(usage: Usage | None) -> UserUsage | None:
+    return UserUsage(usage.prompt_tokens, usage.completion_tokens) if usage else None
