@@ -27,6 +27,7 @@ $(LOCKED): requirements-dev.lock
 
 $(INSTALLED): $(LOCKED) pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c "import xllamacpp" || echo "the bundled model will not load; on Debian: apt install libgomp1" >&2
 	touch $@
 
 demo: setup ## the pair on the bundled model: words, a tool, a stop in mid-sentence
