@@ -69,11 +69,11 @@ def dispatcher(log: Path, store: str = "memory://", **settings: str) -> Iterator
     named = {"grpc_address": grpc, "http_address": http, "operator_address": operator, "store": store} | settings
     environ = {f"DISPATCHER_{name.upper()}": value for name, value in named.items()}
     with running("-m", "dispatcher", "serve", settings=environ, log=log) as process:
-        _until_ready(process, f"http://{http}/readyz", log)
+        until_ready(process, f"http://{http}/readyz", log)
         yield Dispatcher(process, grpc, http, operator)
 
 
-def _until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     """Ask until it answers 200. There is no event to wait for before a foreign process listens."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

@@ -1,0 +1,97 @@
+"""The systems that are measured: real processes, all up during the whole run, so that measures can be interleaved."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import programs
+from tests.bench.agents import REPORT_SOCKET
+
+SYSTEMS = ("floor", "starlette", "memory", "sqlite")
+
+# As an operator would have them: every character is searched for these, and none of the benchmark's texts has them.
+POLICIES = """
+[[policy]]
+name = "project names"
+kind = "phrases"
+phrases = ["Project Nightingale", "夜莺计划", "internal use only", "do not distribute"]
+action = "stop"
+
+[[policy]]
+name = "limits"
+kind = "budget"
+max_seconds = 600
+max_characters = 1000000000
+"""
+CAPACITY = 1024  # sessions that a Commander runs at once: more than are measured
+
+
+@dataclass(frozen=True)
+class System:
+    """`processes`: role → pid; `speaker` is where the generators run. `direct`: the prompt's answer is the stream."""
+
+    name: str
+    address: str
+    processes: dict[str, int]
+    direct: bool = False
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """What each process has used so far: all threads, user and system, in steps of 10 ms."""
+        tick = os.sysconf("SC_CLK_TCK")
+        found = {}
+        for role, pid in self.processes.items():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+            found[role] = (int(fields[11]) + int(fields[12])) / tick
+        return found
+
+    def resident_bytes(self) -> dict[str, int]:
+        page = os.sysconf("SC_PAGE_SIZE")
+        return {
+            role: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for role, pid in self.processes.items()
+        }
+
+
+@contextlib.contextmanager
+def started(name: str, folder: Path) -> Iterator[System]:
+    """One of SYSTEMS, ready. What it prints and keeps goes into `folder`."""
+    settings = {REPORT_SOCKET: str(folder / REPORT_SOCKET)}
+    log = folder / f"{name}.log"
+    with ExitStack() as stack:
+
+        def run(*arguments: str, **extra: str) -> int:
+            return stack.enter_context(programs.running(*arguments, settings=settings | extra, log=log)).pid
+
+        if name in ("floor", "starlette"):
+            http, other = (f"127.0.0.1:{programs.free_port()}" for _ in range(2))
+            if name == "floor":
+                process = stack.enter_context(
+                    programs.running("-m", "tests.bench.floor", "dispatcher", other, http, settings=settings, log=log)
+                )
+                programs.until_ready(process, f"http://{http}/readyz", log)
+                speaker = run("-m", "tests.bench.floor", "commander", other)
+            else:
+                speaker = run("-m", "tests.bench.starlette_gateway", "tokens", other)
+                process = stack.enter_context(
+                    programs.running(
+                        *("-m", "tests.bench.starlette_gateway", "gateway", http, other), settings=settings, log=log
+                    )
+                )
+                programs.until_ready(process, f"http://{http}/readyz", log)
+            yield System(name, http, {"gateway": process.pid, "speaker": speaker}, direct=name == "starlette")
+            return
+
+        policies = folder / "policies.toml"
+        policies.write_text(POLICIES)
+        store = "memory://" if name == "memory" else f"sqlite:///{folder}/sessions.db"
+        ready = stack.enter_context(programs.dispatcher(log, store, policies=str(policies)))
+        speaker = run(
+            *("-m", "commander", "serve"),
+            COMMANDER_DISPATCHER=ready.grpc,
+            COMMANDER_BACKEND="tests.bench.agents:agent",
+            COMMANDER_CAPACITY=str(CAPACITY),
+            COMMANDER_METRICS_ADDRESS=f"127.0.0.1:{programs.free_port()}",
+        )
+        yield System(name, ready.http, {"gateway": ready.process.pid, "speaker": speaker})

@@ -1,0 +1,55 @@
+"""The figures as people read them."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+Medians = dict[str, dict[str, dict[str, float]]]
+
+# Figure → what it is called, divided by this, digits after the point.
+_SHOWN = {
+    "tokens_per_second": ("tokens/s", 1, 0),
+    "p50_micros": ("added latency p50, ms", 1000, 2),
+    "p99_micros": ("added latency p99, ms", 1000, 2),
+    "cpu_micros": ("CPU µs a token", 1, 1),
+    "cpu_micros_gateway": ("  of the gateway", 1, 1),
+    "cpu_micros_speaker": ("  of the speaker", 1, 1),
+    "halt_p50_micros": ("stop → generator's end p50, ms", 1000, 2),
+    "halt_max_micros": ("  the longest, ms", 1000, 2),
+    "tokens_after_p50": ("tokens made after it, p50", 1, 0),
+    "tokens_after_max": ("  the most", 1, 0),
+    "kib": ("KiB a session", 1, 0),
+    "kib_gateway": ("  of the gateway", 1, 0),
+    "kib_speaker": ("  of the speaker", 1, 0),
+}
+
+
+def medians(found: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> Medians:
+    """Measure → system → figure → its median over the rounds."""
+    return {
+        measure: {
+            system: {figure: statistics.median(r[figure] for r in rounds) for figure in rounds[0]}
+            for system, rounds in systems.items()
+        }
+        for measure, systems in found.items()
+    }
+
+
+def table(summary: Medians, systems: Sequence[str]) -> str:
+    """A row for each figure; after each value its ratio to the first system's."""
+    lines = [f"{'':34}" + "".join(f"{system:>22}" for system in systems)]
+    for measure, by_system in summary.items():
+        lines.append(measure)
+        for figure, (label, divisor, digits) in _SHOWN.items():
+            values = [by_system[system].get(figure) for system in systems]
+            if values[0] is None:
+                continue
+            cells = "".join(f"{_cell(value, values[0], divisor, digits):>22}" for value in values)
+            lines.append(f"  {label:32}{cells}")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, base: float, divisor: float, digits: int) -> str:
+    if value is None:
+        return "-"
+    ratio = f"{value / base:.2f}×" if base > 0 else "-"
+    return f"{value / divisor:,.{digits}f} {ratio:>8}"
