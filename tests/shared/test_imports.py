@@ -46,7 +46,7 @@ LIBRARIES = {
     "sqlite3": ("dispatcher.store.sqlite",),
     "starlette": ("dispatcher.gateway",),
     "uvicorn": ("dispatcher.gateway",),
-    "xllamacpp": ("commander.backends.local",),
+    "xllamacpp": ("commander.backends.llama",),
 }
 
 
