@@ -38,12 +38,14 @@ def images(engine: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def stack(engine: str, images: dict[str, str]) -> Iterator[Stack]:
+def stack(engine: str, images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Everything up and healthy; ports on 127.0.0.1 chosen by the engine."""
     for target in ("dispatcher", "commander"):
         build(engine, target, images["BASE"], "test")
     ports = dict.fromkeys(("HTTP_PORT", "OPERATOR_PORT", "PROMETHEUS_PORT"), "0")
-    made = Stack(engine, images | ports | {"TAG": "test"})
+    env_file = tmp_path_factory.mktemp("compose") / "empty.env"
+    env_file.touch()
+    made = Stack(engine, images | ports | {"TAG": "test"}, env_file)
     try:
         made.compose("up", "-d", "--no-build")
         eventually(

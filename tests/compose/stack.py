@@ -45,15 +45,16 @@ def run(*command: str, seconds: float = 60, variables: Mapping[str, str] | None 
 class Stack:
     """The compose file under one project name."""
 
-    def __init__(self, docker: str, variables: dict[str, str]) -> None:
-        self.docker, self._variables = docker, variables
+    def __init__(self, docker: str, variables: dict[str, str], env_file: Path) -> None:
+        self.docker, self._variables, self._env_file = docker, variables, env_file
         plugin = subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0
         self._compose = [docker, "compose"] if plugin else ["docker-compose"]
-        self._options = ["--project-name", f"midsentence-test-{os.getpid()}", "--env-file", os.devnull]
+        self._project = f"midsentence-test-{os.getpid()}"
 
-    def compose(self, *arguments: str, seconds: float = 120, variables: Mapping[str, str] | None = None) -> str:
-        everything = self._variables | dict(variables or {})
-        return run(*self._compose, *self._options, *arguments, seconds=seconds, variables=everything)
+    def compose(self, *arguments: str, seconds: float = 120, env_file: Path | None = None) -> str:
+        """What a compose command says. `env_file` stands for the user's .env, which is never read here."""
+        options = ["--project-name", self._project, "--env-file", str(env_file or self._env_file)]
+        return run(*self._compose, *options, *arguments, seconds=seconds, variables=self._variables)
 
     def containers(self, service: str) -> list[str]:
         return self.compose("ps", "-q", service).split()

@@ -69,15 +69,16 @@ def test_a_scaled_commander_joins_and_prometheus_sees_it(stack: Stack) -> None:
     eventually(lambda: stack.figure(finished), lambda value: value is not None and value > before, 30)
 
 
-def test_the_lines_of_env_switch_to_another_server(stack: Stack) -> None:
+def test_the_lines_of_env_switch_to_another_server(stack: Stack, tmp_path: Path) -> None:
     """The Dispatcher speaks OpenAI's protocol, so it serves as the other server: `relay` asks it for `default`."""
-    switched = {
-        "COMMANDER_BACKEND": "openai",
-        "COMMANDER_OPENAI__BASE_URL": "http://dispatcher:8080/v1",
-        "COMMANDER_OPENAI__MODEL": "default",
-        "COMMANDER_AGENT": "relay",
-    }
-    container = stack.compose("run", "-d", "--no-deps", "commander", variables=switched).split()[-1]
+    env_file = tmp_path / "switched.env"
+    env_file.write_text(
+        "COMMANDER_BACKEND=openai\n"
+        "COMMANDER_OPENAI__BASE_URL=http://dispatcher:8080/v1\n"
+        "COMMANDER_OPENAI__MODEL=default\n"
+        "COMMANDER_AGENT=relay\n"
+    )
+    container = stack.compose("run", "-d", "--no-deps", "commander", env_file=env_file).split()[-1]
     try:
         seen = list(events(stack, ask(stack, agent="relay")))
         assert "".join(data["text"] for name, data in seen if name == "content").strip()
