@@ -21,6 +21,7 @@ from shared.wire import Error, Message, Stopped, ToolResult
 
 State: TypeAlias = Literal["waiting", "running", "finished", "stopped", "failed"]
 LIVE: frozenset[State] = frozenset({"waiting", "running"})
+MAX_GENERATION = 2**63 - 1  # that a Commander may bring: uint64 on the wire, and it must still be raised
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
@@ -184,6 +185,10 @@ def apply(record: Record, change: Change) -> Outcome:
         case Requeue():
             if refusal := _not_current(head, change.epoch):
                 return refusal
+            if head.state == "waiting":
+                return Applied(head)  # a repetition
+            if head.final:
+                return Refused("ended")  # a stopped session is never assigned
             takeovers = head.takeovers + (not change.handed_over)
             return Applied(replace(head, state="waiting", opened=False, takeovers=takeovers, since=change.now))
         case Fence():
@@ -221,7 +226,7 @@ def _acquire(record: Record, change: Acquire) -> Outcome:
     head = record.head
     if (record.request.origin == "user") == (change.generation == 0):
         return Refused("exists" if change.generation == 0 else "unknown_session")
-    if change.generation < head.generation:
+    if change.generation < head.generation or change.generation > MAX_GENERATION:
         return Refused("fenced")
     if change.generation == head.generation and change.commander_id != head.commander_id:
         return Refused("exists" if change.generation == 0 else "fenced")
@@ -229,11 +234,13 @@ def _acquire(record: Record, change: Acquire) -> Outcome:
     head = replace(
         head,
         state="running" if head.state == "waiting" else head.state,
+        since=change.now if head.state == "waiting" else head.since,
         generation=change.generation,
         epoch=head.epoch + 1,
         commander_id=change.commander_id,
         instance=change.instance,
         opened=True,
+        continues=head.continues and change.generation == head.generation,
     )
     return Applied(head)
 
@@ -241,25 +248,25 @@ def _acquire(record: Record, change: Acquire) -> Outcome:
 def _append(head: Head, change: Append) -> Outcome:
     if head.epoch != change.epoch:
         return Refused("superseded")
-    last = change.entries[-1].sequence
-    if last and last <= head.sequence:
-        return Applied(head)  # a repetition of what is stored; checked before "ended"
+    stored = sequence = head.sequence
     if head.over:
-        return Refused("ended")
+        # All that is numbered is stored already: a repetition, checked before "ended".
+        highest = max((entry.sequence for entry in change.entries), default=0)
+        return Applied(head) if 0 < highest <= stored else Refused("ended")
     fresh: list[Entry] = []
-    stored, sequence = head.sequence, head.sequence
     for entry in change.entries:
         if entry.sequence:
             if entry.sequence <= stored:
                 continue
-            if entry.sequence > sequence + 1:
+            if not sequence <= entry.sequence <= sequence + 1:
                 return Refused("gap")
             sequence = entry.sequence
         fresh.append(entry)
-    return _added(head, fresh)
+    return _added(head, fresh) if fresh else Applied(head)
 
 
 def _settle(head: Head, entry: Entry) -> Outcome:
+    entry = replace(entry, generation=head.generation)
     if isinstance(entry.body, ToolResult):
         return _added(head, [entry]) if entry.body.call_id in head.calls else Applied(head)
     return Applied(head) if head.final else _added(head, [entry])

@@ -76,8 +76,9 @@ class Session:
         self.head: Head = record.head
         self.conversation = State.IDLE
         self.stop: StopEntry | None = None
-        self._gate, self._limits, self._instance = gate, limits, instance
-        self._offset = 0
+        self.limits = limits
+        self._gate, self._instance = gate, instance
+        self.offset = 0
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
         self._unacked: deque[tuple[int, int]] = deque()  # (sequence, bytes)
         self._unacked_bytes = 0
@@ -107,7 +108,7 @@ class Session:
 
     def _replay(self, entry: Entry) -> None:
         """Take an entry that was there before: the policies read it again, nothing is let out again."""
-        self._offset = entry.offset
+        self.offset = entry.offset
         self._remember(entry)
         if self._found or self.stop:
             return
@@ -155,11 +156,17 @@ class Session:
             return []
         if self.older:
             return self._fail("commander_lost", now)
-        return [Wake("grace", now + self._limits.grace_seconds)]
+        return [Wake("grace", now + self.limits.grace_seconds)]
 
     def await_open(self, now: float) -> list[Effect]:
         """It was assigned, or found after a restart: somebody must open it within the grace."""
-        return [] if self.head.over else [Wake("grace", now + self._limits.grace_seconds)]
+        if self.older:
+            return self._fail("commander_lost", now)
+        return [] if self.head.over else [Wake("grace", now + self.limits.grace_seconds)]
+
+    def unserved(self, now: float) -> list[Effect]:
+        """Its time in the queue is over."""
+        return [] if self.head.final else self._fail("no_commander", now)
 
     def receive(self, packet: Upstream, now: float) -> list[Effect]:
         """A packet of the attached stream; not `open`, not `status`."""
@@ -173,7 +180,7 @@ class Session:
         if self.conversation in (State.ENDED, State.GIVEN):
             return self._close("ended")
         if sequence > self._accepted + 1:
-            return [*self._close("gap"), Wake("grace", now + self._limits.grace_seconds)]
+            return [*self._close("gap"), Wake("grace", now + self.limits.grace_seconds)]
         kind = kind_of(packet.payload)
         if _oversize(packet):
             return self._refuse("invalid", now)
@@ -196,8 +203,8 @@ class Session:
         if not self._unacked:
             return False  # one packet may always be under way, whatever its size
         return (
-            len(self._unacked) >= self._limits.max_unacked_packets
-            or self._unacked_bytes + size > self._limits.max_unacked_bytes
+            len(self._unacked) >= self.limits.max_unacked_packets
+            or self._unacked_bytes + size > self.limits.max_unacked_bytes
         )
 
     def acked(self, sequence: int) -> None:
@@ -301,15 +308,15 @@ class Session:
         effects: list[Effect] = []
         at_once = False
         for entry in outcome.entries:
-            if entry.offset <= self._offset:
+            if entry.offset <= self.offset:
                 continue
-            self._offset = entry.offset
+            self.offset = entry.offset
             self._remember(entry)
             at_once |= self._follow(entry, effects, now)
         if self._unacked and self._unacked[0][0] <= self.head.sequence:
             half = (
-                len(self._unacked) * 2 >= self._limits.max_unacked_packets
-                or self._unacked_bytes * 2 >= self._limits.max_unacked_bytes
+                len(self._unacked) * 2 >= self.limits.max_unacked_packets
+                or self._unacked_bytes * 2 >= self.limits.max_unacked_bytes
             )
             effects.append(Ack(at_once or half))
         if self.head.over and self._closing:
@@ -350,7 +357,7 @@ class Session:
         """Sent after Welcome or when it is logged, again after each `open`, until an end answers it."""
         if self.conversation is State.OPEN:
             self.conversation = next_state(State.OPEN, "stop")
-        return [SendStop(stop), Wake("stop", now + self._limits.stop_seconds)]
+        return [SendStop(stop), Wake("stop", now + self.limits.stop_seconds)]
 
     def refused(self, refusal: Refused, now: float) -> list[Effect]:
         """An append of this session was refused: it is over on this stream."""
@@ -358,7 +365,7 @@ class Session:
             return []
         effects = self._close(refusal.code)
         if refusal.code == "gap":
-            effects.append(Wake("grace", now + self._limits.grace_seconds))
+            effects.append(Wake("grace", now + self.limits.grace_seconds))
         return effects
 
     # ---- deadlines and ends that nobody sends
@@ -384,6 +391,8 @@ class Session:
 
     def lost(self, now: float) -> list[Effect]:
         """Its Commander is lost: the grace is over, or it was dropped."""
+        if self.conversation is State.GIVEN:
+            return []  # it was handed over: not lost
         self.conversation = State.IDLE
         if self.head.final:
             return []
@@ -398,7 +407,7 @@ class Session:
             return []
         self._leaving = None
         may = self.record.request.origin == "user" and (self.head.continues or not self._spoken)
-        if may and (how.handed_over or self.head.takeovers < self._limits.takeovers):
+        if may and (how.handed_over or self.head.takeovers < self.limits.takeovers):
             return [how]
         return self._fail("commander_lost", now)
 

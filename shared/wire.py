@@ -21,6 +21,8 @@ MAX_HISTORY_BYTES = 8 * 1024 * 1024
 STOP_REASONS = ("PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown")
 FINISH_REASONS = ("stop", "length", "content_filter")
 
+SERVICE: str = pb.DESCRIPTOR.services_by_name["AgentInteraction"].full_name
+
 UpstreamMessage: TypeAlias = pb.UpstreamPacket
 DownstreamMessage: TypeAlias = pb.DownstreamPacket
 
@@ -353,6 +355,21 @@ def encode_downstream(packets: Iterable[Downstream]) -> DownstreamMessage:
     """One packet as itself, several as a batch."""
     messages = [_downstream_message(packet) for packet in packets]
     return messages[0] if len(messages) == 1 else pb.DownstreamPacket(batch=messages)
+
+
+def downstream_messages(packets: Iterable[Downstream]) -> Iterator[DownstreamMessage]:
+    """Batches of at most MAX_BATCH_BYTES; a single larger packet goes as itself."""
+    batch: list[DownstreamMessage] = []
+    size = 0
+    for packet in packets:
+        message = _downstream_message(packet)
+        if batch and size + message.ByteSize() > MAX_BATCH_BYTES:
+            yield batch[0] if len(batch) == 1 else pb.DownstreamPacket(batch=batch)
+            batch, size = [], 0
+        batch.append(message)
+        size += message.ByteSize()
+    if batch:
+        yield batch[0] if len(batch) == 1 else pb.DownstreamPacket(batch=batch)
 
 
 def decode_downstream(message: DownstreamMessage) -> list[Downstream]:

@@ -1,0 +1,163 @@
+"""Composition root: what is opened, in which order, and how it drains. Closing order is the opening order reversed."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from dispatcher.gateway.app import operator_app, user_app
+from dispatcher.gateway.server import HttpServer, bind
+from dispatcher.grpc_edge import AgentInteraction
+from dispatcher.metrics import Metrics, watch_loop
+from dispatcher.policies.load import PolicyFileError
+from dispatcher.policies.load import load as load_policies
+from dispatcher.service import Sessions
+from dispatcher.settings import DispatcherSettings
+from dispatcher.store.factory import open_store
+from dispatcher.store.ports import StoreMisconfigured
+from dispatcher.tools.registry import ToolFileError
+from dispatcher.tools.registry import load as load_tools
+from shared import wire
+from shared.channel import server_options
+from shared.config import split_address
+from shared.errors import ConfigError
+from shared.grpc_metrics import ServerMetrics
+from shared.pb import agent_pb2_grpc
+
+log = structlog.get_logger()
+
+MOVE_SECONDS = 0.2  # between looks at whether the sessions have moved or ended, while draining
+
+
+class Dispatcher:
+    """The server. `start` raises ConfigError, one line or more for the operator, before anything is served."""
+
+    def __init__(self, settings: DispatcherSettings) -> None:
+        self.settings = settings
+        self.grpc_port = self.http_port = self.operator_port = 0
+        self._stack = AsyncExitStack()
+        self._keepers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open everything; what was opened is closed again if something cannot be."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
+        settings = self.settings
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+        try:
+            rules = load_policies(settings.policies)
+            tools = load_tools(settings.tools)
+        except (PolicyFileError, ToolFileError) as error:
+            raise ConfigError(str(error)) from None
+        metrics.know((tool.name for tool in tools.tools), (policy.name for policy in rules.policies))
+
+        users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
+        self._stack.callback(users.close)
+        operators = bind("DISPATCHER_OPERATOR_ADDRESS", settings.operator_address)
+        self._stack.callback(operators.close)
+        server = grpc.aio.server(options=server_options(settings.keepalive), interceptors=[ServerMetrics(registry)])
+        split_address(settings.grpc_address)
+        try:
+            self.grpc_port = server.add_insecure_port(settings.grpc_address)
+        except RuntimeError:
+            raise ConfigError(
+                f"DISPATCHER_GRPC_ADDRESS: cannot listen on {settings.grpc_address}: address already in use or not here"
+            ) from None
+
+        try:
+            store = open_store(settings.store, metrics.appended)
+            await store.start()
+        except StoreMisconfigured as error:
+            raise ConfigError(f"DISPATCHER_STORE: {error}") from None
+        self._stack.push_async_callback(store.close)
+        self.sessions = sessions = Sessions(store, rules, tools, metrics, settings)
+        self._stack.push_async_callback(sessions.close)
+
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self._service = AgentInteraction(sessions)
+        agent_pb2_grpc.add_AgentInteractionServicer_to_server(self._service, server)  # type: ignore[no-untyped-call]
+        reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+        await sessions.recover()
+        for work in (sessions.keep(), watch_loop(metrics)):
+            self._keepers.append(asyncio.create_task(work))
+        self._stack.push_async_callback(self._stop_keepers)
+        await server.start()
+        self._stack.push_async_callback(server.stop, None)
+        for app, listening in (
+            (user_app(sessions, settings, metrics), users),
+            (operator_app(sessions, registry), operators),
+        ):
+            http = HttpServer(app, listening)
+            await http.start()
+            self._stack.push_async_callback(http.close)
+        self.http_port, self.operator_port = users.getsockname()[1], operators.getsockname()[1]
+        for service in ("", wire.SERVICE):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def _stop_keepers(self) -> None:
+        for task in self._keepers:
+            task.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    async def drain(self) -> None:
+        """Not ready any more; sessions move or end, for `DISPATCHER_DRAIN_SECONDS` at most."""
+        await self._health.enter_graceful_shutdown()
+        self.sessions.drain()
+        self._service.drain()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.settings.drain_seconds
+        while self.sessions.running and loop.time() < until:  # noqa: ASYNC110 - many places end a session's stay here
+            await asyncio.sleep(MOVE_SECONDS)
+        if self.settings.store.startswith("memory:"):
+            await self.sessions.shut_down()
+
+    async def close(self) -> None:
+        """End what is still open. Readers come back by `retry:`, Commanders by themselves."""
+        self.sessions.closing.set()
+        await self._stack.aclose()
+
+
+async def serve(settings: DispatcherSettings) -> None:
+    """Run the server until SIGTERM or SIGINT; a second one cuts the draining short."""
+    dispatcher = Dispatcher(settings)
+    leave, loop = asyncio.Event(), asyncio.get_running_loop()
+    cut = asyncio.Event()
+
+    def signalled() -> None:
+        (cut if leave.is_set() else leave).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    await dispatcher.start()
+    log.info(
+        "serving",
+        grpc_port=dispatcher.grpc_port,
+        http_port=dispatcher.http_port,
+        operator_port=dispatcher.operator_port,
+        store=settings.store.partition(":")[0],
+    )
+    try:
+        await leave.wait()
+        log.info("draining", seconds=settings.drain_seconds)
+        draining = asyncio.create_task(dispatcher.drain())
+        cutting = asyncio.create_task(cut.wait())
+        await asyncio.wait({draining, cutting}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, cutting):
+            task.cancel()
+        await asyncio.gather(draining, cutting, return_exceptions=True)
+    finally:
+        await dispatcher.close()
+        log.info("stopped")

@@ -1,0 +1,513 @@
+"""ChatStream: packets ⇄ inputs by session, errors → `closed` or a status. Older peers end here."""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from enum import Enum, auto
+from typing import Any, Protocol
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from dispatcher.pool import Member
+from dispatcher.runner import CLOSED_MESSAGES, Runner
+from dispatcher.service import Sessions, new_session_id
+from shared.conversation import State
+from shared.pb import agent_pb2_grpc
+from shared.wire import (
+    Ack,
+    Assignment,
+    Closed,
+    Downstream,
+    DownstreamMessage,
+    DownstreamSignal,
+    Drain,
+    MalformedPacketError,
+    Open,
+    Status,
+    Stop,
+    Unknown,
+    Upstream,
+    UpstreamMessage,
+    Welcome,
+    decode_upstream,
+    downstream_messages,
+    encode_downstream,
+)
+
+log = structlog.get_logger()
+
+METADATA = (("midsentence-contract", "1"),)
+ACK_SECONDS = 0.05  # an Ack that is not due at once waits this long for others (rule 5)
+AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
+PACKETS_A_TURN = 256  # that the writer takes before it looks for stops again
+REMEMBERED_OVER = 4096  # ended sessions of a stream, for the answer `ended`
+MAX_SESSION_ID = 256  # characters of an id that a peer brings
+
+# A session that is refused on an older peer's stream, which is its session.
+OLDER_STATUS = {
+    "fenced": grpc.StatusCode.FAILED_PRECONDITION,
+    "superseded": grpc.StatusCode.ABORTED,
+    "gap": grpc.StatusCode.ABORTED,
+    "ended": grpc.StatusCode.FAILED_PRECONDITION,
+    "unknown_session": grpc.StatusCode.NOT_FOUND,
+    "exists": grpc.StatusCode.ALREADY_EXISTS,
+    "invalid": grpc.StatusCode.INVALID_ARGUMENT,
+    "credit": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "unavailable": grpc.StatusCode.UNAVAILABLE,
+}
+
+
+class Kind(Enum):
+    """What a stream is; its first packet tells."""
+
+    POOL = auto()
+    OWN = auto()
+    OLDER = auto()
+
+
+class StreamOver(Exception):
+    """The stream ends with this status; the text is fixed for the cause."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code, self.text = code, text
+
+
+class Context(Protocol):
+    """What a stream uses of grpc.aio's ServicerContext."""
+
+    async def read(self) -> Any: ...
+    async def write(self, message: Any) -> None: ...
+    async def send_initial_metadata(self, initial_metadata: Any) -> None: ...
+    async def abort(self, code: grpc.StatusCode, details: str = "") -> Any: ...
+
+
+def malformed(text: str) -> StreamOver:
+    return StreamOver(grpc.StatusCode.INVALID_ARGUMENT, text)
+
+
+class Stream:
+    """One ChatStream: one reader, one writer, and the sessions that are open on it."""
+
+    def __init__(self, sessions: Sessions, context: Context) -> None:
+        self._sessions, self._context = sessions, context
+        self._settings = sessions.settings
+        self._loop = asyncio.get_running_loop()
+        self.kind: Kind | None = None
+        self.alive = True
+        self._member: Member | None = None
+        self._own_id = ""
+        self._runners: dict[str, Runner] = {}  # open on this stream
+        self._opening: set[str] = set()
+        self._over: dict[str, None] = {}  # ended on this stream, the oldest first
+        self._older_sequence = 0
+        self._first: deque[Downstream] = deque()  # Welcomes and Stops
+        self._rest: deque[Downstream] = deque()
+        self._acks: dict[str, Runner] = {}  # due
+        self._acks_later: dict[str, Runner] = {}
+        self._ack_timer: asyncio.TimerHandle | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._work = asyncio.Event()  # for the writer
+        self._changed = asyncio.Event()  # a session left this stream, or all is written
+        self._writing = False
+        self._doom: asyncio.Future[None] = self._loop.create_future()
+        self._status_at = 0.0
+        self._unknown_logged = False
+
+    # ---- life
+
+    async def run(self) -> None:
+        """Serve the stream to its end. Returns for OK; raises StreamOver."""
+        await self._context.send_initial_metadata(METADATA)
+        reader = self._loop.create_task(self._read())
+        writer = self._loop.create_task(self._write())
+        try:
+            await self._first_of(reader, writer)
+            await self._half_closed(writer)
+        finally:
+            self.alive = False
+            self._let_go()
+            for task in (reader, writer, *self._tasks):
+                task.cancel()
+            if self._doom.done() and not self._doom.cancelled():
+                self._doom.exception()  # seen
+            await asyncio.gather(reader, writer, *self._tasks, return_exceptions=True)
+
+    async def _first_of(self, *tasks: "asyncio.Task[Any]") -> None:
+        """Return when one of them has ended; raises what it, or `end`, ended the stream with."""
+        waited: set[asyncio.Future[Any]] = {*tasks, self._doom}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        for future in (self._doom, *tasks):
+            if future.done():
+                future.result()
+
+    async def _half_closed(self, writer: "asyncio.Task[None]") -> None:
+        """The peer has half-closed: OK once each session has its end logged and acked."""
+        while True:
+            self._changed.clear()
+            for runner in list(self._runners.values()):
+                if runner.session.older and runner.session.head.final and not runner.session.head.over:
+                    self.closed(runner.session_id, over=True)  # it has no other answer to a stop than to half-close
+                    runner.detach(self)
+            open_ones = [r for r in self._runners.values() if r.session.conversation not in (State.ENDED, State.GIVEN)]
+            if open_ones or (self._opening and not self._runners):
+                raise StreamOver(grpc.StatusCode.ABORTED, "The stream ended before its sessions did.")
+            if not (self._runners or self._opening or self._unwritten):
+                return
+            changed = self._loop.create_task(self._changed.wait())
+            await self._first_of(changed, writer)
+            changed.cancel()
+
+    def _let_go(self) -> None:
+        """The stream is over: what is still open on it has its grace from now."""
+        for timer in (*self._timers, *([self._ack_timer] if self._ack_timer else [])):
+            timer.cancel()
+        if self._member:
+            self._sessions.pool.leave(self._member)
+        runners, self._runners = self._runners, {}
+        for runner in runners.values():
+            runner.detach(self)
+
+    def end(self, code: grpc.StatusCode, text: str) -> None:
+        """End the stream with that status."""
+        if not self._doom.done():
+            self._doom.set_exception(StreamOver(code, text))
+
+    def drain(self, reason: str) -> None:
+        """No assignment follows on this stream."""
+        if self.kind is Kind.OLDER or self.kind is None:
+            return
+        if self._member:
+            self._member.draining = True
+        self._queue(Downstream("", Drain(reason)))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("stream_task_failed", exc_info=error)
+            self.end(grpc.StatusCode.INTERNAL, "Internal error.")
+
+    # ---- reading
+
+    async def _read(self) -> None:
+        """One permanent reader: a read that is cancelled loses messages."""
+        while True:
+            try:
+                message = await self._context.read()
+            except DecodeError:
+                raise malformed("The message is malformed, or its text is not UTF-8.") from None
+            if message is grpc.aio.EOF:
+                return
+            try:
+                packets = self._packets(message)
+            except MalformedPacketError as error:
+                raise malformed(str(error)) from None
+            if self.kind is Kind.OLDER:
+                await self._older(packets[0])
+            else:
+                for packet in packets:
+                    self._take(packet)
+
+    def _packets(self, message: UpstreamMessage) -> list[Upstream]:
+        packets = decode_upstream(message)
+        if self.kind is None:
+            if message.batch:
+                raise MalformedPacketError("A batch is never a stream's first message.")
+            self._begin(packets[0])
+        elif message.batch and self.kind is Kind.OLDER:
+            raise MalformedPacketError("A batch needs a stream that began with status or open.")
+        return packets
+
+    def _begin(self, first: Upstream) -> None:
+        match first.payload:
+            case Status() as status:
+                self.kind = Kind.POOL
+                self._status_at = self._loop.time()
+                self._member = Member(self, status)
+                self._sessions.pool.join(self._member)
+                age = self._settings.keepalive.max_connection_age_ms / 1000 * AGE_FACTOR
+                self._timers = [
+                    self._loop.call_later(age, self.drain, "age"),
+                    self._loop.call_later(self._settings.status_timeout_seconds, self._check_status),
+                ]
+                log.info("commander_joined", commander_id=status.commander_id[:100], agents=list(status.agents)[:20])
+            case Open():
+                self.kind = Kind.OWN
+                self._own_id = first.session_id
+            case _:
+                self.kind = Kind.OLDER
+        if self._sessions.draining:
+            self.drain("leaving")
+
+    def _take(self, packet: Upstream) -> None:
+        session_id, payload = packet.session_id, packet.payload
+        if isinstance(payload, Status):
+            if self._member:
+                self._report(self._member, payload)
+            return
+        if self.kind is Kind.OWN and session_id != self._own_id:
+            self._refuse(session_id, "invalid")
+            return
+        if isinstance(payload, Open):
+            self._open(session_id, payload)
+            return
+        if isinstance(payload, Unknown) and not self._understood(packet):
+            return
+        if runner := self._runners.get(session_id):
+            runner.receive(packet)
+        elif session_id in self._over:
+            self._refuse(session_id, "ended")
+        elif session_id not in self._opening:
+            self._refuse(session_id, "unknown_session")
+
+    def _understood(self, packet: Upstream) -> bool:
+        """What is not known is counted, and logged once for a stream; with a sequence it is appended."""
+        if not packet.sequence:
+            self._sessions.metrics.packet_logged("unknown", 0.0)
+        if not self._unknown_logged:
+            self._unknown_logged = True
+            log.warning("unknown_packet", session_id=packet.session_id[:100], sequence=packet.sequence)
+        return packet.sequence > 0
+
+    def _open(self, session_id: str, opening: Open) -> None:
+        if not 0 < len(session_id) <= MAX_SESSION_ID:
+            self._refuse(session_id[:MAX_SESSION_ID], "invalid")
+        elif session_id not in self._opening:
+            self._opening.add(session_id)
+            self.spawn(self._opened(session_id, opening))
+
+    async def _opened(self, session_id: str, opening: Open) -> None:
+        try:
+            code = await self._sessions.open(self, session_id, opening)
+        finally:
+            self._opening.discard(session_id)
+            self._changed.set()
+        if code:
+            log.info("open_refused", session_id=session_id, code=code)
+            self._refuse(session_id, code)
+        elif (runner := self._runners.get(session_id)) and runner.session.head.over:
+            self._release(session_id, runner)  # Welcome is all that an ended session gets
+
+    def _refuse(self, session_id: str, code: str) -> None:
+        if code == "ended":
+            self._remember_over(session_id)
+        self._queue(Downstream(session_id, Closed(code, CLOSED_MESSAGES[code])))
+
+    def _report(self, member: Member, status: Status) -> None:
+        """A heartbeat. What is open here and not named was dropped."""
+        self._status_at = self._loop.time()
+        held = {(running.session_id, running.generation) for running in status.running}
+        for session_id, runner in list(self._runners.items()):
+            head, conversation = runner.session.head, runner.session.conversation
+            talks = conversation in (State.OPEN, State.STOPPING)
+            if talks and not head.over and head.generation and (session_id, head.generation) not in held:
+                log.warning("session_dropped", session_id=session_id)
+                runner.lost()
+        self._sessions.pool.report(member, status)
+
+    def _check_status(self) -> None:
+        """A Commander that hangs: C threads answer pings, but no status comes."""
+        left = self._status_at + self._settings.status_timeout_seconds - self._loop.time()
+        if left <= 0:
+            self.end(grpc.StatusCode.UNAVAILABLE, "No status for too long.")
+        else:
+            self._timers[1] = self._loop.call_later(left, self._check_status)
+
+    # ---- older peers
+
+    async def _older(self, packet: Upstream) -> None:
+        """One session, numbered here; read only as fast as it is logged."""
+        if isinstance(packet.payload, Open | Status):
+            raise malformed("This stream began without open or status.")
+        if not self._own_id:
+            await self._begin_older(packet)
+        elif packet.session_id not in ("", self._own_id):
+            raise malformed("The packet names another session than the stream's.")
+        if isinstance(packet.payload, Unknown) and not self._understood(packet):
+            return
+        if packet.sequence == 0:
+            if self._older_sequence < 0:
+                raise malformed("A packet without a sequence after numbered ones.")
+            self._older_sequence += 1
+            packet = Upstream(self._own_id, packet.payload, self._older_sequence, packet.timestamp, packet.size)
+        elif self._older_sequence <= 0:
+            self._older_sequence = -1  # it numbers its packets itself
+        runner = self._runners.get(self._own_id)
+        if runner is None:
+            code = "ended"
+            raise StreamOver(OLDER_STATUS[code], CLOSED_MESSAGES[code])
+        runner.receive(packet)
+        if runner.backlog >= self._settings.max_unacked_packets:
+            await runner.drained()
+
+    async def _begin_older(self, packet: Upstream) -> None:
+        if len(packet.session_id) > MAX_SESSION_ID:
+            raise malformed("The session id is too long.")
+        self._own_id = packet.session_id or new_session_id()
+        runner = await self._sessions.open_older(self, self._own_id)
+        if isinstance(runner, str):
+            raise StreamOver(OLDER_STATUS[runner], CLOSED_MESSAGES[runner])
+        log.info("older_peer", session_id=self._own_id)
+
+    # ---- a session's link
+
+    def attach(self, runner: Runner) -> None:
+        """The session is open on this stream from now."""
+        self._runners[runner.session_id] = runner
+        self._over.pop(runner.session_id, None)
+        if self._member:
+            self._member.opened(runner.session_id)
+
+    def send(self, session_id: str, signal: DownstreamSignal) -> None:
+        """Queue a signal. Welcome and Stop go ahead of all else; so a Stop never comes before its Welcome."""
+        if self.kind is Kind.OLDER:
+            if isinstance(signal, Closed):
+                self.end(OLDER_STATUS[signal.code], CLOSED_MESSAGES[signal.code])
+                return
+            session_id = ""
+        packet = Downstream(session_id, signal)
+        if isinstance(signal, Welcome | Stop):
+            self._first.append(packet)
+            self._work.set()
+        else:
+            self._queue(packet)
+
+    def send_ack(self, runner: Runner, at_once: bool) -> None:
+        """Ack what is logged: at once, or with what else comes within ACK_SECONDS."""
+        if at_once:
+            self._acks_later.pop(runner.session_id, None)
+            self._acks[runner.session_id] = runner
+            self._work.set()
+        elif runner.session_id not in self._acks:
+            self._acks_later[runner.session_id] = runner
+            if self._ack_timer is None:
+                self._ack_timer = self._loop.call_later(ACK_SECONDS, self._acks_due)
+
+    def _acks_due(self) -> None:
+        self._ack_timer = None
+        self._acks.update(self._acks_later)
+        self._acks_later.clear()
+        self._work.set()
+
+    def closed(self, session_id: str, over: bool) -> None:
+        """The session has left this stream."""
+        self._runners.pop(session_id, None)
+        self._acks.pop(session_id, None)
+        self._acks_later.pop(session_id, None)
+        if over:
+            self._remember_over(session_id)
+        self._changed.set()
+
+    def _remember_over(self, session_id: str) -> None:
+        self._over[session_id] = None
+        if len(self._over) > REMEMBERED_OVER:
+            del self._over[next(iter(self._over))]
+
+    # ---- the pool's side
+
+    def assign(self, assignment: Assignment) -> None:
+        self._queue(Downstream(assignment.session_id, assignment))
+
+    # ---- writing
+
+    def _queue(self, packet: Downstream) -> None:
+        self._rest.append(packet)
+        self._work.set()
+
+    @property
+    def _unwritten(self) -> bool:
+        return self._writing or bool(self._first or self._rest or self._acks)
+
+    async def _write(self) -> None:
+        """The one writer: concurrent writes fail now and then."""
+        seconds = self._settings.write_timeout_seconds
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            self._writing = True
+            while packets := self._next():
+                for message in self._messages(packets):
+                    try:
+                        async with asyncio.timeout(seconds):
+                            await self._context.write(message)
+                    except TimeoutError:
+                        raise StreamOver(grpc.StatusCode.UNAVAILABLE, "The peer does not read.") from None
+                self._written(packets)
+            self._writing = False
+            self._changed.set()
+
+    def _messages(self, packets: list[Downstream]) -> list[DownstreamMessage]:
+        if self.kind is Kind.OLDER:
+            return [encode_downstream([packet]) for packet in packets]
+        return list(downstream_messages(packets))
+
+    def _next(self) -> list[Downstream]:
+        """What goes out next: stops first."""
+        packets = list(self._first)
+        self._first.clear()
+        for session_id, runner in self._acks.items():
+            packets.append(Downstream("" if self.kind is Kind.OLDER else session_id, Ack(runner.take_ack())))
+            if runner.session.head.over:
+                self._loop.call_soon(self._release, session_id, runner)
+        self._acks.clear()
+        while self._rest and len(packets) < PACKETS_A_TURN:
+            packets.append(self._rest.popleft())
+        return packets
+
+    def _release(self, session_id: str, runner: Runner) -> None:
+        """The end is acked. An older peer gets the results of tools that still run first."""
+        if self._runners.get(session_id) is not runner:
+            return
+        if self.kind is Kind.OLDER and runner.tools_running:
+            self.spawn(self._release_later(session_id, runner))
+            return
+        self.closed(session_id, over=True)
+        runner.detach(self)
+
+    async def _release_later(self, session_id: str, runner: Runner) -> None:
+        await runner.tools_done()
+        self._release(session_id, runner)
+
+    def _written(self, packets: list[Downstream]) -> None:
+        for packet in packets:
+            if isinstance(packet.signal, Stop):
+                session_id = packet.session_id or self._own_id
+                if runner := self._runners.get(session_id):
+                    runner.facts.stop_written()
+
+
+class AgentInteraction(agent_pb2_grpc.AgentInteractionServicer):
+    """The service: keeps the streams, and tells them to drain."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._streams: set[Stream] = set()
+
+    async def ChatStream(self, request_iterator: Any, context: Any) -> None:  # noqa: N802 - the contract's name
+        stream = Stream(self._sessions, context)
+        self._streams.add(stream)
+        try:
+            await stream.run()
+        except StreamOver as over:
+            log.info("stream_ended", code=over.code.name, text=over.text)
+            await context.abort(over.code, over.text)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("stream_failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "Internal error.")
+        finally:
+            self._streams.discard(stream)
+
+    def drain(self) -> None:
+        """The replica leaves."""
+        for stream in self._streams:
+            stream.drain("leaving")

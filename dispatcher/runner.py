@@ -1,0 +1,431 @@
+"""Drives one session: carries the core's effects out, and tells it what came of them.
+
+No task of its own while nothing happens: appends answer through futures, deadlines are timers of the loop.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+import structlog
+
+from dispatcher.events import (
+    Ack,
+    Call,
+    CancelTools,
+    Effect,
+    Entry,
+    GiveBack,
+    GiveUp,
+    PolicyHit,
+    RunTool,
+    SendClosed,
+    SendResult,
+    SendStop,
+    Settle,
+    Store,
+    Wake,
+)
+from dispatcher.facts import SessionFacts
+from dispatcher.log import Append, Applied, Change, Fence, Outcome, Record, Refused, Requeue
+from dispatcher.log import Settle as SettleChange
+from dispatcher.metrics import Metrics
+from dispatcher.session import Session
+from dispatcher.store.ports import Store as LogStore
+from dispatcher.store.ports import StoreUnavailable
+from dispatcher.tools.registry import Registry, error_json
+from shared.wire import Closed, DownstreamSignal, Stop, ToolResult, Upstream, Welcome
+
+log = structlog.get_logger()
+
+READ_ENTRIES = 1000  # of the log in one read
+RETRY_SECONDS = (0.05, 2.0)  # between attempts of an append with unknown outcome: first, longest
+
+CLOSED_MESSAGES = {
+    "fenced": "A later assignment has this session.",
+    "superseded": "Another stream has opened this session since.",
+    "gap": "A packet is missing before this one; open the session again.",
+    "ended": "The session has ended.",
+    "unknown_session": "The session is not known, or not open on this stream.",
+    "exists": "The session id is taken.",
+    "invalid": "The packet breaks the contract; the session has failed.",
+    "credit": "More than the credit was sent without an Ack; the session has failed.",
+    "unavailable": "The session's log cannot be reached now; try again.",
+}
+
+
+class Link(Protocol):
+    """A session's side of a stream."""
+
+    alive: bool
+
+    def attach(self, runner: "Runner") -> None:
+        """The session is open on this stream from now."""
+
+    def send(self, session_id: str, signal: DownstreamSignal) -> None:
+        """Queue a signal for the one writer. Welcome and Stop go ahead of all else."""
+
+    def send_ack(self, runner: "Runner", at_once: bool) -> None:
+        """See to it that `runner.take_ack` is asked soon (within 50 ms), or at once."""
+
+    def closed(self, session_id: str, over: bool) -> None:
+        """The session is no longer on this stream. over: it has ended."""
+
+
+class Host(Protocol):
+    """What a runner needs of the set of sessions that it is part of."""
+
+    store: LogStore
+    registry: Registry
+    metrics: Metrics
+    instance: str
+    log_thoughts: bool
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it to its end, also while draining."""
+
+    def requeued(self, runner: "Runner", record: Record) -> None:
+        """The session waits again."""
+
+    def settled(self, runner: "Runner") -> None:
+        """Nothing is left to do for the session here."""
+
+
+class Runner:
+    """One session on this instance, from its assignment (or `open`) to its end."""
+
+    def __init__(self, host: Host, session: Session) -> None:
+        self.session_id = session.record.session_id
+        self.session = session
+        self.link: Link | None = None
+        self._host = host
+        self._pending: list[tuple[Entry, float]] = []  # with the loop time of receipt
+        self.backlog = 0  # packets received and not yet in the log
+        self._flying = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tools: dict[str, asyncio.Task[None]] = {}
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._loop = asyncio.get_running_loop()
+        self._held = 0
+        self.facts = SessionFacts(host.metrics, session.record, host.log_thoughts)
+
+    # ---- attachment
+
+    def begin(self, session: Session, link: Link | None, awaiting_call_ids: tuple[str, ...] = ()) -> None:
+        """Go on with a core that was just rebuilt from the log, on that stream if one is given."""
+        if link and not link.alive:
+            link = None
+        if session.head.epoch < self.session.head.epoch:
+            if link:
+                link.send(self.session_id, Closed("superseded", CLOSED_MESSAGES["superseded"]))
+            return
+        old_link, self.link = self.link, link
+        if old_link and old_link is not link:
+            old_link.send(self.session_id, Closed("superseded", CLOSED_MESSAGES["superseded"]))
+            old_link.closed(self.session_id, over=False)
+        self._forget_pending()
+        self.session = session
+        now = time.time()
+        effects = session.restored(now)
+        if link:
+            limits = session.limits
+            link.attach(self)
+            if not session.older:
+                welcome = Welcome(session.head.sequence, limits.max_unacked_packets, limits.max_unacked_bytes)
+                link.send(self.session_id, welcome)
+            effects += session.attach(awaiting_call_ids, now)
+        else:
+            effects += session.await_open(now)
+        self._carry_out(effects)
+        self._settle_unknown()
+
+    def _forget_pending(self) -> None:
+        """What the old epoch had not appended comes again after Welcome."""
+        self._count_backlog(-self.backlog)
+        self._pending.clear()
+        self._drained.set()
+
+    def _settle_unknown(self) -> None:
+        """Calls whose instance is gone: whether they ran cannot be known."""
+        for call_id, call in self.session.head.calls.items():
+            if call.instance != self._host.instance:
+                message = "The Dispatcher that ran this call is gone; whether the tool ran is not known."
+                result = ToolResult(call.tool_name, error_json("unknown_outcome", message), call_id, "UNKNOWN_OUTCOME")
+                self._settle(Entry(result, time.time(), self.session.head.generation))
+
+    def detach(self, link: Link) -> None:
+        """The stream is gone."""
+        if self.link is link:
+            self.link = None
+            self._carry_out(self.session.detach(time.time()))
+            self._maybe_settled()
+
+    def unserved(self) -> None:
+        """Nobody took it from the queue in time."""
+        now = time.time()
+        self._carry_out([*self.session.restored(now), *self.session.unserved(now)])
+
+    def lost(self) -> None:
+        """The Commander says that it does not hold the session: no grace."""
+        if self.link:
+            self.link.closed(self.session_id, over=False)
+            self.link = None
+        self._carry_out(self.session.lost(time.time()))
+
+    # ---- packets
+
+    def receive(self, packet: Upstream) -> None:
+        """A packet of the stream that has the session."""
+        if self._flying or self._pending:
+            self._drained.clear()
+        self._carry_out(self.session.receive(packet, time.time()))
+
+    def take_ack(self) -> int:
+        """The sequence to ack now; what is acked no longer counts against the credit."""
+        sequence = self.session.head.sequence
+        self.session.acked(sequence)
+        return sequence
+
+    async def drained(self) -> None:
+        """Return when nothing of the session is on its way to the log."""
+        await self._drained.wait()
+
+    @property
+    def tools_running(self) -> bool:
+        return bool(self._tools)
+
+    async def tools_done(self) -> None:
+        """Return when no tool runs and every result is in the log."""
+        while self._tools:
+            await asyncio.wait(self._tools.values())
+
+    def observe(self, outcome: Applied) -> None:
+        """The log has grown by this, through whomever."""
+        self.facts.appended(outcome)
+        self._carry_out(self.session.logged(outcome, time.time()))
+        self._maybe_settled()
+
+    # ---- effects
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Store(entries):
+                    received = self._loop.time()
+                    self._pending += [(entry, received) for entry in entries]
+                    if entries[-1].sequence:
+                        self._count_backlog(1)
+                    self._drained.clear()
+                    self._flush()
+                case Ack(at_once):
+                    if self.link:
+                        self.link.send_ack(self, at_once)
+                case SendResult(result):
+                    self._send(result)
+                case SendStop(stop):
+                    self._send(Stop(stop.reason, stop.stop_id, stop.detail))
+                case RunTool(call):
+                    self._run_tool(call)
+                case Settle(entry):
+                    self._settle(entry)
+                case CancelTools():
+                    self._cancel_tools()
+                case Wake(name, at):
+                    self._wake(name, at)
+                case SendClosed(code):
+                    self._close(code)
+                case GiveBack(handed_over):
+                    change = Requeue(self.session.head.epoch, time.time(), handed_over)
+                    self._host.spawn(self._conclude(change))
+                case GiveUp():
+                    log.warning("commander_did_not_stop", session_id=self.session_id)
+                    self._host.spawn(self._conclude(Fence(self.session.head.epoch)))
+                case PolicyHit(policy, action):
+                    self.facts.stop_detected()
+                    self._host.metrics.policy_hit(policy, action)
+        if self._held != (held := self.session.held):
+            self._host.metrics.held_characters.inc(held - self._held)
+            self._held = held
+
+    def _send(self, signal: DownstreamSignal) -> None:
+        if self.link:
+            self.link.send(self.session_id, signal)
+
+    def _close(self, code: str) -> None:
+        if self.link:
+            log.info("session_closed", session_id=self.session_id, code=code)
+            link, self.link = self.link, None
+            link.send(self.session_id, Closed(code, CLOSED_MESSAGES[code]))
+            link.closed(self.session_id, over=self.session.head.over)
+
+    def _wake(self, name: str, at: float | None) -> None:
+        if timer := self._timers.pop(name, None):
+            timer.cancel()
+        if at is not None:
+            self._timers[name] = self._loop.call_later(max(0.0, at - time.time()), self._woken, name)
+
+    def _woken(self, name: str) -> None:
+        self._timers.pop(name, None)
+        self._carry_out(self.session.deadline(name, time.time()))
+
+    # ---- the log
+
+    def _flush(self) -> None:
+        """Append what is pending, in one step; what comes meanwhile goes with the next."""
+        if self._flying or not self._pending:
+            return
+        self._flying = True
+        batch, self._pending = self._pending, []
+        session = self.session
+        change = Append(session.head.epoch, tuple([entry for entry, _ in batch]))
+        future = self._host.store.submit(self.session_id, change)
+        future.add_done_callback(lambda done: self._answered(done, session, change, batch))
+
+    def _answered(
+        self, future: "asyncio.Future[Outcome]", session: Session, change: Append, batch: list[tuple[Entry, float]]
+    ) -> None:
+        if future.cancelled() or future.exception():
+            self._host.spawn(self._repeat(session, change, batch))
+            return
+        self._flying = False
+        self._appended(future.result(), session, batch)
+
+    async def _repeat(self, session: Session, change: Append, batch: list[tuple[Entry, float]]) -> None:
+        """The outcome is unknown: the same sequences again, until the store answers."""
+        delay = RETRY_SECONDS[0]
+        while self.session is session:
+            log.warning("append_retried", session_id=self.session_id, seconds=delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RETRY_SECONDS[1])
+            try:
+                outcome = await self._host.store.submit(self.session_id, change)
+                if isinstance(outcome, Applied):  # perhaps a repetition of what the first attempt appended
+                    outcome = Applied(outcome.head, tuple(await read_all(self._host.store, self.session_id)))
+            except StoreUnavailable:
+                continue
+            self._flying = False
+            self._appended(outcome, session, batch)
+            return
+        self._flying = False
+        self._flush()
+
+    def _appended(self, outcome: Outcome, session: Session, batch: list[tuple[Entry, float]]) -> None:
+        if session is self.session:
+            packets = {entry.sequence for entry, _ in batch if entry.sequence}
+            self._count_backlog(-min(self.backlog, len(packets)))
+        if isinstance(outcome, Applied):
+            self.facts.packets(batch)
+            if session is self.session:
+                self.observe(outcome)
+        elif session is self.session:
+            self._pending.clear()
+            self._count_backlog(-self.backlog)
+            self._carry_out(session.refused(outcome, time.time()))
+        self._flush()
+        if not self._flying:
+            self._drained.set()
+            self._maybe_settled()
+
+    def _settle(self, entry: Entry) -> None:
+        self._host.spawn(self._settle_until_known(entry))
+
+    async def _settle_until_known(self, entry: Entry) -> None:
+        outcome = await submit_until_known(self._host.store, self.session_id, SettleChange(entry))
+        if isinstance(outcome, Applied):
+            self.observe(outcome)
+
+    async def _conclude(self, change: Requeue | Fence) -> None:
+        """What silence leads to. Refused: somebody has the session, and nothing is concluded."""
+        outcome = await submit_until_known(self._host.store, self.session_id, change)
+        if isinstance(outcome, Refused):
+            return
+        session = self.session
+        self.observe(outcome)
+        if isinstance(change, Fence):
+            self._carry_out(session.fenced())
+        else:
+            if self.link:
+                self.link.closed(self.session_id, over=False)
+                self.link = None
+            self._host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
+        self._maybe_settled()
+
+    # ---- tools
+
+    def _run_tool(self, call: Call) -> None:
+        if call.call_id not in self._tools:
+            task = self._loop.create_task(self._tool(call), name=f"tool {call.tool_name}")
+            self._tools[call.call_id] = task
+            task.add_done_callback(lambda _: self._tool_over(call.call_id))
+
+    def _tool_over(self, call_id: str) -> None:
+        self._tools.pop(call_id, None)
+        self._maybe_settled()
+
+    async def _tool(self, call: Call) -> None:
+        started = self._loop.time()
+        registry = self._host.registry
+        try:
+            answer = await registry.run(call.tool_name, call.arguments_json)
+            status, result_json = answer.status, answer.result_json
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            result_json = error_json("cancelled", "The session was stopped while the tool ran.")
+        name = call.tool_name if registry.knows(call.tool_name) else "unknown"
+        self._host.metrics.tool_done(name, status, self._loop.time() - started)
+        result = ToolResult(call.tool_name, result_json, call.call_id, status)
+        await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
+
+    def _cancel_tools(self) -> None:
+        for task in self._tools.values():
+            task.cancel()
+        for call_id, call in self.session.head.calls.items():
+            if call_id not in self._tools and call.instance == self._host.instance:
+                message = error_json("cancelled", "The session was stopped before the tool ran.")
+                result = ToolResult(call.tool_name, message, call_id, "CANCELLED")
+                self._settle(Entry(result, time.time(), self.session.head.generation))
+
+    def _count_backlog(self, packets: int) -> None:
+        self.backlog += packets
+        self._host.metrics.backlog_packets.inc(packets)
+
+    # ---- the end
+
+    def _maybe_settled(self) -> None:
+        """Nothing is left to do here: the host forgets this runner, and the log keeps the session."""
+        head = self.session.head
+        idle = not (self._flying or self._pending or self._tools or self.link)
+        if idle and (head.final or head.state == "waiting"):
+            self.close()
+            self._host.settled(self)
+
+    def close(self) -> None:
+        """Let go of timers. Idempotent."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._host.metrics.held_characters.dec(self._held)
+        self._held = 0
+
+
+async def read_all(store: LogStore, session_id: str, after: int = 0) -> list[Entry]:
+    """The whole log after that offset."""
+    entries: list[Entry] = []
+    while True:
+        part = await store.read(session_id, entries[-1].offset if entries else after, READ_ENTRIES)
+        entries += part
+        if len(part) < READ_ENTRIES:
+            return entries
+
+
+async def submit_until_known(store: LogStore, session_id: str, change: Change) -> Outcome:
+    """The outcome of a change that may be repeated, however long the store is away."""
+    delay = RETRY_SECONDS[0]
+    while True:
+        try:
+            return await store.submit(session_id, change)
+        except StoreUnavailable:
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RETRY_SECONDS[1])

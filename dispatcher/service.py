@@ -1,0 +1,378 @@
+"""The sessions of this instance: made, given to Commanders, opened, stopped, and found again after a restart."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+import structlog
+
+from dispatcher.events import Assigned, Call, Entry, Failed, StopEntry
+from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle
+from dispatcher.metrics import Metrics
+from dispatcher.policies.load import RuleSet
+from dispatcher.pool import Pool
+from dispatcher.runner import Link, Runner, read_all, submit_until_known
+from dispatcher.session import Session
+from dispatcher.settings import DispatcherSettings
+from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
+from dispatcher.tools.registry import Registry
+from shared.wire import (
+    MAX_HISTORY_BYTES,
+    Assignment,
+    Content,
+    History,
+    HistoryEntry,
+    Open,
+    Said,
+    ToolCall,
+    ToolResult,
+)
+
+log = structlog.get_logger()
+
+OFFER_SECONDS = 2.0  # how often the agents' names are kept in the store: also the check that it can be reached
+EXPIRE_SECONDS = 60.0
+RETRY_AFTER_SECONDS = 5
+ALL = 1_000_000  # live sessions that one instance takes up at its start
+
+
+class QueueFull(Exception):
+    """More sessions wait than `DISPATCHER_QUEUE_LIMIT` allows. retry_after: seconds."""
+
+    def __init__(self) -> None:
+        super().__init__("too many sessions wait for a Commander")
+        self.retry_after = RETRY_AFTER_SECONDS
+
+
+def new_session_id() -> str:
+    """Unguessable: whoever holds it may read and stop the session. 192 random bits."""
+    return secrets.token_urlsafe(24)
+
+
+class Sessions:
+    """What both edges work with. `instance`: random at each start; tool calls name it."""
+
+    def __init__(
+        self, store: Store, rules: RuleSet, registry: Registry, metrics: Metrics, settings: DispatcherSettings
+    ) -> None:
+        self.store, self.rules, self.registry, self.metrics = store, rules, registry, metrics
+        self.settings = settings
+        self.instance = secrets.token_hex(8)
+        self.log_thoughts = settings.log_thoughts
+        self.closing = asyncio.Event()
+        self.pool = Pool(self, metrics, settings.queue_seconds)
+        self.draining = False
+        self._runners: dict[str, Runner] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._store_trouble = ""
+
+    # ---- users and operators
+
+    async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
+        """A new session, or the one that the key was bound to. Raises QueueFull, StoreUnavailable."""
+        if self.pool.waiting >= self.settings.queue_limit and not self.pool.free(request.agent):
+            raise QueueFull
+        head = Head(since=request.created_at)
+        created = await self.store.create(Record(new_session_id(), request, head), key)
+        if created.fresh:
+            self.pool.enlist(created.record)
+            self._count()
+        return created
+
+    async def stop(
+        self, session_id: str, reason: str, author: Literal["user", "operator", "dispatcher"], detail: str = ""
+    ) -> Record | None:
+        """Stop a session for good; repeated, it is answered like the first time. None: unknown.
+
+        Raises StoreUnavailable: try again. reason: one of `shared.wire.STOP_REASONS`.
+        """
+        if runner := self._runners.get(session_id):
+            runner.facts.stop_detected()
+        stop = StopEntry(f"stop-{secrets.token_hex(8)}", reason, author, detail=detail)
+        outcome = await self.store.submit(session_id, Settle(Entry(stop, time.time())))
+        if not isinstance(outcome, Applied):
+            return None
+        self.pool.withdraw(session_id)
+        if runner := self._runners.get(session_id):
+            runner.observe(outcome)
+        elif outcome.entries:
+            self.metrics.stopped(reason)
+            self.metrics.session_over("stopped")
+            log.info("session_stopped", session_id=session_id, reason=reason, author=author)
+        self._count()
+        return await self.store.load(session_id)
+
+    async def agents(self) -> list[str]:
+        """The names that are offered now, or were within the queue time. Raises StoreUnavailable."""
+        offered = await self.store.offered(time.time() - self.settings.queue_seconds)
+        return sorted(self.pool.agents().union(offered))
+
+    def trouble(self) -> list[str]:
+        """Why this instance cannot serve now; empty: it is ready. For operators."""
+        reasons = [self._store_trouble] if self._store_trouble else []
+        return [*reasons, "draining"] if self.draining else reasons
+
+    # ---- Commanders
+
+    async def open(self, link: Link, session_id: str, opening: Open) -> str | None:
+        """A Commander opens the session on a stream: Welcome is sent, or the `closed` code is returned."""
+        now = time.time()
+        acquire = Acquire(opening.commander_id, opening.generation, self.instance, now)
+        try:
+            if opening.generation == 0 and not await self.store.load(session_id):
+                await self._bring(session_id, opening.commander_id, "commander", now)
+            outcome = await self.store.submit(session_id, acquire)
+            if not isinstance(outcome, Applied):
+                return outcome.code
+            self.pool.withdraw(session_id)
+            if not await self._take_up(session_id, link, opening.awaiting_call_ids, outcome.head.epoch):
+                return "superseded"
+        except StoreUnavailable:
+            return "unavailable"
+        return None
+
+    async def open_older(self, link: Link, session_id: str) -> Runner | str:
+        """The session of a peer of the published contract, which brings no `open`: its runner, or why not."""
+        commander_id, now = secrets.token_hex(8), time.time()
+        try:
+            created = await self._bring(session_id, commander_id, "older", now)
+            if not created.fresh:
+                return "exists"
+            outcome = await self.store.submit(session_id, Acquire(commander_id, 0, self.instance, now))
+            if not isinstance(outcome, Applied):
+                return outcome.code
+            return await self._take_up(session_id, link, (), outcome.head.epoch) or "superseded"
+        except StoreUnavailable:
+            return "unavailable"
+
+    async def _bring(
+        self, session_id: str, commander_id: str, origin: Literal["commander", "older"], now: float
+    ) -> Created:
+        request = Request("", (), now, origin)
+        head = Head(state="running", commander_id=commander_id, instance=self.instance, since=now)
+        return await self.store.create(Record(session_id, request, head))
+
+    async def _take_up(
+        self, session_id: str, link: Link | None, awaiting_call_ids: tuple[str, ...] = (), epoch: int | None = None
+    ) -> Runner | None:
+        """Rebuild the session from its log and go on with it. None: it is gone, or another has the epoch."""
+        entries = await read_all(self.store, session_id)
+        record = await self.store.load(session_id)
+        if record is None or (epoch is not None and record.head.epoch != epoch):
+            return None
+        runner = self._runner(self._rebuild(record, entries), link, awaiting_call_ids)
+        # What others appended while this read: a stop, a tool's result.
+        if later := await read_all(self.store, session_id, runner.session.offset):
+            fresh = await self.store.load(session_id)
+            if fresh:
+                runner.observe(Applied(fresh.head, tuple(later)))
+        return runner
+
+    def _runner(self, session: Session, link: Link | None, awaiting_call_ids: tuple[str, ...] = ()) -> Runner:
+        session_id = session.record.session_id
+        runner = self._runners.get(session_id)
+        if runner is None:
+            runner = self._runners[session_id] = Runner(self, session)
+        runner.begin(session, link, awaiting_call_ids)
+        self._count()
+        return runner
+
+    def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
+        started = next((entry.at for entry in entries if isinstance(entry.body, Assigned)), record.request.created_at)
+        return Session(record, entries, self.rules.gate(started), self.settings.limits, self.instance)
+
+    # ---- the pool's desk
+
+    async def assign(self, session_id: str, commander_id: str, continues: Callable[[str], bool]) -> Assignment | None:
+        """Give a waiting session to that Commander, in the log first; the history is read after that (rule 1)."""
+        try:
+            record = await self.store.load(session_id)
+            if record is None:
+                return None
+            change = Assign(commander_id, self.instance, continues(record.request.agent), time.time())
+            outcome = await self.store.submit(session_id, change)
+        except StoreUnavailable:
+            self.spawn(self._find_again(session_id))
+            return None
+        if not isinstance(outcome, Applied):
+            return None
+        entries = await self._read_until_known(session_id)
+        record = Record(session_id, record.request, outcome.head)
+        self._runner(self._rebuild(record, entries), None).facts.assigned(outcome)
+        history = history_of(outcome.head.sequence, entries)
+        if history and _size(history) > MAX_HISTORY_BYTES:
+            failed = Entry(Failed("history_too_large"), time.time(), outcome.head.generation)
+            await self._fail(session_id, outcome.head.epoch, failed)
+            return None
+        request = record.request
+        return Assignment(
+            session_id,
+            outcome.head.generation,
+            request.agent,
+            request.messages,
+            request.parameters_json,
+            self.registry.tools,
+            history,
+            request.conversation_id,
+            request.traceparent,
+        )
+
+    async def _read_until_known(self, session_id: str) -> list[Entry]:
+        while True:
+            try:
+                return await read_all(self.store, session_id)
+            except StoreUnavailable:
+                await asyncio.sleep(1)
+
+    async def _fail(self, session_id: str, epoch: int, failed: Entry) -> None:
+        outcome = await submit_until_known(self.store, session_id, Append(epoch, (failed,)))
+        if isinstance(outcome, Applied) and (runner := self._runners.get(session_id)):
+            runner.observe(outcome)
+
+    async def _find_again(self, session_id: str) -> None:
+        """An assignment's outcome is unknown: it waits still, or it was assigned and nobody was told."""
+        while True:
+            await asyncio.sleep(1)
+            try:
+                record = await self.store.load(session_id)
+                if record and record.head.state == "waiting":
+                    self.pool.enlist(record)
+                elif record and record.head.state == "running" and session_id not in self._runners:
+                    await self._take_up(session_id, None)
+            except StoreUnavailable:
+                continue
+            return
+
+    async def unserved(self, session_id: str) -> None:
+        """It has waited for `DISPATCHER_QUEUE_SECONDS`."""
+        entries = await self._read_until_known(session_id)
+        record = await self.store.load(session_id)
+        if record and record.head.state == "waiting" and session_id not in self._runners:
+            runner = self._runners[session_id] = Runner(self, self._rebuild(record, entries))
+            runner.unserved()
+
+    def lost(self, session_id: str, generation: int) -> None:
+        """That generation's Commander does not hold it: no grace."""
+        runner = self._runners.get(session_id)
+        if runner and runner.session.head.generation == generation:
+            runner.lost()
+
+    # ---- the runners' host
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it to its end; a fault in it is logged, and harms nothing else."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("task_failed", exc_info=error)
+
+    def requeued(self, runner: Runner, record: Record) -> None:
+        """Its Commander is lost, or gave it back."""
+        if record.head.takeovers > runner.session.record.head.takeovers:
+            self.metrics.takeovers.inc()
+        self.settled(runner)
+        self.pool.enlist(record)
+
+    def settled(self, runner: Runner) -> None:
+        """Nothing is left to do for it here."""
+        if self._runners.get(runner.session_id) is runner:
+            del self._runners[runner.session_id]
+            self._count()
+
+    def _count(self) -> None:
+        self.metrics.running.set(sum(runner.session.head.state == "running" for runner in self._runners.values()))
+
+    # ---- life
+
+    async def recover(self) -> None:
+        """Take up every live session of the log; the grace runs from now."""
+        for record in await self.store.select(LIVE, ALL):
+            if record.head.state == "waiting":
+                self.pool.enlist(record)
+            else:
+                await self._take_up(record.session_id, None)
+        self._count()
+
+    async def keep(self) -> None:
+        """For as long as this instance lives: agents' names into the store, old logs out of it."""
+        expired = 0.0
+        while True:
+            now = time.time()
+            try:
+                await self.store.offer(self.instance, self.pool.agents(), now)
+                if now - expired >= EXPIRE_SECONDS:
+                    expired = now
+                    await self.store.expire(now - self.settings.retention_seconds)
+                self._store_trouble = ""
+            except StoreUnavailable as error:
+                if not self._store_trouble:
+                    log.warning("store_unavailable", exc_info=error)
+                self._store_trouble = "store unavailable"
+            await asyncio.sleep(OFFER_SECONDS)
+
+    def drain(self) -> None:
+        """No assignments any more."""
+        self.draining = self.pool.draining = True
+
+    @property
+    def running(self) -> bool:
+        """Some session's Commander is connected here."""
+        return any(runner.link and not runner.session.head.over for runner in self._runners.values())
+
+    async def shut_down(self) -> None:
+        """Stop what lives: its log does not outlive this process."""
+        for session_id in list(self._runners):
+            await self.stop(session_id, "Shutdown", "dispatcher")
+        for record in await self.store.select(LIVE, ALL):
+            await self.stop(record.session_id, "Shutdown", "dispatcher")
+
+    async def close(self) -> None:
+        """Let go of what runs. The log stays as it is."""
+        for runner in list(self._runners.values()):
+            runner.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def history_of(sequence: int, entries: list[Entry]) -> History | None:
+    """What predecessors said and got: consecutive content joined, each call followed by its result."""
+    if not sequence:
+        return None
+    results = {entry.body.call_id: entry.body for entry in entries if isinstance(entry.body, ToolResult)}
+    history: list[HistoryEntry] = []
+    said: list[str] = []
+
+    def flush() -> None:
+        if said:
+            history.append(Said("".join(said)))
+            said.clear()
+
+    for entry in entries:
+        match entry.body:
+            case Content(text=text) if text:
+                said.append(text)
+            case Call(tool_name, arguments_json, call_id, refused=False) if call_id in results:
+                flush()
+                history += [ToolCall(tool_name, arguments_json, call_id), results[call_id]]
+    flush()
+    return History(sequence, tuple(history))
+
+
+def _size(history: History) -> int:
+    total = 0
+    for entry in history.entries:
+        match entry:
+            case Said(text):
+                total += len(text.encode())
+            case ToolCall(tool_name, arguments_json, call_id):
+                total += len(tool_name) + len(arguments_json.encode()) + len(call_id)
+            case ToolResult(tool_name, result_json, call_id):
+                total += len(tool_name) + len(result_json.encode()) + len(call_id)
+    return total

@@ -1,0 +1,49 @@
+"""The Dispatcher's settings: environment variables with the prefix `DISPATCHER_`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from dispatcher.session import Limits
+from shared.channel import ServerKeepalive
+from shared.config import Address, CommaSeparated, Seconds, Settings
+
+
+class DispatcherSettings(Settings):
+    """Times in seconds. What the names mean stands in the README's table of settings."""
+
+    model_config = SettingsConfigDict(env_prefix="DISPATCHER_")
+
+    grpc_address: Address = "127.0.0.1:50051"
+    http_address: Address = "127.0.0.1:8080"
+    operator_address: Address = "127.0.0.1:9464"
+    store: str = "sqlite:///./data/sessions.db"
+    grace_seconds: Seconds = 20
+    takeovers: Annotated[int, Field(ge=0)] = 2
+    stop_seconds: Seconds = 5
+    queue_limit: Annotated[int, Field(ge=0)] = 1000
+    queue_seconds: Seconds = 60
+    retention_seconds: Seconds = 86400
+    drain_seconds: Seconds = 30
+    max_unacked_packets: Annotated[int, Field(ge=1, le=2**32 - 1)] = 256
+    max_unacked_bytes: Annotated[int, Field(ge=1, le=2**32 - 1)] = 262144
+    policies: Path | None = None
+    tools: Path | None = None
+    cors_origins: CommaSeparated = ()
+    log_thoughts: bool = True
+    log_json: bool | None = None
+    keepalive: ServerKeepalive = ServerKeepalive()
+    status_timeout_seconds: Seconds = 10
+    write_timeout_seconds: Seconds = 10
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            self.grace_seconds,
+            self.stop_seconds,
+            self.takeovers,
+            self.max_unacked_packets,
+            self.max_unacked_bytes,
+        )
