@@ -1,0 +1,493 @@
+"""One suite for every store behind `dispatcher.store.ports`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from msgspec.structs import replace
+
+from dispatcher.events import Assigned, Finished, StopEntry
+from dispatcher.log import Applied, Fence, Requeue, Settle, State
+from dispatcher.store.factory import open_store
+from dispatcher.store.ports import Follower, IdempotencyKey, Store, StoreUnavailable
+from shared.wire import Content, ToolResult, Usage
+from tests.contracts.sessions import (
+    acquire,
+    append,
+    assign,
+    bodies,
+    brought,
+    call,
+    failed,
+    finished,
+    head_of,
+    numbered,
+    refusal,
+    result,
+    running,
+    said,
+    stop,
+    waiting,
+)
+
+SECONDS = 10  # no wait in these tests takes longer
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    store = open_store("memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/logs/sessions.db")
+    await store.start()
+    yield store
+    await store.close()
+
+
+# ---- creating
+
+
+async def test_a_created_session_is_loaded_as_it_was(store: Store) -> None:
+    record = waiting("s1")
+    created = await store.create(record)
+    assert created.fresh
+    assert created.same_request
+    assert created.record == record
+    assert await store.load("s1") == record
+    assert await store.read("s1", 0, 10) == []
+
+
+async def test_an_id_is_taken_once(store: Store) -> None:
+    await store.create(waiting("s1"))
+    again = await store.create(brought("s1"))
+    assert (again.fresh, again.same_request) == (False, False)
+    assert again.record == waiting("s1")
+    assert await store.load("s1") == waiting("s1")
+
+
+async def test_a_key_answers_with_its_session(store: Store) -> None:
+    key = IdempotencyKey("0123456789abcdef", b"body", expires_at=1000.0)
+    await store.create(waiting("s1"), key)
+    await store.submit("s1", assign())
+    again = await store.create(waiting("s2"), key)
+    assert (again.fresh, again.same_request, again.record.session_id) == (False, True, "s1")
+    assert again.record.head.state == "running"
+    other = await store.create(waiting("s3"), IdempotencyKey(key.key, b"other body", 2000.0))
+    assert (other.fresh, other.same_request, other.record.session_id) == (False, False, "s1")
+    assert await store.load("s2") is None
+    assert await store.load("s3") is None
+
+
+async def test_a_key_binds_until_it_expires(store: Store) -> None:
+    key = "0123456789abcdef"
+    await store.create(waiting("s1", created_at=100.0), IdempotencyKey(key, b"body", 200.0))
+    before = await store.create(waiting("s2", created_at=199.0), IdempotencyKey(key, b"body", 299.0))
+    assert before.record.session_id == "s1"
+    after = await store.create(waiting("s3", created_at=200.0), IdempotencyKey(key, b"other", 300.0))
+    assert after.fresh
+    bound = await store.create(waiting("s4", created_at=201.0), IdempotencyKey(key, b"other", 301.0))
+    assert bound.record.session_id == "s3"
+
+
+async def test_a_key_of_a_dropped_session_binds_no_more(store: Store) -> None:
+    key = IdempotencyKey("0123456789abcdef", b"body", 1000.0)
+    await store.create(waiting("s1"), key)
+    await store.submit("s1", Settle(stop()))
+    assert await store.delete("s1")
+    assert (await store.create(waiting("s2"), key)).fresh
+
+
+async def test_one_of_many_creations_with_a_key_wins(store: Store) -> None:
+    key = IdempotencyKey("0123456789abcdef", b"body", 1000.0)
+    created = await asyncio.gather(*(store.create(waiting(f"s{n}"), key) for n in range(20)))
+    assert [answer.fresh for answer in created].count(True) == 1
+    assert len({answer.record.session_id for answer in created}) == 1
+
+
+# ---- rules 1 and 2: assign, acquire
+
+
+async def test_a_waiting_session_is_assigned_once(store: Store) -> None:
+    await store.create(waiting())
+    outcomes = await asyncio.gather(*(store.submit("s", assign(f"c{n}")) for n in range(5)))
+    assert [isinstance(outcome, Applied) for outcome in outcomes] == [True, False, False, False, False]
+    assert {refusal(outcome) for outcome in outcomes[1:]} == {"not_waiting"}
+    head = head_of(outcomes[0])
+    assert (head.state, head.generation, head.epoch, head.commander_id) == ("running", 1, 1, "c0")
+    assert [entry.body for entry in await store.read("s", 0, 10)] == [Assigned(1, "c0")]
+
+
+async def test_an_acquire_fences(store: Store) -> None:
+    await running(store)
+    head = head_of(await store.submit("s", Requeue(2, now=130.0)))
+    assert (head.state, head.since, head.takeovers) == ("waiting", 130.0, 1)
+    head = head_of(await store.submit("s", assign("c2")))
+    assert (head.generation, head.epoch) == (2, 3)
+    assert refusal(await store.submit("s", acquire("c1", 1))) == "fenced"
+    assert refusal(await store.submit("s", acquire("c1", 2))) == "fenced"
+    assert refusal(await store.submit("s", append(2, said(1)))) == "superseded"
+    assert head_of(await store.submit("s", acquire("c2", 2))).epoch == 4
+    rolled_back = head_of(await store.submit("s", acquire("c9", 9)))
+    assert (rolled_back.generation, rolled_back.commander_id, rolled_back.epoch) == (9, "c9", 5)
+
+
+async def test_a_session_that_a_commander_brought_is_its_own(store: Store) -> None:
+    await store.create(brought())
+    assert head_of(await store.submit("s", acquire("c1", 0))).epoch == 1
+    assert refusal(await store.submit("s", acquire("c2", 0))) == "exists"
+    assert refusal(await store.submit("s", acquire("c1", 1))) == "unknown_session"
+    assert refusal(await store.submit("s", assign())) == "not_waiting"
+
+
+async def test_a_session_that_is_not_there(store: Store) -> None:
+    assert refusal(await store.submit("none", assign())) == "unknown_session"
+    assert refusal(await store.submit("none", Settle(stop()))) == "unknown_session"
+    assert await store.load("none") is None
+    assert await store.read("none", 0, 10) == []
+    assert await store.delete("none") is False
+
+
+# ---- rule 4: append
+
+
+async def test_appended_entries_are_numbered_and_read_as_they_were(store: Store) -> None:
+    epoch = await running(store)
+    entries = [
+        said(1, "wörd 夜莺\n", decided=7),
+        call(2),
+        said(3, "", decided=7),
+        said(3, "x" * 70_000, decided=70_007),
+        numbered(Finished("length", Usage(3, 2**32 - 1)), 4),
+    ]
+    first = await store.submit("s", append(epoch, *entries[:2]))
+    assert isinstance(first, Applied)
+    assert [entry.offset for entry in first.entries] == [2, 3]
+    second = head_of(await store.submit("s", append(epoch, *entries[2:])))
+    assert (second.sequence, second.offset, second.decided) == (4, 6, 70_007)
+    assert await store.read("s", 1, 10) == [replace(entry, offset=n) for n, entry in enumerate(entries, 2)]
+    record = await store.load("s")
+    assert record
+    assert record.head == second
+
+
+async def test_what_is_stored_is_not_stored_again(store: Store) -> None:
+    epoch = await running(store)
+    await store.submit("s", append(epoch, said(1, "a"), said(2, "b")))
+    again = await store.submit("s", append(epoch, said(1, "a"), said(2, "b")))
+    assert isinstance(again, Applied)
+    assert again.entries == ()
+    overlapping = await store.submit("s", append(epoch, said(2, "b"), said(3, "c")))
+    assert isinstance(overlapping, Applied)
+    assert [entry.sequence for entry in overlapping.entries] == [3]
+    assert await bodies(store) == [Content("a"), Content("b"), Content("c")]
+
+
+async def test_a_gap_is_refused_whole(store: Store) -> None:
+    epoch = await running(store)
+    assert refusal(await store.submit("s", append(epoch, said(1), said(3)))) == "gap"
+    assert refusal(await store.submit("s", append(epoch, said(2)))) == "gap"
+    assert await bodies(store) == []
+    assert head_of(await store.submit("s", append(epoch, said(1)))).sequence == 1
+
+
+async def test_after_the_end_only_repetitions_are_welcome(store: Store) -> None:
+    epoch = await running(store)
+    await store.submit("s", append(epoch, said(1), finished(2)))
+    head = head_of(await store.submit("s", append(epoch, said(1), finished(2))))
+    assert (head.state, head.over, head.offset) == ("finished", True, 3)
+    assert refusal(await store.submit("s", append(epoch, said(3)))) == "ended"
+    assert refusal(await store.submit("s", append(epoch, failed()))) == "ended"
+    assert refusal(await store.submit("s", append(epoch + 1, said(1)))) == "superseded"
+    assert head_of(await store.submit("s", acquire())).sequence == 2  # its last generation still gets its Welcome
+
+
+async def test_changes_of_one_session_are_applied_in_order(store: Store) -> None:
+    epoch = await running(store)
+    outcomes = await asyncio.gather(*(store.submit("s", append(epoch, said(n, f"{n} "))) for n in range(1, 301)))
+    assert [head_of(outcome).sequence for outcome in outcomes] == list(range(1, 301))
+    assert await bodies(store) == [Content(f"{n} ") for n in range(1, 301)]
+
+
+async def test_sessions_do_not_mix(store: Store) -> None:
+    names = [f"s{n}" for n in range(40)]
+    epochs = await asyncio.gather(*(running(store, name) for name in names))
+
+    async def write(name: str, epoch: int) -> None:
+        for n in range(1, 21):
+            head_of(await store.submit(name, append(epoch, said(n, f"{name}:{n}"))))
+
+    await asyncio.gather(*(write(name, epoch) for name, epoch in zip(names, epochs, strict=True)))
+    for name in names:
+        assert await bodies(store, name) == [Content(f"{name}:{n}") for n in range(1, 21)]
+
+
+async def test_a_change_that_cannot_be_kept_fails_alone(store: Store) -> None:
+    epoch = await running(store)
+    await running(store, "other")
+    impossible = append(epoch, said(1), said(2, decided=None))  # type: ignore[arg-type]
+    outcomes = await asyncio.gather(
+        store.submit("other", append(epoch, said(1))),
+        store.submit("s", impossible),
+        store.submit("s", append(epoch, said(1, "kept"))),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[0], Applied)
+    assert isinstance(outcomes[1], TypeError)
+    assert isinstance(outcomes[2], Applied)
+    assert await bodies(store) == [Content("kept")]
+
+
+async def test_an_unknown_outcome_is_repeated_safely(store: Store) -> None:
+    epoch = await running(store)
+    store.submit("s", append(epoch, said(1), call(2))).cancel()
+    head = head_of(await store.submit("s", append(epoch, said(1), call(2))))
+    assert (head.sequence, head.offset, list(head.calls)) == (2, 3, ["call"])
+    assert len(await bodies(store)) == 2
+
+
+# ---- without an epoch: results and stops
+
+
+async def test_a_result_is_logged_once(store: Store) -> None:
+    epoch = await running(store)
+    assert "call" in head_of(await store.submit("s", append(epoch, call(1)))).calls
+    outcomes = await asyncio.gather(
+        store.submit("s", Settle(result(text="1"))),
+        store.submit("s", Settle(result(text="2"))),
+        store.submit("s", Settle(result("unknown"))),
+    )
+    assert [len(outcome.entries) for outcome in outcomes if isinstance(outcome, Applied)] == [1, 0, 0]
+    assert head_of(outcomes[2]).calls == {}
+    assert (await bodies(store))[1:] == [ToolResult("search", "1", "call", "OK")]
+
+
+async def test_the_first_stop_wins_and_nothing_is_released_after_it(store: Store) -> None:
+    epoch = await running(store)
+    outcomes = await asyncio.gather(
+        store.submit("s", append(epoch, said(1, "before", decided=6))),
+        store.submit("s", Settle(stop("stop-1", "UserCancel", at=120.0))),
+        store.submit("s", Settle(stop("stop-2", "Timeout", at=121.0))),
+        store.submit("s", append(epoch, said(2, "after", decided=11), finished(3))),
+    )
+    head = head_of(outcomes[-1])
+    assert (head.state, head.reason, head.ended_at, head.over, head.decided) == (
+        "stopped",
+        "UserCancel",
+        120.0,
+        True,
+        6,
+    )
+    read = await store.read("s", 0, 10)
+    assert [entry.body.stop_id for entry in read if isinstance(entry.body, StopEntry)] == ["stop-1"]
+    assert "".join(entry.released for entry in read) == "before"
+    assert [entry.body for entry in read if isinstance(entry.body, Content)] == [Content("before"), Content("after")]
+
+
+async def test_a_stopped_session_is_never_assigned(store: Store) -> None:
+    await store.create(waiting())
+    head = head_of(await store.submit("s", Settle(stop())))
+    assert (head.state, head.over) == ("stopped", True)
+    assert refusal(await store.submit("s", assign())) == "not_waiting"
+    epoch = await running(store, "s2")
+    await store.submit("s2", Settle(stop()))
+    assert refusal(await store.submit("s2", Requeue(epoch, 130.0))) == "ended"
+    head = head_of(await store.submit("s2", Fence(epoch)))
+    assert (head.state, head.generation, head.over) == ("stopped", 2, True)
+    assert refusal(await store.submit("s2", acquire())) == "fenced"
+    assert refusal(await store.submit("s2", append(epoch, said(1)))) == "superseded"
+
+
+# ---- reading and following
+
+
+async def test_reading_from_an_offset(store: Store) -> None:
+    epoch = await running(store)
+    await store.submit("s", append(epoch, *(said(n) for n in range(1, 10))))
+    for following in (False, True):
+        for after, limit in ((0, 100), (0, 3), (4, 2), (9, 5), (10, 5), (1000, 5)):
+            read = await store.read("s", after, limit)
+            assert [entry.offset for entry in read] == list(range(after + 1, min(after + limit, 10) + 1)), following
+
+
+async def test_a_follower_reads_the_whole_log(store: Store) -> None:
+    epoch = await running(store)
+    await store.submit("s", append(epoch, said(1)))
+    offsets: list[int] = []
+
+    async def read_to_the_end(follower: Follower) -> None:
+        while True:
+            while entries := await store.read("s", offsets[-1] if offsets else 0, 7):
+                offsets.extend(entry.offset for entry in entries)
+            if (record := await store.load("s")) and record.head.over and record.head.offset == offsets[-1]:
+                return
+            await follower.wait(SECONDS)
+
+    with store.follow("s") as follower:
+        reading = asyncio.create_task(read_to_the_end(follower))
+        for n in range(2, 400):
+            head_of(await store.submit("s", append(epoch, said(n))))
+        await store.submit("s", append(epoch, finished(400)))
+        await asyncio.wait_for(reading, SECONDS)
+    assert offsets == list(range(1, 402))
+
+
+async def test_a_lagging_follower_reads_what_is_no_longer_at_hand(store: Store) -> None:
+    epoch = await running(store)
+    with store.follow("s"):
+        for n in range(1, 400):
+            head_of(await store.submit("s", append(epoch, said(n, f"{n}"))))
+        for after in (0, 100, 200, 390, 399):
+            read = await store.read("s", after, 1000)
+            assert [entry.offset for entry in read] == list(range(after + 1, 401))
+        await store.submit("s", append(epoch, *(said(n, "x" * 60_000) for n in range(400, 420))))
+        assert [entry.offset for entry in await store.read("s", 399, 1000)] == list(range(400, 421))
+
+
+async def test_a_follower_waits_until_the_log_grows(store: Store) -> None:
+    epoch = await running(store)
+    with store.follow("s") as one, store.follow("s") as two, store.follow("other") as other:
+        waits = [asyncio.create_task(follower.wait(SECONDS)) for follower in (one, two)]
+        await asyncio.sleep(0)
+        assert not any(wait.done() for wait in waits)
+        await store.submit("s", append(epoch, said(1)))
+        await asyncio.wait_for(asyncio.gather(*waits), SECONDS)
+        await store.submit("s", append(epoch, said(2)))
+        started = monotonic()
+        await one.wait(SECONDS)  # it grew since the last wait
+        assert monotonic() - started < SECONDS / 2
+        await one.wait(0.001)  # nothing since: the limit holds
+        await other.wait(0.001)
+        await store.submit("s", append(epoch, said(2)))  # a repetition adds nothing
+        waiting_still = asyncio.create_task(one.wait(SECONDS))
+        await store.load("s")
+        assert not waiting_still.done()
+        waiting_still.cancel()
+
+
+async def test_a_follower_hears_that_the_session_is_gone(store: Store) -> None:
+    epoch = await running(store)
+    await store.submit("s", append(epoch, finished(1)))
+    with store.follow("s") as follower:
+        await follower.wait(0.001)
+        gone = asyncio.create_task(follower.wait(SECONDS))
+        await asyncio.sleep(0)
+        assert await store.delete("s")
+        await asyncio.wait_for(gone, SECONDS)
+        assert await store.read("s", 0, 10) == []
+
+
+# ---- selecting and dropping
+
+
+async def test_sessions_are_selected_by_state_the_oldest_first(store: Store) -> None:
+    for name, since in (("s1", 30.0), ("s2", 10.0), ("s3", 20.0), ("s4", 40.0)):
+        await store.create(waiting(name, created_at=since))
+
+    async def names(*states: State, limit: int = 10) -> list[str]:
+        return [record.session_id for record in await store.select(states, limit)]
+
+    assert await names("waiting") == ["s2", "s3", "s1", "s4"]
+    assert await names("waiting", limit=2) == ["s2", "s3"]
+    assert await names("running") == []
+    await store.submit("s2", assign(now=50.0))
+    await store.submit("s1", assign(now=45.0))
+    assert await names("waiting") == ["s3", "s4"]
+    assert await names("running") == ["s1", "s2"]
+    assert await names("waiting", "running") == ["s3", "s4", "s1", "s2"]
+    await store.submit("s2", Requeue(1, now=60.0))
+    assert await names("waiting") == ["s3", "s4", "s2"]
+    await store.submit("s3", Settle(stop()))
+    assert await names("stopped", "failed", "finished") == ["s3"]
+    assert [record.head.state for record in await store.select(["stopped"], 10)] == ["stopped"]
+
+
+async def test_only_an_ended_session_is_deleted(store: Store) -> None:
+    epoch = await running(store)
+    await store.create(waiting("s2"))
+    assert await store.delete("s") is False
+    assert await store.delete("s2") is False
+    await store.submit("s", append(epoch, said(1), finished(2)))
+    assert await store.delete("s") is True
+    assert await store.delete("s") is False
+    assert await store.load("s") is None
+    assert await store.read("s", 0, 10) == []
+    assert refusal(await store.submit("s", append(epoch, said(1)))) == "unknown_session"
+    assert await store.load("s2") is not None
+
+
+async def test_a_deletion_among_changes_takes_its_place(store: Store) -> None:
+    epoch = await running(store)
+    ending = store.submit("s", append(epoch, finished(1)))
+    deleting = asyncio.ensure_future(store.delete("s"))
+    await asyncio.sleep(0)
+    late = store.submit("s", append(epoch, finished(1)))
+    creating = asyncio.ensure_future(store.create(waiting("s")))
+    assert head_of(await ending).over
+    assert await deleting
+    assert refusal(await late) == "unknown_session"
+    assert (await creating).fresh
+    assert await store.read("s", 0, 10) == []
+
+
+async def test_ended_sessions_expire(store: Store) -> None:
+    for n in range(120):
+        await store.create(waiting(f"s{n}"))
+        await store.submit(f"s{n}", Settle(stop(at=200.0 + n)))
+    await store.create(waiting("live", created_at=1.0))
+    key = IdempotencyKey("0123456789abcdef", b"body", 300.0)
+    await store.create(waiting("keyed"), key)
+    assert await store.expire(200.0) == 0
+    assert await store.expire(310.0) == 110
+    assert await store.load("s109") is None
+    assert await store.load("s110") is not None
+    assert await store.load("live") is not None
+    assert await store.load("keyed") is not None
+    assert await store.expire(310.0) == 0
+    assert await store.expire(1000.0) == 10
+
+
+# ---- offers, closing
+
+
+async def test_offers_are_known_since_they_were_made(store: Store) -> None:
+    assert await store.offered(0.0) == []
+    await store.offer("i1", ["writer", "default"], 100.0)
+    await store.offer("i1", ["default"], 160.0)
+    await store.offer("i2", [], 170.0)
+    await store.offer("i2", ["default"], 150.0)
+    assert await store.offered(100.0) == ["default", "writer"]
+    assert await store.offered(101.0) == ["default"]
+    assert await store.offered(160.0) == ["default"]
+    assert await store.offered(160.5) == []
+    await store.expire(120.0)
+    assert await store.offered(0.0) == ["default"]
+
+
+async def test_closing_finishes_what_is_under_way(store: Store) -> None:
+    epoch = await running(store)
+    appended = [store.submit("s", append(epoch, said(n))) for n in range(1, 20)]
+    await store.close()
+    assert [head_of(await future).sequence for future in appended] == list(range(1, 20))
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await store.submit("s", append(epoch, said(20)))
+    with pytest.raises(StoreUnavailable):
+        await store.read("s", 0, 10)
+    with pytest.raises(StoreUnavailable):
+        await store.load("s")
+    with pytest.raises(StoreUnavailable):
+        await store.create(waiting("s9"))
+
+
+@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
+async def test_each_step_is_observed(scheme: str, tmp_path: Path) -> None:
+    seen: list[tuple[float, int]] = []
+    url = "memory://" if scheme == "memory" else f"sqlite:///{tmp_path}/sessions.db"
+    store = open_store(url, lambda seconds, entries: seen.append((seconds, entries)))
+    await store.start()
+    epoch = await running(store)
+    seen.clear()
+    await store.submit("s", append(epoch, said(1), said(2)))
+    await store.submit("s", append(epoch, said(2)))
+    await store.close()
+    assert [entries for _, entries in seen] == [2]
+    assert all(0 <= seconds < SECONDS for seconds, _ in seen)
