@@ -100,7 +100,7 @@ def import_attribute(reference: str) -> object:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise ConfigError(f"no module {module_name!r} (looked in {folder} too)") from error
         raise ConfigError(f"module {module_name!r} needs {error.name!r}, which is not installed") from error
-    except Exception as error:  # the module is the operator's: whatever it raises is why it cannot be used
+    except (Exception, SystemExit) as error:  # the operator's module: whatever it raises is why it cannot be used
         raise ConfigError(f"module {module_name!r} cannot be imported: {_one_line(error)}") from error
     for name in attribute.split("."):
         try:

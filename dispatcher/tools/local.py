@@ -1,0 +1,154 @@
+"""Tools of kind `local`: typed Python functions, sync or async, in this process."""
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, NamedTuple, NotRequired, TypeVar, cast, get_type_hints
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import TypedDict
+
+from dispatcher.tools import strict_json
+from dispatcher.tools.errors import InvalidArgumentsError
+
+# Sync functions that run at once, each in a thread. Those beyond wait, within their time limit.
+MAX_THREADS = 32
+
+ResultT = TypeVar("ResultT")
+
+
+class UnusableFunctionError(ValueError):
+    """Why it cannot be a tool."""
+
+
+class LocalTool:
+    """A function as a tool: its docstring is the description, its type hints are the schema.
+
+    Annotated[..., pydantic.Field(description="…", ge=0)] describes and bounds a single parameter.
+    """
+
+    def __init__(self, name: str, function: object, timeout_seconds: float, threads: "Threads") -> None:
+        """Raises UnusableFunctionError."""
+        if not inspect.isroutine(function):
+            raise UnusableFunctionError("is not a function")
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise UnusableFunctionError("is a generator; a tool returns one result")
+        self.name = name
+        self.description = inspect.getdoc(function) or ""
+        self.timeout_seconds = timeout_seconds
+        self._function: Callable[..., Any] = function
+        self._threads = threads
+        self._arguments = _arguments(function)
+        try:
+            schema = self._arguments.json_schema(schema_generator=_WithoutTitles)
+        except PydanticUserError as error:
+            raise UnusableFunctionError(f"its type hints have no JSON Schema: {_first_line(error)}") from error
+        schema.pop("title", None)
+        schema.setdefault("properties", {})
+        self.schema: dict[str, Any] = schema
+
+    async def call(self, arguments: dict[str, Any]) -> str:
+        """The result as JSON. Raises InvalidArgumentsError before the function runs; then whatever it raises, and
+        ValueError for a result that is no JSON.
+        """
+        try:
+            converted = self._arguments.validate_python(arguments)
+        except ValidationError as error:
+            raise InvalidArgumentsError(_described(error)) from None
+        if inspect.iscoroutinefunction(self._function):
+            return strict_json.encode(await self._function(**converted))
+        result = await self._threads.run(lambda: self._call(converted))
+        return result if isinstance(result, str) else strict_json.encode(await result)
+
+    def _call(self, arguments: dict[str, Any]) -> str | Awaitable[object]:
+        result = self._function(**arguments)
+        # a decorator may hide that a function is a coroutine function: its coroutine goes back to the loop
+        return result if inspect.isawaitable(result) else strict_json.encode(result)
+
+
+class Threads:
+    """Runs functions in threads that the program's end does not wait for, as an executor's would be: a function that
+    never returns keeps its thread and its place.
+    """
+
+    def __init__(self, limit: int = MAX_THREADS) -> None:
+        self._places = asyncio.Semaphore(limit)
+
+    async def run(self, function: Callable[[], ResultT]) -> ResultT:
+        """What it returns, or raises. If the caller is cancelled the function goes on, and its outcome is dropped."""
+        await self._places.acquire()
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[_Outcome[ResultT]] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def deliver(result: _Outcome[ResultT]) -> None:
+            self._places.release()
+            if not outcome.cancelled():
+                outcome.set_result(result)
+            elif inspect.iscoroutine(result.value):
+                result.value.close()
+
+        def work() -> None:
+            try:
+                result = _Outcome(context.run(function), None)
+            except BaseException as error:
+                result = _Outcome(None, error)
+            # a closed loop: nobody waits any more
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(deliver, result)
+
+        threading.Thread(target=work, name="tool", daemon=True).start()
+        result = await outcome
+        if isinstance(result.error, Exception):
+            raise result.error
+        if result.error is not None:  # SystemExit, KeyboardInterrupt: would end the whole program
+            raise RuntimeError(f"the function raised {type(result.error).__name__}") from result.error
+        return cast("ResultT", result.value)
+
+
+class _Outcome(NamedTuple, Generic[ResultT]):
+    value: ResultT | None
+    error: BaseException | None
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """Titles repeat the names, and a model pays for each token of its tools."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _arguments(function: Callable[..., Any]) -> TypeAdapter[dict[str, Any]]:
+    """What checks and converts the arguments: a TypedDict, in which any parameter name is allowed."""
+    try:
+        signature = inspect.signature(function)
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, ValueError) as error:
+        raise UnusableFunctionError(f"its type hints cannot be read: {_first_line(error)}") from error
+    fields: dict[str, Any] = {}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise UnusableFunctionError(f"its parameter {parameter} cannot be given by name")
+        if name not in hints:
+            raise UnusableFunctionError(f"its parameter {name!r} has no type hint")
+        fields[name] = hints[name] if parameter.default is parameter.empty else NotRequired[hints[name]]
+    make: Any = TypedDict  # mypy wants its fields written out
+    arguments = make("Arguments", fields)
+    arguments.__pydantic_config__ = ConfigDict(extra="forbid")
+    try:
+        return TypeAdapter(arguments)
+    except PydanticUserError as error:
+        raise UnusableFunctionError(f"its type hints cannot be used: {_first_line(error)}") from error
+
+
+def _described(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"at /{'/'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,336 @@
+import asyncio
+import contextlib
+import functools
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+import pytest
+import structlog
+from pydantic import BaseModel, Field, WithJsonSchema
+
+from dispatcher.tools.errors import ToolError
+from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
+from dispatcher.tools.registry import Answer, Registry, UnusableSchemaError, error_json
+
+MAIN_THREAD = threading.get_ident()
+
+
+class Place(BaseModel):
+    city: str
+    country: str | None = None
+
+
+def search(q: Annotated[str, Field(description="What to look for")], limit: int = 3) -> dict[str, object]:
+    """Search the web.
+
+    Returns hits, the best first.
+    """
+    return {"q": q, "limit": limit, "in_thread": threading.get_ident() != MAIN_THREAD}
+
+
+async def visit(place: Place, times: tuple[int, ...] = ()) -> list[object]:
+    """Go there."""
+    await asyncio.sleep(0)
+    return [place, times]
+
+
+def registry_of(*functions: Callable[..., Any], timeout: float = 5, threads: Threads | None = None) -> Registry:
+    threads = threads or Threads()
+    return Registry(LocalTool(function.__name__, function, timeout, threads) for function in functions)
+
+
+def code_of(answer: Answer) -> tuple[str, str, str]:
+    error = json.loads(answer.result_json)["error"]
+    return answer.status, error["code"], error["message"]
+
+
+def test_description_and_schema_come_from_the_function() -> None:
+    [tool] = registry_of(search).tools
+    assert tool.name == "search"
+    assert tool.description == "Search the web.\n\nReturns hits, the best first."
+    assert json.loads(tool.parameters_json_schema) == {
+        "type": "object",
+        "properties": {
+            "q": {"type": "string", "description": "What to look for"},
+            "limit": {"type": "integer"},
+        },
+        "required": ["q"],
+        "additionalProperties": False,
+    }
+
+
+async def test_a_sync_function_runs_in_a_thread() -> None:
+    answer = await registry_of(search).run("search", '{"q": "é"}')
+    assert answer == Answer("OK", '{"q":"é","limit":3,"in_thread":true}')
+
+
+async def test_an_async_function_gets_its_types_and_gives_models_back() -> None:
+    answer = await registry_of(visit).run("visit", '{"place": {"city": "Rome"}, "times": [1, 2]}')
+    assert answer == Answer("OK", '[{"city":"Rome","country":null},[1,2]]')
+
+
+async def test_a_coroutine_behind_a_decorator_runs_in_the_loop() -> None:
+    @functools.wraps(visit)
+    def decorated(**arguments: Any) -> Any:
+        return visit(**arguments)
+
+    answer = await registry_of(decorated).run("visit", '{"place": {"city": "Rome"}}')
+    assert answer.status == "OK"
+
+
+async def test_a_tool_that_takes_nothing() -> None:
+    def ping() -> None:
+        """Ping."""
+
+    registry = registry_of(ping)
+    assert await registry.run("ping", "{}") == Answer("OK", "null")
+    assert (await registry.run("ping", '{"a": 1}')).status == "INVALID_ARGUMENTS"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("not JSON", "The arguments are no JSON that can be used: Expecting value at line 1, column 1."),
+        (
+            '{"q": ' + "[" * 70,
+            "The arguments are no JSON that can be used: nested deeper than 64, at line 1, column 70.",
+        ),
+        ('{"q": "' + "x" * 65536 + '"}', "The arguments are no JSON that can be used: 65545 bytes, more than 65536."),
+        ("[]", 'The arguments do not fit the tool\'s schema: [] is not of type "object".'),
+        ("{}", 'The arguments do not fit the tool\'s schema: "q" is a required property.'),
+        ('{"q": 1}', 'The arguments do not fit the tool\'s schema: /q: 1 is not of type "string".'),
+        (
+            '{"q": "", "limit": "3"}',
+            'The arguments do not fit the tool\'s schema: /limit: "3" is not of type "integer".',
+        ),
+        (
+            '{"q": "", "x": 1}',
+            "The arguments do not fit the tool's schema: Additional properties are not allowed ('x' was unexpected).",
+        ),
+    ],
+)
+async def test_wrong_arguments_run_nothing(arguments: str, reason: str) -> None:
+    ran: list[str] = []
+
+    def search(q: str, limit: int = 3) -> None:
+        ran.append(q)
+
+    answer = await registry_of(search).run("search", arguments)
+    assert code_of(answer) == ("INVALID_ARGUMENTS", "invalid_arguments", reason)
+    assert not ran
+
+
+async def test_what_the_schema_cannot_say_is_checked_too() -> None:
+    import datetime
+
+    def on(day: datetime.date) -> str:
+        return day.isoformat()
+
+    registry = registry_of(on)
+    assert await registry.run("on", '{"day": "2026-01-02"}') == Answer("OK", '"2026-01-02"')
+    status, _, reason = code_of(await registry.run("on", '{"day": "tomorrow"}'))
+    assert status == "INVALID_ARGUMENTS"
+    assert reason.startswith("at /day: Input should be a valid date")
+
+
+async def test_a_huge_wrong_value_is_not_repeated_whole() -> None:
+    answer = await registry_of(search).run("search", json.dumps({"q": "x", "limit": "y" * 60000}))
+    assert answer.status == "INVALID_ARGUMENTS"
+    assert len(answer.result_json) < 1000
+
+
+async def test_an_unknown_tool() -> None:
+    registry = registry_of(search)
+    assert code_of(await registry.run("nope", "{}"))[:2] == ("UNKNOWN_TOOL", "unknown_tool")
+    assert registry.knows("search")
+    assert not registry.knows("nope")
+    assert registry.timeout("search") == 5
+
+
+async def test_a_tools_own_words_reach_the_agent() -> None:
+    async def fail() -> None:
+        raise ToolError("no such \ud800 city")
+
+    answer = await registry_of(fail).run("fail", "{}")
+    assert code_of(answer) == ("TOOL_ERROR", "tool_error", "no such \ufffd city")
+
+
+async def raises_async(q: str) -> None:
+    raise ValueError(f"secret {q}")
+
+
+def raises(q: str) -> None:
+    raise ValueError(f"secret {q}")
+
+
+def raises_timeout(q: str) -> None:
+    raise TimeoutError("its own")
+
+
+def exits(q: str) -> None:
+    raise SystemExit(3)
+
+
+async def exits_async(q: str) -> None:
+    raise SystemExit(3)
+
+
+async def cancels_itself(q: str) -> None:
+    raise asyncio.CancelledError
+
+
+def stops(q: str) -> None:
+    raise StopIteration
+
+
+async def not_json(q: str) -> object:
+    return {"secret": float("nan")}
+
+
+def unknown_type(q: str) -> object:
+    return object()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [raises, raises_async, raises_timeout, exits, exits_async, cancels_itself, stops, not_json, unknown_type],
+    ids=lambda function: function.__name__,
+)
+async def test_faults_leak_nothing(function: Callable[..., Any]) -> None:
+    with structlog.testing.capture_logs() as records:
+        answer = await registry_of(function).run(function.__name__, '{"q": "canary"}')
+    assert code_of(answer) == ("TOOL_ERROR", "tool_error", "The tool failed.")
+    warnings = [record for record in records if record["log_level"] == "warning"]
+    assert [(record["event"], record["tool"]) for record in warnings] == [("tool_failed", function.__name__)]
+    assert "canary" not in str([{**record, "exc_info": ""} for record in warnings])
+
+
+async def test_a_result_that_is_too_large() -> None:
+    def repeat(times: int) -> str:
+        return "é" * times
+
+    registry = registry_of(repeat)
+    limit = (256 * 1024 - 2) // 2
+    assert (await registry.run("repeat", json.dumps({"times": limit}))).status == "OK"
+    status, code, _ = code_of(await registry.run("repeat", json.dumps({"times": limit + 1})))
+    assert (status, code) == ("TOOL_ERROR", "result_too_large")
+
+
+async def test_an_async_tool_beyond_its_time_is_cancelled() -> None:
+    cancelled = asyncio.Event()
+
+    async def sleep() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    answer = await registry_of(sleep, timeout=0.05).run("sleep", "{}")
+    assert code_of(answer) == ("TIMEOUT", "timeout", "The tool took longer than 0.05 seconds.")
+    async with asyncio.timeout(5):
+        await cancelled.wait()
+
+
+async def test_a_tool_that_swallows_its_cancellation_holds_nobody_up() -> None:
+    release = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    registry = registry_of(stubborn, timeout=0.05)
+    async with asyncio.timeout(5):
+        assert (await registry.run("stubborn", "{}")).status == "TIMEOUT"
+        release.set()
+
+
+async def test_a_sync_tool_beyond_its_time_keeps_its_thread_and_no_other_call_waits() -> None:
+    release = threading.Event()
+
+    def block() -> None:
+        release.wait(10)
+
+    def quick() -> int:
+        return 1
+
+    registry = registry_of(block, quick, timeout=0.1, threads=Threads(2))
+    assert (await registry.run("block", "{}")).status == "TIMEOUT"
+    assert await registry.run("quick", "{}") == Answer("OK", "1")
+    assert (await registry.run("block", "{}")).status == "TIMEOUT"
+    assert (await registry.run("quick", "{}")).status == "TIMEOUT"  # both places are taken
+    release.set()
+    async with asyncio.timeout(5):
+        while (await registry.run("quick", "{}")).status != "OK":
+            pass
+
+
+async def test_a_cancelled_call_cancels_its_tool() -> None:
+    running, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def sleep() -> None:
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    call = asyncio.create_task(registry_of(sleep).run("sleep", "{}"))
+    async with asyncio.timeout(5):
+        await running.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await cancelled.wait()
+
+
+async def generates() -> AsyncIterator[int]:
+    yield 1
+
+
+class Hidden:
+    pass
+
+
+def no_hint(q) -> None:  # type: ignore[no-untyped-def]
+    """Untyped."""
+
+
+def no_schema(q: Hidden) -> None:
+    """Untyped."""
+
+
+def unknown_name(q: "Nowhere") -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Untyped."""
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (7, "is not a function"),
+        (Place, "is not a function"),
+        (generates, "is a generator; a tool returns one result"),
+        (no_hint, "its parameter 'q' has no type hint"),
+        (lambda *words: words, "its parameter *words cannot be given by name"),
+        (no_schema, "its type hints cannot be used: Unable to generate pydantic-core schema for "),
+        (unknown_name, "its type hints cannot be read: name 'Nowhere' is not defined"),
+    ],
+)
+def test_what_cannot_be_a_tool(function: object, reason: str) -> None:
+    with pytest.raises(UnusableFunctionError) as raised:
+        LocalTool("x", function, 1, Threads())
+    assert str(raised.value).startswith(reason)
+
+
+def test_a_schema_fetches_nothing() -> None:
+    def remote(q: Annotated[str, WithJsonSchema({"$ref": "http://127.0.0.1:9/schema.json"})]) -> None:
+        """Remote."""
+
+    with pytest.raises(UnusableSchemaError, match=r"may not refer to http://127\.0\.0\.1:9/schema"):
+        registry_of(remote)
+
+
+def test_an_errors_json() -> None:
+    assert json.loads(error_json("code", 'a "message"')) == {"error": {"code": "code", "message": 'a "message"'}}
