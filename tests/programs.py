@@ -1,24 +1,28 @@
-"""Real programs for tests and benchmarks: started as a user would start them, on ports that the system chose."""
+"""Real programs for tests and benchmarks: started as a user would start them, on ports that the system chooses."""
 
 import contextlib
+import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 START_SECONDS = 30.0  # a cold start on a busy two-core machine takes a few
 STOP_SECONDS = 15.0
 
+Event = dict[str, Any]
+
 
 def free_port() -> int:
-    """A port that was free a moment ago: the system gives out others before it gives this one again."""
+    """A port that was free a moment ago, for programs that cannot be asked which one they got."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -30,33 +34,70 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     return inherited | dict(settings)
 
 
-@contextlib.contextmanager
-def running(*arguments: str, settings: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`python ARGUMENTS` until the block ends; what it prints goes into the file `log`."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
+class Program:
+    """`python ARGUMENTS`. What it prints goes into the file `log`; lines of JSON can be waited for."""
+
+    def __init__(self, *arguments: str, settings: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment(settings),
         )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
+        self.pid = self._process.pid
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        with self.log.open("ab") as log, self._process.stdout as output:
+            for line in output:
+                log.write(line)
+                log.flush()
+                with contextlib.suppress(ValueError):
+                    if isinstance(event := json.loads(line), dict):
+                        self._events.put(event)
+        self._events.put(None)
+
+    def wait_for(self, wanted: Callable[[Event], bool]) -> Event:
+        """The next line of JSON that is wanted. Raises RuntimeError when the program ends, or takes too long."""
+        deadline = time.monotonic() + START_SECONDS
+        with contextlib.suppress(queue.Empty):
+            while event := self._events.get(timeout=max(0.0, deadline - time.monotonic())):
+                if wanted(event):
+                    return event
+        printed = self.log.read_text(errors="replace")[-4000:]
+        raise RuntimeError(f"exit status {self._process.poll()}; it printed:\n{printed}")
+
+    def close(self) -> None:
+        """SIGTERM, and SIGKILL if that is not enough."""
+        self._process.send_signal(signal.SIGTERM)
         try:
-            process.wait(STOP_SECONDS)
+            self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
+        self._reading.join(STOP_SECONDS)
+
+
+@contextlib.contextmanager
+def running(*arguments: str, settings: Mapping[str, str], log: Path) -> Iterator[Program]:
+    """A Program until the block ends."""
+    program = Program(*arguments, settings=settings, log=log)
+    try:
+        yield program
+    finally:
+        program.close()
 
 
 @dataclass(frozen=True)
 class Dispatcher:
     """A `dispatcher serve` that is ready. Addresses are `host:port`."""
 
-    process: subprocess.Popen[bytes]
+    program: Program
     grpc: str
     http: str
     operator: str
@@ -65,23 +106,11 @@ class Dispatcher:
 @contextlib.contextmanager
 def dispatcher(log: Path, store: str = "memory://", **settings: str) -> Iterator[Dispatcher]:
     """`dispatcher serve`, ready; `settings` by their names without the prefix, in small letters."""
-    grpc, http, operator = (f"127.0.0.1:{free_port()}" for _ in range(3))
-    named = {"grpc_address": grpc, "http_address": http, "operator_address": operator, "store": store} | settings
+    addresses = {f"{edge}_address": "127.0.0.1:0" for edge in ("grpc", "http", "operator")}
+    # Sessions that a test leaves open shall not hold its end up.
+    named = addresses | {"store": store, "log_json": "true", "drain_seconds": "1"} | settings
     environ = {f"DISPATCHER_{name.upper()}": value for name, value in named.items()}
-    with running("-m", "dispatcher", "serve", settings=environ, log=log) as process:
-        until_ready(process, f"http://{http}/readyz", log)
-        yield Dispatcher(process, grpc, http, operator)
-
-
-def until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    """Ask until it answers 200. There is no event to wait for before a foreign process listens."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=1):  # noqa: S310 # http only
-                return
-        except (urllib.error.URLError, OSError):
-            if process.poll() is not None:
-                break
-            time.sleep(0.05)
-    raise RuntimeError(f"not ready (exit status {process.poll()}): {url}\n{log.read_text(errors='replace')[-4000:]}")
+    with running("-m", "dispatcher", "serve", settings=environ, log=log) as program:
+        serving = program.wait_for(lambda event: event.get("event") == "serving")
+        grpc, http, operator = (f"127.0.0.1:{serving[f'{edge}_port']}" for edge in ("grpc", "http", "operator"))
+        yield Dispatcher(program, grpc, http, operator)

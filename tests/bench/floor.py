@@ -1,6 +1,6 @@
 """The floor: what a pair on this contract, and written to the wire in this way, can do at best.
 
-    python -m tests.bench.floor dispatcher GRPC_ADDRESS HTTP_ADDRESS
+    python -m tests.bench.floor dispatcher                  prints its two addresses as JSON
     python -m tests.bench.floor commander GRPC_ADDRESS
 
 One stream for all sessions, batches, a 1 ms flush, raw ASGI events out, uvloop. No store, no policies, no tools, no
@@ -8,7 +8,9 @@ sequences, no acks: the handlers only count and pass on. HTTP/2's window is its 
 """
 
 import asyncio
+import json
 import secrets
+import socket
 import sys
 from collections import deque
 from collections.abc import Iterable
@@ -110,8 +112,6 @@ class Dispatcher(agent_pb2_grpc.AgentInteractionServicer):
             case "GET", ["v1", "sessions", session_id, "events"]:
                 await self._events(self.sessions[session_id], send)
                 del self.sessions[session_id]
-            case "GET", ["readyz"]:
-                await respond(send, 200, b"{}")
             case _:
                 await respond(send, 404, b"{}")
 
@@ -142,21 +142,26 @@ async def respond(send: Any, status: int, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def serve_http(app: Any, address: str) -> None:
-    """uvicorn on this loop, until SIGTERM."""
-    host, _, port = address.rpartition(":")
-    config = uvicorn.Config(app, host, int(port), http="httptools", lifespan="auto", log_level="error")
-    config.timeout_graceful_shutdown = 1
-    await uvicorn.Server(config).serve()
+async def serve_http(app: Any, **addresses: str) -> None:
+    """uvicorn on this loop, until SIGTERM; prints the addresses, its own under `http`, when it listens."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(2048)
+        config = uvicorn.Config(app, http="httptools", log_level="error", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listening]))
+        addresses["http"] = f"127.0.0.1:{listening.getsockname()[1]}"
+        print(json.dumps(addresses), flush=True)  # a connection that comes now waits in the backlog
+        await serving
 
 
-async def dispatcher(grpc_address: str, http_address: str) -> None:
+async def dispatcher() -> None:
     floor = Dispatcher()
     server = grpc.aio.server(options=server_options(ServerKeepalive()))
     agent_pb2_grpc.add_AgentInteractionServicer_to_server(floor, server)  # type: ignore[no-untyped-call]
-    server.add_insecure_port(grpc_address)
+    port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    await serve_http(floor, http_address)
+    await serve_http(floor, grpc=f"127.0.0.1:{port}")
     await server.stop(0)
 
 
@@ -250,4 +255,4 @@ async def commander(grpc_address: str) -> None:
 
 if __name__ == "__main__":
     role, *addresses = sys.argv[1:]
-    uvloop.run(dispatcher(*addresses) if role == "dispatcher" else commander(*addresses))
+    uvloop.run(dispatcher() if role == "dispatcher" else commander(*addresses))

@@ -1,9 +1,9 @@
 """What people write themselves: a Starlette gateway that passes a token server's event stream through with aiohttp.
 
-    python -m tests.bench.starlette_gateway tokens HTTP_ADDRESS
-    python -m tests.bench.starlette_gateway gateway HTTP_ADDRESS TOKEN_SERVER_ADDRESS
+    python -m tests.bench.starlette_gateway tokens
+    python -m tests.bench.starlette_gateway gateway TOKEN_SERVER_ADDRESS
 
-Nothing is kept: who loses the connection has lost the session, and closing it is the only stop.
+Each prints its address as JSON. Nothing is kept: who loses the connection has lost the session; leaving is its stop.
 """
 
 import asyncio
@@ -17,18 +17,15 @@ import msgspec
 import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.bench.agents import agent
-from tests.bench.floor import HEADERS, Said, Turn, respond, serve_http
+from tests.bench.floor import HEADERS, Said, Turn, serve_http
 
 
 async def tokens(scope: Any, receive: Any, send: Any) -> None:
     """The token server, raw ASGI so that the gateway is what is measured: an event for each token."""
-    if scope["method"] == "GET":
-        await respond(send, 200, b"{}")
-        return
     prompt = msgspec.json.decode((await receive())["body"])["prompt"]
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     speaking = agent(Turn((Said(prompt),)))
@@ -69,12 +66,9 @@ def gateway(token_server: str) -> Starlette:
 
         return StreamingResponse(passed_through(), media_type="text/event-stream")
 
-    async def ready(request: Request) -> Response:
-        return JSONResponse({})
-
-    return Starlette(routes=[Route("/v1/chat", chat, methods=["POST"]), Route("/readyz", ready)], lifespan=lifespan)
+    return Starlette(routes=[Route("/v1/chat", chat, methods=["POST"])], lifespan=lifespan)
 
 
 if __name__ == "__main__":
-    kind, address, *rest = sys.argv[1:]
-    uvloop.run(serve_http(tokens if kind == "tokens" else gateway(*rest), address))
+    role, *addresses = sys.argv[1:]
+    uvloop.run(serve_http(tokens if role == "tokens" else gateway(*addresses)))

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,21 @@ class System:
         }
 
 
+def _plain(name: str, run: Callable[..., programs.Program]) -> System:
+    """A system without the pair; each of its programs prints where it listens."""
+    if name == "floor":
+        gateway = run("-m", "tests.bench.floor", "dispatcher")
+        listening = gateway.wait_for(lambda event: "http" in event)
+        speaker = run("-m", "tests.bench.floor", "commander", listening["grpc"])
+    else:
+        speaker = run("-m", "tests.bench.starlette_gateway", "tokens")
+        tokens = speaker.wait_for(lambda event: "http" in event)
+        gateway = run("-m", "tests.bench.starlette_gateway", "gateway", tokens["http"])
+        listening = gateway.wait_for(lambda event: "http" in event)
+    processes = {"gateway": gateway.pid, "speaker": speaker.pid}
+    return System(name, listening["http"], processes, direct=name == "starlette")
+
+
 @contextlib.contextmanager
 def started(name: str, folder: Path) -> Iterator[System]:
     """One of SYSTEMS, ready. What it prints and keeps goes into `folder`."""
@@ -61,26 +76,11 @@ def started(name: str, folder: Path) -> Iterator[System]:
     log = folder / f"{name}.log"
     with ExitStack() as stack:
 
-        def run(*arguments: str, **extra: str) -> int:
-            return stack.enter_context(programs.running(*arguments, settings=settings | extra, log=log)).pid
+        def run(*arguments: str, **extra: str) -> programs.Program:
+            return stack.enter_context(programs.running(*arguments, settings=settings | extra, log=log))
 
         if name in ("floor", "starlette"):
-            http, other = (f"127.0.0.1:{programs.free_port()}" for _ in range(2))
-            if name == "floor":
-                process = stack.enter_context(
-                    programs.running("-m", "tests.bench.floor", "dispatcher", other, http, settings=settings, log=log)
-                )
-                programs.until_ready(process, f"http://{http}/readyz", log)
-                speaker = run("-m", "tests.bench.floor", "commander", other)
-            else:
-                speaker = run("-m", "tests.bench.starlette_gateway", "tokens", other)
-                process = stack.enter_context(
-                    programs.running(
-                        *("-m", "tests.bench.starlette_gateway", "gateway", http, other), settings=settings, log=log
-                    )
-                )
-                programs.until_ready(process, f"http://{http}/readyz", log)
-            yield System(name, http, {"gateway": process.pid, "speaker": speaker}, direct=name == "starlette")
+            yield _plain(name, run)
             return
 
         policies = folder / "policies.toml"
@@ -94,4 +94,4 @@ def started(name: str, folder: Path) -> Iterator[System]:
             COMMANDER_CAPACITY=str(CAPACITY),
             COMMANDER_METRICS_ADDRESS=f"127.0.0.1:{programs.free_port()}",
         )
-        yield System(name, ready.http, {"gateway": ready.process.pid, "speaker": speaker})
+        yield System(name, ready.http, {"gateway": ready.program.pid, "speaker": speaker.pid})

@@ -212,6 +212,19 @@ async def test_is_stopped_by_a_user(
     assert found[-1] == ("stopped", {"reason": "UserCancel"})
 
 
+async def test_may_answer_a_stop_by_half_closing(
+    dispatcher: programs.Dispatcher, users: httpx2.AsyncClient, stranger: Start, session_id: str
+) -> None:
+    async with stranger("client.py", dispatcher.grpc) as client:
+        await client.send({"session_id": session_id, "content": {"text": "Once upon"}})
+        await client.next("ack")
+        await users.post(f"/v1/sessions/{session_id}/stop", json={})
+        assert await client.next("stop") == {"reason": "UserCancel"}
+        client.half_close()
+        assert (await client.rest())[-1]["status"] == "OK"
+    assert (await events(users, session_id))[-1] == ("stopped", {"reason": "UserCancel"})
+
+
 async def test_is_stopped_by_a_policy(
     dispatcher: programs.Dispatcher, users: httpx2.AsyncClient, stranger: Start, session_id: str
 ) -> None:
