@@ -1,0 +1,11 @@
+"""Hypothesis profiles: HYPOTHESIS_PROFILE=thorough for 50,000 examples of each property."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", max_examples=200, deadline=None)
+settings.register_profile(
+    "thorough", max_examples=50_000, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

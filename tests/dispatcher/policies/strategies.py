@@ -1,0 +1,55 @@
+"""Phrases, and texts in pieces in which parts and disguises of them are likely."""
+
+from unicodedata import normalize
+
+from hypothesis import strategies as st
+
+from tests.dispatcher.policies import oracle
+
+# Few characters, so that they collide: case, width, ligatures, expansions, marks that change places, syllables whole
+# and in jamo, what is ignored.
+ALPHABET = (
+    "abfisABÁáàạ\uff46\ufb01ßſςσᾳιİǆ \u0301\u0300\u0323\u0344\uff9eかが"
+    "가각나\u1100\u1161\u11a8ㄱㅏ㈎\u200d\u00ad\u3164\u034f"
+)
+
+characters = st.sampled_from(ALPHABET)
+
+
+@st.composite
+def phrase_lists(draw: st.DrawFn) -> list[str]:
+    """Phrases that do not fold to nothing; some are parts of others."""
+    phrase = st.text(characters, min_size=1, max_size=5).filter(oracle.string)
+    phrases = draw(st.lists(phrase, min_size=1, max_size=3, unique=True))
+    whole = draw(st.sampled_from(phrases))
+    start, end = sorted(draw(st.tuples(st.integers(0, len(whole)), st.integers(0, len(whole)))))
+    part = whole[start:end]
+    return [*phrases, part] if oracle.string(part) and part not in phrases else phrases
+
+
+def disguises(phrase: str) -> list[str]:
+    forms = [normalize("NFC", phrase), normalize("NFD", phrase), normalize("NFKC", phrase), normalize("NFKD", phrase)]
+    return [*forms, phrase.upper(), phrase.swapcase(), "\u200d".join(phrase), "\u3164".join(forms[1])]
+
+
+def texts(phrases: list[str]) -> st.SearchStrategy[str]:
+    phrase = st.sampled_from(phrases)
+    part = st.one_of(
+        st.text(characters, max_size=3),
+        phrase.flatmap(lambda phrase: st.sampled_from(disguises(phrase))),
+        phrase.flatmap(lambda phrase: st.integers(0, len(phrase)).map(lambda end: phrase[:end])),
+    )
+    return st.lists(part, max_size=4).map(lambda parts: "".join(parts)[:14])
+
+
+@st.composite
+def splits(draw: st.DrawFn, text: str) -> list[str]:
+    cuts = sorted(draw(st.sets(st.integers(0, len(text)), max_size=len(text))))
+    return [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    """Phrases, and the pieces of a text."""
+    phrases = draw(phrase_lists())
+    return phrases, draw(splits(draw(texts(phrases))))

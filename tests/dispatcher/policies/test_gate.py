@@ -1,0 +1,244 @@
+import pytest
+
+from dispatcher.policies.budget import Limit, Quantity
+from dispatcher.policies.gate import MAX_STEPS, Gate, Release, Violation
+from dispatcher.policies.rules import BudgetPolicy, Channel, PhrasesPolicy, Policy, RuleSet
+
+
+def gate(*policies: Policy) -> Gate:
+    gate = RuleSet(policies).gate(100.0)
+    gate.resume(0)
+    return gate
+
+
+def phrases(*texts: str, name: str = "names", reads: tuple[Channel, ...] = ("content", "arguments")) -> PhrasesPolicy:
+    return PhrasesPolicy(name, texts, frozenset(reads))
+
+
+def budget(quantity: Quantity, value: float, name: str = "limits", reason: str = "PolicyViolation") -> BudgetPolicy:
+    return BudgetPolicy(name, (Limit(quantity, value, name, reason),))
+
+
+def test_without_rules_everything_passes_at_once() -> None:
+    free = gate()
+    assert free.content("anything", 101.0) == Release("anything", 8, None)
+    assert free.thought("Planning", "anything", 101.0) is None
+    assert free.arguments("search", "anything", 101.0) is None
+    assert free.deadline is None
+    assert free.overdue(1e9) is None
+    assert free.end(101.0) == Release("", 8, None)
+
+
+def test_what_stands_before_a_match_gets_out_and_nothing_after() -> None:
+    guarded = gate(phrases("Project Nightingale"))
+    assert guarded.content("It is Proj", 101.0) == Release("It is ", 6, None)
+    assert guarded.held == 4
+    violation = Violation("names", "PolicyViolation", "phrase 1 in content")
+    assert guarded.content("ect Nightingale, said", 101.0) == Release("", 6, violation)
+    assert guarded.held == 0
+    assert guarded.content(" she", 101.0) == Release("", 6, violation)
+    assert guarded.end(101.0) == Release("", 6, violation)
+    assert guarded.thought("Planning", "x", 101.0) == violation
+
+
+def test_held_text_gets_out_with_what_follows_or_at_the_end() -> None:
+    guarded = gate(phrases("nightingale"))
+    assert guarded.content("night", 101.0) == Release("", 0, None)
+    assert guarded.content("fall", 101.0) == Release("nightfall", 9, None)
+    assert guarded.content(" night", 101.0) == Release(" ", 10, None)
+    assert guarded.end(101.0) == Release("night", 15, None)
+
+
+def test_the_end_decides_what_was_pending() -> None:
+    guarded = gate(phrases("가"))
+    assert guarded.content("나\u1100\u1161", 101.0) == Release("나", 1, None)
+    assert guarded.end(101.0) == Release("", 1, Violation("names", "PolicyViolation", "phrase 1 in content"))
+
+
+def test_the_order_of_policies_changes_nothing() -> None:
+    first, second = phrases("hot dog", name="b"), phrases("dog", name="a")
+    for policies in ((first, second), (second, first)):
+        assert gate(*policies).content("a hot dog", 101.0) == Release(
+            "a ", 2, Violation("b", "PolicyViolation", "phrase 1 in content")
+        )
+    same, again = phrases("cat", "dog", name="b"), phrases("DOG", name="a")
+    for policies in ((same, again), (again, same)):
+        assert gate(*policies).content("a dog", 101.0).violation == Violation(
+            "a", "PolicyViolation", "phrase 1 in content"
+        )
+
+
+def test_what_another_phrase_could_still_match_through_stays_in() -> None:
+    for pieces in (["see the dog house"], list("see the dog house")):
+        guarded = gate(phrases("the dog house", "dog"))
+        assert "".join(guarded.content(piece, 101.0).text for piece in pieces) == "see "
+
+
+# ---- budgets
+
+
+@pytest.mark.parametrize("size", [1, 3, 10, 25])
+def test_exactly_the_permitted_characters_get_out(size: int) -> None:
+    limited = gate(budget("max_characters", 10))
+    text = "abcdefghijklmnopqrstuvwxy"
+    releases = [limited.content(text[i : i + size], 101.0) for i in range(0, len(text), size)]
+    assert "".join(release.text for release in releases) == text[:10]
+    assert releases[-1].decided == 10
+    assert releases[-1].violation == Violation("limits", "PolicyViolation", "more than 10 characters of content")
+
+
+def test_a_text_of_the_permitted_length_is_none_too_long() -> None:
+    limited = gate(budget("max_characters", 10))
+    assert limited.content("abcdefghij", 101.0) == Release("abcdefghij", 10, None)
+    assert limited.end(101.0).violation is None
+
+
+def test_a_phrase_that_the_limit_cuts_in_two_gets_out_on_neither_side() -> None:
+    limited = gate(budget("max_characters", 10), phrases("secret"))
+    assert limited.content("It is a secret", 101.0).text == "It is a "
+
+
+def test_a_phrase_before_the_limit_is_what_counts() -> None:
+    limited = gate(budget("max_characters", 10), phrases("cd"))
+    release = limited.content("abcdefghijklm", 101.0)
+    assert (release.text, release.violation) == ("ab", Violation("names", "PolicyViolation", "phrase 1 in content"))
+
+
+def test_time_runs_out_by_the_clock_and_by_what_comes_late() -> None:
+    violation = Violation("limits", "Timeout", "more than 2.5 seconds")
+    limited = gate(budget("max_seconds", 2.5, reason="Timeout"), phrases("secret"))
+    assert limited.deadline == 102.5
+    assert limited.content("a sec", 102.4) == Release("a ", 2, None)
+    assert limited.overdue(102.4) is None
+    assert limited.overdue(102.5) == violation
+    assert not limited.deadline
+    assert limited.end(102.6) == Release("", 2, violation)
+    assert gate(budget("max_seconds", 2.5, reason="Timeout")).content("late", 103.0) == Release("", 0, violation)
+    assert gate(budget("max_seconds", 2.5, reason="Timeout")).thought("Planning", "late", 103.0) == violation
+    assert gate(budget("max_seconds", 2.5, reason="Timeout")).arguments("search", "{}", 103.0) == violation
+
+
+def test_thoughts_and_tool_calls_are_counted() -> None:
+    limited = gate(budget("max_thought_characters", 5))
+    assert limited.thought("Planning", "abc", 101.0) is None
+    assert limited.thought("Checking", "de", 101.0) is None
+    detail = "more than 5 characters of thought"
+    assert limited.thought("Planning", "f", 101.0) == Violation("limits", "PolicyViolation", detail)
+    limited = gate(budget("max_tool_calls", 1))
+    assert limited.arguments("search", "{}", 101.0) is None
+    detail = "more than 1 tool calls"
+    assert limited.arguments("search", "{}", 101.0) == Violation("limits", "PolicyViolation", detail)
+
+
+def test_of_several_limits_the_strictest_counts() -> None:
+    loose, strict = budget("max_characters", 10, name="loose"), budget("max_characters", 5, name="strict")
+    for policies in ((loose, strict), (strict, loose)):
+        release = gate(*policies).content("abcdefghijk", 101.0)
+        assert release.text == "abcde"
+        assert release.violation is not None
+        assert release.violation.policy == "strict"
+
+
+# ---- thoughts and arguments
+
+
+def test_thoughts_are_read_across_deltas_each_step_for_itself() -> None:
+    guarded = gate(phrases("nightingale", reads=("thoughts",)))
+    assert guarded.thought("Planning", "night", 101.0) is None
+    assert guarded.thought("Checking", "ingale", 101.0) is None
+    assert guarded.content("nightingale", 101.0).text == "nightingale"
+    violation = guarded.thought("Planning", "ingale", 101.0)
+    assert violation == Violation("names", "PolicyViolation", "phrase 1 in thoughts")
+    assert guarded.content("anything", 101.0) == Release("", 11, violation)
+
+
+def test_a_bounded_number_of_steps_is_followed() -> None:
+    guarded = gate(phrases("ab", reads=("thoughts",)))
+    for step in range(MAX_STEPS + 1):
+        assert guarded.thought(f"step {step}", "a", 101.0) is None
+    assert guarded.thought("step 0", "b", 101.0) is None
+    assert guarded.thought(f"step {MAX_STEPS}", "b", 101.0) is not None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"q": "about Nightingale"}',
+        '{"q": "about \\u004eightingale"}',
+        '{"NIGHTINGALE": 1}',
+        '{"q": [1, {"x": ["night\\u200bingale"]}]}',
+        '{"q": "nightingale", "q": "repeated"}',
+        '"nightingale"',
+        "not JSON: nightingale",
+        '{"q": "nightingale"',
+        "[" * 5000 + '"nightingale"' + "]" * 5000,
+    ],
+)
+def test_arguments_are_read_whole_as_decoded_strings(arguments: str) -> None:
+    guarded = gate(phrases("nightingale"))
+    assert guarded.arguments("search", arguments, 101.0) == Violation(
+        "names", "PolicyViolation", "phrase 1 in arguments"
+    )
+
+
+@pytest.mark.parametrize("arguments", ["{}", "", '["night", "ingale"]', '{"night": "ingale"}', '{"q": "night"}'])
+def test_strings_of_arguments_are_read_each_for_itself(arguments: str) -> None:
+    assert gate(phrases("nightingale")).arguments("search", arguments, 101.0) is None
+
+
+def test_numbers_in_arguments_are_read_as_they_are_written() -> None:
+    guarded = gate(phrases("4111111111111111", "1.50"))
+    assert guarded.arguments("pay", '{"price": 1.5}', 101.0) is None
+    assert guarded.arguments("pay", '{"card": 4111111111111111}', 101.0) is not None
+    assert gate(phrases("1.50")).arguments("pay", '{"price": 1.50}', 101.0) is not None
+
+
+# ---- after a restart
+
+
+def test_after_a_restart_the_held_text_is_held_again() -> None:
+    guarded = gate(phrases("nightingale"))
+    guarded.content("a night", 101.0)
+    resumed = RuleSet([phrases("nightingale")]).gate(100.0)
+    resumed.content("a night", 101.0)
+    resumed.resume(2)
+    assert resumed.held == 5
+    assert resumed.content("s", 102.0) == Release("nights", 8, None)
+
+
+def test_text_that_other_rules_held_goes_out_with_what_comes_next() -> None:
+    resumed = RuleSet([]).gate(100.0)
+    resumed.content("a night", 101.0)
+    resumed.resume(2)
+    assert resumed.held == 5
+    assert resumed.thought("Planning", "x", 102.0) is None
+    assert resumed.content("s", 102.0) == Release("nights", 8, None)
+
+
+def test_what_is_out_is_out() -> None:
+    resumed = RuleSet([phrases("a nightmare")]).gate(100.0)
+    resumed.content("a night", 101.0)
+    resumed.resume(7)
+    assert resumed.held == 0
+    assert resumed.content("ma", 102.0) == Release("", 7, None)
+    assert resumed.content("re!", 102.0) == Release("", 7, resumed.overdue(102.0))
+    assert resumed.overdue(102.0) is not None
+
+
+def test_counts_and_the_start_come_from_the_log() -> None:
+    resumed = RuleSet([budget("max_characters", 10), budget("max_tool_calls", 1)]).gate(100.0)
+    resumed.content("abcdefgh", 101.0)
+    resumed.arguments("search", "{}", 101.0)
+    resumed.resume(8)
+    assert resumed.content("ijklm", 500.0).text == "ij"
+    resumed = RuleSet([budget("max_tool_calls", 1)]).gate(100.0)
+    resumed.arguments("search", "{}", 101.0)
+    resumed.resume(0)
+    assert resumed.arguments("search", "{}", 102.0) is not None
+
+
+def test_new_rules_stop_a_session_whose_log_breaks_them() -> None:
+    resumed = RuleSet([phrases("secret")]).gate(100.0)
+    assert resumed.content("a secret, and more", 101.0).violation is not None
+    resumed.resume(18)
+    assert resumed.content("more", 102.0) == Release("", 18, resumed.overdue(102.0))

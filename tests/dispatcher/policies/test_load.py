@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+
+from dispatcher.policies.budget import Limit
+from dispatcher.policies.load import PolicyFileError, load
+from dispatcher.policies.rules import BudgetPolicy, PhrasesPolicy
+
+GOOD = """
+[[policy]]
+name = "project names"
+kind = "phrases"
+phrases = ["Project Nightingale", "夜莺计划"]
+action = "stop"
+reads = ["content", "thoughts"]
+reason = "RiskControl"
+
+[[policy]]
+name = "limits"
+kind = "budget"
+max_seconds = 120
+max_characters = 1000
+max_thought_characters = 2000
+max_tool_calls = 0
+reason = "Timeout"
+"""
+
+
+def written(folder: Path, text: str, name: str = "rules.toml") -> Path:
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def errors(path: Path) -> list[str]:
+    with pytest.raises(PolicyFileError) as raised:
+        load(path)
+    assert str(raised.value) == "\n".join(raised.value.errors)
+    return raised.value.errors
+
+
+def test_a_file(tmp_path: Path) -> None:
+    assert load(written(tmp_path, GOOD)).policies == (
+        PhrasesPolicy(
+            "project names", ("Project Nightingale", "夜莺计划"), frozenset({"content", "thoughts"}), "RiskControl"
+        ),
+        BudgetPolicy(
+            "limits",
+            (
+                Limit("max_seconds", 120, "limits", "Timeout"),
+                Limit("max_characters", 1000, "limits", "Timeout"),
+                Limit("max_thought_characters", 2000, "limits", "Timeout"),
+                Limit("max_tool_calls", 0, "limits", "Timeout"),
+            ),
+        ),
+    )
+
+
+def test_what_is_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path, '[[policy]]\nname = "p"\nkind = "phrases"\nphrases = ["x"]\n[[tool]]\nname = "search"')
+    assert load(path).policies == (PhrasesPolicy("p", ("x",), frozenset({"content", "arguments"}), "PolicyViolation"),)
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    written(tmp_path, '[[policy]]\nname = "b"\nkind = "budget"\nmax_seconds = 0.5', "2.toml")
+    written(tmp_path, '[[policy]]\nname = "a"\nkind = "budget"\nmax_seconds = 1', "1.toml")
+    written(tmp_path, "not a policy", "README")
+    assert [policy.name for policy in load(tmp_path).policies] == ["a", "b"]
+
+
+def test_the_rules_built_in() -> None:
+    gate = load(None).gate(1000.0)
+    assert gate.deadline == 1600.0
+    release = gate.content("x" * 200_001, 1001.0)
+    assert len(release.text) == 200_000
+    assert release.violation is not None
+    assert release.violation.reason == "PolicyViolation"
+    violation = load(None).gate(1000.0).overdue(1600.0)
+    assert violation is not None
+    assert violation.reason == "Timeout"
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ('kind = "phrase"', 'unknown kind \'phrase\'; kinds are "phrases", "budget"'),
+        ('phrases = ["x"]', '`kind` is missing; kinds are "phrases", "budget"'),
+        ('kind = "plugin"', 'kind \'plugin\' is not supported by this version; kinds are "phrases", "budget"'),
+        ('kind = "phrases"\nphrases = []', "`phrases` has to be a list of texts that is not empty"),
+        ('kind = "phrases"', "`phrases` has to be a list of texts that is not empty"),
+        ('kind = "phrases"\nphrases = ["x", ""]', "phrase 2 is empty"),
+        ('kind = "phrases"\nphrases = ["\\u200B\\u00AD"]', "phrase 1 has only characters that are ignored"),
+        ('kind = "phrases"\nphrases = [1]', "phrase 1 is not a text"),
+        ('kind = "phrases"\nphrases = ["x"]\nphrase = 1', 'unknown key "phrase" for kind "phrases"'),
+        (
+            'kind = "phrases"\nphrases = ["x"]\nreads = []',
+            '`reads` has to be a list of some of "content", "thoughts", ',
+        ),
+        ('kind = "phrases"\nphrases = ["x"]\nreads = ["contents"]', "cannot read 'contents'; `reads` takes "),
+        ('kind = "phrases"\nphrases = ["x"]\nreads = [["a"]]', "cannot read ['a']; `reads` takes "),
+        ('kind = "phrases"\nphrases = ["x"]\nreads = ["prompt"]', "reading 'prompt' is not supported by this version"),
+        ('kind = "phrases"\nphrases = ["x"]\naction = "halt"', "unknown action 'halt'; actions are \"stop\""),
+        ('kind = "phrases"\nphrases = ["x"]\naction = "redact"', "action 'redact' is not supported by this version"),
+        ('kind = "phrases"\nphrases = ["x"]\nreason = "Bad"', "unknown reason 'Bad'; reasons are \"PolicyViolation\""),
+        ('kind = "phrases"\nphrases = ["x"]\nreason = ["Timeout"]', "unknown reason ['Timeout']; reasons are "),
+        ('kind = "budget"', 'a budget needs one of "max_seconds", "max_characters", '),
+        ('kind = "budget"\nmax_seconds = 0', "`max_seconds` has to be a number above 0"),
+        ('kind = "budget"\nmax_seconds = inf', "`max_seconds` has to be a number above 0"),
+        ('kind = "budget"\nmax_seconds = true', "`max_seconds` has to be a number above 0"),
+        ('kind = "budget"\nmax_characters = 1.5', "`max_characters` has to be a whole number, 0 or more"),
+        ('kind = "budget"\nmax_tool_calls = -1', "`max_tool_calls` has to be a whole number, 0 or more"),
+        ('kind = "budget"\nmax_seconds = 1\nreads = ["content"]', 'unknown key "reads" for kind "budget"'),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_entry_and_reason(tmp_path: Path, lines: str, reason: str) -> None:
+    path = written(
+        tmp_path, f'[[policy]]\nname = "first"\nkind = "budget"\nmax_seconds = 1\n[[policy]]\nname = "p"\n{lines}'
+    )
+    (error,) = errors(path)
+    assert error.startswith(f'{path}: policy 2 "p": {reason}')
+    assert "\n" not in error
+
+
+def test_all_errors_at_once(tmp_path: Path) -> None:
+    first = written(
+        tmp_path,
+        '[[policy]]\nkind = "x"\n[[policy]]\nname = "p"\nkind = "phrases"\nphrases = ["", 2]\nkey = 1\n[[policies]]',
+        "1.toml",
+    )
+    second = written(tmp_path, '[[policy]]\nname = "p"\nkind = "budget"\nmax_seconds = 1', "2.toml")
+    third = written(tmp_path, "[[policy]\n", "3.toml")
+    assert errors(tmp_path) == [
+        f'{first}: unknown key "policies"',
+        f"{first}: policy 1: `name` has to be a text that is not empty",
+        f'{first}: policy 1: unknown kind \'x\'; kinds are "phrases", "budget"',
+        f'{first}: policy 2 "p": unknown key "key" for kind "phrases"',
+        f'{first}: policy 2 "p": phrase 1 is empty',
+        f'{first}: policy 2 "p": phrase 2 is not a text',
+        f'{second}: policy 1 "p": its name is taken by {first}: policy 2',
+        f"{third}: Expected ']]' at the end of an array declaration (at line 1, column 10)",
+    ]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert errors(tmp_path) == [f"{tmp_path}: no *.toml file in this folder"]
+    missing = tmp_path / "missing.toml"
+    assert errors(missing) == [f"{missing}: No such file or directory"]
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b'name = "\xe9"')
+    assert errors(latin) == [f"{latin}: not UTF-8"]
+    assert errors(written(tmp_path, "policy = 1", "number.toml")) == [
+        f"{tmp_path}/number.toml: policies are written as [[policy]]"
+    ]
+    assert errors(written(tmp_path, "policy = [1]", "list.toml")) == [f"{tmp_path}/list.toml: policy 1: is not a table"]
