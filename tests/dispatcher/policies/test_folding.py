@@ -10,9 +10,8 @@ from tests.dispatcher.policies import oracle
 from tests.dispatcher.policies.strategies import ALPHABET
 
 # Every assigned character, and what is ignored without being assigned; ideographs all fold alike.
-ALL = [
-    chr(code) for code in (*range(0xD800), *range(0xE000, 0x20000), *range(0x2F800, 0x2FA20), *range(0xE0000, 0xE2000))
-]
+CODES = (*range(0xD800), *range(0xE000, 0x20000), *range(0x2F800, 0x2FA20), *range(0xE0000, 0xE2000))
+ALL = [chr(code) for code in CODES]
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_the_rules_built_in() -> None:
         ('kind = "phrases"\nphrases = ["x"]\nphrase = 1', 'unknown key "phrase" for kind "phrases"'),
         (
             'kind = "phrases"\nphrases = ["x"]\nreads = []',
-            '`reads` has to be a list of some of "content", "thoughts", ',
+            '`reads` has to be a list of some of "content", ',
         ),
         ('kind = "phrases"\nphrases = ["x"]\nreads = ["contents"]', "cannot read 'contents'; `reads` takes "),
         ('kind = "phrases"\nphrases = ["x"]\nreads = [["a"]]', "cannot read ['a']; `reads` takes "),
@@ -113,9 +113,8 @@ def test_the_rules_built_in() -> None:
     ],
 )
 def test_what_is_wrong_is_named_with_file_entry_and_reason(tmp_path: Path, lines: str, reason: str) -> None:
-    path = written(
-        tmp_path, f'[[policy]]\nname = "first"\nkind = "budget"\nmax_seconds = 1\n[[policy]]\nname = "p"\n{lines}'
-    )
+    first = '[[policy]]\nname = "first"\nkind = "budget"\nmax_seconds = 1'
+    path = written(tmp_path, f'{first}\n[[policy]]\nname = "p"\n{lines}')
     (error,) = errors(path)
     assert error.startswith(f'{path}: policy 2 "p": {reason}')
     assert "\n" not in error
@@ -137,7 +136,7 @@ def test_all_errors_at_once(tmp_path: Path) -> None:
         f'{first}: policy 2 "p": phrase 1 is empty',
         f'{first}: policy 2 "p": phrase 2 is not a text',
         f'{second}: policy 1 "p": its name is taken by {first}: policy 2',
-        f"{third}: Expected ']]' at the end of an array declaration (at line 1, column 10)",
+        f"{third}: Expected ']]' at the end of an array declaration (at line 1, column 9)",
     ]
 
 
@@ -152,3 +151,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         f"{tmp_path}/number.toml: policies are written as [[policy]]"
     ]
     assert errors(written(tmp_path, "policy = [1]", "list.toml")) == [f"{tmp_path}/list.toml: policy 1: is not a table"]
+    assert errors(written(tmp_path, "[[policy]]", "empty.toml")) == [
+        f"{tmp_path}/empty.toml: policy 1: `name` has to be a text that is not empty",
+        f'{tmp_path}/empty.toml: policy 1: `kind` is missing; kinds are "phrases", "budget"',
+    ]
