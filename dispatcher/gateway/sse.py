@@ -47,23 +47,23 @@ class LogReader:
     def __exit__(self, *_: object) -> None:
         self._following.__exit__(None, None, None)
 
-    async def next(self, seconds: float = KEEP_ALIVE_SECONDS) -> list[Entry]:
-        """The next entries, at least one; none when `seconds` brought none. An unreachable store is waited for."""
+    async def next(self) -> list[Entry]:
+        """The next entries; none where KEEP_ALIVE_SECONDS brought none. An unreachable store is waited for."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
+        until = loop.time() + KEEP_ALIVE_SECONDS
         while True:
             try:
                 entries = await self._store.read(self._session_id, self.offset, BATCH_ENTRIES)
+                if not entries:
+                    await self._follower.wait(until - loop.time())
             except StoreUnavailable:
                 entries = []
-                await asyncio.sleep(min(RETRY_STORE_SECONDS, max(0.0, until - loop.time())))
+                await asyncio.sleep(RETRY_STORE_SECONDS)
             if entries:
                 self.offset = entries[-1].offset
                 return entries
-            left = until - loop.time()
-            if left <= 0:
+            if loop.time() >= until:
                 return []
-            await self._follower.wait(left)
 
     async def exists(self) -> bool:
         """Whether the session is still there: asked when nothing comes."""

@@ -1,0 +1,153 @@
+"""A scripted `Sessions` over a real memory store, and a Commander whose part is to write the log."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from dispatcher.events import Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
+from dispatcher.service import QueueFull
+from dispatcher.store.memory import MemoryStore
+from dispatcher.store.ports import Created, IdempotencyKey, Store
+from shared.wire import Content, Error, Message, Stopped, Thought, ToolResult, Usage
+
+REGISTERED = "search"
+
+
+class FakeRegistry:
+    def knows(self, name: str) -> bool:
+        return name == REGISTERED
+
+
+class FakeSessions:
+    """Creates waiting sessions; a test plays the Commander. `created`: the ids, in order, as they come."""
+
+    def __init__(self) -> None:
+        self.store: Store = MemoryStore()
+        self.closing = asyncio.Event()
+        self.registry = FakeRegistry()
+        self.offered = ["default"]
+        self.troubles: list[str] = []
+        self.full = False
+        self.created: asyncio.Queue[str] = asyncio.Queue()
+        self.stops: asyncio.Queue[tuple[str, str, str, str]] = asyncio.Queue()
+
+    async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
+        if self.full:
+            raise QueueFull
+        record = Record(secrets.token_urlsafe(24), request, Head(since=request.created_at))
+        created = await self.store.create(record, key)
+        if created.fresh:
+            self.created.put_nowait(record.session_id)
+        return created
+
+    async def stop(
+        self, session_id: str, reason: str, author: Literal["user", "operator"], detail: str = ""
+    ) -> Record | None:
+        stop = StopEntry(secrets.token_hex(4), reason, author, detail=detail)
+        outcome = await self.store.submit(session_id, Settle(Entry(stop, time.time())))
+        if not isinstance(outcome, Applied):
+            return None
+        self.stops.put_nowait((session_id, reason, author, detail))
+        return await self.store.load(session_id)
+
+    async def agents(self) -> list[str]:
+        return self.offered
+
+    def trouble(self) -> list[str]:
+        return self.troubles
+
+    async def begin(self, session_id: str | None = None) -> "Commander":
+        """A session that runs: a new one, or one that a request created."""
+        if session_id is None:
+            request = Request("default", (Message("user", "hello"),), time.time())
+            session_id = (await self.create(request)).record.session_id
+            await self.created.get()
+        now = time.time()
+        assigned = await self.store.submit(session_id, Assign("commander", "instance", False, now))
+        assert isinstance(assigned, Applied)
+        opened = await self.store.submit(session_id, Acquire("commander", assigned.head.generation, "instance", now))
+        assert isinstance(opened, Applied)
+        return Commander(self.store, session_id, opened.head)
+
+
+class Commander:
+    """Appends to one session's log, as the Dispatcher would after its policies let everything out."""
+
+    def __init__(self, store: Store, session_id: str, head: Head) -> None:
+        self.store, self.session_id, self.head = store, session_id, head
+
+    async def log(self, *bodies: Body, released: str = "") -> Applied:
+        """One packet's entries. `released`: of the first."""
+        sequence = self.head.sequence + 1
+        decided = self.head.decided + len(released)
+        entries = tuple(
+            Entry(body, time.time(), self.head.generation, sequence, released if n == 0 else "", decided)
+            for n, body in enumerate(bodies)
+        )
+        outcome = await self.store.submit(self.session_id, Append(self.head.epoch, entries))
+        assert isinstance(outcome, Applied), outcome
+        self.head = outcome.head
+        return outcome
+
+    async def settle(self, body: ToolResult | StopEntry) -> Applied:
+        outcome = await self.store.submit(self.session_id, Settle(Entry(body, time.time())))
+        assert isinstance(outcome, Applied), outcome
+        self.head = outcome.head
+        return outcome
+
+    async def say(self, *texts: str) -> None:
+        for text in texts:
+            await self.log(Content(text), released=text)
+
+    async def hold(self, text: str) -> None:
+        """Said, and held back by a policy."""
+        await self.log(Content(text))
+
+    async def let_out(self, text: str) -> None:
+        await self.log(Text(), released=text)
+
+    async def think(self, text: str, step: str = "Planning") -> None:
+        await self.log(Thought(step, text))
+
+    async def call(self, tool: str = REGISTERED, arguments: str = "{}", call_id: str = "call-1") -> None:
+        await self.log(Call(tool, arguments, call_id, "instance"))
+
+    async def answer(
+        self, tool: str = REGISTERED, result: str = "{}", call_id: str = "call-1", status: str = "OK"
+    ) -> None:
+        await self.settle(ToolResult(tool, result, call_id, status))
+
+    async def finish(self, reason: str = "stop", usage: Usage | None = None) -> None:
+        await self.log(Finished(reason, usage))
+
+    async def fail(self, code: str = "agent_error", message: str = "") -> None:
+        await self.log(Error(code, message))
+
+    async def lose(self, code: str = "commander_lost") -> None:
+        await self.log(Failed(code))
+
+    async def stop(self, reason: str, author: str = "policy", policy: str = "", detail: str = "") -> None:
+        await self.settle(StopEntry("stop-1", reason, author, policy, detail))
+
+    async def halted(self) -> None:
+        await self.log(Stopped("stop-1", self.head.sequence, 1, 100))
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what no event tells of."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - nothing to be told by
+            await asyncio.sleep(0.005)
+
+
+class Seen(msgspec.Struct):
+    """One event as a client got it."""
+
+    event: str
+    data: dict[str, object]
+    id: str

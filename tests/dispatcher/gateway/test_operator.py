@@ -1,0 +1,130 @@
+"""The operators' routes."""
+
+import asyncio
+import json
+from contextlib import aclosing
+
+import httpx2
+import pytest
+
+from dispatcher.metrics import Metrics
+from shared.wire import Usage
+from tests.dispatcher.gateway.fakes import FakeSessions, Seen
+from tests.dispatcher.gateway.test_events import stream
+
+
+async def test_metrics_are_the_registrys(operator: httpx2.AsyncClient, metrics: Metrics) -> None:
+    metrics.session_over("finished")
+    answer = await operator.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert 'dispatcher_sessions_total{outcome="finished"} 1.0' in answer.text
+    assert "dispatcher_event_streams 0.0" in answer.text
+
+
+async def test_live_sessions_are_listed_and_others_on_demand(
+    operator: httpx2.AsyncClient, sessions: FakeSessions
+) -> None:
+    first = await sessions.begin()
+    second = await sessions.begin()
+    await second.call()
+    ended = await sessions.begin()
+    await ended.fail("my_code", "message")
+
+    listed = (await operator.get("/operator/sessions")).json()["sessions"]
+    assert [session["session_id"] for session in listed] == [first.session_id, second.session_id]
+    assert listed[0]["state"] == "running"
+    assert listed[0]["commander_id"] == "commander"
+    assert listed[1]["running_calls"] == ["search"]
+    (failed,) = (await operator.get("/operator/sessions?state=failed&state=stopped")).json()["sessions"]
+    assert failed["code"] == "my_code"
+    assert len((await operator.get("/operator/sessions?limit=1")).json()["sessions"]) == 1
+
+
+@pytest.mark.parametrize("query", ["state=asleep", "limit=0", "limit=x", "limit=1001", "limit="])
+async def test_wrong_questions(operator: httpx2.AsyncClient, query: str) -> None:
+    answer = await operator.get(f"/operator/sessions?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == query.split("=", maxsplit=1)[0]
+
+
+async def watch(operator: httpx2.AsyncClient, session_id: str, after: int | None = None) -> list[Seen]:
+    return [event async for event in stream(operator, f"/operator/sessions/{session_id}/events", after)]
+
+
+async def test_an_operator_sees_all_that_the_log_holds(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    commander = await sessions.begin()
+    session_id = commander.session_id
+    async with aclosing(stream(operator, f"/operator/sessions/{session_id}/events")) as events:
+        assigned = await anext(events)
+        await commander.think("a thought")
+        await commander.hold("held")
+        await commander.call("secret tool", '{"q": 1}')
+        await commander.stop("RiskControl", policy="project names", detail="phrase 3")
+        await commander.halted()
+        await commander.answer("secret tool", '{"a": 2}', status="CANCELLED")
+        rest = [event async for event in events]
+    assert assigned.event == "assigned"
+    assert [event.event for event in rest] == ["thought", "content", "call", "stop", "stopped", "tool_result"]
+    thought, content, call, stop, stopped, result = (event.data for event in rest)
+    assert (thought["step_name"], thought["delta"]) == ("Planning", "a thought")
+    assert (content["text"], content["released"]) == ("held", "")
+    assert (call["tool_name"], call["arguments_json"]) == ("secret tool", '{"q": 1}')
+    assert (stop["policy"], stop["detail"], stop["author"]) == ("project names", "phrase 3", "policy")
+    assert stopped["halt_micros"] == 100
+    assert (result["result_json"], result["status"]) == ('{"a": 2}', "CANCELLED")
+    assert [int(event.id) for event in [assigned, *rest]] == list(range(1, 8))
+
+    assert (await watch(operator, session_id, 5)) == rest[4:]
+    assert (await watch(operator, session_id, 7)) == []
+    reset, *_ = await watch(operator, session_id, 8)
+    assert reset == Seen("reset", {"text": "", "state": "stopped"}, "7")
+
+
+async def test_no_event_is_named_error(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    commander = await sessions.begin()
+    await commander.fail("my_code", "message")
+    *_, failed = await watch(operator, commander.session_id)
+    assert failed.event == "agent_error"
+    assert (failed.data["code"], failed.data["message"]) == ("my_code", "message")
+
+
+async def test_records_stand_by_name(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    commander = await sessions.begin()
+    await commander.finish("stop", Usage(3, 4))
+    *_, finished = await watch(operator, commander.session_id)
+    assert finished.data["usage"] == {"prompt_tokens": 3, "completion_tokens": 4}
+
+
+async def test_an_operator_stops_a_session(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    commander = await sessions.begin()
+    path = f"/operator/sessions/{commander.session_id}/stop"
+    answer = await operator.post(path, json={"reason": "Timeout", "detail": "too slow"})
+    assert answer.status_code == 202
+    assert answer.json()["state"] == "stopped"
+    assert await sessions.stops.get() == (commander.session_id, "Timeout", "operator", "too slow")
+    assert (await operator.post(path)).status_code == 202
+    assert (await operator.post("/operator/sessions/nope/stop")).status_code == 404
+    assert (await operator.post(path, json={"reason": "x"})).json()["error"]["param"] == "reason"
+
+
+async def test_readiness_with_its_reasons(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    assert (await operator.get("/readyz")).status_code == 200
+    assert (await operator.get("/healthz")).status_code == 200
+    sessions.troubles = ["store unavailable", "draining"]
+    answer = await operator.get("/readyz")
+    assert answer.status_code == 503
+    assert "store unavailable; draining" in answer.json()["error"]["message"]
+
+
+async def test_users_routes_are_not_here(operator: httpx2.AsyncClient) -> None:
+    for path in ("/v1/sessions", "/v1/models"):
+        assert (await operator.get(path)).status_code == 404
+    assert json.loads((await operator.delete("/metrics")).content)["error"]["code"] == "method_not_allowed"
+
+
+async def test_a_watch_ends_when_the_server_drains(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    commander = await sessions.begin()
+    async with asyncio.timeout(5), aclosing(stream(operator, f"/operator/sessions/{commander.session_id}/events")) as s:
+        await anext(s)
+        sessions.closing.set()
+        assert [event async for event in s] == []

@@ -1,0 +1,247 @@
+"""The native routes but for the event streams."""
+
+import asyncio
+import json
+
+import httpx2
+import pytest
+
+from dispatcher.log import Record
+from shared.wire import Message
+from tests.dispatcher.gateway.fakes import FakeSessions
+
+KEY = "0123456789abcdef"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def record_of(sessions: FakeSessions, answer: httpx2.Response) -> Record:
+    assert answer.status_code == 201, answer.text
+    record = await sessions.store.load(answer.json()["session_id"])
+    assert record
+    return record
+
+
+def check_error(answer: httpx2.Response, status: int, param: str | None = None) -> dict[str, str]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["param"] == param
+    error: dict[str, str] = body["error"]
+    return error
+
+
+async def test_a_prompt_makes_a_session(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    answer = await http.post("/v1/sessions", json={"prompt": "hello"}, headers={"traceparent": TRACE})
+    record = await record_of(sessions, answer)
+    assert answer.headers["location"] == f"/v1/sessions/{record.session_id}"
+    assert record.request.agent == "default"
+    assert record.request.messages == (Message("user", "hello"),)
+    assert record.request.traceparent == TRACE
+    assert record.request.parameters_json == ""
+
+
+async def test_all_fields_reach_the_request(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    body = {
+        "agent": "other",
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]},
+            {"role": "assistant"},
+            {"role": "tool", "content": "3"},
+        ],
+        "parameters": {"b": 1, "a": [1.5, None]},
+        "conversation_id": "thread 7",
+    }
+    record = await record_of(
+        sessions, await http.post("/v1/sessions", json=body, headers={"traceparent": "00-" + "0" * 52})
+    )
+    request = record.request
+    assert request.agent == "other"
+    assert request.messages == (
+        Message("system", "be brief"),
+        Message("user", "one two"),
+        Message("assistant", ""),
+        Message("tool", "3"),
+    )
+    assert json.loads(request.parameters_json) == body["parameters"]
+    assert request.conversation_id == "thread 7"
+    assert request.traceparent == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "messages"),
+        ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": 3}, "prompt"),
+        ({"promt": "a"}, "promt"),
+        ({"prompt": "a", "agent": ""}, "agent"),
+        ({"prompt": "a", "agent": "a" * 257}, "agent"),
+        ({"prompt": "a", "parameters": [1]}, "parameters"),
+        ({"prompt": "a", "conversation_id": "c" * 257}, "conversation_id"),
+        ({"messages": [{"role": "robot", "content": "b"}]}, "messages[0].role"),
+        ({"messages": [{"content": "b"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        ([], None),
+    ],
+)
+async def test_an_invalid_body_names_the_field(http: httpx2.AsyncClient, body: object, param: str | None) -> None:
+    check_error(await http.post("/v1/sessions", json=body), 400, param)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"prompt": "\xff"}',
+        b'{"prompt": "\\ud800"}',
+        b'{"parameters": {"a":' + b"[" * 100_000,
+        b'{"prompt": NaN}',
+        b"{} {}",
+    ],
+    ids=["empty", "cut", "no text", "no UTF-8", "lone surrogate", "deep", "NaN", "two"],
+)
+async def test_a_body_that_is_no_json(http: httpx2.AsyncClient, body: bytes) -> None:
+    assert check_error(await http.post("/v1/sessions", content=body), 400)["code"] == "invalid_json"
+
+
+async def test_a_large_body_is_refused_while_it_is_read(http: httpx2.AsyncClient, url: str) -> None:
+    too_large = b" " * (1024 * 1024 + 1)
+    check_error(await http.post("/v1/sessions", content=too_large), 413)
+
+    # One that names no length, from a client that would never stop
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(17):
+        writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+    async with asyncio.timeout(10):
+        status = await reader.readline()
+    writer.close()
+    assert b" 413 " in status
+    exact = b'{"prompt": "' + b"x" * (1024 * 1024 - 14) + b'"}'
+    assert len(exact) == 1024 * 1024
+    assert (await http.post("/v1/sessions", content=exact)).status_code == 201
+
+
+async def test_the_same_key_and_body_get_the_same_answer(http: httpx2.AsyncClient) -> None:
+    headers = {"Idempotency-Key": KEY}
+    first = await http.post("/v1/sessions", json={"prompt": "a", "parameters": {"x": 1, "y": 2}}, headers=headers)
+    again = await http.post("/v1/sessions", json={"parameters": {"y": 2, "x": 1}, "prompt": "a"}, headers=headers)
+    assert first.status_code == again.status_code == 201
+    assert first.content == again.content
+    assert first.headers["location"] == again.headers["location"]
+    check_error(await http.post("/v1/sessions", json={"prompt": "b"}, headers=headers), 422, "Idempotency-Key")
+
+
+@pytest.mark.parametrize("key", ["short", KEY[:15], "k" * 256])
+async def test_a_key_that_could_be_guessed(http: httpx2.AsyncClient, key: str) -> None:
+    answer = await http.post("/v1/sessions", json={"prompt": "a"}, headers={"Idempotency-Key": key})
+    check_error(answer, 400, "Idempotency-Key")
+
+
+async def test_a_full_queue_says_when_to_come_back(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    sessions.full = True
+    answer = await http.post("/v1/sessions", json={"prompt": "a"})
+    assert check_error(answer, 429)["type"] == "rate_limit_error"
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_a_session_through_its_states(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    session_id = (await http.post("/v1/sessions", json={"prompt": "a"})).json()["session_id"]
+    path = f"/v1/sessions/{session_id}"
+    assert (await http.get(path)).json()["state"] == "waiting"
+    commander = await sessions.begin(session_id)
+    assert (await http.get(path)).json()["state"] == "running"
+    assert (await http.delete(path)).status_code == 409
+    await commander.fail("my code", "SECRET")
+    ended = (await http.get(path)).json()
+    assert ended["state"] == "failed"
+    assert ended["code"] == "agent_error"
+    assert "SECRET" not in str(ended)
+    assert ended["ended_at"] >= ended["created_at"]
+    assert (await http.delete(path)).status_code == 204
+    for answer in (await http.get(path), await http.delete(path), await http.get(path + "/events")):
+        check_error(answer, 404)
+
+
+async def test_a_stop_may_be_repeated(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    commander = await sessions.begin()
+    path = f"/v1/sessions/{commander.session_id}/stop"
+    first = await http.post(path)
+    again = await http.post(path, json={"reason": "Timeout"})
+    assert first.status_code == again.status_code == 202
+    assert first.json()["state"] == again.json()["state"] == "stopped"
+    assert again.json()["reason"] == "UserCancel"
+    check_error(await http.post(path, json={"reason": "Boredom"}), 400, "reason")
+    check_error(await http.post("/v1/sessions/nope/stop"), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/sessions/nope", 404),
+        ("DELETE", "/v1/sessions/nope", 404),
+        ("GET", "/v1/sessions/nope/events", 404),
+        ("GET", "/v1/sessions/nope/", 404),
+        ("GET", "/metrics", 404),
+        ("GET", "/operator/sessions", 404),
+        ("GET", "/v1/sessions", 405),
+        ("PUT", "/v1/sessions/nope", 405),
+        ("OPTIONS", "/v1/sessions", 405),
+        ("GET", "/v1/chat/completions", 405),
+    ],
+)
+async def test_no_such_route(http: httpx2.AsyncClient, method: str, path: str, status: int) -> None:
+    answer = await http.request(method, path)
+    check_error(answer, status)
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+async def test_faults_show_nothing(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    await sessions.store.close()
+    answer = await http.get("/v1/sessions/any")
+    assert check_error(answer, 503)["code"] == "unavailable"
+    assert answer.headers["retry-after"] == "1"
+
+    def broken(_: object) -> None:
+        raise RuntimeError("SECRET")
+
+    sessions.trouble = broken  # type: ignore[method-assign,assignment]
+    answer = await http.get("/readyz")
+    assert check_error(answer, 500)["type"] == "server_error"
+    assert "SECRET" not in answer.text
+
+
+async def test_health_tells_users_no_reasons(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    assert (await http.get("/healthz")).status_code == 200
+    assert (await http.get("/readyz")).status_code == 200
+    sessions.troubles = ["store unavailable"]
+    assert (await http.get("/healthz")).status_code == 200
+    answer = await http.get("/readyz")
+    check_error(answer, 503)
+    assert "store" not in answer.text
+
+
+async def test_pages_of_other_origins_get_no_leave(http: httpx2.AsyncClient) -> None:
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    allowed = await http.options("/v1/sessions", headers=preflight | {"Origin": "https://app.example"})
+    assert allowed.status_code == 204
+    assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+    assert allowed.headers["access-control-allow-headers"] == "content-type"
+    answer = await http.get("/healthz", headers={"Origin": "https://app.example"})
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+
+    refused = await http.options("/v1/sessions", headers=preflight | {"Origin": "https://evil.example"})
+    check_error(refused, 405)
+    answer = await http.get("/healthz", headers={"Origin": "https://evil.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
