@@ -25,6 +25,11 @@ class Thought:
     step_name: str
     delta: str
 
+    def __post_init__(self) -> None:
+        parts: tuple[object, ...] = (self.step_name, self.delta)
+        if not all(isinstance(part, str) for part in parts):
+            raise TypeError(f"a Thought is made of two str, got {', '.join(type(part).__name__ for part in parts)}")
+
 
 @dataclass(frozen=True, slots=True)
 class Finish:

@@ -1,0 +1,127 @@
+"""The command line: `commander serve`, `commander run PROMPT`."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry, start_http_server
+
+from commander import loading
+from commander.agent import Agent
+from commander.metrics import Metrics
+from commander.run import Run
+from commander.settings import CommanderSettings
+from commander.stream import Channel
+from commander.worker import Worker
+from shared import logs
+from shared.channel import client_options
+from shared.config import load, split_address
+from shared.errors import ConfigError
+from shared.grpc_metrics import ClientMetrics
+
+USAGE_ERROR = 2
+
+log = structlog.get_logger()
+_Result = TypeVar("_Result")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 2 for wrong settings, with one line that names them."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = load(CommanderSettings)
+        agent = loading.load(settings)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            status: int = runner.run(options.verb(settings, agent, options))
+            return status
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return USAGE_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="commander",
+        description="Runs an agent for a Dispatcher. Settings are environment variables: COMMANDER_DISPATCHER, "
+        "COMMANDER_BACKEND (local, openai, scripted or module:attribute), COMMANDER_CAPACITY and more.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    serve = verbs.add_parser("serve", help="join the pool and serve sessions until SIGTERM", description=_SERVE)
+    serve.set_defaults(verb=_serve)
+    run = verbs.add_parser("run", help="one session of your own, printed as it comes", description=_RUN)
+    run.add_argument("prompt", metavar="PROMPT", help="what the agent is asked")
+    run.set_defaults(verb=_run)
+    return parser
+
+
+_SERVE = """Join the pool of the Dispatcher at COMMANDER_DISPATCHER and serve up to COMMANDER_CAPACITY sessions at once.
+At SIGTERM running sessions get COMMANDER_DRAIN_SECONDS to finish, then they are handed over; a second signal hands them
+over at once. Metrics: http://COMMANDER_METRICS_ADDRESS/metrics."""
+_RUN = """Run one session straight over ChatStream, without the pool, against any Dispatcher that speaks the contract.
+Words go to standard output, thoughts to standard error. Exit status: 0 finished, 1 failed, 3 stopped, 130 interrupted
+by Ctrl-C."""
+
+
+async def _serve(settings: CommanderSettings, agent: Agent, options: argparse.Namespace) -> int:
+    logs.configure()
+    registry = CollectorRegistry()
+    metrics, client_metrics = Metrics(registry), ClientMetrics(registry)
+    _serve_metrics(settings.metrics_address, registry)
+    async with loading.ready(agent):
+        channel = Channel(settings.dispatcher, client_options(settings.keepalive), client_metrics)
+        worker = Worker(settings, agent, channel, metrics)
+        log.info("joining", target=settings.dispatcher, agent=settings.agent, backend=settings.backend)
+        await _until_signalled(worker, worker.serve)
+        await channel.close()
+    _leave_stuck_agents(worker.still_running, 0)
+    return 0
+
+
+async def _run(settings: CommanderSettings, agent: Agent, options: argparse.Namespace) -> int:
+    logs.configure(level="WARNING")
+    registry = CollectorRegistry()
+    async with loading.ready(agent):
+        channel = Channel(settings.dispatcher, client_options(settings.keepalive), ClientMetrics(registry))
+        run = Run(settings, agent, options.prompt, channel, Metrics(registry))
+        status = await _until_signalled(run, run.run)
+        await channel.close()
+    _leave_stuck_agents(run.still_running, status)
+    return status
+
+
+class _Leaves(Protocol):
+    def leave(self) -> None: ...
+
+
+async def _until_signalled(program: _Leaves, body: Callable[[], Awaitable[_Result]]) -> _Result:
+    """SIGTERM and Ctrl-C ask the program to leave."""
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, program.leave)
+    return await body()
+
+
+def _serve_metrics(address: str, registry: CollectorRegistry) -> None:
+    """In a thread of its own: it answers before the Commander has joined, and while the loop is late."""
+    host, port = split_address(address)
+    try:
+        start_http_server(port, host, registry)
+    except OSError as error:
+        raise ConfigError(
+            f"COMMANDER_METRICS_ADDRESS: cannot listen on {address}: {error.strerror or error}"
+        ) from error
+
+
+def _leave_stuck_agents(running: int, status: int) -> None:
+    """An agent that swallows its cancellation would keep the loop from closing for ever."""
+    if running:
+        log.error("agents_did_not_stop", agents=running)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

@@ -1,0 +1,50 @@
+"""From the setting COMMANDER_BACKEND to an agent."""
+
+import contextlib
+import importlib
+import inspect
+from collections.abc import AsyncIterator
+
+from commander.agent import Agent
+from commander.settings import CommanderSettings
+from shared.config import import_attribute
+from shared.errors import ConfigError
+
+BACKENDS = ("local", "openai", "scripted")
+
+
+def load(settings: CommanderSettings) -> Agent:
+    """A back-end's agent, or the user's own. Raises ConfigError."""
+    if ":" in settings.backend:
+        try:
+            return _checked(import_attribute(settings.backend))
+        except ConfigError as error:
+            raise ConfigError(f"COMMANDER_BACKEND: {error}") from error
+    if settings.backend not in BACKENDS:
+        names = ", ".join(BACKENDS)
+        raise ConfigError(f"COMMANDER_BACKEND: must be {names} or module:attribute, got {settings.backend!r}")
+    module = importlib.import_module(f"commander.backends.{settings.backend}")
+    agent: Agent = module.make(settings)
+    return agent
+
+
+@contextlib.asynccontextmanager
+async def ready(agent: Agent) -> AsyncIterator[None]:
+    """What a back-end needs before its first session and after its last: its own `prepare` and `close`, if any."""
+    try:
+        if prepare := getattr(agent, "prepare", None):
+            await prepare()
+        yield
+    finally:
+        if close := getattr(agent, "close", None):
+            await close()
+
+
+def _checked(agent: object) -> Agent:
+    if inspect.iscoroutinefunction(agent):
+        raise ConfigError("it is a coroutine function: an agent says something (`yield`)")
+    if inspect.isgeneratorfunction(agent):
+        raise ConfigError("it is a plain generator function: an agent begins with `async def`")
+    if inspect.isclass(agent) or not callable(agent):
+        raise ConfigError(f"it is no async generator function but {type(agent).__name__}")
+    return agent

@@ -1,0 +1,255 @@
+"""What one session has to send, and what it keeps until the log has it. Pure: no asyncio, no clock, no gRPC.
+
+    say, think, call, end   the agent's side: waits un-numbered; deltas of a kind (thoughts: of one step) join
+    take                    the writer's side: numbers what waits and hands it out, within the credit
+    ack, welcome            the Dispatcher's side: what the log has is dropped; after Welcome the rest is sent again
+
+Rules 3, 5 and 6 of the session rules. Sequences are 1, 2, 3 …; sizes are bytes of a packet as serialised in a batch.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from shared.wire import (
+    MAX_TEXT_BYTES,
+    Content,
+    Error,
+    Stopped,
+    Thought,
+    ToolCall,
+    Upstream,
+    split_text,
+    upstream_size,
+    well_formed,
+)
+
+End: TypeAlias = Content | Error | Stopped
+
+# What may wait un-numbered before the agent has to: one session's share of a batch.
+MAX_WAITING_BYTES = MAX_TEXT_BYTES
+# Counted for each waiting packet besides its text, so that many small ones are bounded too.
+PACKET_BYTES = 64
+
+
+@dataclass(slots=True)
+class _Run:
+    """Deltas that will be one packet. `step`: of a thought; None: content. `size`: bytes of UTF-8."""
+
+    step: str | None
+    parts: list[str] = field(default_factory=list)
+    size: int = 0
+
+
+class Outbox:
+    """The packets of one session, in order.
+
+    last    the highest sequence that was numbered here, or that the log had at the first Welcome
+    acked   the highest sequence that the log is known to hold
+    """
+
+    def __init__(self, session_id: str, *, retain: bool = True) -> None:
+        self.session_id = session_id
+        self.last = 0
+        self.acked = 0
+        self.retain = retain  # False: an older Dispatcher, which never acks
+        self._waiting: deque[_Run | ToolCall | End] = deque()
+        self._waiting_bytes = 0
+        self._again: deque[Upstream] = deque()  # numbered; to be sent again on this stream
+        self._sent: deque[Upstream] = deque()  # on this stream, not acked
+        self._sent_bytes = 0
+        self._max_packets = 0
+        self._max_bytes = 0
+        self._starved = False  # the last take() was held up by the credit
+        self._welcomed = False
+        self._end_waits = False
+        self._end_sequence = 0
+
+    @property
+    def full(self) -> bool:
+        """The agent has to wait: enough waits already, or the Dispatcher has to ack first."""
+        return self._waiting_bytes >= MAX_WAITING_BYTES or (self._starved and self._waiting_bytes > 0)
+
+    @property
+    def unacked(self) -> int:
+        """Packets that were numbered and that the log is not known to hold."""
+        return len(self._sent) + len(self._again)
+
+    @property
+    def ending(self) -> bool:
+        """An end waits or was numbered: nothing may follow."""
+        return self._end_waits or self._end_sequence > 0
+
+    @property
+    def ended(self) -> bool:
+        """An end was numbered: it can no longer be replaced by another."""
+        return self._end_sequence > 0
+
+    @property
+    def settled(self) -> bool:
+        """The log holds the end: the session may be let go."""
+        return 0 < self._end_sequence <= self.acked
+
+    # ---- the agent's side
+
+    def say(self, text: str) -> None:
+        """Content. Lone surrogates become U+FFFD."""
+        self._delta(None, text)
+
+    def think(self, step_name: str, delta: str) -> None:
+        """A thought."""
+        self._delta(well_formed(step_name), delta)
+
+    def call(self, call: ToolCall) -> None:
+        self._add(call)
+
+    def end(self, end: End) -> None:
+        """The last packet, outside the credit."""
+        self._end_waits = True
+        self._add(end)
+
+    def discard_waiting(self) -> None:
+        """Forget what was not numbered: after a stop nobody may see it, and a successor says it itself."""
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._end_waits = False
+
+    def _delta(self, step: str | None, text: str) -> None:
+        if text.isascii():
+            size = len(text)
+        else:
+            text = well_formed(text)
+            size = len(text.encode())
+        if size > MAX_TEXT_BYTES:
+            for piece in split_text(text):
+                self._delta(step, piece)
+            return
+        if not size:
+            return
+        run = self._waiting[-1] if self._waiting else None
+        if not isinstance(run, _Run) or run.step != step or run.size + size > MAX_TEXT_BYTES:
+            run = _Run(step)
+            self._add(run)
+        run.parts.append(text)
+        run.size += size
+        self._waiting_bytes += size
+
+    def _add(self, item: _Run | ToolCall | End) -> None:
+        self._waiting.append(item)
+        self._waiting_bytes += _text_bytes(item) + PACKET_BYTES
+
+    # ---- the writer's side
+
+    def take(self, budget: int, now_ms: int, *, hold_calls: bool = False) -> list[Upstream]:
+        """What may be sent now: in order, about `budget` bytes (one packet at least), within the credit.
+
+        hold_calls   stop before a tool call that is not numbered yet: the session is being opened on another stream,
+                     and that `open` does not name this call
+        """
+        taken: list[Upstream] = []
+        self._starved = False
+        while budget > 0 and self._welcomed:
+            packet = self._again[0] if self._again else self._next(now_ms, hold_calls)
+            if packet is None:
+                break
+            if not self._fits(packet):
+                self._starved = True
+                break
+            self._number(packet)
+            taken.append(packet)
+            budget -= packet.size
+        if not self.retain and taken:
+            self.ack(self.last)
+        return taken
+
+    def _next(self, now_ms: int, hold_calls: bool) -> Upstream | None:
+        """The packet that the first of what waits would become."""
+        if not self._waiting:
+            return None
+        item = self._waiting[0]
+        if isinstance(item, _Run):
+            text = "".join(item.parts)
+            item.parts = [text]
+            payload = Content(text) if item.step is None else Thought(item.step, text)
+            return self._packet(payload, now_ms)
+        if isinstance(item, ToolCall) and hold_calls:
+            return None
+        return self._packet(item, now_ms)
+
+    def _packet(self, payload: Content | Thought | ToolCall | Error | Stopped, now_ms: int) -> Upstream:
+        packet = Upstream(self.session_id, payload, self.last + 1, now_ms)
+        return Upstream(self.session_id, payload, self.last + 1, now_ms, upstream_size(packet))
+
+    def _fits(self, packet: Upstream) -> bool:
+        if not self._sent or is_end(packet):
+            return True  # one packet may always be under way; ends are outside the credit
+        return len(self._sent) < self._max_packets and self._sent_bytes + packet.size <= self._max_bytes
+
+    def _number(self, packet: Upstream) -> None:
+        if self._again:
+            self._again.popleft()
+        else:
+            item = self._waiting.popleft()
+            self._waiting_bytes -= _text_bytes(item) + PACKET_BYTES
+            self.last = packet.sequence
+            if is_end(packet):
+                self._end_waits = False
+                self._end_sequence = packet.sequence
+        self._sent.append(packet)
+        self._sent_bytes += packet.size
+
+    # ---- the Dispatcher's side
+
+    def ack(self, sequence: int) -> None:
+        """The log holds everything up to `sequence`."""
+        while self._sent and self._sent[0].sequence <= sequence:
+            self._sent_bytes -= self._sent.popleft().size
+        while self._again and self._again[0].sequence <= sequence:
+            self._again.popleft()
+        self.acked = max(self.acked, min(sequence, self.last))
+        self._starved = False
+
+    def welcome(self, sequence: int, max_packets: int, max_bytes: int) -> bool:
+        """The session is open (again): send what the log does not hold. False: the log lost what it had acked, or holds
+        what was never sent from here; then the session cannot go on (see `fail`).
+        """
+        self._max_packets, self._max_bytes = max_packets, max_bytes
+        self._starved = False
+        if not self._welcomed:
+            self._welcomed = True
+            self.last = self.acked = sequence
+            return True
+        if not self.acked <= sequence <= self.last:
+            return False
+        self._again = deque([*self._sent, *self._again])
+        self._sent.clear()
+        self._sent_bytes = 0
+        self.ack(sequence)
+        return True
+
+    def fail(self, sequence: int, error: Error) -> None:
+        """Drop everything: the session ends with this error, numbered after `sequence`, what the log holds."""
+        self.discard_waiting()
+        self._again.clear()
+        self._sent.clear()
+        self._sent_bytes = 0
+        self.last = self.acked = sequence
+        self._end_sequence = 0
+        self.end(error)
+
+
+def is_end(packet: Upstream) -> bool:
+    """Whether it ends the session here: `is_finish`, any error (a hand-over too), `stopped`."""
+    match packet.payload:
+        case Content(is_finish=finish):
+            return finish
+        case Error() | Stopped():
+            return True
+        case _:
+            return False
+
+
+def _text_bytes(item: _Run | ToolCall | End) -> int:
+    if isinstance(item, _Run):
+        return item.size
+    return len(item.arguments_json) if isinstance(item, ToolCall) else 0

@@ -1,0 +1,394 @@
+"""One session at the Commander: its agent, its outbox, and the stream that carries it.
+
+A session talks on one stream (`_current`) and, while it moves, is being opened on a second (`_opening`); it goes on on
+the first until it is welcomed on the second. What comes from any other stream is late and dropped. The generator starts
+at the first Welcome, so that no agent runs for a session that somebody else has.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from enum import Enum, auto
+from typing import Any, Protocol, TypeAlias
+
+import structlog
+
+from commander import calls
+from commander.agent import Finish, Thought, ToolCaller, ToolError, Yielded
+from commander.driver import Driver, Failure
+from commander.metrics import Metrics
+from commander.outbox import Outbox
+from shared import wire
+from shared.conversation import Kind, State, Violation, kind_of, next_state
+from shared.wire import Upstream
+
+MAX_REOPEN_SECONDS = 5.0
+FIRST_REOPEN_SECONDS = 0.1
+
+log = structlog.get_logger()
+
+Begin: TypeAlias = Callable[[ToolCaller], AsyncIterator[Yielded]]
+
+
+class Carrier(Protocol):
+    """A stream, as its sessions see it."""
+
+    def queue(self, session: "Session") -> None:
+        """Something may be taken: call `session.take` soon."""
+
+
+class Host(Protocol):
+    """Whoever holds sessions: the worker of the pool, or `commander run`."""
+
+    @property
+    def commander_id(self) -> str: ...
+
+    def generator_ended(self, session: "Session") -> None:
+        """Its slot is free."""
+
+    def let_go(self, session: "Session") -> None:
+        """It is over: the log has its end, or it is somebody else's, or it was given up."""
+
+    def moved(self, session: "Session") -> None:
+        """It left a stream that may be waiting for that."""
+
+    def reopen(self, session: "Session", delay: float) -> None:
+        """Open it again after so many seconds, on the stream for work."""
+
+
+class Halt(Enum):
+    """Why the generator was halted."""
+
+    STOP = auto()  # answered by `stopped`
+    HAND_OVER = auto()  # answered by a retryable error
+    DATA_LOSS = auto()  # the error is on its way already
+    OVER = auto()  # nothing more is sent
+
+
+class _Link:
+    """The session on one stream."""
+
+    __slots__ = ("state", "stream")
+
+    def __init__(self, stream: Carrier) -> None:
+        self.stream = stream
+        self.state = State.IDLE
+
+
+_KINDS: dict[type, Kind] = {
+    wire.Welcome: "welcome",
+    wire.Ack: "ack",
+    wire.ToolResult: "tool_result",
+    wire.Stop: "stop",
+    wire.Closed: "closed",
+}
+
+
+class Session:
+    """stop, failure, closed: how it ended, for `commander run`; all None: it finished, or runs."""
+
+    def __init__(
+        self,
+        session_id: str,
+        generation: int,
+        begin: Begin,
+        host: Host,
+        metrics: Metrics,
+        *,
+        echo: Callable[[str | Thought], None] | None = None,
+    ) -> None:
+        self.session_id = session_id
+        self.generation = generation
+        self.outbox = Outbox(session_id)
+        self.stop: wire.Stop | None = None
+        self.failure: str | None = None
+        self.closed: wire.Closed | None = None
+        self._begin = begin
+        self._host = host
+        self._metrics = metrics
+        self._echo = echo
+        self._calls = calls.Calls()
+        self._driver: Driver | None = None
+        self._halt: Halt | None = None
+        self._over = False
+        self._last_at_stop = 0
+        self._current: _Link | None = None
+        self._opening: _Link | None = None
+        self._reopenings = 0
+        self._has_room = asyncio.Event()
+        self._received_at = time.monotonic()
+        self._log = log.bind(session_id=session_id)
+
+    # ---- streams
+
+    def open_on(self, stream: Carrier) -> None:
+        """Begin it on this stream, or begin it again; where it is now, it goes on until the Welcome."""
+        if not self._over:
+            self._opening = _Link(stream)
+            stream.queue(self)
+
+    def carried_by(self, stream: Carrier) -> bool:
+        return any(link is not None and link.stream is stream for link in (self._current, self._opening))
+
+    @property
+    def stream(self) -> Carrier | None:
+        """Where it is open."""
+        return self._current.stream if self._current else None
+
+    @property
+    def being_opened(self) -> bool:
+        return self._opening is not None
+
+    def stream_ended(self, stream: Carrier) -> None:
+        """It carries nothing any more."""
+        if self._opening and self._opening.stream is stream:
+            self._opening = None
+        if self._current and self._current.stream is stream:
+            self._current = None
+        self._wake()
+
+    def take(self, stream: Carrier, budget: int) -> list[Upstream]:
+        """What the stream's writer may send now, about `budget` bytes."""
+        opening = self._opening
+        if opening and opening.stream is stream and opening.state is State.IDLE:
+            opening.state = next_state(opening.state, "open")
+            opened = wire.Open(self._host.commander_id, self.generation, self._calls.awaiting)
+            return [Upstream(self.session_id, opened)]
+        link = self._current
+        if link is None or link.stream is not stream:
+            return []
+        # A call that its `open` on the other stream does not name would get its result here, after we have left.
+        hold_calls = opening is not None and opening.state is State.OPENING
+        packets = self.outbox.take(budget, int(time.time() * 1000), hold_calls=hold_calls)
+        for packet in packets:
+            link.state = next_state(link.state, kind_of(packet.payload))
+        self._make_room()
+        if self.outbox.settled:  # an older Dispatcher: what is sent counts as logged
+            self._let_go()
+        return packets
+
+    def _wake(self) -> None:
+        if self._current:
+            self._current.stream.queue(self)
+
+    # ---- what the Dispatcher says
+
+    def receive(self, stream: Carrier, signal: wire.DownstreamSignal) -> None:
+        """A packet for this session. What this state has no place for is dropped."""
+        link = next((each for each in (self._current, self._opening) if each and each.stream is stream), None)
+        kind = _KINDS.get(type(signal))
+        if link is None or kind is None or self._over:
+            return
+        try:
+            link.state = next_state(link.state, kind)
+        except Violation as violation:
+            self._log.debug("packet_dropped", reason=str(violation))
+            return
+        match signal:
+            case wire.Ack(sequence):
+                self._acked(sequence)
+            case wire.Stop():
+                self._stopped(signal)
+            case wire.ToolResult():
+                self._calls.resolve(signal, legacy=not self.outbox.retain)
+            case wire.Welcome():
+                self._welcomed(link, signal)
+            case wire.Closed():
+                self._closed(link, signal)
+
+    def welcome_legacy(self) -> None:
+        """Go on without a Welcome: an older Dispatcher, which neither acks nor limits, and knows no second stream."""
+        if self._opening:
+            self.outbox.retain = False
+            self.receive(self._opening.stream, wire.Welcome(0, 2**32 - 1, 2**32 - 1))
+
+    def _welcomed(self, link: _Link, welcome: wire.Welcome) -> None:
+        self._current, self._opening = link, None
+        known = self.outbox.welcome(welcome.sequence, welcome.max_unacked_packets, welcome.max_unacked_bytes)
+        if not known:
+            self._lost_data(welcome.sequence)
+        elif self._driver is None and self._halt is None:
+            self._driver = Driver(self._start, self)
+        elif self._driver is None:
+            self.driver_ended(None)  # handed over before it began
+        else:
+            self._metrics.resumes.inc()
+        if self.outbox.settled:
+            self._let_go()
+            return
+        self._make_room()
+        self._wake()
+        self._host.moved(self)
+
+    def _lost_data(self, sequence: int) -> None:
+        """The log was rolled back below what it had acked: never silently (rule 6)."""
+        self._log.error("data_loss", logged=sequence, acked=self.outbox.acked, sent=self.outbox.last)
+        self.failure = "data_loss"
+        self.outbox.fail(sequence, wire.Error("data_loss", "the session log lost what it had acknowledged"))
+        self._halt_generator(Halt.DATA_LOSS)
+
+    def _acked(self, sequence: int) -> None:
+        self.outbox.ack(sequence)
+        self._reopenings = 0
+        if self.outbox.settled:
+            self._let_go()
+            return
+        self._make_room()
+        self._wake()
+
+    def _closed(self, link: _Link, closed: wire.Closed) -> None:
+        if link is self._current:
+            self._current = None
+            # Only another open of ours can have superseded it, or will be answered in its place.
+            if self._opening and closed.code in ("superseded", "gap", "unavailable"):
+                self._host.moved(self)
+                return
+        else:
+            self._opening = None
+            self._wake()
+        if closed.code in ("gap", "unavailable"):
+            delay = min(FIRST_REOPEN_SECONDS * 2**self._reopenings, MAX_REOPEN_SECONDS) if self._reopenings else 0.0
+            if closed.code == "unavailable":
+                delay = delay or FIRST_REOPEN_SECONDS
+            self._reopenings += 1
+            self._log.warning("session_closed", code=closed.code, reopen_seconds=delay)
+            self._host.reopen(self, delay)
+            return
+        if closed.code != "ended" or not self.outbox.ended:  # else its end is in the log, only the ack was lost
+            self._log.warning("session_closed", code=closed.code)
+            self.closed = closed
+        self.give_up()
+
+    # ---- the agent
+
+    def _start(self) -> AsyncIterator[Yielded]:
+        structlog.contextvars.bind_contextvars(session_id=self.session_id)  # of the driver's task, for its agent's logs
+        return self._begin(self.call_tool)
+
+    def accept(self, item: str | Thought) -> bool:
+        """A delta of the agent's. False: wait for `room`."""
+        if isinstance(item, str):
+            self.outbox.say(item)
+        else:
+            self.outbox.think(item.step_name, item.delta)
+        link = self._current
+        if link:
+            link.stream.queue(self)
+        if self._received_at:
+            self._metrics.first_token.observe(time.monotonic() - self._received_at)
+            self._received_at = 0.0
+        if self._echo:
+            self._echo(item)
+        return not self.outbox.full
+
+    async def room(self) -> None:
+        """Returns when the outbox can take more, or the session is over."""
+        while self.outbox.full and not self._over:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    def _make_room(self) -> None:
+        if self._over or not self.outbox.full:
+            self._has_room.set()
+
+    async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """What `Turn.call_tool` does."""
+        call = calls.request(name, arguments)
+        await self.room()
+        if self._halt or self._over or self.outbox.ending:
+            raise ToolError("CANCELLED", "the session is over")
+        self.outbox.call(call)
+        self._wake()
+        return await self._calls.result(call)
+
+    @property
+    def generator_ended(self) -> bool:
+        """Nothing of the agent runs, or ever will."""
+        return self._driver.ended if self._driver else self._halt is not None
+
+    def hand_over(self) -> None:
+        """Halt the agent and give the session back, for a Commander that leaves."""
+        self._halt_generator(Halt.HAND_OVER)
+
+    def _stopped(self, stop: wire.Stop) -> None:
+        """Halt at once; the stop is sticky, and the first is the one that is answered."""
+        if self.stop or self.outbox.ended or self._halt is Halt.DATA_LOSS:
+            return
+        self.stop = stop
+        self._last_at_stop = self.outbox.last
+        self._log.info("session_stopping", reason=stop.reason, detail=stop.detail)
+        self._halt_generator(Halt.STOP)
+
+    def _halt_generator(self, halt: Halt) -> None:
+        """Only a stronger reason replaces one: a stop a hand-over, being over both."""
+        if self._over or self._halt is Halt.DATA_LOSS or (self._halt is Halt.STOP and halt is Halt.HAND_OVER):
+            return
+        if halt is Halt.HAND_OVER and (self._halt or self.outbox.ending):
+            return
+        self._halt = halt
+        if halt is not Halt.DATA_LOSS:
+            self.outbox.discard_waiting()
+        if self._driver and not self._driver.ended:
+            self._driver.halt()
+        elif halt is Halt.STOP or (halt is Halt.HAND_OVER and self._driver):
+            self._end(None)
+
+    def driver_ended(self, result: Finish | Failure | None) -> None:
+        """The generator has ended: say how, and free the slot."""
+        self._calls.close()
+        self._count_tokens(result)
+        if not self._over:
+            self._end(result)
+        self._host.generator_ended(self)
+
+    def driver_overdue(self) -> None:
+        """It does not stop: say so and give the session up; the slot stays taken until it has really ended."""
+        self._log.error("did_not_stop", late_deltas=self._driver.late_deltas if self._driver else 0)
+        self.give_up()
+
+    def _end(self, result: Finish | Failure | None) -> None:
+        end = self._end_packet(result)
+        if end:
+            self.outbox.end(end)
+            self._wake()
+
+    def _end_packet(self, result: Finish | Failure | None) -> wire.Content | wire.Error | wire.Stopped | None:
+        driver = self._driver
+        match self._halt, result:
+            case Halt.STOP, _:
+                late, micros = (driver.late_deltas, driver.halt_micros) if driver else (0, 0)
+                stop_id = self.stop.stop_id if self.stop else ""
+                self._log.info("session_stopped", late_deltas=late, halt_micros=micros)
+                return wire.Stopped(stop_id, self._last_at_stop, late, micros)
+            case Halt.HAND_OVER, _:
+                return wire.Error("commander_lost", "the Commander leaves", retryable=True)
+            case None, Finish() as finish:
+                counted = finish.prompt_tokens is not None or finish.completion_tokens is not None
+                usage = wire.Usage(finish.prompt_tokens or 0, finish.completion_tokens or 0) if counted else None
+                return wire.Content("", is_finish=True, finish_reason=finish.reason, usage=usage)
+            case None, _:
+                self.failure = result.message if isinstance(result, Failure) else "the agent was cancelled"
+                return wire.Error("agent_error", wire.well_formed(self.failure))
+            case _:
+                return None  # its end is on its way already
+
+    def _count_tokens(self, result: Finish | Failure | None) -> None:
+        """As the model counted them; a delta for a token where it did not, or was stopped."""
+        finish = result if isinstance(result, Finish) else Finish()
+        deltas = self._driver.deltas + self._driver.late_deltas if self._driver else 0
+        self._metrics.tokens(finish.prompt_tokens or 0, finish.completion_tokens or deltas)
+
+    # ---- its end
+
+    def give_up(self) -> None:
+        """Over without an end of ours: nothing more is sent."""
+        self._halt_generator(Halt.OVER)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._current = self._opening = None
+        self._make_room()
+        self._host.let_go(self)

@@ -1,0 +1,38 @@
+"""The Commander's settings: environment variables `COMMANDER_…`, nested ones with `__`."""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from commander.backends.settings import LocalSettings, OpenAISettings, ScriptedSettings
+from shared.channel import ClientKeepalive
+from shared.config import Address, Count, Seconds, Settings
+
+
+class CommanderSettings(Settings):
+    """
+    dispatcher       any gRPC target; all addresses of it in turn
+    backend          local, openai, scripted, or `module:attribute` of an agent
+    agent            the name under which its agent is asked for
+    capacity         sessions at once
+    drain_seconds    what running sessions get at SIGTERM before they are handed over
+    legacy_seconds   how long `commander run` waits for a sign that the Dispatcher knows all of the contract
+    flush_ms         no message sooner than that after the last one
+    metrics_address  host:port of /metrics
+    """
+
+    model_config = SettingsConfigDict(env_prefix="COMMANDER_")
+
+    dispatcher: Annotated[str, Field(min_length=1)] = "dns:///127.0.0.1:50051"
+    backend: Annotated[str, Field(min_length=1)] = "local"
+    agent: Annotated[str, Field(min_length=1)] = "default"
+    capacity: Count = 4
+    drain_seconds: Seconds = 30
+    legacy_seconds: Seconds = 2
+    flush_ms: Annotated[float, Field(ge=0)] = 1
+    metrics_address: Address = "127.0.0.1:9465"
+    keepalive: ClientKeepalive = ClientKeepalive()
+    local: LocalSettings = LocalSettings()
+    openai: OpenAISettings = OpenAISettings()
+    scripted: ScriptedSettings = ScriptedSettings()

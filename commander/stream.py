@@ -1,0 +1,210 @@
+"""One ChatStream: a reader for its whole life, and one writer that takes from all its sessions in turn (rule 6).
+
+What grpc.aio asks for: a `read` that is cancelled loses messages, and two `write` at once fail. So there is one task
+for each, and the reader is never cancelled: the call is.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import grpc
+import structlog
+from grpc import aio
+
+from commander.session import Session
+from shared.channel import Options
+from shared.grpc_metrics import ClientMetrics
+from shared.pb.agent_pb2_grpc import AgentInteractionStub
+from shared.wire import (
+    MAX_BATCH_BYTES,
+    MAX_TEXT_BYTES,
+    Downstream,
+    DownstreamMessage,
+    MalformedPacketError,
+    Upstream,
+    UpstreamMessage,
+    decode_downstream,
+    encode_upstream,
+)
+
+# Said in the initial metadata by a Dispatcher that knows all of the contract.
+CONTRACT_KEY, CONTRACT_VERSION = "midsentence-contract", "1"
+PATH = "/southwest.ai.agent.v1.AgentInteraction/ChatStream"
+
+log = structlog.get_logger()
+
+Call: TypeAlias = "aio.StreamStreamCall[UpstreamMessage, DownstreamMessage]"
+
+
+class Channel:
+    """The way to the Dispatcher: any gRPC target, all its addresses in turn. Make it inside the running loop."""
+
+    def __init__(self, target: str, options: Options, metrics: ClientMetrics) -> None:
+        self._channel = aio.insecure_channel(target, options=options)
+        self._stub = AgentInteractionStub(self._channel)  # type: ignore[no-untyped-call]
+        self._metrics = metrics
+
+    def call(self) -> Call:
+        """A new ChatStream. It fails soon (UNAVAILABLE) where nobody answers."""
+        return self._metrics.watch(PATH, self._stub.ChatStream())
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class Stream:
+    """Carries sessions until it ends.
+
+    receive   called with each packet that comes, in order
+    status    what to send first, and whenever `status_due` was called; None: a stream without (`commander run`)
+    flush     seconds: no message sooner than that after the last one, so that what comes meanwhile is one message
+    batches   False: an older Dispatcher, which knows no batch
+    answered  something came: the Dispatcher is there
+    drained   done when `drain` was received: no assignment follows
+    leaving   its Dispatcher leaves: its sessions have to move
+    ended     done when the RPC is: its status, None where it was cut here
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        receive: Callable[["Stream", Downstream], None],
+        flush: float,
+        status: Callable[["Stream"], Upstream] | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.batches = True
+        self.answered = False
+        self.drained: asyncio.Future[None] = loop.create_future()
+        self.leaving = False
+        self.assignments = 0
+        self.ended: asyncio.Future[grpc.StatusCode | None] = loop.create_future()
+        self.details = ""
+        self._call = call
+        self._receive = receive
+        self._flush = flush
+        self._status = status
+        self._status_due = status is not None
+        self._ready: dict[Session, None] = {}  # in turn
+        self._wake = asyncio.Event()
+        self._finishing = False
+        self._cut = False
+        if self._status_due:
+            self._wake.set()
+        self._writer = loop.create_task(self._write())
+        self._reader = loop.create_task(self._read())
+
+    def queue(self, session: Session) -> None:
+        """The session has something to send."""
+        if session not in self._ready:
+            self._ready[session] = None
+            self._wake.set()
+
+    def status_due(self) -> None:
+        """Send `status` soon."""
+        self._status_due = self._status is not None
+        self._wake.set()
+
+    def finish(self) -> None:
+        """Half-close once everything that is queued is written. It carries no session any more."""
+        self._finishing = True
+        self._wake.set()
+
+    def cut(self) -> None:
+        """End it now."""
+        self._cut = True
+        self._call.cancel()
+
+    async def current_contract(self) -> bool:
+        """Whether the Dispatcher announced itself in its initial metadata. Waits for that; False too when it ended."""
+        try:
+            metadata = await self._call.initial_metadata()
+        except (aio.AioRpcError, asyncio.CancelledError):
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            return False
+        return (CONTRACT_KEY, CONTRACT_VERSION) in [tuple(pair) for pair in metadata or ()]
+
+    # ---- writing
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        may_write_at = 0.0
+        try:
+            while True:
+                await self._wake.wait()
+                if (pause := may_write_at - loop.time()) > 0:
+                    await asyncio.sleep(pause)
+                self._wake.clear()
+                packets = self._take()
+                if packets:
+                    for message in self._messages(packets):
+                        await self._call.write(message)
+                    may_write_at = loop.time() + self._flush
+                elif self._finishing:
+                    await self._call.done_writing()
+                    return
+                if self._ready or self._finishing:
+                    self._wake.set()
+        except (aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the RPC is over; the reader says why
+        except asyncio.CancelledError:
+            if not self._call.done():
+                raise
+        except Exception:
+            log.exception("stream_failed")
+            self.cut()
+
+    def _take(self) -> list[Upstream]:
+        """What is due: the status, then of each session in turn what fits."""
+        packets: list[Upstream] = []
+        if self._status_due and self._status:
+            self._status_due = False
+            packets.append(self._status(self))
+        size = 0
+        for _ in range(len(self._ready)):
+            session = next(iter(self._ready))
+            del self._ready[session]
+            taken = session.take(self, MAX_TEXT_BYTES)
+            packets += taken
+            share = sum([packet.size for packet in taken])
+            if share >= MAX_TEXT_BYTES:
+                self._ready[session] = None  # perhaps there is more; it stands last now
+            size += share
+            if size >= MAX_BATCH_BYTES:
+                break
+        return packets
+
+    def _messages(self, packets: Sequence[Upstream]) -> list[UpstreamMessage]:
+        if self.batches:
+            return [encode_upstream(packets)]
+        return [encode_upstream([packet]) for packet in packets]
+
+    # ---- reading
+
+    async def _read(self) -> None:
+        code: grpc.StatusCode | None = None
+        try:
+            while isinstance(message := await self._call.read(), DownstreamMessage):  # else EOF
+                self.answered = True
+                for packet in decode_downstream(message):
+                    self._receive(self, packet)
+            code = await self._call.code()
+            self.details = await self._call.details() or ""
+        except aio.AioRpcError as error:
+            code, self.details = error.code(), error.details() or ""
+        except MalformedPacketError as error:
+            log.error("malformed_packet", reason=str(error))  # noqa: TRY400 # the peer's fault: no place in our code
+            self.cut()
+        except asyncio.CancelledError:
+            if not self._cut:
+                self.cut()
+                raise
+        except Exception:
+            log.exception("stream_failed")
+            self.cut()
+        finally:
+            self._writer.cancel()
+            if not self.ended.done():
+                self.ended.set_result(None if self._cut else code)

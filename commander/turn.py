@@ -1,0 +1,56 @@
+"""From an Assignment to what the agent gets."""
+
+import json
+from typing import Any
+
+from commander.agent import Call, History, Message, Tool, ToolCaller, Turn
+from shared import wire
+
+
+def from_assignment(assignment: wire.Assignment, tool_caller: ToolCaller) -> Turn:
+    """Raises ValueError where the Dispatcher sent what is not JSON."""
+    parameters = _parsed(assignment.parameters_json or "{}", "parameters")
+    if not isinstance(parameters, dict):
+        raise ValueError("the session's parameters are no JSON object")  # noqa: TRY004 # the peer's fault, not a type error here
+    return Turn(
+        messages=tuple(Message(message.role, message.content) for message in assignment.messages),
+        parameters=parameters,
+        tools=tuple(_tool(tool) for tool in assignment.tools),
+        history=_history(assignment.history),
+        session_id=assignment.session_id,
+        tool_caller=tool_caller,
+    )
+
+
+def from_prompt(prompt: str, session_id: str, tool_caller: ToolCaller) -> Turn:
+    """Of a session that its Commander brought itself."""
+    return Turn(messages=(Message("user", prompt),), session_id=session_id, tool_caller=tool_caller)
+
+
+def _tool(tool: wire.Tool) -> Tool:
+    return Tool(tool.name, tool.description, _parsed(tool.parameters_json_schema or "{}", "tool's schema"))
+
+
+def _history(history: wire.History | None) -> History:
+    entries = history.entries if history else ()
+    results = {entry.call_id: entry for entry in entries if isinstance(entry, wire.ToolResult)}
+    said = "".join(entry.text for entry in entries if isinstance(entry, wire.Said))
+    calls = (_call(entry, results.get(entry.call_id)) for entry in entries if isinstance(entry, wire.ToolCall))
+    return History(said, tuple(calls))
+
+
+def _call(call: wire.ToolCall, result: wire.ToolResult | None) -> Call:
+    try:
+        arguments = json.loads(call.arguments_json or "{}")
+    except ValueError:
+        arguments = call.arguments_json  # it was answered INVALID_ARGUMENTS
+    if result is None:  # a Dispatcher gives each call its result; without one nothing is known
+        return Call(call.call_id, call.tool_name, arguments, "UNKNOWN_OUTCOME", None)
+    return Call(call.call_id, call.tool_name, arguments, result.status, _parsed(result.result_json or "null", "result"))
+
+
+def _parsed(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"the {what} that the Dispatcher sent is not JSON") from None
