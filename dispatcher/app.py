@@ -20,8 +20,7 @@ from dispatcher.service import Sessions
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import StoreMisconfigured
-from dispatcher.tools.registry import ToolFileError
-from dispatcher.tools.registry import load as load_tools
+from dispatcher.tools.load import load as load_tools
 from shared import wire
 from shared.channel import server_options
 from shared.config import split_address
@@ -57,9 +56,9 @@ class Dispatcher:
         metrics = Metrics(registry)
         try:
             rules = load_policies(settings.policies)
-            tools = load_tools(settings.tools)
-        except (PolicyFileError, ToolFileError) as error:
+        except PolicyFileError as error:
             raise ConfigError(str(error)) from None
+        tools = load_tools(settings.tools)
         metrics.know((tool.name for tool in tools.tools), (policy.name for policy in rules.policies))
 
         users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)

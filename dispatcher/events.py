@@ -119,6 +119,8 @@ class SendClosed(msgspec.Struct, frozen=True):
 
 
 class RunTool(msgspec.Struct, frozen=True):
+    """Run it, unless this instance has begun it already."""
+
     call: Call
 
 

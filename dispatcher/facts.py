@@ -1,7 +1,7 @@
 """What a session's log tells metrics and operators, counted and logged once; the core must not know of it."""
 
-import asyncio
 from collections.abc import Iterable
+from time import perf_counter  # uvloop's own clock ticks in milliseconds
 
 import structlog
 
@@ -34,12 +34,11 @@ class SessionFacts:
         self._final = record.head.final
         self._spoken = record.head.decided > 0
         self._step: list[str] | None = None  # name, then deltas
-        self._detected = 0.0  # loop time at which the stop was detected
-        self._clock = asyncio.get_running_loop().time
+        self._detected = 0.0  # perf_counter when the stop was detected
 
     def packets(self, batch: Iterable[tuple[Entry, float]]) -> None:
-        """Packets are in the log: (entry, loop time of receipt). One packet may have made several entries."""
-        now = self._clock()
+        """Packets are in the log: (entry, perf_counter at receipt). One packet may have made several entries."""
+        now = perf_counter()
         counted = 0
         for entry, received in batch:
             if entry.sequence > counted and (kind := PACKET_KINDS.get(type(entry.body))):
@@ -60,12 +59,12 @@ class SessionFacts:
 
     def stop_detected(self) -> None:
         """Somebody wants the session stopped; the first time counts."""
-        self._detected = self._detected or self._clock()
+        self._detected = self._detected or perf_counter()
 
     def stop_written(self) -> None:
         """The Stop has been handed to gRPC."""
         if self._detected:
-            self._metrics.stop_sent(self._clock() - self._detected)
+            self._metrics.stop_sent(perf_counter() - self._detected)
 
     def _entry(self, entry: Entry) -> None:
         body = entry.body
@@ -86,7 +85,7 @@ class SessionFacts:
                 self._over("stopped", reason=reason, author=author, policy=policy, detail=detail)
             case Stopped(_, _, deltas, micros):
                 if self._detected:
-                    self._metrics.stop_halted(self._clock() - self._detected)
+                    self._metrics.stop_halted(perf_counter() - self._detected)
                 self._log("commander_halted", deltas_after_stop=deltas, halt_ms=micros / 1000)
                 self._over("failed")
             case Finished(reason):

@@ -100,11 +100,12 @@ class Runner:
         self.session = session
         self.link: Link | None = None
         self._host = host
-        self._pending: list[tuple[Entry, float]] = []  # with the loop time of receipt
+        self._pending: list[tuple[Entry, float]] = []  # with the time of receipt (perf_counter)
         self.backlog = 0  # packets received and not yet in the log
         self._flying = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tools: dict[str, asyncio.Task[None]] = {}
+        self._begun: set[str] = set()  # call_ids
         self._drained = asyncio.Event()
         self._drained.set()
         self._loop = asyncio.get_running_loop()
@@ -117,7 +118,7 @@ class Runner:
         """Go on with a core that was just rebuilt from the log, on that stream if one is given."""
         if link and not link.alive:
             link = None
-        if session.head.epoch < self.session.head.epoch:
+        if session.epoch < self.session.epoch:
             if link:
                 link.send(self.session_id, Closed("superseded", CLOSED_MESSAGES["superseded"]))
             return
@@ -213,7 +214,7 @@ class Runner:
         for effect in effects:
             match effect:
                 case Store(entries):
-                    received = self._loop.time()
+                    received = time.perf_counter()
                     self._pending += [(entry, received) for entry in entries]
                     if entries[-1].sequence:
                         self._count_backlog(1)
@@ -237,11 +238,11 @@ class Runner:
                 case SendClosed(code):
                     self._close(code)
                 case GiveBack(handed_over):
-                    change = Requeue(self.session.head.epoch, time.time(), handed_over)
+                    change = Requeue(self.session.epoch, time.time(), handed_over)
                     self._host.spawn(self._conclude(change))
                 case GiveUp():
                     log.warning("commander_did_not_stop", session_id=self.session_id)
-                    self._host.spawn(self._conclude(Fence(self.session.head.epoch)))
+                    self._host.spawn(self._conclude(Fence(self.session.epoch)))
                 case PolicyHit(policy, action):
                     self.facts.stop_detected()
                     self._host.metrics.policy_hit(policy, action)
@@ -279,7 +280,7 @@ class Runner:
         self._flying = True
         batch, self._pending = self._pending, []
         session = self.session
-        change = Append(session.head.epoch, tuple([entry for entry, _ in batch]))
+        change = Append(session.epoch, tuple([entry for entry, _ in batch]))
         future = self._host.store.submit(self.session_id, change)
         future.add_done_callback(lambda done: self._answered(done, session, change, batch))
 
@@ -342,9 +343,8 @@ class Runner:
         if isinstance(outcome, Refused):
             return
         session = self.session
-        self.observe(outcome)
         if isinstance(change, Fence):
-            self._carry_out(session.fenced())
+            self._carry_out(session.fenced(outcome))
         else:
             if self.link:
                 self.link.closed(self.session_id, over=False)
@@ -355,7 +355,8 @@ class Runner:
     # ---- tools
 
     def _run_tool(self, call: Call) -> None:
-        if call.call_id not in self._tools:
+        if call.call_id not in self._begun:
+            self._begun.add(call.call_id)
             task = self._loop.create_task(self._tool(call), name=f"tool {call.tool_name}")
             self._tools[call.call_id] = task
             task.add_done_callback(lambda _: self._tool_over(call.call_id))
@@ -365,7 +366,7 @@ class Runner:
         self._maybe_settled()
 
     async def _tool(self, call: Call) -> None:
-        started = self._loop.time()
+        started = time.perf_counter()
         registry = self._host.registry
         try:
             answer = await registry.run(call.tool_name, call.arguments_json)
@@ -374,7 +375,7 @@ class Runner:
             status = "CANCELLED"
             result_json = error_json("cancelled", "The session was stopped while the tool ran.")
         name = call.tool_name if registry.knows(call.tool_name) else "unknown"
-        self._host.metrics.tool_done(name, status, self._loop.time() - started)
+        self._host.metrics.tool_done(name, status, time.perf_counter() - started)
         result = ToolResult(call.tool_name, result_json, call.call_id, status)
         await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
 

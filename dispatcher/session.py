@@ -74,6 +74,7 @@ class Session:
     def __init__(self, record: Record, entries: Iterable[Entry], gate: Gate, limits: Limits, instance: str) -> None:
         self.record = record
         self.head: Head = record.head
+        self.epoch = record.head.epoch  # what this core appends under; the log's may move on
         self.conversation = State.IDLE
         self.stop: StopEntry | None = None
         self.limits = limits
@@ -82,7 +83,7 @@ class Session:
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
         self._unacked: deque[tuple[int, int]] = deque()  # (sequence, bytes)
         self._unacked_bytes = 0
-        self._calls: dict[str, int] = {}  # call_id → sequence
+        self._calls: dict[str, Call] = {}  # by call_id
         self._results: dict[str, ToolResult] = {}
         self._awaited: set[str] = set()
         self._closing: str = ""  # the `closed` code to send once the end that goes with it is logged
@@ -121,20 +122,26 @@ class Session:
     def _remember(self, entry: Entry) -> None:
         self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
         match entry.body:
-            case Call(call_id=call_id, refused=False):
-                self._calls[call_id] = entry.sequence
+            case Call(call_id=call_id, refused=False) as call:
+                self._calls[call_id] = call
             case ToolResult(call_id=call_id) as result:
                 self._results[call_id] = result
             case StopEntry() as stop:
                 self.stop = self.stop or stop
 
     def restored(self, now: float) -> list[Effect]:
-        """What follows from the log as it was found: today's policies may stop what was said under yesterday's."""
+        """What follows from the log as it was found: today's policies may stop what was said under yesterday's.
+
+        A call that was logged for this instance may not have been begun, where its append's answer was lost. The runner
+        knows which it has begun.
+        """
         if self.head.final:
-            return []
+            return [CancelTools()] if self.head.calls else []
         if self._found:
             return self._settle_stop(self._found, now)
-        return [Wake("policy", self._gate.deadline)]
+        calls = [self._calls[call_id] for call_id in self.head.calls if call_id in self._calls]
+        run: list[Effect] = [RunTool(call) for call in calls if call.instance == self._instance]
+        return [Wake("policy", self._gate.deadline), *run]
 
     # ---- the stream
 
@@ -235,7 +242,7 @@ class Session:
                 call_id = call_id or f"seq-{packet.sequence}"
                 refused = call_id in self._calls
                 call = Call(tool_name, arguments_json, call_id, self._instance, refused)
-                self._calls.setdefault(call_id, packet.sequence)
+                self._calls.setdefault(call_id, call)
                 return [(call, "", decided), *self._stop_with(self._ask(call, now), decided, effects)]
             case Error(code, message, retryable):
                 if retryable and self.record.request.origin == "user":
@@ -270,7 +277,7 @@ class Session:
         return [(self.stop, "", decided)]
 
     def _stop_entry(self, violation: Violation) -> StopEntry:
-        stop_id = f"policy-{self.head.epoch}-{self._accepted}"
+        stop_id = f"policy-{self.epoch}-{self._accepted}"
         return StopEntry(stop_id, violation.reason, "policy", violation.policy, violation.detail)
 
     # ---- policies
@@ -303,6 +310,8 @@ class Session:
 
     def logged(self, outcome: Applied, now: float) -> list[Effect]:
         """Entries stand in the log, this session's own or another's: what they lead to. Repetitions are harmless."""
+        if outcome.head.epoch != self.epoch:  # somebody else has it
+            return [] if self.conversation is State.IDLE else self._close("superseded")
         if outcome.head.offset >= self.head.offset:
             self.head = outcome.head
         effects: list[Effect] = []
@@ -411,8 +420,9 @@ class Session:
             return [how]
         return self._fail("commander_lost", now)
 
-    def fenced(self) -> list[Effect]:
+    def fenced(self, outcome: Applied) -> list[Effect]:
         """The Commander was given up after a stop."""
+        self.head = outcome.head
         return [Wake("grace", None), *self._close("fenced")]
 
     def _refuse(self, code: str, now: float) -> list[Effect]:

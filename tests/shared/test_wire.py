@@ -1,0 +1,128 @@
+"""The codecs: every record survives the wire, batches keep their order, bad carriers are refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import wire
+from shared.pb import agent_pb2 as pb
+
+texts = st.text(st.characters(codec="utf-8"), max_size=30)
+numbers = st.integers(0, 2**32 - 1)
+usages = st.none() | st.builds(wire.Usage, numbers, numbers)
+calls = st.builds(wire.ToolCall, texts, texts, texts)
+statuses = st.sampled_from(["", *wire._STATUS_NAMES.values()])
+results = st.builds(wire.ToolResult, texts, texts, texts, statuses)
+payloads = st.one_of(
+    st.builds(wire.Thought, texts, texts),
+    st.builds(wire.Content, texts),
+    st.builds(wire.Content, texts, st.just(True), texts, usages),
+    calls,
+    st.builds(wire.Error, texts, texts, st.booleans()),
+    st.builds(wire.Stopped, texts, numbers, numbers, numbers),
+    st.builds(wire.Open, texts, numbers, st.lists(texts, max_size=3).map(tuple)),
+    st.builds(
+        wire.Status,
+        texts,
+        st.lists(texts, max_size=2).map(tuple),
+        st.lists(texts, max_size=2).map(tuple),
+        numbers,
+        numbers,
+        st.lists(st.builds(wire.Running, texts, numbers), max_size=2).map(tuple),
+        numbers,
+    ),
+    st.just(wire.Unknown()),
+)
+upstream = st.builds(wire.Upstream, texts, payloads, numbers, numbers)
+histories = st.none() | st.builds(
+    wire.History, numbers, st.lists(st.one_of(st.builds(wire.Said, texts), calls, results), max_size=4).map(tuple)
+)
+signals = st.one_of(
+    st.builds(wire.Ack, numbers),
+    st.builds(wire.Stop, texts, texts, texts),
+    results,
+    st.builds(wire.Welcome, numbers, numbers, numbers),
+    st.builds(wire.Closed, texts, texts),
+    st.builds(wire.Drain, texts),
+    st.builds(
+        wire.Assignment,
+        texts,
+        numbers,
+        texts,
+        st.lists(st.builds(wire.Message, texts, texts), max_size=2).map(tuple),
+        texts,
+        st.lists(st.builds(wire.Tool, texts, texts, texts), max_size=2).map(tuple),
+        histories,
+        texts,
+        texts,
+    ),
+)
+downstream = st.builds(wire.Downstream, texts, signals)
+
+
+def over_the_wire(message):
+    return type(message).FromString(message.SerializeToString())
+
+
+@given(st.lists(upstream, min_size=1, max_size=4))
+def test_upstream_survives_the_wire(packets):
+    decoded = wire.decode_upstream(over_the_wire(wire.encode_upstream(packets)))
+    assert [(p.session_id, p.payload, p.sequence, p.timestamp) for p in decoded] == [
+        (p.session_id, p.payload, p.sequence, p.timestamp) for p in packets
+    ]
+    assert [p.size for p in decoded] == [wire.upstream_size(p) for p in packets]
+
+
+@given(st.lists(downstream, min_size=1, max_size=4))
+def test_downstream_survives_the_wire(packets):
+    assert wire.decode_downstream(over_the_wire(wire.encode_downstream(packets))) == packets
+    messages = [over_the_wire(message) for message in wire.downstream_messages(packets)]
+    assert [packet for message in messages for packet in wire.decode_downstream(message)] == packets
+
+
+def test_batches_are_bounded_and_a_larger_packet_goes_as_itself():
+    large = wire.Downstream("s", wire.ToolResult("t", "x" * 200_000, "c", "OK"))
+    assert [len(wire.decode_downstream(m)) for m in wire.downstream_messages([large] * 3)] == [1, 1, 1]
+    small = wire.Downstream("s", wire.Ack(1))
+    assert [len(wire.decode_downstream(m)) for m in wire.downstream_messages([small, small, large, small])] == [4]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.UpstreamPacket(session_id="s", batch=[pb.UpstreamPacket()]),
+        pb.UpstreamPacket(sequence=1, batch=[pb.UpstreamPacket()]),
+        pb.UpstreamPacket(content=pb.ContentChunk(text="x"), batch=[pb.UpstreamPacket()]),
+        pb.UpstreamPacket(batch=[pb.UpstreamPacket(batch=[pb.UpstreamPacket()])]),
+    ],
+)
+def test_a_bad_batch_is_refused(message):
+    with pytest.raises(wire.MalformedPacketError, match="batch"):
+        wire.decode_upstream(message)
+
+
+def test_what_is_not_known_is_unknown():
+    message = pb.UpstreamPacket.FromString(
+        pb.UpstreamPacket(session_id="s", sequence=4).SerializeToString() + b"\x62\x00"
+    )
+    assert wire.decode_upstream(message) == [wire.Upstream("s", wire.Unknown(), 4, 0, message.ByteSize())]
+
+
+@given(st.text(max_size=40))
+def test_text_is_made_well_formed(text):
+    fixed = wire.well_formed(text)
+    fixed.encode()
+    if not any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        assert fixed == text
+
+
+def test_a_lone_surrogate_becomes_the_replacement_character():
+    assert wire.well_formed("a\ud800b\ud83d\ude00") == "a\ufffdb\U0001f600"
+
+
+@given(st.integers(0, 3), st.lists(st.sampled_from(["a", "é", "夜", "😀"]), min_size=1, max_size=5))
+def test_text_is_split_at_code_points(extra, alphabet):
+    text = ("".join(alphabet) * (wire.MAX_TEXT_BYTES // len(alphabet)))[: wire.MAX_TEXT_BYTES + extra]
+    pieces = wire.split_text(text)
+    assert "".join(pieces) == text
+    assert all(0 < len(piece.encode()) <= wire.MAX_TEXT_BYTES for piece in pieces)
