@@ -1,7 +1,5 @@
-"""Aho–Corasick over folded phrases: one table, shared by all sessions.
-
-A node stands for a prefix of a phrase and is a multiple of 2**21, so that `node | code point` is the key of a
-transition: one dictionary for the whole automaton (10,000 phrases make some 150,000 nodes, too many for one each).
+"""Aho–Corasick over folded phrases, shared by all sessions. A node stands for a prefix of a phrase; being a dictionary
+from symbols to nodes that finds what it misses, it costs one look-up a character, whatever the number of phrases.
 """
 
 from collections import defaultdict
@@ -12,9 +10,7 @@ import msgspec
 
 from dispatcher.policies.folding import L_BASE, MAX_MARKS, S_BASE, S_LAST, T_COUNT, V_COUNT, is_leading
 
-SHIFT = 21  # a code point has at most 21 bits
-ROOT = 0
-MAX_SHORT_CUTS = 1 << 17  # some 15 MB; text made up to exhaust them costs time, not memory
+MAX_SHORT_CUTS = 1 << 17  # 30 MB at most; text made up to exhaust them costs time, not memory
 
 
 class MarkRun(msgspec.Struct, frozen=True):
@@ -24,101 +20,115 @@ class MarkRun(msgspec.Struct, frozen=True):
     phrase: int
 
 
+class Room:
+    """How many more short cuts the nodes of an automaton may remember."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_SHORT_CUTS
+
+
+class Node(dict[str, "Node"]):
+    """`node[symbol]` is the longest suffix of the node's prefix and the symbol that is a node.
+
+    depth  length of the prefix
+    fail   the longest proper suffix of the prefix that is a node; None: this is the root
+    ends   numbers of the phrases that are the prefix
+    hit    a phrase ends here: the prefix or a suffix of it
+    runs   of marks that phrases have next
+    """
+
+    __slots__ = ("_room", "depth", "ends", "fail", "hit", "runs")
+
+    def __init__(self, depth: int, room: Room) -> None:
+        self.depth = depth
+        self.fail: Node | None = None
+        self.ends: tuple[int, ...] = ()
+        self.hit = False
+        self.runs: tuple[MarkRun, ...] = ()
+        self._room = room
+
+    def __missing__(self, symbol: str) -> "Node":
+        node: Node = self
+        while (following := node.get(symbol)) is None:
+            if node.fail is None:
+                following = node
+                break
+            node = node.fail
+        if self._room.left:
+            self._room.left -= 1
+            self[symbol] = following
+        return following
+
+    def suffixes(self) -> Iterator["Node"]:
+        """The node and its suffixes, longest first, without the root."""
+        node = self
+        while node.fail is not None:
+            yield node
+            node = node.fail
+
+    def longest_end(self) -> "Node":
+        """Of a node that is a hit: itself or its longest suffix at which a phrase ends."""
+        return next(suffix for suffix in self.suffixes() if suffix.ends)
+
+
 class Automaton:
     """Phrases are numbered as given; each is folded and not empty.
 
-    transitions  node | code point → node: those of the phrases, and short cuts past `fails` as text needs them
-    depths       length of each node's prefix, by node number
-    fails        the longest proper suffix of each node that is a node too, by node number
-    ends         phrases that are exactly this node's prefix
-    hits         nodes at which some phrase ends
-    runs         the mark runs after a node
-    root_marks   marks in the runs that phrases begin with
-    syllables    jamo or open syllable → the symbols of phrases that it may become
+    has_runs    some phrase has marks after a starter
+    root_marks  marks in the runs that phrases begin with
+    syllables   jamo or open syllable → the symbols of phrases that it may become
     """
 
     def __init__(self, phrases: Sequence[str]) -> None:
-        self.transitions: dict[int, int] = {}
-        self.depths = [0]
-        self.ends: dict[int, list[int]] = {}
-        self.runs: dict[int, list[MarkRun]] = {}
+        self._room = Room()
+        self.root = Node(0, self._room)
+        self.has_runs = False
         self.root_marks: frozenset[str] = frozenset()
-        self._insert(phrases)
-        self.fails = [ROOT] * len(self.depths)
-        self.hits = set(self.ends)
+        for number, phrase in enumerate(phrases):
+            self._insert(phrase, number)
         self._link()
-        self._room = MAX_SHORT_CUTS
         self.syllables = _syllables({symbol for phrase in phrases for symbol in phrase if not symbol.isascii()})
 
-    def _insert(self, phrases: Sequence[str]) -> None:
-        transitions, depths = self.transitions, self.depths
-        for number, phrase in enumerate(phrases):
-            node = ROOT
-            for depth, code in enumerate(map(ord, phrase), 1):
-                key = node | code
-                child = transitions.get(key)
-                if child is None:
-                    child = transitions[key] = len(depths) << SHIFT
-                    depths.append(depth)
-                node = child
-            self.ends.setdefault(node, []).append(number)
-            if not phrase.isascii():
-                self._note_runs(phrase, number)
+    def _insert(self, phrase: str, number: int) -> None:
+        node = self.root
+        for depth, symbol in enumerate(phrase, 1):
+            child = node.get(symbol)
+            if child is None:
+                child = node[symbol] = Node(depth, self._room)
+            node = child
+        node.ends += (number,)
+        if not phrase.isascii():
+            self._note_runs(phrase, number)
 
     def _note_runs(self, phrase: str, number: int) -> None:
-        node = ROOT
+        node = self.root
         for end, part in _parts(phrase):
-            if combining(part[0]) and node == ROOT:
+            if combining(part[0]) and node is self.root:
                 self.root_marks |= set(part)
             elif combining(part[0]):
                 run = MarkRun(part, number if end == len(phrase) else -1)
-                if run not in (runs := self.runs.setdefault(node, [])):
-                    runs.append(run)
+                if run not in node.runs:
+                    node.runs += (run,)
+                self.has_runs = True
             for symbol in part:
-                node = self.transitions[node | ord(symbol)]
+                node = node[symbol]
 
     def _link(self) -> None:
         """Breadth first, so that a node's suffixes, which are shorter, are linked before it."""
-        levels: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-        for key, child in self.transitions.items():
-            levels[self.depths[child >> SHIFT]].append((key, child))
-        mask = (1 << SHIFT) - 1
-        transitions, fails, hits = self.transitions, self.fails, self.hits
-        for depth in range(2, len(levels) + 1):
-            for key, child in levels[depth]:
-                code, suffix = key & mask, fails[key >> SHIFT]
-                while (link := transitions.get(suffix | code)) is None and suffix:
-                    suffix = fails[suffix >> SHIFT]
-                if link is not None:
-                    fails[child >> SHIFT] = link
-                    if link in hits:
-                        hits.add(child)
-
-    def step(self, node: int, code: int) -> int:
-        """The longest suffix of the node's prefix and this code point that is a node. What is not a transition yet
-        becomes one, so that text costs about one look-up a character.
-        """
-        suffix = node
-        while (following := self.transitions.get(suffix | code)) is None and suffix:
-            suffix = self.fails[suffix >> SHIFT]
-        following = following or ROOT
-        if suffix != node and self._room:
-            self._room -= 1
-            self.transitions[node | code] = following
-        return following
-
-    def suffixes(self, node: int) -> Iterator[int]:
-        """The node and its suffixes, longest first, without the root."""
-        while node:
-            yield node
-            node = self.fails[node >> SHIFT]
-
-    def longest_end(self, node: int) -> int:
-        """Of a node in `hits`: itself or its longest suffix at which a phrase ends."""
-        return next(suffix for suffix in self.suffixes(node) if suffix in self.ends)
-
-    def depth(self, node: int) -> int:
-        return self.depths[node >> SHIFT]
+        level = [self.root]
+        while level:
+            following = []
+            for node in level:
+                for symbol, child in node.items():
+                    suffix = node.fail
+                    while suffix is not None and symbol not in suffix:
+                        suffix = suffix.fail
+                    child.fail = suffix[symbol] if suffix is not None else self.root
+                    child.hit = bool(child.ends) or child.fail.hit
+                    following.append(child)
+            level = following
 
 
 def _parts(phrase: str) -> Iterator[tuple[int, str]]:

@@ -9,7 +9,7 @@ from unicodedata import combining
 
 import msgspec
 
-from dispatcher.policies.automaton import ROOT, Automaton, MarkRun
+from dispatcher.policies.automaton import Automaton, MarkRun, Node
 from dispatcher.policies.folding import Pending, Placed, fold_character, is_open_syllable, plain_end
 
 
@@ -31,7 +31,7 @@ class PhraseStream:
     def __init__(self, automaton: Automaton) -> None:
         self.length = 0
         self._automaton = automaton
-        self._node = ROOT
+        self._node = automaton.root
         self._window: list[int] = []  # raw indices of the node's symbols
         self._pending = Pending()
         self._found: Match | None = None
@@ -39,7 +39,7 @@ class PhraseStream:
     @property
     def idle(self) -> bool:
         """Nothing that was read can matter for what follows."""
-        return self._node == ROOT and not self._pending
+        return self._node is self._automaton.root and not self._pending
 
     def feed(self, text: str) -> Match | None:
         """Read on. Answers with the match, if one is complete: the earliest of those that the same code point completes
@@ -73,26 +73,20 @@ class PhraseStream:
 
     def _scan(self, run: str, start: int) -> int:
         """The hot path: symbols decided as they come, one for each raw code point. Answers how many it read."""
-        automaton, node, read = self._automaton, self._node, 0
-        following, step, hits = automaton.transitions.get, automaton.step, automaton.hits
-        for read, code in enumerate(map(ord, run), 1):  # noqa: B007  where it stopped is the answer
-            after = following(node | code)
-            if after is None:
-                if not node:
-                    continue
-                after = step(node, code)
-            node = after
-            if node in hits:
+        node, read = self._node, 0
+        for read, symbol in enumerate(run, 1):  # noqa: B007  where it stopped is the answer
+            node = node[symbol]
+            if node.hit:
                 break
         self._node = node
         self._keep(range(start, start + read))
-        if node in hits:
-            self._record()
+        if node.hit:
+            self._record(node)
         return read
 
     def _keep(self, indices: Sequence[int]) -> None:
         """Add the raw indices of what was read, and keep those of the node's symbols."""
-        if depth := self._automaton.depth(self._node):
+        if depth := self._node.depth:
             self._window += indices[-depth:]
             del self._window[: len(self._window) - depth]
         else:
@@ -108,15 +102,15 @@ class PhraseStream:
 
     def _advance(self, symbols: Iterable[Placed]) -> None:
         for symbol, index in symbols:
-            self._node = self._automaton.step(self._node, ord(symbol))
+            self._node = self._node[symbol]
             self._keep((index,))
-            if self._node in self._automaton.hits:
-                self._record()
+            if self._node.hit:
+                self._record(self._node)
 
-    def _record(self) -> None:
+    def _record(self, node: Node) -> None:
         """The longest phrase that ends at this node begins first."""
-        node = self._automaton.longest_end(self._node)
-        self._take(self._start(self._automaton.depth(node)), self._automaton.ends[node])
+        longest = node.longest_end()
+        self._take(self._start(longest.depth), longest.ends)
 
     def _take(self, start: int, phrases: Iterable[int]) -> None:
         if self._found is None or start < self._found.start:
@@ -131,17 +125,16 @@ class PhraseStream:
     # ---- pending marks
 
     def _look_for_ending(self, run: list[Placed]) -> None:
-        for node in self._automaton.suffixes(self._node) if self._automaton.runs else ():
-            for ending in self._automaton.runs.get(node, ()):
+        for node in self._node.suffixes() if self._automaton.has_runs else ():
+            for ending in node.runs:
                 if ending.phrase >= 0 and _begins_with(run, ending.marks):
-                    self._take(self._start(self._automaton.depth(node)), (ending.phrase,))
+                    self._take(self._start(node.depth), (ending.phrase,))
 
     def _hold_marks(self, run: list[Placed]) -> int:
-        held = next((index for mark, index in run if mark in self._automaton.root_marks), self.length)
-        for node in self._automaton.suffixes(self._node) if self._automaton.runs else ():
-            if any(_may_become(run, wanted) for wanted in self._automaton.runs.get(node, ())):
-                return self._start(self._automaton.depth(node))
-        return held
+        for node in self._node.suffixes() if self._automaton.has_runs else ():
+            if any(_may_become(run, wanted) for wanted in node.runs):
+                return self._start(node.depth)
+        return next((index for mark, index in run if mark in self._automaton.root_marks), self.length)
 
     # ---- pending jamo
 
@@ -149,22 +142,17 @@ class PhraseStream:
         """A syllable that came whole ends a phrase at once, as a letter does: a trailing consonant that might follow
         is like a mark. One spelled in jamo waits, for the next of them may be a part of it.
         """
-        node = self._automaton.step(self._node, ord(symbol))
-        if symbol == jamo[0] and is_open_syllable(symbol) and node in self._automaton.hits:
-            node = self._automaton.longest_end(node)
-            self._take(self._start_with(jamo, node), self._automaton.ends[node])
+        if symbol == jamo[0] and is_open_syllable(symbol) and (node := self._node[symbol]).hit:
+            longest = node.longest_end()
+            self._take(self._start_with(jamo, longest), longest.ends)
 
     def _hold_jamo(self, jamo: Placed) -> int:
-        held = self.length
-        for syllable in self._automaton.syllables.get(jamo[0], ()):
-            if node := self._automaton.step(self._node, ord(syllable)):
-                held = min(held, self._start_with(jamo, node))
-        return held
+        nodes = (self._node[syllable] for syllable in self._automaton.syllables.get(jamo[0], ()))
+        return min((self._start_with(jamo, node) for node in nodes if node.depth), default=self.length)
 
-    def _start_with(self, jamo: Placed, node: int) -> int:
+    def _start_with(self, jamo: Placed, node: Node) -> int:
         """Where the node's prefix begins, if `jamo` is to become its last symbol."""
-        before = self._automaton.depth(node) - 1
-        return self._start(before) if before else jamo[1]
+        return self._start(node.depth - 1) if node.depth > 1 else jamo[1]
 
 
 # ---- mark runs. Marks of different classes may change places, marks of one class may not (canonical equivalence).

@@ -115,12 +115,12 @@ def test_ten_thousand_phrases_load_within_a_second() -> None:
     assert PhraseStream(automaton).feed("x" + phrases[-1]) == Match(1, (9_999,))
 
 
-def test_text_made_up_to_fill_the_table_of_short_cuts_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_made_up_to_fill_memory_with_short_cuts_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatcher.policies.automaton.MAX_SHORT_CUTS", 100)
     automaton = Automaton(["aaaaaaab"])
-    size = len(automaton.transitions)
     reader = PhraseStream(automaton)
     text = "".join("aaa" + chr(code) for code in range(0x4E00, 0x5000))
     assert reader.feed(text) is None
-    assert len(automaton.transitions) == size + 100
+    third = automaton.root["a"]["a"]["a"]
+    assert len(automaton.root) + len(third) == 1 + 1 + 100
     assert reader.feed("aaaaaaab") == Match(len(text), (0,))
