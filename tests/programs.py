@@ -69,6 +69,8 @@ class Program:
             while event := self._events.get(timeout=max(0.0, deadline - time.monotonic())):
                 if wanted(event):
                     return event
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.5)  # its output ends a moment before it does
         printed = self.log.read_text(errors="replace")[-4000:]
         raise RuntimeError(f"exit status {self._process.poll()}; it printed:\n{printed}")
 
