@@ -7,13 +7,6 @@ import msgspec
 
 Quantity: TypeAlias = Literal["max_seconds", "max_characters", "max_thought_characters", "max_tool_calls"]
 
-EXCEEDED: dict[Quantity, str] = {
-    "max_seconds": "more than {} seconds",
-    "max_characters": "more than {} characters of content",
-    "max_thought_characters": "more than {} characters of thought",
-    "max_tool_calls": "more than {} tool calls",
-}
-
 
 class Limit(msgspec.Struct, frozen=True):
     """value: seconds, raw characters or calls; what goes beyond it is a violation."""
@@ -25,7 +18,7 @@ class Limit(msgspec.Struct, frozen=True):
 
     @property
     def detail(self) -> str:
-        return EXCEEDED[self.quantity].format(f"{self.value:g}" if self.quantity == "max_seconds" else int(self.value))
+        return f"{self.quantity} = {self.value} exceeded"
 
 
 class Budget(msgspec.Struct, frozen=True):

@@ -1,8 +1,9 @@
 """Policy files: TOML, one file or a folder of them, checked whole, so that one run names every error."""
 
+import json
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -61,7 +62,7 @@ def load(path: Path | None) -> RuleSet:
             name = entry.get("name")
             if isinstance(name, str) and name:
                 if name in names:
-                    errors.append(f'{where} "{name}": its name is taken by {names[name]}')
+                    errors.append(f"{where} {_quoted(name)}: its name is taken by {names[name]}")
                 names.setdefault(name, where)
             if policy:
                 policies.append(policy)
@@ -90,7 +91,7 @@ def _entries(file: Path, errors: list[str]) -> list[Any]:
         errors.append(f"{file}: {error}")
     else:
         # Tools may stand in the same file; their loader reads them.
-        errors += [f'{file}: unknown key "{key}"' for key in document if key not in ("policy", "tool")]
+        errors += [f"{file}: unknown key {_quoted(key)}" for key in document if key not in ("policy", "tool")]
         entries = document.get("policy", [])
         if isinstance(entries, list):
             return entries
@@ -108,7 +109,7 @@ class _Entry:
         name = self._entry.get("name")
         self._name = name if isinstance(name, str) else ""
         if self._name:
-            self._where = f'{where} "{self._name}"'
+            self._where = f"{where} {_quoted(self._name)}"
 
     def _wrong(self, reason: str) -> None:
         self._errors.append(f"{self._where}: {reason}")
@@ -183,7 +184,7 @@ class _Entry:
     def _only(self, *keys: str) -> None:
         for key in self._entry:
             if key not in ("name", "kind", "action", "reason", *keys):
-                self._wrong(f'unknown key "{key}" for kind "{self._entry["kind"]}"')
+                self._wrong(f"unknown key {_quoted(key)} for kind {_quoted(self._entry['kind'])}")
         action = self._entry.get("action", "stop")
         self._check(action in ACTIONS, f"{_unknown('action', action)}; actions are {_listed(ACTIONS)}")
 
@@ -197,5 +198,10 @@ def _unknown(key: str, value: object) -> str:
     return f"{key} {value!r} is {LATER}" if value in PLANNED[key] else f"unknown {key} {value!r}"
 
 
-def _listed(names: Any) -> str:
-    return ", ".join(f'"{name}"' for name in names)
+def _quoted(text: str) -> str:
+    """As in TOML, on one line."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(_quoted(name) for name in names)

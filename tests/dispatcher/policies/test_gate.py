@@ -84,7 +84,7 @@ def test_exactly_the_permitted_characters_get_out(size: int) -> None:
     releases = [limited.content(text[i : i + size], 101.0) for i in range(0, len(text), size)]
     assert "".join(release.text for release in releases) == text[:10]
     assert releases[-1].decided == 10
-    assert releases[-1].violation == Violation("limits", "PolicyViolation", "more than 10 characters of content")
+    assert releases[-1].violation == Violation("limits", "PolicyViolation", "max_characters = 10 exceeded")
 
 
 def test_a_text_of_the_permitted_length_is_none_too_long() -> None:
@@ -105,7 +105,7 @@ def test_a_phrase_before_the_limit_is_what_counts() -> None:
 
 
 def test_time_runs_out_by_the_clock_and_by_what_comes_late() -> None:
-    violation = Violation("limits", "Timeout", "more than 2.5 seconds")
+    violation = Violation("limits", "Timeout", "max_seconds = 2.5 exceeded")
     limited = gate(budget("max_seconds", 2.5, reason="Timeout"), phrases("secret"))
     assert limited.deadline == 102.5
     assert limited.content("a sec", 102.4) == Release("a ", 2, None)
@@ -122,11 +122,11 @@ def test_thoughts_and_tool_calls_are_counted() -> None:
     limited = gate(budget("max_thought_characters", 5))
     assert limited.thought("Planning", "abc", 101.0) is None
     assert limited.thought("Checking", "de", 101.0) is None
-    detail = "more than 5 characters of thought"
+    detail = "max_thought_characters = 5 exceeded"
     assert limited.thought("Planning", "f", 101.0) == Violation("limits", "PolicyViolation", detail)
     limited = gate(budget("max_tool_calls", 1))
     assert limited.arguments("search", "{}", 101.0) is None
-    detail = "more than 1 tool calls"
+    detail = "max_tool_calls = 1 exceeded"
     assert limited.arguments("search", "{}", 101.0) == Violation("limits", "PolicyViolation", detail)
 
 

@@ -103,6 +103,7 @@ def test_the_rules_built_in() -> None:
         ('kind = "phrases"\nphrases = ["x"]\naction = "redact"', "action 'redact' is not supported by this version"),
         ('kind = "phrases"\nphrases = ["x"]\nreason = "Bad"', "unknown reason 'Bad'; reasons are \"PolicyViolation\""),
         ('kind = "phrases"\nphrases = ["x"]\nreason = ["Timeout"]', "unknown reason ['Timeout']; reasons are "),
+        ('kind = "phrases"\nphrases = ["x"]\n"a\\nb" = 1', 'unknown key "a\\nb" for kind "phrases"'),
         ('kind = "budget"', 'a budget needs one of "max_seconds", "max_characters", '),
         ('kind = "budget"\nmax_seconds = 0', "`max_seconds` has to be a number above 0"),
         ('kind = "budget"\nmax_seconds = inf', "`max_seconds` has to be a number above 0"),
