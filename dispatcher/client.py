@@ -1,0 +1,113 @@
+"""What the client verbs share: where the server is, requests with clear errors, event streams that survive a break."""
+
+import json
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import httpx2
+import msgspec
+
+from shared.config import split_address
+
+RECONNECT_SECONDS = 1.0  # as the server's `retry:` says
+GIVE_UP_SECONDS = 60.0  # without a connection
+ANSWER_SECONDS = 30.0
+SILENCE_SECONDS = 45.0  # three keep-alives: the connection is dead
+
+
+class RequestFailed(Exception):
+    """The server refused, or cannot be reached. Its text is for the user."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    name: str
+    data: dict[str, Any]
+
+
+def base_url(address: str) -> str:
+    """Where a client on this machine reaches what listens on `host:port`."""
+    host, port = split_address(address)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - listening everywhere is reached here
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Client:
+    """Requests to one address. Use as a context manager. Methods raise RequestFailed."""
+
+    def __init__(self, url: str, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.url = url
+        local = httpx2.URL(url).host in ("127.0.0.1", "::1", "localhost")  # no proxy of the environment reaches it
+        self._http = httpx2.Client(base_url=url, timeout=answer_seconds, trust_env=not local)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self._json("GET", path, params=params)
+
+    def post(self, path: str, body: object) -> Any:
+        return self._json("POST", path, json=body)
+
+    def _json(self, method: str, path: str, **how: Any) -> Any:
+        try:
+            response = self._http.request(method, path, **how)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+        if response.is_error:
+            raise RequestFailed(_message(response))
+        return response.json()
+
+    def events(self, path: str, after: str = "0") -> Iterator[tuple[str, Event]]:
+        """Events with their ids after that id, over as many connections as it takes, until the server says 204."""
+        connected, lost_at = False, 0.0
+        while True:
+            trouble: RequestFailed | None = None
+            headers = {"Last-Event-ID": after}
+            try:
+                with self._http.stream("GET", path, headers=headers, timeout=SILENCE_SECONDS) as response:
+                    if response.status_code == httpx2.codes.NO_CONTENT:
+                        return
+                    if response.is_error:
+                        response.read()
+                        trouble = RequestFailed(_message(response))
+                        if response.is_client_error:
+                            raise trouble
+                    else:
+                        connected, lost_at = True, 0.0
+                        for event in httpx2.EventSource(response, max_event_size=None):
+                            if event.data:
+                                after = event.id
+                                yield after, Event(event.event, json.loads(event.data))
+            except httpx2.TransportError as error:
+                trouble = self._unreachable(error)
+            if trouble:
+                lost_at = lost_at or time.monotonic()
+                if not connected or time.monotonic() - lost_at > GIVE_UP_SECONDS:
+                    raise trouble
+            time.sleep(RECONNECT_SECONDS)
+
+    def _unreachable(self, error: httpx2.TransportError) -> RequestFailed:
+        return RequestFailed(f"cannot reach {self.url}: {str(error) or type(error).__name__}")
+
+
+def _message(response: httpx2.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {response.status_code}"
+
+
+# C0 but for tab and newline, DEL, C1: what a terminal would obey instead of showing
+_CONTROLS = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
+
+
+def printable(text: str) -> str:
+    """Text that others wrote, without what could command the terminal."""
+    return text.translate(_CONTROLS)
