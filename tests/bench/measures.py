@@ -137,7 +137,10 @@ async def flood(system: System, count: int, seconds: float) -> Figures:
 
 
 async def paced(system: System, count: int, seconds: float, rate: float = 50.0) -> Figures:
-    """Added latency (from the generator's `yield` to the reader, µs) and CPU a token, in a window of `seconds`."""
+    """Added latency (from the generator's `yield` to the reader, µs) and CPU a token, in a window of `seconds`.
+
+    `pace_kept`: tokens that came, of those that were due; below 1 the generators were held up, which no latency shows.
+    """
     begin = _begin(count)
     whole = seconds + 2 * SETTLED_SECONDS
     specs = [Spec("paced", begin=begin + i / count / rate, seconds=whole, rate=rate) for i in range(count)]
@@ -153,7 +156,8 @@ async def paced(system: System, count: int, seconds: float, rate: float = 50.0) 
         await asyncio.gather(*(reader.finished(SECONDS) for reader in readers))
     latencies = sorted(latency for reader in readers for latency in reader.latencies)
     cuts = statistics.quantiles(latencies, n=100)
-    figures = {"p50_micros": cuts[49], "p99_micros": cuts[98], **_cpu(before, after, tokens)}
+    kept = tokens / (count * rate * seconds)
+    figures = {"p50_micros": cuts[49], "p99_micros": cuts[98], "pace_kept": kept, **_cpu(before, after, tokens)}
     await delete(sessions)
     return figures
 

@@ -10,6 +10,7 @@ _SHOWN = {
     "tokens_per_second": ("tokens/s", 1, 0),
     "p50_micros": ("added latency p50, ms", 1000, 2),
     "p99_micros": ("added latency p99, ms", 1000, 2),
+    "pace_kept": ("share of the pace that was kept", 1, 2),
     "cpu_micros": ("CPU µs a token", 1, 1),
     "cpu_micros_gateway": ("  of the gateway", 1, 1),
     "cpu_micros_speaker": ("  of the speaker", 1, 1),
