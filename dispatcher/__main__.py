@@ -1,12 +1,15 @@
 """`python -m dispatcher`."""
 
+import os
 import sys
-
-from dispatcher import cli
 
 
 def main() -> None:
     """The installed command `dispatcher`."""
+    # gRPC looks at this when it is imported. `dev` starts the Commander as a program of its own: no fork to prepare for.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    from dispatcher import cli
+
     sys.exit(cli.main())
 
 
