@@ -1,0 +1,169 @@
+"""A real Chromium's EventSource reads a session, comes back after breaks, and stops after the end.
+
+The page lies on another origin than the gateway, as an application's would.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dispatcher.gateway.app import user_app
+from dispatcher.gateway.server import HttpServer, bind
+from dispatcher.metrics import Metrics
+from dispatcher.settings import DispatcherSettings
+from tests.dispatcher.gateway.fakes import FakeSessions
+
+CHROMIUM = shutil.which("chromium")
+if CHROMIUM is None and "CI" not in os.environ:
+    pytest.skip("Chromium is not installed (Debian's package `chromium`)", allow_module_level=True)
+
+# As root, on a machine without a screen, and without asking for anything outside it
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-port=0",  # keeps it open until it is ended
+)
+
+PAGE = """<!doctype html><title>reader</title><script>
+let sent = Promise.resolve();  // one after the other: parallel requests could overtake each other
+const report = (what) => sent = sent.then(() => fetch("/report", {method: "POST", body: JSON.stringify(what)}));
+const source = new EventSource(new URLSearchParams(location.search).get("events"));
+for (const name of ["content", "tool_call", "tool_result", "stopped", "failed", "finished", "reset", "message"])
+  source.addEventListener(name, (event) => report({name, id: event.lastEventId, data: JSON.parse(event.data)}));
+source.onerror = () => report({name: "onerror", state: source.readyState});
+</script>"""
+
+
+class Page:
+    """Serves the page, and takes down what it reports, in order."""
+
+    def __init__(self) -> None:
+        self.reports: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.app = Starlette(
+            routes=[Route("/", self._show), Route("/report", self._take, methods=["POST"])],
+        )
+
+    async def _show(self, _: Request) -> Response:
+        return HTMLResponse(PAGE)
+
+    async def _take(self, request: Request) -> Response:
+        self.reports.put_nowait(json.loads(await request.body()))
+        return Response(status_code=204)
+
+
+class Recorder:
+    """Requests to the gateway as they pass: (Last-Event-ID, status)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.seen: list[tuple[str | None, int]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        last_event_id = dict(scope["headers"]).get(b"last-event-id")
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.seen.append((last_event_id and last_event_id.decode(), message["status"]))
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+
+@pytest.fixture
+async def sessions() -> FakeSessions:
+    return FakeSessions()
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[tuple[Page, str]]:
+    page = Page()
+    server = HttpServer(page.app, bind("TEST", "127.0.0.1:0"))
+    await server.start()
+    yield page, f"http://127.0.0.1:{server.port}"
+    await server.close()
+
+
+@pytest.fixture
+async def gateway(sessions: FakeSessions, page: tuple[Page, str]) -> AsyncIterator[tuple[Recorder, str]]:
+    settings = DispatcherSettings(cors_origins=(page[1],))
+    recorder = Recorder(user_app(sessions, settings, Metrics(CollectorRegistry())))
+    server = HttpServer(recorder, bind("TEST", "127.0.0.1:0"))
+    await server.start()
+    yield recorder, f"http://127.0.0.1:{server.port}"
+    sessions.closing.set()
+    await server.close()
+
+
+async def open_page(url: str, profile: Path) -> asyncio.subprocess.Process:
+    assert CHROMIUM, "Chromium is not installed, and this is CI"
+    log = (profile / "chromium.log").open("wb")
+    try:
+        return await asyncio.create_subprocess_exec(
+            CHROMIUM, *FLAGS, f"--user-data-dir={profile}", url, stdout=log, stderr=log, start_new_session=True
+        )
+    finally:
+        log.close()
+
+
+async def end(browser: asyncio.subprocess.Process) -> None:
+    os.killpg(browser.pid, signal.SIGKILL)  # it has children; the group is its own
+    await browser.wait()
+
+
+@pytest.mark.slow
+async def test_an_event_source_reads_comes_back_and_stops(
+    sessions: FakeSessions, page: tuple[Page, str], gateway: tuple[Recorder, str], tmp_path: Path
+) -> None:
+    (reader, page_url), (recorder, url) = page, gateway
+    commander = await sessions.begin()
+    browser = await open_page(f"{page_url}/?events={url}/v1/sessions/{commander.session_id}/events", tmp_path)
+
+    async def report() -> dict[str, Any]:
+        return await reader.reports.get()
+
+    try:
+        async with asyncio.timeout(50):
+            await commander.think("SECRET")
+            await commander.say("Hello, ")
+            assert await report() == {"name": "content", "id": "3", "data": {"text": "Hello, "}}
+            await commander.call()
+            call = await report()
+            assert call["name"] == "tool_call"
+
+            sessions.closing.set()  # the stream ends in the middle
+            assert await report() == {"name": "onerror", "state": 0}  # CONNECTING
+            sessions.closing.clear()
+            await commander.answer(result='{"secret": 1}')
+            await commander.say("world")
+            await commander.finish()
+            result, content, finished = [await report() for _ in range(3)]
+            assert result["data"] == {"call_id": "call-1", "tool_name": "search", "status": "OK"}
+            assert content["data"] == {"text": "world"}
+            assert finished == {"name": "finished", "id": "7", "data": {"finish_reason": "stop", "usage": None}}
+
+            assert await report() == {"name": "onerror", "state": 0}  # the server has ended the stream
+            assert await report() == {"name": "onerror", "state": 2}  # CLOSED, by 204
+    finally:
+        await end(browser)
+    assert recorder.seen == [(None, 200), (call["id"], 200), ("7", 204)]
+    assert reader.reports.empty()
