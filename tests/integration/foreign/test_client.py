@@ -29,7 +29,7 @@ def dispatcher(
     folder: Path = tmp_path_factory.mktemp("dispatcher")
     (folder / "policies.toml").write_text(POLICIES)
     store = "memory://" if request.param == "memory" else f"sqlite:///{folder}/sessions.db"
-    with programs.dispatcher(folder / "log", store, policies=str(folder / "policies.toml")) as ready:
+    with programs.dispatcher(folder / "log", store, policies=str(folder / "policies.toml"), stop_seconds="2") as ready:
         yield ready
 
 
@@ -223,6 +223,21 @@ async def test_may_answer_a_stop_by_half_closing(
         client.half_close()
         assert (await client.rest())[-1]["status"] == "OK"
     assert (await events(users, session_id))[-1] == ("stopped", {"reason": "UserCancel"})
+
+
+async def test_that_ignores_a_stop_is_sent_away(
+    dispatcher: programs.Dispatcher, users: httpx2.AsyncClient, stranger: Start, session_id: str
+) -> None:
+    async with stranger("client.py", dispatcher.grpc) as client:
+        await client.send({"session_id": session_id, "content": {"text": "Once upon"}})
+        await client.next("ack")
+        await users.post(f"/v1/sessions/{session_id}/stop", json={"reason": "Timeout"})
+        assert await client.next("stop") == {"reason": "Timeout"}
+        await client.send({"content": {"text": " a time"}})
+        assert (await client.rest())[-1]["status"] == "FAILED_PRECONDITION"
+    found = await events(users, session_id)
+    assert said(found) == "Once upon"
+    assert found[-1] == ("stopped", {"reason": "Timeout"})
 
 
 async def test_is_stopped_by_a_policy(

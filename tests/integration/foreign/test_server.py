@@ -95,3 +95,21 @@ async def test_a_stop_halts_the_agent(stranger: Start) -> None:
     assert status == 3
     assert "stopped: RiskControl" in printed
     assert "halted" in printed
+
+
+async def test_a_stop_ends_the_wait_for_a_tool(stranger: Start) -> None:
+    async with stranger("server.py") as server, commander_run(server, "agents:two_calls") as process:
+        await server.next("tool_call")
+        await server.send({"stop": {"reason": "UserCancel"}})
+        status, printed = await output(process)
+    assert status == 3
+    assert "stopped: UserCancel" in printed
+
+
+async def test_a_stop_may_come_before_anything_was_said(stranger: Start) -> None:
+    async with stranger("server.py") as server, commander_run(server, "agents:endless") as process:
+        await server.line()  # what an older server sees of `open`: a packet without a payload
+        await server.send({"stop": {"reason": "Timeout"}})
+        status, printed = await output(process)
+    assert status == 3
+    assert "stopped: Timeout" in printed
