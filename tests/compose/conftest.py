@@ -48,14 +48,13 @@ def stack(engine: str, images: dict[str, str], tmp_path_factory: pytest.TempPath
     made = Stack(engine, images | ports | {"TAG": "test"}, env_file)
     try:
         made.compose("up", "-d", "--no-build")
-        eventually(
-            lambda: made.health("dispatcher", "commander"),
-            lambda health: len(health) == 3 and set(health.values()) == {"healthy"},
-            90,
+        health = eventually(
+            lambda: made.health("dispatcher", "commander"), lambda health: "starting" not in health.values(), 90
         )
+        assert sorted(health.values()) == ["healthy"] * 3, health
         yield made
     except BaseException:
-        print(made.compose("logs", "--tail", "40"))
+        print(made.compose("logs", "--no-color", "--tail", "40"))
         raise
     finally:
         made.compose("down", "--volumes", "--timeout", "20", "--remove-orphans")

@@ -14,6 +14,8 @@ import httpx2
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "tests" / "compose" / "engine.sh"
 POLL_SECONDS = 0.5
+# The shell's settings would win over those of .env.
+INHERITED = {name: value for name, value in os.environ.items() if not name.startswith(("COMMANDER_", "DISPATCHER_"))}
 
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ def run(*command: str, seconds: float = 60, variables: Mapping[str, str] | None 
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env=os.environ | dict(variables or {}),
+        env=INHERITED | dict(variables or {}),
         capture_output=True,
         text=True,
         timeout=seconds,
