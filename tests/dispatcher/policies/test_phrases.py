@@ -30,6 +30,7 @@ def found(text: str, *phrases: str) -> Match | None:
         ("straß", "strasſ", 0),
         ("bad", "\u200bb\u200da\u00add", 1),
         ("\u0301b", "a\u0301\u0323b", 1),
+        ("\u0323\u0301b", "a\u0301\u0323b", 1),  # canonical order is not raw order
         ("보", "바보", 1),
         ("바보", "바\u1107\u1169\u200b바", 0),
         ("각", "가\u11a8", 0),
@@ -75,6 +76,7 @@ def test_a_near_miss_is_none(phrase: str, text: str) -> None:
         ("cafe!", "café", 0),  # a mark after e: no longer the beginning of the phrase
         ("café!", "cafe\u0323", 0),
         ("cafe\u0323\u0301!", "cafe\u0301", 5),  # a mark below may still come
+        ("a\u0323\u0301", "a\u0301\u0301", 3),  # the second one would be after the phrase
         ("abc", "\u1112\u1161", 0),
         ("한국", "\u1112\u1161", 2),
         ("한국", "\u1112\u1162", 0),
