@@ -70,7 +70,7 @@ class Think(Section):
 
 class ScriptedCall(Section):
     call: str
-    arguments: dict[str, JsonValue] = {}
+    arguments: dict[str, JsonValue] = Field(default={})
 
 
 class Calls(Section):
