@@ -3,7 +3,7 @@
 shared ← dispatcher, shared ← commander; neither side imports the other
 pure modules import no I/O: only pure modules, msgspec and what of the standard library only computes
 the generated messages only in `shared.wire`, the generated stubs only in the two gRPC edges
-adapters only in `dispatcher.app`; `dispatcher.app` only in `dispatcher.__main__` and `dispatcher.cli`
+adapters only in `dispatcher.app`; `dispatcher.app` only in `dispatcher.cli` and its verbs
 a client library only in the adapter that is for it
 """
 
@@ -34,6 +34,7 @@ PURE = (
 IMPURE = ("dispatcher.policies.load",)  # the loader reads files
 
 COMPOSITION = ("dispatcher.app", "dispatcher.store.factory")  # the factory: from a setting to a store
+VERBS = ("dispatcher.__main__", "dispatcher.cli", "dispatcher.dev", "dispatcher.demo")
 ADAPTERS = (
     "dispatcher.store.memory",
     "dispatcher.store.sqlite",
@@ -129,10 +130,8 @@ def adapter(found: Import) -> str | None:
 
 
 def composition(found: Import) -> str | None:
-    if under(found.imported, "dispatcher.app") and not under(
-        found.importer, "dispatcher.__main__", "dispatcher.cli", "dispatcher.app"
-    ):
-        return "dispatcher.app belongs to dispatcher.__main__ and dispatcher.cli"
+    if under(found.imported, "dispatcher.app") and not under(found.importer, *VERBS):
+        return f"dispatcher.app belongs to {' and '.join(VERBS)}"
     return None
 
 
