@@ -19,6 +19,7 @@ from shared.pb.agent_pb2_grpc import AgentInteractionStub
 from shared.wire import (
     MAX_BATCH_BYTES,
     MAX_TEXT_BYTES,
+    SERVICE,
     Downstream,
     DownstreamMessage,
     MalformedPacketError,
@@ -30,7 +31,7 @@ from shared.wire import (
 
 # Said in the initial metadata by a Dispatcher that knows all of the contract.
 CONTRACT_KEY, CONTRACT_VERSION = "midsentence-contract", "1"
-PATH = "/southwest.ai.agent.v1.AgentInteraction/ChatStream"
+PATH = f"/{SERVICE}/ChatStream"
 
 log = structlog.get_logger()
 
@@ -89,6 +90,7 @@ class Stream:
         self._ready: dict[Session, None] = {}  # in turn
         self._wake = asyncio.Event()
         self._finishing = False
+        self._begun = False
         self._cut = False
         if self._status_due:
             self._wake.set()
@@ -177,9 +179,13 @@ class Stream:
         return packets
 
     def _messages(self, packets: Sequence[Upstream]) -> list[UpstreamMessage]:
-        if self.batches:
+        if not self.batches:
+            return [encode_upstream([packet]) for packet in packets]
+        if self._begun or len(packets) == 1:
+            self._begun = True
             return [encode_upstream(packets)]
-        return [encode_upstream([packet]) for packet in packets]
+        self._begun = True  # a batch is never a stream's first message
+        return [encode_upstream(packets[:1]), encode_upstream(packets[1:])]
 
     # ---- reading
 

@@ -6,7 +6,7 @@ import sys
 
 def main() -> None:
     """The installed command `dispatcher`."""
-    # gRPC looks at this when it is imported. `dev` starts the Commander as a program of its own: no fork to prepare for.
+    # gRPC looks at this when it is imported. The Commander of `dev` is a program of its own: no fork to prepare for.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from dispatcher import cli
 

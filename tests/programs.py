@@ -74,8 +74,16 @@ class Program:
         printed = self.log.read_text(errors="replace")[-4000:]
         raise RuntimeError(f"exit status {self._process.poll()}; it printed:\n{printed}")
 
+    def kill(self) -> None:
+        """SIGKILL, at once."""
+        self._process.kill()
+        self._process.wait()
+        self._reading.join(STOP_SECONDS)
+
     def close(self) -> None:
         """SIGTERM, and SIGKILL if that is not enough."""
+        if self._process.poll() is not None:
+            return
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(STOP_SECONDS)
@@ -116,3 +124,13 @@ def dispatcher(log: Path, store: str = "memory://", **settings: str) -> Iterator
         serving = program.wait_for(lambda event: event.get("event") == "serving")
         grpc, http, operator = (f"127.0.0.1:{serving[f'{edge}_port']}" for edge in ("grpc", "http", "operator"))
         yield Dispatcher(program, grpc, http, operator)
+
+
+@contextlib.contextmanager
+def commander(target: str, log: Path, backend: str, **settings: str) -> Iterator[Program]:
+    """`commander serve` of the Dispatcher at that `host:port`; it has begun to join when this returns."""
+    own = {"dispatcher": f"dns:///{target}", "metrics_address": "127.0.0.1:0", "backend": backend, "drain_seconds": "1"}
+    environ = {f"COMMANDER_{name.upper()}": value for name, value in (own | settings).items()}
+    with running("-m", "commander", "serve", settings=environ, log=log) as program:
+        program.wait_for(lambda event: event.get("event") == "joining")
+        yield program

@@ -1,0 +1,53 @@
+"""Agents of the end-to-end tests, as their users would write them: COMMANDER_BACKEND=tests.e2e.agents:NAME."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from commander.agent import Thought, Turn
+
+
+def word(number: int) -> str:
+    return f"w{number} "
+
+
+async def counting(turn: Turn):
+    """Says `parameters.tokens` words, one every `parameters.seconds`. Notes in the file `parameters.made` each that it
+    made, and there too when it was cancelled (Unix seconds)."""
+    tokens, seconds = turn.parameters.get("tokens", 100), turn.parameters.get("seconds", 0.01)
+    made = turn.parameters.get("made")
+    number = 0
+    try:
+        for number in range(tokens):
+            yield word(number)
+            await asyncio.sleep(seconds)
+        number = tokens
+    finally:
+        if made:
+            Path(made).write_text(f"{number} {time.time()}")  # noqa: ASYNC240 - once, and the session is over
+
+
+async def telling(turn: Turn):
+    """Thinks, calls a tool, speaks, and perhaps fails; `parameters.canary` stands in all but the speech."""
+    canary = turn.parameters["canary"]
+    yield Thought(f"step {canary}", f"thinking of {canary}")
+    await turn.call_tool("calculate", {"expression": f"1 + {int(canary, 36)}"})
+    yield "Nothing to see."
+    if turn.parameters.get("fail"):
+        raise RuntimeError(f"it broke at {canary}")
+
+
+async def noting(turn: Turn):
+    """Appends its process id and a line for each call to the file that the tool writes."""
+    for number in range(turn.parameters["calls"]):
+        answer = await turn.call_tool("note", {"file": turn.parameters["file"], "line": f"{turn.session_id} {number}"})
+        yield f"{number}:{answer} "
+
+
+def note(file: str, line: str) -> str:
+    """Append a line to a file: an effect that can be counted."""
+    with open(file, "a") as out:  # noqa: PTH123 - one write of less than a block: lines stay whole
+        out.write(line + "\n")
+    time.sleep(0.02)
+    return str(os.getpid() > 0)

@@ -1,0 +1,82 @@
+"""`kill -9` of the Dispatcher in the middle of sessions: users' texts are what they would have been."""
+
+import contextlib
+import random
+import time
+
+import pytest
+
+from tests.e2e.agents import word
+from tests.e2e.reading import Reader, ask
+from tests.programs import commander, dispatcher, free_port
+
+TOKENS, SECONDS = 150, 0.02
+
+
+def addresses():
+    return {f"{edge}_address": f"127.0.0.1:{free_port()}" for edge in ("grpc", "http", "operator")}
+
+
+def kill_and_compare(tmp_path, kills, sessions, seed):
+    chance = random.Random(seed)
+    settings = {"store": f"sqlite:///{tmp_path}/sessions.db", **addresses()}
+    url = f"http://{settings['http_address']}"
+    with contextlib.ExitStack() as stack:
+        current = stack.enter_context(contextlib.ExitStack())
+        server = current.enter_context(dispatcher(tmp_path / "d0.log", **settings))
+        stack.enter_context(
+            commander(server.grpc, tmp_path / "c.log", "tests.e2e.agents:counting", capacity=str(sessions))
+        )
+        tokens = TOKENS * (1 + kills // 2)
+        readers = [Reader(url, ask(url, tokens=tokens, seconds=SECONDS)) for _ in range(sessions)]
+        for number in range(1, kills + 1):
+            before = [len(reader.text) for reader in readers]
+            wait_until(lambda: any(len(r.text) > b for r, b in zip(readers, before, strict=True)))  # noqa: B023
+            time.sleep(chance.uniform(0.05, 0.6))  # kill at any moment: not to wait for something
+            server.program.kill()
+            current.close()
+            server = current.enter_context(dispatcher(tmp_path / f"d{number}.log", **settings))
+        expected = "".join(map(word, range(tokens)))
+        for reader in readers:
+            reader.ended(60)
+            assert reader.final == ("finished", {"finish_reason": "stop", "usage": None}), f"seed {seed}"
+            assert reader.text == expected, f"seed {seed}"
+            assert reader.ids == sorted(set(reader.ids)), f"seed {seed}: an id came twice"
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+def test_the_text_survives_kills_of_the_dispatcher(tmp_path):
+    kill_and_compare(tmp_path, kills=3, sessions=6, seed=1)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_the_text_survives_twenty_kills_of_the_dispatcher(tmp_path):
+    kill_and_compare(tmp_path, kills=20, sessions=8, seed=random.SystemRandom().randrange(2**32))
+
+
+def test_a_tool_runs_at_most_once_whatever_dies(tmp_path):
+    """Each call's line stands at most once in the file; where it is not known, the agent was told so."""
+    file, tools = tmp_path / "effects", tmp_path / "tools.toml"
+    tools.write_text('[[tool]]\nname = "note"\nkind = "local"\nuse = "tests.e2e.agents:note"\n')
+    settings = {"store": f"sqlite:///{tmp_path}/sessions.db", "tools": str(tools), **addresses()}
+    url = f"http://{settings['http_address']}"
+    with contextlib.ExitStack() as stack:
+        current = stack.enter_context(contextlib.ExitStack())
+        server = current.enter_context(dispatcher(tmp_path / "d0.log", **settings))
+        stack.enter_context(commander(server.grpc, tmp_path / "c.log", "tests.e2e.agents:noting"))
+        readers = [Reader(url, ask(url, file=str(file), calls=40)) for _ in range(4)]
+        wait_until(lambda: file.exists() and len(file.read_text().splitlines()) > 10)
+        server.program.kill()
+        current.close()
+        server = current.enter_context(dispatcher(tmp_path / "d1.log", **settings))
+        for reader in readers:
+            reader.ended(60)
+        lines = file.read_text().splitlines()
+        assert len(lines) == len(set(lines))
