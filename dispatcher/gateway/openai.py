@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
 from dispatcher.events import Entry
 from dispatcher.gateway import bodies, sse
@@ -92,7 +92,7 @@ class OpenAIRoutes:
         if model not in await self._sessions.agents():
             raise HttpError(404, "No such model is offered.", code="model_not_found", param="model")
 
-    async def _complete(self, http: HttpRequest) -> "Answer":
+    async def _complete(self, http: HttpRequest) -> sse.RawAnswer:
         body = bodies.decode(await bodies.read(http), ChatBody)
         if body.n not in (None, 1):
             raise bodies.invalid("n", "only one answer can be asked for")
@@ -107,11 +107,11 @@ class OpenAIRoutes:
             traceparent=bodies.traceparent(http),
         )
         created = await self._sessions.create(request)
-        return Answer(self, created.record, body)
+        return sse.RawAnswer(self._answer, created.record, body)
 
     # ---- one completion
 
-    async def answer(self, record: Record, body: ChatBody, receive: Receive, send: Send) -> None:
+    async def _answer(self, record: Record, body: ChatBody, receive: Receive, send: Send) -> None:
         """The session from its first entry to its end. Leaving it earlier stops it, unless the server drains."""
         completion = Completion(record, include_usage=bool(body.stream_options and body.stream_options.include_usage))
         sending = Streamed(completion, send) if body.stream else Whole(completion, send)
@@ -119,15 +119,16 @@ class OpenAIRoutes:
         with self._metrics.event_streams.track_inprogress() if body.stream else nullcontext():
             try:
                 async with self._connections.watch(receive) as watch:
-                    await self._follow(sse.LogReader(self._sessions.store, record.session_id, 0), sending)
+                    final = await self._follow(sse.LogReader(self._sessions.store, record.session_id, 0), sending)
                     ended = True
+                    await sending.final(final)
                 if watch.closing:
                     await sending.interrupted()
             finally:
                 if not ended and not watch.closing:
                     await self._sessions.stop(record.session_id, "UserCancel", "user")
 
-    async def _follow(self, reader: sse.LogReader, sending: "Streamed | Whole") -> None:
+    async def _follow(self, reader: sse.LogReader, sending: "Streamed | Whole") -> FinalEvent:
         with reader:
             while True:
                 entries = await reader.next()
@@ -141,18 +142,7 @@ class OpenAIRoutes:
                 for piece in text:
                     await sending.text(piece)
                 if final:
-                    await sending.final(final)
-                    return
-
-
-class Answer:
-    """A completion in the place of a Starlette response."""
-
-    def __init__(self, routes: OpenAIRoutes, record: Record, body: ChatBody) -> None:
-        self._routes, self._record, self._body = routes, record, body
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._routes.answer(self._record, self._body, receive, send)
+                    return final
 
 
 def said(entries: Iterable[Entry]) -> tuple[list[str], FinalEvent | None]:

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
 from dispatcher.events import Entry
 from dispatcher.gateway import bodies, sse
@@ -63,14 +63,14 @@ class OperatorRoutes:
             raise unknown_session()
         return json_response(202, _summary(record))
 
-    async def _events(self, http: HttpRequest) -> "OperatorStream | Response":
+    async def _events(self, http: HttpRequest) -> sse.RawAnswer | Response:
         after = bodies.offset(http)
         record = await find(self._sessions.store, http.path_params["session_id"])
         if _complete(record) and after == record.head.offset:
             return Response(status_code=204)
-        return OperatorStream(self, record, after)
+        return sse.RawAnswer(self._stream, record, after)
 
-    async def stream(self, record: Record, after: int, receive: Receive, send: Send) -> None:
+    async def _stream(self, record: Record, after: int, receive: Receive, send: Send) -> None:
         """Every entry after `after`, until the session is over and no call waits for its result."""
         store = self._sessions.store
         await sse.start(send)
@@ -95,20 +95,6 @@ class OperatorRoutes:
                     return
                 entries = await reader.next()
                 await sse.write(send, b"".join(map(_frame, entries)) if entries else sse.KEEP_ALIVE)
-
-
-class OperatorStream:
-    """The answer to an operator who watches: raw ASGI in the place of a Starlette response."""
-
-    def __init__(self, routes: OperatorRoutes, record: Record, after: int) -> None:
-        self._routes, self._record, self._after = routes, record, after
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":
-            await sse.start(send)
-            await sse.end(send)
-        else:
-            await self._routes.stream(self._record, self._after, receive, send)
 
 
 def _complete(record: Record) -> bool:

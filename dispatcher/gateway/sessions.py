@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
 from dispatcher.events import Entry
 from dispatcher.gateway import bodies, sse
@@ -98,16 +98,16 @@ class SessionRoutes:
             raise unknown_session()
         return json_response(202, user_session(record))
 
-    async def _events(self, http: HttpRequest) -> "EventStream | Response":
+    async def _events(self, http: HttpRequest) -> sse.RawAnswer | Response:
         after = bodies.offset(http)
         record = await find(self._sessions.store, http.path_params["session_id"])
         if record.head.final and after <= record.head.offset and await _read_whole(self._sessions.store, record, after):
             return Response(status_code=204)
-        return EventStream(self, record, after)
+        return sse.RawAnswer(self._stream, record, after)
 
     # ---- one stream
 
-    async def stream(self, record: Record, after: int, receive: Receive, send: Send) -> None:
+    async def _stream(self, record: Record, after: int, receive: Receive, send: Send) -> None:
         """From the entry after `after` to the end, or until the reader goes or the server drains."""
         store, session_id = self._sessions.store, record.session_id
         await sse.start(send)
@@ -137,20 +137,6 @@ class SessionRoutes:
                     await sse.write(send, data)
                 if ended:
                     return
-
-
-class EventStream:
-    """The answer to a reader: raw ASGI in the place of a Starlette response."""
-
-    def __init__(self, routes: SessionRoutes, record: Record, after: int) -> None:
-        self._routes, self._record, self._after = routes, record, after
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":
-            await sse.start(send)
-            await sse.end(send)
-        else:
-            await self._routes.stream(self._record, self._after, receive, send)
 
 
 def render(entries: Iterable[Entry], knows_tool: KnowsTool) -> tuple[bytes, bool]:

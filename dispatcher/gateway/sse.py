@@ -5,10 +5,10 @@ A reader that is slow waits in `send`, and reads on from its offset when the soc
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from dispatcher.events import Entry
 from dispatcher.store.ports import Follower, Store, StoreUnavailable
@@ -127,6 +127,20 @@ class Connections:
             scope, watch = self._open.popitem()
             watch.closing = True
             scope.reschedule(0)
+
+
+class RawAnswer:
+    """Raw ASGI in the place of a Starlette response. Give `answer` all but its last two arguments, receive and send."""
+
+    def __init__(self, answer: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        self._answer, self._arguments = answer, arguments
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            await start(send)
+            await end(send)
+        else:
+            await self._answer(*self._arguments, receive, send)
 
 
 async def start(send: Send, extra_headers: list[tuple[bytes, bytes]] | None = None) -> None:

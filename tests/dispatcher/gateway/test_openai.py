@@ -146,6 +146,7 @@ async def test_an_error_before_the_first_byte_is_a_status(
     assert raised.value.code == "agent_error"
     assert "SECRET" not in raised.value.response.text
     assert raised.value.response.headers["x-session-id"] == commander.session_id
+    assert sessions.stops.empty()
 
 
 async def test_an_error_after_text_unstreamed(client: openai.AsyncOpenAI, sessions: FakeSessions) -> None:
