@@ -72,11 +72,17 @@ async def _serve(settings: CommanderSettings, agent: Agent, options: argparse.Na
     logs.configure()
     registry = CollectorRegistry()
     metrics, client_metrics = Metrics(registry), ClientMetrics(registry)
-    _serve_metrics(settings.metrics_address, registry)
+    metrics_port = _serve_metrics(settings.metrics_address, registry)
     async with loading.ready(agent):
         channel = Channel(settings.dispatcher, client_options(settings.keepalive), client_metrics)
         worker = Worker(settings, agent, channel, metrics)
-        log.info("joining", target=settings.dispatcher, agent=settings.agent, backend=settings.backend)
+        log.info(
+            "joining",
+            target=settings.dispatcher,
+            agent=settings.agent,
+            backend=settings.backend,
+            metrics_port=metrics_port,
+        )
         await _until_signalled(worker, worker.serve)
         await channel.close()
     _leave_stuck_agents(worker.still_running, 0)
@@ -107,11 +113,12 @@ async def _until_signalled(program: _Leaves, body: Callable[[], Awaitable[_Resul
     return await body()
 
 
-def _serve_metrics(address: str, registry: CollectorRegistry) -> None:
-    """In a thread of its own: it answers before the Commander has joined, and while the loop is late."""
+def _serve_metrics(address: str, registry: CollectorRegistry) -> int:
+    """In a thread of its own, so it answers before the Commander has joined, and while the loop is late. The port."""
     host, port = split_address(address)
     try:
-        start_http_server(port, host, registry)
+        server, _ = start_http_server(port, host, registry)
+        return server.server_port
     except OSError as error:
         raise ConfigError(
             f"COMMANDER_METRICS_ADDRESS: cannot listen on {address}: {error.strerror or error}"

@@ -89,7 +89,11 @@ class Driver:
             return self._failed(error)
         try:
             return await self._iterate(generator)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
+        except asyncio.CancelledError as error:
+            if self._task.cancelling():  # halted, or the loop closes
+                raise
+            return self._failed(error)
+        except (Exception, SystemExit) as error:
             return None if self._halted_at is not None else self._failed(error)
         finally:
             await self._close(generator)

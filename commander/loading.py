@@ -17,7 +17,7 @@ def load(settings: CommanderSettings) -> Agent:
     """A back-end's agent, or the user's own. Raises ConfigError."""
     if ":" in settings.backend:
         try:
-            return _checked(import_attribute(settings.backend))
+            return _checked(settings.backend, import_attribute(settings.backend))
         except ConfigError as error:
             raise ConfigError(f"COMMANDER_BACKEND: {error}") from error
     if settings.backend not in BACKENDS:
@@ -40,11 +40,11 @@ async def ready(agent: Agent) -> AsyncIterator[None]:
             await close()
 
 
-def _checked(agent: object) -> Agent:
+def _checked(name: str, agent: object) -> Agent:
     if inspect.iscoroutinefunction(agent):
-        raise ConfigError("it is a coroutine function: an agent says something (`yield`)")
+        raise ConfigError(f"{name} is a coroutine function: an agent says something (`yield`)")
     if inspect.isgeneratorfunction(agent):
-        raise ConfigError("it is a plain generator function: an agent begins with `async def`")
+        raise ConfigError(f"{name} is a plain generator function: an agent begins with `async def`")
     if inspect.isclass(agent) or not callable(agent):
-        raise ConfigError(f"it is no async generator function but {type(agent).__name__}")
+        raise ConfigError(f"{name} is no async generator function but {type(agent).__name__}")
     return agent

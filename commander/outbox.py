@@ -60,7 +60,7 @@ class Outbox:
         self._sent_bytes = 0
         self._max_packets = 0
         self._max_bytes = 0
-        self._starved = False  # the last take() was held up by the credit
+        self._starved = False  # the credit is used up, or what stands first does not fit
         self._welcomed = False
         self._end_waits = False
         self._end_sequence = 0
@@ -147,19 +147,20 @@ class Outbox:
                      and that `open` does not name this call
         """
         taken: list[Upstream] = []
-        self._starved = False
+        fits = True
         while budget > 0 and self._welcomed:
             packet = self._again[0] if self._again else self._next(now_ms, hold_calls)
             if packet is None:
                 break
-            if not self._fits(packet):
-                self._starved = True
+            fits = self._fits(packet)
+            if not fits:
                 break
             self._number(packet)
             taken.append(packet)
             budget -= packet.size
         if not self.retain and taken:
             self.ack(self.last)
+        self._starved = not fits or self._used_up
         return taken
 
     def _next(self, now_ms: int, hold_calls: bool) -> Upstream | None:
@@ -185,6 +186,10 @@ class Outbox:
             return True  # one packet may always be under way; ends are outside the credit
         return len(self._sent) < self._max_packets and self._sent_bytes + packet.size <= self._max_bytes
 
+    @property
+    def _used_up(self) -> bool:
+        return len(self._sent) >= self._max_packets or self._sent_bytes >= self._max_bytes
+
     def _number(self, packet: Upstream) -> None:
         if self._again:
             self._again.popleft()
@@ -207,7 +212,7 @@ class Outbox:
         while self._again and self._again[0].sequence <= sequence:
             self._again.popleft()
         self.acked = max(self.acked, min(sequence, self.last))
-        self._starved = False
+        self._starved = self._used_up
 
     def welcome(self, sequence: int, max_packets: int, max_bytes: int) -> bool:
         """The session is open (again): send what the log does not hold. False: the log lost what it had acked, or holds

@@ -148,11 +148,11 @@ class Worker:
             return
         self._streams.remove(stream)
         code = stream.ended.result()
-        if stream.answered:
-            say = log.info if code in (grpc.StatusCode.OK, None) else log.warning
-            say("stream_ended", status=code.name if code else "cut", details=stream.details)
+        name = code.name if code else "CANCELLED"
+        if code is grpc.StatusCode.UNAVAILABLE and not stream.answered:
+            log.warning("no_dispatcher", target=self._settings.dispatcher)
         else:
-            log.warning("no_dispatcher", target=self._settings.dispatcher, status=code.name if code else "cut")
+            log.info("stream_ended", status=name, details=stream.details)
         for session in list(self._sessions.values()):
             session.stream_ended(stream)
 

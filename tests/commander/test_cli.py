@@ -1,0 +1,133 @@
+"""The program's edges: help, wrong settings, `/metrics`, the exit status."""
+
+import asyncio
+import json
+import signal
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from shared import wire
+from tests import programs
+from tests.commander.fake_dispatcher import FakeDispatcher, soon
+
+AGENTS = """
+async def agent(turn):
+    yield "hello"
+
+async def coroutine(turn):
+    return "hello"
+
+def plain(turn):
+    yield "hello"
+
+broken = 5
+"""
+
+
+async def commander(
+    folder: Path, *arguments: str, settings: Mapping[str, str] | None = None
+) -> asyncio.subprocess.Process:
+    root = str(Path(__file__).parents[2])
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "commander", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
+        env=programs.environment(settings or {}) | {"PYTHONPATH": root},
+    )
+
+
+async def output(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(AGENTS)
+    (tmp_path / "faulty.py").write_text("raise ValueError('as written')")
+    return tmp_path
+
+
+@pytest.mark.parametrize("verb", [[], ["serve"], ["run"]])
+async def test_help(folder: Path, verb: list[str]) -> None:
+    status, out, _ = await output(await commander(folder, *verb, "--help"))
+    assert status == 0
+    assert "usage: commander" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("CAPACITY", "none", "COMMANDER_CAPACITY: must be a whole number of at least 1, got 'none'"),
+        ("CAPACITTY", "1", "COMMANDER_CAPACITTY: unknown setting; did you mean COMMANDER_CAPACITY?"),
+        ("BACKEND", "magic", "COMMANDER_BACKEND: must be local, openai, scripted or module:attribute, got 'magic'"),
+        ("BACKEND", "nothing:agent", "COMMANDER_BACKEND: no module 'nothing'"),
+        ("BACKEND", "mine:nothing", "COMMANDER_BACKEND: module 'mine' has no 'nothing'"),
+        ("BACKEND", "mine:broken", "COMMANDER_BACKEND: mine:broken is no async generator function but int"),
+        ("BACKEND", "mine:coroutine", "COMMANDER_BACKEND: mine:coroutine is a coroutine function"),
+        ("BACKEND", "mine:plain", "COMMANDER_BACKEND: mine:plain is a plain generator function"),
+        ("BACKEND", "faulty:agent", "COMMANDER_BACKEND: module 'faulty' cannot be imported: ValueError: as written"),
+        ("METRICS_ADDRESS", "nowhere", "COMMANDER_METRICS_ADDRESS: must be an address as host:port"),
+    ],
+)
+async def test_a_wrong_setting_is_one_line_and_exit_2(folder: Path, name: str, value: str, words: str) -> None:
+    settings = {"COMMANDER_BACKEND": "mine:agent"} | {f"COMMANDER_{name}": value}
+    status, out, err = await output(await commander(folder, "serve", settings=settings))
+    assert (status, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+async def test_a_port_in_use_is_one_line_and_exit_2(folder: Path) -> None:
+    async with FakeDispatcher().serving() as taken:
+        address = f"127.0.0.1:{taken.port}"
+        settings = {"COMMANDER_BACKEND": "mine:agent", "COMMANDER_METRICS_ADDRESS": address}
+        status, _, err = await output(await commander(folder, "serve", settings=settings))
+    assert status == 2
+    assert err.startswith(f"COMMANDER_METRICS_ADDRESS: cannot listen on {address}: ")
+    assert len(err.splitlines()) == 1
+
+
+def metrics(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+async def test_serve_answers_metrics_before_it_has_joined_and_leaves_at_sigterm(folder: Path) -> None:
+    async with FakeDispatcher().serving() as dispatcher:
+        nobody = dispatcher.port
+    settings = {
+        "COMMANDER_BACKEND": "mine:agent",
+        "COMMANDER_METRICS_ADDRESS": "127.0.0.1:0",
+        "COMMANDER_DISPATCHER": f"127.0.0.1:{nobody}",
+    }
+    process = await commander(folder, "serve", settings=settings)
+    assert process.stderr
+    joining = json.loads(await asyncio.wait_for(process.stderr.readline(), 30))
+    text = await asyncio.to_thread(metrics, f"127.0.0.1:{joining['metrics_port']}")
+    for name in ("unacked_packets", "running_sessions", "resumes_total", "first_token_seconds_count"):
+        assert f"commander_{name} 0.0" in text
+    assert 'commander_tokens_total{type="input"} 0.0' in text
+    assert "grpc_client_started_total{" in text
+    process.send_signal(signal.SIGTERM)
+    assert (await output(process))[0] == 0
+
+
+async def test_run_over_a_real_stream(folder: Path, dispatcher: FakeDispatcher) -> None:
+    settings = {"COMMANDER_BACKEND": "mine:agent", "COMMANDER_DISPATCHER": f"127.0.0.1:{dispatcher.port}"}
+    process = await commander(folder, "run", "hi", settings=settings)
+    peer = await asyncio.wait_for(dispatcher.peer(), 30)
+    session_id = (await peer.next(wire.Open))[0].session_id
+    await peer.send(session_id, wire.Welcome(0, 256, 262144))
+    _, packet, _ = await peer.until(wire.Content)
+    await peer.send(session_id, wire.Ack(packet.sequence))
+    await soon(peer.half_closed())
+    peer.end()
+    assert (await output(process))[:2] == (0, "hello\n")
