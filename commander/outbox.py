@@ -71,6 +71,11 @@ class Outbox:
         return self._waiting_bytes >= MAX_WAITING_BYTES or (self._starved and self._waiting_bytes > 0)
 
     @property
+    def waiting(self) -> bool:
+        """There is something to send, if the credit allows it."""
+        return bool(self._waiting or self._again)
+
+    @property
     def unacked(self) -> int:
         """Packets that were numbered and that the log is not known to hold."""
         return len(self._sent) + len(self._again)

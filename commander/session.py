@@ -234,7 +234,8 @@ class Session:
             self._let_go()
             return
         self._make_room()
-        self._wake()
+        if self.outbox.waiting:
+            self._wake()
 
     def _closed(self, link: _Link, closed: wire.Closed) -> None:
         if link is self._current:
