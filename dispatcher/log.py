@@ -287,7 +287,7 @@ def _added(head: Head, entries: list[Entry]) -> Applied:
         offset += 1
         if live:
             decided = max(decided, entry.decided)
-            added.append(replace(entry, offset=offset))
+            added.append(replace(entry, offset=offset, decided=decided))
         else:
             added.append(replace(entry, offset=offset, released="", decided=decided))
         match body:

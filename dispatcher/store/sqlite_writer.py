@@ -61,7 +61,7 @@ class Writer:
         self._connection.close()
 
     def carry_out(self, jobs: Sequence[Job]) -> list[Answer]:
-        """All jobs in order, in one transaction. Raises StoreUnavailable: none of them was carried out."""
+        """All jobs in order, in one transaction. Raises StoreUnavailable."""
         try:
             if self._connection.in_transaction:  # the last one failed, and rolling it back failed too
                 self._connection.execute("ROLLBACK")
@@ -69,15 +69,18 @@ class Writer:
             self._flush()
             if self._connection.in_transaction:
                 self._connection.execute("COMMIT")
+            self._forget_ended()
         except Exception as error:
             self._abandon()
             raise StoreUnavailable(f"the store failed: {error}") from error
+        return answers
+
+    def _forget_ended(self) -> None:
         for session_id in self._touched:
             head = self._live[session_id][1].head
             if head.final and head.over:
                 del self._live[session_id]
         self._touched.clear()
-        return answers
 
     def _abandon(self) -> None:
         for session_id in self._touched:

@@ -8,11 +8,11 @@ from time import monotonic
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.events import Assigned, Finished, StopEntry
+from dispatcher.events import Assigned, Body, Call, Failed, Finished, StopEntry, Text
 from dispatcher.log import Applied, Fence, Requeue, Settle, State
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Follower, IdempotencyKey, Store, StoreUnavailable
-from shared.wire import Content, ToolResult, Usage
+from shared.wire import Content, Error, Stopped, Thought, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
     acquire,
     append,
@@ -163,10 +163,36 @@ async def test_appended_entries_are_numbered_and_read_as_they_were(store: Store)
     assert [entry.offset for entry in first.entries] == [2, 3]
     second = head_of(await store.submit("s", append(epoch, *entries[2:])))
     assert (second.sequence, second.offset, second.decided) == (4, 6, 70_007)
-    assert await store.read("s", 1, 10) == [replace(entry, offset=n) for n, entry in enumerate(entries, 2)]
+    decided = [7, 7, 7, 70_007, 70_007]  # an entry that says nothing of it stands where the log is
+    assert await store.read("s", 1, 10) == [
+        replace(entry, offset=offset, decided=reached)
+        for offset, (entry, reached) in enumerate(zip(entries, decided, strict=True), 2)
+    ]
     record = await store.load("s")
     assert record
     assert record.head == second
+
+
+async def test_every_kind_of_entry_is_read_as_it_was(store: Store) -> None:
+    epoch = await running(store)
+    kinds: list[Body] = [
+        Thought("plan", "to say"),
+        Content("said"),
+        Call("search", '{"q": "x"}', "c", "i1", refused=True),
+        ToolResult("search", "{}", "c", "INVALID_ARGUMENTS"),
+        Text(),
+        Unknown(),
+        Error("busy", "give it to another", retryable=True),
+        StopEntry("stop", "PolicyViolation", "policy", "names", "phrase 1"),
+        Stopped("stop", 2**63, 2**32 - 1, 2**64 - 1),
+        Finished(),
+        Error("late"),
+        Failed("protocol_error", "gap"),
+    ]
+    outcome = await store.submit("s", append(epoch, *(numbered(body, n) for n, body in enumerate(kinds, 1))))
+    assert isinstance(outcome, Applied)
+    assert await bodies(store) == kinds
+    assert await store.read("s", 1, 100) == list(outcome.entries)
 
 
 async def test_what_is_stored_is_not_stored_again(store: Store) -> None:
