@@ -1,9 +1,10 @@
 """The back-ends' settings, nested in the Commander's: COMMANDER_LOCAL__…, _OPENAI__… and _SCRIPTED__…."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, HttpUrl, JsonValue, SecretStr, model_validator
+from pydantic import Field, HttpUrl, JsonValue, SecretStr, field_validator, model_validator
 
 from shared.config import Section
 
@@ -46,6 +47,13 @@ class OpenAISettings(Section):
     continues: bool = False
     """True only for a server that goes on with a last message of role `assistant` when it is asked with
     `continue_final_message` (vLLM, SGLang). Others begin a new answer, so that the user would read things twice."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+            raise ValueError("must be printable ASCII without spaces")
+        return key
 
 
 class Say(Section):

@@ -1,0 +1,425 @@
+"""The back-end `openai` against a real HTTP server on loopback."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from commander.agent import Call, Finish, History, Message, Thought, Tool, ToolError, Turn, Yielded
+from commander.backends.completions import CallDelta, Calls, FunctionDelta, ProviderError, TextJoiner
+from commander.backends.openai import OpenAIAgent, make
+from commander.backends.settings import OpenAISettings
+from commander.settings import CommanderSettings
+from shared.errors import ConfigError
+from tests.commander.backends.provider import KEY, Connection, Provider, serving
+
+PROMPT = (Message("user", "hello"),)
+SEARCH = Tool("search", "Searches.", {"type": "object", "properties": {"q": {"type": "string"}}})
+
+
+async def answered(provider: Provider, turn: Turn | None = None, **settings: Any) -> list[Yielded]:
+    agent = OpenAIAgent(provider.settings(**settings))
+    try:
+        return [piece async for piece in agent(turn or Turn(PROMPT))]
+    finally:
+        await agent.close()
+
+
+def call(index: int, name: str | None, arguments: str, call_id: str | None = None) -> dict[str, Any]:
+    return {"index": index, "id": call_id, "function": {"name": name, "arguments": arguments}}
+
+
+# ---- words
+
+
+async def test_streams_words_and_counts() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.begin()
+        await connection.raw(b": a comment\n\n")
+        await connection.chunk({"role": "assistant", "content": None})
+        for word in ("Hel", "lo", ""):
+            await connection.token(word)
+        await connection.end("length", 7, 2)
+
+    async with serving(script) as provider:
+        parameters = {"temperature": 0.5, "max_tokens": 2, "unknown": 1}
+        assert await answered(provider, Turn(PROMPT, parameters)) == ["Hel", "lo", Finish("length", 7, 2)]
+        request = provider.connections[0]
+        assert request.headers["path"] == "/v1/chat/completions"
+        assert request.headers["authorization"] == f"bearer {KEY}"
+        assert request.body == {
+            "model": "tested",
+            "messages": [{"role": "user", "content": "hello"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 0.5,
+            "max_tokens": 2,
+        }
+
+
+async def test_a_character_may_be_split_anywhere() -> None:
+    data = (
+        'data: {"choices":[{"delta":{"content":"gr\u00fc\u00df \U0001f30d"},"finish_reason":"stop"}]}\r\n\r\n'.encode()
+    )
+
+    async def script(connection: Connection) -> None:
+        await connection.begin()
+        for byte in data:
+            await connection.raw(bytes([byte]))
+            await asyncio.sleep(0)
+        await connection.raw(b"data: [DONE]\n\n")
+
+    async with serving(script) as provider:
+        assert await answered(provider) == ["gr\u00fc\u00df \U0001f30d", Finish("stop", 0, 0)]
+
+
+async def test_half_characters_in_json_are_joined_or_replaced() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.begin()
+        for text in ("a\ud83c", "\udf0db", "\ud83c", "c\ud83c"):
+            await connection.token(text)
+        await connection.end()
+
+    async with serving(script) as provider:
+        said = await answered(provider)
+        assert "".join(piece for piece in said if isinstance(piece, str)) == "a\U0001f30db\ufffdc\ufffd"
+
+
+def test_joiner_never_lets_a_lone_surrogate_out() -> None:
+    joiner = TextJoiner()
+    pieces = [joiner.add(piece) for piece in ("\udf0d", "x\ud83c", "\ud83c", "\udf0d")]
+    assert [*pieces, joiner.end()] == ["\ufffd", "x", "\ufffd", "\U0001f30d", ""]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+async def test_reasoning_is_thoughts(name: str) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.begin()
+        await connection.chunk({name: "Hm. "})
+        await connection.chunk({name: "So."})
+        await connection.token("Yes.")
+        await connection.end()
+
+    async with serving(script) as provider:
+        said = await answered(provider)
+    assert said[:3] == [Thought("Reasoning", "Hm. "), Thought("Reasoning", "So."), "Yes."]
+
+
+# ---- stop
+
+
+async def flood(connection: Connection) -> None:
+    await connection.begin()
+    while True:
+        await connection.token("word ")
+        await asyncio.sleep(0.002)
+
+
+async def test_cancelling_closes_the_connection() -> None:
+    async with serving(flood) as provider:
+        agent = OpenAIAgent(provider.settings())
+        begun = asyncio.Event()
+
+        async def consume() -> None:
+            async for _ in agent(Turn(PROMPT)):
+                if provider.connections[0].tokens >= 10:
+                    begun.set()
+
+        task = asyncio.create_task(consume())
+        await asyncio.wait_for(begun.wait(), 10)
+        connection = provider.connections[0]
+        before = connection.tokens
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert connection.tokens - before <= 1
+        await asyncio.wait_for(connection.closed.wait(), 10)
+        assert connection.tokens - before <= 2
+        await agent.close()
+
+
+async def test_closing_it_between_two_words_closes_the_connection() -> None:
+    async with serving(flood) as provider:
+        agent = OpenAIAgent(provider.settings())
+        async with aclosing(agent(Turn(PROMPT))) as pieces:
+            async for _ in pieces:
+                if provider.connections[0].tokens >= 3:
+                    break
+            before = provider.connections[0].tokens
+        await asyncio.wait_for(provider.connections[0].closed.wait(), 10)
+        assert provider.connections[0].tokens - before <= 2
+        await agent.close()
+
+
+async def test_a_stop_before_the_first_word_closes_the_connection() -> None:
+    asked = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with serving(script) as provider:
+        agent = OpenAIAgent(provider.settings())
+        task = asyncio.create_task(anext(agent(Turn(PROMPT))))
+        await asyncio.wait_for(asked.wait(), 10)
+        task.cancel()
+        await asyncio.wait_for(provider.connections[0].closed.wait(), 10)
+        await asyncio.wait({task})
+        await agent.close()
+
+
+async def test_a_stop_does_not_touch_another_session() -> None:
+    release = asyncio.Event()
+
+    async def patient(connection: Connection) -> None:
+        await connection.begin()
+        await connection.token("a")
+        await release.wait()
+        await connection.token("b")
+        await connection.end()
+
+    async with serving(patient) as provider:
+        agent = OpenAIAgent(provider.settings())
+        first, second = agent(Turn(PROMPT)), agent(Turn(PROMPT))
+        assert [await anext(first), await anext(second)] == ["a", "a"]
+        await first.aclose()
+        await asyncio.wait_for(provider.connections[0].closed.wait(), 10)
+        release.set()
+        assert [piece async for piece in second] == ["b", Finish("stop", 0, 0)]
+        await agent.close()
+
+
+# ---- tools
+
+
+async def test_tools_run_at_once_and_their_results_go_back() -> None:
+    together = asyncio.Barrier(2)
+
+    async def tool(name: str, arguments: Mapping[str, Any]) -> Any:
+        await asyncio.wait_for(together.wait(), 10)
+        if arguments["q"] == "b":
+            raise ToolError("TIMEOUT", "too slow")
+        return {"hits": [arguments["q"]]}
+
+    async def asks(connection: Connection) -> None:
+        await connection.begin()
+        await connection.token("Let me see. ")
+        await connection.chunk({"tool_calls": [call(0, "search", "", "id0")]})
+        await connection.chunk({"tool_calls": [call(1, "search", '{"q":', "id1")]})
+        await connection.chunk({"tool_calls": [call(0, None, '{"q": "a"}'), call(1, None, '"b"}')]})
+        await connection.end("tool_calls", 10, 5)
+
+    async def answers(connection: Connection) -> None:
+        await connection.begin()
+        await connection.token("Found.")
+        await connection.end("stop", 20, 1)
+
+    async with serving(asks, answers) as provider:
+        said = await answered(provider, Turn(PROMPT, tools=(SEARCH,), tool_caller=tool))
+        assert said == ["Let me see. ", "Found.", Finish("stop", 30, 6)]
+        first, second = (connection.body for connection in provider.connections)
+        assert first["tools"] == [
+            {
+                "type": "function",
+                "function": {"name": "search", "description": "Searches.", "parameters": SEARCH.parameters},
+            }
+        ]
+        assert second["messages"][1:] == [
+            {
+                "role": "assistant",
+                "content": "Let me see. ",
+                "tool_calls": [
+                    {"id": "id0", "type": "function", "function": {"name": "search", "arguments": '{"q": "a"}'}},
+                    {"id": "id1", "type": "function", "function": {"name": "search", "arguments": '{"q":"b"}'}},
+                ],
+            },
+            {"role": "tool", "tool_call_id": "id0", "content": '{"hits": ["a"]}'},
+            {
+                "role": "tool",
+                "tool_call_id": "id1",
+                "content": '{"error": {"code": "TIMEOUT", "message": "too slow"}}',
+            },
+        ]
+
+
+@pytest.mark.parametrize("arguments", ['{"q": ', "[1]", "[" * 10_000])
+async def test_arguments_that_are_no_object_go_back_to_the_model(arguments: str) -> None:
+    async def asks(connection: Connection) -> None:
+        await connection.begin()
+        await connection.chunk({"tool_calls": [call(0, "search", arguments, "id0")]})
+        await connection.end("tool_calls")
+
+    async def answers(connection: Connection) -> None:
+        await connection.begin()
+        await connection.end()
+
+    async with serving(asks, answers) as provider:
+        await answered(provider, Turn(PROMPT, tools=(SEARCH,)))
+        result = json.loads(provider.connections[1].body["messages"][-1]["content"])
+        assert result["error"]["code"] == "INVALID_ARGUMENTS"
+
+
+async def test_the_rounds_are_limited() -> None:
+    async def asks(connection: Connection) -> None:
+        await connection.begin()
+        await connection.chunk({"tool_calls": [call(0, "search", "{}", "id")]})
+        await connection.end("tool_calls")
+
+    async def tool(name: str, arguments: Mapping[str, Any]) -> Any:
+        return None
+
+    async with serving(asks) as provider:
+        with pytest.raises(ProviderError, match="after 3 rounds"):
+            await answered(provider, Turn(PROMPT, tools=(SEARCH,), tool_caller=tool), max_rounds=3)
+        choices = [connection.body.get("tool_choice") for connection in provider.connections]
+        assert choices == [None, None, "none"]
+
+
+async def test_an_answer_that_was_cut_by_its_limit_calls_nothing() -> None:
+    async def asks(connection: Connection) -> None:
+        await connection.begin()
+        await connection.chunk({"tool_calls": [call(0, "search", '{"q', "id")]})
+        await connection.end("length")
+
+    async with serving(asks) as provider:
+        assert await answered(provider, Turn(PROMPT, tools=(SEARCH,))) == [Finish("length", 0, 0)]
+
+
+def test_calls_without_an_index_are_told_apart_by_id() -> None:
+    calls = Calls()
+    for call_id, name, arguments in (("a", "x", "{"), (None, None, "}"), ("b", "y", "{}")):
+        calls.add(CallDelta(id=call_id, function=FunctionDelta(name, arguments)))
+    assert [(call.call_id, call.name, call.arguments) for call in calls] == [("a", "x", "{}"), ("b", "y", "{}")]
+
+
+@pytest.mark.parametrize(
+    "deltas", [[CallDelta(i) for i in range(65)], [CallDelta(0, None, FunctionDelta("x" * 65537))]]
+)
+def test_calls_are_bounded(deltas: list[CallDelta]) -> None:
+    calls = Calls()
+    for delta in deltas[:-1]:
+        calls.add(delta)
+    with pytest.raises(ProviderError, match="more than"):
+        calls.add(deltas[-1])
+
+
+# ---- continuing
+
+
+async def test_continues_where_the_server_can() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.begin()
+        await connection.token(" a time.")
+        await connection.end()
+
+    history = History("Once upon", (Call("id", "search", {"q": 1}, "OK", {"hits": []}),))
+    async with serving(script) as provider:
+        assert (await answered(provider, Turn(PROMPT, history=history), continues=True))[0] == " a time."
+        body = provider.connections[0].body
+        assert body["continue_final_message"] is True
+        assert body["add_generation_prompt"] is False
+        assert [message["role"] for message in body["messages"]] == ["user", "assistant", "tool", "assistant"]
+        assert body["messages"][-1]["content"] == "Once upon"
+
+
+def test_continues_only_where_that_is_set() -> None:
+    assert OpenAIAgent(OpenAISettings(model="m")).continues is False
+    assert OpenAIAgent(OpenAISettings(model="m", continues=True)).continues is True
+
+
+# ---- failures
+
+
+async def test_an_error_status_is_named_and_the_key_is_not() -> None:
+    body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}).encode()
+
+    async def script(connection: Connection) -> None:
+        await connection.begin("401 Unauthorized", "application/json", str(len(body)))
+        await connection.raw(body)
+
+    async with serving(script) as provider:
+        with pytest.raises(ProviderError, match="status 401") as failure:
+            await answered(provider)
+    assert KEY not in str(failure.value)
+    assert "Incorrect API key" in str(failure.value)
+
+
+async def test_an_endless_error_is_not_read_to_its_end() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.begin("500 Internal Server Error", "text/html")
+        while True:
+            await connection.raw(b"x" * 4096)
+
+    async with serving(script) as provider:
+        with pytest.raises(ProviderError, match="status 500") as failure:
+            await answered(provider)
+    assert len(str(failure.value)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("last", "text"),
+    [
+        (b"", "before the answer was finished"),
+        (b'data: {"choices', "before the answer was finished"),
+        (b'data: {"error": {"message": "overloaded", "code": 529}}\n\n', "overloaded"),
+        (b"data: {oops}\n\n", "cannot be read"),
+        (b'data: {"choices": 7}\n\n', "cannot be read"),
+        (b"data: " + b"x" * 2_000_000, "limit"),
+    ],
+)
+async def test_a_stream_that_breaks_is_an_error(last: bytes, text: str) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.begin()
+        await connection.token("half a ")
+        await connection.raw(last)
+
+    async with serving(script) as provider:
+        with pytest.raises(ProviderError, match=text):
+            await answered(provider)
+
+
+async def test_a_body_that_is_cut_is_an_error() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.begin(length="1000")
+        await connection.token("half a ")
+
+    async with serving(script) as provider:
+        with pytest.raises(ProviderError, match="RemoteProtocolError"):
+            await answered(provider)
+
+
+async def test_silence_is_an_error() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.begin()
+        await connection.token("a")
+        await asyncio.Event().wait()
+
+    async with serving(script) as provider:
+        with pytest.raises(ProviderError, match="ReadTimeout"):
+            await answered(provider, silence_seconds=0.05)
+        await asyncio.wait_for(provider.connections[0].closed.wait(), 10)
+
+
+async def test_no_server_is_an_error() -> None:
+    async with serving(flood) as provider:
+        pass
+    with pytest.raises(ProviderError, match="ConnectError"):
+        await answered(provider)
+
+
+async def test_an_answer_that_is_no_stream_is_an_error() -> None:
+    async def script(connection: Connection) -> None:
+        await connection.begin(content_type="text/html", length="2")
+        await connection.raw(b"hi")
+
+    async with serving(script) as provider:
+        with pytest.raises(ProviderError, match="text/event-stream"):
+            await answered(provider)
+
+
+def test_a_model_must_be_named() -> None:
+    with pytest.raises(ConfigError, match="COMMANDER_OPENAI__MODEL"):
+        make(CommanderSettings())
