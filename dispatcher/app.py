@@ -26,7 +26,6 @@ from shared.channel import server_options
 from shared.config import split_address
 from shared.errors import ConfigError
 from shared.grpc_metrics import ServerMetrics
-from shared.pb import agent_pb2_grpc
 
 log = structlog.get_logger()
 
@@ -86,7 +85,7 @@ class Dispatcher:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._service = AgentInteraction(sessions)
-        agent_pb2_grpc.add_AgentInteractionServicer_to_server(self._service, server)  # type: ignore[no-untyped-call]
+        self._service.register(server)
         reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
         await sessions.recover()

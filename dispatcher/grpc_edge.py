@@ -491,6 +491,10 @@ class AgentInteraction(agent_pb2_grpc.AgentInteractionServicer):
         self._sessions = sessions
         self._streams: set[Stream] = set()
 
+    def register(self, server: grpc.aio.Server) -> None:
+        """Let the server serve it."""
+        agent_pb2_grpc.add_AgentInteractionServicer_to_server(self, server)  # type: ignore[no-untyped-call]
+
     async def ChatStream(self, request_iterator: Any, context: Any) -> None:  # noqa: N802 - the contract's name
         stream = Stream(self._sessions, context)
         self._streams.add(stream)

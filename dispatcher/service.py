@@ -17,6 +17,7 @@ from dispatcher.runner import Link, Runner, read_all, submit_until_known
 from dispatcher.session import Session
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
+from dispatcher.timed import PolicyClock
 from dispatcher.tools.registry import Registry
 from shared.wire import (
     MAX_HISTORY_BYTES,
@@ -64,6 +65,7 @@ class Sessions:
         self.closing = asyncio.Event()
         self.pool = Pool(self, metrics, settings.queue_seconds)
         self.draining = False
+        self._clock = PolicyClock(rules, metrics)
         self._runners: dict[str, Runner] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._store_trouble = ""
@@ -181,7 +183,8 @@ class Sessions:
 
     def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
         started = next((entry.at for entry in entries if isinstance(entry.body, Assigned)), record.request.created_at)
-        return Session(record, entries, self.rules.gate(started), self.settings.limits, self.instance)
+        gate = self._clock.gate(self.rules.gate(started))
+        return Session(record, entries, gate, self.settings.limits, self.instance)
 
     # ---- the pool's desk
 

@@ -10,7 +10,7 @@ Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -37,7 +37,7 @@ from dispatcher.events import (
     Wake,
 )
 from dispatcher.log import Applied, Head, Record, Refused
-from dispatcher.policies.gate import Gate, Violation
+from dispatcher.policies.gate import Release, Violation
 from shared.conversation import State, kind_of, next_state
 from shared.wire import (
     FINISH_REASONS,
@@ -63,6 +63,21 @@ class Limits(msgspec.Struct, frozen=True):
     takeovers: int = 2
     max_unacked_packets: int = 256
     max_unacked_bytes: int = 262144
+
+
+class Gate(Protocol):
+    """The policies' side of a session: `dispatcher.policies.gate.Gate`, which says what each method does."""
+
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def held(self) -> int: ...
+    def content(self, text: str, at: float) -> Release: ...
+    def thought(self, step_name: str, delta: str, at: float) -> Violation | None: ...
+    def arguments(self, tool_name: str, arguments_json: str, at: float) -> Violation | None: ...
+    def end(self, at: float) -> Release: ...
+    def overdue(self, at: float) -> Violation | None: ...
+    def resume(self, decided: int) -> None: ...
 
 
 Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)

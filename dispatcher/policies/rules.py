@@ -48,6 +48,12 @@ class RuleSet:
             arguments=phrase_set("arguments"),
         )
 
+    def readers(self, channel: Channel) -> list[str]:
+        """The names of the policies that read that channel's text."""
+        return [
+            policy.name for policy in self.policies if isinstance(policy, PhrasesPolicy) and channel in policy.reads
+        ]
+
     def gate(self, started_at: float) -> Gate:
         """A new session's gate. started_at: Unix seconds, what time limits count from."""
         return Gate(self._rules, started_at)
