@@ -1,7 +1,7 @@
 """`docker compose up`, as a stranger would have it: health, a prompt, a third Commander, a figure, a restart."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ def events(stack: Stack, session_id: str) -> Iterator[tuple[str, dict[str, Any]]
                 yield name, json.loads(value)
 
 
+def text_of(seen: Iterable[tuple[str, dict[str, Any]]]) -> str:
+    """The words of a session that has finished."""
+    *spoken, (last, data) = seen
+    assert last == "finished", (last, data)
+    return "".join(data["text"] for name, data in spoken if name == "content")
+
+
 def ask(stack: Stack, **body: object) -> str:
     created = httpx2.post(f"{stack.url('dispatcher', 8080)}/v1/sessions", json={"prompt": PROMPT, **body}, timeout=30)
     assert created.status_code == 201, created.text
@@ -46,9 +53,7 @@ def test_nobody_is_root_and_only_the_commander_holds_the_model(stack: Stack) -> 
 
 
 def test_a_prompt_is_answered_over_the_event_stream(stack: Stack) -> None:
-    seen = list(events(stack, ask(stack)))
-    assert "".join(data["text"] for name, data in seen if name == "content").strip()
-    assert seen[-1][0] == "finished", seen[-1]
+    assert text_of(events(stack, ask(stack))).strip()
 
 
 def test_a_prompt_is_answered_over_chat_completions(stack: Stack) -> None:
@@ -65,7 +70,7 @@ def test_a_scaled_commander_joins_and_prometheus_sees_it(stack: Stack) -> None:
     eventually(lambda: stack.figure('sum(up{job="commander"})'), lambda value: value == 3, 30)
     finished = 'sum(dispatcher_sessions_total{outcome="finished"})'
     before = stack.figure(finished) or 0
-    list(events(stack, ask(stack)))
+    text_of(events(stack, ask(stack)))
     eventually(lambda: stack.figure(finished), lambda value: value is not None and value > before, 30)
 
 
@@ -80,23 +85,20 @@ def test_the_lines_of_env_switch_to_another_server(stack: Stack, tmp_path: Path)
     )
     container = stack.compose("run", "-d", "--no-deps", "commander", env_file=env_file).split()[-1]
     try:
-        seen = list(events(stack, ask(stack, agent="relay")))
-        assert "".join(data["text"] for name, data in seen if name == "content").strip()
-        assert seen[-1][0] == "finished", seen[-1]
+        assert text_of(events(stack, ask(stack, agent="relay"))).strip()
     finally:
         run(stack.docker, "rm", "--force", container)
 
 
 def test_sessions_outlive_a_killed_dispatcher(stack: Stack) -> None:
     session_id = ask(stack)
-    said = list(events(stack, session_id))
+    said = text_of(events(stack, session_id))
     (dispatcher,) = stack.containers("dispatcher")
     run(stack.docker, "kill", "--signal", "KILL", dispatcher)
     run(stack.docker, "start", dispatcher)
     eventually(lambda: stack.health("dispatcher"), lambda health: set(health.values()) == {"healthy"}, 60)
-    assert list(events(stack, session_id)) == said
-    again = list(events(stack, ask(stack)))  # the Commanders have joined anew
-    assert again[-1][0] == "finished", again[-1]
+    assert text_of(events(stack, session_id)) == said
+    text_of(events(stack, ask(stack)))  # the Commanders have joined anew
 
 
 def test_the_alert_rules_are_loaded_and_say_what_they_should(stack: Stack, images: dict[str, str]) -> None:
