@@ -20,9 +20,11 @@ from dispatcher.dev import leaving, pair, until_agents, where_to_look
 from dispatcher.settings import DispatcherSettings
 from shared import logs
 from shared.config import load
+from shared.errors import ConfigError
 
 STORY_SECONDS = 3.0  # the story is cut in its third second
 LOAD_SECONDS = 120.0
+INTERRUPTED = 130  # exit status, as shells have it
 
 POLICIES = """[[policy]]
 name = "no dragons"
@@ -44,21 +46,30 @@ def run(_: argparse.Namespace) -> int:
 
 async def _demo(folder: Path) -> int:
     settings = _settings(folder)
-    leave = leaving()
     print("Starting a Dispatcher and a Commander with the bundled model …", flush=True)
-    async with pair(settings) as (dispatcher, commander):
-        show = asyncio.create_task(_show(dispatcher, commander))
-        left = asyncio.create_task(leave.wait())
-        await asyncio.wait({show, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not show.done():
-            show.cancel()
-            await asyncio.gather(show, return_exceptions=True)
-            return 130
-        show.result()
-        if sys.stdout.isatty():
-            print(where_to_look(dispatcher), flush=True)
-            await leave.wait()
-        left.cancel()
+    commander_log = folder / "commander.log"
+    with commander_log.open("wb") as log:
+        try:
+            async with pair(settings, log) as (dispatcher, commander):
+                return await _run(dispatcher, commander)
+        except ConfigError:
+            print(commander_log.read_text(), file=sys.stderr)
+            raise
+
+
+async def _run(dispatcher: Dispatcher, commander: asyncio.subprocess.Process) -> int:
+    leave = leaving()
+    left = asyncio.create_task(leave.wait())
+    show = asyncio.create_task(_show(dispatcher, commander))
+    await asyncio.wait({show, left}, return_when=asyncio.FIRST_COMPLETED)
+    if left.done():
+        show.cancel()
+        return INTERRUPTED
+    show.result()
+    if sys.stdout.isatty():
+        print(where_to_look(dispatcher), flush=True)
+        await left
+    left.cancel()
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from typing import IO
 
 import uvloop
 
@@ -53,15 +54,20 @@ def leaving() -> asyncio.Event:
 
 
 @contextlib.asynccontextmanager
-async def pair(settings: DispatcherSettings) -> AsyncIterator[tuple[Dispatcher, asyncio.subprocess.Process]]:
-    """A server in this process and a Commander in one of its own, which takes `COMMANDER_…` from the environment."""
+async def pair(
+    settings: DispatcherSettings, commander_log: IO[bytes] | None = None
+) -> AsyncIterator[tuple[Dispatcher, asyncio.subprocess.Process]]:
+    """A server in this process and a Commander in one of its own, which takes `COMMANDER_…` from the environment.
+
+    commander_log: where its logs go; None: to this process's standard error.
+    """
     dispatcher = Dispatcher(settings)
     await dispatcher.start()
     try:
         target = f"dns:///127.0.0.1:{dispatcher.grpc_port}"
         environment = {"COMMANDER_METRICS_ADDRESS": "127.0.0.1:0"} | os.environ | {"COMMANDER_DISPATCHER": target}
         commander = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "commander", "serve", env=environment, start_new_session=True
+            sys.executable, "-m", "commander", "serve", env=environment, stderr=commander_log, start_new_session=True
         )
         try:
             yield dispatcher, commander
@@ -99,5 +105,5 @@ async def until_agents(dispatcher: Dispatcher, commander: asyncio.subprocess.Pro
     """Return when a Commander offers its agent. Raises ConfigError if it ends instead."""
     while not dispatcher.sessions.pool.agents():
         if commander.returncode is not None:
-            raise ConfigError("the Commander has ended; its own message stands above")
+            raise ConfigError(f"the Commander has ended with exit status {commander.returncode}")
         await asyncio.sleep(0.05)

@@ -287,10 +287,16 @@ class Runner:
     def _answered(
         self, future: "asyncio.Future[Outcome]", session: Session, change: Append, batch: list[tuple[Entry, float]]
     ) -> None:
-        if future.cancelled() or future.exception():
+        error = None if future.cancelled() else future.exception()
+        if future.cancelled() or isinstance(error, StoreUnavailable):
             self._host.spawn(self._repeat(session, change, batch))
             return
         self._flying = False
+        if error:
+            log.error("append_failed", session_id=self.session_id, exc_info=error)
+            if session is self.session:
+                self._carry_out(session.unstorable(time.time()))
+            return
         self._appended(future.result(), session, batch)
 
     async def _repeat(self, session: Session, change: Append, batch: list[tuple[Entry, float]]) -> None:

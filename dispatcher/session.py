@@ -435,6 +435,10 @@ class Session:
             return [how]
         return self._fail("commander_lost", now)
 
+    def unstorable(self, now: float) -> list[Effect]:
+        """What it sent cannot be stored at all, now or later."""
+        return self._refuse("invalid", now)
+
     def fenced(self, outcome: Applied) -> list[Effect]:
         """The Commander was given up after a stop."""
         self.head = outcome.head
