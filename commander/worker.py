@@ -46,6 +46,7 @@ class Worker:
         self._idle = asyncio.Event()
         self._idle.set()
         self._lag = 0.0
+        self._searching = False
         metrics.watch(
             unacked=lambda: sum(
                 session.outbox.unacked for session in list(self._sessions.values())
@@ -149,10 +150,12 @@ class Worker:
         self._streams.remove(stream)
         code = stream.ended.result()
         name = code.name if code else "CANCELLED"
-        if code is grpc.StatusCode.UNAVAILABLE and not stream.answered:
-            log.warning("no_dispatcher", target=self._settings.dispatcher)
-        else:
+        if code is not grpc.StatusCode.UNAVAILABLE or stream.answered:
             log.info("stream_ended", status=name, details=stream.details)
+            self._searching = False
+        elif not self._searching:  # once, however often it is tried
+            log.warning("no_dispatcher", target=self._settings.dispatcher, details=stream.details)
+            self._searching = True
         for session in list(self._sessions.values()):
             session.stream_ended(stream)
 
