@@ -6,14 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import grpc
 import pytest
 
+from tests import programs
+
 HERE = Path(__file__).parent
+METHOD = "/southwest.ai.agent.v1.AgentInteraction/ChatStream"
 SECONDS = 20.0  # for each thing that is waited for
 
 Packet: TypeAlias = dict[str, Any]
@@ -89,3 +93,16 @@ def stranger(stubs: Path) -> Start:
             await process.wait()
 
     return start
+
+
+@pytest.fixture(scope="session")
+def plain_dispatcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[programs.Dispatcher]:
+    """With the settings that nobody chose, but in memory."""
+    with programs.dispatcher(tmp_path_factory.mktemp("dispatcher") / "log") as ready:
+        yield ready
+
+
+@pytest.fixture
+async def channel(plain_dispatcher: programs.Dispatcher) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(plain_dispatcher.grpc) as channel:
+        yield channel

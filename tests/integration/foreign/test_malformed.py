@@ -3,30 +3,15 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
 import pytest
 
 from shared.pb import agent_pb2 as pb
-from tests import programs
-from tests.integration.foreign.conftest import SECONDS
+from tests.integration.foreign.conftest import METHOD, SECONDS
 
-METHOD = "/southwest.ai.agent.v1.AgentInteraction/ChatStream"
 INTERNALS = ("Traceback", "Error", "exception", ".py", "codec", "protobuf")
-
-
-@pytest.fixture(scope="module")
-def dispatcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[programs.Dispatcher]:
-    with programs.dispatcher(tmp_path_factory.mktemp("dispatcher") / "log") as ready:
-        yield ready
-
-
-@pytest.fixture
-async def channel(dispatcher: programs.Dispatcher) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(dispatcher.grpc) as channel:
-        yield channel
 
 
 async def outcome(channel: grpc.aio.Channel, *messages: bytes) -> tuple[grpc.StatusCode, str]:
