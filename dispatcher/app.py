@@ -23,7 +23,6 @@ from dispatcher.store.ports import StoreMisconfigured
 from dispatcher.tools.load import load as load_tools
 from shared import wire
 from shared.channel import server_options
-from shared.config import split_address
 from shared.errors import ConfigError
 from shared.grpc_metrics import ServerMetrics
 
@@ -58,20 +57,19 @@ class Dispatcher:
         except PolicyFileError as error:
             raise ConfigError(str(error)) from None
         tools = load_tools(settings.tools)
-        metrics.know((tool.name for tool in tools.tools), (policy.name for policy in rules.policies))
+        metrics.know(tools=(tool.name for tool in tools.tools))
 
         users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
         self._stack.callback(users.close)
         operators = bind("DISPATCHER_OPERATOR_ADDRESS", settings.operator_address)
         self._stack.callback(operators.close)
         server = grpc.aio.server(options=server_options(settings.keepalive), interceptors=[ServerMetrics(registry)])
-        split_address(settings.grpc_address)
+        # gRPC would say only on its own standard error why it cannot.
+        bind("DISPATCHER_GRPC_ADDRESS", settings.grpc_address).close()
         try:
             self.grpc_port = server.add_insecure_port(settings.grpc_address)
         except RuntimeError:
-            raise ConfigError(
-                f"DISPATCHER_GRPC_ADDRESS: cannot listen on {settings.grpc_address}: address already in use or not here"
-            ) from None
+            raise ConfigError(f"DISPATCHER_GRPC_ADDRESS: cannot listen on {settings.grpc_address}") from None
 
         try:
             store = open_store(settings.store, metrics.appended)
@@ -110,6 +108,18 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
+    def reload(self) -> None:
+        """Read the policies again, for sessions that begin from now on; broken ones leave the old rules in force."""
+        try:
+            rules = load_policies(self.settings.policies)
+        except PolicyFileError as error:
+            self.sessions.metrics.policy_reload_success.set(0)
+            log.error("policies_broken", errors=str(error))  # noqa: TRY400 - the operator's file, not our code
+            return
+        self.sessions.use(rules)
+        self.sessions.metrics.policy_reload_success.set(1)
+        log.info("policies_reloaded", policies=len(rules.policies))
+
     async def drain(self) -> None:
         """Not ready any more; sessions move or end, for `DISPATCHER_DRAIN_SECONDS` at most."""
         await self._health.enter_graceful_shutdown()
@@ -129,7 +139,7 @@ class Dispatcher:
 
 
 async def serve(settings: DispatcherSettings) -> None:
-    """Run the server until SIGTERM or SIGINT; a second one cuts the draining short."""
+    """Run the server until SIGTERM or SIGINT; a second one cuts the draining short. SIGHUP: `reload`."""
     dispatcher = Dispatcher(settings)
     leave, loop = asyncio.Event(), asyncio.get_running_loop()
     cut = asyncio.Event()
@@ -140,6 +150,7 @@ async def serve(settings: DispatcherSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     await dispatcher.start()
+    loop.add_signal_handler(signal.SIGHUP, dispatcher.reload)
     log.info(
         "serving",
         grpc_port=dispatcher.grpc_port,

@@ -58,17 +58,22 @@ class Sessions:
     def __init__(
         self, store: Store, rules: RuleSet, registry: Registry, metrics: Metrics, settings: DispatcherSettings
     ) -> None:
-        self.store, self.rules, self.registry, self.metrics = store, rules, registry, metrics
+        self.store, self.registry, self.metrics = store, registry, metrics
         self.settings = settings
         self.instance = secrets.token_hex(8)
         self.log_thoughts = settings.log_thoughts
         self.closing = asyncio.Event()
         self.pool = Pool(self, metrics, settings.queue_seconds)
         self.draining = False
-        self._clock = PolicyClock(rules, metrics)
+        self.use(rules)
         self._runners: dict[str, Runner] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._store_trouble = ""
+
+    def use(self, rules: RuleSet) -> None:
+        """The rules of sessions that are rebuilt from now on."""
+        self.metrics.know(policies=(policy.name for policy in rules.policies))
+        self._rules, self._clock = rules, PolicyClock(rules, self.metrics)
 
     # ---- users and operators
 
@@ -183,7 +188,7 @@ class Sessions:
 
     def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
         started = next((entry.at for entry in entries if isinstance(entry.body, Assigned)), record.request.created_at)
-        gate = self._clock.gate(self.rules.gate(started))
+        gate = self._clock.gate(self._rules.gate(started))
         return Session(record, entries, gate, self.settings.limits, self.instance)
 
     # ---- the pool's desk

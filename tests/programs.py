@@ -74,6 +74,13 @@ class Program:
         printed = self.log.read_text(errors="replace")[-4000:]
         raise RuntimeError(f"exit status {self._process.poll()}; it printed:\n{printed}")
 
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def exit_status(self, seconds: float) -> int:
+        """Once it has ended. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(seconds)
+
     def kill(self) -> None:
         """SIGKILL, at once."""
         self._process.kill()

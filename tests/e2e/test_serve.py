@@ -1,0 +1,112 @@
+"""`dispatcher serve` as a program: how it refuses to start, reloads, drains and comes back."""
+
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx2
+import pytest
+
+from tests.e2e.agents import word
+from tests.e2e.reading import Reader, ask
+from tests.e2e.test_kill import addresses, wait_until
+from tests.programs import commander, dispatcher, environment
+
+ADDRESSES = {f"DISPATCHER_{edge}_ADDRESS": "127.0.0.1:0" for edge in ("GRPC", "HTTP", "OPERATOR")}
+
+
+def refused(**settings):
+    """The one line with which it refuses to start."""
+    environ = environment(ADDRESSES | {"DISPATCHER_STORE": "memory://"} | settings)
+    done = subprocess.run(
+        [sys.executable, "-m", "dispatcher", "serve"], env=environ, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DISPATCHER_GRACE_SECONDS", "soon"),
+        ("DISPATCHER_GRACE_SECOND", "20"),
+        ("DISPATCHER_STORE", "postgres://x"),
+        ("DISPATCHER_HTTP_ADDRESS", "nonsense"),
+        ("DISPATCHER_POLICIES", "/nowhere/policies.toml"),
+        ("DISPATCHER_TOOLS", "/nowhere/tools.toml"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(name, value):
+    lines = refused(**{name: value})
+    assert len(lines) == 1
+    assert (name in lines[0]) or (value in lines[0])
+
+
+@pytest.mark.parametrize("edge", ["GRPC", "HTTP", "OPERATOR"])
+def test_a_port_in_use_is_one_line_that_names_the_setting(edge):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        lines = refused(**{f"DISPATCHER_{edge}_ADDRESS": f"127.0.0.1:{taken.getsockname()[1]}"})
+    assert len(lines) == 1
+    assert f"DISPATCHER_{edge}_ADDRESS" in lines[0]
+
+
+def test_a_second_dispatcher_on_the_same_file_refuses(tmp_path):
+    store = f"sqlite:///{tmp_path}/sessions.db"
+    with dispatcher(tmp_path / "d.log", store=store):
+        lines = refused(DISPATCHER_STORE=store)
+    assert len(lines) == 1
+    assert "DISPATCHER_STORE" in lines[0]
+
+
+def test_rules_are_read_again_on_sighup_and_broken_ones_change_nothing(tmp_path):
+    policies = tmp_path / "policies.toml"
+    rule = '[[policy]]\nname = "w"\nkind = "phrases"\nphrases = ["{}"]\n'
+    policies.write_text(rule.format("w5 "))
+    with (
+        dispatcher(tmp_path / "d.log", policies=str(policies)) as server,
+        commander(server.grpc, tmp_path / "c.log", "tests.e2e.agents:counting"),
+    ):
+        url = f"http://{server.http}"
+        assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(5)))
+        policies.write_text(rule.format("w3 "))
+        server.program.send_signal(signal.SIGHUP)
+        server.program.wait_for(lambda event: event.get("event") == "policies_reloaded")
+        assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(3)))
+        policies.write_text("[[policy]]\n")
+        server.program.send_signal(signal.SIGHUP)
+        server.program.wait_for(lambda event: event.get("event") == "policies_broken")
+        assert "dispatcher_policy_reload_success 0.0" in httpx2.get(f"http://{server.operator}/metrics").text
+        assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(3)))
+
+
+def test_a_session_goes_on_over_a_restart(tmp_path):
+    settings = {"store": f"sqlite:///{tmp_path}/sessions.db", **addresses()}
+    url = f"http://{settings['http_address']}"
+    with dispatcher(tmp_path / "d0.log", **settings) as server:
+        joined = commander(server.grpc, tmp_path / "c.log", "tests.e2e.agents:counting")
+        joined.__enter__()
+        reader = Reader(url, ask(url, tokens=200, seconds=0.02))
+        wait_until(lambda: reader.text)
+        server.program.send_signal(signal.SIGTERM)
+        assert server.program.exit_status(20) == 0
+    try:
+        with dispatcher(tmp_path / "d1.log", **settings):
+            reader.ended(30)
+            assert reader.final[0] == "finished"
+            assert reader.text == "".join(map(word, range(200)))
+    finally:
+        joined.__exit__(None, None, None)
+
+
+def test_what_the_memory_store_held_is_stopped_with_shutdown(tmp_path):
+    with (
+        dispatcher(tmp_path / "d.log") as server,
+        commander(server.grpc, tmp_path / "c.log", "tests.e2e.agents:counting"),
+    ):
+        url = f"http://{server.http}"
+        reader = Reader(url, ask(url, tokens=5000, seconds=0.02))
+        wait_until(lambda: reader.text)
+        server.program.send_signal(signal.SIGTERM)
+        reader.ended(20)
+        assert reader.final == ("stopped", {"reason": "Shutdown"})
