@@ -20,7 +20,7 @@ from commander.settings import CommanderSettings
 from commander.stream import Channel, Stream
 from commander.turn import from_prompt
 from commander.worker import CLOSE_SECONDS, FIRST_BACKOFF, GIVE_BACK_SECONDS, MAX_BACKOFF
-from shared.wire import Downstream
+from shared.wire import Downstream, Stop
 
 FINISHED, FAILED, STOPPED, INTERRUPTED = 0, 1, 3, 130
 JOIN_SECONDS = 5.0  # without any answer before the session is open: nobody is there
@@ -58,6 +58,7 @@ class Run:
         )
         self._stream: Stream | None = None
         self._legacy = False
+        self._early: list[Stop] = []  # what an older Dispatcher said before it was known to be one
         self._interrupted = False
         self._trouble = ""
         self._over = asyncio.Event()
@@ -124,6 +125,7 @@ class Run:
             await _bounded(self._over.wait(), pause)
 
     def _connect(self) -> Stream:
+        self._early.clear()
         self._stream = Stream(self._channel.call(), self._receive, self._settings.flush_ms / 1000)
         self._session.open_on(self._stream)
         return self._stream
@@ -141,6 +143,8 @@ class Run:
                 self._legacy = True
                 stream.batches = False
                 self._session.welcome_legacy()
+                for signal in self._early:
+                    self._session.receive(stream, signal)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             over.cancel()
@@ -156,7 +160,11 @@ class Run:
     # ---- what the session asks for
 
     def _receive(self, stream: Stream, packet: Downstream) -> None:
-        if packet.session_id in ("", self._session.session_id):
+        if packet.session_id not in ("", self._session.session_id):
+            return
+        if not self._session.stream and isinstance(packet.signal, Stop):
+            self._early.append(packet.signal)
+        else:
             self._session.receive(stream, packet.signal)
 
     def generator_ended(self, session: Session) -> None:

@@ -141,7 +141,7 @@ class Worker:
         stream = Stream(self._channel.call(), self._receive, self._settings.flush_ms / 1000, self._status)
         stream.ended.add_done_callback(lambda _: self._stream_ended(stream))
         self._streams.append(stream)
-        self._adopt(stream)
+        self._adopt()
         return stream
 
     def _stream_ended(self, stream: Stream) -> None:
@@ -158,12 +158,15 @@ class Worker:
             self._searching = True
         for session in list(self._sessions.values()):
             session.stream_ended(stream)
+        self._adopt()
 
-    def _adopt(self, stream: Stream) -> None:
-        """Open on it what has no stream, or has to leave the one that it has."""
-        for session in self._sessions.values():
-            if self._homeless(session) and session.stream is not stream:
-                session.open_on(stream)
+    def _adopt(self) -> None:
+        """Open on the stream for work what has no stream, or has to leave the one that it has."""
+        work = self._streams[-1] if self._streams else None
+        if work and not work.drained.done():  # else the next one adopts
+            for session in self._sessions.values():
+                if self._homeless(session):
+                    session.open_on(work)
 
     def _homeless(self, session: Session) -> bool:
         leaving = [stream for stream in self._streams if stream.leaving]
@@ -174,8 +177,7 @@ class Worker:
         stream.leaving = stream.leaving or reason == "leaving"
         if not stream.drained.done():
             stream.drained.set_result(None)
-        if self._streams[-1] is not stream:  # there is one for work already
-            self._adopt(self._streams[-1])
+        self._adopt()  # where there is one for work already
         stream.status_due()
         self._finish_if_empty(stream)
 
@@ -257,6 +259,7 @@ class Worker:
         self.moved(session)
 
     def moved(self, session: Session) -> None:
+        self._adopt()  # it may have been welcomed on a stream that it has to leave again
         for stream in self._streams:
             self._finish_if_empty(stream)
 

@@ -182,6 +182,17 @@ async def test_results_of_an_older_dispatcher_are_matched_by_name_or_age(older: 
         assert (await peer.next(wire.Content))[1].text == "late"
 
 
+async def test_an_older_dispatcher_s_stop_may_come_before_it_is_known_to_be_one(older: FakeDispatcher) -> None:
+    puppet = Puppet()
+    async with running(older, puppet, legacy_seconds=LEGACY) as commander:
+        peer, _, _ = await opened(older)
+        await peer.send("", wire.Stop("Timeout"))
+        await peer.next(wire.Stopped)
+        assert not puppet.started.is_set()
+        peer.end()
+        assert await soon(commander.task) == STOPPED
+
+
 async def test_an_older_dispatcher_s_stop(older: FakeDispatcher) -> None:
     puppet = Puppet()
     async with running(older, puppet, legacy_seconds=LEGACY) as commander:

@@ -448,6 +448,37 @@ async def test_a_replica_that_leaves_later_moves_its_sessions_to_the_stream_for_
         await old.half_closed()
 
 
+async def test_what_a_drained_stream_carried_when_it_broke_moves_to_the_one_for_work(
+    dispatcher: FakeDispatcher,
+) -> None:
+    puppet = Puppet()
+    async with serving(dispatcher, puppet):
+        old = await begin(dispatcher)
+        await old.send("", wire.Drain("age"))
+        new = await dispatcher.peer()
+        await new.status()
+        old.end(grpc.StatusCode.UNAVAILABLE)
+        await new.welcome("s", sequence=0)
+        puppet.say("on")
+        await new.next(wire.Content)
+
+
+async def test_a_session_welcomed_by_a_replica_that_leaves_moves_on(dispatcher: FakeDispatcher) -> None:
+    puppet = Puppet()
+    async with serving(dispatcher, puppet):
+        old = await dispatcher.peer()
+        await old.assign("s")
+        await old.next(wire.Open)
+        await old.send("", wire.Drain("leaving"))
+        new = await dispatcher.peer()
+        await new.status()
+        await old.send("s", wire.Welcome(0, 256, 262144))
+        await new.welcome("s", sequence=0)
+        await old.half_closed()
+        puppet.say("on")
+        await new.next(wire.Content)
+
+
 async def test_where_nobody_else_answers_the_session_goes_on_over_the_draining_stream(
     dispatcher: FakeDispatcher,
 ) -> None:
