@@ -6,7 +6,7 @@ from time import perf_counter  # uvloop's own clock ticks in milliseconds
 import structlog
 
 from dispatcher.events import Call, Entry, Failed, Finished, StopEntry
-from dispatcher.log import Applied, Record
+from dispatcher.log import Applied, Offsets, Record
 from dispatcher.metrics import Metrics
 from shared.wire import Content, Error, Stopped, Thought, Unknown
 
@@ -30,7 +30,7 @@ class SessionFacts:
     def __init__(self, metrics: Metrics, record: Record, log_thoughts: bool) -> None:
         self._metrics, self._log_thoughts = metrics, log_thoughts
         self._session_id, self._created_at = record.session_id, record.request.created_at
-        self._noted = record.head.offset
+        self._seen = Offsets(record.head.offset)
         self._final = record.head.final
         self._spoken = record.head.decided > 0
         self._step: list[str] | None = None  # name, then deltas
@@ -48,8 +48,7 @@ class SessionFacts:
     def appended(self, outcome: Applied) -> None:
         """The log has grown."""
         for entry in outcome.entries:
-            if entry.offset > self._noted:
-                self._noted = entry.offset
+            if self._seen.add(entry.offset):
                 self._entry(entry)
 
     def assigned(self, outcome: Applied) -> None:

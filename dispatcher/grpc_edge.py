@@ -329,13 +329,12 @@ class Stream:
             raise malformed("This stream began without open or status.")
         if not self._own_id:
             await self._begin_older(packet)
-        elif packet.session_id not in ("", self._own_id):
-            raise malformed("The packet names another session than the stream's.")
+        foreign = packet.session_id not in ("", self._own_id)
         if isinstance(packet.payload, Unknown) and not self._understood(packet):
             return
-        if packet.sequence == 0:
-            if self._older_sequence < 0:
-                raise malformed("A packet without a sequence after numbered ones.")
+        if foreign or (packet.sequence == 0 and self._older_sequence < 0):
+            packet = Upstream(self._own_id, packet.payload)  # without a number it is `invalid` to the core
+        elif packet.sequence == 0:
             self._older_sequence += 1
             packet = Upstream(self._own_id, packet.payload, self._older_sequence, packet.timestamp, packet.size)
         elif self._older_sequence <= 0:

@@ -93,6 +93,24 @@ class Record(msgspec.Struct, frozen=True):
     head: Head
 
 
+class Offsets:
+    """Which entries have been taken in. The outcomes of two steps may be heard of in another order than they stand."""
+
+    def __init__(self, highest: int = 0) -> None:
+        self.highest = highest  # all up to this one
+        self._beyond: set[int] = set()
+
+    def add(self, offset: int) -> bool:
+        """Whether it is taken in now for the first time."""
+        if offset <= self.highest or offset in self._beyond:
+            return False
+        self._beyond.add(offset)
+        while self.highest + 1 in self._beyond:
+            self.highest += 1
+            self._beyond.remove(self.highest)
+        return True
+
+
 # ---- changes: the atomic steps
 
 

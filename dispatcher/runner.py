@@ -326,6 +326,8 @@ class Runner:
             self.facts.packets(batch)
             if session is self.session:
                 self.observe(outcome)
+            else:
+                self.facts.appended(outcome)  # the core that went on has read it from the log
         elif session is self.session:
             self._pending.clear()
             self._count_backlog(-self.backlog)

@@ -36,7 +36,7 @@ from dispatcher.events import (
     Text,
     Wake,
 )
-from dispatcher.log import Applied, Head, Record, Refused
+from dispatcher.log import Applied, Head, Offsets, Record, Refused
 from dispatcher.policies.gate import Release, Violation
 from shared.conversation import State, kind_of, next_state
 from shared.wire import (
@@ -94,7 +94,7 @@ class Session:
         self.stop: StopEntry | None = None
         self.limits = limits
         self._gate, self._instance = gate, instance
-        self.offset = 0
+        self._seen = Offsets()
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
         self._unacked: deque[tuple[int, int]] = deque()  # (sequence, bytes)
         self._unacked_bytes = 0
@@ -112,6 +112,11 @@ class Session:
         self._gate.resume(self.head.decided)
 
     @property
+    def offset(self) -> int:
+        """Every entry up to it has been taken in."""
+        return self._seen.highest
+
+    @property
     def older(self) -> bool:
         return self.record.request.origin == "older"
 
@@ -124,7 +129,7 @@ class Session:
 
     def _replay(self, entry: Entry) -> None:
         """Take an entry that was there before: the policies read it again, nothing is let out again."""
-        self.offset = entry.offset
+        self._seen.add(entry.offset)
         self._remember(entry)
         if self._found or self.stop:
             return
@@ -332,9 +337,8 @@ class Session:
         effects: list[Effect] = []
         at_once = False
         for entry in outcome.entries:
-            if entry.offset <= self.offset:
+            if not self._seen.add(entry.offset):
                 continue
-            self.offset = entry.offset
             self._remember(entry)
             at_once |= self._follow(entry, effects, now)
         if self._unacked and self._unacked[0][0] <= self.head.sequence:

@@ -308,6 +308,18 @@ def test_a_call_whose_append_was_never_answered_is_run_after_the_resume(world):
     assert [r.status for r in again.results] == ["OK"]
 
 
+def test_outcomes_may_be_heard_of_in_another_order_than_the_entries_stand(world):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, called(1, "a"), called(2, "b"), answered=False)
+    dispatcher.answer()
+    second = log_.submit(dispatcher.flying)
+    dispatcher.finish_tool("a")  # its outcome is there before that of the append that stands before it
+    dispatcher.carry_out(dispatcher.session.logged(second, 100.0))
+    dispatcher.carry_out(dispatcher.session.logged(second, 100.0))
+    assert dispatcher.ran == ["a", "b"]
+    assert [r.call_id for r in stream.results] == ["a"]
+
+
 # ---- lost Commanders
 
 
