@@ -49,7 +49,7 @@ def stack(engine: str, images: dict[str, str], tmp_path_factory: pytest.TempPath
     try:
         made.compose("up", "-d", "--no-build")
         health = eventually(
-            lambda: made.health("dispatcher", "commander"), lambda health: "starting" not in health.values(), 90
+            lambda: made.health("dispatcher", "commander"), lambda health: "starting" not in health.values(), 180
         )
         assert sorted(health.values()) == ["healthy"] * 3, health
         yield made
