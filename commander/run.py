@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import io
-import random
 import secrets
 import sys
 import time
@@ -17,9 +16,9 @@ from commander.driver import HALT_SECONDS
 from commander.metrics import Metrics
 from commander.session import Session
 from commander.settings import CommanderSettings
-from commander.stream import Channel, Stream
+from commander.stream import Channel, Stream, backoff
 from commander.turn import from_prompt
-from commander.worker import CLOSE_SECONDS, FIRST_BACKOFF, GIVE_BACK_SECONDS, MAX_BACKOFF
+from commander.worker import CLOSE_SECONDS, GIVE_BACK_SECONDS
 from shared.wire import Downstream, Stop
 
 FINISHED, FAILED, STOPPED, INTERRUPTED = 0, 1, 3, 130
@@ -121,8 +120,7 @@ class Run:
                 self._session.give_up()
                 return
             log.info("stream_ended", status=code.name if code else "CANCELLED")
-            pause = random.uniform(0, min(MAX_BACKOFF, FIRST_BACKOFF * 2**failures))  # noqa: S311 # jitter
-            await _bounded(self._over.wait(), pause)
+            await _bounded(self._over.wait(), backoff(failures))
 
     def _connect(self) -> Stream:
         self._early.clear()

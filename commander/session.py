@@ -22,8 +22,8 @@ from shared import wire
 from shared.conversation import Kind, State, Violation, kind_of, next_state
 from shared.wire import Upstream
 
-MAX_REOPEN_SECONDS = 5.0
 FIRST_REOPEN_SECONDS = 0.1
+MAX_DOUBLINGS = 5  # of that, while nothing gets through: about 3 s
 
 log = structlog.get_logger()
 
@@ -248,9 +248,8 @@ class Session:
             self._opening = None
             self._wake()
         if closed.code in ("gap", "unavailable"):
-            delay = min(FIRST_REOPEN_SECONDS * 2**self._reopenings, MAX_REOPEN_SECONDS) if self._reopenings else 0.0
-            if closed.code == "unavailable":
-                delay = delay or FIRST_REOPEN_SECONDS
+            first_gap = closed.code == "gap" and not self._reopenings
+            delay = 0.0 if first_gap else FIRST_REOPEN_SECONDS * 2 ** min(self._reopenings, MAX_DOUBLINGS)
             self._reopenings += 1
             self._log.warning("session_closed", code=closed.code, reopen_seconds=delay)
             self._host.reopen(self, delay)

@@ -5,6 +5,7 @@ for each, and the reader is never cancelled: the call is.
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -33,9 +34,18 @@ from shared.wire import (
 CONTRACT_KEY, CONTRACT_VERSION = "midsentence-contract", "1"
 PATH = f"/{SERVICE}/ChatStream"
 
+# Back-off with full jitter: from nothing up to these. A Dispatcher that restarts is found again within about a second.
+FIRST_BACKOFF, MAX_BACKOFF = 0.1, 1.0
+
 log = structlog.get_logger()
 
 Call: TypeAlias = "aio.StreamStreamCall[UpstreamMessage, DownstreamMessage]"
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait before the next stream, after so many that nobody answered."""
+    doubled = FIRST_BACKOFF * 2 ** min(failures, 10)
+    return random.uniform(0, min(MAX_BACKOFF, doubled))  # noqa: S311 # jitter
 
 
 class Channel:

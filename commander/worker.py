@@ -4,7 +4,6 @@ One stream is for work; one more may run out beside it, after a `drain`; never a
 """
 
 import asyncio
-import random
 import secrets
 from typing import Any
 
@@ -15,14 +14,12 @@ from commander.agent import Agent, can_continue
 from commander.metrics import Metrics
 from commander.session import Session
 from commander.settings import CommanderSettings
-from commander.stream import Channel, Stream
+from commander.stream import Channel, Stream, backoff
 from commander.turn import from_assignment
 from shared.wire import Assignment, Downstream, Drain, Running, Status, Upstream
 
 STATUS_SECONDS = 2.0  # a Dispatcher that hears none for 10 s takes the Commander for hung
 LAG_SECONDS = 0.25  # between two looks at how late the loop is
-# Back-off with full jitter: from nothing up to these. A Dispatcher that restarts is found again within about a second.
-FIRST_BACKOFF, MAX_BACKOFF = 0.1, 1.0
 GIVE_BACK_SECONDS = 5.0  # what handing over may take at the end of the drain time
 CLOSE_SECONDS = 2.0  # what the Dispatcher may take to end a half-closed stream
 
@@ -130,7 +127,7 @@ class Worker:
                     failures = 0
                     continue
                 failures = 1 if stream.answered else failures + 1
-                await asyncio.sleep(random.uniform(0, min(MAX_BACKOFF, FIRST_BACKOFF * 2**failures)))  # noqa: S311 # jitter
+                await asyncio.sleep(backoff(failures))
         except asyncio.CancelledError:
             raise
         except Exception:
