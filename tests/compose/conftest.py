@@ -15,14 +15,19 @@ from tests.compose.stack import ENGINE, Stack, build, client, eventually, run
 ENGINE_PID = Path("/run/docker.pid")
 
 
+def engine_pid() -> int | None:
+    return int(ENGINE_PID.read_text()) if ENGINE_PID.exists() else None
+
+
 @pytest.fixture(scope="session")
 def engine() -> Iterator[str]:
     """The docker client, with an engine that answers. One that this started is ended."""
-    was_running = ENGINE_PID.exists()
+    before = engine_pid()
     run("bash", str(ENGINE), "engine", seconds=300)
     yield client()
-    if not was_running and ENGINE_PID.exists():
-        os.kill(int(ENGINE_PID.read_text()), signal.SIGTERM)
+    started = engine_pid()
+    if started and started != before:
+        os.kill(started, signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")
