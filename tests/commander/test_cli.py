@@ -1,11 +1,12 @@
 """The program's edges: help, wrong settings, `/metrics`, the exit status."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,13 @@ broken = 5
 """
 
 
+@contextlib.asynccontextmanager
 async def commander(
     folder: Path, *arguments: str, settings: Mapping[str, str] | None = None
-) -> asyncio.subprocess.Process:
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`commander ARGUMENTS` in that folder, until the block ends."""
     root = str(Path(__file__).parents[2])
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "commander", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -40,6 +43,12 @@ async def commander(
         cwd=folder,
         env=programs.environment(settings or {}) | {"PYTHONPATH": root},
     )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def output(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
@@ -57,7 +66,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("verb", [[], ["serve"], ["run"]])
 async def test_help(folder: Path, verb: list[str]) -> None:
-    status, out, _ = await output(await commander(folder, *verb, "--help"))
+    async with commander(folder, *verb, "--help") as process:
+        status, out, _ = await output(process)
     assert status == 0
     assert "usage: commander" in out
 
@@ -79,7 +89,8 @@ async def test_help(folder: Path, verb: list[str]) -> None:
 )
 async def test_a_wrong_setting_is_one_line_and_exit_2(folder: Path, name: str, value: str, words: str) -> None:
     settings = {"COMMANDER_BACKEND": "mine:agent"} | {f"COMMANDER_{name}": value}
-    status, out, err = await output(await commander(folder, "serve", settings=settings))
+    async with commander(folder, "serve", settings=settings) as process:
+        status, out, err = await output(process)
     assert (status, out) == (2, "")
     assert words in err
     assert len(err.splitlines()) == 1
@@ -89,7 +100,8 @@ async def test_a_port_in_use_is_one_line_and_exit_2(folder: Path) -> None:
     async with FakeDispatcher().serving() as taken:
         address = f"127.0.0.1:{taken.port}"
         settings = {"COMMANDER_BACKEND": "mine:agent", "COMMANDER_METRICS_ADDRESS": address}
-        status, _, err = await output(await commander(folder, "serve", settings=settings))
+        async with commander(folder, "serve", settings=settings) as process:
+            status, _, err = await output(process)
     assert status == 2
     assert err.startswith(f"COMMANDER_METRICS_ADDRESS: cannot listen on {address}: ")
     assert len(err.splitlines()) == 1
@@ -108,26 +120,26 @@ async def test_serve_answers_metrics_before_it_has_joined_and_leaves_at_sigterm(
         "COMMANDER_METRICS_ADDRESS": "127.0.0.1:0",
         "COMMANDER_DISPATCHER": f"127.0.0.1:{nobody}",
     }
-    process = await commander(folder, "serve", settings=settings)
-    assert process.stderr
-    joining = json.loads(await asyncio.wait_for(process.stderr.readline(), 30))
-    text = await asyncio.to_thread(metrics, f"127.0.0.1:{joining['metrics_port']}")
-    for name in ("unacked_packets", "running_sessions", "resumes_total", "first_token_seconds_count"):
-        assert f"commander_{name} 0.0" in text
-    assert 'commander_tokens_total{type="input"} 0.0' in text
-    assert "grpc_client_started_total{" in text
-    process.send_signal(signal.SIGTERM)
-    assert (await output(process))[0] == 0
+    async with commander(folder, "serve", settings=settings) as process:
+        assert process.stderr
+        joining = json.loads(await asyncio.wait_for(process.stderr.readline(), 30))
+        text = await asyncio.to_thread(metrics, f"127.0.0.1:{joining['metrics_port']}")
+        for name in ("unacked_packets", "running_sessions", "resumes_total", "first_token_seconds_count"):
+            assert f"commander_{name} 0.0" in text
+        assert 'commander_tokens_total{type="input"} 0.0' in text
+        assert "grpc_client_started_total{" in text
+        process.send_signal(signal.SIGTERM)
+        assert (await output(process))[0] == 0
 
 
 async def test_run_over_a_real_stream(folder: Path, dispatcher: FakeDispatcher) -> None:
     settings = {"COMMANDER_BACKEND": "mine:agent", "COMMANDER_DISPATCHER": f"127.0.0.1:{dispatcher.port}"}
-    process = await commander(folder, "run", "hi", settings=settings)
-    peer = await asyncio.wait_for(dispatcher.peer(), 30)
-    session_id = (await peer.next(wire.Open))[0].session_id
-    await peer.send(session_id, wire.Welcome(0, 256, 262144))
-    _, packet, _ = await peer.until(wire.Content)
-    await peer.send(session_id, wire.Ack(packet.sequence))
-    await soon(peer.half_closed())
-    peer.end()
-    assert (await output(process))[:2] == (0, "hello\n")
+    async with commander(folder, "run", "hi", settings=settings) as process:
+        peer = await asyncio.wait_for(dispatcher.peer(), 30)
+        session_id = (await peer.next(wire.Open))[0].session_id
+        await peer.send(session_id, wire.Welcome(0, 256, 262144))
+        _, packet, _ = await peer.until(wire.Content)
+        await peer.send(session_id, wire.Ack(packet.sequence))
+        await soon(peer.half_closed())
+        peer.end()
+        assert (await output(process))[:2] == (0, "hello\n")
