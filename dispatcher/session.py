@@ -234,6 +234,12 @@ class Session:
             or self._unacked_bytes + size > self.limits.max_unacked_bytes
         )
 
+    def _half_used(self) -> bool:
+        return (
+            len(self._unacked) * 2 >= self.limits.max_unacked_packets
+            or self._unacked_bytes * 2 >= self.limits.max_unacked_bytes
+        )
+
     def acked(self, sequence: int) -> None:
         """An Ack up to that sequence has been handed to the stream."""
         while self._unacked and self._unacked[0][0] <= sequence:
@@ -341,12 +347,9 @@ class Session:
                 continue
             self._remember(entry)
             at_once |= self._follow(entry, effects, now)
-        if self._unacked and self._unacked[0][0] <= self.head.sequence:
-            half = (
-                len(self._unacked) * 2 >= self.limits.max_unacked_packets
-                or self._unacked_bytes * 2 >= self.limits.max_unacked_bytes
-            )
-            effects.append(Ack(at_once or half))
+        news = bool(self._unacked) and self._unacked[0][0] <= self.head.sequence
+        if news or (at_once and self.head.over):  # an end that the Dispatcher made is told too: the stream lets go then
+            effects.append(Ack(at_once or self._half_used()))
         if self.head.over and self._closing:
             effects += self._close(self._closing)
         if self._leaving and not self.head.calls:
