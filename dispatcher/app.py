@@ -1,6 +1,7 @@
 """Composition root: what is opened, in which order, and how it drains. Closing order is the opening order reversed."""
 
 import asyncio
+import gc
 import signal
 from contextlib import AsyncExitStack
 
@@ -10,11 +11,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from dispatcher.files import FileError
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.grpc_edge import AgentInteraction
 from dispatcher.metrics import Metrics, watch_loop
-from dispatcher.policies.load import PolicyFileError
 from dispatcher.policies.load import load as load_policies
 from dispatcher.service import Sessions
 from dispatcher.settings import DispatcherSettings
@@ -52,11 +53,11 @@ class Dispatcher:
         settings = self.settings
         registry = CollectorRegistry()
         metrics = Metrics(registry)
-        try:
-            rules = load_policies(settings.policies)
-        except PolicyFileError as error:
-            raise ConfigError(str(error)) from None
+        rules = load_policies(settings.policies)
         tools = load_tools(settings.tools)
+        # The automata of many phrases are many objects that never die: the collector need not visit them.
+        gc.collect()
+        gc.freeze()
         metrics.know(tools=(tool.name for tool in tools.tools))
 
         users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
@@ -112,7 +113,7 @@ class Dispatcher:
         """Read the policies again, for sessions that begin from now on; broken ones leave the old rules in force."""
         try:
             rules = load_policies(self.settings.policies)
-        except PolicyFileError as error:
+        except FileError as error:
             self.sessions.metrics.policy_reload_success.set(0)
             log.error("policies_broken", errors=str(error))  # noqa: TRY400 - the operator's file, not our code
             return

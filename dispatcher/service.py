@@ -11,7 +11,7 @@ import structlog
 from dispatcher.events import Assigned, Call, Entry, Failed, StopEntry
 from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle
 from dispatcher.metrics import Metrics
-from dispatcher.policies.load import RuleSet
+from dispatcher.policies.rules import RuleSet
 from dispatcher.pool import Pool
 from dispatcher.runner import Link, Runner, read_all, submit_until_known
 from dispatcher.session import Session

@@ -1,18 +1,15 @@
-"""Policy files: TOML, one file or a folder of them, checked whole, so that one run names every error."""
+"""`[[policy]]` entries of the operators' files, checked and made into rules."""
 
-import json
 import math
-import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
+from dispatcher.files import FileError, entries, quoted
 from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.folding import fold
 from dispatcher.policies.rules import BudgetPolicy, Channel, PhrasesPolicy, Policy, RuleSet
 from shared.wire import STOP_REASONS
-
-__all__ = ["DEFAULT", "PolicyFileError", "RuleSet", "load"]
 
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
@@ -35,68 +32,17 @@ DEFAULT: tuple[Policy, ...] = (
 )
 
 
-class PolicyFileError(ValueError):
-    """errors: one line each, with the file, the entry and the reason."""
-
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("\n".join(errors))
-        self.errors = errors
-
-
 def load(path: Path | None) -> RuleSet:
-    """The rules of a TOML file, of all *.toml files in a folder, or, for None, the built-in ones. Raises
-    PolicyFileError with all that is wrong.
+    """The rules of a TOML file, of all *.toml files in a folder, or, for None, the built-in ones. Raises FileError
+    with all that is wrong.
     """
     if path is None:
         return RuleSet(DEFAULT)
     errors: list[str] = []
-    policies: list[Policy] = []
-    names: dict[str, str] = {}
-    for file in _files(path, errors):
-        for number, entry in enumerate(_entries(file, errors), 1):
-            where = f"{file}: policy {number}"
-            if not isinstance(entry, dict):
-                errors.append(f"{where}: is not a table")
-                continue
-            policy = _Entry(where, entry, errors).policy()
-            name = entry.get("name")
-            if isinstance(name, str) and name:
-                if name in names:
-                    errors.append(f"{where} {_quoted(name)}: its name is taken by {names[name]}")
-                names.setdefault(name, where)
-            if policy:
-                policies.append(policy)
+    found = [_Entry(where, entry, errors).policy() for where, entry in entries(path, "policy", errors)]
     if errors:
-        raise PolicyFileError(errors)
-    return RuleSet(policies)
-
-
-def _files(path: Path, errors: list[str]) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(path.glob("*.toml"))
-    if not files:
-        errors.append(f"{path}: no *.toml file in this folder")
-    return files
-
-
-def _entries(file: Path, errors: list[str]) -> list[Any]:
-    try:
-        document = tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        errors.append(f"{file}: {error.strerror}")
-    except UnicodeDecodeError:
-        errors.append(f"{file}: not UTF-8")
-    except tomllib.TOMLDecodeError as error:
-        errors.append(f"{file}: {error}")
-    else:
-        # Tools may stand in the same file; their loader reads them.
-        errors += [f"{file}: unknown key {_quoted(key)}" for key in document if key not in ("policy", "tool")]
-        entries = document.get("policy", [])
-        if isinstance(entries, list):
-            return entries
-        errors.append(f"{file}: policies are written as [[policy]]")
-    return []
+        raise FileError(errors)
+    return RuleSet([policy for policy in found if policy])
 
 
 class _Entry:
@@ -108,8 +54,6 @@ class _Entry:
         self._errors = errors
         name = self._entry.get("name")
         self._name = name if isinstance(name, str) else ""
-        if self._name:
-            self._where = f"{where} {_quoted(self._name)}"
 
     def _wrong(self, reason: str) -> None:
         self._errors.append(f"{self._where}: {reason}")
@@ -184,7 +128,7 @@ class _Entry:
     def _only(self, *keys: str) -> None:
         for key in self._entry:
             if key not in ("name", "kind", "action", "reason", *keys):
-                self._wrong(f"unknown key {_quoted(key)} for kind {_quoted(self._entry['kind'])}")
+                self._wrong(f"unknown key {quoted(key)} for kind {quoted(self._entry['kind'])}")
         action = self._entry.get("action", "stop")
         self._check(action in ACTIONS, f"{_unknown('action', action)}; actions are {_listed(ACTIONS)}")
 
@@ -198,10 +142,5 @@ def _unknown(key: str, value: object) -> str:
     return f"{key} {value!r} is {LATER}" if value in PLANNED[key] else f"unknown {key} {value!r}"
 
 
-def _quoted(text: str) -> str:
-    """As in TOML, on one line."""
-    return json.dumps(text, ensure_ascii=False)
-
-
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(_quoted(name) for name in names)
+    return ", ".join(quoted(name) for name in names)

@@ -1,4 +1,4 @@
-"""Tool files: TOML, one file or a folder of them, checked whole, so that one run names every error.
+"""`[[tool]]` entries of the operators' files, checked and made into a registry.
 
 [[tool]]
 name = "search"
@@ -9,10 +9,10 @@ timeout_seconds = 10
 
 import math
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
+from dispatcher.files import FileError, entries
 from dispatcher.tools import builtin
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
 from dispatcher.tools.registry import DEFAULT_TIMEOUT, Registry, Tool, UnusableSchemaError
@@ -24,16 +24,8 @@ KEYS = ("name", "kind", "use", "timeout_seconds")
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the OpenAI API takes as a function's name
 
 
-class ToolFileError(ConfigError):
-    """errors: one line each, with the file, the entry and the reason."""
-
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("\n".join(errors))
-        self.errors = errors
-
-
 def load(path: Path | None) -> Registry:
-    """The tools of a TOML file, of all *.toml files in a folder, or, for None, the built-in ones. Raises ToolFileError
+    """The tools of a TOML file, of all *.toml files in a folder, or, for None, the built-in ones. Raises FileError
     with all that is wrong.
     """
     threads = Threads()
@@ -42,55 +34,15 @@ def load(path: Path | None) -> Registry:
         return Registry(LocalTool(function.__name__, function, DEFAULT_TIMEOUT, threads) for function in functions)
     errors: list[str] = []
     tools: list[Tool] = []
-    names: dict[str, str] = {}
-    for file in _files(path, errors):
-        for number, entry in enumerate(_entries(file, errors), 1):
-            where = f"{file}: tool {number}"
-            if not isinstance(entry, dict):
-                errors.append(f"{where}: is not a table")
-                continue
-            name = entry.get("name")
-            if isinstance(name, str):
-                if name in names:
-                    errors.append(f'{where} "{name}": its name is taken by {names[name]}')
-                names.setdefault(name, where)
-                where += f' "{name}"'
-            reasons = _wrong(entry)
-            tool = _tool(entry, threads, reasons)
-            errors += [f"{where}: {reason}" for reason in reasons]
-            if tool:
-                tools.append(tool)
+    for where, entry in entries(path, "tool", errors):
+        reasons = _wrong(entry)
+        tool = _tool(entry, threads, reasons)
+        errors += [f"{where}: {reason}" for reason in reasons]
+        if tool:
+            tools.append(tool)
     if errors:
-        raise ToolFileError(errors)
+        raise FileError(errors)
     return Registry(tools)
-
-
-def _files(path: Path, errors: list[str]) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(path.glob("*.toml"))
-    if not files:
-        errors.append(f"{path}: no *.toml file in this folder")
-    return files
-
-
-def _entries(file: Path, errors: list[str]) -> list[Any]:
-    try:
-        document = tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        errors.append(f"{file}: {error.strerror}")
-    except UnicodeDecodeError:
-        errors.append(f"{file}: not UTF-8")
-    except tomllib.TOMLDecodeError as error:
-        errors.append(f"{file}: {error}")
-    else:
-        # Policies may stand in the same file; their loader reads them.
-        errors += [f'{file}: unknown key "{key}"' for key in document if key not in ("tool", "policy")]
-        entries = document.get("tool", [])
-        if isinstance(entries, list):
-            return entries
-        errors.append(f"{file}: tools are written as [[tool]]")
-    return []
 
 
 def _wrong(entry: dict[str, Any]) -> list[str]:

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.files import FileError
 from dispatcher.policies.budget import Limit
-from dispatcher.policies.load import PolicyFileError, load
+from dispatcher.policies.load import load
 from dispatcher.policies.rules import BudgetPolicy, PhrasesPolicy
 
 GOOD = """
@@ -33,7 +34,7 @@ def written(folder: Path, text: str, name: str = "rules.toml") -> Path:
 
 
 def errors(path: Path) -> list[str]:
-    with pytest.raises(PolicyFileError) as raised:
+    with pytest.raises(FileError) as raised:
         load(path)
     assert str(raised.value) == "\n".join(raised.value.errors)
     return raised.value.errors

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.tools.load import ToolFileError, load
+from dispatcher.files import FileError
+from dispatcher.tools.load import load
 
 MODULE = "tools_of_test_load"
 
@@ -92,7 +93,7 @@ kind = "local"
 use = 7
 """,
     )
-    with pytest.raises(ToolFileError) as raised:
+    with pytest.raises(FileError) as raised:
         load(file)
     assert raised.value.errors == [
         f'{file}: unknown key "colour"',
@@ -123,14 +124,14 @@ use = 7
 def test_a_file_that_is_none(folder: Path, content: bytes, reason: str) -> None:
     file = folder / "tools.toml"
     file.write_bytes(content)
-    with pytest.raises(ToolFileError) as raised:
+    with pytest.raises(FileError) as raised:
         load(file)
     assert raised.value.errors[0].startswith(f"{file}{reason}")
     assert len(raised.value.errors) == 1
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ToolFileError, match=r"tools\.toml: No such file or directory$"):
+    with pytest.raises(FileError, match=r"tools\.toml: No such file or directory$"):
         load(tmp_path / "tools.toml")
-    with pytest.raises(ToolFileError, match=r"no \*\.toml file in this folder$"):
+    with pytest.raises(FileError, match=r"no \*\.toml file in this folder$"):
         load(tmp_path)
