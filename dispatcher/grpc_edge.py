@@ -42,7 +42,7 @@ METADATA = (("midsentence-contract", "1"),)
 ACK_SECONDS = 0.05  # an Ack that is not due at once waits this long for others (rule 5)
 AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
 PACKETS_A_TURN = 256  # that the writer takes before it looks for stops again
-REMEMBERED_OVER = 4096  # ended sessions of a stream, for the answer `ended`
+REMEMBERED = 4096  # sessions that have left a stream
 MAX_SESSION_ID = 256  # characters of an id that a peer brings
 
 # A session that is refused on an older peer's stream, which is its session.
@@ -101,7 +101,7 @@ class Stream:
         self._own_id = ""
         self._runners: dict[str, Runner] = {}  # open on this stream
         self._opening: set[str] = set()
-        self._over: dict[str, None] = {}  # ended on this stream, the oldest first
+        self._left: dict[str, str] = {}  # open here once: the `closed` code for what still comes, "" for none any more
         self._older_sequence = 0
         self._first: deque[Downstream] = deque()  # Welcomes and Stops
         self._rest: deque[Downstream] = deque()
@@ -263,10 +263,8 @@ class Stream:
             return
         if runner := self._runners.get(session_id):
             runner.receive(packet)
-        elif session_id in self._over:
-            self._refuse(session_id, "ended")
-        elif session_id not in self._opening:
-            self._refuse(session_id, "unknown_session")
+        elif session_id not in self._opening and (code := self._left.get(session_id, "unknown_session")):
+            self._refuse(session_id, code)
 
     def _understood(self, packet: Upstream) -> bool:
         """What is not known is counted, and logged once for a stream; with a sequence it is appended."""
@@ -279,7 +277,7 @@ class Stream:
 
     def _open(self, session_id: str, opening: Open) -> None:
         if not 0 < len(session_id) <= MAX_SESSION_ID:
-            self._refuse(session_id[:MAX_SESSION_ID], "invalid")
+            self._refuse(session_id, "invalid")
         elif session_id not in self._opening:
             self._opening.add(session_id)
             self.spawn(self._opened(session_id, opening))
@@ -297,9 +295,7 @@ class Stream:
             self._release(session_id, runner)  # Welcome is all that an ended session gets
 
     def _refuse(self, session_id: str, code: str) -> None:
-        if code == "ended":
-            self._remember_over(session_id)
-        self._queue(Downstream(session_id, Closed(code, CLOSED_MESSAGES[code])))
+        self.send(session_id[:MAX_SESSION_ID], Closed(code, CLOSED_MESSAGES[code]))
 
     def _report(self, member: Member, status: Status) -> None:
         """A heartbeat. What is open here and not named was dropped."""
@@ -361,7 +357,7 @@ class Stream:
     def attach(self, runner: Runner) -> None:
         """The session is open on this stream from now."""
         self._runners[runner.session_id] = runner
-        self._over.pop(runner.session_id, None)
+        self._left.pop(runner.session_id, None)
         if self._member:
             self._member.opened(runner.session_id)
 
@@ -372,6 +368,8 @@ class Stream:
                 self.end(OLDER_STATUS[signal.code], CLOSED_MESSAGES[signal.code])
                 return
             session_id = ""
+        elif isinstance(signal, Closed):
+            self._remember(session_id, "")  # one is enough: the rest is dropped until it is opened again
         packet = Downstream(session_id, signal)
         if isinstance(signal, Welcome | Stop):
             self._first.append(packet)
@@ -402,13 +400,13 @@ class Stream:
         self._acks.pop(session_id, None)
         self._acks_later.pop(session_id, None)
         if over:
-            self._remember_over(session_id)
+            self._remember(session_id, self._left.get(session_id, "ended"))
         self._changed.set()
 
-    def _remember_over(self, session_id: str) -> None:
-        self._over[session_id] = None
-        if len(self._over) > REMEMBERED_OVER:
-            del self._over[next(iter(self._over))]
+    def _remember(self, session_id: str, code: str) -> None:
+        self._left[session_id] = code
+        if len(self._left) > REMEMBERED:
+            del self._left[next(iter(self._left))]
 
     # ---- the pool's side
 

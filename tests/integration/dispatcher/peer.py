@@ -1,0 +1,360 @@
+"""A Dispatcher in this process, on ports of the system's choosing, and scripted peers that speak raw ChatStream to it.
+
+Nothing sleeps to wait: what is waited for is awaited, within SECONDS.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import grpc
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dispatcher.app import Dispatcher
+from dispatcher.events import Body, Entry
+from dispatcher.log import Record, Request
+from dispatcher.runner import read_all
+from dispatcher.settings import DispatcherSettings
+from shared import wire
+from shared.pb import agent_pb2_grpc
+from shared.wire import Assignment, Closed, Content, Downstream, Message, Open, Running, Status, Upstream, Welcome
+
+SECONDS = 10.0  # for each thing that is waited for
+EMPTY_GAUGES = ("backlog_packets", "held_characters", "free_slots", "commanders")
+
+SignalT = TypeVar("SignalT", bound=wire.DownstreamSignal)
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+async def until(condition: Callable[[], Any], what: str = "") -> None:
+    """Return when the condition holds; for what has no event to await."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        raise AssertionError(f"never came true: {what or condition}") from None
+
+
+class Peer:
+    """One ChatStream from the Commander's end. Sequences are counted for each session; what came waits in `inbox`."""
+
+    def __init__(self, call: Any, reads: bool = True) -> None:
+        self.call = call
+        self.commander_id = secrets.token_hex(4)
+        self.messages: list[list[Downstream]] = []  # as they came
+        self.inbox: list[Downstream] = []  # not taken yet
+        self.sequences: dict[str, int] = {}
+        self.received = 0  # assignments
+        self.agents: tuple[str, ...] = ("default",)
+        self.continues: tuple[str, ...] = ()
+        self._came = asyncio.Condition()
+        self._over = False
+        self._reader = asyncio.create_task(self._read()) if reads else None
+
+    async def _read(self) -> None:
+        with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):  # cut: grpc.aio cancels the read
+            while isinstance(message := await self.call.read(), wire.DownstreamMessage):
+                packets = wire.decode_downstream(message)
+                self.messages.append(packets)
+                self.inbox += packets
+                self.received += sum(isinstance(packet.signal, Assignment) for packet in packets)
+                async with self._came:
+                    self._came.notify_all()
+        self._over = True
+        async with self._came:
+            self._came.notify_all()
+
+    # ---- up
+
+    async def send(self, *packets: Upstream) -> None:
+        """In one message."""
+        await asyncio.wait_for(self.call.write(wire.encode_upstream(packets)), SECONDS)
+
+    def packet(self, session_id: str, payload: wire.UpstreamPayload, sequence: int | None = None) -> Upstream:
+        """The session's next packet, or one with the given sequence."""
+        if sequence is None:
+            sequence = self.sequences.get(session_id, 0) + 1
+        self.sequences[session_id] = sequence
+        return Upstream(session_id, payload, sequence)
+
+    async def say(self, session_id: str, *payloads: wire.UpstreamPayload | str) -> None:
+        """The session's next packets, in one message. A str is content."""
+        await self.send(
+            *(self.packet(session_id, Content(each) if isinstance(each, str) else each) for each in payloads)
+        )
+
+    async def finish(self, session_id: str, text: str = "") -> None:
+        """The end, and its Ack."""
+        await self.say(session_id, Content(text, True, "stop"))
+        await self.acked(session_id)
+
+    async def report(self, slots: int = 1, running: dict[str, int] | None = None, received: int | None = None) -> None:
+        """A status. running: generation by session id."""
+        received = self.received if received is None else received
+        held = tuple(Running(*each) for each in (running or {}).items())
+        status = Status(self.commander_id, self.agents, self.continues, slots, received, held)
+        await self.send(Upstream("", status))
+
+    async def request(self, session_id: str, generation: int = 0, *awaiting: str) -> None:
+        """`open`, without waiting for the answer."""
+        await self.send(Upstream(session_id, Open(self.commander_id, generation, awaiting)))
+
+    async def open(self, session_id: str, generation: int = 0, *awaiting: str) -> Welcome:
+        await self.request(session_id, generation, *awaiting)
+        welcome = await self.next(Welcome, session_id)
+        self.sequences[session_id] = welcome.sequence
+        return welcome
+
+    async def serve(self) -> Assignment:
+        """The next assignment, opened."""
+        assignment = await self.next(Assignment)
+        await self.open(assignment.session_id, assignment.generation)
+        return assignment
+
+    # ---- down
+
+    async def take(self, matches: Callable[[Downstream], bool], what: object = "") -> Downstream:
+        """The first packet that matches; what came before it stays in the inbox."""
+        try:
+            async with asyncio.timeout(SECONDS), self._came:
+                while True:
+                    for packet in self.inbox:
+                        if matches(packet):
+                            self.inbox.remove(packet)
+                            return packet
+                    assert not self._over, f"the stream ended before {what}: {self.inbox}"
+                    await self._came.wait()
+        except TimeoutError:
+            raise AssertionError(f"never came: {what}; there are {self.inbox}") from None
+
+    async def next(self, kind: type[SignalT], session_id: str | None = None) -> SignalT:
+        """The next signal of that kind (of that session)."""
+        found = await self.take(
+            lambda packet: isinstance(packet.signal, kind) and session_id in (None, packet.session_id),
+            (kind, session_id),
+        )
+        assert isinstance(found.signal, kind)
+        return found.signal
+
+    async def acked(self, session_id: str, sequence: int | None = None) -> None:
+        """All up to the sequence (default: all that was sent) is acked."""
+        wanted = self.sequences[session_id] if sequence is None else sequence
+
+        def enough(packet: Downstream) -> bool:
+            return packet.session_id == session_id and getattr(packet.signal, "sequence", -1) >= wanted
+
+        await self.take(lambda packet: isinstance(packet.signal, wire.Ack) and enough(packet), f"Ack {wanted}")
+
+    async def closed(self, session_id: str) -> str:
+        """The code with which the session was closed on this stream."""
+        return (await self.next(Closed, session_id)).code
+
+    async def barrier(self) -> None:
+        """What was queued for this stream before this call has come."""
+        stranger = secrets.token_hex(8)
+        await self.request(stranger, 7)
+        assert await self.closed(stranger) == "unknown_session"
+
+    def has(self, kind: type[wire.DownstreamSignal], session_id: str | None = None) -> list[Any]:
+        """What came of that kind and was not taken."""
+        return [
+            packet.signal
+            for packet in self.inbox
+            if isinstance(packet.signal, kind) and session_id in (None, packet.session_id)
+        ]
+
+    # ---- the end
+
+    async def half_close(self) -> None:
+        await asyncio.wait_for(self.call.done_writing(), SECONDS)
+
+    async def status(self) -> grpc.StatusCode:
+        """What the stream ended with, after all was read."""
+        if self._reader:
+            await asyncio.wait({self._reader}, timeout=SECONDS)
+        code = await asyncio.wait_for(self.call.code(), SECONDS)
+        assert isinstance(code, grpc.StatusCode)
+        return code
+
+    async def details(self) -> str:
+        return str(await asyncio.wait_for(self.call.details(), SECONDS))
+
+    async def cut(self) -> None:
+        """Gone, as by a kill."""
+        self.call.cancel()
+        if self._reader:
+            await asyncio.wait({self._reader}, timeout=SECONDS)
+
+
+class Unserved:
+    """In place of the HTTP servers, which have tests of their own and take 0.4 s to close: the application, by port."""
+
+    apps: ClassVar[dict[int, Any]] = {}
+
+    def __init__(self, app: Any, listening: socket.socket) -> None:
+        self.apps[listening.getsockname()[1]] = app
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class World:
+    """A Dispatcher that serves, and its peers."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+        self.sessions = dispatcher.sessions
+        self.peers: list[Peer] = []
+        self._channels: list[grpc.aio.Channel] = []
+
+    def channel(self, **options: int) -> grpc.aio.Channel:
+        """A connection of its own: equal options would share one."""
+        named = [("test.channel", len(self._channels)), *options.items()]
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.dispatcher.grpc_port}", options=named)
+        self._channels.append(channel)
+        return channel
+
+    def stream(self, reads: bool = True) -> Peer:
+        """A stream of a connection of its own, nothing sent yet."""
+        stub = agent_pb2_grpc.AgentInteractionStub(self.channel())  # type: ignore[no-untyped-call]
+        peer = Peer(stub.ChatStream(), reads)
+        self.peers.append(peer)
+        return peer
+
+    async def join(
+        self,
+        slots: int = 1,
+        agents: tuple[str, ...] = ("default",),
+        continues: tuple[str, ...] = (),
+        commander_id: str = "",
+        **options: Any,
+    ) -> Peer:
+        """A Commander of the pool."""
+        peer = self.stream(**options)
+        peer.agents, peer.continues = agents, continues
+        peer.commander_id = commander_id or peer.commander_id
+        before = len(self.sessions.pool.members)
+        await peer.report(slots)
+        await until(lambda: len(self.sessions.pool.members) > before, "joined")
+        return peer
+
+    async def own(self, session_id: str = "") -> tuple[Peer, str]:
+        """A Commander that has brought a session of its own."""
+        peer, session_id = self.stream(), session_id or secrets.token_hex(16)
+        await peer.open(session_id)
+        return peer, session_id
+
+    async def create(self, agent: str = "default", prompt: str = "hello") -> str:
+        created = await self.sessions.create(Request(agent, (Message("user", prompt),), time.time()))
+        return created.record.session_id
+
+    async def served(self, slots: int = 1, **options: Any) -> tuple[Peer, str, int]:
+        """A member with a session open on it: (member, session id, generation)."""
+        member = await self.join(slots, **options)
+        await self.create(member.agents[0])
+        assignment = await member.serve()
+        return member, assignment.session_id, assignment.generation
+
+    async def record(self, session_id: str) -> Record:
+        record = await self.sessions.store.load(session_id)
+        assert record
+        return record
+
+    async def state(self, session_id: str) -> str:
+        """The user's view, with the code or reason of an end."""
+        head = (await self.record(session_id)).head
+        return " ".join(filter(None, (head.state, head.code, head.reason)))
+
+    async def ended(self, session_id: str) -> str:
+        """As `state`, once it is no longer live."""
+        with self.sessions.store.follow(session_id) as follower:
+            async with asyncio.timeout(SECONDS):
+                while not (await self.record(session_id)).head.final:
+                    await follower.wait(1)
+        return await self.state(session_id)
+
+    async def waits(self, session_id: str) -> None:
+        """The session is among the waiting (again)."""
+        async with asyncio.timeout(SECONDS):
+            while (await self.record(session_id)).head.state != "waiting":  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+
+    async def log(self, session_id: str) -> list[Entry]:
+        return await read_all(self.sessions.store, session_id)
+
+    async def bodies(self, session_id: str, kind: type[BodyT]) -> list[BodyT]:
+        return [entry.body for entry in await self.log(session_id) if isinstance(entry.body, kind)]
+
+    async def text(self, session_id: str) -> str:
+        """What users see of it."""
+        return "".join(entry.released for entry in await self.log(session_id))
+
+    async def metrics(self) -> dict[str, float]:
+        """`/metrics`, by name and labels: `dispatcher_sessions{state="running"}`. Without histogram buckets."""
+        app = Unserved.apps[self.dispatcher.operator_port]
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://operator") as client:
+            answer = await client.get("/metrics")
+        found = {}
+        for family in text_string_to_metric_families(answer.text):
+            for sample in family.samples:
+                if not sample.name.endswith("_bucket"):
+                    labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
+                    found[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
+        return found
+
+    async def end(self) -> None:
+        """Cut the peers and stop what lives: then nothing may be left."""
+        for peer in self.peers:
+            await peer.cut()
+        for channel in self._channels:
+            await channel.close()
+        service = self.dispatcher._service
+        await until(lambda: not service._streams, "streams left")
+        await self.sessions.shut_down()
+        await until(lambda: not self.sessions._runners, "runners left")
+        await until(lambda: not self.sessions._tasks, "tasks left")
+        await until(lambda: not self.sessions.pool.waiting, "waiting sessions left")
+        assert not self.sessions.pool._timers
+        metrics = await self.metrics()
+        left = {name: value for name in EMPTY_GAUGES if (value := metrics[f"dispatcher_{name}"])}
+        left |= {name: value for name, value in metrics.items() if name.startswith("dispatcher_sessions{") and value}
+        assert not left, f"gauges not back at 0: {left}"
+
+
+@contextlib.asynccontextmanager
+async def serving(store: str = "memory://", clean: bool = True, **settings: Any) -> AsyncIterator[World]:
+    """A Dispatcher with these settings. clean: at the end, nothing may be left of what happened."""
+    before = asyncio.all_tasks()
+    address = "127.0.0.1:0"
+    values = {"grace_seconds": 0.2, "stop_seconds": 0.3, "drain_seconds": 1} | settings
+    dispatcher = Dispatcher(
+        DispatcherSettings(grpc_address=address, http_address=address, operator_address=address, store=store, **values)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dispatcher.app.HttpServer", Unserved)
+        await dispatcher.start()
+    world = World(dispatcher)
+    try:
+        yield world
+        if clean:
+            await world.end()
+    finally:
+        for peer in world.peers:
+            await peer.cut()
+        for channel in world._channels:
+            await channel.close()
+        await dispatcher.close()
+    await until(lambda: not asyncio.all_tasks() - before - {asyncio.current_task()}, "tasks left")
+
+
+def sqlite(folder: Path) -> str:
+    return f"sqlite:///{folder}/sessions.db"
