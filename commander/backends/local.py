@@ -12,17 +12,17 @@ from commander.agent import Agent, Call, Finish, FinishReason, Thought, Tool, To
 from commander.backends import prompts
 from commander.backends.llama import Engine, ModelError
 from commander.backends.parameters import sampling
-from commander.backends.relevance import named_by
+from commander.backends.relevance import given, named_by
 from commander.backends.settings import LocalSettings
 from commander.settings import CommanderSettings
 
 PLANNING = "Planning"
 REASONING = "Reasoning"
 
-# Temperatures where the session's parameters give none: an answer about a tool's result must keep to it; a story of a
-# small model begins to repeat itself without some freedom.
-FAITHFUL = 0.0
-FREE = 0.7
+# Where the session's parameters say nothing else: an answer about a tool's result must keep to it; a small model's
+# story goes round in circles without some freedom.
+FAITHFUL = {"temperature": 0}
+FREE = {"temperature": 0.7, "repeat_penalty": 1.1}
 
 
 class LocalAgent:
@@ -58,7 +58,7 @@ class LocalAgent:
         body = {
             "messages": prompts.answering(turn.messages, call, turn.history.said),
             "max_tokens": parameters.pop("max_completion_tokens", self._settings.max_tokens),
-            "temperature": FAITHFUL if call else FREE,
+            **(FAITHFUL if call else FREE),
             **parameters,
         }
         async with aclosing(model.complete(body)) as answer:
@@ -78,7 +78,8 @@ class LocalAgent:
         if not candidates:
             return None
         tool = candidates[0]
-        arguments = await model.json(prompts.arguing(request, tool)) if tool.parameters.get("properties") else {}
+        schema = given(request, tool.parameters) if bundled else tool.parameters
+        arguments = await model.json(prompts.arguing(request, tool, schema)) if schema.get("properties") else {}
         return None if arguments is None else (tool, arguments)
 
 

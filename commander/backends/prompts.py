@@ -10,14 +10,19 @@ NO_TOOL = "none"
 
 _CALCULATE = "calculate: Calculate an arithmetic expression."
 _CURRENT_TIME = "current_time: The current date and time in a time zone."
-_EXAMPLES = (
-    (_CURRENT_TIME, "What time is it?", {"timezone": "UTC"}),
-    (_CALCULATE, "What is 3 to the power of 4?", {"expression": "3 ** 4"}),
+_EXAMPLES = (  # their order was chosen by trial, on other requests
     ("get_weather: The weather in a city.", "Is it sunny in Madrid?", {"city": "Madrid"}),
-    (_CURRENT_TIME, "Tell me the time in Rome.", {"timezone": "Europe/Rome"}),
-    (_CALCULATE, "Compute 7 * (84 - 6).", {"expression": "7 * (84 - 6)"}),
     (_CURRENT_TIME, "What time is it in Toronto now?", {"timezone": "America/Toronto"}),
+    (_CALCULATE, "Compute (84 - 6) * 7.", {"expression": "(84 - 6) * 7"}),
+    (_CURRENT_TIME, "Tell me the time in Rome.", {"timezone": "Europe/Rome"}),
+    (_CALCULATE, "I buy 3 bags with 15 apples each. How many apples?", {"expression": "3 * 15"}),
     (_CALCULATE, "what is 250 plus 14", {"expression": "250 + 14"}),
+    (_CURRENT_TIME, "time in Lisbon", {"timezone": "Europe/Lisbon"}),
+    (_CALCULATE, "Compute 7 * (84 - 6).", {"expression": "7 * (84 - 6)"}),
+    (_CALCULATE, "What is 20% of 50?", {"expression": "20 / 100 * 50"}),
+    (_CALCULATE, "2 to the power of 5", {"expression": "2 ** 5"}),
+    (_CALCULATE, "5+8=?", {"expression": "5 + 8"}),
+    (_CALCULATE, "31*12", {"expression": "31 * 12"}),
 )
 
 
@@ -32,14 +37,14 @@ def choosing(request: str, tools: Sequence[Tool], *, may_decline: bool) -> dict[
     return _constrained([{"role": "system", "content": system}, {"role": "user", "content": request}], schema)
 
 
-def arguing(request: str, tool: Tool) -> dict[str, Any]:
-    """The completion that answers with the tool's arguments."""
+def arguing(request: str, tool: Tool, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The completion that answers with the tool's arguments, under `schema`."""
     messages = [{"role": "system", "content": "Write the arguments of the tool that answers the request, as JSON."}]
     for line, example, arguments in _EXAMPLES:
         messages.append({"role": "user", "content": f"{line}\n{example}"})
         messages.append({"role": "assistant", "content": json.dumps(arguments)})
     messages.append({"role": "user", "content": f"{_line(tool)}\n{request}"})
-    return _constrained(messages, tool.parameters)
+    return _constrained(messages, schema)
 
 
 def answering(messages: Sequence[Message], call: Call | None, said: str) -> list[dict[str, str]]:
