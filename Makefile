@@ -54,7 +54,7 @@ test-faults: setup ## kill and starve real processes
 test-compose: setup ## bring up the compose file on a real engine
 	$(BIN)/pytest -m compose tests/compose
 
-bench: setup ## measure against a floor and a plain gateway (BENCH_SECONDS=1 for a short run)
+bench: setup ## measure against a floor and a plain gateway (a short run: BENCH_SECONDS=1 BENCH_ROUNDS=1)
 	$(BIN)/python -m tests.bench $(BENCH)
 
 proto: setup ## generate shared/pb from protos/agent.proto
