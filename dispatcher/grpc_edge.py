@@ -43,6 +43,7 @@ ACK_SECONDS = 0.05  # an Ack that is not due at once waits this long for others 
 AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
 PACKETS_A_TURN = 256  # that the writer takes before it looks for stops again
 REMEMBERED = 4096  # sessions that have left a stream
+STATUS_SECONDS = 1.0  # that a status may take to be sent
 MAX_SESSION_ID = 256  # characters of an id that a peer brings
 
 # A session that is refused on an older peer's stream, which is its session.
@@ -158,8 +159,10 @@ class Stream:
             if not (self._runners or self._opening or self._unwritten):
                 return
             changed = self._loop.create_task(self._changed.wait())
-            await self._first_of(changed, writer)
-            changed.cancel()
+            try:
+                await self._first_of(changed, writer)
+            finally:
+                changed.cancel()
 
     def _let_go(self) -> None:
         """The stream is over: what is still open on it has its grace from now."""
@@ -481,6 +484,17 @@ class Stream:
                     runner.facts.stop_written()
 
 
+async def _abort(context: Context, code: grpc.StatusCode, text: str) -> None:
+    """End the RPC with that status. A peer that does not read holds up its status too, and may read it later."""
+    try:
+        async with asyncio.timeout(STATUS_SECONDS):
+            await context.abort(code, text)
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:  # it is gone, or does not read
+        log.debug("status_not_sent", code=code.name, error=type(error).__name__)
+
+
 class AgentInteraction(agent_pb2_grpc.AgentInteractionServicer):
     """The service: keeps the streams, and tells them to drain."""
 
@@ -499,12 +513,12 @@ class AgentInteraction(agent_pb2_grpc.AgentInteractionServicer):
             await stream.run()
         except StreamOver as over:
             log.info("stream_ended", code=over.code.name, text=over.text)
-            await context.abort(over.code, over.text)
+            await _abort(context, over.code, over.text)
         except asyncio.CancelledError:
             raise
         except Exception:
             log.exception("stream_failed")
-            await context.abort(grpc.StatusCode.INTERNAL, "Internal error.")
+            await _abort(context, grpc.StatusCode.INTERNAL, "Internal error.")
         finally:
             self._streams.discard(stream)
 

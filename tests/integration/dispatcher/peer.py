@@ -242,9 +242,9 @@ class World:
         peer = self.stream(**options)
         peer.agents, peer.continues = agents, continues
         peer.commander_id = commander_id or peer.commander_id
-        before = len(self.sessions.pool.members)
+        before = set(self.sessions.pool.members)
         await peer.report(slots)
-        await until(lambda: len(self.sessions.pool.members) > before, "joined")
+        await until(lambda: self.sessions.pool.members - before, "joined")
         return peer
 
     async def own(self, session_id: str = "") -> tuple[Peer, str]:
