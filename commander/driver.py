@@ -85,7 +85,7 @@ class Driver:
             generator = self._begin()
             if not hasattr(generator, "__anext__"):
                 return Failure(f"the agent returned {type(generator).__name__}; it must be an async generator function")
-        except Exception as error:
+        except BaseException as error:
             return self._failed(error)
         try:
             return await self._iterate(generator)
@@ -93,7 +93,7 @@ class Driver:
             if self._task.cancelling():  # halted, or the loop closes
                 raise
             return self._failed(error)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # Ctrl-C comes by a signal handler, so all of these are the agent's own
             return None if self._halted_at is not None else self._failed(error)
         finally:
             await self._close(generator)
@@ -138,9 +138,13 @@ class Driver:
             if "ignored GeneratorExit" in str(error):  # it yielded once more; Python never runs it again
                 self.late_deltas += 1
             log.warning("agent_failed_to_close", exc_info=error)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             log.warning("agent_failed_to_close", exc_info=error)
 
     def _failed(self, error: BaseException) -> Failure:
         log.warning("agent_failed", exc_info=error)
-        return Failure(f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS])
+        try:
+            text = f"{type(error).__name__}: {error}"
+        except Exception:  # its own __str__ failed
+            text = type(error).__name__
+        return Failure(text[:MESSAGE_CHARACTERS])

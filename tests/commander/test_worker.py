@@ -133,6 +133,61 @@ async def test_an_agent_that_raises_ends_its_session_and_frees_its_slot(dispatch
         await peer.status(free_slots=1, running=())
 
 
+class _Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt("x"), SystemExit(3), GeneratorExit("x"), BaseExceptionGroup("x", [SystemExit()])]
+)
+async def test_what_an_agent_raises_never_ends_its_commander(dispatcher: FakeDispatcher, error: BaseException) -> None:
+    async def agent(turn: Turn) -> AsyncGenerator[Yielded, None]:
+        if turn.messages:
+            raise error
+        yield "unharmed"
+
+    async with serving(dispatcher, agent, capacity=1):
+        peer = await dispatcher.peer()
+        await peer.assign("bad", messages=(wire.Message("user", "x"),))
+        await peer.welcome("bad")
+        end = (await peer.next(wire.Error))[1]
+        assert (end.code, end.message.split(":")[0]) == ("agent_error", type(error).__name__)
+        await peer.send("bad", wire.Ack(1))
+        await peer.assign("good")
+        await peer.welcome("good")
+        assert (await peer.next(wire.Content))[1].text == "unharmed"
+
+
+async def test_an_exception_without_a_text_is_an_agent_error(dispatcher: FakeDispatcher) -> None:
+    async def agent(turn: Turn) -> AsyncGenerator[Yielded, None]:
+        yield "word"
+        raise _Unprintable
+
+    async with serving(dispatcher, agent):
+        peer = await begin(dispatcher)
+        await peer.next(wire.Content)
+        assert (await peer.next(wire.Error))[1].message == "_Unprintable"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt("x"), GeneratorExit("x")])
+async def test_what_an_agent_raises_when_it_is_stopped_never_ends_its_commander(
+    dispatcher: FakeDispatcher, error: BaseException
+) -> None:
+    async def agent(turn: Turn) -> AsyncGenerator[Yielded, None]:
+        try:
+            yield "word"
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise error from None
+
+    async with serving(dispatcher, agent):
+        peer = await begin(dispatcher)
+        await peer.next(wire.Content)
+        await peer.send("s", wire.Stop("UserCancel", "stop-1"))
+        assert (await peer.next(wire.Stopped))[1].stop_id == "stop-1"
+
+
 async def test_an_assignment_that_is_no_json_is_an_agent_error(dispatcher: FakeDispatcher) -> None:
     async with serving(dispatcher, brief):
         peer = await dispatcher.peer()
