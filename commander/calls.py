@@ -82,5 +82,7 @@ def _parsed(result: ToolResult) -> Any:
     if result.status == "OK" or (not result.status and not (isinstance(error, dict) and "code" in error)):
         return value
     details = error if isinstance(error, dict) else {}
-    message = details.get("message") or "the tool gave no result"
-    raise ToolError(str(details.get("code") or result.status), str(message))
+    code = str(details.get("code") or result.status)
+    if code.upper() == result.status:  # a detail that only repeats the status; another one says more than it
+        code = result.status
+    raise ToolError(code, str(details.get("message") or "the tool gave no result"))

@@ -64,6 +64,14 @@ async def test_the_details_are_the_tool_s() -> None:
         await outcome(ToolResult("t", text, "", "TOOL_ERROR"))
 
 
+@pytest.mark.parametrize("status", ["TOOL_ERROR", "UNKNOWN_TOOL", "INVALID_ARGUMENTS", "TIMEOUT", "UNKNOWN_OUTCOME"])
+async def test_a_detail_that_only_repeats_the_status_is_the_documented_code(status: str) -> None:
+    text = json.dumps({"error": {"code": status.lower(), "message": "why"}})
+    with pytest.raises(ToolError) as raised:
+        await outcome(ToolResult("t", text, "", status))
+    assert (raised.value.code, raised.value.message) == (status, "why")
+
+
 async def test_an_older_dispatcher_says_no_status() -> None:
     assert await outcome(ToolResult("t", '{"error": "none"}'), legacy=True) == {"error": "none"}
     with pytest.raises(ToolError, match="late"):
