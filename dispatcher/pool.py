@@ -64,7 +64,7 @@ class Desk(Protocol):
     def lost(self, session_id: str, generation: int) -> None:
         """That generation's Commander does not hold it."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> object: ...
 
 
 class Pool:
@@ -84,7 +84,9 @@ class Pool:
         return sum(map(len, self._waiting.values()))
 
     def enlist(self, record: Record) -> None:
-        """The session waits for a slot."""
+        """The session waits for a slot. Repeated: it does already."""
+        if record.session_id in self._timers:
+            return
         since = record.head.since
         self._waiting.setdefault(record.request.agent, {})[record.session_id] = since
         delay = max(0.0, since + self._queue_seconds - time.time())

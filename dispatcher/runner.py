@@ -5,8 +5,8 @@ No task of its own while nothing happens: appends answer through futures, deadli
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -40,6 +40,8 @@ from shared.wire import Closed, DownstreamSignal, Stop, ToolResult, Upstream, We
 log = structlog.get_logger()
 
 READ_ENTRIES = 1000  # of the log in one read
+T = TypeVar("T")
+
 RETRY_SECONDS = (0.05, 2.0)  # between attempts of an append with unknown outcome: first, longest
 
 CLOSED_MESSAGES = {
@@ -82,7 +84,7 @@ class Host(Protocol):
     instance: str
     log_thoughts: bool
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> object:
         """Run it to its end, also while draining."""
 
     def requeued(self, runner: "Runner", record: Record) -> None:
@@ -206,7 +208,17 @@ class Runner:
         """The log has grown by this, through whomever."""
         self.facts.appended(outcome)
         self._carry_out(self.session.logged(outcome, time.time()))
+        if self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:
+            self._host.spawn(self._catch_up())
         self._maybe_settled()
+
+    async def _catch_up(self) -> None:
+        """Read what the log holds and nobody told of: the answer to an append was lost, or is still under way."""
+        session, store = self.session, self._host.store
+        if session.offset < session.head.offset:
+            entries = await until_known(lambda: read_all(store, self.session_id, session.offset))
+            if session is self.session and entries:
+                self.observe(Applied(session.head, tuple(entries)))
 
     # ---- effects
 
@@ -295,6 +307,7 @@ class Runner:
         if error:
             log.error("append_failed", session_id=self.session_id, exc_info=error)
             if session is self.session:
+                self._forget_pending()
                 self._carry_out(session.unstorable(time.time()))
             return
         self._appended(future.result(), session, batch)
@@ -308,8 +321,6 @@ class Runner:
             delay = min(delay * 2, RETRY_SECONDS[1])
             try:
                 outcome = await self._host.store.submit(self.session_id, change)
-                if isinstance(outcome, Applied):  # perhaps a repetition of what the first attempt appended
-                    outcome = Applied(outcome.head, tuple(await read_all(self._host.store, self.session_id)))
             except StoreUnavailable:
                 continue
             self._flying = False
@@ -341,13 +352,16 @@ class Runner:
         self._host.spawn(self._settle_until_known(entry))
 
     async def _settle_until_known(self, entry: Entry) -> None:
-        outcome = await submit_until_known(self._host.store, self.session_id, SettleChange(entry))
+        outcome = await self._submit_until_known(SettleChange(entry))
         if isinstance(outcome, Applied):
             self.observe(outcome)
 
+    async def _submit_until_known(self, change: Change) -> Outcome:
+        return await until_known(lambda: self._host.store.submit(self.session_id, change))
+
     async def _conclude(self, change: Requeue | Fence) -> None:
         """What silence leads to. Refused: somebody has the session, and nothing is concluded."""
-        outcome = await submit_until_known(self._host.store, self.session_id, change)
+        outcome = await self._submit_until_known(change)
         if isinstance(outcome, Refused):
             return
         session = self.session
@@ -429,12 +443,12 @@ async def read_all(store: LogStore, session_id: str, after: int = 0) -> list[Ent
             return entries
 
 
-async def submit_until_known(store: LogStore, session_id: str, change: Change) -> Outcome:
-    """The outcome of a change that may be repeated, however long the store is away."""
+async def until_known(ask: Callable[[], Awaitable[T]]) -> T:
+    """The store's answer to what may be asked again, however long it is away."""
     delay = RETRY_SECONDS[0]
     while True:
         try:
-            return await store.submit(session_id, change)
+            return await ask()
         except StoreUnavailable:
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_SECONDS[1])

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 
@@ -13,7 +13,7 @@ from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record,
 from dispatcher.metrics import Metrics
 from dispatcher.policies.rules import RuleSet
 from dispatcher.pool import Pool
-from dispatcher.runner import Link, Runner, read_all, submit_until_known
+from dispatcher.runner import Link, Runner, read_all, until_known
 from dispatcher.session import Session
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
@@ -32,6 +32,8 @@ from shared.wire import (
 )
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 OFFER_SECONDS = 2.0  # how often the agents' names are kept in the store: also the check that it can be reached
 EXPIRE_SECONDS = 60.0
@@ -67,7 +69,7 @@ class Sessions:
         self.draining = False
         self.use(rules)
         self._runners: dict[str, Runner] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._store_trouble = ""
 
     def use(self, rules: RuleSet) -> None:
@@ -82,7 +84,12 @@ class Sessions:
         if self.pool.waiting >= self.settings.queue_limit and not self.pool.free(request.agent):
             raise QueueFull
         head = Head(since=request.created_at)
-        created = await self.store.create(Record(new_session_id(), request, head), key)
+        record = Record(new_session_id(), request, head)
+        try:
+            created = await self.store.create(record, key)
+        except StoreUnavailable:
+            self.spawn(self._find_again(record.session_id))
+            raise
         if created.fresh:
             self.pool.enlist(created.record)
             self._count()
@@ -98,7 +105,11 @@ class Sessions:
         if runner := self._runners.get(session_id):
             runner.facts.stop_detected()
         stop = StopEntry(f"stop-{secrets.token_hex(8)}", reason, author, detail=detail)
-        outcome = await self.store.submit(session_id, Settle(Entry(stop, time.time())))
+        try:
+            outcome = await self.store.submit(session_id, Settle(Entry(stop, time.time())))
+        except StoreUnavailable:
+            self.spawn(self._find_again(session_id))
+            raise
         if not isinstance(outcome, Applied):
             return None
         self.pool.withdraw(session_id)
@@ -124,7 +135,13 @@ class Sessions:
     # ---- Commanders
 
     async def open(self, link: Link, session_id: str, opening: Open) -> str | None:
-        """A Commander opens the session on a stream: Welcome is sent, or the `closed` code is returned."""
+        """A Commander opens the session on a stream: Welcome is sent, or the `closed` code is returned.
+
+        Also when the stream is gone meanwhile: what the log gave to it must not be left to nobody.
+        """
+        return await asyncio.shield(self.spawn(self._open(link, session_id, opening)))
+
+    async def _open(self, link: Link, session_id: str, opening: Open) -> str | None:
         now = time.time()
         acquire = Acquire(opening.commander_id, opening.generation, self.instance, now)
         try:
@@ -137,11 +154,15 @@ class Sessions:
             if not await self._take_up(session_id, link, opening.awaiting_call_ids, outcome.head.epoch):
                 return "superseded"
         except StoreUnavailable:
+            self.spawn(self._find_again(session_id))
             return "unavailable"
         return None
 
     async def open_older(self, link: Link, session_id: str) -> Runner | str:
         """The session of a peer of the published contract, which brings no `open`: its runner, or why not."""
+        return await asyncio.shield(self.spawn(self._open_older(link, session_id)))
+
+    async def _open_older(self, link: Link, session_id: str) -> Runner | str:
         commander_id, now = secrets.token_hex(8), time.time()
         try:
             created = await self._bring(session_id, commander_id, "older", now)
@@ -152,6 +173,7 @@ class Sessions:
                 return outcome.code
             return await self._take_up(session_id, link, (), outcome.head.epoch) or "superseded"
         except StoreUnavailable:
+            self.spawn(self._find_again(session_id))
             return "unavailable"
 
     async def _bring(
@@ -169,20 +191,13 @@ class Sessions:
         record = await self.store.load(session_id)
         if record is None or (epoch is not None and record.head.epoch != epoch):
             return None
-        runner = self._runner(self._rebuild(record, entries), link, awaiting_call_ids)
-        # What others appended while this read: a stop, a tool's result.
-        if later := await read_all(self.store, session_id, runner.session.offset):
-            fresh = await self.store.load(session_id)
-            if fresh:
-                runner.observe(Applied(fresh.head, tuple(later)))
-        return runner
-
-    def _runner(self, session: Session, link: Link | None, awaiting_call_ids: tuple[str, ...] = ()) -> Runner:
-        session_id = session.record.session_id
+        session = self._rebuild(record, entries)
         runner = self._runners.get(session_id)
         if runner is None:
             runner = self._runners[session_id] = Runner(self, session)
-        runner.begin(session, link, awaiting_call_ids)
+        if link or runner.session is session or runner.session.epoch < session.epoch:
+            runner.begin(session, link, awaiting_call_ids)
+        runner.observe(Applied(record.head, tuple(entries)))
         self._count()
         return runner
 
@@ -206,13 +221,16 @@ class Sessions:
             return None
         if not isinstance(outcome, Applied):
             return None
-        entries = await self._read_until_known(session_id)
-        record = Record(session_id, record.request, outcome.head)
-        self._runner(self._rebuild(record, entries), None).facts.assigned(outcome)
+        epoch = outcome.head.epoch
+        runner = await until_known(lambda: self._take_up(session_id, None, (), epoch))
+        if runner is None or runner.session.head.final:
+            return None  # it was stopped meanwhile
+        runner.facts.assigned(outcome)
+        entries = await until_known(lambda: read_all(self.store, session_id)) if outcome.head.sequence else []
         history = history_of(outcome.head.sequence, entries)
         if history and _size(history) > MAX_HISTORY_BYTES:
             failed = Entry(Failed("history_too_large"), time.time(), outcome.head.generation)
-            await self._fail(session_id, outcome.head.epoch, failed)
+            await self._fail(session_id, epoch, failed)
             return None
         request = record.request
         return Assignment(
@@ -227,36 +245,23 @@ class Sessions:
             request.traceparent,
         )
 
-    async def _read_until_known(self, session_id: str) -> list[Entry]:
-        while True:
-            try:
-                return await read_all(self.store, session_id)
-            except StoreUnavailable:
-                await asyncio.sleep(1)
-
     async def _fail(self, session_id: str, epoch: int, failed: Entry) -> None:
-        outcome = await submit_until_known(self.store, session_id, Append(epoch, (failed,)))
+        outcome = await until_known(lambda: self.store.submit(session_id, Append(epoch, (failed,))))
         if isinstance(outcome, Applied) and (runner := self._runners.get(session_id)):
             runner.observe(outcome)
 
     async def _find_again(self, session_id: str) -> None:
-        """An assignment's outcome is unknown: it waits still, or it was assigned and nobody was told."""
-        while True:
-            await asyncio.sleep(1)
-            try:
-                record = await self.store.load(session_id)
-                if record and record.head.state == "waiting":
-                    self.pool.enlist(record)
-                elif record and record.head.state == "running" and session_id not in self._runners:
-                    await self._take_up(session_id, None)
-            except StoreUnavailable:
-                continue
-            return
+        """The outcome of a step is unknown: whoever the log gave the session to, somebody here must know of it."""
+        record = await until_known(lambda: self.store.load(session_id))
+        if record and record.head.state == "waiting":
+            self.pool.enlist(record)
+        elif record and not record.head.over:
+            await until_known(lambda: self._take_up(session_id, None))
 
     async def unserved(self, session_id: str) -> None:
         """It has waited for `DISPATCHER_QUEUE_SECONDS`."""
-        entries = await self._read_until_known(session_id)
-        record = await self.store.load(session_id)
+        entries = await until_known(lambda: read_all(self.store, session_id))
+        record = await until_known(lambda: self.store.load(session_id))
         if record and record.head.state == "waiting" and session_id not in self._runners:
             runner = self._runners[session_id] = Runner(self, self._rebuild(record, entries))
             runner.unserved()
@@ -269,13 +274,14 @@ class Sessions:
 
     # ---- the runners' host
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Run it to its end; a fault in it is logged, and harms nothing else."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._spawned)
+        return task
 
-    def _spawned(self, task: "asyncio.Task[None]") -> None:
+    def _spawned(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("task_failed", exc_info=error)

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import grpc
 import httpx2
@@ -19,9 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dispatcher.app import Dispatcher
 from dispatcher.events import Body, Entry
-from dispatcher.log import Record, Request
+from dispatcher.log import Change, Outcome, Record, Request
 from dispatcher.runner import read_all
 from dispatcher.settings import DispatcherSettings
+from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
 from shared import wire
 from shared.pb import agent_pb2_grpc
 from shared.wire import Assignment, Closed, Content, Downstream, Message, Open, Running, Status, Upstream, Welcome
@@ -207,6 +208,60 @@ class Unserved:
     async def close(self) -> None: ...
 
 
+class Trouble:
+    """A store that can be away, lose its answers, or keep them waiting."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.away = False  # nothing is carried out
+        self.mute: type | None = None  # changes of this type are carried out, and nobody is told
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self.asked = 0  # changes
+
+    def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
+        self.asked += 1
+        return asyncio.ensure_future(self._submitted(session_id, change))
+
+    async def _submitted(self, session_id: str, change: Change) -> Outcome:
+        self._check()
+        outcome = await self.store.submit(session_id, change)
+        await self.answers.wait()
+        if self.mute and isinstance(change, self.mute):
+            raise StoreUnavailable("the answer is lost")
+        return outcome
+
+    def _check(self) -> None:
+        if self.away:
+            raise StoreUnavailable("away")
+
+    async def load(self, session_id: str) -> Record | None:
+        self._check()
+        record = await self.store.load(session_id)
+        await self.reads.wait()
+        return record
+
+    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+        self._check()
+        entries = await self.store.read(session_id, after, limit)
+        await self.reads.wait()
+        return entries
+
+    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
+        self._check()
+        created = await self.store.create(record, key)
+        await self.answers.wait()
+        if self.mute is Record:
+            raise StoreUnavailable("the answer is lost")
+        return created
+
+    def __getattr__(self, name: str) -> Any:
+        self._check()
+        return getattr(self.store, name)
+
+
 class World:
     """A Dispatcher that serves, and its peers."""
 
@@ -282,11 +337,17 @@ class World:
                     await follower.wait(1)
         return await self.state(session_id)
 
+    async def becomes(self, session_id: str, state: str) -> None:
+        """Return when the log, whatever trouble hides it, has the session in that state."""
+        store = self.sessions.store
+        store = store.store if isinstance(store, Trouble) else store
+        async with asyncio.timeout(SECONDS):
+            while not ((record := await store.load(session_id)) and record.head.state == state):  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+
     async def waits(self, session_id: str) -> None:
         """The session is among the waiting (again)."""
-        async with asyncio.timeout(SECONDS):
-            while (await self.record(session_id)).head.state != "waiting":  # noqa: ASYNC110
-                await asyncio.sleep(0.002)
+        await self.becomes(session_id, "waiting")
 
     async def log(self, session_id: str) -> list[Entry]:
         return await read_all(self.sessions.store, session_id)
@@ -310,6 +371,12 @@ class World:
                     labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
                     found[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
         return found
+
+    def trouble(self) -> Trouble:
+        """Puts a store that makes trouble before the Dispatcher's."""
+        trouble = Trouble(self.sessions.store)
+        self.sessions.store = cast("Store", trouble)
+        return trouble
 
     async def end(self) -> None:
         """Cut the peers and stop what lives: then nothing may be left."""
