@@ -153,7 +153,8 @@ class Settle(msgspec.Struct, frozen=True):
 
 class Requeue(msgspec.Struct, frozen=True):
     """Put a session whose Commander is lost, or gave it back, among the waiting again (rules 1 and 8).
-    Refused: `superseded`, `ended`.
+
+    Refused: `superseded`, `ended`; `unanswered`: a call has no result, so the next Commander's history would lack it.
     """
 
     epoch: int
@@ -182,7 +183,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    code: Literal["fenced", "exists", "superseded", "gap", "ended", "not_waiting", "unknown_session"]
+    code: Literal["fenced", "exists", "superseded", "gap", "ended", "not_waiting", "unanswered", "unknown_session"]
 
 
 Outcome: TypeAlias = Applied | Refused
@@ -207,6 +208,8 @@ def apply(record: Record, change: Change) -> Outcome:
                 return Applied(head)  # a repetition
             if head.final:
                 return Refused("ended")  # a stopped session is never assigned
+            if head.calls:
+                return Refused("unanswered")
             takeovers = head.takeovers + (not change.handed_over)
             return Applied(replace(head, state="waiting", opened=False, takeovers=takeovers, since=change.now))
         case Fence():
@@ -280,6 +283,10 @@ def _append(head: Head, change: Append) -> Outcome:
                 return Refused("gap")
             sequence = entry.sequence
         fresh.append(entry)
+    if head.state == "waiting" and sequence > stored:
+        # It was given up while this packet was on its way. Opened again, it no longer waits; until then a history that
+        # the next Commander gets must not grow.
+        return Refused("gap")
     return _added(head, fresh) if fresh else Applied(head)
 
 

@@ -87,6 +87,9 @@ class Host(Protocol):
     def spawn(self, work: Coroutine[Any, Any, Any]) -> object:
         """Run it to its end, also while draining."""
 
+    async def look_again(self, session_id: str) -> None:
+        """The log knows more than the core did: rebuild it, and begin its grace anew."""
+
     def requeued(self, runner: "Runner", record: Record) -> None:
         """The session waits again."""
 
@@ -363,6 +366,8 @@ class Runner:
         """What silence leads to. Refused: somebody has the session, and nothing is concluded."""
         outcome = await self._submit_until_known(change)
         if isinstance(outcome, Refused):
+            if outcome.code == "unanswered":
+                self._host.spawn(self._host.look_again(self.session_id))
             return
         session = self.session
         if isinstance(change, Fence):

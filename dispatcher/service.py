@@ -1,9 +1,11 @@
 """The sessions of this instance: made, given to Commanders, opened, stopped, and found again after a restart."""
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -69,6 +71,7 @@ class Sessions:
         self.draining = False
         self.use(rules)
         self._runners: dict[str, Runner] = {}
+        self._creating: Counter[str] = Counter()  # by agent: on their way into the log
         self._tasks: set[asyncio.Task[Any]] = set()
         self._store_trouble = ""
 
@@ -81,15 +84,20 @@ class Sessions:
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
         """A new session, or the one that the key was bound to. Raises QueueFull, StoreUnavailable."""
-        if self.pool.waiting >= self.settings.queue_limit and not self.pool.free(request.agent):
+        slots = self.pool.free(request.agent) - self._creating[request.agent]
+        if slots <= 0 and self.pool.waiting - slots >= self.settings.queue_limit:
             raise QueueFull
         head = Head(since=request.created_at)
         record = Record(new_session_id(), request, head)
+        self._creating[request.agent] += 1
         try:
             created = await self.store.create(record, key)
         except StoreUnavailable:
             self.spawn(self._find_again(record.session_id))
             raise
+        finally:
+            self._creating[request.agent] -= 1
+            self._creating += Counter()  # forget the agents with none
         if created.fresh:
             self.pool.enlist(created.record)
             self._count()
@@ -266,6 +274,15 @@ class Sessions:
             runner = self._runners[session_id] = Runner(self, self._rebuild(record, entries))
             runner.unserved()
 
+    async def offer(self, agents: Iterable[str]) -> None:
+        """Keep in the store that these agents were offered now. Raises StoreUnavailable."""
+        await self.store.offer(self.instance, agents, time.time())
+
+    async def gone(self, agents: Iterable[str]) -> None:
+        """A Commander that offered these agents is gone: their names stay known for a while."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.offer(agents)
+
     def lost(self, session_id: str, generation: int) -> None:
         """That generation's Commander does not hold it: no grace."""
         runner = self._runners.get(session_id)
@@ -285,6 +302,16 @@ class Sessions:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("task_failed", exc_info=error)
+
+    async def look_again(self, session_id: str) -> None:
+        """The log knows more than the core did: rebuild it, and begin its grace anew."""
+        while True:
+            try:
+                await self._take_up(session_id, None)
+            except StoreUnavailable:
+                await asyncio.sleep(1)
+            else:
+                return
 
     def requeued(self, runner: Runner, record: Record) -> None:
         """Its Commander is lost, or gave it back."""
@@ -319,7 +346,7 @@ class Sessions:
         while True:
             now = time.time()
             try:
-                await self.store.offer(self.instance, self.pool.agents(), now)
+                await self.offer(self.pool.agents())
                 if now - expired >= EXPIRE_SECONDS:
                     expired = now
                     await self.store.expire(now - self.settings.retention_seconds)

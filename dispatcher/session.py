@@ -271,7 +271,7 @@ class Session:
                 self._calls.setdefault(call_id, call)
                 return [(call, "", decided), *self._stop_with(self._ask(call, now), decided, effects)]
             case Error(code, message, retryable):
-                if retryable and self.record.request.origin == "user":
+                if retryable and self.record.request.origin == "user" and not self.stop:
                     return [(packet.payload, "", decided)]
                 return [*self._let_out(now, effects), (Error(code or "agent_error", message), "", self._decided)]
             case Stopped() as stopped if not self.stop:
@@ -352,7 +352,7 @@ class Session:
             effects.append(Ack(at_once or self._half_used()))
         if self.head.over and self._closing:
             effects += self._close(self._closing)
-        if self._leaving and not self.head.calls:
+        if self._leaving:
             effects += self._leave(self._leaving, now)
         return effects
 
@@ -430,10 +430,12 @@ class Session:
         return self._leave(GiveBack(handed_over=False), now)
 
     def _leave(self, how: GiveBack, now: float) -> list[Effect]:
-        """Assign again where rule 8 allows it, once every call has its result; else the session has failed."""
+        """Assign again where rule 8 allows it; else the session has failed. First what came has to be in the log, and
+        every call to have its result: the next Commander's history must be complete.
+        """
         if self.head.final:
             return []
-        if self.head.calls:
+        if self.head.calls or self._accepted > self.head.sequence:
             self._leaving = how
             return []
         self._leaving = None

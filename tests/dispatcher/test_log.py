@@ -272,6 +272,8 @@ REFUSED: dict[str, tuple[Record, Change, str]] = {
     "after the end, a repetition and more": (record(FINISHED), append(2, said(3), said(4)), "ended"),
     "a conclusion after the end": (record(FINISHED), append(2, failed()), "ended"),
     "requeued from an older epoch": (record(RUNNING), Requeue(1, 130.0), "superseded"),
+    "a packet of a session that was given up": (record(REQUEUED), append(2, said(4)), "gap"),
+    "requeued while a call has no result": (record(CALLING), Requeue(2, 130.0), "unanswered"),
     "a stopped session is not requeued": (record(STOPPED), Requeue(2, 130.0), "ended"),
     "an ended session is not requeued": (record(FINISHED), Requeue(2, 130.0), "ended"),
     "fenced from an older epoch": (record(STOPPED), Fence(1), "superseded"),

@@ -9,6 +9,7 @@ from shared.conversation import State
 from shared.wire import Content, Error, Stopped, Thought, ToolCall, Unknown
 from tests.dispatcher.session_world import (
     LIMITS,
+    NO_RULES,
     RULES,
     Dispatcher,
     Log,
@@ -28,7 +29,7 @@ def world():
 
 def opened(rules=None, origin="user", limits=LIMITS, continues=False):
     log_ = Log(origin)
-    dispatcher = Dispatcher(log_, "d1", *([rules] if rules else []), limits=limits)
+    dispatcher = Dispatcher(log_, "d1", rules or NO_RULES, limits)
     if origin == "user":
         log_.submit(log.Assign("c1", "d1", continues, 100.0))
         stream = Stream()
@@ -376,6 +377,18 @@ def test_a_takeover_waits_for_the_results_of_running_tools():
     feed(dispatcher, stream, called(1, "a"))
     dispatcher.cut()
     dispatcher.wake("grace")
+    assert log_.head.state == "running"
+    dispatcher.finish_tool("a")
+    assert log_.head.state == "waiting"
+
+
+def test_a_takeover_waits_for_appends_with_unknown_outcome():
+    dispatcher, stream, log_ = opened(continues=True)
+    feed(dispatcher, stream, called(1, "a"), answered=False)
+    dispatcher.cut()
+    dispatcher.wake("grace")
+    assert log_.head.state == "running"
+    dispatcher.answer(applied=False)
     assert log_.head.state == "running"
     dispatcher.finish_tool("a")
     assert log_.head.state == "waiting"

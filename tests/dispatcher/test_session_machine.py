@@ -4,17 +4,21 @@ Every Commander says the alphabet on from where its history ends, one letter a p
 log must hold the alphabet once, in order; each tool ran at most once; there is one final state, with nothing after it.
 """
 
+import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dispatcher import log
-from dispatcher.events import Call, Entry, Failed, Finished, StopEntry, ToolResult
+from dispatcher.events import Call, Entry, Failed, Finished, StopEntry
 from shared.conversation import State
-from shared.wire import Content, Error, Stopped, ToolCall, Upstream
+from shared.wire import Content, Error, Stopped, ToolCall, ToolResult, Upstream
 from tests.dispatcher.session_world import Dispatcher, Log, Stream, packet
+
+EXAMPLES = 2000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 100
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
@@ -31,7 +35,7 @@ class Commander:
     generation: int
     sequence: int  # the highest that it has numbered, or that its history names
     position: int  # letters said, its predecessors' included
-    stream: Stream | None = None
+    stream: Any = None  # a Stream, once it has one
     outbox: list[Upstream] = field(default_factory=list)
     awaited: set[str] = field(default_factory=set)
     over: bool = False  # it has sent an end
@@ -249,4 +253,4 @@ class Sessions(RuleBasedStateMachine):
 
 
 TestSessions = Sessions.TestCase
-TestSessions.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestSessions.settings = settings(max_examples=EXAMPLES, stateful_step_count=50, deadline=None)

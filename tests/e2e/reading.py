@@ -20,7 +20,7 @@ class Reader(threading.Thread):
     url: str
     session: str
     text: str = ""
-    final: tuple[str, dict[str, Any]] | None = None
+    final: tuple[str, dict[str, Any]] = ("", {})
     final_at: float = 0.0
     ids: list[int] = field(default_factory=list)
     error: BaseException | None = None
@@ -64,7 +64,7 @@ class Reader(threading.Thread):
         self.join(seconds)
         if self.error:
             raise self.error
-        if not self.final:
+        if not self.final[0]:
             raise TimeoutError(f"no end after {seconds} s; the text so far: {self.text[-200:]!r}")
         return self
 

@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 import pytest
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
-from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import (
     reflection,
     reflection_pb2,
     reflection_pb2_grpc,
@@ -181,7 +181,7 @@ async def test_a_deadline_that_passes() -> None:
 
 async def test_health_and_reflection_work_and_are_counted() -> None:
     async with connected(Handlers()) as (channel, registry):
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         answer = await stub.Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         unknown = stub.Check(health_pb2.HealthCheckRequest(service="x"))
@@ -190,7 +190,8 @@ async def test_health_and_reflection_work_and_are_counted() -> None:
         watch = stub.Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
-        names = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+        reflected: Any = reflection_pb2_grpc.ServerReflectionStub
+        names = reflected(channel).ServerReflectionInfo()
         await names.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         assert (await names.read()).list_services_response.service[0].name == SERVICE
         await names.done_writing()
