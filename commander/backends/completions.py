@@ -20,6 +20,14 @@ class ProviderError(Exception):
     """The server refused, broke off or made no sense. For operators: the text holds the status, and never the key."""
 
 
+class Model(msgspec.Struct, frozen=True):
+    id: str
+
+
+class Models(msgspec.Struct, frozen=True):
+    data: list[Model]
+
+
 class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -121,7 +129,7 @@ class Client:
     """Connections are never kept: one that is closed, at its end or by a stop, is closed for the server too."""
 
     def __init__(self, settings: OpenAISettings) -> None:
-        self._url = str(settings.base_url).rstrip("/") + "/chat/completions"
+        self._base = str(settings.base_url).rstrip("/")
         self._key = settings.api_key.get_secret_value() if settings.api_key else ""
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}  # compression would hold tokens back
         if self._key:
@@ -135,11 +143,28 @@ class Client:
     async def close(self) -> None:
         await self._http.aclose()
 
+    async def first_model(self) -> str:
+        """The name of the first model that the server lists. Raises ProviderError."""
+        try:
+            async with self._http.stream(
+                "GET", f"{self._base}/models", headers={"Accept": "application/json"}
+            ) as response:
+                if response.status_code != httpx2.codes.OK:
+                    raise ProviderError(await self._refusal(response))
+                listed = msgspec.json.decode(await response.aread(), type=Models).data
+        except httpx2.HTTPError as error:
+            raise ProviderError(self._quoted(f"{type(error).__name__}: {error}")) from None
+        except msgspec.DecodeError as error:
+            raise ProviderError(f"a list of models that cannot be read: {type(error).__name__}") from None
+        if not listed:
+            raise ProviderError("the server lists no model; name one: COMMANDER_OPENAI__MODEL")
+        return listed[0].id
+
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
         """The chunks of one completion, to its end. Closing the generator closes the connection. Raises ProviderError,
         also where the stream ends without saying so."""
         try:
-            async with self._http.stream("POST", self._url, json=body) as response:
+            async with self._http.stream("POST", f"{self._base}/chat/completions", json=body) as response:
                 if response.status_code != httpx2.codes.OK:
                     raise ProviderError(await self._refusal(response))
                 response.encoding = "utf-8"  # as server-sent events always are

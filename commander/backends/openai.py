@@ -11,7 +11,6 @@ from commander.backends.completions import CallParts, Calls, Client, ProviderErr
 from commander.backends.parameters import sampling
 from commander.backends.settings import OpenAISettings
 from commander.settings import CommanderSettings
-from shared.errors import ConfigError
 
 REASONING = "Reasoning"
 
@@ -23,10 +22,9 @@ class OpenAIAgent:
     the last round the model is told to call none. What it reasons comes as thoughts."""
 
     def __init__(self, settings: OpenAISettings) -> None:
-        if not settings.model:
-            raise ConfigError("COMMANDER_OPENAI__MODEL: must be set for the back-end `openai`")
         self.continues = settings.continues
         self._settings = settings
+        self._model = settings.model
         self._client = Client(settings)
 
     async def close(self) -> None:
@@ -34,6 +32,7 @@ class OpenAIAgent:
 
     async def __call__(self, turn: Turn) -> AsyncGenerator[Yielded, None]:
         """Raises ProviderError."""
+        self._model = self._model or await self._client.first_model()
         messages = _conversation(turn)
         prompt_tokens = completion_tokens = 0
         for left in reversed(range(self._settings.max_rounds)):
@@ -52,7 +51,7 @@ class OpenAIAgent:
 
     def _body(self, turn: Turn, messages: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "model": self._settings.model,
+            "model": self._model,
             "messages": messages,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -166,5 +165,5 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def make(settings: CommanderSettings) -> Agent:
-    """An agent over the server that the settings name. Raises ConfigError."""
+    """An agent over the server that the settings name."""
     return OpenAIAgent(settings.openai)

@@ -32,7 +32,7 @@ class OpenAISettings(Section):
     """Up to and without `/chat/completions`."""
 
     model: str = ""
-    """As the server names it. Required where this back-end is used."""
+    """As the server names it. Empty: the first one that it lists."""
 
     api_key: SecretStr | None = None
 

@@ -66,7 +66,7 @@ class Provider:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-            body = json.loads(await reader.readexactly(int(headers["content-length"])))
+            body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or "null")
             connection = Connection({"path": head[0].split()[1], **headers}, body, writer)
             self.connections.append(connection)
             script = self._scripts[min(len(self.connections), len(self._scripts)) - 1]

@@ -10,10 +10,8 @@ import pytest
 
 from commander.agent import Call, Finish, History, Message, Thought, Tool, ToolError, Turn, Yielded
 from commander.backends.completions import CallDelta, Calls, FunctionDelta, ProviderError, TextJoiner
-from commander.backends.openai import OpenAIAgent, make
+from commander.backends.openai import OpenAIAgent
 from commander.backends.settings import OpenAISettings
-from commander.settings import CommanderSettings
-from shared.errors import ConfigError
 from tests.commander.backends.provider import KEY, Connection, Provider, serving
 
 PROMPT = (Message("user", "hello"),)
@@ -420,6 +418,35 @@ async def test_an_answer_that_is_no_stream_is_an_error() -> None:
             await answered(provider)
 
 
-def test_a_model_must_be_named() -> None:
-    with pytest.raises(ConfigError, match="COMMANDER_OPENAI__MODEL"):
-        make(CommanderSettings())
+async def test_without_a_name_the_first_model_that_the_server_lists_is_asked() -> None:
+    async def models(connection: Connection) -> None:
+        await connection.begin(content_type="application/json")
+        await connection.raw(b'{"object": "list", "data": [{"id": "first"}, {"id": "second"}]}')
+
+    async def script(connection: Connection) -> None:
+        await connection.begin()
+        await connection.token("x")
+        await connection.end()
+
+    async with serving(models, script) as provider:
+        agent = OpenAIAgent(provider.settings(model=""))
+        for _ in range(2):
+            assert "x" in [piece async for piece in agent(Turn(PROMPT))]
+        await agent.close()
+    assert [connection.headers["path"] for connection in provider.connections] == [
+        "/v1/models",
+        "/v1/chat/completions",
+        "/v1/chat/completions",
+    ]
+    assert [connection.body["model"] for connection in provider.connections[1:]] == ["first", "first"]
+
+
+@pytest.mark.parametrize("listed", [b'{"data": []}', b"nonsense", b'{"data": 3}'])
+async def test_a_server_that_lists_no_model_is_a_clear_error(listed: bytes) -> None:
+    async def models(connection: Connection) -> None:
+        await connection.begin(content_type="application/json")
+        await connection.raw(listed)
+
+    async with serving(models) as provider:
+        with pytest.raises(ProviderError, match="model"):
+            await answered(provider, model="")
