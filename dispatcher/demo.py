@@ -93,7 +93,7 @@ async def _show(dispatcher: Dispatcher, commander: asyncio.subprocess.Process) -
         await until_agents(dispatcher, commander)
     print(f"Ready after {time.perf_counter() - started:.1f} s. The model is tiny (it comes in a package): mind the")
     print("plumbing, not the wit. One line brings a real one:")
-    print("  COMMANDER_BACKEND=openai COMMANDER_OPENAI__BASE_URL=… COMMANDER_OPENAI__MODEL=… make demo")
+    print("  COMMANDER_BACKEND=openai COMMANDER_OPENAI__BASE_URL=… make demo")
     await asyncio.to_thread(_scenes, dispatcher.http_port, dispatcher.operator_port)
 
 
@@ -126,19 +126,22 @@ class _Demo:
     def stopped(self, title: str, prompt: str) -> None:
         screen, session = self._begin(title, prompt)
         asked: list[float] = []
+        begun, over = threading.Event(), threading.Event()
 
         def stop() -> None:
-            asked.append(time.perf_counter())
             with Client(self._users.url) as another:
-                another.post(f"/v1/sessions/{session}/stop", {})
+                another.get(f"/v1/sessions/{session}")  # connects
+                begun.wait()
+                if not over.wait(STORY_SECONDS):
+                    asked.append(time.perf_counter())
+                    another.post(f"/v1/sessions/{session}/stop", {})
 
-        timer: threading.Timer | None = None
+        stopper = threading.Thread(target=stop)
+        stopper.start()
         for event in self._answer(session):
             if event.name == "content":
                 screen.words(event.data["text"])
-                if timer is None:
-                    timer = threading.Timer(STORY_SECONDS, stop)
-                    timer.start()
+                begun.set()
             elif event.name == "stopped" and asked:
                 late = 1000 * (time.perf_counter() - asked[0])
                 screen.line(
@@ -146,9 +149,9 @@ class _Demo:
                 )
             else:
                 screen.line(f"{event.name}  {json.dumps(event.data)}  (the model was done before the stop)")
-        if timer:
-            timer.cancel()
-            timer.join()
+        for signal in (begun, over):
+            signal.set()
+        stopper.join()
         self._halted(session, screen)
 
     def banned(self, title: str, prompt: str) -> None:
@@ -202,22 +205,25 @@ class _Demo:
 
 
 class _Screen:
-    """Lines with the time since the prompt; words as they come."""
+    """Lines with the time since the prompt; words as they come. The user's reader and the operator's share it."""
 
     def __init__(self) -> None:
         self._started, self._in_words = time.perf_counter(), False
+        self._lock = threading.Lock()
 
     def _time(self) -> str:
         return f"  {time.perf_counter() - self._started:6.2f} s  "
 
     def words(self, text: str) -> None:
-        if not self._in_words:
-            print(self._time(), end="")
-            self._in_words = True
-        print(text.replace("\n", "\n            "), end="", flush=True)
+        with self._lock:
+            if not self._in_words:
+                print(self._time(), end="")
+                self._in_words = True
+            print(text.replace("\n", "\n            "), end="", flush=True)
 
     def line(self, text: str) -> None:
-        if self._in_words:
-            print("▮")
-            self._in_words = False
-        print(self._time() + text, flush=True)
+        with self._lock:
+            if self._in_words:
+                print("▮")
+                self._in_words = False
+            print(self._time() + text, flush=True)

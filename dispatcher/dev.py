@@ -63,6 +63,7 @@ async def pair(
     """
     dispatcher = Dispatcher(settings)
     await dispatcher.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, dispatcher.reload)
     try:
         target = f"dns:///127.0.0.1:{dispatcher.grpc_port}"
         environment = {"COMMANDER_METRICS_ADDRESS": "127.0.0.1:0"} | os.environ | {"COMMANDER_DISPATCHER": target}
