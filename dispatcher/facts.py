@@ -35,6 +35,7 @@ class SessionFacts:
         self._spoken = record.head.decided > 0
         self._step: list[str] | None = None  # name, then deltas
         self._detected = 0.0  # perf_counter when the stop was detected
+        self._stop_written = False
 
     def packets(self, batch: Iterable[tuple[Entry, float]]) -> None:
         """Packets are in the log: (entry, perf_counter at receipt). One packet may have made several entries."""
@@ -61,8 +62,9 @@ class SessionFacts:
         self._detected = self._detected or perf_counter()
 
     def stop_written(self) -> None:
-        """The Stop has been handed to gRPC."""
-        if self._detected:
+        """The Stop has been handed to gRPC; the first time counts, for it is sent again after each Welcome."""
+        if self._detected and not self._stop_written:
+            self._stop_written = True
             self._metrics.stop_sent(perf_counter() - self._detected)
 
     def _entry(self, entry: Entry) -> None:

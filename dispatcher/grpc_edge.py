@@ -184,7 +184,7 @@ class Stream:
         if self.kind is Kind.OLDER or self.kind is None:
             return
         if self._member:
-            self._member.draining = True
+            self._sessions.pool.drain(self._member)
         self._queue(Downstream("", Drain(reason)))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

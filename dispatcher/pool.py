@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from dispatcher.log import Record
@@ -64,6 +64,9 @@ class Desk(Protocol):
     def lost(self, session_id: str, generation: int) -> None:
         """That generation's Commander does not hold it."""
 
+    async def gone(self, agents: Iterable[str]) -> None:
+        """A Commander that offered these agents is gone."""
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> object: ...
 
 
@@ -123,6 +126,12 @@ class Pool:
     def leave(self, member: Member) -> None:
         member.gone = True
         self.members.discard(member)
+        self._desk.spawn(self._desk.gone(member.status.agents))
+        self._count()
+
+    def drain(self, member: Member) -> None:
+        """No assignment follows on its stream."""
+        member.draining = True
         self._count()
 
     def report(self, member: Member, status: Status) -> None:
@@ -159,7 +168,7 @@ class Pool:
             assignment = await self._desk.assign(session_id, member.status.commander_id, continues)
         finally:
             member.reserved -= 1
-        if assignment and member.gone:
+        if assignment and (member.gone or member.draining):
             self._desk.lost(session_id, assignment.generation)
         elif assignment:
             member.assign(assignment)

@@ -335,6 +335,8 @@ class World:
             async with asyncio.timeout(SECONDS):
                 while not (await self.record(session_id)).head.final:
                     await follower.wait(1)
+        runners = self.sessions._runners
+        await until(lambda: session_id not in runners or runners[session_id].session.head.final, "told")
         return await self.state(session_id)
 
     async def becomes(self, session_id: str, state: str) -> None:
