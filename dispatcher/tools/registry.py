@@ -152,7 +152,7 @@ class _Checked:
     def arguments(self, arguments_json: str) -> dict[str, Any]:
         """The parsed arguments. Raises InvalidArgumentsError."""
         try:
-            arguments = strict_json.parse(arguments_json, wire.MAX_ARGUMENTS_BYTES)
+            arguments = strict_json.parse(arguments_json or "{}", wire.MAX_ARGUMENTS_BYTES)
         except strict_json.StrictJSONError as error:
             raise InvalidArgumentsError(f"The arguments are no JSON that can be used: {error}.") from None
         complaints = [_complaint(error) for error in islice(self._validator.iter_errors(arguments), MAX_COMPLAINTS)]
