@@ -126,12 +126,17 @@ class Dispatcher:
         await self._health.enter_graceful_shutdown()
         self.sessions.drain()
         self._service.drain()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self.settings.drain_seconds
-        while self.sessions.running and loop.time() < until:  # noqa: ASYNC110 - many places end a session's stay here
-            await asyncio.sleep(MOVE_SECONDS)
+        await self._moved(self.settings.drain_seconds)
         if self.settings.store.startswith("memory:"):
             await self.sessions.shut_down()
+            await self._moved(self.settings.stop_seconds)
+
+    async def _moved(self, seconds: float) -> None:
+        """Return when no session's Commander is connected here any more, or after that time."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self.sessions.running and loop.time() < until:  # noqa: ASYNC110 - many places end a session's stay here
+            await asyncio.sleep(MOVE_SECONDS)
 
     async def close(self) -> None:
         """End what is still open. Readers come back by `retry:`, Commanders by themselves."""

@@ -1,6 +1,6 @@
 """What a session's log tells metrics and operators, counted and logged once; the core must not know of it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import perf_counter  # uvloop's own clock ticks in milliseconds
 
 import structlog
@@ -8,7 +8,7 @@ import structlog
 from dispatcher.events import Call, Entry, Failed, Finished, StopEntry
 from dispatcher.log import Applied, Offsets, Record
 from dispatcher.metrics import Metrics
-from shared.wire import Content, Error, Stopped, Thought, Unknown
+from shared.wire import Content, Error, Stopped, Thought, ToolResult, Unknown
 
 log = structlog.get_logger()
 
@@ -27,7 +27,10 @@ PACKET_KINDS: dict[type, str] = {
 class SessionFacts:
     """Of one session, from when this instance got it."""
 
-    def __init__(self, metrics: Metrics, record: Record, log_thoughts: bool) -> None:
+    def __init__(self, metrics: Metrics, record: Record, log_thoughts: bool, known: Callable[[str], bool]) -> None:
+        """known: whether a tool of that name is registered."""
+        self._known = known
+        self._called = {call_id: call.at for call_id, call in record.head.calls.items()}
         self._metrics, self._log_thoughts = metrics, log_thoughts
         self._session_id, self._created_at = record.session_id, record.request.created_at
         self._seen = Offsets(record.head.offset)
@@ -79,8 +82,14 @@ class SessionFacts:
         match body:
             case Thought() | Content() if self._final:
                 self._metrics.delta_after_stop()
-            case Call(tool_name=tool_name, call_id=call_id):
+            case Call(tool_name=tool_name, call_id=call_id, refused=refused):
                 self._log("tool_called", tool_name=tool_name[:100], call_id=call_id[:100])
+                if refused:
+                    self._answered(tool_name, "INVALID_ARGUMENTS", 0)
+                else:
+                    self._called[call_id] = entry.at
+            case ToolResult(tool_name=tool_name, call_id=call_id, status=status):
+                self._answered(tool_name, status, entry.at - self._called.pop(call_id, entry.at))
             case StopEntry(_, reason, author, policy, detail):
                 self._metrics.stopped(reason)
                 self._over("stopped", reason=reason, author=author, policy=policy, detail=detail)
@@ -97,6 +106,9 @@ class SessionFacts:
                 self._log("agent_error", code=code[:100], message=message[:1000], retryable=retryable)
                 if not retryable:
                     self._over("failed", code=code[:100])
+
+    def _answered(self, tool_name: str, status: str, seconds: float) -> None:
+        self._metrics.tool_done(tool_name if self._known(tool_name) else "unknown", status, seconds)
 
     def _over(self, outcome: str, **fields: object) -> None:
         """The first stop or end is the session's final state."""

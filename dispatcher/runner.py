@@ -34,7 +34,8 @@ from dispatcher.metrics import Metrics
 from dispatcher.session import Session
 from dispatcher.store.ports import Store as LogStore
 from dispatcher.store.ports import StoreUnavailable
-from dispatcher.tools.registry import Registry, error_json
+from dispatcher.tools.registry import Answer, Registry, error_json
+from shared.conversation import State
 from shared.wire import Closed, DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
 log = structlog.get_logger()
@@ -109,13 +110,15 @@ class Runner:
         self.backlog = 0  # packets received and not yet in the log
         self._flying = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._tools: dict[str, asyncio.Task[None]] = {}
+        self._tools: dict[str, asyncio.Task[Answer]] = {}  # by call_id, until the answer is in the log
+        self._tool_over = asyncio.Event()
         self._begun: set[str] = set()  # call_ids
         self._drained = asyncio.Event()
         self._drained.set()
         self._loop = asyncio.get_running_loop()
         self._held = 0
-        self.facts = SessionFacts(host.metrics, session.record, host.log_thoughts)
+        self._closed = False
+        self.facts = SessionFacts(host.metrics, session.record, host.log_thoughts, host.registry.knows)
 
     # ---- attachment
 
@@ -205,7 +208,8 @@ class Runner:
     async def tools_done(self) -> None:
         """Return when no tool runs and every result is in the log."""
         while self._tools:
-            await asyncio.wait(self._tools.values())
+            self._tool_over.clear()
+            await self._tool_over.wait()
 
     def observe(self, outcome: Applied) -> None:
         """The log has grown by this, through whomever."""
@@ -256,12 +260,13 @@ class Runner:
                     change = Requeue(self.session.epoch, time.time(), handed_over)
                     self._host.spawn(self._conclude(change))
                 case GiveUp():
-                    log.warning("commander_did_not_stop", session_id=self.session_id)
+                    if self.session.conversation is State.STOPPING:
+                        log.warning("commander_did_not_stop", session_id=self.session_id)
                     self._host.spawn(self._conclude(Fence(self.session.epoch)))
                 case PolicyHit(policy, action):
                     self.facts.stop_detected()
                     self._host.metrics.policy_hit(policy, action)
-        if self._held != (held := self.session.held):
+        if self._held != (held := self.session.held) and not self._closed:
             self._host.metrics.held_characters.inc(held - self._held)
             self._held = held
 
@@ -376,6 +381,7 @@ class Runner:
             if self.link:
                 self.link.closed(self.session_id, over=False)
                 self.link = None
+            self.close()
             self._host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
         self._maybe_settled()
 
@@ -384,27 +390,26 @@ class Runner:
     def _run_tool(self, call: Call) -> None:
         if call.call_id not in self._begun:
             self._begun.add(call.call_id)
-            task = self._loop.create_task(self._tool(call), name=f"tool {call.tool_name}")
-            self._tools[call.call_id] = task
-            task.add_done_callback(lambda _: self._tool_over(call.call_id))
+            run = self._host.registry.run(call.tool_name, call.arguments_json)
+            self._tools[call.call_id] = task = self._loop.create_task(run, name=f"tool {call.tool_name}")
+            self._host.spawn(self._answer(call, task))
 
-    def _tool_over(self, call_id: str) -> None:
-        self._tools.pop(call_id, None)
-        self._maybe_settled()
-
-    async def _tool(self, call: Call) -> None:
-        started = time.perf_counter()
-        registry = self._host.registry
+    async def _answer(self, call: Call, tool: "asyncio.Task[Answer]") -> None:
+        """The tool's answer into the log; a tool may be cancelled, this never is."""
         try:
-            answer = await registry.run(call.tool_name, call.arguments_json)
-            status, result_json = answer.status, answer.result_json
-        except asyncio.CancelledError:
-            status = "CANCELLED"
-            result_json = error_json("cancelled", "The session was stopped while the tool ran.")
-        name = call.tool_name if registry.knows(call.tool_name) else "unknown"
-        self._host.metrics.tool_done(name, status, time.perf_counter() - started)
-        result = ToolResult(call.tool_name, result_json, call.call_id, status)
-        await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
+            await asyncio.wait({tool})
+            if tool.cancelled():
+                message = error_json("cancelled", "The session was stopped while the tool ran.")
+                result = ToolResult(call.tool_name, message, call.call_id, "CANCELLED")
+            else:
+                answer = tool.result()
+                result = ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
+            await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
+        finally:
+            tool.cancel()
+            del self._tools[call.call_id]
+            self._tool_over.set()
+            self._maybe_settled()
 
     def _cancel_tools(self) -> None:
         for task in self._tools.values():
@@ -430,7 +435,8 @@ class Runner:
             self._host.settled(self)
 
     def close(self) -> None:
-        """Let go of timers. Idempotent."""
+        """Let go of timers, and of what is held. Idempotent."""
+        self._closed = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

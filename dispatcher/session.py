@@ -376,6 +376,8 @@ class Session:
                     effects += self._send_stop(self.stop, now)
                 elif self.conversation is State.IDLE:
                     effects.append(Wake("grace", None))
+                elif self.conversation is State.GIVEN:
+                    effects.append(GiveUp())  # its Commander has let go, and nobody gets it any more
             case Finished() | Stopped() | Failed() | Error(retryable=False):
                 effects += [Wake("grace", None), Wake("stop", None), Wake("policy", None)]
                 return True

@@ -71,6 +71,7 @@ async def test_the_same_generation_of_another_commander_is_fenced(world: World) 
 async def test_a_commander_that_does_not_answer_a_stop_is_fenced(world: World) -> None:
     member, session_id, neighbour, generation = await two(world)
     await member.say(session_id, "Hello ")
+    await member.acked(session_id)
     await world.sessions.stop(session_id, "UserCancel", "user")
     await member.next(Stop, session_id)
     await member.say(session_id, "never stops")
