@@ -64,7 +64,9 @@ class Dispatcher:
         self._stack.callback(users.close)
         operators = bind("DISPATCHER_OPERATOR_ADDRESS", settings.operator_address)
         self._stack.callback(operators.close)
-        server = grpc.aio.server(options=server_options(settings.keepalive), interceptors=[ServerMetrics(registry)])
+        calls = ServerMetrics(registry)
+        calls.method(f"/{wire.SERVICE}/ChatStream")
+        server = grpc.aio.server(options=server_options(settings.keepalive), interceptors=[calls])
         # gRPC would say only on its own standard error why it cannot.
         bind("DISPATCHER_GRPC_ADDRESS", settings.grpc_address).close()
         try:

@@ -235,8 +235,11 @@ class Session:
         )
 
     def _half_used(self) -> bool:
+        if not self._unacked:
+            return False
+        logged = self.head.sequence - self._unacked[0][0] + 1  # what an Ack would free
         return (
-            len(self._unacked) * 2 >= self.limits.max_unacked_packets
+            logged * 2 >= self.limits.max_unacked_packets
             or self._unacked_bytes * 2 >= self.limits.max_unacked_bytes
         )
 
