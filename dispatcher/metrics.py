@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from dispatcher.fast_metrics import FastCounter, FastHistogram, Level, Series
 from shared.wire import STOP_REASONS
 
 UNKNOWN = "unknown"
@@ -45,10 +46,17 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(f"dispatcher_{name}", text, labels, registry=registry, buckets=buckets)
 
-        packets = counter("packets_total", "Packets in the log, each counted once.", "kind")
-        self._packets = {kind: packets.labels(kind) for kind in PACKET_KINDS}
-        self.backlog_packets = gauge("backlog_packets", "Packets received and not yet in the log.")
-        self._packet_lag = histogram("packet_lag_seconds", "From a packet's receipt to its being in the log.", _LATENCY)
+        def level(name: str, text: str) -> Level:
+            return Level(f"dispatcher_{name}", text, registry)
+
+        def fast(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> FastHistogram:
+            return FastHistogram(f"dispatcher_{name}", text, labels, buckets, registry)
+
+        self._packets = FastCounter(
+            "dispatcher_packets_total", "Packets in the log, each counted once.", "kind", PACKET_KINDS, registry
+        )
+        self.backlog_packets = level("backlog_packets", "Packets received and not yet in the log.")
+        self._packet_lag = fast("packet_lag_seconds", "From a packet's receipt to its being in the log.", _LATENCY)
         self._first_event = histogram("first_event_seconds", "From the prompt to the first content released.", _WAITING)
         self._loop_lag = histogram("loop_lag_seconds", "How late the event loop is.", _LATENCY)
 
@@ -74,10 +82,8 @@ class Metrics:
         self._stop_sent, self._stop_halted = stop_seconds.labels("sent"), stop_seconds.labels("halted")
         self._deltas_after_stop = counter("deltas_after_stop_total", "Deltas that the log got after the stop.")
 
-        self.held_characters = gauge("held_characters", "Characters of content held back by policies.")
-        self._policy_seconds = histogram(
-            "policy_seconds", "Time that a policy took for a piece of text.", _WORK, "policy"
-        )
+        self.held_characters = level("held_characters", "Characters of content held back by policies.")
+        self._policy_seconds = fast("policy_seconds", "Time that a policy took for a piece of text.", _WORK, "policy")
         self._policy_hits = counter("policy_hits_total", "Times that a policy acted.", "policy", "action")
         self.policy_reload_success = gauge("policy_reload_success", "1 if the policies were last read without error.")
         self.policy_reload_success.set(1)  # a program whose first reading fails does not start
@@ -86,8 +92,8 @@ class Metrics:
         self._tool_seconds = histogram("tool_seconds", "Time to a tool call's answer.", _LATENCY, "tool")
         self._tool_calls.labels(UNKNOWN, "UNKNOWN_TOOL")
 
-        self._append = histogram("append_seconds", "Time that an append to the store took.", _LATENCY)
-        self._append_batch = histogram("append_batch_packets", "Packets in one append to the store.", _PACKETS)
+        self._append = fast("append_seconds", "Time that an append to the store took.", _LATENCY)
+        self._append_batch = fast("append_batch_packets", "Packets in one append to the store.", _PACKETS)
         self.event_streams = gauge("event_streams", "Users connected to event streams.")
         gauge("build_info", "Always 1; the version is the label.", "version").labels(_version()).set(1)
 
@@ -104,8 +110,8 @@ class Metrics:
 
     def packet_logged(self, kind: str, lag: float) -> None:
         """kind: the oneof field's name. lag: receipt to in the log, both of one clock."""
-        self._packets.get(kind, self._packets[UNKNOWN]).inc()
-        self._packet_lag.observe(max(0.0, lag))
+        self._packets.inc(kind if kind in PACKET_KINDS else UNKNOWN)
+        self._packet_lag.observe(lag)
 
     def first_event(self, seconds: float) -> None:
         """Prompt to first content released."""
@@ -141,9 +147,9 @@ class Metrics:
         """The log got one."""
         self._deltas_after_stop.inc()
 
-    def policy_took(self, policy: str, seconds: float) -> None:
-        """policy: its name in the operator's file."""
-        self._policy_seconds.labels(policy).observe(max(0.0, seconds))
+    def policy_seconds(self, policy: str) -> Series:
+        """Where to observe what a policy took; its name as in the operator's file."""
+        return self._policy_seconds.labels(policy)
 
     def policy_hit(self, policy: str, action: str) -> None:
         """policy: its name in the operator's file. action: one of POLICY_ACTIONS."""
@@ -156,7 +162,7 @@ class Metrics:
 
     def appended(self, seconds: float, packets: int) -> None:
         """One append to the store, of that many packets."""
-        self._append.observe(max(0.0, seconds))
+        self._append.observe(seconds)
         self._append_batch.observe(packets)
 
 

@@ -71,6 +71,9 @@ class Sessions:
         self.draining = False
         self.use(rules)
         self._runners: dict[str, Runner] = {}
+        metrics.running.set_function(
+            lambda: sum(runner.session.head.state == "running" for runner in self._runners.values())
+        )
         self._creating: Counter[str] = Counter()  # by agent: on their way into the log
         self._tasks: set[asyncio.Task[Any]] = set()
         self._store_trouble = ""
@@ -100,7 +103,6 @@ class Sessions:
             self._creating += Counter()  # forget the agents with none
         if created.fresh:
             self.pool.enlist(created.record)
-            self._count()
         return created
 
     async def stop(
@@ -127,7 +129,6 @@ class Sessions:
             self.metrics.stopped(reason)
             self.metrics.session_over("stopped")
             log.info("session_stopped", session_id=session_id, reason=reason, author=author)
-        self._count()
         return await self.store.load(session_id)
 
     async def agents(self) -> list[str]:
@@ -206,7 +207,6 @@ class Sessions:
         if link or runner.session is session or runner.session.epoch < session.epoch:
             runner.begin(session, link, awaiting_call_ids)
         runner.observe(Applied(record.head, tuple(entries)))
-        self._count()
         return runner
 
     def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
@@ -324,10 +324,6 @@ class Sessions:
         """Nothing is left to do for it here."""
         if self._runners.get(runner.session_id) is runner:
             del self._runners[runner.session_id]
-            self._count()
-
-    def _count(self) -> None:
-        self.metrics.running.set(sum(runner.session.head.state == "running" for runner in self._runners.values()))
 
     # ---- life
 
@@ -338,7 +334,6 @@ class Sessions:
                 self.pool.enlist(record)
             else:
                 await self._take_up(record.session_id, None)
-        self._count()
 
     async def keep(self) -> None:
         """For as long as this instance lives: agents' names into the store, old logs out of it."""

@@ -14,9 +14,10 @@ class PolicyClock:
     """
 
     def __init__(self, rules: RuleSet, metrics: Metrics) -> None:
-        self._metrics = metrics
         channels: tuple[Channel, ...] = ("content", "thoughts", "arguments")
-        self._readers = {channel: tuple(rules.readers(channel)) for channel in channels}
+        self._readers = {
+            channel: [metrics.policy_seconds(name) for name in rules.readers(channel)] for channel in channels
+        }
 
     def gate(self, gate: Gate) -> "Gate | TimedGate":
         """The gate, measured if any policy reads what it is given."""
@@ -24,8 +25,8 @@ class PolicyClock:
 
     def took(self, channel: Channel, seconds: float) -> None:
         readers = self._readers[channel]
-        for policy in readers:
-            self._metrics.policy_took(policy, seconds / len(readers))
+        for series in readers:
+            series.observe(seconds / len(readers))
 
 
 class TimedGate:
