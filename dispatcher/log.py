@@ -102,6 +102,9 @@ class Offsets:
 
     def add(self, offset: int) -> bool:
         """Whether it is taken in now for the first time."""
+        if offset == self.highest + 1 and not self._beyond:  # as nearly always
+            self.highest = offset
+            return True
         if offset <= self.highest or offset in self._beyond:
             return False
         self._beyond.add(offset)

@@ -80,6 +80,8 @@ class Gate(Protocol):
     def resume(self, decided: int) -> None: ...
 
 
+TALK = (Content, Thought)  # nearly every entry: nothing follows from one once it is in the log
+
 Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
 
 
@@ -141,6 +143,8 @@ class Session:
 
     def _remember(self, entry: Entry) -> None:
         self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
+        if isinstance(entry.body, TALK):
+            return
         match entry.body:
             case Call(call_id=call_id, refused=False) as call:
                 self._calls[call_id] = call
@@ -219,11 +223,11 @@ class Session:
         self._unacked_bytes += packet.size
         effects: list[Effect] = []
         bodies = self._take(packet, now, effects)
-        entries = tuple(
-            Entry(body, now, self.head.generation, sequence, released, decided, packet.timestamp)
-            for body, released, decided in bodies
-        )
-        effects.append(Store(entries))
+        generation, timestamp = self.head.generation, packet.timestamp
+        entries = [
+            Entry(body, now, generation, sequence, released, decided, timestamp) for body, released, decided in bodies
+        ]
+        effects.append(Store(tuple(entries)))
         return effects
 
     def _over_credit(self, size: int) -> bool:
@@ -238,10 +242,7 @@ class Session:
         if not self._unacked:
             return False
         logged = self.head.sequence - self._unacked[0][0] + 1  # what an Ack would free
-        return (
-            logged * 2 >= self.limits.max_unacked_packets
-            or self._unacked_bytes * 2 >= self.limits.max_unacked_bytes
-        )
+        return logged * 2 >= self.limits.max_unacked_packets or self._unacked_bytes * 2 >= self.limits.max_unacked_bytes
 
     def acked(self, sequence: int) -> None:
         """An Ack up to that sequence has been handed to the stream."""
@@ -349,7 +350,8 @@ class Session:
             if not self._seen.add(entry.offset):
                 continue
             self._remember(entry)
-            at_once |= self._follow(entry, effects, now)
+            if not isinstance(entry.body, TALK):
+                at_once |= self._follow(entry, effects, now)
         news = bool(self._unacked) and self._unacked[0][0] <= self.head.sequence
         if news or (at_once and self.head.over):  # an end that the Dispatcher made is told too: the stream lets go then
             effects.append(Ack(at_once or self._half_used()))
