@@ -2,12 +2,22 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from commander.backends.settings import LocalSettings, OpenAISettings, ScriptedSettings
 from shared.channel import ClientKeepalive
 from shared.config import Address, Count, Seconds, Settings
+
+# What C-core resolves. It takes any other scheme for a part of a host's name, and looks for that for ever.
+SCHEMES = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
+
+
+def _checked_target(target: str) -> str:
+    scheme, separator, _ = target.partition("://")
+    if (separator and scheme not in SCHEMES) or target.endswith(("/", ":")):
+        raise ValueError(f"must be a gRPC target as host:port or dns:///host:port, got {target!r}")
+    return target
 
 
 class CommanderSettings(Settings):
@@ -24,7 +34,7 @@ class CommanderSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="COMMANDER_")
 
-    dispatcher: Annotated[str, Field(min_length=1)] = "dns:///127.0.0.1:50051"
+    dispatcher: Annotated[str, AfterValidator(_checked_target)] = "dns:///127.0.0.1:50051"
     backend: Annotated[str, Field(min_length=1)] = "local"
     agent: Annotated[str, Field(min_length=1)] = "default"
     capacity: Count = 4

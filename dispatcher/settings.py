@@ -1,14 +1,25 @@
 """The Dispatcher's settings: environment variables with the prefix `DISPATCHER_`."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from dispatcher.session import Limits
 from shared.channel import ServerKeepalive
 from shared.config import Address, CommaSeparated, Seconds, Settings
+
+# As browsers send it (RFC 6454, 6.2): no path, not even its slash, in lower case.
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
+
+
+def _checked_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"must be * or origins like https://a.example, got {origin!r}")
+    return origins
 
 
 class DispatcherSettings(Settings):
@@ -31,7 +42,7 @@ class DispatcherSettings(Settings):
     max_unacked_bytes: Annotated[int, Field(ge=1, le=2**32 - 1)] = 262144
     policies: Path | None = None
     tools: Path | None = None
-    cors_origins: CommaSeparated = ()
+    cors_origins: Annotated[CommaSeparated, AfterValidator(_checked_origins)] = ()
     log_thoughts: bool = True
     log_json: bool | None = None
     keepalive: ServerKeepalive = ServerKeepalive()

@@ -1,0 +1,27 @@
+"""The Dispatcher's own rules for its settings; what all settings share is tested in tests/shared/test_config.py."""
+
+import pytest
+
+from dispatcher.settings import DispatcherSettings
+from shared.config import load
+from shared.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("*", ("*",)),
+        ("null", ("null",)),
+        ("https://a.example, http://[::1]:3000", ("https://a.example", "http://[::1]:3000")),
+    ],
+)
+def test_origins(monkeypatch: pytest.MonkeyPatch, value: str, origins: tuple[str, ...]) -> None:
+    monkeypatch.setenv("DISPATCHER_CORS_ORIGINS", value)
+    assert load(DispatcherSettings).cors_origins == origins
+
+
+@pytest.mark.parametrize("value", ["a.example", "https://a.example/", "https://a.example,b", "https://A.example"])
+def test_what_no_browser_sends_as_an_origin_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("DISPATCHER_CORS_ORIGINS", value)
+    with pytest.raises(ConfigError, match=r"^DISPATCHER_CORS_ORIGINS: must be \* or origins like https://a.example"):
+        load(DispatcherSettings)
