@@ -153,7 +153,9 @@ class Stream:
                 if runner.session.older and runner.session.head.final and not runner.session.head.over:
                     self.closed(runner.session_id, over=True)  # it has no other answer to a stop than to half-close
                     runner.detach(self)
-            open_ones = [r for r in self._runners.values() if r.session.conversation not in (State.ENDED, State.GIVEN)]
+            ended = (State.ENDED, State.GIVEN)
+            cores = [runner.session for runner in self._runners.values()]
+            open_ones = [core for core in cores if core.conversation not in ended and not core.closing]
             if open_ones or (self._opening and not self._runners):
                 raise StreamOver(grpc.StatusCode.ABORTED, "The stream ended before its sessions did.")
             if not (self._runners or self._opening or self._unwritten):

@@ -180,6 +180,11 @@ class Session:
         self._awaited -= self._results.keys()
         return effects
 
+    @property
+    def closing(self) -> bool:
+        """It broke the contract: `closed` follows once the end that goes with it is logged."""
+        return bool(self._closing)
+
     def detach(self, now: float) -> list[Effect]:
         """Its stream is gone without an end (rule 8). A disconnect is never a stop."""
         self.conversation = State.IDLE
