@@ -41,7 +41,8 @@ log = structlog.get_logger()
 METADATA = (("midsentence-contract", "1"),)
 ACK_SECONDS = 0.05  # an Ack that is not due at once waits this long for others (rule 5)
 AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
-PACKETS_A_TURN = 256  # that the writer takes before it looks for stops again
+PACKETS_A_TURN = 256  # that the writer takes at once
+UNREAD = 16384  # refusals and other signals that may wait for a peer to read them
 REMEMBERED = 4096  # sessions that have left a stream
 STATUS_SECONDS = 1.0  # that a status may take to be sent
 MAX_SESSION_ID = 256  # characters of an id that a peer brings
@@ -301,6 +302,8 @@ class Stream:
 
     def _refuse(self, session_id: str, code: str) -> None:
         self.send(session_id[:MAX_SESSION_ID], Closed(code, CLOSED_MESSAGES[code]))
+        if len(self._rest) > UNREAD:
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many refusals wait to be read.")
 
     def _report(self, member: Member, status: Status) -> None:
         """A heartbeat. What is open here and not named was dropped."""
@@ -402,8 +405,9 @@ class Stream:
     def closed(self, session_id: str, over: bool) -> None:
         """The session has left this stream."""
         self._runners.pop(session_id, None)
-        self._acks.pop(session_id, None)
-        self._acks_later.pop(session_id, None)
+        due = self._acks.pop(session_id, None), self._acks_later.pop(session_id, None)
+        if (runner := due[0] or due[1]) and self._left.get(session_id) != "":  # handed over: its Ack is waited for
+            self._queue(self._ack(session_id, runner))
         if over:
             self._remember(session_id, self._left.get(session_id, "ended"))
         self._changed.set()
@@ -430,21 +434,31 @@ class Stream:
 
     async def _write(self) -> None:
         """The one writer: concurrent writes fail now and then."""
-        seconds = self._settings.write_timeout_seconds
         while True:
             await self._work.wait()
             self._work.clear()
             self._writing = True
             while packets := self._next():
-                for message in self._messages(packets):
-                    try:
-                        async with asyncio.timeout(seconds):
-                            await self._context.write(message)
-                    except TimeoutError:
-                        raise StreamOver(grpc.StatusCode.UNAVAILABLE, "The peer does not read.") from None
-                self._written(packets)
+                await self._put(packets)
             self._writing = False
             self._changed.set()
+
+    async def _put(self, packets: list[Downstream]) -> None:
+        """Write these. What has to go ahead of all else goes ahead of each message that is not written yet."""
+        for message in self._messages(packets):
+            if self._first:
+                await self._put(self._urgent())
+            try:
+                async with asyncio.timeout(self._settings.write_timeout_seconds):
+                    await self._context.write(message)
+            except TimeoutError:
+                raise StreamOver(grpc.StatusCode.UNAVAILABLE, "The peer does not read.") from None
+        self._written(packets)
+
+    def _urgent(self) -> list[Downstream]:
+        packets = list(self._first)
+        self._first.clear()
+        return packets
 
     def _messages(self, packets: list[Downstream]) -> list[DownstreamMessage]:
         if self.kind is Kind.OLDER:
@@ -453,16 +467,18 @@ class Stream:
 
     def _next(self) -> list[Downstream]:
         """What goes out next: stops first."""
-        packets = list(self._first)
-        self._first.clear()
+        packets = self._urgent()
         for session_id, runner in self._acks.items():
-            packets.append(Downstream("" if self.kind is Kind.OLDER else session_id, Ack(runner.take_ack())))
+            packets.append(self._ack(session_id, runner))
             if runner.session.head.over:
                 self._loop.call_soon(self._release, session_id, runner)
         self._acks.clear()
         while self._rest and len(packets) < PACKETS_A_TURN:
             packets.append(self._rest.popleft())
         return packets
+
+    def _ack(self, session_id: str, runner: Runner) -> Downstream:
+        return Downstream("" if self.kind is Kind.OLDER else session_id, Ack(runner.take_ack()))
 
     def _release(self, session_id: str, runner: Runner) -> None:
         """The end is acked. An older peer gets the results of tools that still run first."""

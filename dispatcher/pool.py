@@ -61,8 +61,8 @@ class Desk(Protocol):
     async def unserved(self, session_id: str) -> None:
         """Its time in the queue is over."""
 
-    def lost(self, session_id: str, generation: int) -> None:
-        """That generation's Commander does not hold it."""
+    def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
+        """That generation's Commander does not hold it. sent: it was told of it."""
 
     async def gone(self, agents: Iterable[str]) -> None:
         """A Commander that offered these agents is gone."""
@@ -169,7 +169,7 @@ class Pool:
         finally:
             member.reserved -= 1
         if assignment and (member.gone or member.draining):
-            self._desk.lost(session_id, assignment.generation)
+            self._desk.lost(session_id, assignment.generation, sent=False)
         elif assignment:
             member.assign(assignment)
         self._match()

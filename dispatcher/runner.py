@@ -176,12 +176,12 @@ class Runner:
         now = time.time()
         self._carry_out([*self.session.restored(now), *self.session.unserved(now)])
 
-    def lost(self) -> None:
-        """The Commander says that it does not hold the session: no grace."""
+    def lost(self, sent: bool = True) -> None:
+        """The Commander does not hold the session, as it says, or because the assignment was not sent: no grace."""
         if self.link:
             self.link.closed(self.session_id, over=False)
             self.link = None
-        self._carry_out(self.session.lost(time.time()))
+        self._carry_out(self.session.lost(time.time(), sent))
 
     # ---- packets
 

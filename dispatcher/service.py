@@ -283,11 +283,11 @@ class Sessions:
         with contextlib.suppress(StoreUnavailable):
             await self.offer(agents)
 
-    def lost(self, session_id: str, generation: int) -> None:
-        """That generation's Commander does not hold it: no grace."""
+    def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
+        """That generation's Commander does not hold it: no grace. sent: it was told of it."""
         runner = self._runners.get(session_id)
         if runner and runner.session.head.generation == generation:
-            runner.lost()
+            runner.lost(sent)
 
     # ---- the runners' host
 

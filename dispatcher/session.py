@@ -432,14 +432,16 @@ class Session:
             violation = _unavailable(error)
         return self._settle_stop(violation, now) if violation else [Wake("policy", self._gate.deadline)]
 
-    def lost(self, now: float) -> list[Effect]:
-        """Its Commander is lost: the grace is over, or it was dropped."""
+    def lost(self, now: float, sent: bool = True) -> list[Effect]:
+        """Its Commander is lost: the grace is over, or it was dropped. sent: False for an assignment that was not sent,
+        which does not count.
+        """
         if self.conversation is State.GIVEN:
             return []  # it was handed over: not lost
         self.conversation = State.IDLE
         if self.head.final:
             return []
-        return self._leave(GiveBack(handed_over=False), now)
+        return self._leave(GiveBack(handed_over=not sent), now)
 
     def _leave(self, how: GiveBack, now: float) -> list[Effect]:
         """Assign again where rule 8 allows it; else the session has failed. First what came has to be in the log, and

@@ -295,3 +295,20 @@ async def test_odd_statuses_harm_nobody(world: World) -> None:
     session_id = await world.create()
     assert (await member.serve()).session_id == session_id
     await member.finish(session_id)
+
+
+async def test_an_assignment_that_could_not_be_sent_counts_as_none() -> None:
+    async with serving(takeovers=0, grace_seconds=5) as world:
+        session_id = await world.create()
+        trouble = world.trouble()
+        trouble.answers.clear()
+        member = await world.join(slots=1)
+        await until(lambda: trouble.asked)
+        await member.cut()
+        await until(lambda: not world.sessions.pool.members)
+        trouble.answers.set()
+        await world.waits(session_id)
+        other = await world.join(slots=1)
+        assert (await other.serve()).session_id == session_id
+        await other.finish(session_id)
+        assert (await world.metrics())["dispatcher_takeovers_total"] == 0

@@ -1,0 +1,168 @@
+"""The one writer of a stream, with a peer that reads when the test lets it."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from dispatcher.grpc_edge import UNREAD, Stream, StreamOver
+from shared import wire
+from shared.wire import (
+    Ack,
+    Assignment,
+    Closed,
+    Content,
+    Downstream,
+    Open,
+    Stop,
+    ToolCall,
+    ToolResult,
+    Upstream,
+    Welcome,
+)
+from tests.integration.dispatcher.peer import SECONDS, World, serving, until
+
+
+class SlowPeer:
+    """grpc.aio's context, and the peer behind it. `written`: messages, each when the peer has taken it."""
+
+    def __init__(self) -> None:
+        self.written: list[list[Downstream]] = []
+        self.writing = asyncio.Event()  # a write is under way
+        self._permits = asyncio.Semaphore(0)
+        self._messages: asyncio.Queue[Any] = asyncio.Queue()
+        self.metadata: Any = None
+
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        self.metadata = metadata
+
+    async def read(self) -> Any:
+        return await self._messages.get()
+
+    async def write(self, message: wire.DownstreamMessage) -> None:
+        self.writing.set()
+        await self._permits.acquire()
+        self.writing.clear()
+        self.written.append(wire.decode_downstream(message))
+
+    async def abort(self, code: grpc.StatusCode, details: str = "") -> None:
+        raise AssertionError("the service's, not the stream's")
+
+    def send(self, *packets: Upstream) -> None:
+        self._messages.put_nowait(wire.encode_upstream(packets))
+
+    def half_close(self) -> None:
+        self._messages.put_nowait(grpc.aio.EOF)
+
+    def read_on(self, messages: int = 1_000_000) -> None:
+        for _ in range(messages):
+            self._permits.release()
+
+    def came(self, kind: type) -> list[Downstream]:
+        return [packet for message in self.written for packet in message if isinstance(packet.signal, kind)]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with serving(grace_seconds=5, stop_seconds=5, max_unacked_bytes=8_000_000) as world:
+        yield world
+
+
+@pytest.fixture
+async def peer(world: World) -> AsyncIterator[SlowPeer]:
+    slow = SlowPeer()
+    serving_it = asyncio.create_task(Stream(world.sessions, slow).run())
+    yield slow
+    slow.read_on(10_000)
+    slow.half_close()
+    async with asyncio.timeout(SECONDS):
+        await asyncio.gather(serving_it, return_exceptions=True)
+
+
+async def opened(world: World, peer: SlowPeer, count: int) -> list[str]:
+    """Sessions of its own on that stream, their Welcomes read."""
+    ids = [secrets.token_hex(8) for _ in range(count)]
+    peer.send(Upstream("", wire.Status("c")))
+    peer.send(*(Upstream(each, Open("c")) for each in ids))
+    peer.read_on(count)
+    await until(lambda: len(peer.came(Welcome)) == count, "welcomed")
+    peer._permits = asyncio.Semaphore(0)
+    return ids
+
+
+async def test_a_stop_is_first_in_the_next_message_whatever_is_queued(world: World, peer: SlowPeer) -> None:
+    session_id, neighbour = await opened(world, peer, 2)
+    # Answered with their own long names: 50 results of 60 kB are a dozen messages.
+    peer.send(*(Upstream(neighbour, ToolCall("x" * 60_000, "{}", f"c{n}"), n + 1) for n in range(50)))
+    await until(lambda: len(world.sessions._runners[neighbour].session._results) == 50, "answered")
+    await asyncio.wait_for(peer.writing.wait(), SECONDS)
+    before = len(peer.written) + 1
+    peer.read_on(1)
+    await until(lambda: peer.writing.is_set() and len(peer.written) == before)
+    await world.sessions.stop(session_id, "UserCancel", "user")
+    peer.read_on(10_000)
+    await until(lambda: len(peer.came(ToolResult)) == 50)
+    position = [number for number, message in enumerate(peer.written) if isinstance(message[0].signal, Stop)]
+    assert position == [before + 1], "the message that was under way, then the stop"
+    peer.send(Upstream(session_id, wire.Stopped(peer.came(Stop)[0].signal.stop_id), 1))  # type: ignore[union-attr]
+    await until(lambda: session_id not in world.sessions._runners)
+
+
+async def test_a_stop_never_comes_before_its_welcome(world: World, peer: SlowPeer) -> None:
+    [session_id] = await opened(world, peer, 1)
+    await world.sessions.stop(session_id, "UserCancel", "user")
+    peer.send(Upstream(session_id, Open("c")), Upstream(session_id, Open("c")))
+    await until(lambda: not peer._messages.qsize())
+    peer.read_on(100)
+    await until(lambda: len(peer.came(Stop)) >= 2)
+    kinds = [type(packet.signal) for message in peer.written for packet in message]
+    order = [kind for kind in kinds if kind in (Welcome, Stop)]
+    assert order[0] is Welcome
+    assert order[-2:] == [Welcome, Stop]
+
+
+async def test_acks_are_cumulative_for_a_peer_that_is_slow(world: World, peer: SlowPeer) -> None:
+    [session_id] = await opened(world, peer, 1)
+    for number in range(1, 6):
+        peer.send(Upstream(session_id, ToolCall("nothing", "{}", f"c{number}"), number))
+    await until(lambda: len(world.sessions._runners[session_id].session._results) == 5, "answered")
+    peer.read_on(100)
+    await until(lambda: len(peer.came(ToolResult)) == 5)
+    acks = [packet.signal.sequence for packet in peer.came(Ack)]  # type: ignore[union-attr]
+    assert acks == sorted(set(acks))
+    assert len(acks) <= 2
+    assert acks[-1] == 5
+
+
+async def test_the_ack_of_a_hand_over_comes_though_the_session_is_gone(world: World, peer: SlowPeer) -> None:
+    peer.send(Upstream("", wire.Status("c", ("default",), ("default",), 2)))
+    await until(lambda: world.sessions.pool.members)
+    session_id = await world.create()
+    peer.read_on(1)
+    await until(lambda: peer.came(Assignment))
+    peer.send(Upstream(session_id, Open("c", 1)))
+    peer.read_on(1)
+    await until(lambda: peer.came(Welcome))
+    peer.send(Upstream("unknown", Content("x"), 1))  # its refusal keeps the writer busy
+    await asyncio.wait_for(peer.writing.wait(), SECONDS)
+    peer.send(Upstream("", wire.Status("c", ("default",), ("default",), 0, 1, (wire.Running(session_id, 1),))))
+    peer.send(Upstream(session_id, wire.Error(retryable=True), 1))
+    await world.waits(session_id)
+    await until(lambda: session_id not in world.sessions._runners)
+    peer.read_on(100)
+    await until(lambda: [packet for packet in peer.came(Ack) if packet.session_id == session_id], "its Ack")
+
+
+async def test_refusals_that_nobody_reads_end_the_stream(world: World) -> None:
+    deaf = SlowPeer()
+    stream = asyncio.create_task(Stream(world.sessions, deaf).run())
+    deaf.send(Upstream("", wire.Status("c")))
+    for start in range(0, 2 * UNREAD, 1024):
+        deaf.send(*(Upstream(f"stranger-{number}", Content("x"), 1) for number in range(start, start + 1024)))
+    with pytest.raises(StreamOver) as caught:
+        await asyncio.wait_for(stream, SECONDS)
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert not deaf.came(Closed)
