@@ -33,7 +33,8 @@ class Member:
         """Slots that are really free."""
         if self.draining or self.gone:
             return 0
-        return max(0, self.status.free_slots - (self.sent + self.reserved - self.status.assignments_received))
+        under_way = max(0, self.sent - self.status.assignments_received)
+        return max(0, self.status.free_slots - under_way - self.reserved)
 
     def assign(self, assignment: Assignment) -> None:
         self.sent += 1

@@ -291,7 +291,13 @@ async def test_odd_statuses_harm_nobody(world: World) -> None:
     member = await world.join(slots=1)
     await member.report(slots=2**32 - 1, received=2**63)
     await member.report(slots=0, received=2**63, running={"x": 2**64 - 1, "": 0})
+    await member.barrier()
+    assert all_free(world) == 0
+    await member.report(slots=1, received=2**63)
+    await member.barrier()
+    assert all_free(world) == 1, "more than was sent frees nothing"
     await member.report(slots=1, received=0)
+    await member.barrier()
     session_id = await world.create()
     assert (await member.serve()).session_id == session_id
     await member.finish(session_id)
