@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from commander.agent import ToolError
-from shared.wire import MAX_ARGUMENTS_BYTES, ToolCall, ToolResult, well_formed
+from shared.records import MAX_ARGUMENTS_BYTES, ToolCall, ToolResult
+from shared.wire import well_formed
 
 CALL_ID_BYTES = 16  # the contract asks for 8 at least
 

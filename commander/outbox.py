@@ -11,18 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from shared.wire import (
-    MAX_TEXT_BYTES,
-    Content,
-    Error,
-    Stopped,
-    Thought,
-    ToolCall,
-    Upstream,
-    split_text,
-    upstream_size,
-    well_formed,
-)
+from shared.records import MAX_TEXT_BYTES, Content, Error, Stopped, Thought, ToolCall, Upstream
+from shared.wire import split_text, upstream_size, well_formed
 
 End: TypeAlias = Content | Error | Stopped
 

@@ -19,7 +19,7 @@ from commander.settings import CommanderSettings
 from commander.stream import Channel, Stream, backoff
 from commander.turn import from_prompt
 from commander.worker import CLOSE_SECONDS, GIVE_BACK_SECONDS
-from shared.wire import Downstream, Stop
+from shared.records import Downstream, Stop
 
 FINISHED, FAILED, STOPPED, INTERRUPTED = 0, 1, 3, 130
 JOIN_SECONDS = 5.0  # without any answer before the session is open: nobody is there

@@ -18,9 +18,9 @@ from commander.agent import Finish, Thought, ToolCaller, ToolError, Yielded
 from commander.driver import Driver, Failure
 from commander.metrics import Metrics
 from commander.outbox import Outbox
-from shared import wire
+from shared import records, wire
 from shared.conversation import Kind, State, Violation, kind_of, next_state
-from shared.wire import Upstream
+from shared.records import Upstream
 
 FIRST_REOPEN_SECONDS = 0.1
 MAX_DOUBLINGS = 5  # of that, while nothing gets through: about 3 s
@@ -76,11 +76,11 @@ class _Link:
 
 
 _KINDS: dict[type, Kind] = {
-    wire.Welcome: "welcome",
-    wire.Ack: "ack",
-    wire.ToolResult: "tool_result",
-    wire.Stop: "stop",
-    wire.Closed: "closed",
+    records.Welcome: "welcome",
+    records.Ack: "ack",
+    records.ToolResult: "tool_result",
+    records.Stop: "stop",
+    records.Closed: "closed",
 }
 
 
@@ -100,9 +100,9 @@ class Session:
         self.session_id = session_id
         self.generation = generation
         self.outbox = Outbox(session_id)
-        self.stop: wire.Stop | None = None
+        self.stop: records.Stop | None = None
         self.failure: str | None = None
-        self.closed: wire.Closed | None = None
+        self.closed: records.Closed | None = None
         self._begin = begin
         self._host = host
         self._metrics = metrics
@@ -152,7 +152,7 @@ class Session:
         opening = self._opening
         if opening and opening.stream is stream and opening.state is State.IDLE:
             opening.state = next_state(opening.state, "open")
-            opened = wire.Open(self._host.commander_id, self.generation, self._calls.awaiting)
+            opened = records.Open(self._host.commander_id, self.generation, self._calls.awaiting)
             return [Upstream(self.session_id, opened)]
         link = self._current
         if link is None or link.stream is not stream:
@@ -173,7 +173,7 @@ class Session:
 
     # ---- what the Dispatcher says
 
-    def receive(self, stream: Carrier, signal: wire.DownstreamSignal) -> None:
+    def receive(self, stream: Carrier, signal: records.DownstreamSignal) -> None:
         """A packet for this session. What this state has no place for is dropped."""
         link = next((each for each in (self._current, self._opening) if each and each.stream is stream), None)
         kind = _KINDS.get(type(signal))
@@ -185,24 +185,24 @@ class Session:
             self._log.debug("packet_dropped", reason=str(violation))
             return
         match signal:
-            case wire.Ack(sequence):
+            case records.Ack(sequence):
                 self._acked(sequence)
-            case wire.Stop():
+            case records.Stop():
                 self._stopped(signal)
-            case wire.ToolResult():
+            case records.ToolResult():
                 self._calls.resolve(signal, legacy=not self.outbox.retain)
-            case wire.Welcome():
+            case records.Welcome():
                 self._welcomed(link, signal)
-            case wire.Closed():
+            case records.Closed():
                 self._closed(link, signal)
 
     def welcome_legacy(self) -> None:
         """Go on without a Welcome: an older Dispatcher, which neither acks nor limits, and knows no second stream."""
         if self._opening:
             self.outbox.retain = False
-            self.receive(self._opening.stream, wire.Welcome(0, 2**32 - 1, 2**32 - 1))
+            self.receive(self._opening.stream, records.Welcome(0, 2**32 - 1, 2**32 - 1))
 
-    def _welcomed(self, link: _Link, welcome: wire.Welcome) -> None:
+    def _welcomed(self, link: _Link, welcome: records.Welcome) -> None:
         self._current, self._opening = link, None
         known = self.outbox.welcome(welcome.sequence, welcome.max_unacked_packets, welcome.max_unacked_bytes)
         if not known:
@@ -224,7 +224,7 @@ class Session:
         """The log was rolled back below what it had acked: never silently (rule 6)."""
         self._log.error("data_loss", logged=sequence, acked=self.outbox.acked, sent=self.outbox.last)
         self.failure = "data_loss"
-        self.outbox.fail(sequence, wire.Error("data_loss", "the session log lost what it had acknowledged"))
+        self.outbox.fail(sequence, records.Error("data_loss", "the session log lost what it had acknowledged"))
         self._halt_generator(Halt.DATA_LOSS)
 
     def _acked(self, sequence: int) -> None:
@@ -237,7 +237,7 @@ class Session:
         if self.outbox.waiting:
             self._wake()
 
-    def _closed(self, link: _Link, closed: wire.Closed) -> None:
+    def _closed(self, link: _Link, closed: records.Closed) -> None:
         if link is self._current:
             self._current = None
             # Only another open of ours can have superseded it, or will be answered in its place.
@@ -310,7 +310,7 @@ class Session:
         """Halt the agent and give the session back, for a Commander that leaves."""
         self._halt_generator(Halt.HAND_OVER)
 
-    def _stopped(self, stop: wire.Stop) -> None:
+    def _stopped(self, stop: records.Stop) -> None:
         """Halt at once; the stop is sticky, and the first is the one that is answered."""
         if self.stop or self.outbox.ended or self._halt is Halt.DATA_LOSS:
             return
@@ -352,23 +352,23 @@ class Session:
             self.outbox.end(end)
             self._wake()
 
-    def _end_packet(self, result: Finish | Failure | None) -> wire.Content | wire.Error | wire.Stopped | None:
+    def _end_packet(self, result: Finish | Failure | None) -> records.Content | records.Error | records.Stopped | None:
         driver = self._driver
         match self._halt, result:
             case Halt.STOP, _:
                 late, micros = (driver.late_deltas, driver.halt_micros) if driver else (0, 0)
                 stop_id = self.stop.stop_id if self.stop else ""
                 self._log.info("session_stopped", late_deltas=late, halt_micros=micros)
-                return wire.Stopped(stop_id, self._last_at_stop, late, micros)
+                return records.Stopped(stop_id, self._last_at_stop, late, micros)
             case Halt.HAND_OVER, _:
-                return wire.Error("commander_lost", "the Commander leaves", retryable=True)
+                return records.Error("commander_lost", "the Commander leaves", retryable=True)
             case None, Finish() as finish:
                 counted = finish.prompt_tokens is not None or finish.completion_tokens is not None
-                usage = wire.Usage(finish.prompt_tokens or 0, finish.completion_tokens or 0) if counted else None
-                return wire.Content("", is_finish=True, finish_reason=finish.reason, usage=usage)
+                usage = records.Usage(finish.prompt_tokens or 0, finish.completion_tokens or 0) if counted else None
+                return records.Content("", is_finish=True, finish_reason=finish.reason, usage=usage)
             case None, _:
                 self.failure = result.message if isinstance(result, Failure) else "the agent was cancelled"
-                return wire.Error("agent_error", wire.well_formed(self.failure))
+                return records.Error("agent_error", wire.well_formed(self.failure))
             case _:
                 return None  # its end is on its way already
 

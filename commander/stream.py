@@ -17,14 +17,11 @@ from commander.session import Session
 from shared.channel import Options
 from shared.grpc_metrics import ClientMetrics
 from shared.pb.agent_pb2_grpc import AgentInteractionStub
+from shared.records import MAX_BATCH_BYTES, MAX_TEXT_BYTES, Downstream, Upstream
 from shared.wire import (
-    MAX_BATCH_BYTES,
-    MAX_TEXT_BYTES,
     SERVICE,
-    Downstream,
     DownstreamMessage,
     MalformedPacketError,
-    Upstream,
     UpstreamMessage,
     decode_downstream,
     encode_upstream,

@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 from commander.agent import Call, History, Message, Tool, ToolCaller, Turn
-from shared import wire
+from shared import records
 
 
-def from_assignment(assignment: wire.Assignment, tool_caller: ToolCaller) -> Turn:
+def from_assignment(assignment: records.Assignment, tool_caller: ToolCaller) -> Turn:
     """Raises ValueError where the Dispatcher sent what is not JSON."""
     parameters = _parsed(assignment.parameters_json or "{}", "parameters")
     if not isinstance(parameters, dict):
@@ -27,19 +27,19 @@ def from_prompt(prompt: str, session_id: str, tool_caller: ToolCaller) -> Turn:
     return Turn(messages=(Message("user", prompt),), session_id=session_id, tool_caller=tool_caller)
 
 
-def _tool(tool: wire.Tool) -> Tool:
+def _tool(tool: records.Tool) -> Tool:
     return Tool(tool.name, tool.description, _parsed(tool.parameters_json_schema or "{}", "tool's schema"))
 
 
-def _history(history: wire.History | None) -> History:
+def _history(history: records.History | None) -> History:
     entries = history.entries if history else ()
-    results = {entry.call_id: entry for entry in entries if isinstance(entry, wire.ToolResult)}
-    said = "".join(entry.text for entry in entries if isinstance(entry, wire.Said))
-    calls = (_call(entry, results.get(entry.call_id)) for entry in entries if isinstance(entry, wire.ToolCall))
+    results = {entry.call_id: entry for entry in entries if isinstance(entry, records.ToolResult)}
+    said = "".join(entry.text for entry in entries if isinstance(entry, records.Said))
+    calls = (_call(entry, results.get(entry.call_id)) for entry in entries if isinstance(entry, records.ToolCall))
     return History(said, tuple(calls))
 
 
-def _call(call: wire.ToolCall, result: wire.ToolResult | None) -> Call:
+def _call(call: records.ToolCall, result: records.ToolResult | None) -> Call:
     try:
         arguments = json.loads(call.arguments_json or "{}")
     except ValueError:

@@ -16,7 +16,7 @@ from commander.session import Session
 from commander.settings import CommanderSettings
 from commander.stream import Channel, Stream, backoff
 from commander.turn import from_assignment
-from shared.wire import Assignment, Downstream, Drain, Running, Status, Upstream
+from shared.records import Assignment, Downstream, Drain, Running, Status, Upstream
 
 STATUS_SECONDS = 2.0  # a Dispatcher that hears none for 10 s takes the Commander for hung
 LAG_SECONDS = 0.25  # between two looks at how late the loop is

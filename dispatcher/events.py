@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from shared.wire import Content, Error, Record, Stopped, Thought, ToolResult, Unknown, Usage
+from shared.records import Content, Error, Record, Stopped, Thought, ToolResult, Unknown, Usage
 
 # ---- entries of the log: packets as they came (Thought, Content, ToolCall, Error, Stopped, Unknown), and these
 

@@ -8,7 +8,7 @@ import structlog
 from dispatcher.events import Call, Entry, Failed, Finished, StopEntry
 from dispatcher.log import Applied, Offsets, Record
 from dispatcher.metrics import Metrics
-from shared.wire import Content, Error, Stopped, Thought, ToolResult, Unknown
+from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
 
 log = structlog.get_logger()
 

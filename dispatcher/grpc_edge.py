@@ -15,22 +15,24 @@ from dispatcher.runner import CLOSED_MESSAGES, Runner
 from dispatcher.service import Sessions, new_session_id
 from shared.conversation import State
 from shared.pb import agent_pb2_grpc
-from shared.wire import (
+from shared.records import (
     Ack,
     Assignment,
     Closed,
     Downstream,
-    DownstreamMessage,
     DownstreamSignal,
     Drain,
-    MalformedPacketError,
     Open,
     Status,
     Stop,
     Unknown,
     Upstream,
-    UpstreamMessage,
     Welcome,
+)
+from shared.wire import (
+    DownstreamMessage,
+    MalformedPacketError,
+    UpstreamMessage,
     decode_upstream,
     downstream_messages,
     encode_downstream,

@@ -17,7 +17,7 @@ from dispatcher.events import (
     Finished,
     StopEntry,
 )
-from shared.wire import Error, Message, Stopped, ToolResult
+from shared.records import Error, Message, Stopped, ToolResult
 
 State: TypeAlias = Literal["waiting", "running", "finished", "stopped", "failed"]
 LIVE: frozenset[State] = frozenset({"waiting", "running"})

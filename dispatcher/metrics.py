@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dispatcher.fast_metrics import FastCounter, FastHistogram, Level, Series
-from shared.wire import STOP_REASONS
+from shared.records import STOP_REASONS
 
 UNKNOWN = "unknown"
 PACKET_KINDS = ("thought", "content", "tool_call", "error", "stopped", UNKNOWN)

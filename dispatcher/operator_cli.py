@@ -10,7 +10,7 @@ from typing import Any
 from dispatcher.client import Client, Event, RequestFailed, base_url, printable
 from dispatcher.settings import DispatcherSettings
 from shared.config import load
-from shared.wire import STOP_REASONS
+from shared.records import STOP_REASONS
 
 STATES = ("waiting", "running", "finished", "stopped", "failed")
 COMMON = ("at", "generation", "sequence", "timestamp", "decided")  # of every entry; `at` stands before the line

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from dispatcher.log import Record
 from dispatcher.metrics import Metrics
-from shared.wire import Assignment, Status
+from shared.records import Assignment, Status
 
 
 class PoolStream(Protocol):

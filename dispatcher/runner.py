@@ -36,7 +36,7 @@ from dispatcher.store.ports import Store as LogStore
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.tools.registry import Answer, Registry, error_json
 from shared.conversation import State
-from shared.wire import Closed, DownstreamSignal, Stop, ToolResult, Upstream, Welcome
+from shared.records import Closed, DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
 log = structlog.get_logger()
 

@@ -21,7 +21,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
 from dispatcher.timed import PolicyClock
 from dispatcher.tools.registry import Registry
-from shared.wire import (
+from shared.records import (
     MAX_HISTORY_BYTES,
     Assignment,
     Content,
@@ -110,7 +110,7 @@ class Sessions:
     ) -> Record | None:
         """Stop a session for good; repeated, it is answered like the first time. None: unknown.
 
-        Raises StoreUnavailable: try again. reason: one of `shared.wire.STOP_REASONS`.
+        Raises StoreUnavailable: try again. reason: one of `shared.records.STOP_REASONS`.
         """
         if runner := self._runners.get(session_id):
             runner.facts.stop_detected()

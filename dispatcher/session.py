@@ -39,7 +39,7 @@ from dispatcher.events import (
 from dispatcher.log import Applied, Head, Offsets, Record, Refused
 from dispatcher.policies.gate import Release, Violation
 from shared.conversation import State, kind_of, next_state
-from shared.wire import (
+from shared.records import (
     FINISH_REASONS,
     MAX_TEXT_BYTES,
     Content,

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from shared.config import Section
-from shared.wire import MAX_MESSAGE_BYTES
+from shared.records import MAX_MESSAGE_BYTES
 
 Options: TypeAlias = list[tuple[str, int | str]]
 Milliseconds = Annotated[int, Field(ge=1, le=2**31 - 1)]

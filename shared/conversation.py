@@ -15,7 +15,7 @@ What is not in the table is a fault of the peer (`next_state` raises Violation),
 from enum import Enum, auto
 from typing import Literal, TypeAlias
 
-from shared.wire import Content, Error, Open, Stopped, UpstreamPayload
+from shared.records import Content, Error, Open, Stopped, UpstreamPayload
 
 
 class State(Enum):

@@ -1,191 +1,47 @@
-"""Protobuf ⇄ plain records: what the two sides work with instead of generated classes.
-
-The only importer of `agent_pb2`. Records are frozen `msgspec.Struct`s: cheap to make (they are on the hot path) and,
-tagged, what the session log is made of. Field meanings stand in `protos/agent.proto`.
-"""
+"""Protobuf ⇄ plain records. The only importer of `agent_pb2`."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-import msgspec
-
 from shared.pb import agent_pb2 as pb
-
-MAX_TEXT_BYTES = 64 * 1024  # of `text` and `delta`, UTF-8 (agent.proto, Sizes)
-MAX_ARGUMENTS_BYTES = 64 * 1024
-MAX_RESULT_BYTES = 256 * 1024
-MAX_BATCH_BYTES = 256 * 1024
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-MAX_HISTORY_BYTES = 8 * 1024 * 1024
-
-STOP_REASONS = ("PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown")
-FINISH_REASONS = ("stop", "length", "content_filter")
+from shared.records import (
+    MAX_BATCH_BYTES,
+    MAX_TEXT_BYTES,
+    Ack,
+    Assignment,
+    Closed,
+    Content,
+    Downstream,
+    DownstreamSignal,
+    Drain,
+    Error,
+    History,
+    HistoryEntry,
+    Message,
+    Open,
+    Running,
+    Said,
+    Status,
+    Stop,
+    Stopped,
+    Thought,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Unknown,
+    Upstream,
+    UpstreamPayload,
+    Usage,
+    Welcome,
+)
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["AgentInteraction"].full_name
-
 UpstreamMessage: TypeAlias = pb.UpstreamPacket
 DownstreamMessage: TypeAlias = pb.DownstreamPacket
 
 
 class MalformedPacketError(ValueError):
     """A message that the contract does not allow: a batch with a payload of its own, or a nested one."""
-
-
-class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Base of the records without containers."""
-
-
-class Thought(Record, tag="thought", frozen=True):
-    step_name: str
-    delta: str
-
-
-class Usage(Record, frozen=True):
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class Content(Record, tag="content", frozen=True):
-    text: str
-    is_finish: bool = False
-    finish_reason: str = ""
-    usage: Usage | None = None
-
-
-class ToolCall(Record, tag="tool_call", frozen=True):
-    tool_name: str
-    arguments_json: str
-    call_id: str = ""
-
-
-class Error(Record, tag="error", frozen=True):
-    code: str = ""
-    message: str = ""
-    retryable: bool = False
-
-
-class Stopped(Record, tag="stopped", frozen=True):
-    stop_id: str
-    last_sequence: int = 0
-    deltas_after_stop: int = 0
-    halt_micros: int = 0
-
-
-class Unknown(Record, tag="unknown", frozen=True):
-    """A payload that this program does not know."""
-
-
-class Open(msgspec.Struct, frozen=True):
-    commander_id: str
-    generation: int = 0
-    awaiting_call_ids: tuple[str, ...] = ()
-
-
-class Running(Record, frozen=True):
-    session_id: str
-    generation: int
-
-
-class Status(msgspec.Struct, frozen=True):
-    commander_id: str
-    agents: tuple[str, ...] = ()
-    continues: tuple[str, ...] = ()
-    free_slots: int = 0
-    assignments_received: int = 0
-    running: tuple[Running, ...] = ()
-    loop_lag_micros: int = 0
-
-
-UpstreamPayload: TypeAlias = Thought | Content | ToolCall | Error | Stopped | Unknown | Open | Status
-
-
-class Upstream(msgspec.Struct, frozen=True, gc=False):
-    """One packet from a Commander. `size`: its serialised bytes, each packet of a batch for itself (credit)."""
-
-    session_id: str
-    payload: UpstreamPayload
-    sequence: int = 0
-    timestamp: int = 0
-    size: int = 0
-
-
-class Ack(Record, frozen=True):
-    sequence: int = 0
-
-
-class Stop(Record, frozen=True):
-    reason: str
-    stop_id: str = ""
-    detail: str = ""
-
-
-class ToolResult(Record, tag="tool_result", frozen=True):
-    """`status` is the enum's name without its prefix: `OK`, `TOOL_ERROR` ...; empty from an older server."""
-
-    tool_name: str
-    result_json: str
-    call_id: str = ""
-    status: str = ""
-
-
-class Welcome(Record, frozen=True):
-    sequence: int
-    max_unacked_packets: int
-    max_unacked_bytes: int
-
-
-class Closed(Record, frozen=True):
-    code: str
-    message: str = ""
-
-
-class Message(Record, frozen=True):
-    role: str
-    content: str
-
-
-class Tool(Record, frozen=True):
-    name: str
-    description: str
-    parameters_json_schema: str
-
-
-class Said(Record, tag="said", frozen=True):
-    text: str
-
-
-HistoryEntry: TypeAlias = Said | ToolCall | ToolResult
-
-
-class History(msgspec.Struct, frozen=True):
-    sequence: int
-    entries: tuple[HistoryEntry, ...] = ()
-
-
-class Assignment(msgspec.Struct, frozen=True):
-    session_id: str
-    generation: int
-    agent: str
-    messages: tuple[Message, ...] = ()
-    parameters_json: str = ""
-    tools: tuple[Tool, ...] = ()
-    history: History | None = None
-    conversation_id: str = ""
-    traceparent: str = ""
-
-
-class Drain(Record, frozen=True):
-    reason: str
-
-
-DownstreamSignal: TypeAlias = Ack | Stop | ToolResult | Welcome | Closed | Assignment | Drain | Unknown
-
-
-class Downstream(msgspec.Struct, frozen=True, gc=False):
-    """One packet from a Dispatcher."""
-
-    session_id: str
-    signal: DownstreamSignal
 
 
 # ---- text

@@ -9,7 +9,8 @@ import httpx2
 import msgspec
 
 from commander.backends.settings import OpenAISettings
-from shared.wire import MAX_ARGUMENTS_BYTES, well_formed
+from shared.records import MAX_ARGUMENTS_BYTES
+from shared.wire import well_formed
 
 MAX_CALLS = 64  # of one round; no model asks for so many at once
 MAX_ERROR_BYTES = 16 * 1024  # read of an answer that is no stream

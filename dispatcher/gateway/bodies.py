@@ -7,7 +7,7 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 
 from dispatcher.gateway.errors import HttpError
-from shared.wire import Message
+from shared.records import Message
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_NAME = 256  # characters of an agent's name or a conversation_id: they stand in every log line and assignment

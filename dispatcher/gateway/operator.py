@@ -15,7 +15,7 @@ from dispatcher.gateway.errors import json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.sessions import find, released_text
 from dispatcher.log import LIVE, Record, State
-from shared.wire import Error
+from shared.records import Error
 
 STATES: tuple[State, ...] = ("waiting", "running", "finished", "stopped", "failed")
 LIST_LIMIT = 100

@@ -29,7 +29,7 @@ from dispatcher.gateway.views import (
 from dispatcher.log import Record, Request
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import IdempotencyKey, Store
-from shared.wire import Message
+from shared.records import Message
 
 DEFAULT_AGENT = "default"  # that of COMMANDER_AGENT
 KEY_SECONDS = 24 * 3600

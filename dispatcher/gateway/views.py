@@ -14,7 +14,7 @@ import msgspec
 
 from dispatcher.events import Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.log import Record, State
-from shared.wire import FINISH_REASONS, STOP_REASONS, Content, Error, ToolResult, Usage
+from shared.records import FINISH_REASONS, STOP_REASONS, Content, Error, ToolResult, Usage
 
 FAILURES = {
     "agent_error": "The agent failed.",

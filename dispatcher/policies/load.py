@@ -9,7 +9,7 @@ from dispatcher.files import FileError, entries, quoted
 from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.folding import fold
 from dispatcher.policies.rules import BudgetPolicy, Channel, PhrasesPolicy, Policy, RuleSet
-from shared.wire import STOP_REASONS
+from shared.records import STOP_REASONS
 
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 CHANNELS: tuple[Channel, ...] = get_args(Channel)

@@ -11,7 +11,7 @@ import structlog
 
 from dispatcher.tools import strict_json
 from dispatcher.tools.errors import InvalidArgumentsError, ToolError
-from shared import wire
+from shared import records, wire
 
 log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ class Registry:
         self._tools = {tool.name: _Checked(tool) for tool in tools}
         self._abandoned: set[asyncio.Task[str]] = set()
         self.tools = tuple(
-            wire.Tool(name, entry.tool.description, json.dumps(entry.tool.schema, ensure_ascii=False))
+            records.Tool(name, entry.tool.description, json.dumps(entry.tool.schema, ensure_ascii=False))
             for name, entry in self._tools.items()
         )
 
@@ -96,8 +96,8 @@ class Registry:
             log.warning("tool_failed", tool=name, exc_info=error)
             log.debug("tool_failed_because", tool=name, message=str(error))
             return _failed("TOOL_ERROR", "The tool failed.")
-        if len(result.encode()) > wire.MAX_RESULT_BYTES:
-            message = f"The result is larger than {wire.MAX_RESULT_BYTES // 1024} KiB."
+        if len(result.encode()) > records.MAX_RESULT_BYTES:
+            message = f"The result is larger than {records.MAX_RESULT_BYTES // 1024} KiB."
             return Answer("TOOL_ERROR", error_json("result_too_large", message))
         return Answer("OK", result)
 
@@ -152,7 +152,7 @@ class _Checked:
     def arguments(self, arguments_json: str) -> dict[str, Any]:
         """The parsed arguments. Raises InvalidArgumentsError."""
         try:
-            arguments = strict_json.parse(arguments_json or "{}", wire.MAX_ARGUMENTS_BYTES)
+            arguments = strict_json.parse(arguments_json or "{}", records.MAX_ARGUMENTS_BYTES)
         except strict_json.StrictJSONError as error:
             raise InvalidArgumentsError(f"The arguments are no JSON that can be used: {error}.") from None
         complaints = [_complaint(error) for error in islice(self._validator.iter_errors(arguments), MAX_COMPLAINTS)]

@@ -14,14 +14,14 @@ from commander.run import Run
 from commander.settings import CommanderSettings
 from commander.stream import Channel
 from commander.worker import Worker
-from shared import wire
+from shared import records, wire
 from shared.channel import client_options
 from shared.grpc_metrics import ClientMetrics
 from shared.pb import agent_pb2_grpc
 
 SECONDS = 10.0  # for each thing that is waited for
 
-PayloadT = TypeVar("PayloadT", bound=wire.UpstreamPayload)
+PayloadT = TypeVar("PayloadT", bound=records.UpstreamPayload)
 
 
 async def soon(awaitable: Any) -> Any:
@@ -32,8 +32,8 @@ class Peer:
     """One ChatStream as the Dispatcher sees it. Statuses are kept apart: they come whenever they like."""
 
     def __init__(self, context: Any) -> None:
-        self.packets: asyncio.Queue[wire.Upstream | None] = asyncio.Queue()
-        self.statuses: asyncio.Queue[wire.Status] = asyncio.Queue()
+        self.packets: asyncio.Queue[records.Upstream | None] = asyncio.Queue()
+        self.statuses: asyncio.Queue[records.Status] = asyncio.Queue()
         self.messages = 0
         self._context = context
         self._over: asyncio.Future[grpc.StatusCode] = asyncio.get_running_loop().create_future()
@@ -51,7 +51,7 @@ class Peer:
         while isinstance(message := await self._context.read(), wire.UpstreamMessage):
             self.messages += 1
             for packet in wire.decode_upstream(message):
-                if isinstance(packet.payload, wire.Status):
+                if isinstance(packet.payload, records.Status):
                     self.statuses.put_nowait(packet.payload)
                 else:
                     self.packets.put_nowait(packet)
@@ -61,37 +61,37 @@ class Peer:
         if not self._over.done():
             self._over.set_result(code)
 
-    async def send(self, session_id: str, *signals: wire.DownstreamSignal) -> None:
-        await self._context.write(wire.encode_downstream([wire.Downstream(session_id, each) for each in signals]))
+    async def send(self, session_id: str, *signals: records.DownstreamSignal) -> None:
+        await self._context.write(wire.encode_downstream([records.Downstream(session_id, each) for each in signals]))
 
-    async def packet(self) -> wire.Upstream:
+    async def packet(self) -> records.Upstream:
         """The next packet of a session."""
         packet = await soon(self.packets.get())
         assert packet is not None, "the Commander half-closed"
-        return cast("wire.Upstream", packet)
+        return cast("records.Upstream", packet)
 
-    async def next(self, kind: type[PayloadT]) -> tuple[wire.Upstream, PayloadT]:
+    async def next(self, kind: type[PayloadT]) -> tuple[records.Upstream, PayloadT]:
         """The next packet, which has to be of that kind."""
         packet = await self.packet()
         assert isinstance(packet.payload, kind), packet
         return packet, packet.payload
 
-    async def until(self, kind: type[PayloadT]) -> tuple[str, wire.Upstream, PayloadT]:
+    async def until(self, kind: type[PayloadT]) -> tuple[str, records.Upstream, PayloadT]:
         """The content up to the next packet of that kind, and that packet."""
         text = ""
         while True:
             packet = await self.packet()
             if isinstance(packet.payload, kind) and not (
-                isinstance(packet.payload, wire.Content) and not packet.payload.is_finish
+                isinstance(packet.payload, records.Content) and not packet.payload.is_finish
             ):
                 return text, packet, packet.payload
-            if isinstance(packet.payload, wire.Content):
+            if isinstance(packet.payload, records.Content):
                 text += packet.payload.text
 
-    async def status(self, **wanted: Any) -> wire.Status:
+    async def status(self, **wanted: Any) -> records.Status:
         """The next status with these fields."""
         while True:
-            status: wire.Status = await soon(self.statuses.get())
+            status: records.Status = await soon(self.statuses.get())
             if all(getattr(status, name) == value for name, value in wanted.items()):
                 return status
 
@@ -99,13 +99,13 @@ class Peer:
         assert await soon(self.packets.get()) is None
 
     async def assign(self, session_id: str, generation: int = 1, **more: Any) -> None:
-        await self.send("", wire.Assignment(session_id, generation, more.pop("agent", "default"), **more))
+        await self.send("", records.Assignment(session_id, generation, more.pop("agent", "default"), **more))
 
-    async def welcome(self, session_id: str, sequence: int = 0, packets: int = 256, size: int = 262144) -> wire.Open:
+    async def welcome(self, session_id: str, sequence: int = 0, packets: int = 256, size: int = 262144) -> records.Open:
         """Answer the next packet, an `open`, with Welcome."""
-        packet, opened = await self.next(wire.Open)
+        packet, opened = await self.next(records.Open)
         assert packet.session_id == session_id
-        await self.send(session_id, wire.Welcome(sequence, packets, size))
+        await self.send(session_id, records.Welcome(sequence, packets, size))
         return opened
 
 

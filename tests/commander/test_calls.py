@@ -8,7 +8,7 @@ import pytest
 
 from commander.agent import ToolError
 from commander.calls import Calls, request
-from shared.wire import MAX_ARGUMENTS_BYTES, ToolResult
+from shared.records import MAX_ARGUMENTS_BYTES, ToolResult
 
 
 def test_a_call_has_a_random_id_and_compact_json() -> None:

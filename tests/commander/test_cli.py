@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import wire
+from shared import records
 from tests import programs
 from tests.commander.fake_dispatcher import FakeDispatcher, soon
 
@@ -136,10 +136,10 @@ async def test_run_over_a_real_stream(folder: Path, dispatcher: FakeDispatcher) 
     settings = {"COMMANDER_BACKEND": "mine:agent", "COMMANDER_DISPATCHER": f"127.0.0.1:{dispatcher.port}"}
     async with commander(folder, "run", "hi", settings=settings) as process:
         peer = await asyncio.wait_for(dispatcher.peer(), 30)
-        session_id = (await peer.next(wire.Open))[0].session_id
-        await peer.send(session_id, wire.Welcome(0, 256, 262144))
-        _, packet, _ = await peer.until(wire.Content)
-        await peer.send(session_id, wire.Ack(packet.sequence))
+        session_id = (await peer.next(records.Open))[0].session_id
+        await peer.send(session_id, records.Welcome(0, 256, 262144))
+        _, packet, _ = await peer.until(records.Content)
+        await peer.send(session_id, records.Ack(packet.sequence))
         await soon(peer.half_closed())
         peer.end()
         assert (await output(process))[:2] == (0, "hello\n")

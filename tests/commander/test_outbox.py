@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from commander.outbox import MAX_WAITING_BYTES, Outbox
-from shared.wire import MAX_TEXT_BYTES, Content, Error, Stopped, Thought, ToolCall, Upstream, upstream_size
+from shared.records import MAX_TEXT_BYTES, Content, Error, Stopped, Thought, ToolCall, Upstream
+from shared.wire import upstream_size
 
 FINISH = Content("", is_finish=True, finish_reason="stop")
 

@@ -9,16 +9,16 @@ import pytest
 from commander import run
 from commander.agent import Thought, ToolError, Turn, Yielded
 from commander.run import FAILED, FINISHED, INTERRUPTED, STOPPED
-from shared import wire
+from shared import records
 from tests.commander.agents import Puppet, brief, chatter
 from tests.commander.fake_dispatcher import FakeDispatcher, Peer, running, soon
 
 LEGACY = 0.05
 
 
-async def opened(dispatcher: FakeDispatcher) -> tuple[Peer, str, wire.Open]:
+async def opened(dispatcher: FakeDispatcher) -> tuple[Peer, str, records.Open]:
     peer = await dispatcher.peer()
-    packet, open_ = await peer.next(wire.Open)
+    packet, open_ = await peer.next(records.Open)
     return peer, packet.session_id, open_
 
 
@@ -31,11 +31,11 @@ async def test_it_opens_one_session_and_prints_what_the_agent_says(
     async with running(dispatcher, puppet) as commander:
         peer, session_id, open_ = await opened(dispatcher)
         assert (open_.generation, len(session_id) >= 22, len(open_.commander_id) >= 16) == (0, True, True)
-        await peer.send(session_id, wire.Welcome(0, 256, 262144))
-        text, packet, _ = await peer.until(wire.Content)
+        await peer.send(session_id, records.Welcome(0, 256, 262144))
+        text, packet, _ = await peer.until(records.Content)
         assert text == "It is sunny."
         assert not commander.task.done()
-        await peer.send(session_id, wire.Ack(packet.sequence))
+        await peer.send(session_id, records.Ack(packet.sequence))
         await peer.half_closed()
         peer.end()
         assert await soon(commander.task) == FINISHED
@@ -49,19 +49,19 @@ async def test_with_the_metadata_it_waits_for_its_welcome(dispatcher: FakeDispat
         peer, session_id, _ = await opened(dispatcher)
         await asyncio.wait({commander.task}, timeout=4 * LEGACY)
         assert peer.packets.empty()
-        await peer.send("", wire.Welcome(0, 256, 262144))  # an empty session_id is its session
-        assert (await peer.next(wire.Content))[0].session_id == session_id
+        await peer.send("", records.Welcome(0, 256, 262144))  # an empty session_id is its session
+        assert (await peer.next(records.Content))[0].session_id == session_id
 
 
 async def test_stopped_it_says_so_and_exits_3(dispatcher: FakeDispatcher, capsys: pytest.CaptureFixture[str]) -> None:
     async with running(dispatcher, chatter) as commander:
         peer, session_id, _ = await opened(dispatcher)
-        await peer.send(session_id, wire.Welcome(0, 256, 262144))
-        await peer.next(wire.Content)
-        await peer.send(session_id, wire.Stop("RiskControl", "x"))
-        _, packet, stopped = await peer.until(wire.Stopped)
+        await peer.send(session_id, records.Welcome(0, 256, 262144))
+        await peer.next(records.Content)
+        await peer.send(session_id, records.Stop("RiskControl", "x"))
+        _, packet, stopped = await peer.until(records.Stopped)
         assert stopped.stop_id == "x"
-        await peer.send(session_id, wire.Ack(packet.sequence))
+        await peer.send(session_id, records.Ack(packet.sequence))
         await peer.half_closed()
         peer.end()
         assert await soon(commander.task) == STOPPED
@@ -72,14 +72,14 @@ async def test_after_a_cut_it_resumes_under_the_same_name(dispatcher: FakeDispat
     puppet = Puppet()
     async with running(dispatcher, puppet):
         peer, session_id, first = await opened(dispatcher)
-        await peer.send(session_id, wire.Welcome(0, 256, 262144))
+        await peer.send(session_id, records.Welcome(0, 256, 262144))
         puppet.say("a")
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         peer.end(grpc.StatusCode.UNAVAILABLE)
         peer, again_id, again = await opened(dispatcher)
         assert (again_id, again) == (session_id, first)
-        await peer.send(session_id, wire.Welcome(0, 256, 262144))
-        packet, said = await peer.next(wire.Content)
+        await peer.send(session_id, records.Welcome(0, 256, 262144))
+        packet, said = await peer.next(records.Content)
         assert (packet.sequence, said.text) == (1, "a")
 
 
@@ -89,7 +89,7 @@ async def test_a_closed_session_has_failed(
 ) -> None:
     async with running(dispatcher, chatter) as commander:
         peer, session_id, _ = await opened(dispatcher)
-        await peer.send(session_id, wire.Closed(code, "as the test says"))
+        await peer.send(session_id, records.Closed(code, "as the test says"))
         await peer.half_closed()
         peer.end()
         assert await soon(commander.task) == FAILED
@@ -103,9 +103,9 @@ async def test_an_agent_that_raises_has_failed(dispatcher: FakeDispatcher, capsy
 
     async with running(dispatcher, raises) as commander:
         peer, session_id, _ = await opened(dispatcher)
-        await peer.send(session_id, wire.Welcome(0, 256, 262144))
-        packet, _ = await peer.next(wire.Error)
-        await peer.send(session_id, wire.Ack(packet.sequence))
+        await peer.send(session_id, records.Welcome(0, 256, 262144))
+        packet, _ = await peer.next(records.Error)
+        await peer.send(session_id, records.Ack(packet.sequence))
         await peer.half_closed()
         peer.end()
         assert await soon(commander.task) == FAILED
@@ -116,13 +116,13 @@ async def test_interrupted_it_halts_its_agent_and_tells_the_dispatcher(dispatche
     puppet = Puppet()
     async with running(dispatcher, puppet) as commander:
         peer, session_id, _ = await opened(dispatcher)
-        await peer.send(session_id, wire.Welcome(0, 256, 262144))
+        await peer.send(session_id, records.Welcome(0, 256, 262144))
         await soon(puppet.started.wait())
         commander.run.leave()
-        packet, error = await peer.next(wire.Error)
+        packet, error = await peer.next(records.Error)
         assert error.code == "commander_lost"
         assert puppet.ended.is_set()
-        await peer.send(session_id, wire.Ack(packet.sequence))
+        await peer.send(session_id, records.Ack(packet.sequence))
         await peer.half_closed()
         peer.end()
         assert await soon(commander.task) == INTERRUPTED
@@ -154,7 +154,7 @@ async def test_an_older_dispatcher_gets_plain_packets_and_never_has_to_ack(older
         assert {packet.session_id for packet in packets} == {session_id}
         assert peer.messages == 601, "no batch"
         puppet.finish()
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         await peer.half_closed()
         assert not commander.task.done(), "its tools may still run"
         peer.end()
@@ -172,22 +172,22 @@ async def test_results_of_an_older_dispatcher_are_matched_by_name_or_age(older: 
     async with running(older, calls, legacy_seconds=LEGACY):
         peer, _, _ = await opened(older)
         for _ in range(3):
-            await peer.next(wire.ToolCall)
-        await peer.send("", wire.ToolResult("b", "2"))
-        await peer.send("", wire.ToolResult("", "1"))
-        await peer.send("", wire.ToolResult("unknown", "3"))
-        assert (await peer.next(wire.Content))[1].text == "[1, 2, 3]"
-        await peer.next(wire.ToolCall)
-        await peer.send("", wire.ToolResult("", '{"error": {"code": "late", "message": "too late"}}'))
-        assert (await peer.next(wire.Content))[1].text == "late"
+            await peer.next(records.ToolCall)
+        await peer.send("", records.ToolResult("b", "2"))
+        await peer.send("", records.ToolResult("", "1"))
+        await peer.send("", records.ToolResult("unknown", "3"))
+        assert (await peer.next(records.Content))[1].text == "[1, 2, 3]"
+        await peer.next(records.ToolCall)
+        await peer.send("", records.ToolResult("", '{"error": {"code": "late", "message": "too late"}}'))
+        assert (await peer.next(records.Content))[1].text == "late"
 
 
 async def test_an_older_dispatcher_s_stop_may_come_before_it_is_known_to_be_one(older: FakeDispatcher) -> None:
     puppet = Puppet()
     async with running(older, puppet, legacy_seconds=LEGACY) as commander:
         peer, _, _ = await opened(older)
-        await peer.send("", wire.Stop("Timeout"))
-        await peer.next(wire.Stopped)
+        await peer.send("", records.Stop("Timeout"))
+        await peer.next(records.Stopped)
         assert not puppet.started.is_set()
         peer.end()
         assert await soon(commander.task) == STOPPED
@@ -198,8 +198,8 @@ async def test_an_older_dispatcher_s_stop(older: FakeDispatcher) -> None:
     async with running(older, puppet, legacy_seconds=LEGACY) as commander:
         peer, _, _ = await opened(older)
         await soon(puppet.started.wait())
-        await peer.send("", wire.Stop("UserCancel"))
-        await peer.next(wire.Stopped)
+        await peer.send("", records.Stop("UserCancel"))
+        await peer.next(records.Stopped)
         await peer.half_closed()
         peer.end()
         assert await soon(commander.task) == STOPPED

@@ -9,12 +9,12 @@ from structlog.testing import capture_logs
 
 from commander import driver
 from commander.agent import Thought, ToolError, Turn, Yielded
-from shared import wire
+from shared import records
 from tests.commander.agents import Puppet, chatter
 from tests.commander.fake_dispatcher import FakeDispatcher, serving, soon
 from tests.commander.test_worker import begin
 
-STOP = wire.Stop("PolicyViolation", "stop-1", "names")
+STOP = records.Stop("PolicyViolation", "stop-1", "names")
 
 
 async def test_the_generator_is_cancelled_and_then_stopped_is_said(dispatcher: FakeDispatcher) -> None:
@@ -22,14 +22,14 @@ async def test_the_generator_is_cancelled_and_then_stopped_is_said(dispatcher: F
     async with serving(dispatcher, puppet):
         peer = await begin(dispatcher)
         puppet.say("a")
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         await peer.send("s", STOP)
-        packet, stopped = await peer.next(wire.Stopped)
+        packet, stopped = await peer.next(records.Stopped)
         assert puppet.ended.is_set()
         assert (stopped.stop_id, stopped.last_sequence, stopped.deltas_after_stop) == ("stop-1", 1, 0)
         assert packet.sequence == 2
         assert stopped.halt_micros < 1_000_000
-        await peer.send("s", wire.Ack(2))
+        await peer.send("s", records.Ack(2))
         await peer.status(running=(), free_slots=4)
 
 
@@ -39,18 +39,18 @@ async def test_a_stop_right_behind_the_welcome_comes_before_the_generator_s_firs
     async with serving(dispatcher, chatter):
         peer = await dispatcher.peer()
         await peer.assign("s")
-        await peer.next(wire.Open)
-        await peer.send("s", wire.Welcome(0, 256, 262144), STOP)
-        packet, stopped = await peer.next(wire.Stopped)
+        await peer.next(records.Open)
+        await peer.send("s", records.Welcome(0, 256, 262144), STOP)
+        packet, stopped = await peer.next(records.Stopped)
         assert (packet.sequence, stopped.last_sequence, stopped.deltas_after_stop) == (1, 0, 0)
 
 
 async def test_a_stop_while_the_agent_waits_for_credit(dispatcher: FakeDispatcher) -> None:
     async with serving(dispatcher, chatter):
         peer = await begin(dispatcher, packets=1)
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         await peer.send("s", STOP)
-        packet, stopped = await peer.next(wire.Stopped)  # outside the credit; what was not numbered is not sent
+        packet, stopped = await peer.next(records.Stopped)  # outside the credit; what was not numbered is not sent
         assert (packet.sequence, stopped.last_sequence) == (2, 1)
 
 
@@ -67,9 +67,9 @@ async def test_a_stop_while_a_tool_runs(dispatcher: FakeDispatcher) -> None:
 
     async with serving(dispatcher, calls):
         peer = await begin(dispatcher)
-        await peer.next(wire.ToolCall)
+        await peer.next(records.ToolCall)
         await peer.send("s", STOP)
-        await peer.next(wire.Stopped)
+        await peer.next(records.Stopped)
         assert ended.is_set()
 
 
@@ -78,16 +78,16 @@ async def test_a_second_stop_and_one_after_a_cut_are_answered_like_the_first(dis
     async with serving(dispatcher, puppet):
         peer = await begin(dispatcher)
         await soon(puppet.started.wait())
-        await peer.send("s", STOP, wire.Stop("UserCancel", "stop-2"))
-        first = await peer.next(wire.Stopped)
+        await peer.send("s", STOP, records.Stop("UserCancel", "stop-2"))
+        first = await peer.next(records.Stopped)
         peer.end(grpc.StatusCode.UNAVAILABLE)
         peer = await dispatcher.peer()
-        await peer.next(wire.Open)
-        await peer.send("s", wire.Welcome(0, 256, 262144), STOP)
-        again = await peer.next(wire.Stopped)
+        await peer.next(records.Open)
+        await peer.send("s", records.Welcome(0, 256, 262144), STOP)
+        again = await peer.next(records.Stopped)
         assert again[1] == first[1]
         assert again[1].stop_id == "stop-1"
-        await peer.send("s", wire.Ack(1))
+        await peer.send("s", records.Ack(1))
         await peer.status(running=())
 
 
@@ -96,8 +96,8 @@ async def test_a_stop_that_crosses_the_end_changes_nothing(dispatcher: FakeDispa
     async with serving(dispatcher, puppet):
         peer = await begin(dispatcher)
         puppet.finish()
-        packet, _ = await peer.next(wire.Content)
-        await peer.send("s", STOP, wire.Ack(packet.sequence))
+        packet, _ = await peer.next(records.Content)
+        await peer.send("s", STOP, records.Ack(packet.sequence))
         await peer.status(running=())
         assert peer.packets.empty()
 
@@ -107,12 +107,12 @@ async def test_a_stop_replaces_an_end_that_waits_for_credit(dispatcher: FakeDisp
     async with serving(dispatcher, puppet):
         peer = await begin(dispatcher, packets=1)
         puppet.say("a")
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         puppet.say("b")
         puppet.finish()
         await peer.status(free_slots=4)
         await peer.send("s", STOP)
-        packet, stopped = await peer.next(wire.Stopped)
+        packet, stopped = await peer.next(records.Stopped)
         assert (packet.sequence, stopped.deltas_after_stop) == (2, 0)
 
 
@@ -128,14 +128,14 @@ async def test_a_stop_while_it_is_handed_over(dispatcher: FakeDispatcher) -> Non
 
     async with serving(dispatcher, slow_to_end, drain_seconds=0.01) as commander:
         peer = await begin(dispatcher)
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         commander.worker.leave()
         await peer.status(free_slots=0)
         await peer.send("s", STOP)
         await peer.assign("another", agent="another")
         await peer.status(assignments_received=2)  # so the stop has been read
         release.set()
-        await peer.next(wire.Stopped)
+        await peer.next(records.Stopped)
 
 
 async def test_an_agent_that_swallows_its_cancellation_is_closed_at_its_next_word(dispatcher: FakeDispatcher) -> None:
@@ -149,9 +149,9 @@ async def test_an_agent_that_swallows_its_cancellation_is_closed_at_its_next_wor
 
     async with serving(dispatcher, stubborn):
         peer = await begin(dispatcher)
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         await peer.send("s", STOP)
-        _, stopped = await peer.next(wire.Stopped)
+        _, stopped = await peer.next(records.Stopped)
         assert stopped.deltas_after_stop == 1
 
 
@@ -170,10 +170,10 @@ async def test_an_agent_that_ignores_its_end_too_is_never_run_again(dispatcher: 
 
     async with serving(dispatcher, deaf):
         peer = await begin(dispatcher)
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         with capture_logs() as logs:
             await peer.send("s", STOP)
-            _, stopped = await peer.next(wire.Stopped)
+            _, stopped = await peer.next(records.Stopped)
         assert stopped.deltas_after_stop == 2
         assert "agent_failed_to_close" in [entry["event"] for entry in logs]
 
@@ -197,12 +197,12 @@ async def test_an_agent_that_does_not_stop_is_given_up_and_keeps_its_slot(
     async with serving(dispatcher, stuck, capacity=2):
         peer = await begin(dispatcher)
         await soon(running.wait())
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         with capture_logs() as logs:
             await peer.send("s", STOP)
             await peer.status(running=(), free_slots=1)
         assert [entry["session_id"] for entry in logs if entry["event"] == "did_not_stop"] == ["s"]
-        await peer.send("s", wire.Closed("fenced"))
+        await peer.send("s", records.Closed("fenced"))
         release.set()
         await peer.status(free_slots=2)
         assert peer.packets.empty()
@@ -215,8 +215,8 @@ async def test_a_flood_does_not_keep_the_stop_waiting(dispatcher: FakeDispatcher
             await peer.assign(f"s{number}")
             await peer.welcome(f"s{number}", packets=10**6, size=10**9) if number == 0 else None
         await peer.send("s0", STOP)
-        while not isinstance((packet := await peer.packet()).payload, wire.Stopped):
-            assert packet.session_id == "s0" or isinstance(packet.payload, wire.Open)
+        while not isinstance((packet := await peer.packet()).payload, records.Stopped):
+            assert packet.session_id == "s0" or isinstance(packet.payload, records.Open)
         assert packet.session_id == "s0"
 
 
@@ -227,8 +227,8 @@ async def test_an_agent_cancelled_by_itself_has_failed(dispatcher: FakeDispatche
 
     async with serving(dispatcher, cancels_itself):
         peer = await begin(dispatcher)
-        await peer.next(wire.Content)
-        assert (await peer.next(wire.Error))[1].code == "agent_error"
+        await peer.next(records.Content)
+        assert (await peer.next(records.Error))[1].code == "agent_error"
 
 
 async def test_thoughts_after_the_stop_are_counted_too(dispatcher: FakeDispatcher) -> None:
@@ -241,6 +241,6 @@ async def test_thoughts_after_the_stop_are_counted_too(dispatcher: FakeDispatche
 
     async with serving(dispatcher, thinks_on):
         peer = await begin(dispatcher)
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         await peer.send("s", STOP)
-        assert (await peer.next(wire.Stopped))[1].deltas_after_stop == 1
+        assert (await peer.next(records.Stopped))[1].deltas_after_stop == 1

@@ -8,11 +8,11 @@ import pytest
 
 from commander import worker
 from commander.agent import Call, Finish, Message, Thought, Tool, ToolError, Turn, Yielded, continues
-from shared import wire
+from shared import records
 from tests.commander.agents import Puppet, brief, chatter
 from tests.commander.fake_dispatcher import FakeDispatcher, Peer, serving, soon
 
-FINISH = wire.Content("", is_finish=True, finish_reason="stop")
+FINISH = records.Content("", is_finish=True, finish_reason="stop")
 
 
 async def begin(dispatcher: FakeDispatcher, session_id: str = "s", **more: int) -> Peer:
@@ -30,28 +30,28 @@ async def test_a_session_from_its_assignment_to_the_ack_of_its_end(dispatcher: F
         status = await peer.status()
         assert (status.agents, status.continues, status.free_slots) == (("default",), (), 2)
         assert (status.assignments_received, status.running) == (0, ())
-        await peer.assign("s", 3, messages=(wire.Message("user", "hi"),), parameters_json='{"a": 1}')
+        await peer.assign("s", 3, messages=(records.Message("user", "hi"),), parameters_json='{"a": 1}')
         status = await peer.status(assignments_received=1)
-        assert (status.free_slots, status.running) == (1, (wire.Running("s", 3),))
-        packet, opened = await peer.next(wire.Open)
+        assert (status.free_slots, status.running) == (1, (records.Running("s", 3),))
+        packet, opened = await peer.next(records.Open)
         assert (packet.session_id, packet.sequence) == ("s", 0)
-        assert opened == wire.Open(status.commander_id, 3)
+        assert opened == records.Open(status.commander_id, 3)
         assert not puppet.started.is_set(), "no agent runs for a session that is not open"
-        await peer.send("s", wire.Welcome(0, 256, 262144))
+        await peer.send("s", records.Welcome(0, 256, 262144))
         await soon(puppet.started.wait())
         assert puppet.turns[0].messages == (Message("user", "hi"),)
         assert puppet.turns[0].parameters == {"a": 1}
         assert puppet.turns[0].session_id == "s"
         puppet.say(Thought("plan", "hm"), "words")
-        assert (await peer.next(wire.Thought))[1] == wire.Thought("plan", "hm")
-        packet, said = await peer.next(wire.Content)
-        assert (said, packet.sequence, packet.session_id) == (wire.Content("words"), 2, "s")
+        assert (await peer.next(records.Thought))[1] == records.Thought("plan", "hm")
+        packet, said = await peer.next(records.Content)
+        assert (said, packet.sequence, packet.session_id) == (records.Content("words"), 2, "s")
         puppet.say(Finish("length", 5, 7))
         puppet.finish()
-        packet, end = await peer.next(wire.Content)
-        assert end == wire.Content("", is_finish=True, finish_reason="length", usage=wire.Usage(5, 7))
-        assert (await peer.status(free_slots=2)).running == (wire.Running("s", 3),), "held until the end is acked"
-        await peer.send("s", wire.Ack(3))
+        packet, end = await peer.next(records.Content)
+        assert end == records.Content("", is_finish=True, finish_reason="length", usage=records.Usage(5, 7))
+        assert (await peer.status(free_slots=2)).running == (records.Running("s", 3),), "held until the end is acked"
+        await peer.send("s", records.Ack(3))
         await peer.status(running=())
         assert commander.value("commander_tokens_total", type="output") == 7
         assert commander.value("commander_tokens_total", type="input") == 5
@@ -71,9 +71,9 @@ async def test_sessions_share_the_stream_and_its_batches(dispatcher: FakeDispatc
         while len(seen) < 8 or packets < 100:
             packet = await peer.packet()
             packets += 1
-            assert isinstance(packet.payload, wire.Content)
+            assert isinstance(packet.payload, records.Content)
             seen[packet.session_id] = seen.get(packet.session_id, "") + packet.payload.text
-            await peer.send(packet.session_id, wire.Ack(packet.sequence))
+            await peer.send(packet.session_id, records.Ack(packet.sequence))
         assert peer.messages < packets
         for text in seen.values():
             assert text.startswith("0 1 2 3 ")
@@ -81,19 +81,19 @@ async def test_sessions_share_the_stream_and_its_batches(dispatcher: FakeDispatc
 
 async def test_history_parameters_and_tools_reach_the_agent(dispatcher: FakeDispatcher) -> None:
     puppet = continues(Puppet())
-    history = wire.History(
+    history = records.History(
         7,
         (
-            wire.Said("It is "),
-            wire.ToolCall("search", '{"q":1}', "c1"),
-            wire.ToolResult("search", '{"hits":[]}', "c1", "OK"),
-            wire.Said("sunny"),
+            records.Said("It is "),
+            records.ToolCall("search", '{"q":1}', "c1"),
+            records.ToolResult("search", '{"hits":[]}', "c1", "OK"),
+            records.Said("sunny"),
         ),
     )
     async with serving(dispatcher, puppet):
         peer = await dispatcher.peer()
         assert (await peer.status()).continues == ("default",)
-        await peer.assign("s", 2, history=history, tools=(wire.Tool("search", "finds", '{"type":"object"}'),))
+        await peer.assign("s", 2, history=history, tools=(records.Tool("search", "finds", '{"type":"object"}'),))
         await peer.welcome("s", sequence=7)
         await soon(puppet.started.wait())
         turn = puppet.turns[0]
@@ -101,7 +101,7 @@ async def test_history_parameters_and_tools_reach_the_agent(dispatcher: FakeDisp
         assert turn.history.calls == (Call("c1", "search", {"q": 1}, "OK", {"hits": []}),)
         assert turn.tools == (Tool("search", "finds", {"type": "object"}),)
         puppet.say(".")
-        assert (await peer.next(wire.Content))[0].sequence == 8
+        assert (await peer.next(records.Content))[0].sequence == 8
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ async def test_a_wrong_yield_is_an_agent_error(dispatcher: FakeDispatcher, item:
     async with serving(dispatcher, puppet):
         peer = await begin(dispatcher)
         puppet.say(item)  # type: ignore[arg-type]
-        error = (await peer.next(wire.Error))[1]
+        error = (await peer.next(records.Error))[1]
         assert error.code == "agent_error"
         assert error.message.startswith(message)
         await soon(puppet.ended.wait())
@@ -126,10 +126,10 @@ async def test_an_agent_that_raises_ends_its_session_and_frees_its_slot(dispatch
 
     async with serving(dispatcher, raises, capacity=1):
         peer = await begin(dispatcher)
-        await peer.next(wire.Content)
-        packet, error = await peer.next(wire.Error)
-        assert error == wire.Error("agent_error", "ValueError: boom \ufffd")
-        await peer.send("s", wire.Ack(packet.sequence))
+        await peer.next(records.Content)
+        packet, error = await peer.next(records.Error)
+        assert error == records.Error("agent_error", "ValueError: boom \ufffd")
+        await peer.send("s", records.Ack(packet.sequence))
         await peer.status(free_slots=1, running=())
 
 
@@ -149,14 +149,14 @@ async def test_what_an_agent_raises_never_ends_its_commander(dispatcher: FakeDis
 
     async with serving(dispatcher, agent, capacity=1):
         peer = await dispatcher.peer()
-        await peer.assign("bad", messages=(wire.Message("user", "x"),))
+        await peer.assign("bad", messages=(records.Message("user", "x"),))
         await peer.welcome("bad")
-        end = (await peer.next(wire.Error))[1]
+        end = (await peer.next(records.Error))[1]
         assert (end.code, end.message.split(":")[0]) == ("agent_error", type(error).__name__)
-        await peer.send("bad", wire.Ack(1))
+        await peer.send("bad", records.Ack(1))
         await peer.assign("good")
         await peer.welcome("good")
-        assert (await peer.next(wire.Content))[1].text == "unharmed"
+        assert (await peer.next(records.Content))[1].text == "unharmed"
 
 
 async def test_an_exception_without_a_text_is_an_agent_error(dispatcher: FakeDispatcher) -> None:
@@ -166,8 +166,8 @@ async def test_an_exception_without_a_text_is_an_agent_error(dispatcher: FakeDis
 
     async with serving(dispatcher, agent):
         peer = await begin(dispatcher)
-        await peer.next(wire.Content)
-        assert (await peer.next(wire.Error))[1].message == "_Unprintable"
+        await peer.next(records.Content)
+        assert (await peer.next(records.Error))[1].message == "_Unprintable"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt("x"), GeneratorExit("x")])
@@ -183,9 +183,9 @@ async def test_what_an_agent_raises_when_it_is_stopped_never_ends_its_commander(
 
     async with serving(dispatcher, agent):
         peer = await begin(dispatcher)
-        await peer.next(wire.Content)
-        await peer.send("s", wire.Stop("UserCancel", "stop-1"))
-        assert (await peer.next(wire.Stopped))[1].stop_id == "stop-1"
+        await peer.next(records.Content)
+        await peer.send("s", records.Stop("UserCancel", "stop-1"))
+        assert (await peer.next(records.Stopped))[1].stop_id == "stop-1"
 
 
 async def test_an_assignment_that_is_no_json_is_an_agent_error(dispatcher: FakeDispatcher) -> None:
@@ -193,7 +193,7 @@ async def test_an_assignment_that_is_no_json_is_an_agent_error(dispatcher: FakeD
         peer = await dispatcher.peer()
         await peer.assign("s", parameters_json="[")
         await peer.welcome("s")
-        assert "is not JSON" in (await peer.next(wire.Error))[1].message
+        assert "is not JSON" in (await peer.next(records.Error))[1].message
 
 
 async def test_an_agent_waits_for_the_credit(dispatcher: FakeDispatcher) -> None:
@@ -208,7 +208,7 @@ async def test_an_agent_waits_for_the_credit(dispatcher: FakeDispatcher) -> None
         await peer.status()  # a heartbeat later nothing else has come, and the agent waits
         assert peer.packets.empty()
         assert puppet.said <= 3
-        await peer.send("s", wire.Ack(1))
+        await peer.send("s", records.Ack(1))
         assert (await peer.packet()).sequence == 3
 
 
@@ -225,16 +225,16 @@ async def test_tool_calls_run_at_once_and_are_answered_by_their_ids(dispatcher: 
 
     async with serving(dispatcher, calls):
         peer = await begin(dispatcher)
-        first, second = [(await peer.next(wire.ToolCall))[1] for _ in range(2)]
+        first, second = [(await peer.next(records.ToolCall))[1] for _ in range(2)]
         assert (first.tool_name, first.arguments_json, second.arguments_json) == ("t", '{"n":1}', '{"n":2}')
         assert first.call_id != second.call_id
         assert len(first.call_id) >= 16
-        await peer.send("s", wire.ToolResult("t", '"two"', second.call_id, "OK"))
-        await peer.send("s", wire.ToolResult("t", '"one"', first.call_id, "OK"))
-        third = (await peer.next(wire.ToolCall))[1]
+        await peer.send("s", records.ToolResult("t", '"two"', second.call_id, "OK"))
+        await peer.send("s", records.ToolResult("t", '"one"', first.call_id, "OK"))
+        third = (await peer.next(records.ToolCall))[1]
         refused = '{"error": {"code": "DENIED", "message": "no"}}'
-        await peer.send("s", wire.ToolResult("t", refused, third.call_id, "DENIED"))
-        assert (await peer.next(wire.Content))[1].text == "one two"
+        await peer.send("s", records.ToolResult("t", refused, third.call_id, "DENIED"))
+        assert (await peer.next(records.Content))[1].text == "one two"
         assert [(error.code, error.message) for error in failures] == [("DENIED", "no")]
 
 
@@ -247,14 +247,14 @@ async def test_after_a_cut_the_session_resumes_and_nothing_is_lost_or_twice(disp
         peer = await begin(dispatcher)
         for step in "abc":
             puppet.say(Thought(step, step))
-            await peer.next(wire.Thought)
-        await peer.send("s", wire.Ack(1))
+            await peer.next(records.Thought)
+        await peer.send("s", records.Ack(1))
         peer.end(grpc.StatusCode.UNAVAILABLE)
         puppet.say(Thought("d", "d"))
         peer = await dispatcher.peer()
-        assert (await peer.status()).running == (wire.Running("s", 1),)
+        assert (await peer.status()).running == (records.Running("s", 1),)
         await peer.welcome("s", sequence=2)
-        again = [await peer.next(wire.Thought) for _ in range(2)]
+        again = [await peer.next(records.Thought) for _ in range(2)]
         assert [(packet.sequence, thought.delta) for packet, thought in again] == [(3, "c"), (4, "d")]
         assert commander.value("commander_resumes_total") == 1
 
@@ -276,11 +276,11 @@ async def test_an_end_whose_ack_was_lost_is_sent_again(dispatcher: FakeDispatche
         peer = await begin(dispatcher)
         puppet.say("a")
         puppet.finish()
-        _, end, _ = await peer.until(wire.Content)
+        _, end, _ = await peer.until(records.Content)
         peer.end(grpc.StatusCode.ABORTED)
         peer = await dispatcher.peer()
         await peer.welcome("s", sequence=1)
-        again, payload = await peer.next(wire.Content)
+        again, payload = await peer.next(records.Content)
         assert (again.sequence, payload) == (end.sequence, FINISH)
         peer.end(grpc.StatusCode.ABORTED)
         peer = await dispatcher.peer()
@@ -294,14 +294,14 @@ async def test_results_that_are_waited_for_are_named_when_it_is_opened_again(dis
 
     async with serving(dispatcher, calls):
         peer = await begin(dispatcher)
-        call = (await peer.next(wire.ToolCall))[1]
+        call = (await peer.next(records.ToolCall))[1]
         peer.end(grpc.StatusCode.UNAVAILABLE)
         peer = await dispatcher.peer()
         opened = await peer.welcome("s", sequence=1)
         assert opened.awaiting_call_ids == (call.call_id,)
-        result = wire.ToolResult("t", '"late"', call.call_id, "OK")
+        result = records.ToolResult("t", '"late"', call.call_id, "OK")
         await peer.send("s", result, result)
-        assert (await peer.next(wire.Content))[1].text == "late"
+        assert (await peer.next(records.Content))[1].text == "late"
 
 
 async def test_a_log_that_was_rolled_back_ends_the_session_in_data_loss(dispatcher: FakeDispatcher) -> None:
@@ -309,17 +309,17 @@ async def test_a_log_that_was_rolled_back_ends_the_session_in_data_loss(dispatch
     async with serving(dispatcher, puppet):
         peer = await begin(dispatcher)
         puppet.say("a")
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         puppet.say("b")
-        await peer.next(wire.Content)
-        await peer.send("s", wire.Ack(2))
+        await peer.next(records.Content)
+        await peer.send("s", records.Ack(2))
         peer.end(grpc.StatusCode.UNAVAILABLE)
         peer = await dispatcher.peer()
         await peer.welcome("s", sequence=1)
-        packet, error = await peer.next(wire.Error)
+        packet, error = await peer.next(records.Error)
         assert (error.code, error.retryable, packet.sequence) == ("data_loss", False, 2)
         await soon(puppet.ended.wait())
-        await peer.send("s", wire.Ack(2))
+        await peer.send("s", records.Ack(2))
         await peer.status(running=())
 
 
@@ -336,11 +336,11 @@ async def test_a_closed_session_is_dropped_and_its_neighbour_goes_on(dispatcher:
         peer = await begin(dispatcher, "s")
         await peer.assign("t")
         await peer.welcome("t")
-        await peer.send("s", wire.Closed(code, "as the test says"))
+        await peer.send("s", records.Closed(code, "as the test says"))
         await soon(puppets["s"].ended.wait())
-        await peer.status(running=(wire.Running("t", 1),))
+        await peer.status(running=(records.Running("t", 1),))
         puppets["t"].say("still here")
-        assert (await peer.next(wire.Content))[0].session_id == "t"
+        assert (await peer.next(records.Content))[0].session_id == "t"
 
 
 @pytest.mark.parametrize("code", ["gap", "unavailable"])
@@ -349,11 +349,11 @@ async def test_a_session_that_may_be_opened_again_is(dispatcher: FakeDispatcher,
     async with serving(dispatcher, puppet):
         peer = await begin(dispatcher)
         puppet.say("a")
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         for _ in range(2):
-            await peer.send("s", wire.Closed(code))
+            await peer.send("s", records.Closed(code))
             await peer.welcome("s", sequence=0)
-            packet, said = await peer.next(wire.Content)
+            packet, said = await peer.next(records.Content)
             assert (packet.sequence, said.text) == (1, "a")
         assert not puppet.ended.is_set()
 
@@ -371,9 +371,9 @@ async def test_a_higher_generation_fences_off_the_lower(dispatcher: FakeDispatch
         assert opened.generation == 2
         await soon(puppets[0].ended.wait())
         await soon(puppets[1].started.wait())
-        await peer.status(running=(wire.Running("s", 2),))
+        await peer.status(running=(records.Running("s", 2),))
         puppets[1].say("on")
-        assert (await peer.next(wire.Content))[0].sequence == 5
+        assert (await peer.next(records.Content))[0].sequence == 5
 
 
 async def test_what_it_cannot_take_is_not_named(dispatcher: FakeDispatcher) -> None:
@@ -383,18 +383,24 @@ async def test_what_it_cannot_take_is_not_named(dispatcher: FakeDispatcher) -> N
         await peer.assign("t")
         await peer.assign("u", agent="another")
         status = await peer.status(assignments_received=3)
-        assert status.running == (wire.Running("s", 1),)
+        assert status.running == (records.Running("s", 1),)
         await peer.welcome("s")
 
 
 async def test_what_comes_for_an_unknown_session_is_dropped(dispatcher: FakeDispatcher) -> None:
     async with serving(dispatcher, brief):
         peer = await dispatcher.peer()
-        for signal in (wire.Ack(9), wire.Stop("Timeout"), wire.Welcome(0, 1, 1), wire.Closed("gap"), wire.Unknown()):
+        for signal in (
+            records.Ack(9),
+            records.Stop("Timeout"),
+            records.Welcome(0, 1, 1),
+            records.Closed("gap"),
+            records.Unknown(),
+        ):
             await peer.send("nobody", signal)
-        await peer.assign("s", messages=(wire.Message("user", "hi"),))
+        await peer.assign("s", messages=(records.Message("user", "hi"),))
         await peer.welcome("s")
-        assert (await peer.next(wire.Content))[1].text == "hi"
+        assert (await peer.next(records.Content))[1].text == "hi"
 
 
 # ---- drain
@@ -406,34 +412,34 @@ async def test_a_leaving_dispatcher_s_sessions_move_and_go_on_here_until_their_w
     puppet = Puppet()
     async with serving(dispatcher, puppet):
         old = await begin(dispatcher)
-        await old.send("", wire.Drain("leaving"))
+        await old.send("", records.Drain("leaving"))
         await old.status(free_slots=0)
         new = await dispatcher.peer()
-        await new.next(wire.Open)
+        await new.next(records.Open)
         puppet.say("a")
-        assert (await old.next(wire.Content))[0].sequence == 1
-        await old.send("s", wire.Ack(1))
-        await new.send("s", wire.Welcome(1, 256, 262144))
+        assert (await old.next(records.Content))[0].sequence == 1
+        await old.send("s", records.Ack(1))
+        await new.send("s", records.Welcome(1, 256, 262144))
         await old.half_closed()
         puppet.say("b")
-        assert (await new.next(wire.Content))[0].sequence == 2
+        assert (await new.next(records.Content))[0].sequence == 2
         old.end()
         puppet.finish()
-        await new.next(wire.Content)
+        await new.next(records.Content)
 
 
 async def test_superseded_by_its_own_other_stream_means_nothing(dispatcher: FakeDispatcher) -> None:
     puppet = Puppet()
     async with serving(dispatcher, puppet):
         old = await begin(dispatcher)
-        await old.send("", wire.Drain("leaving"))
+        await old.send("", records.Drain("leaving"))
         new = await dispatcher.peer()
-        await new.next(wire.Open)
-        await old.send("s", wire.Closed("superseded"))
+        await new.next(records.Open)
+        await old.send("s", records.Closed("superseded"))
         await old.half_closed()
-        await new.send("s", wire.Welcome(0, 256, 262144))
+        await new.send("s", records.Welcome(0, 256, 262144))
         puppet.say("on")
-        await new.next(wire.Content)
+        await new.next(records.Content)
 
 
 async def test_a_call_waits_while_its_session_moves(dispatcher: FakeDispatcher) -> None:
@@ -446,31 +452,31 @@ async def test_a_call_waits_while_its_session_moves(dispatcher: FakeDispatcher) 
 
     async with serving(dispatcher, calls):
         old = await begin(dispatcher)
-        await old.send("", wire.Drain("leaving"))
+        await old.send("", records.Drain("leaving"))
         new = await dispatcher.peer()
-        await new.next(wire.Open)
+        await new.next(records.Open)
         go.set()
-        await old.next(wire.Content)
-        await new.send("s", wire.Welcome(1, 256, 262144))
+        await old.next(records.Content)
+        await new.send("s", records.Welcome(1, 256, 262144))
         await old.half_closed()
-        packet, call = await new.next(wire.ToolCall)
+        packet, call = await new.next(records.ToolCall)
         assert packet.sequence == 2
-        await new.send("s", wire.ToolResult("t", "1", call.call_id, "OK"))
+        await new.send("s", records.ToolResult("t", "1", call.call_id, "OK"))
 
 
 async def test_at_a_drain_by_age_running_sessions_end_where_they_are(dispatcher: FakeDispatcher) -> None:
     puppet = Puppet()
     async with serving(dispatcher, puppet, capacity=2):
         old = await begin(dispatcher)
-        await old.send("", wire.Drain("age"))
+        await old.send("", records.Drain("age"))
         new = await dispatcher.peer()
         status = await new.status()
-        assert (status.free_slots, status.running) == (1, (wire.Running("s", 1),))
+        assert (status.free_slots, status.running) == (1, (records.Running("s", 1),))
         puppet.say("a")
-        await old.next(wire.Content)
+        await old.next(records.Content)
         puppet.finish()
-        packet, _ = await old.next(wire.Content)
-        await old.send("s", wire.Ack(packet.sequence))
+        packet, _ = await old.next(records.Content)
+        await old.send("s", records.Ack(packet.sequence))
         await old.half_closed()
         assert new.packets.empty()
 
@@ -479,14 +485,14 @@ async def test_there_is_never_a_third_stream(dispatcher: FakeDispatcher) -> None
     puppet = Puppet()
     async with serving(dispatcher, puppet):
         oldest = await begin(dispatcher)
-        await oldest.send("", wire.Drain("age"))
+        await oldest.send("", records.Drain("age"))
         old = await dispatcher.peer()
-        await old.send("", wire.Drain("age"))
+        await old.send("", records.Drain("age"))
         await oldest.half_closed()
         new = await dispatcher.peer()
         await new.welcome("s", sequence=0)
         puppet.say("moved")
-        await new.next(wire.Content)
+        await new.next(records.Content)
 
 
 async def test_a_replica_that_leaves_later_moves_its_sessions_to_the_stream_for_work(
@@ -495,10 +501,10 @@ async def test_a_replica_that_leaves_later_moves_its_sessions_to_the_stream_for_
     puppet = Puppet()
     async with serving(dispatcher, puppet):
         old = await begin(dispatcher)
-        await old.send("", wire.Drain("age"))
+        await old.send("", records.Drain("age"))
         new = await dispatcher.peer()
         await new.status()
-        await old.send("", wire.Drain("leaving"))
+        await old.send("", records.Drain("leaving"))
         await new.welcome("s", sequence=0)
         await old.half_closed()
 
@@ -509,13 +515,13 @@ async def test_what_a_drained_stream_carried_when_it_broke_moves_to_the_one_for_
     puppet = Puppet()
     async with serving(dispatcher, puppet):
         old = await begin(dispatcher)
-        await old.send("", wire.Drain("age"))
+        await old.send("", records.Drain("age"))
         new = await dispatcher.peer()
         await new.status()
         old.end(grpc.StatusCode.UNAVAILABLE)
         await new.welcome("s", sequence=0)
         puppet.say("on")
-        await new.next(wire.Content)
+        await new.next(records.Content)
 
 
 async def test_a_session_welcomed_by_a_replica_that_leaves_moves_on(dispatcher: FakeDispatcher) -> None:
@@ -523,15 +529,15 @@ async def test_a_session_welcomed_by_a_replica_that_leaves_moves_on(dispatcher: 
     async with serving(dispatcher, puppet):
         old = await dispatcher.peer()
         await old.assign("s")
-        await old.next(wire.Open)
-        await old.send("", wire.Drain("leaving"))
+        await old.next(records.Open)
+        await old.send("", records.Drain("leaving"))
         new = await dispatcher.peer()
         await new.status()
-        await old.send("s", wire.Welcome(0, 256, 262144))
+        await old.send("s", records.Welcome(0, 256, 262144))
         await new.welcome("s", sequence=0)
         await old.half_closed()
         puppet.say("on")
-        await new.next(wire.Content)
+        await new.next(records.Content)
 
 
 async def test_where_nobody_else_answers_the_session_goes_on_over_the_draining_stream(
@@ -540,11 +546,11 @@ async def test_where_nobody_else_answers_the_session_goes_on_over_the_draining_s
     puppet = Puppet()
     async with serving(dispatcher, puppet):
         old = await begin(dispatcher)
-        await old.send("", wire.Drain("leaving"))
+        await old.send("", records.Drain("leaving"))
         for _ in range(3):
             (await dispatcher.peer()).end(grpc.StatusCode.UNAVAILABLE)
         puppet.say("a")
-        await old.next(wire.Content)
+        await old.next(records.Content)
 
 
 # ---- leaving
@@ -559,9 +565,9 @@ async def test_a_leaving_commander_lets_its_sessions_finish(dispatcher: FakeDisp
         await peer.status(free_slots=0)
         puppet.say("to the end")
         puppet.finish()
-        text, packet, _ = await peer.until(wire.Content)
+        text, packet, _ = await peer.until(records.Content)
         assert text == "to the end"
-        await peer.send("s", wire.Ack(packet.sequence))
+        await peer.send("s", records.Ack(packet.sequence))
         await peer.half_closed()
         peer.end()
         await soon(commander.task)
@@ -574,14 +580,14 @@ async def test_at_the_end_of_its_time_it_hands_them_over(dispatcher: FakeDispatc
         peer = await begin(dispatcher)
         await soon(puppet.started.wait())
         puppet.say("a")
-        await peer.next(wire.Content)
+        await peer.next(records.Content)
         commander.worker.leave()
         if hurried:
             commander.worker.leave()
-        packet, error = await peer.next(wire.Error)
+        packet, error = await peer.next(records.Error)
         assert error.retryable
         await soon(puppet.ended.wait())
-        await peer.send("s", wire.Ack(packet.sequence))
+        await peer.send("s", records.Ack(packet.sequence))
         await peer.half_closed()
         peer.end()
         await soon(commander.task)
@@ -595,11 +601,11 @@ async def test_an_assignment_that_crosses_its_leaving_is_given_back_unbegun(disp
         await peer.status(free_slots=0)
         await peer.assign("t")
         await peer.welcome("t")
-        packet, error = await peer.next(wire.Error)
+        packet, error = await peer.next(records.Error)
         assert (packet.session_id, packet.sequence, error.retryable) == ("t", 1, True)
         assert len(puppet.turns) == 1
-        await peer.send("t", wire.Ack(1))
-        await peer.status(running=(wire.Running("s", 1),))
+        await peer.send("t", records.Ack(1))
+        await peer.status(running=(records.Running("s", 1),))
 
 
 async def test_it_leaves_at_once_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from dispatcher.events import Assigned, Body, Call, Entry, Failed, Finished, StopEntry
 from dispatcher.log import Acquire, Append, Applied, Assign, Head, Outcome, Record, Refused, Request
 from dispatcher.store.ports import Store
-from shared.wire import Content, Message, ToolResult
+from shared.records import Content, Message, ToolResult
 
 
 def waiting(session_id: str = "s", created_at: float = 100.0) -> Record:

@@ -12,7 +12,7 @@ from dispatcher.events import Assigned, Body, Call, Failed, Finished, StopEntry,
 from dispatcher.log import Applied, Fence, Requeue, Settle, State
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Follower, IdempotencyKey, Store, StoreUnavailable
-from shared.wire import Content, Error, Stopped, Thought, ToolResult, Unknown, Usage
+from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
     acquire,
     append,

@@ -11,7 +11,7 @@ from dispatcher import events, log
 from dispatcher.events import Entry, StopEntry
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from dispatcher.session import Limits, Session
-from shared.wire import Content, Message, Stopped, ToolCall, ToolResult, Upstream
+from shared.records import Content, Message, Stopped, ToolCall, ToolResult, Upstream
 
 RULES = RuleSet([PhrasesPolicy("names", ("nightingale",))])
 NO_RULES = RuleSet([])

@@ -20,7 +20,7 @@ from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
 from dispatcher.settings import DispatcherSettings
-from shared.wire import Message
+from shared.records import Message
 from tests.dispatcher.gateway.fakes import FakeSessions
 
 

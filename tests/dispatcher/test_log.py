@@ -26,7 +26,7 @@ from dispatcher.log import (
     Settle,
     apply,
 )
-from shared.wire import Content, Error, Stopped, Thought, ToolResult, Unknown
+from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
 from tests.contracts.sessions import (
     acquire,
     append,

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from dispatcher.log import Head, Record, Request
 from dispatcher.metrics import Metrics
 from dispatcher.pool import Member, Pool
-from shared.wire import Assignment, Running, Status
+from shared.records import Assignment, Running, Status
 
 
 class Stream:

@@ -18,7 +18,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.load import load as load_tools
-from shared.wire import Ack, Closed, Content, DownstreamSignal, Open, Upstream, Welcome
+from shared.records import Ack, Closed, Content, DownstreamSignal, Open, Upstream, Welcome
 
 REGISTRY: list[CollectorRegistry] = []  # of the test that runs
 

@@ -15,7 +15,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import IdempotencyKey
 from dispatcher.tools.load import load as load_tools
-from shared.wire import Content, History, Said, Thought, ToolCall, ToolResult, Unknown
+from shared.records import Content, History, Said, Thought, ToolCall, ToolResult, Unknown
 
 
 @pytest.fixture

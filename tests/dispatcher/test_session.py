@@ -6,7 +6,7 @@ from dispatcher import log
 from dispatcher.events import Ack, Failed, Finished, StopEntry, Store, Text
 from dispatcher.session import Limits
 from shared.conversation import State
-from shared.wire import Content, Error, Stopped, Thought, ToolCall, Unknown
+from shared.records import Content, Error, Stopped, Thought, ToolCall, Unknown
 from tests.dispatcher.session_world import (
     LIMITS,
     NO_RULES,

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dispatcher import log
 from dispatcher.events import Call, Entry, Failed, Finished, StopEntry
 from shared.conversation import State
-from shared.wire import Content, Error, Stopped, ToolCall, ToolResult, Upstream
+from shared.records import Content, Error, Stopped, ToolCall, ToolResult, Upstream
 from tests.dispatcher.session_world import Dispatcher, Log, Stream, packet
 
 EXAMPLES = 2000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 100

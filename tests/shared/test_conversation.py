@@ -3,7 +3,7 @@
 import pytest
 
 from shared.conversation import DOWNSTREAM, TABLE, UPSTREAM, State, Violation, kind_of, next_state
-from shared.wire import Content, Error, Open, Stopped, Thought, ToolCall, Unknown
+from shared.records import Content, Error, Open, Stopped, Thought, ToolCall, Unknown
 
 PAIRS = [(state, kind) for state in State for kind in (*UPSTREAM, *DOWNSTREAM)]
 

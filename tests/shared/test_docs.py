@@ -34,7 +34,7 @@ from dispatcher.tools.load import load as load_tools
 from shared import wire
 from shared.config import Settings
 from shared.pb import agent_pb2, agent_pb2_grpc
-from shared.wire import STOP_REASONS
+from shared.records import STOP_REASONS
 from tests import programs
 
 ROOT = Path(__file__).resolve().parents[2]

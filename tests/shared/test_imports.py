@@ -25,6 +25,7 @@ COMPUTES = {
 }  # fmt: skip
 PURE = (
     "shared.conversation",
+    "shared.records",
     "shared.wire",
     "dispatcher.events",
     "dispatcher.log",

@@ -4,60 +4,60 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import wire
+from shared import records, wire
 from shared.pb import agent_pb2 as pb
 
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
 numbers = st.integers(0, 2**32 - 1)
-usages = st.none() | st.builds(wire.Usage, numbers, numbers)
-calls = st.builds(wire.ToolCall, texts, texts, texts)
+usages = st.none() | st.builds(records.Usage, numbers, numbers)
+calls = st.builds(records.ToolCall, texts, texts, texts)
 statuses = st.sampled_from(["", *wire._STATUS_NAMES.values()])
-results = st.builds(wire.ToolResult, texts, texts, texts, statuses)
+results = st.builds(records.ToolResult, texts, texts, texts, statuses)
 payloads = st.one_of(
-    st.builds(wire.Thought, texts, texts),
-    st.builds(wire.Content, texts),
-    st.builds(wire.Content, texts, st.just(True), texts, usages),
+    st.builds(records.Thought, texts, texts),
+    st.builds(records.Content, texts),
+    st.builds(records.Content, texts, st.just(True), texts, usages),
     calls,
-    st.builds(wire.Error, texts, texts, st.booleans()),
-    st.builds(wire.Stopped, texts, numbers, numbers, numbers),
-    st.builds(wire.Open, texts, numbers, st.lists(texts, max_size=3).map(tuple)),
+    st.builds(records.Error, texts, texts, st.booleans()),
+    st.builds(records.Stopped, texts, numbers, numbers, numbers),
+    st.builds(records.Open, texts, numbers, st.lists(texts, max_size=3).map(tuple)),
     st.builds(
-        wire.Status,
+        records.Status,
         texts,
         st.lists(texts, max_size=2).map(tuple),
         st.lists(texts, max_size=2).map(tuple),
         numbers,
         numbers,
-        st.lists(st.builds(wire.Running, texts, numbers), max_size=2).map(tuple),
+        st.lists(st.builds(records.Running, texts, numbers), max_size=2).map(tuple),
         numbers,
     ),
-    st.just(wire.Unknown()),
+    st.just(records.Unknown()),
 )
-upstream = st.builds(wire.Upstream, texts, payloads, numbers, numbers)
+upstream = st.builds(records.Upstream, texts, payloads, numbers, numbers)
 histories = st.none() | st.builds(
-    wire.History, numbers, st.lists(st.one_of(st.builds(wire.Said, texts), calls, results), max_size=4).map(tuple)
+    records.History, numbers, st.lists(st.one_of(st.builds(records.Said, texts), calls, results), max_size=4).map(tuple)
 )
 signals = st.one_of(
-    st.builds(wire.Ack, numbers),
-    st.builds(wire.Stop, texts, texts, texts),
+    st.builds(records.Ack, numbers),
+    st.builds(records.Stop, texts, texts, texts),
     results,
-    st.builds(wire.Welcome, numbers, numbers, numbers),
-    st.builds(wire.Closed, texts, texts),
-    st.builds(wire.Drain, texts),
+    st.builds(records.Welcome, numbers, numbers, numbers),
+    st.builds(records.Closed, texts, texts),
+    st.builds(records.Drain, texts),
     st.builds(
-        wire.Assignment,
+        records.Assignment,
         texts,
         numbers,
         texts,
-        st.lists(st.builds(wire.Message, texts, texts), max_size=2).map(tuple),
+        st.lists(st.builds(records.Message, texts, texts), max_size=2).map(tuple),
         texts,
-        st.lists(st.builds(wire.Tool, texts, texts, texts), max_size=2).map(tuple),
+        st.lists(st.builds(records.Tool, texts, texts, texts), max_size=2).map(tuple),
         histories,
         texts,
         texts,
     ),
 )
-downstream = st.builds(wire.Downstream, texts, signals)
+downstream = st.builds(records.Downstream, texts, signals)
 
 
 def over_the_wire(message):
@@ -81,9 +81,9 @@ def test_downstream_survives_the_wire(packets):
 
 
 def test_batches_are_bounded_and_a_larger_packet_goes_as_itself():
-    large = wire.Downstream("s", wire.ToolResult("t", "x" * 200_000, "c", "OK"))
+    large = records.Downstream("s", records.ToolResult("t", "x" * 200_000, "c", "OK"))
     assert [len(wire.decode_downstream(m)) for m in wire.downstream_messages([large] * 3)] == [1, 1, 1]
-    small = wire.Downstream("s", wire.Ack(1))
+    small = records.Downstream("s", records.Ack(1))
     assert [len(wire.decode_downstream(m)) for m in wire.downstream_messages([small, small, large, small])] == [4]
 
 
@@ -105,7 +105,7 @@ def test_what_is_not_known_is_unknown():
     message = pb.UpstreamPacket.FromString(
         pb.UpstreamPacket(session_id="s", sequence=4).SerializeToString() + b"\x62\x00"
     )
-    assert wire.decode_upstream(message) == [wire.Upstream("s", wire.Unknown(), 4, 0, message.ByteSize())]
+    assert wire.decode_upstream(message) == [records.Upstream("s", records.Unknown(), 4, 0, message.ByteSize())]
 
 
 @given(st.text(max_size=40))
@@ -122,7 +122,7 @@ def test_a_lone_surrogate_becomes_the_replacement_character():
 
 @given(st.integers(0, 3), st.lists(st.sampled_from(["a", "é", "夜", "😀"]), min_size=1, max_size=5))
 def test_text_is_split_at_code_points(extra, alphabet):
-    text = ("".join(alphabet) * (wire.MAX_TEXT_BYTES // len(alphabet)))[: wire.MAX_TEXT_BYTES + extra]
+    text = ("".join(alphabet) * (records.MAX_TEXT_BYTES // len(alphabet)))[: records.MAX_TEXT_BYTES + extra]
     pieces = wire.split_text(text)
     assert "".join(pieces) == text
-    assert all(0 < len(piece.encode()) <= wire.MAX_TEXT_BYTES for piece in pieces)
+    assert all(0 < len(piece.encode()) <= records.MAX_TEXT_BYTES for piece in pieces)

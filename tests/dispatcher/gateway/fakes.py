@@ -13,7 +13,7 @@ from dispatcher.log import Acquire, Append, Applied, Assign, Head, Record, Reque
 from dispatcher.service import QueueFull
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, IdempotencyKey, Store
-from shared.wire import Content, Error, Message, Stopped, Thought, ToolResult, Usage
+from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Usage
 
 REGISTERED = "search"
 

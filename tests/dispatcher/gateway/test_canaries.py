@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from dispatcher.events import Failed, StopEntry
-from shared.wire import Stopped, Thought, Unknown
+from shared.records import Stopped, Thought, Unknown
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions
 
 CANARY = "CANARY with a space"

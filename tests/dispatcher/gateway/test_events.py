@@ -18,7 +18,7 @@ from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.gateway.sessions import render
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import StoreUnavailable
-from shared.wire import Content, Thought, Usage
+from shared.records import Content, Thought, Usage
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions, Seen, eventually
 
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from dispatcher.gateway import sse
-from shared.wire import Message, Usage
+from shared.records import Message, Usage
 from tests.dispatcher.gateway.fakes import FakeSessions
 
 ASK: dict[str, Any] = {"model": "default", "messages": [{"role": "user", "content": "hi"}]}

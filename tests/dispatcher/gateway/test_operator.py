@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from dispatcher.metrics import Metrics
-from shared.wire import Usage
+from shared.records import Usage
 from tests.dispatcher.gateway.fakes import FakeSessions, Seen
 from tests.dispatcher.gateway.test_events import stream
 

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from dispatcher.log import Record
-from shared.wire import Message
+from shared.records import Message
 from tests.dispatcher.gateway.fakes import FakeSessions
 
 KEY = "0123456789abcdef"

@@ -17,7 +17,7 @@ from dispatcher.gateway.views import (
     shown,
     user_event,
 )
-from shared.wire import Content, Error, Stopped, Thought, ToolResult, Unknown, Usage
+from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown, Usage
 
 LOST = UserFailed("commander_lost", FAILURES["commander_lost"])
 AGENT = UserFailed("agent_error", FAILURES["agent_error"])

@@ -14,7 +14,7 @@ import pytest
 from dispatcher.log import Settle
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
-from shared.wire import Content
+from shared.records import Content
 from tests.contracts.sessions import (
     acquire,
     append,

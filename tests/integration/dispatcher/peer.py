@@ -23,14 +23,14 @@ from dispatcher.log import Change, Outcome, Record, Request
 from dispatcher.runner import read_all
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
-from shared import wire
+from shared import records, wire
 from shared.pb import agent_pb2_grpc
-from shared.wire import Assignment, Closed, Content, Downstream, Message, Open, Running, Status, Upstream, Welcome
+from shared.records import Assignment, Closed, Content, Downstream, Message, Open, Running, Status, Upstream, Welcome
 
 SECONDS = 10.0  # for each thing that is waited for
 EMPTY_GAUGES = ("backlog_packets", "held_characters", "free_slots", "commanders")
 
-SignalT = TypeVar("SignalT", bound=wire.DownstreamSignal)
+SignalT = TypeVar("SignalT", bound=records.DownstreamSignal)
 BodyT = TypeVar("BodyT", bound=Body)
 
 
@@ -79,14 +79,14 @@ class Peer:
         """In one message."""
         await asyncio.wait_for(self.call.write(wire.encode_upstream(packets)), SECONDS)
 
-    def packet(self, session_id: str, payload: wire.UpstreamPayload, sequence: int | None = None) -> Upstream:
+    def packet(self, session_id: str, payload: records.UpstreamPayload, sequence: int | None = None) -> Upstream:
         """The session's next packet, or one with the given sequence."""
         if sequence is None:
             sequence = self.sequences.get(session_id, 0) + 1
         self.sequences[session_id] = sequence
         return Upstream(session_id, payload, sequence)
 
-    async def say(self, session_id: str, *payloads: wire.UpstreamPayload | str) -> None:
+    async def say(self, session_id: str, *payloads: records.UpstreamPayload | str) -> None:
         """The session's next packets, in one message. A str is content."""
         await self.send(
             *(self.packet(session_id, Content(each) if isinstance(each, str) else each) for each in payloads)
@@ -152,7 +152,7 @@ class Peer:
         def enough(packet: Downstream) -> bool:
             return packet.session_id == session_id and getattr(packet.signal, "sequence", -1) >= wanted
 
-        await self.take(lambda packet: isinstance(packet.signal, wire.Ack) and enough(packet), f"Ack {wanted}")
+        await self.take(lambda packet: isinstance(packet.signal, records.Ack) and enough(packet), f"Ack {wanted}")
 
     async def closed(self, session_id: str) -> str:
         """The code with which the session was closed on this stream."""
@@ -164,7 +164,7 @@ class Peer:
         await self.request(stranger, 7)
         assert await self.closed(stranger) == "unknown_session"
 
-    def has(self, kind: type[wire.DownstreamSignal], session_id: str | None = None) -> list[Any]:
+    def has(self, kind: type[records.DownstreamSignal], session_id: str | None = None) -> list[Any]:
         """What came of that kind and was not taken."""
         return [
             packet.signal

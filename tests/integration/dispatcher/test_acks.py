@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shared.wire import Ack, Content, Error, Stop, Stopped, Thought, ToolCall, ToolResult
+from shared.records import Ack, Content, Error, Stop, Stopped, Thought, ToolCall, ToolResult
 from tests.integration.dispatcher.peer import SECONDS, Peer, World, serving, until
 
 LATER = 0.045  # an Ack that came sooner than this was sent at once; ACK_SECONDS is 0.05

@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.events import Assigned, Failed
 from dispatcher.service import QueueFull
-from shared.wire import Assignment, Stop
+from shared.records import Assignment, Stop
 from tests.integration.dispatcher.peer import SECONDS, Peer, World, serving, until
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shared.wire import MAX_TEXT_BYTES, Ack, Content, Upstream
+from shared.records import MAX_TEXT_BYTES, Ack, Content, Upstream
 from tests.integration.dispatcher.peer import World, serving, until
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.log import Acquire, Append, Assign, Record, Settle
 from dispatcher.store.ports import StoreUnavailable
-from shared.wire import Ack, Assignment, Content, Stop, Stopped, ToolCall, ToolResult, Upstream, Welcome
+from shared.records import Ack, Assignment, Content, Stop, Stopped, ToolCall, ToolResult, Upstream, Welcome
 from tests.integration.dispatcher.peer import SECONDS, World, serving, until
 
 

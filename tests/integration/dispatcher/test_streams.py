@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from shared import wire
+from shared import records, wire
 from shared.pb import agent_pb2 as pb
-from shared.wire import Ack, Closed, Content, Stop, Thought, ToolCall, Upstream, Welcome
+from shared.records import Ack, Closed, Content, Stop, Thought, ToolCall, Upstream, Welcome
 from tests.integration.dispatcher.peer import SECONDS, Peer, World, serving, until
 
 METHOD = "/southwest.ai.agent.v1.AgentInteraction/ChatStream"
@@ -41,7 +41,7 @@ async def refused(peer: Peer, *messages: bytes) -> str:
     return name
 
 
-STATUS = wire.encode_upstream([Upstream("", wire.Status("c", ("a",)))]).SerializeToString()
+STATUS = wire.encode_upstream([Upstream("", records.Status("c", ("a",)))]).SerializeToString()
 NESTED = pb.UpstreamPacket(batch=[pb.UpstreamPacket(batch=[SAY, SAY])])
 LOADED = pb.UpstreamPacket(batch=[SAY, SAY], content=pb.ContentChunk(text="x"))
 NUMBERED = pb.UpstreamPacket(batch=[SAY, SAY], sequence=1)
@@ -70,7 +70,7 @@ async def test_a_bad_message_ends_its_stream_and_the_sessions_resume(world: Worl
         await peer.call.write(wire.encode_upstream(packets).SerializeToString())
 
     for session_id in ids:
-        await send(Upstream(session_id, wire.Open("c")))
+        await send(Upstream(session_id, records.Open("c")))
         await peer.next(Welcome, session_id)
     await send(*(Upstream(each, Content("one "), 1) for each in ids))
     assert await refused(peer, message) == status
@@ -192,7 +192,7 @@ async def test_cut_while_many_sessions_open() -> None:
         for _ in range(5):
             peer = await world.join(slots=0)
             ids = [secrets.token_hex(8) for _ in range(10)]
-            await peer.send(*(Upstream(each, wire.Open(peer.commander_id)) for each in ids))
+            await peer.send(*(Upstream(each, records.Open(peer.commander_id)) for each in ids))
             await peer.next(Welcome)
             await peer.cut()
             for session_id in ids:
@@ -247,7 +247,7 @@ async def test_an_older_peer_may_answer_a_stop_by_half_closing(world: World) -> 
 
 async def test_an_older_peers_fault_in_its_session_is_an_end(world: World) -> None:
     peer, session_id = world.stream(), secrets.token_hex(16)
-    await peer.send(Upstream(session_id, wire.Error("boom", "text", retryable=True)))
+    await peer.send(Upstream(session_id, records.Error("boom", "text", retryable=True)))
     await peer.half_close()
     assert (await peer.status()).name == "OK"
     assert await world.state(session_id) == "failed boom"
@@ -265,7 +265,7 @@ async def test_unknown_payloads(world: World) -> None:
     peer = raw(world)
     session_id = secrets.token_hex(8)
     await peer.call.write(STATUS)
-    await peer.call.write(wire.encode_upstream([Upstream(session_id, wire.Open("c"))]).SerializeToString())
+    await peer.call.write(wire.encode_upstream([Upstream(session_id, records.Open("c"))]).SerializeToString())
     await peer.next(Welcome)
     say = wire.encode_upstream([Upstream(session_id, Content("x"), 1)]).SerializeToString()
     for message in (say, unknown(session_id, 2), unknown(session_id, 0), unknown("", 0), unknown(session_id, 3)):
@@ -275,7 +275,7 @@ async def test_unknown_payloads(world: World) -> None:
     await peer.acked(session_id, 4)
     assert not peer.has(Closed)
     assert await world.text(session_id) == "xy"
-    assert len(await world.bodies(session_id, wire.Unknown)) == 2
+    assert len(await world.bodies(session_id, records.Unknown)) == 2
     assert (await world.metrics())['dispatcher_packets_total{kind="unknown"}'] == 4
 
 
@@ -333,7 +333,7 @@ async def test_the_contract_is_announced_before_the_store_is_touched(world: Worl
     trouble = world.trouble()
     for answers in (trouble.answers, trouble.reads):
         answers.clear()
-    for payload in (Content("x", True), wire.Open("c"), wire.Status("c")):
+    for payload in (Content("x", True), records.Open("c"), records.Status("c")):
         peer = world.stream()
         await peer.send(Upstream(secrets.token_hex(8), payload))
         async with asyncio.timeout(SECONDS):

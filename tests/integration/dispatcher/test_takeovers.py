@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.events import Assigned
-from shared.wire import (
+from shared.records import (
     Assignment,
     Closed,
     Content,

@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.events import Call
 from dispatcher.log import Settle
-from shared.wire import Content, Stop, Stopped, ToolCall, ToolResult
+from shared.records import Content, Stop, Stopped, ToolCall, ToolResult
 from tests.integration.dispatcher import waiting_tools
 from tests.integration.dispatcher.peer import World, serving, sqlite, until
 

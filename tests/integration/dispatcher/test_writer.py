@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from dispatcher.grpc_edge import UNREAD, Stream, StreamOver
-from shared import wire
-from shared.wire import (
+from shared import records, wire
+from shared.records import (
     Ack,
     Assignment,
     Closed,
@@ -85,7 +85,7 @@ async def peer(world: World) -> AsyncIterator[SlowPeer]:
 async def opened(world: World, peer: SlowPeer, count: int) -> list[str]:
     """Sessions of its own on that stream, their Welcomes read."""
     ids = [secrets.token_hex(8) for _ in range(count)]
-    peer.send(Upstream("", wire.Status("c")))
+    peer.send(Upstream("", records.Status("c")))
     peer.send(*(Upstream(each, Open("c")) for each in ids))
     peer.read_on(count)
     await until(lambda: len(peer.came(Welcome)) == count, "welcomed")
@@ -107,7 +107,7 @@ async def test_a_stop_is_first_in_the_next_message_whatever_is_queued(world: Wor
     await until(lambda: len(peer.came(ToolResult)) == 50)
     position = [number for number, message in enumerate(peer.written) if isinstance(message[0].signal, Stop)]
     assert position == [before + 1], "the message that was under way, then the stop"
-    peer.send(Upstream(session_id, wire.Stopped(peer.came(Stop)[0].signal.stop_id), 1))  # type: ignore[union-attr]
+    peer.send(Upstream(session_id, records.Stopped(peer.came(Stop)[0].signal.stop_id), 1))  # type: ignore[union-attr]
     await until(lambda: session_id not in world.sessions._runners)
 
 
@@ -138,7 +138,7 @@ async def test_acks_are_cumulative_for_a_peer_that_is_slow(world: World, peer: S
 
 
 async def test_the_ack_of_a_hand_over_comes_though_the_session_is_gone(world: World, peer: SlowPeer) -> None:
-    peer.send(Upstream("", wire.Status("c", ("default",), ("default",), 2)))
+    peer.send(Upstream("", records.Status("c", ("default",), ("default",), 2)))
     await until(lambda: world.sessions.pool.members)
     session_id = await world.create()
     peer.read_on(1)
@@ -148,8 +148,8 @@ async def test_the_ack_of_a_hand_over_comes_though_the_session_is_gone(world: Wo
     await until(lambda: peer.came(Welcome))
     peer.send(Upstream("unknown", Content("x"), 1))  # its refusal keeps the writer busy
     await asyncio.wait_for(peer.writing.wait(), SECONDS)
-    peer.send(Upstream("", wire.Status("c", ("default",), ("default",), 0, 1, (wire.Running(session_id, 1),))))
-    peer.send(Upstream(session_id, wire.Error(retryable=True), 1))
+    peer.send(Upstream("", records.Status("c", ("default",), ("default",), 0, 1, (records.Running(session_id, 1),))))
+    peer.send(Upstream(session_id, records.Error(retryable=True), 1))
     await world.waits(session_id)
     await until(lambda: session_id not in world.sessions._runners)
     peer.read_on(100)
@@ -159,7 +159,7 @@ async def test_the_ack_of_a_hand_over_comes_though_the_session_is_gone(world: Wo
 async def test_refusals_that_nobody_reads_end_the_stream(world: World) -> None:
     deaf = SlowPeer()
     stream = asyncio.create_task(Stream(world.sessions, deaf).run())
-    deaf.send(Upstream("", wire.Status("c")))
+    deaf.send(Upstream("", records.Status("c")))
     for start in range(0, 2 * UNREAD, 1024):
         deaf.send(*(Upstream(f"stranger-{number}", Content("x"), 1) for number in range(start, start + 1024)))
     with pytest.raises(StreamOver) as caught:
