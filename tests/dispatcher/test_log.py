@@ -452,6 +452,8 @@ class Log(RuleBasedStateMachine):
             assert outcome == Refused("superseded")
         elif before.final:
             assert outcome == Refused("ended")
+        elif before.calls and before.state == "running":
+            assert outcome == Refused("unanswered")
         else:
             assert head_of(outcome).state == "waiting"
 
