@@ -8,12 +8,12 @@ Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix
 - A session is always rebuilt from its log: after an `open`, a restart or a takeover alike. The log is the state.
 """
 
-from collections import deque
 from collections.abc import Iterable
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
+from dispatcher.credit import Credit
 from dispatcher.events import (
     Ack,
     Body,
@@ -36,8 +36,9 @@ from dispatcher.events import (
     Text,
     Wake,
 )
+from dispatcher.guard import Gate, Guard
 from dispatcher.log import Applied, Head, Offsets, Record, Refused
-from dispatcher.policies.gate import Release, Violation
+from dispatcher.policies.gate import Violation
 from shared.conversation import State, kind_of, next_state
 from shared.records import (
     FINISH_REASONS,
@@ -65,21 +66,6 @@ class Limits(msgspec.Struct, frozen=True):
     max_unacked_bytes: int = 262144
 
 
-class Gate(Protocol):
-    """The policies' side of a session: `dispatcher.policies.gate.Gate`, which says what each method does."""
-
-    @property
-    def deadline(self) -> float | None: ...
-    @property
-    def held(self) -> int: ...
-    def content(self, text: str, at: float) -> Release: ...
-    def thought(self, step_name: str, delta: str, at: float) -> Violation | None: ...
-    def arguments(self, tool_name: str, arguments_json: str, at: float) -> Violation | None: ...
-    def end(self, at: float) -> Release: ...
-    def overdue(self, at: float) -> Violation | None: ...
-    def resume(self, decided: int) -> None: ...
-
-
 TALK = (Content, Thought)  # nearly every entry: nothing follows from one once it is in the log
 
 Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
@@ -95,11 +81,10 @@ class Session:
         self.conversation = State.IDLE
         self.stop: StopEntry | None = None
         self.limits = limits
-        self._gate, self._instance = gate, instance
+        self._guard, self._instance = Guard(gate, record.head.decided), instance
         self._seen = Offsets()
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
-        self._unacked: deque[tuple[int, int]] = deque()  # (sequence, bytes)
-        self._unacked_bytes = 0
+        self._credit = Credit(limits.max_unacked_packets, limits.max_unacked_bytes)
         self._calls: dict[str, Call] = {}  # by call_id
         self._results: dict[str, ToolResult] = {}
         self._awaited: set[str] = set()
@@ -107,11 +92,11 @@ class Session:
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
         self._spoken = False  # something but hand-overs was logged
-        self._decided = record.head.decided
         for entry in entries:
             self._replay(entry)
         self._accepted = self.head.sequence
-        self._gate.resume(self.head.decided)
+        self._guard.resume(self.head.decided)
+        self._guard.decided = self.head.decided
 
     @property
     def offset(self) -> int:
@@ -125,7 +110,7 @@ class Session:
     @property
     def held(self) -> int:
         """Characters of content that policies hold back."""
-        return 0 if self.stop else self._gate.held
+        return 0 if self.stop else self._guard.held
 
     # ---- from the log
 
@@ -137,9 +122,9 @@ class Session:
             return
         match entry.body:
             case Content(text):
-                self._found = self._ask_content(text, entry.at)[2]
+                self._found = self._guard.content(text, entry.at).violation
             case Thought() | Call() as body:
-                self._found = self._ask(body, entry.at)
+                self._found = self._guard.read(body, entry.at)
 
     def _remember(self, entry: Entry) -> None:
         self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
@@ -165,7 +150,7 @@ class Session:
             return self._settle_stop(self._found, now)
         calls = [self._calls[call_id] for call_id in self.head.calls if call_id in self._calls]
         run: list[Effect] = [RunTool(call) for call in calls if call.instance == self._instance]
-        return [Wake("policy", self._gate.deadline), *run]
+        return [Wake("policy", self._guard.deadline), *run]
 
     # ---- the stream
 
@@ -220,12 +205,11 @@ class Session:
         kind = kind_of(packet.payload)
         if _oversize(packet):
             return self._refuse("invalid", now)
-        if kind == "say" and not self.older and self._over_credit(packet.size):
+        if kind == "say" and not self.older and self._credit.exceeded_by(packet.size):
             return self._refuse("credit", now)
         self.conversation = next_state(self.conversation, kind)
         self._accepted = sequence
-        self._unacked.append((sequence, packet.size))
-        self._unacked_bytes += packet.size
+        self._credit.take(sequence, packet.size)
         effects: list[Effect] = []
         bodies = self._take(packet, now, effects)
         generation, timestamp = self.head.generation, packet.timestamp
@@ -235,54 +219,40 @@ class Session:
         effects.append(Store(tuple(entries)))
         return effects
 
-    def _over_credit(self, size: int) -> bool:
-        if not self._unacked:
-            return False  # one packet may always be under way, whatever its size
-        return (
-            len(self._unacked) >= self.limits.max_unacked_packets
-            or self._unacked_bytes + size > self.limits.max_unacked_bytes
-        )
-
-    def _half_used(self) -> bool:
-        if not self._unacked:
-            return False
-        logged = self.head.sequence - self._unacked[0][0] + 1  # what an Ack would free
-        return logged * 2 >= self.limits.max_unacked_packets or self._unacked_bytes * 2 >= self.limits.max_unacked_bytes
-
     def acked(self, sequence: int) -> None:
         """An Ack up to that sequence has been handed to the stream."""
-        while self._unacked and self._unacked[0][0] <= sequence:
-            self._unacked_bytes -= self._unacked.popleft()[1]
+        self._credit.acked(sequence)
 
     # ---- a packet's entries: (body, released, decided)
 
     def _take(self, packet: Upstream, now: float, effects: list[Effect]) -> list[Taken]:
-        decided = self._decided
+        decided = self._guard.decided
         match packet.payload:
             case Content(text, is_finish, finish_reason, usage):
                 taken: list[Taken] = []
-                if text or not is_finish:
-                    released, self._decided, violation = self._ask_content(text, now)
-                    decided = self._decided
-                    taken.append((Content(text), released, decided))
-                    taken += self._stop_with(violation, decided, effects)
+                if self.stop and (text or not is_finish):  # what comes after a stop is logged, never released
+                    taken.append((Content(text), "", decided))
+                elif text or not is_finish:
+                    release = self._guard.content(text, now)
+                    taken.append((Content(text), release.text, release.decided))
+                    taken += self._stop_with(release.violation, effects)
                 if is_finish:
                     taken += self._let_out(now, effects)
                     reason = finish_reason if finish_reason in FINISH_REASONS else "stop"
-                    taken.append((Finished(reason, usage), "", self._decided))
+                    taken.append((Finished(reason, usage), "", self._guard.decided))
                 return taken
             case Thought() as thought:
-                return [(thought, "", decided), *self._stop_with(self._ask(thought, now), decided, effects)]
+                return [(thought, "", decided), *self._read(thought, now, effects)]
             case ToolCall(tool_name, arguments_json, call_id):
                 call_id = call_id or f"seq-{packet.sequence}"
                 refused = call_id in self._calls
                 call = Call(tool_name, arguments_json, call_id, self._instance, refused)
                 self._calls.setdefault(call_id, call)
-                return [(call, "", decided), *self._stop_with(self._ask(call, now), decided, effects)]
+                return [(call, "", decided), *self._read(call, now, effects)]
             case Error(code, message, retryable):
                 if retryable and self.record.request.origin == "user" and not self.stop:
                     return [(packet.payload, "", decided)]
-                return [*self._let_out(now, effects), (Error(code or "agent_error", message), "", self._decided)]
+                return [*self._let_out(now, effects), (Error(code or "agent_error", message), "", self._guard.decided)]
             case Stopped() as stopped if not self.stop:
                 return [(Failed("protocol_error", "stopped without a stop"), "", decided), (stopped, "", decided)]
             case (Stopped() | Unknown()) as body:
@@ -290,55 +260,32 @@ class Session:
             case Open() | Status():
                 raise AssertionError("open and status are the edge's, not a session's")
 
+    def _read(self, body: Thought | Call, now: float, effects: list[Effect]) -> list[Taken]:
+        return [] if self.stop else self._stop_with(self._guard.read(body, now), effects)
+
     def _let_out(self, now: float, effects: list[Effect]) -> list[Taken]:
         """The content is over: what is held goes out as an entry of its own, unless a rule fires at the end."""
         if self.stop:
             return []
-        try:
-            release = self._gate.end(now)
-            text, decided, violation = release.text, release.decided, release.violation
-        except Exception as error:  # a policy that raises stops the session: fail closed
-            text, decided, violation = "", self._decided, _unavailable(error)
-        self._decided = decided
-        entries: list[Taken] = [(Text(), text, decided)] if text else []
-        return entries + self._stop_with(violation, decided, effects)
+        release = self._guard.end(now)
+        entries: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
+        return entries + self._stop_with(release.violation, effects)
 
-    def _stop_with(self, violation: Violation | None, decided: int, effects: list[Effect]) -> list[Taken]:
+    def _stop_with(self, violation: Violation | None, effects: list[Effect]) -> list[Taken]:
         """The stop that a packet causes is one append with it."""
         if not violation or self.stop:
             return []
         effects.append(PolicyHit(violation.policy, "stop"))
         self.stop = self._stop_entry(violation)
-        return [(self.stop, "", decided)]
+        return [(self.stop, "", self._guard.decided)]
 
     def _stop_entry(self, violation: Violation) -> StopEntry:
         stop_id = f"policy-{self.epoch}-{self._accepted}"
         return StopEntry(stop_id, violation.reason, "policy", violation.policy, violation.detail)
 
-    # ---- policies
-
-    def _ask_content(self, text: str, now: float) -> tuple[str, int, Violation | None]:
-        if self.stop:
-            return "", self._decided, None  # what comes after a stop is logged, never released
-        try:
-            release = self._gate.content(text, now)
-        except Exception as error:
-            return "", self._decided, _unavailable(error)
-        return release.text, release.decided, release.violation
-
-    def _ask(self, body: Thought | Call, now: float) -> Violation | None:
-        if self.stop:
-            return None
-        try:
-            if isinstance(body, Thought):
-                return self._gate.thought(body.step_name, body.delta, now)
-            return self._gate.arguments(body.tool_name, body.arguments_json, now)
-        except Exception as error:
-            return _unavailable(error)
-
     def _settle_stop(self, violation: Violation, now: float) -> list[Effect]:
         stop = self._stop_entry(violation)
-        entry = Entry(stop, now, self.head.generation, decided=self._decided)
+        entry = Entry(stop, now, self.head.generation, decided=self._guard.decided)
         return [PolicyHit(violation.policy, "stop"), Settle(entry)]
 
     # ---- the log has grown
@@ -357,9 +304,10 @@ class Session:
             self._remember(entry)
             if not isinstance(entry.body, TALK):
                 at_once |= self._follow(entry, effects, now)
-        news = bool(self._unacked) and self._unacked[0][0] <= self.head.sequence
-        if news or (at_once and self.head.over):  # an end that the Dispatcher made is told too: the stream lets go then
-            effects.append(Ack(at_once or self._half_used()))
+        logged = self.head.sequence
+        # An end that the Dispatcher made is told too: the stream lets go then.
+        if self._credit.due(logged) or (at_once and self.head.over):
+            effects.append(Ack(at_once or self._credit.half_used(logged)))
         if self.head.over and self._closing:
             effects += self._close(self._closing)
         if self._leaving:
@@ -426,11 +374,8 @@ class Session:
     def _overdue(self, now: float) -> list[Effect]:
         if self.head.final or self.stop:
             return []
-        try:
-            violation = self._gate.overdue(now)
-        except Exception as error:
-            violation = _unavailable(error)
-        return self._settle_stop(violation, now) if violation else [Wake("policy", self._gate.deadline)]
+        violation = self._guard.overdue(now)
+        return self._settle_stop(violation, now) if violation else [Wake("policy", self._guard.deadline)]
 
     def lost(self, now: float, sent: bool = True) -> list[Effect]:
         """Its Commander is lost: the grace is over, or it was dropped. sent: False for an assignment that was not sent,
@@ -474,7 +419,7 @@ class Session:
 
     def _fail(self, code: str, now: float, detail: str = "") -> list[Effect]:
         effects: list[Effect] = []
-        bodies = [*self._let_out(now, effects), (Failed(code, detail), "", self._decided)]
+        bodies = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided)]
         entries = tuple(
             Entry(body, now, self.head.generation, 0, released, decided) for body, released, decided in bodies
         )
@@ -498,8 +443,3 @@ def _oversize(packet: Upstream) -> bool:
             return len(text) * 4 > MAX_TEXT_BYTES and len(text.encode()) > MAX_TEXT_BYTES
         case _:
             return False
-
-
-def _unavailable(error: Exception) -> Violation:
-    """A policy raised: stop, with a reason for the user that says nothing, and a detail for operators."""
-    return Violation("", "RiskControl", f"policy_unavailable: {type(error).__name__}")

@@ -167,6 +167,14 @@ def test_a_users_stop_is_in_the_log_before_it_is_sent_and_nothing_is_released_af
     assert [e.body.text for e in log_.entries if isinstance(e.body, Content)] == ["seen ", "on its way", "late"]
 
 
+def test_an_empty_packet_is_logged_before_and_after_a_stop(world):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, said(1, ""))
+    dispatcher.stop()
+    feed(dispatcher, stream, said(2, ""), end(3))
+    assert (log_.head.sequence, stream.acked, log_.head.over) == (3, 3, True)
+
+
 def test_a_second_stop_adds_no_entry(world):
     dispatcher, stream, log_ = world
     dispatcher.stop()
@@ -243,7 +251,7 @@ def test_a_policy_that_raises_stops_the_session(world, monkeypatch):
     def broken(text, at):
         raise RuntimeError("internals")
 
-    monkeypatch.setattr(dispatcher.session._gate, "content", broken)
+    monkeypatch.setattr(dispatcher.session._guard._gate, "content", broken)
     feed(dispatcher, stream, said(1, "anything"))
     assert (log_.head.state, log_.head.reason, log_.text) == ("stopped", "RiskControl", "")
     stop = next(e.body for e in log_.entries if isinstance(e.body, StopEntry))

@@ -30,6 +30,8 @@ PURE = (
     "dispatcher.events",
     "dispatcher.log",
     "dispatcher.session",
+    "dispatcher.credit",
+    "dispatcher.guard",
     "dispatcher.policies",
 )
 IMPURE = ("dispatcher.policies.load",)  # the loader reads files

@@ -1,0 +1,83 @@
+"""The policies of one session as the core asks them: they may raise, and then the session is stopped (fail closed)."""
+
+from typing import Protocol
+
+from dispatcher.events import Call
+from dispatcher.policies.gate import Release, Violation
+from shared.records import Thought
+
+
+class Gate(Protocol):
+    """The policies' side of a session: `dispatcher.policies.gate.Gate`, which says what each method does."""
+
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def held(self) -> int: ...
+    def content(self, text: str, at: float) -> Release: ...
+    def thought(self, step_name: str, delta: str, at: float) -> Violation | None: ...
+    def arguments(self, tool_name: str, arguments_json: str, at: float) -> Violation | None: ...
+    def end(self, at: float) -> Release: ...
+    def overdue(self, at: float) -> Violation | None: ...
+    def resume(self, decided: int) -> None: ...
+
+
+class Guard:
+    """A gate that never raises. decided: raw content characters let out, redacted or dropped so far."""
+
+    def __init__(self, gate: Gate, decided: int) -> None:
+        self.decided = decided
+        self._gate = gate
+
+    @property
+    def deadline(self) -> float | None:
+        """When `overdue` has to be asked, Unix seconds; None: never."""
+        return self._gate.deadline
+
+    @property
+    def held(self) -> int:
+        """Characters of content that are held back."""
+        return self._gate.held
+
+    def resume(self, decided: int) -> None:
+        """The raw log was fed through: let out nothing up to `decided`."""
+        self._gate.resume(decided)
+
+    def content(self, text: str, now: float) -> Release:
+        """What is let out now; nothing where a policy raises."""
+        try:
+            release = self._gate.content(text, now)
+        except Exception as error:
+            return Release("", self.decided, _unavailable(error))
+        self.decided = release.decided
+        return release
+
+    def end(self, now: float) -> Release:
+        """The content is over: what is held is let out, unless a rule fires at the end."""
+        try:
+            release = self._gate.end(now)
+        except Exception as error:
+            return Release("", self.decided, _unavailable(error))
+        self.decided = release.decided
+        return release
+
+    def read(self, body: Thought | Call, now: float) -> Violation | None:
+        """A thought, or a call before its tool runs."""
+        try:
+            if isinstance(body, Thought):
+                return self._gate.thought(body.step_name, body.delta, now)
+            return self._gate.arguments(body.tool_name, body.arguments_json, now)
+        except Exception as error:
+            return _unavailable(error)
+
+    def overdue(self, now: float) -> Violation | None:
+        """Whether a limit of time has been reached."""
+        try:
+            return self._gate.overdue(now)
+        except Exception as error:
+            return _unavailable(error)
+
+
+def _unavailable(error: Exception) -> Violation:
+    """Stop, with a reason for the user that says nothing, and a detail for operators that quotes nothing."""
+    return Violation("unknown", "RiskControl", f"policy_unavailable: {type(error).__name__}")
