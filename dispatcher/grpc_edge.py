@@ -1,7 +1,6 @@
 """ChatStream: packets ⇄ inputs by session, errors → `closed` or a status. Older peers end here."""
 
 import asyncio
-from collections import deque
 from collections.abc import Coroutine
 from enum import Enum, auto
 from typing import Any, Protocol
@@ -13,10 +12,10 @@ from google.protobuf.message import DecodeError
 from dispatcher.pool import Member
 from dispatcher.runner import CLOSED_MESSAGES, Runner
 from dispatcher.service import Sessions, new_session_id
+from dispatcher.stream_writer import PeerDoesNotRead, StreamWriter
 from shared.conversation import State
 from shared.pb import agent_pb2_grpc
 from shared.records import (
-    Ack,
     Assignment,
     Closed,
     Downstream,
@@ -27,23 +26,17 @@ from shared.records import (
     Stop,
     Unknown,
     Upstream,
-    Welcome,
 )
 from shared.wire import (
-    DownstreamMessage,
     MalformedPacketError,
     UpstreamMessage,
     decode_upstream,
-    downstream_messages,
-    encode_downstream,
 )
 
 log = structlog.get_logger()
 
 METADATA = (("midsentence-contract", "1"),)
-ACK_SECONDS = 0.05  # an Ack that is not due at once waits this long for others (rule 5)
 AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
-PACKETS_A_TURN = 256  # that the writer takes at once
 UNREAD = 16384  # refusals and other signals that may wait for a peer to read them
 REMEMBERED = 4096  # sessions that have left a stream
 STATUS_SECONDS = 1.0  # that a status may take to be sent
@@ -107,16 +100,12 @@ class Stream:
         self._opening: set[str] = set()
         self._left: dict[str, str] = {}  # open here once: the `closed` code for what still comes, "" for none any more
         self._older_sequence = 0
-        self._first: deque[Downstream] = deque()  # Welcomes and Stops
-        self._rest: deque[Downstream] = deque()
-        self._acks: dict[str, Runner] = {}  # due
-        self._acks_later: dict[str, Runner] = {}
-        self._ack_timer: asyncio.TimerHandle | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._work = asyncio.Event()  # for the writer
         self._changed = asyncio.Event()  # a session left this stream, or all is written
-        self._writing = False
+        self._writer = StreamWriter(
+            context.write, self._settings.write_timeout_seconds, self._written, self._release, self._changed.set
+        )
         self._doom: asyncio.Future[None] = self._loop.create_future()
         self._status_at = 0.0
         self._unknown_logged = False
@@ -127,7 +116,7 @@ class Stream:
         """Serve the stream to its end. Returns for OK; raises StreamOver."""
         await self._context.send_initial_metadata(METADATA)
         reader = self._loop.create_task(self._read())
-        writer = self._loop.create_task(self._write())
+        writer = self._loop.create_task(self._writer.run())
         try:
             await self._first_of(reader, writer)
             await self._half_closed(writer)
@@ -144,9 +133,12 @@ class Stream:
         """Return when one of them has ended; raises what it, or `end`, ended the stream with."""
         waited: set[asyncio.Future[Any]] = {*tasks, self._doom}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        for future in (self._doom, *tasks):
-            if future.done():
-                future.result()
+        try:
+            for future in (self._doom, *tasks):
+                if future.done():
+                    future.result()
+        except PeerDoesNotRead:
+            raise StreamOver(grpc.StatusCode.UNAVAILABLE, "The peer does not read.") from None
 
     async def _half_closed(self, writer: "asyncio.Task[None]") -> None:
         """The peer has half-closed: OK once each session has its end logged and acked."""
@@ -161,7 +153,7 @@ class Stream:
             open_ones = [core for core in cores if core.conversation not in ended and not core.closing]
             if open_ones or (self._opening and not self._runners):
                 raise StreamOver(grpc.StatusCode.ABORTED, "The stream ended before its sessions did.")
-            if not (self._runners or self._opening or self._unwritten):
+            if not (self._runners or self._opening or self._writer.busy):
                 return
             changed = self._loop.create_task(self._changed.wait())
             try:
@@ -171,8 +163,9 @@ class Stream:
 
     def _let_go(self) -> None:
         """The stream is over: what is still open on it has its grace from now."""
-        for timer in (*self._timers, *([self._ack_timer] if self._ack_timer else [])):
+        for timer in self._timers:
             timer.cancel()
+        self._writer.close()
         if self._member:
             self._sessions.pool.leave(self._member)
         runners, self._runners = self._runners, {}
@@ -190,7 +183,7 @@ class Stream:
             return
         if self._member:
             self._sessions.pool.drain(self._member)
-        self._queue(Downstream("", Drain(reason)))
+        self._writer.queue(Downstream("", Drain(reason)))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -252,6 +245,7 @@ class Stream:
                 self._own_id = first.session_id
             case _:
                 self.kind = Kind.OLDER
+                self._writer.batches = False
         if self._sessions.draining:
             self.drain("leaving")
 
@@ -300,11 +294,11 @@ class Stream:
             log.info("open_refused", session_id=session_id, code=code)
             self._refuse(session_id, code)
         elif (runner := self._runners.get(session_id)) and runner.session.head.over:
-            self._release(session_id, runner)  # Welcome is all that an ended session gets
+            self._release(runner)  # Welcome is all that an ended session gets
 
     def _refuse(self, session_id: str, code: str) -> None:
         self.send(session_id[:MAX_SESSION_ID], Closed(code, CLOSED_MESSAGES[code]))
-        if len(self._rest) > UNREAD:
+        if self._writer.queued > UNREAD:
             self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many refusals wait to be read.")
 
     def _report(self, member: Member, status: Status) -> None:
@@ -372,7 +366,7 @@ class Stream:
             self._member.opened(runner.session_id)
 
     def send(self, session_id: str, signal: DownstreamSignal) -> None:
-        """Queue a signal. Welcome and Stop go ahead of all else; so a Stop never comes before its Welcome."""
+        """Queue a signal. A `closed` is the status of an older peer's stream."""
         if self.kind is Kind.OLDER:
             if isinstance(signal, Closed):
                 self.end(OLDER_STATUS[signal.code], CLOSED_MESSAGES[signal.code])
@@ -380,36 +374,18 @@ class Stream:
             session_id = ""
         elif isinstance(signal, Closed):
             self._remember(session_id, "")  # one is enough: the rest is dropped until it is opened again
-        packet = Downstream(session_id, signal)
-        if isinstance(signal, Welcome | Stop):
-            self._first.append(packet)
-            self._work.set()
-        else:
-            self._queue(packet)
+        self._writer.queue(Downstream(session_id, signal))
 
     def send_ack(self, runner: Runner, at_once: bool) -> None:
-        """Ack what is logged: at once, or with what else comes within ACK_SECONDS."""
-        if at_once:
-            self._acks_later.pop(runner.session_id, None)
-            self._acks[runner.session_id] = runner
-            self._work.set()
-        elif runner.session_id not in self._acks:
-            self._acks_later[runner.session_id] = runner
-            if self._ack_timer is None:
-                self._ack_timer = self._loop.call_later(ACK_SECONDS, self._acks_due)
-
-    def _acks_due(self) -> None:
-        self._ack_timer = None
-        self._acks.update(self._acks_later)
-        self._acks_later.clear()
-        self._work.set()
+        """Ack what is logged: at once, or soon together with others."""
+        self._writer.ack(runner, at_once)
 
     def closed(self, session_id: str, over: bool) -> None:
         """The session has left this stream."""
         self._runners.pop(session_id, None)
-        due = self._acks.pop(session_id, None), self._acks_later.pop(session_id, None)
-        if (runner := due[0] or due[1]) and self._left.get(session_id) != "":  # handed over: its Ack is waited for
-            self._queue(self._ack(session_id, runner))
+        runner = self._writer.forget_ack(session_id)
+        if runner and self._left.get(session_id) != "":  # handed over: its Ack is waited for
+            self._writer.queue(self._writer.ack_packet(runner))
         if over:
             self._remember(session_id, self._left.get(session_id, "ended"))
         self._changed.set()
@@ -422,79 +398,21 @@ class Stream:
     # ---- the pool's side
 
     def assign(self, assignment: Assignment) -> None:
-        self._queue(Downstream(assignment.session_id, assignment))
+        self._writer.queue(Downstream(assignment.session_id, assignment))
 
-    # ---- writing
-
-    def _queue(self, packet: Downstream) -> None:
-        self._rest.append(packet)
-        self._work.set()
-
-    @property
-    def _unwritten(self) -> bool:
-        return self._writing or bool(self._first or self._rest or self._acks)
-
-    async def _write(self) -> None:
-        """The one writer: concurrent writes fail now and then."""
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            self._writing = True
-            while packets := self._next():
-                await self._put(packets)
-            self._writing = False
-            self._changed.set()
-
-    async def _put(self, packets: list[Downstream]) -> None:
-        """Write these. What has to go ahead of all else goes ahead of each message that is not written yet."""
-        for message in self._messages(packets):
-            if self._first:
-                await self._put(self._urgent())
-            try:
-                async with asyncio.timeout(self._settings.write_timeout_seconds):
-                    await self._context.write(message)
-            except TimeoutError:
-                raise StreamOver(grpc.StatusCode.UNAVAILABLE, "The peer does not read.") from None
-        self._written(packets)
-
-    def _urgent(self) -> list[Downstream]:
-        packets = list(self._first)
-        self._first.clear()
-        return packets
-
-    def _messages(self, packets: list[Downstream]) -> list[DownstreamMessage]:
-        if self.kind is Kind.OLDER:
-            return [encode_downstream([packet]) for packet in packets]
-        return list(downstream_messages(packets))
-
-    def _next(self) -> list[Downstream]:
-        """What goes out next: stops first."""
-        packets = self._urgent()
-        for session_id, runner in self._acks.items():
-            packets.append(self._ack(session_id, runner))
-            if runner.session.head.over:
-                self._loop.call_soon(self._release, session_id, runner)
-        self._acks.clear()
-        while self._rest and len(packets) < PACKETS_A_TURN:
-            packets.append(self._rest.popleft())
-        return packets
-
-    def _ack(self, session_id: str, runner: Runner) -> Downstream:
-        return Downstream("" if self.kind is Kind.OLDER else session_id, Ack(runner.take_ack()))
-
-    def _release(self, session_id: str, runner: Runner) -> None:
+    def _release(self, runner: Runner) -> None:
         """The end is acked. An older peer gets the results of tools that still run first."""
-        if self._runners.get(session_id) is not runner:
+        if self._runners.get(runner.session_id) is not runner:
             return
         if self.kind is Kind.OLDER and runner.tools_running:
-            self.spawn(self._release_later(session_id, runner))
+            self.spawn(self._release_later(runner))
             return
-        self.closed(session_id, over=True)
+        self.closed(runner.session_id, over=True)
         runner.detach(self)
 
-    async def _release_later(self, session_id: str, runner: Runner) -> None:
+    async def _release_later(self, runner: Runner) -> None:
         await runner.tools_done()
-        self._release(session_id, runner)
+        self._release(runner)
 
     def _written(self, packets: list[Downstream]) -> None:
         for packet in packets:
