@@ -103,7 +103,8 @@ class SessionFacts:
             case Failed(code, detail):
                 self._over("failed", code=code, detail=detail)
             case Error(code, message, retryable):
-                self._log("agent_error", code=code[:100], message=message[:1000], retryable=retryable)
+                self._log("agent_error", code=code[:100], retryable=retryable)
+                log.debug("agent_error_message", session_id=self._session_id, message=message[:1000])
                 if not retryable:
                     self._over("failed", code=code[:100])
 

@@ -404,14 +404,14 @@ class Stream:
         """The end is acked. An older peer gets the results of tools that still run first."""
         if self._runners.get(runner.session_id) is not runner:
             return
-        if self.kind is Kind.OLDER and runner.tools_running:
+        if self.kind is Kind.OLDER and runner.tools:
             self.spawn(self._release_later(runner))
             return
         self.closed(runner.session_id, over=True)
         runner.detach(self)
 
     async def _release_later(self, runner: Runner) -> None:
-        await runner.tools_done()
+        await runner.tools.done()
         self._release(runner)
 
     def _written(self, packets: list[Downstream]) -> None:

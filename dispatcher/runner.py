@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from dispatcher.calls import ToolRuns
 from dispatcher.events import (
     Ack,
-    Call,
     CancelTools,
     Effect,
     Entry,
@@ -34,7 +34,7 @@ from dispatcher.metrics import Metrics
 from dispatcher.session import Session
 from dispatcher.store.ports import Store as LogStore
 from dispatcher.store.ports import StoreUnavailable
-from dispatcher.tools.registry import Answer, Registry, error_json
+from dispatcher.tools.registry import Registry
 from shared.conversation import State
 from shared.records import Closed, DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
@@ -110,9 +110,7 @@ class Runner:
         self.backlog = 0  # packets received and not yet in the log
         self._flying = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._tools: dict[str, asyncio.Task[Answer]] = {}  # by call_id, until the answer is in the log
-        self._tool_over = asyncio.Event()
-        self._begun: set[str] = set()  # call_ids
+        self.tools = ToolRuns(host.registry, host.instance, host.spawn, self._settle_result, self._maybe_settled)
         self._drained = asyncio.Event()
         self._drained.set()
         self._loop = asyncio.get_running_loop()
@@ -148,21 +146,13 @@ class Runner:
         else:
             effects += session.await_open(now)
         self._carry_out(effects)
-        self._settle_unknown()
+        self.tools.settle_gone(self.session.head.calls)
 
     def _forget_pending(self) -> None:
         """What the old epoch had not appended comes again after Welcome."""
         self._count_backlog(-self.backlog)
         self._pending.clear()
         self._drained.set()
-
-    def _settle_unknown(self) -> None:
-        """Calls whose instance is gone: whether they ran cannot be known."""
-        for call_id, call in self.session.head.calls.items():
-            if call.instance != self._host.instance:
-                message = "The Dispatcher that ran this call is gone; whether the tool ran is not known."
-                result = ToolResult(call.tool_name, error_json("unknown_outcome", message), call_id, "UNKNOWN_OUTCOME")
-                self._settle(Entry(result, time.time(), self.session.head.generation))
 
     def detach(self, link: Link) -> None:
         """The stream is gone."""
@@ -201,16 +191,6 @@ class Runner:
         """Return when nothing of the session is on its way to the log."""
         await self._drained.wait()
 
-    @property
-    def tools_running(self) -> bool:
-        return bool(self._tools)
-
-    async def tools_done(self) -> None:
-        """Return when no tool runs and every result is in the log."""
-        while self._tools:
-            self._tool_over.clear()
-            await self._tool_over.wait()
-
     def observe(self, outcome: Applied) -> None:
         """The log has grown by this, through whomever."""
         self.facts.appended(outcome)
@@ -247,11 +227,11 @@ class Runner:
                 case SendStop(stop):
                     self._send(Stop(stop.reason, stop.stop_id, stop.detail))
                 case RunTool(call):
-                    self._run_tool(call)
+                    self.tools.run(call)
                 case Settle(entry):
                     self._settle(entry)
                 case CancelTools():
-                    self._cancel_tools()
+                    self.tools.cancel(self.session.head.calls)
                 case Wake(name, at):
                     self._wake(name, at)
                 case SendClosed(code):
@@ -364,6 +344,9 @@ class Runner:
         if isinstance(outcome, Applied):
             self.observe(outcome)
 
+    async def _settle_result(self, result: ToolResult) -> None:
+        await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
+
     async def _submit_until_known(self, change: Change) -> Outcome:
         return await until_known(lambda: self._host.store.submit(self.session_id, change))
 
@@ -385,41 +368,6 @@ class Runner:
             self._host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
         self._maybe_settled()
 
-    # ---- tools
-
-    def _run_tool(self, call: Call) -> None:
-        if call.call_id not in self._begun:
-            self._begun.add(call.call_id)
-            run = self._host.registry.run(call.tool_name, call.arguments_json)
-            self._tools[call.call_id] = task = self._loop.create_task(run, name=f"tool {call.tool_name}")
-            self._host.spawn(self._answer(call, task))
-
-    async def _answer(self, call: Call, tool: "asyncio.Task[Answer]") -> None:
-        """The tool's answer into the log; a tool may be cancelled, this never is."""
-        try:
-            await asyncio.wait({tool})
-            if tool.cancelled():
-                message = error_json("cancelled", "The session was stopped while the tool ran.")
-                result = ToolResult(call.tool_name, message, call.call_id, "CANCELLED")
-            else:
-                answer = tool.result()
-                result = ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
-            await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
-        finally:
-            tool.cancel()
-            del self._tools[call.call_id]
-            self._tool_over.set()
-            self._maybe_settled()
-
-    def _cancel_tools(self) -> None:
-        for task in self._tools.values():
-            task.cancel()
-        for call_id, call in self.session.head.calls.items():
-            if call_id not in self._tools and call.instance == self._host.instance:
-                message = error_json("cancelled", "The session was stopped before the tool ran.")
-                result = ToolResult(call.tool_name, message, call_id, "CANCELLED")
-                self._settle(Entry(result, time.time(), self.session.head.generation))
-
     def _count_backlog(self, packets: int) -> None:
         self.backlog += packets
         self._host.metrics.backlog_packets.inc(packets)
@@ -429,7 +377,7 @@ class Runner:
     def _maybe_settled(self) -> None:
         """Nothing is left to do here: the host forgets this runner, and the log keeps the session."""
         head = self.session.head
-        idle = not (self._flying or self._pending or self._tools or self.link)
+        idle = not (self._flying or self._pending or self.tools or self.link)
         if idle and (head.final or head.state == "waiting"):
             self.close()
             self._host.settled(self)

@@ -342,7 +342,7 @@ class Sessions:
             now = time.time()
             try:
                 await self.offer(self.pool.agents())
-                if now - expired >= EXPIRE_SECONDS:
+                if now - expired >= min(EXPIRE_SECONDS, self.settings.retention_seconds):
                     expired = now
                     await self.store.expire(now - self.settings.retention_seconds)
                 self._store_trouble = ""
