@@ -50,8 +50,9 @@ format: setup ## rewrite the sources in the project's style
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test-faults: setup ## kill and starve real processes
+test-faults: setup ## kill real processes; search the rules' interleavings for long
 	$(BIN)/pytest -m faults tests
+	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout 900 tests/dispatcher/test_session_machine.py tests/dispatcher/policies
 
 test-compose: setup ## bring up the compose file on a real engine
 	$(BIN)/pytest -m compose tests/compose

@@ -18,7 +18,7 @@ from shared.conversation import State
 from shared.records import Content, Error, Stopped, ToolCall, ToolResult, Upstream
 from tests.dispatcher.session_world import Dispatcher, Log, Stream, packet
 
-EXAMPLES = 2000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 100
+EXAMPLES = {"long": 2000, "thorough": 20_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 100)
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 

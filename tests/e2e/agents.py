@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from commander.agent import Thought, Turn
+from commander.agent import Thought, Turn, continues
 
 
 def word(number: int) -> str:
@@ -26,6 +26,18 @@ async def counting(turn: Turn):
     finally:
         if made:
             Path(made).write_text(f"{number} {time.time()}")  # noqa: ASYNC240 - once, and the session is over
+
+
+@continues
+async def continuing(turn: Turn):
+    """As `counting`, from where its predecessor was cut off, in the middle of a word if need be."""
+    text = "".join(map(word, range(turn.parameters["tokens"])))
+    position = len(turn.history.said)
+    assert text.startswith(turn.history.said)
+    while position < len(text):
+        yield text[position : position + 3]
+        position += 3
+        await asyncio.sleep(turn.parameters["seconds"])
 
 
 async def telling(turn: Turn):

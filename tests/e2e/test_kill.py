@@ -2,8 +2,10 @@
 
 import contextlib
 import random
+import re
 import time
 
+import httpx2
 import pytest
 
 from tests.e2e.agents import word
@@ -59,6 +61,48 @@ def test_the_text_survives_kills_of_the_dispatcher(tmp_path):
 @pytest.mark.timeout(300)
 def test_the_text_survives_twenty_kills_of_the_dispatcher(tmp_path):
     kill_and_compare(tmp_path, kills=20, sessions=8, seed=random.SystemRandom().randrange(2**32))
+
+
+def kill_commanders(tmp_path, kills, sessions, tokens, seed):
+    """Sessions of agents that can go on are taken over; the user's text is contiguous."""
+    chance = random.Random(seed)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(
+            dispatcher(tmp_path / "d.log", f"sqlite:///{tmp_path}/s.db", grace_seconds="0.3", takeovers=str(kills + 1))
+        )
+        url = f"http://{server.http}"
+        pool = []
+
+        def join(number):
+            log = tmp_path / f"c{number}.log"
+            pool.append(stack.enter_context(commander(server.grpc, log, "tests.e2e.agents:continuing", capacity="8")))
+
+        join(0)
+        readers = [Reader(url, ask(url, tokens=tokens, seconds=SECONDS)) for _ in range(sessions)]
+        for number in range(1, kills + 1):
+            before = [len(reader.text) for reader in readers]
+            join(number)
+            wait_until(lambda: any(len(r.text) > b for r, b in zip(readers, before, strict=True)))  # noqa: B023
+            time.sleep(chance.uniform(0, 0.3))  # kill at any moment
+            pool.pop(0).kill()
+        expected = "".join(map(word, range(tokens)))
+        for reader in readers:
+            reader.ended(60)
+            assert (reader.final[0], reader.text) == ("finished", expected), f"seed {seed}"
+        metrics = httpx2.get(f"http://{server.operator}/metrics").text
+        takeovers = re.search(r"dispatcher_takeovers_total (\d+)", metrics)
+        assert takeovers
+        assert int(takeovers[1]) > 0
+
+
+def test_a_killed_commanders_sessions_go_on_at_another(tmp_path):
+    kill_commanders(tmp_path, kills=1, sessions=4, tokens=60, seed=1)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_sessions_go_on_over_ten_killed_commanders(tmp_path):
+    kill_commanders(tmp_path, kills=10, sessions=6, tokens=600, seed=random.SystemRandom().randrange(2**32))
 
 
 def test_a_tool_runs_at_most_once_whatever_dies(tmp_path):

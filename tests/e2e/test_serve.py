@@ -4,9 +4,13 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Any
 
+import grpc
 import httpx2
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.e2e.agents import word
 from tests.e2e.reading import Reader, ask
@@ -57,6 +61,21 @@ def test_a_second_dispatcher_on_the_same_file_refuses(tmp_path):
         lines = refused(DISPATCHER_STORE=store)
     assert len(lines) == 1
     assert "DISPATCHER_STORE" in lines[0]
+
+
+def test_health_and_reflection_name_the_service(tmp_path):
+    service = "southwest.ai.agent.v1.AgentInteraction"
+    with dispatcher(tmp_path / "d.log") as server, grpc.insecure_channel(server.grpc) as channel:
+        asked = reflection_pb2.ServerReflectionRequest(list_services="")
+        reflected: Any = reflection_pb2_grpc.ServerReflectionStub
+        answers = reflected(channel).ServerReflectionInfo(iter([asked]))
+        listed = [found.name for answer in answers for found in answer.list_services_response.service]
+        assert service in listed
+        assert "grpc.health.v1.Health" in listed
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        for name in ("", service):
+            answer = health.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_rules_are_read_again_on_sighup_and_broken_ones_change_nothing(tmp_path):
