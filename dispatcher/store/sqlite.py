@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any, ParamSpec, TypeVar
 
 from dispatcher.events import Entry
-from dispatcher.log import Applied, Change, Outcome, Record, State
+from dispatcher.log import Applied, Change, Outcome, Record, Settle, State
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, StoreUnavailable
 from dispatcher.store.sqlite_file import lock
@@ -119,6 +119,10 @@ class SqliteStore:
             self._under_way = False
             return
         batch, self._queued = self._queued, []
+        # A stop waits for the step under way, and not for a flood's megabytes that are queued before it.
+        if ahead := [queued for queued in batch if _goes_ahead(queued[1])]:
+            self._queued = [queued for queued in batch if not _goes_ahead(queued[1])]
+            batch = ahead
         self._writing.submit(self._carry_out, batch, perf_counter())
 
     def _carry_out(self, batch: list[tuple[asyncio.Future[Any], Job]], started: float) -> None:
@@ -175,3 +179,7 @@ class SqliteStore:
     def _check_open(self) -> None:
         if not self._open:
             raise StoreUnavailable("the store is closed")
+
+
+def _goes_ahead(job: Job) -> bool:
+    return isinstance(job, tuple) and isinstance(job[1], Settle)

@@ -288,8 +288,8 @@ async def test_a_result_is_logged_once(store: Store) -> None:
 
 async def test_the_first_stop_wins_and_nothing_is_released_after_it(store: Store) -> None:
     epoch = await running(store)
+    await store.submit("s", append(epoch, said(1, "before", decided=6)))
     outcomes = await asyncio.gather(
-        store.submit("s", append(epoch, said(1, "before", decided=6))),
         store.submit("s", Settle(stop("stop-1", "UserCancel", at=120.0))),
         store.submit("s", Settle(stop("stop-2", "Timeout", at=121.0))),
         store.submit("s", append(epoch, said(2, "after", decided=11), finished(3))),

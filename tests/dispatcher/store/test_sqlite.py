@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.events import StopEntry
 from dispatcher.log import Settle
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
@@ -58,6 +59,21 @@ async def writing_process(path: Path) -> asyncio.subprocess.Process:
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+async def test_a_stop_waits_for_the_step_under_way_and_for_nothing_that_is_queued(path: Path) -> None:
+    async with opened(path) as store:
+        epoch = await running(store)
+        under_way = store.submit("s", append(epoch, said(1)))
+        await asyncio.sleep(0)  # the store hands a step over at the end of a turn of the loop
+        await asyncio.sleep(0)
+        queued = [store.submit("s", append(epoch, said(number))) for number in range(2, 6)]
+        stopped = store.submit("s", Settle(stop()))
+        await asyncio.gather(under_way, *queued, stopped)
+        entries = await store.read("s", 0, 20)
+    order = [type(entry.body).__name__ for entry in entries if isinstance(entry.body, Content | StopEntry)]
+    assert order == ["Content", "StopEntry", *["Content"] * 4]
+    assert not entries[-1].released
 
 
 # ---- it outlives its process
