@@ -26,7 +26,7 @@ def test_the_demo_shows_a_tool_a_stop_and_a_rule(tmp_path):
     assert "thought (operators only)" in done.stdout
     assert "stopped  UserCancel" in done.stdout
     assert '{"reason": "PolicyViolation"}' in done.stdout
-    got = re.search(r"the user got +…'(.*)'", done.stdout)
+    got = re.search(r"the user got +…(.*)", done.stdout)
     assert got
     assert "dragon" not in got[1].lower()
     assert len(re.findall(r"tokens after the stop: \d+", done.stdout)) == 2, "the model must have halted both times"
