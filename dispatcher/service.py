@@ -305,13 +305,7 @@ class Sessions:
 
     async def look_again(self, session_id: str) -> None:
         """The log knows more than the core did: rebuild it, and begin its grace anew."""
-        while True:
-            try:
-                await self._take_up(session_id, None)
-            except StoreUnavailable:
-                await asyncio.sleep(1)
-            else:
-                return
+        await until_known(lambda: self._take_up(session_id, None))
 
     def requeued(self, runner: Runner, record: Record) -> None:
         """Its Commander is lost, or gave it back."""
