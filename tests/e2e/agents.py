@@ -1,7 +1,6 @@
 """Agents of the end-to-end tests, as their users would write them: COMMANDER_BACKEND=tests.e2e.agents:NAME."""
 
 import asyncio
-import os
 import time
 from pathlib import Path
 
@@ -51,7 +50,7 @@ async def telling(turn: Turn):
 
 
 async def noting(turn: Turn):
-    """Appends its process id and a line for each call to the file that the tool writes."""
+    """Calls the tool `note` as often as `parameters.calls` says, each time with a line of its own."""
     for number in range(turn.parameters["calls"]):
         answer = await turn.call_tool("note", {"file": turn.parameters["file"], "line": f"{turn.session_id} {number}"})
         yield f"{number}:{answer} "
@@ -62,4 +61,4 @@ def note(file: str, line: str) -> str:
     with open(file, "a") as out:  # noqa: PTH123 - one write of less than a block: lines stay whole
         out.write(line + "\n")
     time.sleep(0.02)
-    return str(os.getpid() > 0)
+    return "noted"

@@ -20,8 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from dispatcher.app import Dispatcher
 from dispatcher.events import Body, Entry
 from dispatcher.log import Change, Outcome, Record, Request
-from dispatcher.runner import read_all
 from dispatcher.settings import DispatcherSettings
+from dispatcher.store.asking import read_all
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
 from shared import records, wire
 from shared.pb import agent_pb2_grpc

@@ -266,7 +266,7 @@ async def test_agents_stay_known_for_the_queue_time() -> None:
         await until(lambda: not world.sessions._tasks)
         assert await world.sessions.agents() == ["clerk", "poet"], "also of one that was there for a moment"
         async with asyncio.timeout(SECONDS):
-            while await world.sessions.agents():
+            while await world.sessions.agents():  # noqa: ASYNC110 - nothing tells of a name that is forgotten
                 await asyncio.sleep(0.01)
 
 
