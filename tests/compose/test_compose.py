@@ -75,12 +75,11 @@ def test_a_scaled_commander_joins_and_prometheus_sees_it(stack: Stack) -> None:
 
 
 def test_the_lines_of_env_switch_to_another_server(stack: Stack, tmp_path: Path) -> None:
-    """The Dispatcher speaks OpenAI's protocol, so it serves as the other server: `relay` asks it for `default`."""
+    """Two lines switch. The Dispatcher serves as the other server: `relay` asks for the first model that it lists."""
     env_file = tmp_path / "switched.env"
     env_file.write_text(
         "COMMANDER_BACKEND=openai\n"
         "COMMANDER_OPENAI__BASE_URL=http://dispatcher:8080/v1\n"
-        "COMMANDER_OPENAI__MODEL=default\n"
         "COMMANDER_AGENT=relay\n"
     )
     container = stack.compose("run", "-d", "--no-deps", "commander", env_file=env_file).split()[-1]
