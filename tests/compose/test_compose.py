@@ -78,9 +78,7 @@ def test_the_lines_of_env_switch_to_another_server(stack: Stack, tmp_path: Path)
     """Two lines switch. The Dispatcher serves as the other server: `relay` asks for the first model that it lists."""
     env_file = tmp_path / "switched.env"
     env_file.write_text(
-        "COMMANDER_BACKEND=openai\n"
-        "COMMANDER_OPENAI__BASE_URL=http://dispatcher:8080/v1\n"
-        "COMMANDER_AGENT=relay\n"
+        "COMMANDER_BACKEND=openai\nCOMMANDER_OPENAI__BASE_URL=http://dispatcher:8080/v1\nCOMMANDER_AGENT=relay\n"
     )
     container = stack.compose("run", "-d", "--no-deps", "commander", env_file=env_file).split()[-1]
     try:
