@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from dispatcher.appends import Appends, Batch
 from dispatcher.calls import ToolRuns
 from dispatcher.events import (
     Ack,
@@ -30,13 +31,12 @@ from dispatcher.events import (
     Wake,
 )
 from dispatcher.facts import SessionFacts
-from dispatcher.log import Append, Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
+from dispatcher.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
 from dispatcher.log import Settle as SettleChange
 from dispatcher.metrics import Metrics
 from dispatcher.session import Session
-from dispatcher.store.asking import RETRY_SECONDS, read_all, until_known
+from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Store as LogStore
-from dispatcher.store.ports import StoreUnavailable
 from dispatcher.tools.registry import Registry
 from shared.conversation import State
 from shared.records import Closed, DownstreamSignal, Stop, ToolResult, Upstream, Welcome
@@ -108,13 +108,15 @@ class Runner:
         self.session = session
         self.link: Link | None = None
         self._host = host
-        self._pending: list[tuple[Entry, float]] = []  # with the time of receipt (perf_counter)
-        self.backlog = 0  # packets received and not yet in the log
-        self._flying = False
+        self.appends = Appends(
+            self.session_id,
+            host,
+            lambda: self.session if self.owned else None,
+            self._answered,
+            self._maybe_settled,
+        )
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.tools = ToolRuns(host.registry, host.instance, host.spawn, self._settle_result, self._maybe_settled)
-        self._drained = asyncio.Event()
-        self._drained.set()
         self._loop = asyncio.get_running_loop()
         self._held = 0
         self._closed = False  # another instance has it, or nobody need
@@ -139,7 +141,7 @@ class Runner:
         if old_link and old_link is not link:
             old_link.send(self.session_id, Closed("superseded", CLOSED_MESSAGES["superseded"]))
             old_link.closed(self.session_id, over=False)
-        self._forget_pending()
+        self.appends.forget()  # it comes again after Welcome
         self.session = session
         if self._closed:  # another instance had it, and counted what it did
             self.facts = self._new_facts(session.record)
@@ -168,12 +170,6 @@ class Runner:
         if self.owned:
             self.tools.settle_gone(self.session.head.calls, alive, time.time())
 
-    def _forget_pending(self) -> None:
-        """What the old epoch had not appended comes again after Welcome."""
-        self._count_backlog(-self.backlog)
-        self._pending.clear()
-        self._drained.set()
-
     def detach(self, link: Link) -> None:
         """The stream is gone."""
         if self.link is link:
@@ -197,8 +193,6 @@ class Runner:
 
     def receive(self, packet: Upstream) -> None:
         """A packet of the stream that has the session."""
-        if self._flying or self._pending:
-            self._drained.clear()
         self._carry_out(self.session.receive(packet, time.time()))
 
     def take_ack(self) -> int:
@@ -206,10 +200,6 @@ class Runner:
         sequence = self.session.head.sequence
         self.session.acked(sequence)
         return sequence
-
-    async def drained(self) -> None:
-        """Return when nothing of the session is on its way to the log."""
-        await self._drained.wait()
 
     def observe(self, outcome: Applied) -> None:
         """The log has grown by this, through whomever."""
@@ -271,6 +261,7 @@ class Runner:
         if not self.link or session.head.over or self._taking_back:
             return
         self._taking_back = True
+        self.appends.hold(True)
         try:
             outcome = await self._submit_until_known(TakeBack(session.epoch, self._host.instance))
         finally:
@@ -281,13 +272,13 @@ class Runner:
                 session.taken_back(outcome)
             else:
                 self._carry_out(session.refused(outcome, time.time()))
-            self._flush()
             self.grown()
+        self.appends.hold(False)
 
     def _give_way(self) -> None:
         """Another instance has it. What runs here for it, a tool, runs on."""
         if not self.link:
-            self._forget_pending()
+            self.appends.forget()
             self.close()
 
     @property
@@ -309,12 +300,7 @@ class Runner:
         for effect in effects:
             match effect:
                 case Store(entries):
-                    received = time.perf_counter()
-                    self._pending += [(entry, received) for entry in entries]
-                    if entries[-1].sequence:
-                        self._count_backlog(1)
-                    self._drained.clear()
-                    self._flush()
+                    self.appends.add(entries)
                 case Ack(at_once):
                     if self.link:
                         self.link.send_ack(self, at_once)
@@ -369,73 +355,22 @@ class Runner:
 
     # ---- the log
 
-    def _flush(self) -> None:
-        """Append what is pending, in one step; what comes meanwhile goes with the next."""
-        if self._flying or self._taking_back or not self._pending:
-            return
-        self._flying = True
-        batch, self._pending = self._pending, []
-        session = self.session
-        change = Append(session.epoch, tuple([entry for entry, _ in batch]))
-        future = self._host.store.submit(self.session_id, change)
-        future.add_done_callback(lambda done: self._answered(done, session, change, batch))
-
-    def _answered(
-        self, future: "asyncio.Future[Outcome]", session: Session, change: Append, batch: list[tuple[Entry, float]]
-    ) -> None:
-        error = None if future.cancelled() else future.exception()
-        if future.cancelled() or isinstance(error, StoreUnavailable):
-            self._host.spawn(self._repeat(session, change, batch))
-            return
-        self._flying = False
-        if error:
-            log.error("append_failed", session_id=self.session_id, exc_info=error)
-            if session is self.session:
-                self._forget_pending()
+    def _answered(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
+        current = session is self.session and self.owned
+        if isinstance(outcome, BaseException):
+            log.error("append_failed", session_id=self.session_id, exc_info=outcome)
+            if current:
                 self._carry_out(session.unstorable(time.time()))
-            return
-        self._appended(future.result(), session, batch)
-
-    async def _repeat(self, session: Session, change: Append, batch: list[tuple[Entry, float]]) -> None:
-        """The outcome is unknown: the same sequences again, until the store answers."""
-        delay = RETRY_SECONDS[0]
-        while self.session is session and not self._closed:
-            log.warning("append_retried", session_id=self.session_id, seconds=delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, RETRY_SECONDS[1])
-            try:
-                # It may have been taken back meanwhile, under the next epoch.
-                again = Append(session.epoch, change.entries)
-                outcome = await self._host.store.submit(self.session_id, again)
-            except StoreUnavailable:
-                continue
-            self._flying = False
-            self._appended(outcome, session, batch)
-            return
-        self._flying = False
-        self._flush()
-        self._maybe_settled()
-
-    def _appended(self, outcome: Outcome, session: Session, batch: list[tuple[Entry, float]]) -> None:
-        if session is self.session:
-            packets = {entry.sequence for entry, _ in batch if entry.sequence}
-            self._count_backlog(-min(self.backlog, len(packets)))
-        if isinstance(outcome, Applied):
+        elif isinstance(outcome, Applied):
             self.facts.packets(batch)
-            if session is self.session:
+            if current:
                 self.observe(outcome)
-            else:
+            elif self.owned:
                 self.facts.appended(outcome)  # the core that went on has read it from the log
-        elif session is self.session:
-            self._pending.clear()
-            self._count_backlog(-self.backlog)
+        elif current:
             self._carry_out(session.refused(outcome, time.time()))
             if outcome.code == "superseded":
                 self.grown()
-        self._flush()
-        if not self._flying:
-            self._drained.set()
-            self._maybe_settled()
 
     def _settle(self, entry: Entry) -> None:
         self._host.spawn(self._settle_until_known(entry))
@@ -476,16 +411,12 @@ class Runner:
             self._host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
         self._maybe_settled()
 
-    def _count_backlog(self, packets: int) -> None:
-        self.backlog += packets
-        self._host.metrics.backlog_packets.inc(packets)
-
     # ---- the end
 
     def _maybe_settled(self) -> None:
         """Nothing is left to do here: the host forgets this runner, and the log keeps the session."""
         head = self.session.head
-        idle = not (self._flying or self._pending or self.tools or self.link)
+        idle = not (self.appends.busy or self.tools or self.link)
         if idle and (self._closed or head.final or head.state == "waiting"):
             self.close()
             self._host.settled(self)
