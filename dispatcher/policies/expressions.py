@@ -105,14 +105,19 @@ class Program:
         self._known: dict[tuple[str, int], int] = {}
         self._limit = 0
 
-    def add(self, expression: str) -> int:
-        """Its number. Raises UnusableExpressionError."""
+    def add(self, expression: str, whole: bool = False) -> int:
+        """Its number. whole: it has to match a whole text. Raises UnusableExpressionError."""
         tree, flags = _parsed(expression)
         number = len(self.starts)
         self._limit = len(self.nodes) + MAX_NODES
-        start = self._sequence(tree, flags, self._node(Accept(number)))
+        end = self._node(Accept(number))
+        if whole:
+            end = self._node(Look(False, (), True, False, end))
+        start = self._sequence(tree, flags, end)
+        if whole:
+            start = self._node(Look(True, (), True, False, start))
         shortest, longest = _width(tree)
-        if shortest == 0 and self._reaches(start, number):
+        if not whole and shortest == 0 and self._reaches(start, number):
             raise UnusableExpressionError("can match nothing at all")
         self.starts.append(start)
         self.lengths.append((shortest, longest))

@@ -9,8 +9,9 @@ from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.entry import Entry, listed
 from dispatcher.policies.expressions import Program, UnusableExpressionError
 from dispatcher.policies.folding import fold
-from dispatcher.policies.matches import Action
+from dispatcher.policies.matches import Action, Rule
 from dispatcher.policies.presets import PRESETS
+from dispatcher.policies.repeats import MAX_BLOCK, Repeats
 from dispatcher.policies.rules import (
     CHANNELS,
     DEFAULT_READS,
@@ -21,15 +22,17 @@ from dispatcher.policies.rules import (
     Policy,
     RuleSet,
 )
+from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
 from shared.records import STOP_REASONS
 
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 ACTIONS: tuple[Action, ...] = get_args(Action)
 EVERYWHERE = ("name", "kind", "action", "reason")
 MAX_CAP = 100_000  # characters
+MAX_REPEATS = 100  # with the longest block, 200 KB of text that a session has to keep
 
 # In the published format, but not carried out yet: refused, for a rule that does nothing would be believed in.
-PLANNED = ("tools", "plugin", "http")
+PLANNED = ("plugin", "http")
 
 # Built in where no file is given (`promises.md`).
 DEFAULT: tuple[Policy, ...] = (
@@ -114,8 +117,36 @@ def _patterns(entry: Entry) -> Policy:
     )
 
 
+def _tools(entry: Entry) -> Policy:
+    _only(entry, "tools", "allow", "deny")
+    entry.check("allow" in entry or "deny" in entry, "a policy of tools needs `allow` or `deny`")
+    allow, deny = (_tool_entries(entry, key) for key in ("allow", "deny"))
+    return ToolsPolicy(entry.get("name"), allow, deny, _reason(entry), _action(entry))
+
+
+def _tool_entries(entry: Entry, key: str) -> tuple[ToolEntry, ...]:
+    listed_ = entry.get(key) if key in entry else []
+    if not isinstance(listed_, list) or (key in entry and not listed_):
+        entry.wrong(f"`{key}` has to be a list of tools that is not empty")
+        return ()
+    found = []
+    for number, each in enumerate(listed_, 1):
+        table = {"tool": each} if isinstance(each, str) else each
+        right = isinstance(table, dict) and all(isinstance(value, str) and value for value in table.values())
+        if not right or "tool" not in table or not set(table) <= {"tool", "argument", "pattern"}:
+            entry.wrong(f"`{key}` entry {number} has to be a tool's name, or {{tool, argument?, pattern?}}, all texts")
+            continue
+        try:
+            if pattern := table.get("pattern"):
+                Program().add(pattern, whole=key == "allow")
+        except UnusableExpressionError as error:
+            entry.wrong(f"`{key}` entry {number}: the pattern {error}")
+        found.append(ToolEntry(**table))
+    return tuple(found)
+
+
 def _budget(entry: Entry) -> Policy:
-    _only(entry, "budget", *QUANTITIES)
+    _only(entry, "budget", *QUANTITIES, "max_repeats", "repeat_length")
     entry.check(_action(entry) == "stop", "a budget can only stop")
     reason = _reason(entry)
     limits = []
@@ -123,11 +154,22 @@ def _budget(entry: Entry) -> Policy:
         if quantity in entry:
             value = entry.seconds(quantity, 1) if quantity == "max_seconds" else entry.count(quantity, 0)
             limits.append(Limit(quantity, value, entry.get("name"), reason))
-    entry.check(bool(limits), f"a budget needs one of {listed(QUANTITIES)}")
-    return BudgetPolicy(entry.get("name"), tuple(limits))
+    repeats = None
+    if "max_repeats" in entry:
+        most = entry.count("max_repeats", 1, least=1, most=MAX_REPEATS)
+        rule = Rule(entry.get("name"), "stop", f"max_repeats = {most} exceeded", reason)
+        repeats = Repeats(most, entry.count("repeat_length", 20, least=1, most=MAX_BLOCK), rule)
+    entry.check("repeat_length" not in entry or repeats is not None, "`repeat_length` is for `max_repeats`")
+    entry.check(bool(limits or repeats), f"a budget needs one of {listed([*QUANTITIES, 'max_repeats'])}")
+    return BudgetPolicy(entry.get("name"), tuple(limits), repeats)
 
 
-KINDS: dict[str, Callable[[Entry], Policy]] = {"phrases": _phrases, "patterns": _patterns, "budget": _budget}
+KINDS: dict[str, Callable[[Entry], Policy]] = {
+    "phrases": _phrases,
+    "patterns": _patterns,
+    "budget": _budget,
+    "tools": _tools,
+}
 
 # ---- what policies of several kinds have
 

@@ -38,6 +38,7 @@ class Pattern(msgspec.Struct, frozen=True):
     cap      characters that may be held undecided; None: it cannot match more, or holds nothing
     beyond   the rule that fires where more would have to be held; None: the oldest of them are let go
     check    whether what was matched counts
+    whole    it has to match a whole text
     """
 
     expression: str
@@ -45,6 +46,7 @@ class Pattern(msgspec.Struct, frozen=True):
     cap: int | None = None
     beyond: Rule | None = None
     check: Callable[[str], bool] | None = None
+    whole: bool = False
 
 
 class Change(IntEnum):
@@ -117,7 +119,7 @@ class Machine:
         self.patterns = tuple(patterns)
         program = Program()
         for pattern in patterns:
-            program.add(pattern.expression)
+            program.add(pattern.expression, pattern.whole)
         self._nodes, self._starts, self.lengths = program.nodes, program.starts, program.lengths
         self.classes = Classes(program.sets)
         self.looks_back = self._matters_before(program)

@@ -16,6 +16,8 @@ from dispatcher.policies.patterns import PatternSet
 from dispatcher.policies.phrases import PhraseSet
 from dispatcher.policies.presets import PRESETS
 from dispatcher.policies.reader import ChannelRules, Source
+from dispatcher.policies.repeats import Repeats
+from dispatcher.policies.tool_rules import ToolRules, ToolsPolicy
 
 Channel: TypeAlias = Literal["content", "thoughts", "arguments", "prompt", "results"]
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
@@ -51,12 +53,15 @@ class PatternsPolicy(msgspec.Struct, frozen=True):
 
 
 class BudgetPolicy(msgspec.Struct, frozen=True):
+    """repeats: of content, and of each thinking step."""
+
     name: str
-    limits: tuple[Limit, ...]
+    limits: tuple[Limit, ...] = ()
+    repeats: Repeats | None = None
 
 
 TextPolicy: TypeAlias = PhrasesPolicy | PatternsPolicy
-Policy: TypeAlias = TextPolicy | BudgetPolicy
+Policy: TypeAlias = TextPolicy | BudgetPolicy | ToolsPolicy
 Acting: TypeAlias = Sequence[tuple[TextPolicy, Action]]  # with what a policy does in some channel
 
 
@@ -78,6 +83,7 @@ class RuleSet:
             content=self._channels["content"],
             thoughts=self._channels["thoughts"],
             arguments=self._channels["arguments"],
+            tools=tuple(ToolRules(policy) for policy in policies if isinstance(policy, ToolsPolicy)),
             results=self._channels["results"],
         )
 
@@ -97,10 +103,13 @@ class RuleSet:
         readers = [policy for policy in self.policies if isinstance(policy, TextPolicy) and channel in policy.reads]
         acting: Acting = [(policy, _action(policy, channel)) for policy in readers]
         holding = [each for each in acting if each[1] != "observe"]
+        budgets = [policy for policy in self.policies if isinstance(policy, BudgetPolicy) and policy.repeats]
+        loops = budgets if channel in ("content", "thoughts") else []
+        tools = [policy for policy in self.policies if isinstance(policy, ToolsPolicy) and channel == "arguments"]
         return ChannelRules(
-            self._sources(holding, capped=channel == "content"),
+            self._sources(holding, capped=channel == "content") + tuple(each.repeats for each in loops if each.repeats),
             self._sources([each for each in acting if each not in holding], capped=False),
-            tuple(policy.name for policy in readers),
+            tuple(policy.name for policy in (*readers, *loops, *tools)),
         )
 
     def _sources(self, acting: Acting, capped: bool) -> tuple[Source, ...]:

@@ -5,9 +5,12 @@ import pytest
 from dispatcher.files import FileError
 from dispatcher.policies.budget import Limit
 from dispatcher.policies.load import load
+from dispatcher.policies.matches import Rule
+from dispatcher.policies.repeats import Repeats
 from dispatcher.policies.rules import BudgetPolicy, PatternsPolicy, PhrasesPolicy
+from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
 
-KINDS = '"phrases", "patterns", "budget"'
+KINDS = '"phrases", "patterns", "budget", "tools"'
 
 GOOD = """
 [[policy]]
@@ -34,7 +37,16 @@ max_seconds = 120
 max_characters = 1000
 max_thought_characters = 2000
 max_tool_calls = 0
+max_repeats = 5
+repeat_length = 30
 reason = "Timeout"
+
+[[policy]]
+name = "calls"
+kind = "tools"
+allow = ["search", {tool = "fetch", argument = "url", pattern = 'https://example\\.com/.*'}]
+deny = [{tool = "search", pattern = "(?i)secret"}]
+action = "redact"
 """
 
 
@@ -72,6 +84,13 @@ def test_a_file(tmp_path: Path) -> None:
                 Limit("max_thought_characters", 2000, "limits", "Timeout"),
                 Limit("max_tool_calls", 0, "limits", "Timeout"),
             ),
+            Repeats(5, 30, Rule("limits", "stop", "max_repeats = 5 exceeded", "Timeout")),
+        ),
+        ToolsPolicy(
+            "calls",
+            (ToolEntry("search"), ToolEntry("fetch", "url", r"https://example\.com/.*")),
+            (ToolEntry("search", "", "(?i)secret"),),
+            action="redact",
         ),
     )
 
@@ -143,6 +162,15 @@ def test_the_rules_built_in() -> None:
         ('kind = "patterns"\npresets = [1]', "preset 1 is not a text"),
         ('kind = "patterns"\npatterns = ["a"]\nwords = true', 'unknown key "words" for kind "patterns"'),
         ('kind = "budget"', 'a budget needs one of "max_seconds", "max_characters", '),
+        ('kind = "budget"\nmax_repeats = 0', "`max_repeats` has to be a whole number, 1 to 100"),
+        ('kind = "budget"\nmax_seconds = 1\nrepeat_length = 5', "`repeat_length` is for `max_repeats`"),
+        ('kind = "tools"', "a policy of tools needs `allow` or `deny`"),
+        ('kind = "tools"\nallow = []', "`allow` has to be a list of tools that is not empty"),
+        ('kind = "tools"\ndeny = ["a", 1]', "`deny` entry 2 has to be a tool's name, or {tool, argument?, pattern?}"),
+        ('kind = "tools"\ndeny = [{argument = "a"}]', "`deny` entry 1 has to be a tool's name, or "),
+        ('kind = "tools"\ndeny = [{tool = "a", arg = "b"}]', "`deny` entry 1 has to be a tool's name, or "),
+        ('kind = "tools"\ndeny = [{tool = "a", pattern = "["}]', "`deny` entry 1: the pattern does not compile: "),
+        ('kind = "tools"\ndeny = [{tool = "a", pattern = ".*"}]', "`deny` entry 1: the pattern can match nothing"),
         ('kind = "budget"\nmax_seconds = 0', "`max_seconds` has to be a number above 0"),
         ('kind = "budget"\nmax_seconds = inf', "`max_seconds` has to be a number above 0"),
         ('kind = "budget"\nmax_seconds = true', "`max_seconds` has to be a number above 0"),
