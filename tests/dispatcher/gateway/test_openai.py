@@ -236,6 +236,22 @@ async def test_a_draining_server_ends_the_answer_and_not_the_session(
     assert sessions.stops.empty()
 
 
+async def test_a_log_that_is_rolled_back_under_a_stream_is_an_error(
+    client: openai.AsyncOpenAI, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.02)
+    asking = asyncio.create_task(client.chat.completions.create(**ASK, stream=True))
+    commander = await sessions.begin(await sessions.created.get())
+    await commander.say("so far")
+    async with asyncio.timeout(5):
+        stream = await asking
+        await anext(stream)
+        await sessions.roll_back(commander.session_id, commander.head.offset - 1)
+        with pytest.raises(openai.APIError) as raised:
+            _ = [chunk async for chunk in stream]
+    assert raised.value.code == "data_loss"
+
+
 async def test_a_silent_stream_is_kept_alive(
     http: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
