@@ -255,9 +255,14 @@ def apply(record: Record, change: Change) -> Outcome:
 
 
 def _not_current(head: Head, epoch: int) -> Refused | None:
-    if head.epoch != epoch:
-        return Refused("superseded")
-    return Refused("ended") if head.over else None
+    return _other_epoch(head, epoch) or (Refused("ended") if head.over else None)
+
+
+def _other_epoch(head: Head, epoch: int) -> Refused | None:
+    """A lower epoch in the log: it was rolled back, and nobody else has the session. It has to be opened again."""
+    if head.epoch == epoch:
+        return None
+    return Refused("superseded" if head.epoch > epoch else "gap")
 
 
 def _assign(head: Head, change: Assign) -> Outcome:
@@ -303,8 +308,8 @@ def _acquire(record: Record, change: Acquire) -> Outcome:
 
 
 def _append(head: Head, change: Append) -> Outcome:
-    if head.epoch != change.epoch:
-        return Refused("superseded")
+    if refusal := _other_epoch(head, change.epoch):
+        return refusal
     stored = sequence = head.sequence
     if head.over:
         # All that is numbered is stored already: a repetition, checked before "ended".
