@@ -51,7 +51,7 @@ class Answers:
 
         stop_when_left: a client that goes away before the end stops it. A server that drains never does.
         """
-        ended = False
+        ended = done = False
         with self._metrics.event_streams.track_inprogress() if sending.streamed else nullcontext():
             try:
                 async with self._connections.watch(receive) as watch:
@@ -59,7 +59,8 @@ class Answers:
                     last = await self._follow(sse.LogReader(self._sessions.store, record.session_id, 0), sending)
                     ended = True
                     await last()
-                if watch.closing and not ended:
+                    done = True
+                if watch.closing and not done:
                     await sending.interrupted()
             finally:
                 if stop_when_left and not ended and not watch.closing:
@@ -82,4 +83,4 @@ class Answers:
 async def send_json(send: Send, body: bytes, extra_headers: list[tuple[bytes, bytes]] | None = None) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *(extra_headers or [])]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await sse.end(send, body)
+    await sse.write(send, body, last=True)

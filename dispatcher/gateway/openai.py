@@ -196,7 +196,7 @@ class Streamed:
         data = self._completion.chunk({}, _finish_reason(final))
         if self._completion.include_usage:
             data += self._completion.usage_chunk(final)
-        await sse.end(self._send, data + DONE)
+        await sse.write(self._send, data + DONE, last=True)
 
     async def silence(self) -> None:
         if self._started:

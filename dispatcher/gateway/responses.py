@@ -176,7 +176,7 @@ class Streamed:
             frames = self._frames(self._view.take(entry))
             if self._view.ended:
                 await self._write(data)
-                return partial(sse.end, self._send, frames)
+                return partial(sse.write, self._send, frames, last=True)
             data += frames
         await self._write(data)
         return None

@@ -161,8 +161,9 @@ async def start(send: Send, extra_headers: list[tuple[bytes, bytes]] | None = No
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS + (extra_headers or [])})
 
 
-async def write(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": data, "more_body": True})
+async def write(send: Send, data: bytes, *, last: bool = False) -> None:
+    """Waits for a client that is slow to read."""
+    await send({"type": "http.response.body", "body": data, "more_body": not last})
 
 
 async def end(send: Send, data: bytes = b"") -> None:
