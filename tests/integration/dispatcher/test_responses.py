@@ -28,7 +28,12 @@ async def client_of(world: World) -> AsyncIterator[openai.AsyncOpenAI]:
 async def replicas() -> AsyncIterator[tuple[openai.AsyncOpenAI, openai.AsyncOpenAI, Peer]]:
     """A client of each, and a Commander of the second, which the first knows to offer `default`."""
     shared = SharedStore()
-    async with serving(shared=shared) as a, serving(shared=shared) as b, client_of(a) as at_a, client_of(b) as at_b:
+    async with (
+        serving(shared=shared, stop_seconds=SECONDS) as a,
+        serving(shared=shared, stop_seconds=SECONDS) as b,
+        client_of(a) as at_a,
+        client_of(b) as at_b,
+    ):
         member = await b.join()
         await b.sessions.offer(member.agents)
         await until(lambda: len(shared.leases) == 2, "leases")
