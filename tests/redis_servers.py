@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,10 @@ class RedisServer:
             connection.sendall(pack(*arguments))
             return connection.recv(65536)
 
+    def option(self, name: str) -> str:
+        """Of those that it was started with."""
+        return self._options[self._options.index(f"--{name}") + 1]
+
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
@@ -90,3 +95,45 @@ def redis_server(folder: Path, *options: str, port: int = 0) -> Iterator[RedisSe
         yield server
     finally:
         server.close()
+
+
+@contextlib.contextmanager
+def redis_cluster(folder: Path, replicas: int = 0, *options: str) -> Iterator[list[RedisServer]]:
+    """Three masters, and so many replicas of each: the masters first. Until the block ends."""
+    needed()
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for n in range(3 * (1 + replicas)):
+            own = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1000")
+            servers.append(stack.enter_context(redis_server(folder / str(n), *own, *options)))
+        buses = [server.option("cluster-port") for server in servers]
+        for n, server in enumerate(servers):
+            server.ask("CLUSTER", "SET-CONFIG-EPOCH", str(n + 1))
+            if n:
+                server.ask("CLUSTER", "MEET", "127.0.0.1", str(servers[0].port), buses[0])
+        for n, slots in enumerate(((0, 5460), (5461, 10922), (10923, 16383))):
+            servers[n].ask("CLUSTER", "ADDSLOTSRANGE", *map(str, slots))
+        for server in servers:
+            until(partial(answers, server, b"cluster_known_nodes:%d" % len(servers), "CLUSTER", "INFO"))
+        for n, server in enumerate(servers[3:]):
+            master = servers[n % 3].ask("CLUSTER", "MYID").split()[1].decode()
+            until(partial(answers, server, b"OK", "CLUSTER", "REPLICATE", master))
+        for server in servers:
+            until(partial(answers, server, b"cluster_state:ok", "CLUSTER", "INFO"))
+        for server in servers[3:]:
+            until(partial(answers, server, b"master_link_status:up", "INFO", "replication"))
+        yield servers
+
+
+def answers(server: RedisServer, wanted: bytes, *arguments: str) -> bool:
+    """Whether that stands in its answer."""
+    return wanted in server.ask(*arguments)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Return when it holds. Raises RuntimeError when that takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError("the servers have not come to terms")
+        time.sleep(0.02)

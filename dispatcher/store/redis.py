@@ -15,6 +15,7 @@ from dispatcher.log import Change, Outcome, Record, State
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
 from dispatcher.store.redis_address import Address, ask_server, check_server
+from dispatcher.store.redis_cluster import Cluster
 from dispatcher.store.redis_hints import Hints
 from dispatcher.store.redis_keys import (
     ENDED,
@@ -82,7 +83,15 @@ class RedisStore:
     async def _connect(self) -> Servers:
         info = await ask_server(self._address)
         check_server(self._address, info)
-        return Server(self._address.connection, self._address.replicas)
+        if info.get("cluster_enabled") != "1":
+            return Server(self._address.connection, self._address.replicas)
+        cluster = Cluster(self._address)
+        try:
+            await cluster.open()
+        except BaseException:
+            await cluster.close()
+            raise
+        return cluster
 
     async def close(self) -> None:
         async with self._closing:

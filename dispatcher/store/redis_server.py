@@ -32,28 +32,41 @@ class Servers(Protocol):
         """A connection of its own, not open yet, to hear what is published."""
 
 
+class Node:
+    """The connections to one server."""
+
+    def __init__(self, make: Make, replicas: int = 0) -> None:
+        self.writes, self.reads = Link(make, replicas), Link(make)
+
+    def reset(self) -> None:
+        self.writes.reset()
+        self.reads.reset()
+
+    async def close(self) -> None:
+        await self.writes.close()
+        await self.reads.close()
+
+
 class Server:
     """`Servers`, of one server."""
 
     def __init__(self, make: Make, replicas: int = 0) -> None:
-        self._make = make
-        self._writes, self._reads = Link(make, replicas), Link(make)
+        self._make, self._node = make, Node(make, replicas)
 
     async def close(self) -> None:
-        await self._writes.close()
-        await self._reads.close()
+        await self._node.close()
 
     async def call(self, command: Command) -> Reply:
-        return checked((await self._ask(self._writes, [command]))[0])
+        return checked((await self._ask(self._node.writes, [command]))[0])
 
     async def call_all(self, commands: Sequence[Command]) -> list[Reply]:
-        return await self._ask(self._writes, commands)
+        return await self._ask(self._node.writes, commands)
 
     async def read(self, command: Command) -> Reply:
-        return checked((await self._ask(self._reads, [command]))[0])
+        return checked((await self._ask(self._node.reads, [command]))[0])
 
     async def read_all(self, commands: Sequence[Command]) -> list[Reply]:
-        return await self._ask(self._reads, commands)
+        return await self._ask(self._node.reads, commands)
 
     def listening(self) -> AbstractConnection:
         return self._make()
@@ -63,11 +76,8 @@ class Server:
             replies = await ask(link, commands)
         except StoreUnavailable as error:
             return [error] * len(commands)
-        for reply in replies:
-            if isinstance(reply, ReadOnlyError):  # a failover: the address may lead to the new master by now
-                self._writes.reset()
-                self._reads.reset()
-                break
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            self._node.reset()  # a failover: the address may lead to the new master by now
         return [unavailable(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
 
 

@@ -35,8 +35,10 @@ from tests.contracts.sessions import (
 SECONDS = 10  # no wait in these tests takes longer
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "cluster"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "cluster":
+        return f"redis://{request.getfixturevalue('cluster')[0].address}"
     if request.param == "redis":
         return f"redis://{request.getfixturevalue('redis').address}/0"
     return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/logs/sessions.db"
