@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ class Cluster:
 
     dispatchers: list[Machine] = field(default_factory=list)
     commanders: list[Machine] = field(default_factory=list)
-    redis: Machine | None = None
+    redis: list[Machine] = field(default_factory=list)
     streams: list[list[Proxy]] = field(default_factory=list)
     readers: list[Proxy] = field(default_factory=list)
     stores: list[Proxy] = field(default_factory=list)
@@ -60,16 +61,10 @@ class Cluster:
         what, _, how = fault.kind.partition(" ")
         self._note(f"begins: {fault}")
         if what in ("dispatcher", "commander", "redis"):
-            found = {"dispatcher": self.dispatchers, "commander": self.commanders, "redis": [self.redis]}[what]
-            machine = found[fault.of(len(found))]
-            assert machine
-            await machine.suffer(how, fault.seconds)
+            found = {"dispatcher": self.dispatchers, "commander": self.commanders, "redis": self.redis}[what]
+            await found[fault.of(len(found))].suffer(how, fault.seconds)
         else:
-            lines = {"stream": self._stream_lines(), "reader": [[p] for p in self.readers], "store": [self.stores]}[
-                what
-            ]
-            if what == "store":
-                lines = [[proxy] for proxy in self.stores]
+            lines = {"stream": self._stream_lines(), "reader": _each(self.readers), "store": _each(self.stores)}[what]
             await _disturb(lines[fault.of(len(lines))], how, fault)
         self._note(f"ends: {fault}")
 
@@ -82,12 +77,16 @@ class Cluster:
 
     def heal(self) -> None:
         """Nothing is frozen or cut any more."""
-        for proxy in (*sum(self.streams, []), *self.readers, *self.stores):
+        for proxy in chain(*self.streams, self.readers, self.stores):
             proxy.limits = lambda: None
             proxy.thaw()
 
     def _note(self, text: str) -> None:
         self.journal.append(f"{time.monotonic() - self.began:7.2f} {text}")
+
+
+def _each(proxies: Sequence[Proxy]) -> list[Line]:
+    return [[proxy] for proxy in proxies]
 
 
 async def _disturb(line: Line, how: str, fault: Fault) -> None:
@@ -136,8 +135,8 @@ async def cluster(topology: TopologyName, folder: Path) -> AsyncIterator[Cluster
         count = DISPATCHERS[topology]
         stores = [f"sqlite:///{folder}/sessions.db"]
         if topology == "redis":
-            rig.redis = machines.redis(port := free_port(), folder)
-            await start([rig.redis])
+            rig.redis = [machines.redis(port := free_port(), folder)]
+            await start(rig.redis)
             rig.stores = [await proxy(("127.0.0.1", port)) for _ in range(count)]
             stores = [f"redis://127.0.0.1:{store.port}/0" for store in rig.stores]
         rig.readers = [await proxy() for _ in range(count)]

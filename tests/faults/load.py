@@ -1,4 +1,4 @@
-"""Users: sessions created, read, and some of them stopped, over whatever replica answers, for as long as things break."""
+"""Users: sessions are created, read and now and then stopped at whatever replica answers, while things break."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.oracle import Evidence
 from tests.faults.reader import Event, EventParser, Reader
 
-PARALLEL = 8  # sessions at once
+PARALLEL = 12  # sessions at once
 READERS = 2  # of each
 ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.2
@@ -41,7 +41,7 @@ def plan(seed: int, number: int, file: Path) -> Session:
     """The same for the same seed and number."""
     chance = random.Random(f"session {seed} {number}")
     agent = chance.choice(("continuing", "continuing", "naive"))
-    script = Script(f"s{number}", chance.randint(20, 110), chance.randint(7, 25), chance.uniform(0.02, 0.06), str(file))
+    script = Script(f"s{number}", chance.randint(20, 90), chance.randint(7, 25), chance.uniform(0.02, 0.06), str(file))
     stop_at = chance.randrange(len(script.text)) if chance.random() < STOPPED else None
     return Session(number, agent, script, stop_at, chance)
 
@@ -92,8 +92,9 @@ class Users:
                 tasks.create_task(self._stop(session, reading))
 
     async def _stop(self, session: Session, reading: list[asyncio.Task[None]]) -> None:
-        while len(session.readers[0].text) < (session.stop_at or 0) and not reading[0].done():
-            await asyncio.sleep(0.02)  # a reader tells nobody
+        reader = session.readers[0]  # tells nobody how far it is
+        while len(reader.text) < (session.stop_at or 0) and not reading[0].done():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         session.stop_asked = True
         await self._until_answered(session, f"/v1/sessions/{session.session_id}/stop", 202)
 
@@ -113,9 +114,8 @@ class Users:
             await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def evidence(cluster: Cluster, sessions: Sequence[Session], effects: Path) -> list[Evidence]:
-    """What every replica says of these sessions, now that nothing breaks any more."""
-    lines = Counter(effects.read_text().splitlines() if effects.exists() else ())
+async def evidence(cluster: Cluster, sessions: Sequence[Session], lines: Counter[str]) -> list[Evidence]:
+    """What every replica says of these sessions, now that nothing breaks any more. lines: that the tools wrote."""
     gathered = []
     async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
         for session in sessions:

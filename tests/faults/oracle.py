@@ -112,7 +112,7 @@ def _lost(evidence: Evidence, failed: Mapping[str, Any]) -> Iterator[str]:
         return
     last = max(event.data["at"] for event in evidence.log if event.name == "assigned" or event in packets)
     if failed["at"] - last < GRACE_SECONDS - 0.01:
-        yield f"it failed as commander_lost {failed['at'] - last:.2f} s after its last packet: before the grace was over"
+        yield f"it failed as commander_lost {failed['at'] - last:.2f} s after its last packet, within the grace"
 
 
 def _log(evidence: Evidence) -> Iterator[str]:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import httpx2
@@ -107,9 +108,9 @@ def _beyond(name: str, now: Holding, before: Holding, processes: int) -> list[st
     return found
 
 
-async def _until_none(look) -> list[str]:
+async def _until_none(look: Callable[[], Awaitable[list[str]]]) -> list[str]:
     """What `look` still finds after QUIET_SECONDS."""
     until = time.monotonic() + QUIET_SECONDS
-    while (left := await look()) and time.monotonic() < until:
+    while (left := await look()) and time.monotonic() < until:  # noqa: ASYNC110
         await asyncio.sleep(LOOK_SECONDS)
     return left

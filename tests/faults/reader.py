@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ class Refused(Exception):
         self.status = status
 
 
-async def events(port: int, path: str, after: str) -> AsyncIterator[Event]:
+async def events(port: int, path: str, after: str) -> AsyncGenerator[Event, None]:
     """The events of one connection. Raises Refused, OSError or EOFError (it broke); ends where the server ended it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:

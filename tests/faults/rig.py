@@ -11,9 +11,9 @@ from pathlib import Path
 from tests.faults import quiet
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.load import MakeReader, Session, Users, evidence, known, plan, replayed
-from tests.faults.oracle import Evidence, violations
+from tests.faults.oracle import violations
 from tests.faults.reader import Reader
-from tests.faults.schedule import Fault, TopologyName, schedule
+from tests.faults.schedule import TopologyName, schedule
 
 SETTLE_SECONDS = 90.0  # after the last fault is mended, for every session to end: beyond that it is stuck
 REPLAYED = 5  # sessions whose streams are cut after every entry
@@ -40,8 +40,8 @@ class Report:
         lines = [
             f"{self.topology}: {self.faults.total()} faults in {self.seconds:.0f} s, seed {self.seed}",
             f"  {_counts(self.faults)}",
-            f"  {self.outcomes.total()} sessions: {_counts(self.outcomes)}; {self.takeovers} takeovers; "
-            f"{self.connections} connections of readers; tool calls: {_counts(self.calls)}",
+            f"  {self.outcomes.total()} sessions: {_counts(self.outcomes)}; {self.takeovers} takeovers",
+            f"  {self.connections} connections of readers; tool calls: {_counts(self.calls)}",
             f"  violations: {len(self.violations)}",
         ]
         return "\n".join(lines)
@@ -63,7 +63,7 @@ async def run(topology: TopologyName, seed: int, count: int, folder: Path, make_
         report = Report(topology, seed, Counter(fault.kind for fault in faults), folder, rig.journal)
         effects = folder / "effects"
         await _warm_up(rig, seed, effects)
-        idle = await quiet.baseline(rig)
+        idle, before = await quiet.baseline(rig), await known(rig)
         users = Users(rig, seed, effects, make_reader)
         serving = asyncio.create_task(users.run())
         try:
@@ -80,7 +80,9 @@ async def run(topology: TopologyName, seed: int, count: int, folder: Path, make_
             serving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await serving
-        await _judge(rig, users, idle, effects, report)
+        await _judge(rig, users, report, Counter(effects.read_text().splitlines()))
+        report.violations += _doubled(await known(rig) - before, users.sessions)
+        report.violations += await quiet.leaks(rig, idle)
     report.seconds = time.monotonic() - began
     return report
 
@@ -90,10 +92,10 @@ async def _warm_up(rig: Cluster, seed: int, effects: Path) -> None:
     users = Users(rig, -1 - seed, effects)
     sessions = {session.agent: session for session in (plan(-1 - seed, n, effects) for n in range(20))}
     await users.run_once(list(sessions.values()))
-    await evidence(rig, users.sessions, effects)
+    await evidence(rig, users.sessions, Counter())
 
 
-async def _judge(rig: Cluster, users: Users, idle: quiet.Baseline, effects: Path, report: Report) -> None:
+async def _judge(rig: Cluster, users: Users, report: Report, effects: Counter[str]) -> None:
     stuck = users.unended
     report.violations += [f"session {each.session_id} ({each.agent}) is stuck" for each in stuck]
     ended = [each for each in users.sessions if each not in stuck]
@@ -107,9 +109,6 @@ async def _judge(rig: Cluster, users: Users, idle: quiet.Baseline, effects: Path
     chance = random.Random(report.seed)
     for each in chance.sample(gathered, min(REPLAYED, len(gathered))):
         report.violations += await replayed(rig, each, chance)
-    report.violations += _doubled(await known(rig), users.sessions)
-    if not stuck:
-        report.violations += await quiet.leaks(rig, idle)
 
 
 def _doubled(stored: set[str], sessions: list[Session]) -> list[str]:

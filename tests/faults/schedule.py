@@ -10,8 +10,8 @@ TopologyName = Literal["sqlite", "redis"]
 # Seconds between the beginnings of two faults; several are under way at once.
 GAP = (0.2, 0.8)
 SHORT = (0.1, 1.5)
-# As the processes are set up (processes.py), a peer that does not answer is noticed within 4 s, and its grace ends 2.5 s
-# after that: so these are beyond the grace.
+# As the processes are set up (machines.py), a peer that does not answer is noticed within 4 s, and its grace ends 2.5 s
+# after that: these are longer.
 LONG = (7.5, 9.5)
 DOWN = (0.0, 1.5)  # until what was killed is started again
 LEASE = (10.5, 13.0)  # longer than a Dispatcher's lease in the store lasts
