@@ -83,11 +83,11 @@ async def _call(turn: Turn, script: Script, number: int) -> Thought:
 
 async def note(file: str, line: str, number: int) -> str:
     """An effect that can be counted: one more line in a file, some time after the call and before its answer."""
-    await asyncio.sleep(0.02 * (number % 3))
+    await asyncio.sleep(0.05 * (number % 4))
     out = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         os.write(out, f"{line}\n".encode())  # one write of less than a page: lines stay whole
     finally:
         os.close(out)
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
     return line

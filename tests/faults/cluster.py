@@ -59,14 +59,14 @@ class Cluster:
     async def suffer(self, fault: Fault) -> None:
         """Break what the fault names, and mend it. Raises RuntimeError where it does not come back."""
         what, _, how = fault.kind.partition(" ")
-        self._note(f"begins: {fault}")
+        self.note(f"begins: {fault}")
         if what in ("dispatcher", "commander", "redis"):
             found = {"dispatcher": self.dispatchers, "commander": self.commanders, "redis": self.redis}[what]
             await found[fault.of(len(found))].suffer(how, fault.seconds)
         else:
             lines = {"stream": self._stream_lines(), "reader": _each(self.readers), "store": _each(self.stores)}[what]
             await _disturb(lines[fault.of(len(lines))], how, fault)
-        self._note(f"ends: {fault}")
+        self.note(f"ends: {fault}")
 
     def _stream_lines(self) -> list[Line]:
         """Each Commander from all Dispatchers; where there are several, each Dispatcher from all Commanders too."""
@@ -81,7 +81,8 @@ class Cluster:
             proxy.limits = lambda: None
             proxy.thaw()
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """One line of what happened."""
         self.journal.append(f"{time.monotonic() - self.began:7.2f} {text}")
 
 

@@ -41,7 +41,7 @@ def plan(seed: int, number: int, file: Path) -> Session:
     """The same for the same seed and number."""
     chance = random.Random(f"session {seed} {number}")
     agent = chance.choice(("continuing", "continuing", "naive"))
-    script = Script(f"s{number}", chance.randint(20, 90), chance.randint(7, 25), chance.uniform(0.02, 0.06), str(file))
+    script = Script(f"s{number}", chance.randint(20, 90), chance.randint(4, 15), chance.uniform(0.02, 0.06), str(file))
     stop_at = chance.randrange(len(script.text)) if chance.random() < STOPPED else None
     return Session(number, agent, script, stop_at, chance)
 
@@ -75,7 +75,9 @@ class Users:
         while not self.enough.is_set():
             session = plan(self._seed, len(self.sessions), self._effects)
             self.sessions.append(session)
+            self._cluster.note(f"session {session.number} is asked for")
             await self.serve(session)
+            self._cluster.note(f"session {session.number} {session.session_id} has ended")
 
     async def serve(self, session: Session) -> None:
         """One session from its creation to its last event, at all its readers."""

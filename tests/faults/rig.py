@@ -84,6 +84,7 @@ async def run(topology: TopologyName, seed: int, count: int, folder: Path, make_
         report.violations += _doubled(await known(rig) - before, users.sessions)
         report.violations += await quiet.leaks(rig, idle)
     report.seconds = time.monotonic() - began
+    (folder / "journal").write_text("\n".join([*rig.journal, str(report), *report.violations]))
     return report
 
 
