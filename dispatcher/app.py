@@ -90,7 +90,10 @@ class Dispatcher:
         reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
         await sessions.recover()
-        for work in (sessions.keep(), watch_loop(metrics)):
+        works = [sessions.keep(), watch_loop(metrics)]
+        if sessions.neighbours:
+            works.append(sessions.neighbours.keep())
+        for work in works:
             self._keepers.append(asyncio.create_task(work))
         self._stack.push_async_callback(self._stop_keepers)
         await server.start()

@@ -344,8 +344,8 @@ class Stream:
             code = "ended"
             raise StreamOver(OLDER_STATUS[code], CLOSED_MESSAGES[code])
         runner.receive(packet)
-        if runner.backlog >= self._settings.max_unacked_packets:
-            await runner.drained()
+        if runner.appends.backlog >= self._settings.max_unacked_packets:
+            await runner.appends.drained()
 
     async def _begin_older(self, packet: Upstream) -> None:
         if len(packet.session_id) > MAX_SESSION_ID:

@@ -173,7 +173,25 @@ class Fence(msgspec.Struct, frozen=True):
     epoch: int
 
 
-Change: TypeAlias = Assign | Acquire | Append | Settle | Requeue | Fence
+class TakeOver(msgspec.Struct, frozen=True):
+    """The lease of the instance that had the session, `gone`, has ended: `instance` has it from now, and starts its
+    grace. The epoch stays, for the stream may live. Refused: `superseded` (another has it), `ended`.
+    """
+
+    gone: str
+    instance: str
+
+
+class TakeBack(msgspec.Struct, frozen=True):
+    """An instance whose lease had ended still has the session's stream: nothing that another concluded from the silence
+    counts any more. Refused: `superseded`, `ended`; `gap`: it waits again, and has to be opened again.
+    """
+
+    epoch: int
+    instance: str
+
+
+Change: TypeAlias = Assign | Acquire | Append | Settle | Requeue | Fence | TakeOver | TakeBack
 
 # ---- outcomes
 
@@ -219,12 +237,31 @@ def apply(record: Record, change: Change) -> Outcome:
             if refusal := _not_current(head, change.epoch):
                 return refusal
             return Applied(replace(head, generation=head.generation + 1, epoch=head.epoch + 1, over=True))
+        case TakeOver(gone, instance):
+            if head.instance == instance:
+                return Applied(head)  # a repetition
+            if head.instance != gone or head.state == "waiting":
+                return Refused("superseded")
+            return Refused("ended") if head.over else Applied(replace(head, instance=instance))
+        case TakeBack(epoch, instance):
+            if head.instance == instance and head.epoch == epoch + 1:
+                return Applied(head)  # a repetition
+            if refusal := _not_current(head, epoch):
+                return refusal
+            if head.state == "waiting":
+                return Refused("gap")
+            return Applied(replace(head, instance=instance, epoch=head.epoch + 1))
 
 
 def _not_current(head: Head, epoch: int) -> Refused | None:
-    if head.epoch != epoch:
-        return Refused("superseded")
-    return Refused("ended") if head.over else None
+    return _other_epoch(head, epoch) or (Refused("ended") if head.over else None)
+
+
+def _other_epoch(head: Head, epoch: int) -> Refused | None:
+    """A lower epoch in the log: it was rolled back, and nobody else has the session. It has to be opened again."""
+    if head.epoch == epoch:
+        return None
+    return Refused("superseded" if head.epoch > epoch else "gap")
 
 
 def _assign(head: Head, change: Assign) -> Outcome:
@@ -270,8 +307,8 @@ def _acquire(record: Record, change: Acquire) -> Outcome:
 
 
 def _append(head: Head, change: Append) -> Outcome:
-    if head.epoch != change.epoch:
-        return Refused("superseded")
+    if refusal := _other_epoch(head, change.epoch):
+        return refusal
     stored = sequence = head.sequence
     if head.over:
         # All that is numbered is stored already: a repetition, checked before "ended".

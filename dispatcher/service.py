@@ -12,8 +12,9 @@ import structlog
 
 from dispatcher.events import Assigned, Entry, Failed, StopEntry
 from dispatcher.history import history_of, size_of
-from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle
+from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle, TakeOver
 from dispatcher.metrics import Metrics
+from dispatcher.neighbours import Neighbours
 from dispatcher.policies.rules import RuleSet
 from dispatcher.pool import Pool
 from dispatcher.runner import Link, Runner
@@ -60,7 +61,7 @@ class Sessions:
     ) -> None:
         self.store, self.registry, self.metrics = store, registry, metrics
         self.settings = settings
-        self.instance = secrets.token_hex(8)
+        self.instance = store.replicas.instance if store.replicas else secrets.token_hex(8)
         self.log_thoughts = settings.log_thoughts
         self.closing = asyncio.Event()
         self.pool = Pool(self, metrics, settings.queue_seconds)
@@ -68,11 +69,12 @@ class Sessions:
         self.use(rules)
         self._runners: dict[str, Runner] = {}
         metrics.running.set_function(
-            lambda: sum(runner.session.head.state == "running" for runner in self._runners.values())
+            lambda: sum(runner.owned and runner.session.head.state == "running" for runner in self._runners.values())
         )
         self._creating: Counter[str] = Counter()  # by agent: on their way into the log
         self._tasks: set[asyncio.Task[Any]] = set()
         self._store_trouble = ""
+        self.neighbours = Neighbours(store.replicas, self, self.pool, settings) if store.replicas else None
 
     def use(self, rules: RuleSet) -> None:
         """The rules of sessions that are rebuilt from now on."""
@@ -84,8 +86,11 @@ class Sessions:
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
         """A new session, or the one that the key was bound to. Raises QueueFull, StoreUnavailable."""
         slots = self.pool.free(request.agent) - self._creating[request.agent]
-        if slots <= 0 and self.pool.waiting - slots >= self.settings.queue_limit:
-            raise QueueFull
+        if slots <= 0:
+            replicas = self.store.replicas
+            waiting = await replicas.waiting_count() if replicas else self.pool.waiting
+            if waiting - slots >= self.settings.queue_limit:
+                raise QueueFull
         head = Head(since=request.created_at)
         record = Record(new_session_id(), request, head)
         self._creating[request.agent] += 1
@@ -121,7 +126,7 @@ class Sessions:
         self.pool.withdraw(session_id)
         if runner := self._runners.get(session_id):
             runner.observe(outcome)
-        elif outcome.entries:
+        elif outcome.entries and outcome.head.over:  # it waited; else whoever has it counts it
             self.metrics.stopped(reason)
             self.metrics.session_over("stopped")
             log.info("session_stopped", session_id=session_id, reason=reason, author=author)
@@ -315,15 +320,51 @@ class Sessions:
         if self._runners.get(runner.session_id) is runner:
             del self._runners[runner.session_id]
 
+    # ---- other instances
+
+    def judge_calls(self, runner: Runner) -> None:
+        """Tool calls of instances that are gone get an answer."""
+        if self.neighbours:
+            self.spawn(self._judge_calls(self.neighbours, runner))
+        else:
+            runner.settle_gone(())
+
+    async def _judge_calls(self, neighbours: Neighbours, runner: Runner) -> None:
+        runner.settle_gone(await until_known(neighbours.alive))
+
+    def grown(self, session_id: str) -> None:
+        """Another instance changed the session in the log."""
+        if runner := self._runners.get(session_id):
+            runner.grown()
+
+    async def take_over(self, record: Record) -> None:
+        """Nobody has the session any more; its grace runs from now. Raises StoreUnavailable."""
+        session_id = record.session_id
+        outcome = await self.store.submit(session_id, TakeOver(record.head.instance, self.instance))
+        if isinstance(outcome, Applied):
+            log.info("session_taken_over", session_id=session_id, gone=record.head.instance)
+            await self._take_up(session_id, None)
+
+    async def take_back(self) -> None:
+        """This instance's lease had ended: it still has the sessions whose streams it has."""
+        await asyncio.gather(*(runner.take_back() for runner in list(self._runners.values())))
+
+    def judge_all_calls(self) -> None:
+        """Look again at the tool calls that other instances should have answered."""
+        for runner in list(self._runners.values()):
+            runner.judge_calls()
+
     # ---- life
 
     async def recover(self) -> None:
-        """Take up every live session of the log; the grace runs from now."""
+        """Where no other instance uses the store: take up every live session of the log; the grace runs from now."""
+        if self.neighbours:
+            return
         for record in await self.store.select(LIVE, ALL):
             if record.head.state == "waiting":
                 self.pool.enlist(record)
             else:
-                await self._take_up(record.session_id, None)
+                await self.take_over(record)
 
     async def keep(self) -> None:
         """For as long as this instance lives: agents' names into the store, old logs out of it."""
@@ -348,8 +389,8 @@ class Sessions:
 
     @property
     def running(self) -> bool:
-        """Some session's Commander is connected here."""
-        return any(runner.link and not runner.session.head.over for runner in self._runners.values())
+        """Some session's Commander is connected here, or a tool of it runs here."""
+        return any(runner.tools or (runner.link and not runner.session.head.over) for runner in self._runners.values())
 
     async def shut_down(self) -> None:
         """Stop what lives: its log does not outlive this process."""
@@ -365,3 +406,5 @@ class Sessions:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.neighbours:
+            await self.neighbours.resign()

@@ -292,7 +292,9 @@ class Session:
 
     def logged(self, outcome: Applied, now: float) -> list[Effect]:
         """Entries stand in the log, this session's own or another's: what they lead to. Repetitions are harmless."""
-        if outcome.head.epoch != self.epoch:  # somebody else has it
+        if outcome.head.epoch < self.epoch:  # it was asked before this core was built
+            return []
+        if outcome.head.epoch > self.epoch:  # somebody else has it
             return [] if self.conversation is State.IDLE else self._close("superseded")
         if outcome.head.offset >= self.head.offset:
             self.head = outcome.head
@@ -406,6 +408,11 @@ class Session:
     def unstorable(self, now: float) -> list[Effect]:
         """What it sent cannot be stored at all, now or later."""
         return self._refuse("invalid", now)
+
+    def taken_back(self, outcome: Applied) -> None:
+        """This instance's lease had ended, and it has the session again, under the next epoch."""
+        self.head = outcome.head
+        self.epoch = outcome.head.epoch
 
     def fenced(self, outcome: Applied) -> list[Effect]:
         """The Commander was given up after a stop."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from dispatcher.events import Entry
 from dispatcher.log import Applied, Change, Outcome, Record, Refused, State, apply
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import Created, Follower, IdempotencyKey, StoreUnavailable
+from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
 
 
 class MemoryStore:
@@ -19,6 +19,8 @@ class MemoryStore:
 
     observe: called with the seconds that a step took and the entries that it added.
     """
+
+    replicas: Replicas | None = None
 
     def __init__(self, observe: Callable[[float, int], None] | None = None) -> None:
         self._observe = observe

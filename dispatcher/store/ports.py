@@ -46,8 +46,71 @@ class Follower(Protocol):
         """Return when the log has grown, or the session is gone, since the last call returned; or after `seconds`."""
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """A session that waits for a Commander. since: Unix seconds."""
+
+    session_id: str
+    agent: str
+    since: float
+
+
+class Listener(Protocol):
+    """Hears of what other instances do, on the event loop. News may be lost, so it looks again now and then."""
+
+    def enlisted(self, waiting: Waiting) -> None:
+        """A session waits."""
+
+    def withdrawn(self, session_id: str) -> None:
+        """It does not wait any more."""
+
+    def grown(self, session_id: str) -> None:
+        """Another instance changed a session that this one has or had, or for which it runs a tool."""
+
+
+class Replicas(Protocol):
+    """What the instances that share a store know of each other. Methods raise StoreUnavailable.
+
+    instance: this one's name, random at each start.
+    """
+
+    instance: str
+
+    def listen(self, listener: Listener) -> None:
+        """Tell that listener; called before `Store.start`."""
+
+    async def renew(self) -> bool:
+        """Renew this instance's lease, for LEASE_SECONDS. False: it had ended, or this is the first."""
+
+    async def resign(self) -> None:
+        """Give the lease up: others may take over at once."""
+
+    async def alive(self) -> frozenset[str]:
+        """The instances that have a lease."""
+
+    async def orphans(self) -> list[Record]:
+        """Sessions that are not over, do not wait, and belong to an instance without a lease. What is waiting and was
+        not enlisted is enlisted on the way. May answer with none for at most SWEEP_SECONDS if it sees no lease ended.
+        """
+
+    async def waiting(self, limit: int) -> list[Waiting]:
+        """Those that wait, the oldest first."""
+
+    async def waiting_count(self) -> int:
+        """How many wait."""
+
+
+LEASE_SECONDS = 10.0  # renewed every RENEW_SECONDS (session rules, Many replicas)
+RENEW_SECONDS = 2.0
+SWEEP_SECONDS = 30.0
+
+
 class Store(Protocol):
-    """Keeps session logs. Methods raise StoreUnavailable when the log cannot be reached."""
+    """Keeps session logs. Methods raise StoreUnavailable when the log cannot be reached.
+
+    replicas: None where one instance alone uses the store.
+    """
+
+    replicas: Replicas | None
 
     async def start(self) -> None:
         """Open what is needed. Raises StoreMisconfigured."""

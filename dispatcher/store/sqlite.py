@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from dispatcher.events import Entry
 from dispatcher.log import Applied, Change, Outcome, Record, Settle, State
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import Created, Follower, IdempotencyKey, StoreUnavailable
+from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
 from dispatcher.store.sqlite_file import lock
 from dispatcher.store.sqlite_reader import Reader
 from dispatcher.store.sqlite_writer import Answer, Command, Job, Writer
@@ -34,6 +34,8 @@ class SqliteStore:
     full: each commit is synced to the disk (`synchronous=FULL`), so that it survives a power cut too.
     observe: called with the seconds that a transaction took, hand-over to the writer included, and the entries in it.
     """
+
+    replicas: Replicas | None = None
 
     def __init__(self, path: Path, full: bool = False, observe: Callable[[float, int], None] | None = None) -> None:
         self._path = path.absolute()

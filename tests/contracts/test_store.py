@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.events import Assigned, Body, Call, Failed, Finished, StopEntry, Text
-from dispatcher.log import Applied, Fence, Requeue, Settle, State
+from dispatcher.log import Applied, Fence, Requeue, Settle, State, TakeBack, TakeOver
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Follower, IdempotencyKey, Store, StoreUnavailable
 from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown, Usage
@@ -130,6 +130,37 @@ async def test_an_acquire_fences(store: Store) -> None:
     assert (rolled_back.generation, rolled_back.commander_id, rolled_back.epoch) == (9, "c9", 5)
 
 
+async def test_an_orphan_is_taken_over_once_and_its_stream_lives(store: Store) -> None:
+    epoch = await running(store)
+    outcomes = await asyncio.gather(*(store.submit("s", TakeOver("i1", f"i{n}")) for n in (2, 3, 2)))
+    assert [isinstance(outcome, Applied) for outcome in outcomes] == [True, False, True]
+    assert refusal(outcomes[1]) == "superseded"
+    head = head_of(outcomes[0])
+    assert (head.instance, head.epoch, head.state) == ("i2", epoch, "running")
+    assert head_of(await store.submit("s", append(epoch, said(1)))).sequence == 1
+    head_of(await store.submit("s", append(epoch, finished(2))))
+    assert refusal(await store.submit("s", TakeOver("i2", "i3"))) == "ended"
+
+
+async def test_a_waiting_session_is_nobodys(store: Store) -> None:
+    await running(store)
+    head_of(await store.submit("s", Requeue(2, now=130.0)))
+    assert refusal(await store.submit("s", TakeOver("i1", "i2"))) == "superseded"
+    assert refusal(await store.submit("s", TakeBack(2, "i1"))) == "gap"
+
+
+async def test_a_session_that_is_taken_back_is_nobodys_to_conclude(store: Store) -> None:
+    epoch = await running(store)
+    head_of(await store.submit("s", TakeOver("i1", "i2")))
+    for _ in range(2):  # repeated, it is the same
+        head = head_of(await store.submit("s", TakeBack(epoch, "i1")))
+        assert (head.instance, head.epoch, head.state) == ("i1", epoch + 1, "running")
+    assert refusal(await store.submit("s", Requeue(epoch, now=130.0))) == "superseded"
+    assert refusal(await store.submit("s", append(epoch, failed()))) == "superseded"
+    assert head_of(await store.submit("s", append(epoch + 1, said(1)))).sequence == 1
+    assert refusal(await store.submit("s", TakeBack(epoch, "i2"))) == "superseded"
+
+
 async def test_a_session_that_a_commander_brought_is_its_own(store: Store) -> None:
     await store.create(brought())
     assert head_of(await store.submit("s", acquire("c1", 0))).epoch == 1
@@ -222,7 +253,7 @@ async def test_after_the_end_only_repetitions_are_welcome(store: Store) -> None:
     assert (head.state, head.over, head.offset) == ("finished", True, 3)
     assert refusal(await store.submit("s", append(epoch, said(3)))) == "ended"
     assert refusal(await store.submit("s", append(epoch, failed()))) == "ended"
-    assert refusal(await store.submit("s", append(epoch + 1, said(1)))) == "superseded"
+    assert refusal(await store.submit("s", append(epoch - 1, said(1)))) == "superseded"
     assert head_of(await store.submit("s", acquire())).sequence == 2  # its last generation still gets its Welcome
 
 

@@ -264,7 +264,7 @@ REFUSED: dict[str, tuple[Record, Change, str]] = {
     "the session of another Commander": (brought(), acquire("c2", 0), "exists"),
     "an older epoch": (record(RUNNING), append(1, said(4)), "superseded"),
     "an older epoch, though a repetition": (record(RUNNING), append(1, said(3)), "superseded"),
-    "an epoch that is not yet": (record(RUNNING), append(3, said(4)), "superseded"),
+    "an epoch that the log has lost": (record(RUNNING), append(3, said(4)), "gap"),
     "a gap": (record(RUNNING), append(2, said(5)), "gap"),
     "a gap inside": (record(RUNNING), append(2, said(4), said(6)), "gap"),
     "going back inside": (record(RUNNING), append(2, said(4), said(5), said(4)), "gap"),

@@ -26,7 +26,7 @@ async def test_appends_wait_and_are_retried(world: World) -> None:
     await until(lambda: trouble.asked)
     await member.say(session_id, "two ", Content("three", True))
     runner = world.sessions._runners[session_id]
-    await until(lambda: runner.backlog == 3)
+    await until(lambda: runner.appends.backlog == 3)
     before = trouble.asked
     await until(lambda: trouble.asked > before, "tried again")
     assert not member.has(Ack), "nothing is acked before it is stored"
