@@ -56,13 +56,23 @@ class Cluster:
 
     # ---- faults
 
+    def _machine(self, fault: Fault) -> Machine | None:
+        """Which process it breaks; None: a line."""
+        roles = {"dispatcher": self.dispatchers, "commander": self.commanders, "redis": self.redis}
+        machines = roles.get(fault.kind.partition(" ")[0])
+        return machines[fault.of(len(machines))] if machines else None
+
+    def whole(self, fault: Fault) -> bool:
+        """What it breaks is not broken already."""
+        machine = self._machine(fault)
+        return machine is None or not machine.lock.locked()
+
     async def suffer(self, fault: Fault) -> None:
         """Break what the fault names, and mend it. Raises RuntimeError where it does not come back."""
         what, _, how = fault.kind.partition(" ")
         self.note(f"begins: {fault}")
-        if what in ("dispatcher", "commander", "redis"):
-            found = {"dispatcher": self.dispatchers, "commander": self.commanders, "redis": self.redis}[what]
-            await found[fault.of(len(found))].suffer(how, fault.seconds)
+        if machine := self._machine(fault):
+            await machine.suffer(how, fault.seconds)
         else:
             lines = {"stream": self._stream_lines(), "reader": _each(self.readers), "store": _each(self.stores)}[what]
             await _disturb(lines[fault.of(len(lines))], how, fault)

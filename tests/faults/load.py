@@ -160,6 +160,13 @@ async def replayed(cluster: Cluster, evidence: Evidence, chance: random.Random) 
     return found
 
 
+async def live(cluster: Cluster) -> dict[str, Any]:
+    """What operators see of the sessions that have not ended, by id."""
+    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+        answer = await http.get(f"{cluster.operator(0)}/operator/sessions", params={"limit": 1000})
+    return {each["session_id"]: each for each in answer.json()["sessions"]}
+
+
 async def known(cluster: Cluster) -> set[str]:
     """The ids of all sessions that the store has."""
     states = ("waiting", "running", "finished", "stopped", "failed")

@@ -37,6 +37,7 @@ COMMANDER = {
 }
 SUPERVISED_SECONDS = 45.0  # how long a program may fail to start while what it needs is away
 TRY_AGAIN_SECONDS = 0.5
+BREATH_SECONDS = 1.5  # after it is up again: else a process that is broken again and again serves nobody for long
 
 
 class Machine:
@@ -48,7 +49,7 @@ class Machine:
         self.changed: Callable[[], None] = lambda: None  # called when it is down, and when it is ready
         self.program: Program | None = None
         self._start, self._ready, self._log = start, ready, folder / f"{name}.log"
-        self._lock = asyncio.Lock()  # one fault at a time
+        self.lock = asyncio.Lock()  # one fault at a time
 
     @property
     def up(self) -> bool:
@@ -76,7 +77,7 @@ class Machine:
 
     async def suffer(self, what: str, seconds: float) -> None:
         """Break it, and mend it after that time."""
-        async with self._lock:
+        async with self.lock:
             assert self.program
             if what.endswith("pause"):
                 self.program.send_signal(signal.SIGSTOP)
@@ -90,6 +91,7 @@ class Machine:
             self.changed()
             await asyncio.sleep(seconds)
             await self.start()
+            await asyncio.sleep(BREATH_SECONDS)
 
     async def census(self) -> Event:
         """What a probed program holds."""

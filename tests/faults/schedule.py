@@ -26,10 +26,10 @@ class Kind:
 
 
 BOTH: Mapping[str, Kind] = {
-    "dispatcher kill": Kind(10, DOWN),
+    "dispatcher kill": Kind(7, DOWN),
     "dispatcher restart": Kind(3, DOWN),
-    "dispatcher pause": Kind(7),
-    "dispatcher long pause": Kind(2, LONG),
+    "dispatcher pause": Kind(4),
+    "dispatcher long pause": Kind(1, LONG),
     "commander kill": Kind(14, DOWN),
     "commander restart": Kind(4, DOWN),
     "commander pause": Kind(8),
@@ -43,7 +43,10 @@ BOTH: Mapping[str, Kind] = {
     "reader freeze": Kind(5),
     "reader cut after some bytes": Kind(8),
 }
-REDIS: Mapping[str, Kind] = {
+REPLICAS: Mapping[str, Kind] = {  # where one is down, there are others
+    "dispatcher kill": Kind(14, DOWN),
+    "dispatcher pause": Kind(8),
+    "dispatcher long pause": Kind(3, LONG),
     "dispatcher away": Kind(2, LEASE),
     "store cut": Kind(10, (0, 0)),
     "store freeze": Kind(6),
@@ -52,7 +55,7 @@ REDIS: Mapping[str, Kind] = {
     "redis restart": Kind(2, DOWN),
     "redis pause": Kind(4),
 }
-KINDS: Mapping[TopologyName, Mapping[str, Kind]] = {"sqlite": BOTH, "redis": {**BOTH, **REDIS}}
+KINDS: Mapping[TopologyName, Mapping[str, Kind]] = {"sqlite": BOTH, "redis": {**BOTH, **REPLICAS}}
 
 
 @dataclass(frozen=True)
