@@ -19,6 +19,7 @@ PARALLEL = 12  # sessions at once
 READERS = 2  # of each
 ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.2
+COMPLETE_SECONDS = 30.0  # after all readers' last events, for everybody else's part of every session
 STOPPED = 0.15  # of all sessions, in mid-sentence
 MakeReader = Callable[[str, Sequence[Any], random.Random], Reader]
 
@@ -119,12 +120,15 @@ class Users:
 async def evidence(cluster: Cluster, sessions: Sequence[Session], lines: Counter[str]) -> list[Evidence]:
     """What every replica says of these sessions, now that nothing breaks any more. lines: that the tools wrote."""
     gathered = []
+    until = asyncio.get_running_loop().time() + COMPLETE_SECONDS
     async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
         for session in sessions:
-            logs, states = [], []
+            logs, states, complete = [], [], True
             for number in range(len(cluster.dispatchers)):
-                log = await http.get(f"{cluster.operator(number)}/operator/sessions/{session.session_id}/events")
-                logs.append(EventParser().feed(log.content))
+                log: list[Event] = []
+                path = f"{cluster.operator(number)}/operator/sessions/{session.session_id}/events"
+                complete &= await _read(http, path, log, until)
+                logs.append(log)
                 state = await http.get(f"{cluster.users(number)}/v1/sessions/{session.session_id}")
                 states.append(state.json())
             gathered.append(
@@ -137,9 +141,25 @@ async def evidence(cluster: Cluster, sessions: Sequence[Session], lines: Counter
                     logs,
                     states,
                     lines,
+                    complete,
                 )
             )
     return gathered
+
+
+async def _read(http: httpx2.AsyncClient, path: str, log: list[Event], until: float) -> bool:
+    """Fill the log. False: it has no end by then."""
+    parser = EventParser()
+    try:
+        async with (
+            asyncio.timeout_at(max(until, asyncio.get_running_loop().time() + 1)),
+            http.stream("GET", path) as got,
+        ):
+            async for data in got.aiter_bytes():
+                log += parser.feed(data)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def replayed(cluster: Cluster, evidence: Evidence, chance: random.Random) -> list[str]:

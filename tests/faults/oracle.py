@@ -22,7 +22,9 @@ SHOWN = ("reason", "finish_reason", "code")  # of an end, to users too
 
 @dataclass
 class Evidence:
-    """One session. logs and states: from each replica; effects: how often each line stands in the tools' file."""
+    """One session. logs and states: from each replica; effects: how often each line stands in the tools' file;
+    complete: the logs are over, for operators and the Commander too.
+    """
 
     session_id: str
     agent: str
@@ -32,6 +34,7 @@ class Evidence:
     logs: Sequence[Sequence[Event]]
     states: Sequence[Mapping[str, Any]]
     effects: Mapping[str, int]
+    complete: bool = True
 
     @property
     def log(self) -> Sequence[Event]:
@@ -89,6 +92,8 @@ def _ends(evidence: Evidence) -> Iterator[str]:
     for number, seen in enumerate(evidence.states):
         if seen.get("state") != state:
             yield f"replica {number} says {seen}, the log says {state}"
+    if not evidence.complete:
+        yield "it is over for its readers, but its log is not"
     if any(log != evidence.log for log in evidence.logs):
         yield "replicas show different logs"
     match state:
