@@ -234,7 +234,7 @@ async def test_an_older_peers_end_after_a_stop_is_waited_for(world: World) -> No
     await until(lambda: trouble.asked)
     await peer.send(Upstream("", Content("", True)))
     await peer.half_close()
-    await until(lambda: world.sessions._runners[session_id].backlog == 2)
+    await until(lambda: world.sessions._runners[session_id].appends.backlog == 2)
     await world.metrics()  # meanwhile the half-close is seen
     trouble.answers.set()
     assert (await peer.status()).name == "OK"
