@@ -35,9 +35,18 @@ from tests.contracts.sessions import (
 SECONDS = 10  # no wait in these tests takes longer
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store = open_store("memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/logs/sessions.db")
+@pytest.fixture(params=["memory", "sqlite", "redis", "cluster"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "cluster":
+        return f"redis://{request.getfixturevalue('cluster')[0].address}"
+    if request.param == "redis":
+        return f"redis://{request.getfixturevalue('redis').address}/0"
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/logs/sessions.db"
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    store = open_store(url)
     await store.start()
     yield store
     await store.close()
@@ -535,10 +544,8 @@ async def test_closing_finishes_what_is_under_way(store: Store) -> None:
         await store.create(waiting("s9"))
 
 
-@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
-async def test_each_step_is_observed(scheme: str, tmp_path: Path) -> None:
+async def test_each_step_is_observed(url: str) -> None:
     seen: list[tuple[float, int]] = []
-    url = "memory://" if scheme == "memory" else f"sqlite:///{tmp_path}/sessions.db"
     store = open_store(url, lambda seconds, entries: seen.append((seconds, entries)))
     await store.start()
     epoch = await running(store)

@@ -41,6 +41,7 @@ VERBS = ("dispatcher.__main__", "dispatcher.cli", "dispatcher.dev", "dispatcher.
 ADAPTERS = (
     "dispatcher.store.memory",
     "dispatcher.store.sqlite",
+    "dispatcher.store.redis",
     "dispatcher.store.factory",
     "dispatcher.grpc_edge",
     "dispatcher.gateway",
@@ -48,6 +49,7 @@ ADAPTERS = (
 STUBS = ("dispatcher.grpc_edge", "commander.stream")
 LIBRARIES = {
     "sqlite3": ("dispatcher.store.sqlite",),
+    "redis": ("dispatcher.store.redis",),
     "starlette": ("dispatcher.gateway",),
     "uvicorn": ("dispatcher.gateway",),
     "xllamacpp": ("commander.backends.llama",),
