@@ -20,7 +20,7 @@ from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.sse import Connections
 from dispatcher.metrics import Metrics
-from dispatcher.service import QueueFull
+from dispatcher.service import PromptRefused, QueueFull
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import StoreUnavailable
 
@@ -105,6 +105,8 @@ def _http_error(error: Exception) -> HttpError:
             return HttpError(405, "This method is not allowed here.", code="method_not_allowed", headers=error.headers)
         case QueueFull(retry_after=seconds):
             return HttpError(429, "Too many sessions wait.", code="queue_full", headers={"Retry-After": str(seconds)})
+        case PromptRefused():
+            return HttpError(400, "A rule forbids this request.", code="policy_violation")
         case StoreUnavailable():
             return store_unavailable()
     return internal_error()

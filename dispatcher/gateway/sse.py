@@ -114,7 +114,8 @@ class Connections:
         try:
             async with scope:
                 self._open[scope] = watch
-                self._draining = self._draining or asyncio.create_task(self._interrupt_all())
+                if self._draining is None or self._draining.done():  # done: it has interrupted those before
+                    self._draining = asyncio.create_task(self._interrupt_all())
                 listening = asyncio.create_task(self._listen(receive, scope))
                 yield watch
         except TimeoutError:

@@ -289,6 +289,16 @@ async def test_an_agent_of_the_documents_speaks(name: str, examples: Path) -> No
     assert any(isinstance(item, str) for item in said)
 
 
+@pytest.mark.parametrize("name", ["story_agent", "openai_chat"])
+def test_an_agent_of_the_documents_stops(name: str, examples: Path) -> None:
+    command = [sys.executable, "-m", "commander", "check", f"{name}:agent", "--allow-lag", "30"]
+    printed = run([*command, "--allow-tokens", "500"], examples)
+    shown = [block.splitlines() for block in blocks(WRITING, "") if block.startswith(f"$ commander check {name}")]
+    for _, *lines in shown:
+        assert [line[:28] for line in lines] == [line[:28] for line in printed.splitlines()]
+    assert printed.startswith(f"{name}:agent stops\n")
+
+
 def test_the_documents_test_of_an_agent_passes(examples: Path) -> None:
     test = importlib.import_module("test_weather_agent")
     test.test_it_says_the_forecast()

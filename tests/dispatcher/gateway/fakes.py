@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from dispatcher.events import Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
-from dispatcher.service import QueueFull
+from dispatcher.service import PromptRefused, QueueFull
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Usage
@@ -33,11 +33,13 @@ class FakeSessions:
         self.registry = FakeRegistry()
         self.offered = ["default"]
         self.troubles: list[str] = []
-        self.full = False
+        self.full = self.refusing = False
         self.created: asyncio.Queue[str] = asyncio.Queue()
         self.stops: asyncio.Queue[tuple[str, str, str, str]] = asyncio.Queue()
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
+        if self.refusing:
+            raise PromptRefused
         if self.full:
             raise QueueFull
         record = Record(secrets.token_urlsafe(24), request, Head(since=request.created_at))

@@ -363,6 +363,16 @@ async def test_an_agent_that_nobody_offers(client: openai.AsyncOpenAI, sessions:
     assert sessions.created.empty()
 
 
+async def test_a_prompt_that_a_rule_refuses(client: openai.AsyncOpenAI, sessions: FakeSessions) -> None:
+    sessions.refusing = True
+    for stream in (True, False):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(
+                model="default", messages=[{"role": "user", "content": "hi"}], stream=stream
+            )
+        assert caught.value.code == "policy_violation"
+
+
 async def test_a_full_queue(client: openai.AsyncOpenAI, sessions: FakeSessions) -> None:
     sessions.full = True
     with pytest.raises(openai.RateLimitError) as raised:
