@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import signal
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import grpc
 import structlog
@@ -34,7 +35,7 @@ MOVE_SECONDS = 0.2  # between looks at whether the sessions have moved or ended,
 
 
 class Dispatcher:
-    """The server. `start` raises ConfigError, one line or more for the operator, before anything is served."""
+    """The server. `start` raises ConfigError, one line for the operator, before anything is served."""
 
     def __init__(self, settings: DispatcherSettings) -> None:
         self.settings = settings
@@ -54,9 +55,11 @@ class Dispatcher:
         settings = self.settings
         registry = CollectorRegistry()
         metrics = Metrics(registry)
-        rules = load_policies(settings.policies)
+        with _named("DISPATCHER_POLICIES"):
+            rules = load_policies(settings.policies)
         _note(rules)
-        tools = load_tools(settings.tools)
+        with _named("DISPATCHER_TOOLS"):
+            tools = load_tools(settings.tools)
         # The automata of many phrases are many objects that never die: the collector need not visit them.
         gc.collect()
         gc.freeze()
@@ -155,6 +158,15 @@ class Dispatcher:
 def _note(rules: RuleSet) -> None:
     for policy, notice in rules.notices:
         log.warning("policy_notice", policy=policy, notice=notice)
+
+
+@contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """A wrong file is told with the setting that names it."""
+    try:
+        yield
+    except FileError as error:
+        raise ConfigError(f"{setting}: {error}") from None
 
 
 async def serve(settings: DispatcherSettings) -> None:

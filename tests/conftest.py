@@ -1,7 +1,40 @@
 """For all tests."""
 
 import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.redis_servers import RedisServer, redis_cluster, redis_server
 
 # Programs that the tests start get Ctrl-C as on a terminal, also where the tests run in a shell's background, which
 # ignores it for all its children. A handler here is the default there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One for all tests of this process that need nothing of their own."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(shared_redis: RedisServer) -> RedisServer:
+    """A server without data."""
+    shared_redis.ask("FLUSHALL")
+    return shared_redis
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as servers:
+        yield servers
+
+
+@pytest.fixture
+def cluster(shared_cluster: list[RedisServer]) -> list[RedisServer]:
+    """Three servers without data, which make a cluster."""
+    for server in shared_cluster:
+        server.ask("FLUSHALL")
+    return shared_cluster

@@ -6,13 +6,19 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Store, StoreMisconfigured
+from dispatcher.store.redis import RedisStore
+from dispatcher.store.redis_address import parse
 from dispatcher.store.sqlite import SqliteStore
+
+KNOWN = "use sqlite:///PATH, redis://HOST:PORT or memory://"
 
 
 def open_store(url: str, observe: Callable[[float, int], None] | None = None) -> Store:
     """The store that `url` names, not started yet. Raises StoreMisconfigured.
 
-    `sqlite:///relative/path`, `sqlite:////absolute/path`, with `?synchronous=full` if wanted; `memory://`.
+    `sqlite:///relative/path`, `sqlite:////absolute/path`, with `?synchronous=full` if wanted; `memory://`;
+    `redis://user:password@host:port/database`, `rediss://` with TLS (`?ca=FILE`), `unix:///socket` (`?db=N`), each with
+    `?wait=REPLICAS` if wanted.
     observe: called on the event loop with the seconds that a step took and the entries that it added.
     """
     # Not the whole URL in any error: other schemes may hold a password.
@@ -27,12 +33,12 @@ def open_store(url: str, observe: Callable[[float, int], None] | None = None) ->
             if parts.netloc or parts.path or parts.query or parts.fragment:
                 raise StoreMisconfigured("the store memory:// takes nothing after the slashes")
             return MemoryStore(observe)
-        case "redis" | "rediss" as scheme:
-            raise StoreMisconfigured(f"the store {scheme}:// is not supported yet; use sqlite:///PATH or memory://")
+        case "redis" | "rediss" | "unix":
+            return RedisStore(parse(parts), observe)
         case "":
-            raise StoreMisconfigured("the store has no scheme; use sqlite:///PATH or memory://")
+            raise StoreMisconfigured(f"the store has no scheme; {KNOWN}")
         case scheme:
-            raise StoreMisconfigured(f"the store {scheme}:// is unknown; use sqlite:///PATH or memory://")
+            raise StoreMisconfigured(f"the store {scheme}:// is unknown; {KNOWN}")
 
 
 def _sqlite(parts: SplitResult, observe: Callable[[float, int], None] | None) -> SqliteStore:

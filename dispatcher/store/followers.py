@@ -5,7 +5,7 @@ Lives on the event loop; no method may be called from another thread.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
@@ -80,30 +80,47 @@ class _Tail:
 
 
 class _Topic:
-    __slots__ = ("followers", "tail")
+    """offset: of the last entry that is known of."""
+
+    __slots__ = ("followers", "offset", "tail")
 
     def __init__(self) -> None:
         self.followers: list[LogFollower] = []
         self.tail = _Tail()
+        self.offset = 0
 
 
 class Hub:
-    """The followers of one process, by session."""
+    """The followers of one process, by session.
 
-    def __init__(self) -> None:
+    changed: called with a session's id when its first follower has come, and when its last has gone.
+    """
+
+    def __init__(self, changed: Callable[[str], None] = lambda _: None) -> None:
         self._topics: dict[str, _Topic] = {}
+        self._changed = changed
 
     @contextmanager
     def follow(self, session_id: str) -> Iterator[LogFollower]:
         topic = self._topics.setdefault(session_id, _Topic())
         follower = LogFollower()
         topic.followers.append(follower)
+        if len(topic.followers) == 1:
+            self._changed(session_id)
         try:
             yield follower
         finally:
             topic.followers.remove(follower)
             if not topic.followers:
                 del self._topics[session_id]
+                self._changed(session_id)
+
+    def __contains__(self, session_id: str) -> bool:
+        """Whether it is followed."""
+        return session_id in self._topics
+
+    def followed(self) -> list[str]:
+        return list(self._topics)
 
     def nudge(self, session_id: str) -> None:
         """The session's log has grown."""
@@ -115,11 +132,29 @@ class Hub:
         """These entries are in the log, after all that were published before. sizes: bytes of each."""
         if topic := self._topics.get(session_id):
             topic.tail.add(entries, sizes)
+            topic.offset = entries[-1].offset
             for follower in topic.followers:
                 follower.nudge()
 
+    def heard(self, session_id: str, offset: int) -> None:
+        """The log reaches to that offset, whoever wrote it."""
+        topic = self._topics.get(session_id)
+        if topic and offset > topic.offset:
+            topic.offset = offset
+            topic.tail.clear()
+            self.nudge(session_id)
+
+    def counted(self, session_id: str, offset: int) -> None:
+        """The log was seen to reach to that offset: further than was known, or not as far, for it was rolled back."""
+        topic = self._topics.get(session_id)
+        if topic and offset < topic.offset:
+            topic.offset = offset
+            self.gone(session_id)
+        else:
+            self.heard(session_id, offset)
+
     def gone(self, session_id: str) -> None:
-        """The session was dropped."""
+        """The session was dropped, or part of its log is no more."""
         if topic := self._topics.get(session_id):
             topic.tail.clear()
             for follower in topic.followers:

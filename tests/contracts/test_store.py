@@ -9,10 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.events import Assigned, Body, Call, Failed, Finished, StopEntry, Text
-from dispatcher.log import Applied, Fence, Requeue, Settle, State, TakeBack, TakeOver
+from dispatcher.log import Applied, Fence, Request, Requeue, Settle, State, TakeBack, TakeOver
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Follower, IdempotencyKey, Store, StoreUnavailable
-from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown, Usage
+from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
     acquire,
     append,
@@ -35,9 +35,18 @@ from tests.contracts.sessions import (
 SECONDS = 10  # no wait in these tests takes longer
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store = open_store("memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/logs/sessions.db")
+@pytest.fixture(params=["memory", "sqlite", "redis", "cluster"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "cluster":
+        return f"redis://{request.getfixturevalue('cluster')[0].address}"
+    if request.param == "redis":
+        return f"redis://{request.getfixturevalue('redis').address}/0"
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/logs/sessions.db"
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    store = open_store(url)
     await store.start()
     yield store
     await store.close()
@@ -54,6 +63,14 @@ async def test_a_created_session_is_loaded_as_it_was(store: Store) -> None:
     assert created.record == record
     assert await store.load("s1") == record
     assert await store.read("s1", 0, 10) == []
+
+
+async def test_all_of_a_request_is_kept(store: Store) -> None:
+    request = Request("a", (Message("user", "hi"),), 100.5, "user", '{"x":1}', "conversation", "00-1-2-01", True)
+    assert all(getattr(request, field) for field in Request.__struct_fields__)
+    record = replace(waiting("s1"), request=request)
+    await store.create(record)
+    assert await store.load("s1") == record
 
 
 async def test_an_id_is_taken_once(store: Store) -> None:
@@ -535,10 +552,8 @@ async def test_closing_finishes_what_is_under_way(store: Store) -> None:
         await store.create(waiting("s9"))
 
 
-@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
-async def test_each_step_is_observed(scheme: str, tmp_path: Path) -> None:
+async def test_each_step_is_observed(url: str) -> None:
     seen: list[tuple[float, int]] = []
-    url = "memory://" if scheme == "memory" else f"sqlite:///{tmp_path}/sessions.db"
     store = open_store(url, lambda seconds, entries: seen.append((seconds, entries)))
     await store.start()
     epoch = await running(store)

@@ -34,6 +34,8 @@ PURE = (
     "dispatcher.credit",
     "dispatcher.guard",
     "dispatcher.policies",
+    "dispatcher.gateway.views",
+    "dispatcher.gateway.response_events",
 )
 IMPURE = ("dispatcher.policies.load", "dispatcher.policies.entry")  # the loader reads files
 
@@ -42,6 +44,7 @@ VERBS = ("dispatcher.__main__", "dispatcher.cli", "dispatcher.dev", "dispatcher.
 ADAPTERS = (
     "dispatcher.store.memory",
     "dispatcher.store.sqlite",
+    "dispatcher.store.redis",
     "dispatcher.store.factory",
     "dispatcher.grpc_edge",
     "dispatcher.gateway",
@@ -49,6 +52,7 @@ ADAPTERS = (
 STUBS = ("dispatcher.grpc_edge", "commander.stream")
 LIBRARIES = {
     "sqlite3": ("dispatcher.store.sqlite",),
+    "redis": ("dispatcher.store.redis",),
     "starlette": ("dispatcher.gateway",),
     "uvicorn": ("dispatcher.gateway",),
     "xllamacpp": ("commander.backends.llama",),

@@ -59,7 +59,7 @@ def written(folder: Path, text: str, name: str = "rules.toml") -> Path:
 def errors(path: Path) -> list[str]:
     with pytest.raises(FileError) as raised:
         load(path)
-    assert str(raised.value) == "\n".join(raised.value.errors)
+    assert str(raised.value) == "; ".join(raised.value.errors)
     return raised.value.errors
 
 
