@@ -29,7 +29,11 @@ from dispatcher.gateway.operator import OperatorRoutes
 from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.views import EVENT_NAMES, FAILURES
+from dispatcher.policies.load import ACTIONS, ASKED, KINDS, QUANTITIES
 from dispatcher.policies.load import load as load_policies
+from dispatcher.policies.matches import CHANNELS
+from dispatcher.policies.presets import PRESETS
+from dispatcher.policies.questions import AskedPolicy, Question
 from dispatcher.settings import DispatcherSettings
 from dispatcher.tools.load import load as load_tools
 from shared import wire
@@ -43,7 +47,8 @@ README, OPERATING, WRITING, CONTRACT, CONTRIBUTING = (
     ROOT / name
     for name in ("README.md", "deploy/README.md", "commander/README.md", "protos/README.md", "CONTRIBUTING.md")
 )
-DOCUMENTS = (README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, ROOT / "CHANGELOG.md")
+RULES = ROOT / "dispatcher/policies/README.md"
+DOCUMENTS = (README, OPERATING, WRITING, CONTRACT, RULES, CONTRIBUTING, ROOT / "CHANGELOG.md")
 SECONDS = 30.0
 
 
@@ -254,6 +259,29 @@ async def test_the_rules_and_tools_load_and_work(examples: Path) -> None:
     tools = load_tools(file)
     answer = await tools.run("weather", json.dumps({"city": "Oslo", "days": 2}))
     assert (answer.status, json.loads(answer.result_json)["forecast"]) == ("OK", "sunny for 2 days")
+
+
+@pytest.mark.parametrize("number", range(len(blocks(RULES, "toml"))))
+def test_the_rules_of_the_page_on_rules_load(number: int, examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDRAIL_KEY", "s3cret")
+    file = examples / "example.toml"
+    file.write_text(blocks(RULES, "toml")[number])
+    assert load_policies(file).policies
+
+
+def test_the_page_on_rules_names_all_that_there_is() -> None:
+    text = RULES.read_text()
+    for name in (*KINDS, *ACTIONS, *CHANNELS, *PRESETS, *QUANTITIES):
+        assert re.search(rf'["`]{name}["`]|\b{name} =|{name}[,\n]', text), name
+    for key in (*ASKED, "words", "replacement", "cap", "beyond_cap", "max_repeats", "repeat_length", "headers"):
+        assert re.search(rf"\b{key} =", text), key
+
+
+async def test_the_plugin_of_the_page_on_rules_decides(examples: Path) -> None:
+    decent = importlib.import_module("my_rules").decent
+    policy = AskedPolicy("decency", "plugin", "my_rules:decent")
+    for text, passes in (("a fine day", True), ("Damn!", False)):
+        assert await decent(Question(policy, 1, "content", (text,))) is passes
 
 
 def test_the_built_in_tools_can_be_named_in_a_file(tmp_path: Path) -> None:
