@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import signal
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import grpc
 import structlog
@@ -33,7 +34,7 @@ MOVE_SECONDS = 0.2  # between looks at whether the sessions have moved or ended,
 
 
 class Dispatcher:
-    """The server. `start` raises ConfigError, one line or more for the operator, before anything is served."""
+    """The server. `start` raises ConfigError, one line for the operator, before anything is served."""
 
     def __init__(self, settings: DispatcherSettings) -> None:
         self.settings = settings
@@ -53,8 +54,10 @@ class Dispatcher:
         settings = self.settings
         registry = CollectorRegistry()
         metrics = Metrics(registry)
-        rules = load_policies(settings.policies)
-        tools = load_tools(settings.tools)
+        with _named("DISPATCHER_POLICIES"):
+            rules = load_policies(settings.policies)
+        with _named("DISPATCHER_TOOLS"):
+            tools = load_tools(settings.tools)
         # The automata of many phrases are many objects that never die: the collector need not visit them.
         gc.collect()
         gc.freeze()
@@ -90,7 +93,10 @@ class Dispatcher:
         reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
         await sessions.recover()
-        for work in (sessions.keep(), watch_loop(metrics)):
+        works = [sessions.keep(), watch_loop(metrics)]
+        if sessions.neighbours:
+            works.append(sessions.neighbours.keep())
+        for work in works:
             self._keepers.append(asyncio.create_task(work))
         self._stack.push_async_callback(self._stop_keepers)
         await server.start()
@@ -144,6 +150,15 @@ class Dispatcher:
         """End what is still open. Readers come back by `retry:`, Commanders by themselves."""
         self.sessions.closing.set()
         await self._stack.aclose()
+
+
+@contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """A wrong file is told with the setting that names it."""
+    try:
+        yield
+    except FileError as error:
+        raise ConfigError(f"{setting}: {error}") from None
 
 
 async def serve(settings: DispatcherSettings) -> None:

@@ -1,7 +1,7 @@
 """The tool calls of one session that this instance runs: each at most once, each with a result in the log."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Container, Coroutine, Mapping
 from typing import Any
 
 from dispatcher.events import Call
@@ -9,6 +9,7 @@ from dispatcher.log import OpenCall
 from dispatcher.tools.registry import Answer, Registry, error_json
 from shared.records import ToolResult
 
+ANSWER_SECONDS = 5.0  # that another instance may take beyond a tool's time limit
 GONE = "The Dispatcher that ran this call is gone; whether the tool ran is not known."
 
 
@@ -73,9 +74,12 @@ class ToolRuns:
     def _cancelled(self, call_id: str, tool_name: str, message: str) -> Coroutine[Any, Any, None]:
         return self._settle(ToolResult(tool_name, error_json("cancelled", message), call_id, "CANCELLED"))
 
-    def settle_gone(self, calls: Mapping[str, OpenCall]) -> None:
-        """Calls of an instance that is gone: whether they ran cannot be known."""
+    def settle_gone(self, calls: Mapping[str, OpenCall], alive: Container[str], now: float) -> None:
+        """Calls of instances that are not `alive` (only this one is not among them), or that do not answer in time
+        (session rules, Tools): whether they ran cannot be known. now: Unix seconds.
+        """
         for call_id, call in calls.items():
-            if call.instance != self._instance:
+            overdue = now - call.at > self._registry.timeout(call.tool_name) + ANSWER_SECONDS
+            if call.instance != self._instance and (overdue or call.instance not in alive):
                 result = ToolResult(call.tool_name, error_json("unknown_outcome", GONE), call_id, "UNKNOWN_OUTCOME")
                 self._spawn(self._settle(result))

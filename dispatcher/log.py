@@ -28,7 +28,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     """What a session was created with; never changes.
 
     origin: `user` (over HTTP; assigned to the pool), `commander` (brought by `open` with generation 0) or `older` (a
-    peer of the published contract). created_at: Unix seconds.
+    peer of the published contract). created_at: Unix seconds. background: of OpenAI's Responses; the client may leave.
     """
 
     agent: str
@@ -38,6 +38,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     parameters_json: str = ""
     conversation_id: str = ""
     traceparent: str = ""
+    background: bool = False
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -254,9 +255,14 @@ def apply(record: Record, change: Change) -> Outcome:
 
 
 def _not_current(head: Head, epoch: int) -> Refused | None:
-    if head.epoch != epoch:
-        return Refused("superseded")
-    return Refused("ended") if head.over else None
+    return _other_epoch(head, epoch) or (Refused("ended") if head.over else None)
+
+
+def _other_epoch(head: Head, epoch: int) -> Refused | None:
+    """A lower epoch in the log: it was rolled back, and nobody else has the session. It has to be opened again."""
+    if head.epoch == epoch:
+        return None
+    return Refused("superseded" if head.epoch > epoch else "gap")
 
 
 def _assign(head: Head, change: Assign) -> Outcome:
@@ -302,8 +308,8 @@ def _acquire(record: Record, change: Acquire) -> Outcome:
 
 
 def _append(head: Head, change: Append) -> Outcome:
-    if head.epoch != change.epoch:
-        return Refused("superseded")
+    if refusal := _other_epoch(head, change.epoch):
+        return refusal
     stored = sequence = head.sequence
     if head.over:
         # All that is numbered is stored already: a repetition, checked before "ended".

@@ -2,12 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from dispatcher.log import Record
 from dispatcher.metrics import Metrics
+from dispatcher.store.ports import Waiting
 from shared.records import Assignment, Status
+
+# A list that the store gave may be that old; and that long another instance's sessions are left to it.
+SETTLED_SECONDS = 2.0
 
 
 class PoolStream(Protocol):
@@ -71,6 +75,14 @@ class Desk(Protocol):
     def spawn(self, work: Coroutine[Any, Any, Any]) -> object: ...
 
 
+class _Place(NamedTuple):
+    """A waiting session's. own: it was enlisted here, not by another instance. at: when, in the loop's time."""
+
+    own: bool
+    at: float
+    timer: asyncio.TimerHandle
+
+
 class Pool:
     """Gives waiting sessions to free slots, the oldest first, where most slots are free."""
 
@@ -79,7 +91,8 @@ class Pool:
         self.draining = False
         self._desk, self._metrics, self._queue_seconds = desk, metrics, queue_seconds
         self._waiting: dict[str, dict[str, float]] = {}  # agent → session → waiting since (Unix seconds), oldest first
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._places: dict[str, _Place] = {}  # by session
+        self.in_store: int | None = None  # sessions that wait, if several instances use the store
 
     # ---- the queue
 
@@ -89,19 +102,40 @@ class Pool:
 
     def enlist(self, record: Record) -> None:
         """The session waits for a slot. Repeated: it does already."""
-        if record.session_id in self._timers:
+        self._enlist(Waiting(record.session_id, record.request.agent, record.head.since), own=True)
+
+    def heard(self, waiting: Waiting) -> None:
+        """It waits, as another instance says."""
+        self._enlist(waiting, own=False)
+
+    def agree(self, listed: Sequence[Waiting], limit: int) -> None:
+        """With the store's list, of `limit` at the most: news of other instances may have been lost."""
+        for waiting in listed:
+            self.heard(waiting)
+        if len(listed) < limit:
+            settled = asyncio.get_running_loop().time() - SETTLED_SECONDS
+            names = {waiting.session_id for waiting in listed}
+            for session_id in [sid for sid, place in self._places.items() if place.at < settled and sid not in names]:
+                self.withdraw(session_id)
+        self._count()
+
+    def _enlist(self, waiting: Waiting, own: bool) -> None:
+        session_id, loop = waiting.session_id, asyncio.get_running_loop()
+        if session_id in self._places:
             return
-        since = record.head.since
-        self._waiting.setdefault(record.request.agent, {})[record.session_id] = since
-        delay = max(0.0, since + self._queue_seconds - time.time())
-        timer = asyncio.get_running_loop().call_later(delay, self._overdue, record.session_id)
-        self._timers[record.session_id] = timer
+        queue = self._waiting.setdefault(waiting.agent, {})
+        late = bool(queue) and next(reversed(queue.values())) > waiting.since
+        queue[session_id] = waiting.since
+        if late:
+            self._waiting[waiting.agent] = dict(sorted(queue.items(), key=lambda item: item[1]))
+        delay = max(0.0, waiting.since + self._queue_seconds - time.time()) + (0 if own else SETTLED_SECONDS)
+        self._places[session_id] = _Place(own, loop.time(), loop.call_later(delay, self._overdue, session_id))
         self._match()
 
     def withdraw(self, session_id: str) -> None:
         """It does not wait any more."""
-        if timer := self._timers.pop(session_id, None):
-            timer.cancel()
+        if place := self._places.pop(session_id, None):
+            place.timer.cancel()
         for agent, queue in list(self._waiting.items()):
             if queue.pop(session_id, None) is not None and not queue:
                 del self._waiting[agent]
@@ -177,5 +211,6 @@ class Pool:
 
     def _count(self) -> None:
         members = {member.status.commander_id for member in self.members}
-        self._metrics.pool(len(members), sum(member.free for member in self.members), self.waiting)
-        self._metrics.waiting_sessions.set(self.waiting)  # one instance, one store
+        own = sum(place.own for place in self._places.values())
+        self._metrics.pool(len(members), sum(member.free for member in self.members), own)
+        self._metrics.waiting_sessions.set(self.waiting if self.in_store is None else self.in_store)

@@ -5,11 +5,13 @@ No task of its own while nothing happens: appends answer through futures, deadli
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Container, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
 
+from dispatcher.appends import Appends, Batch
 from dispatcher.calls import ToolRuns
 from dispatcher.events import (
     Ack,
@@ -24,17 +26,17 @@ from dispatcher.events import (
     SendResult,
     SendStop,
     Settle,
+    StopEntry,
     Store,
     Wake,
 )
 from dispatcher.facts import SessionFacts
-from dispatcher.log import Append, Applied, Change, Fence, Outcome, Record, Refused, Requeue
+from dispatcher.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
 from dispatcher.log import Settle as SettleChange
 from dispatcher.metrics import Metrics
 from dispatcher.session import Session
-from dispatcher.store.asking import RETRY_SECONDS, read_all, until_known
+from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Store as LogStore
-from dispatcher.store.ports import StoreUnavailable
 from dispatcher.tools.registry import Registry
 from shared.conversation import State
 from shared.records import Closed, DownstreamSignal, Stop, ToolResult, Upstream, Welcome
@@ -88,6 +90,9 @@ class Host(Protocol):
     async def look_again(self, session_id: str) -> None:
         """The log knows more than the core did: rebuild it, and begin its grace anew."""
 
+    def judge_calls(self, runner: "Runner") -> None:
+        """Call `runner.settle_gone` with the instances that live, soon."""
+
     def requeued(self, runner: "Runner", record: Record) -> None:
         """The session waits again."""
 
@@ -103,17 +108,24 @@ class Runner:
         self.session = session
         self.link: Link | None = None
         self._host = host
-        self._pending: list[tuple[Entry, float]] = []  # with the time of receipt (perf_counter)
-        self.backlog = 0  # packets received and not yet in the log
-        self._flying = False
+        self.appends = Appends(
+            self.session_id,
+            host,
+            lambda: self.session if self.owned else None,
+            self._answered,
+            self._maybe_settled,
+        )
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.tools = ToolRuns(host.registry, host.instance, host.spawn, self._settle_result, self._maybe_settled)
-        self._drained = asyncio.Event()
-        self._drained.set()
         self._loop = asyncio.get_running_loop()
         self._held = 0
-        self._closed = False
-        self.facts = SessionFacts(host.metrics, session.record, host.log_thoughts, host.registry.knows)
+        self._closed = False  # another instance has it, or nobody need
+        self._looking = self._look_again = self._taking_back = False
+        self.facts = self._new_facts(session.record)
+
+    def _new_facts(self, record: Record) -> SessionFacts:
+        host = self._host
+        return SessionFacts(host.metrics, record, host.log_thoughts, host.registry.knows)
 
     # ---- attachment
 
@@ -129,8 +141,11 @@ class Runner:
         if old_link and old_link is not link:
             old_link.send(self.session_id, Closed("superseded", CLOSED_MESSAGES["superseded"]))
             old_link.closed(self.session_id, over=False)
-        self._forget_pending()
+        self.appends.forget()  # it comes again after Welcome
         self.session = session
+        if self._closed:  # another instance had it, and counted what it did
+            self.facts = self._new_facts(session.record)
+            self._closed = False
         now = time.time()
         effects = session.restored(now)
         if link:
@@ -143,13 +158,17 @@ class Runner:
         else:
             effects += session.await_open(now)
         self._carry_out(effects)
-        self.tools.settle_gone(self.session.head.calls)
+        self.judge_calls()
 
-    def _forget_pending(self) -> None:
-        """What the old epoch had not appended comes again after Welcome."""
-        self._count_backlog(-self.backlog)
-        self._pending.clear()
-        self._drained.set()
+    def judge_calls(self) -> None:
+        """See to the calls that other instances should have answered."""
+        if self.owned and any(call.instance != self._host.instance for call in self.session.head.calls.values()):
+            self._host.judge_calls(self)
+
+    def settle_gone(self, alive: Container[str]) -> None:
+        """Answer the calls of instances that are gone."""
+        if self.owned:
+            self.tools.settle_gone(self.session.head.calls, alive, time.time())
 
     def detach(self, link: Link) -> None:
         """The stream is gone."""
@@ -174,8 +193,6 @@ class Runner:
 
     def receive(self, packet: Upstream) -> None:
         """A packet of the stream that has the session."""
-        if self._flying or self._pending:
-            self._drained.clear()
         self._carry_out(self.session.receive(packet, time.time()))
 
     def take_ack(self) -> int:
@@ -184,17 +201,90 @@ class Runner:
         self.session.acked(sequence)
         return sequence
 
-    async def drained(self) -> None:
-        """Return when nothing of the session is on its way to the log."""
-        await self._drained.wait()
-
     def observe(self, outcome: Applied) -> None:
         """The log has grown by this, through whomever."""
-        self.facts.appended(outcome)
+        if self._taking_back:  # its answer has not come yet, or its epoch would be taken for another's
+            self._look_again = True
+            return
+        if not self._closed:
+            self.facts.appended(outcome)
         self._carry_out(self.session.logged(outcome, time.time()))
-        if self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:
+        if outcome.head.epoch > self.session.epoch:
+            self._give_way()
+        elif self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:
             self._host.spawn(self._catch_up())
         self._maybe_settled()
+
+    # ---- other instances
+
+    def grown(self) -> None:
+        """Another instance has changed the session in the log."""
+        self._look_again = True
+        if not self._looking:
+            self._looking = True
+            self._host.spawn(self._look())
+
+    async def _look(self) -> None:
+        try:
+            while self._look_again:
+                self._look_again = False
+                await self._look_once()
+        finally:
+            self._looking = False
+
+    async def _look_once(self) -> None:
+        session, store = self.session, self._host.store
+        record = await until_known(lambda: store.load(self.session_id))
+        entries = await until_known(lambda: read_all(store, self.session_id, session.offset)) if record else []
+        if session is not self.session:
+            self._look_again = True
+            return
+        if record and record.head.final and self.tools:
+            self.tools.cancel(record.head.calls)
+        elsewhere = record is None or (
+            record.head.instance != self._host.instance and record.head.epoch == session.epoch
+        )
+        if elsewhere and self.link and record:
+            await self.take_back()
+        elif elsewhere:
+            self._give_way()
+            self._maybe_settled()
+        elif record:
+            known = tuple(entry for entry in entries if entry.offset <= record.head.offset)
+            if any(isinstance(entry.body, StopEntry) for entry in known):
+                self.facts.stop_detected()
+            self.observe(Applied(record.head, known))
+
+    async def take_back(self) -> None:
+        """This instance's lease had ended, and it still has the session's stream: nobody else's silence counts."""
+        session = self.session
+        if not self.link or session.head.over or self._taking_back:
+            return
+        self._taking_back = True
+        self.appends.hold(True)
+        try:
+            outcome = await self._submit_until_known(TakeBack(session.epoch, self._host.instance))
+        finally:
+            self._taking_back = False
+        if session is self.session:
+            if isinstance(outcome, Applied):
+                log.info("session_taken_back", session_id=self.session_id)
+                session.taken_back(outcome)
+            else:
+                self._carry_out(session.refused(outcome, time.time()))
+            self.grown()
+        self.appends.hold(False)
+
+    def _give_way(self) -> None:
+        """Another instance has it. What runs here for it, a tool, runs on."""
+        if not self.link:
+            self.appends.forget()
+            self.close()
+
+    @property
+    def owned(self) -> bool:
+        """This instance has the session."""
+        return not self._closed
 
     async def _catch_up(self) -> None:
         """Read what the log holds and nobody told of: the answer to an append was lost, or is still under way."""
@@ -210,12 +300,7 @@ class Runner:
         for effect in effects:
             match effect:
                 case Store(entries):
-                    received = time.perf_counter()
-                    self._pending += [(entry, received) for entry in entries]
-                    if entries[-1].sequence:
-                        self._count_backlog(1)
-                    self._drained.clear()
-                    self._flush()
+                    self.appends.add(entries)
                 case Ack(at_once):
                     if self.link:
                         self.link.send_ack(self, at_once)
@@ -234,14 +319,15 @@ class Runner:
                 case SendClosed(code):
                     self._close(code)
                 case GiveBack(handed_over):
-                    change = Requeue(self.session.epoch, time.time(), handed_over)
-                    self._host.spawn(self._conclude(change))
+                    requeue = partial(Requeue, now=time.time(), handed_over=handed_over)
+                    self._host.spawn(self._conclude(requeue))
                 case GiveUp():
                     if self.session.conversation is State.STOPPING:
                         log.warning("commander_did_not_stop", session_id=self.session_id)
-                    self._host.spawn(self._conclude(Fence(self.session.epoch)))
+                    self._host.spawn(self._conclude(Fence))
                 case PolicyHit(policy, action):
-                    self.facts.stop_detected()
+                    if action == "stop":
+                        self.facts.stop_detected()
                     self._host.metrics.policy_hit(policy, action)
         if self._held != (held := self.session.held) and not self._closed:
             self._host.metrics.held_characters.inc(held - self._held)
@@ -270,68 +356,22 @@ class Runner:
 
     # ---- the log
 
-    def _flush(self) -> None:
-        """Append what is pending, in one step; what comes meanwhile goes with the next."""
-        if self._flying or not self._pending:
-            return
-        self._flying = True
-        batch, self._pending = self._pending, []
-        session = self.session
-        change = Append(session.epoch, tuple([entry for entry, _ in batch]))
-        future = self._host.store.submit(self.session_id, change)
-        future.add_done_callback(lambda done: self._answered(done, session, change, batch))
-
-    def _answered(
-        self, future: "asyncio.Future[Outcome]", session: Session, change: Append, batch: list[tuple[Entry, float]]
-    ) -> None:
-        error = None if future.cancelled() else future.exception()
-        if future.cancelled() or isinstance(error, StoreUnavailable):
-            self._host.spawn(self._repeat(session, change, batch))
-            return
-        self._flying = False
-        if error:
-            log.error("append_failed", session_id=self.session_id, exc_info=error)
-            if session is self.session:
-                self._forget_pending()
+    def _answered(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
+        current = session is self.session and self.owned
+        if isinstance(outcome, BaseException):
+            log.error("append_failed", session_id=self.session_id, exc_info=outcome)
+            if current:
                 self._carry_out(session.unstorable(time.time()))
-            return
-        self._appended(future.result(), session, batch)
-
-    async def _repeat(self, session: Session, change: Append, batch: list[tuple[Entry, float]]) -> None:
-        """The outcome is unknown: the same sequences again, until the store answers."""
-        delay = RETRY_SECONDS[0]
-        while self.session is session:
-            log.warning("append_retried", session_id=self.session_id, seconds=delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, RETRY_SECONDS[1])
-            try:
-                outcome = await self._host.store.submit(self.session_id, change)
-            except StoreUnavailable:
-                continue
-            self._flying = False
-            self._appended(outcome, session, batch)
-            return
-        self._flying = False
-        self._flush()
-
-    def _appended(self, outcome: Outcome, session: Session, batch: list[tuple[Entry, float]]) -> None:
-        if session is self.session:
-            packets = {entry.sequence for entry, _ in batch if entry.sequence}
-            self._count_backlog(-min(self.backlog, len(packets)))
-        if isinstance(outcome, Applied):
+        elif isinstance(outcome, Applied):
             self.facts.packets(batch)
-            if session is self.session:
+            if current:
                 self.observe(outcome)
-            else:
+            elif self.owned:
                 self.facts.appended(outcome)  # the core that went on has read it from the log
-        elif session is self.session:
-            self._pending.clear()
-            self._count_backlog(-self.backlog)
+        elif current:
             self._carry_out(session.refused(outcome, time.time()))
-        self._flush()
-        if not self._flying:
-            self._drained.set()
-            self._maybe_settled()
+            if outcome.code == "superseded":
+                self.grown()
 
     def _settle(self, entry: Entry) -> None:
         self._host.spawn(self._settle_until_known(entry))
@@ -342,17 +382,27 @@ class Runner:
             self.observe(outcome)
 
     async def _settle_result(self, result: ToolResult) -> None:
+        if result.status not in ("CANCELLED", "UNKNOWN_OUTCOME"):  # the Dispatcher's own words
+            result, effects = self.session.result(result, time.time())
+            self._carry_out(effects)
         await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
 
     async def _submit_until_known(self, change: Change) -> Outcome:
         return await until_known(lambda: self._host.store.submit(self.session_id, change))
 
-    async def _conclude(self, change: Requeue | Fence) -> None:
-        """What silence leads to. Refused: somebody has the session, and nothing is concluded."""
+    async def _conclude(self, change_of: Callable[[int], Requeue | Fence]) -> None:
+        """What silence leads to, under the session's epoch. Refused: somebody has it, and nothing is concluded."""
+        session = self.session
+        change = change_of(session.epoch)
         outcome = await self._submit_until_known(change)
+        while isinstance(outcome, Refused) and session is self.session and session.epoch != change.epoch:
+            change = change_of(session.epoch)  # it was taken back meanwhile
+            outcome = await self._submit_until_known(change)
         if isinstance(outcome, Refused):
-            if outcome.code == "unanswered":
+            if outcome.code in ("unanswered", "gap"):
                 self._host.spawn(self._host.look_again(self.session_id))
+            else:
+                self.grown()
             return
         session = self.session
         if isinstance(change, Fence):
@@ -365,17 +415,13 @@ class Runner:
             self._host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
         self._maybe_settled()
 
-    def _count_backlog(self, packets: int) -> None:
-        self.backlog += packets
-        self._host.metrics.backlog_packets.inc(packets)
-
     # ---- the end
 
     def _maybe_settled(self) -> None:
         """Nothing is left to do here: the host forgets this runner, and the log keeps the session."""
         head = self.session.head
-        idle = not (self._flying or self._pending or self.tools or self.link)
-        if idle and (head.final or head.state == "waiting"):
+        idle = not (self.appends.busy or self.tools or self.link)
+        if idle and (self._closed or (head.over and not head.calls) or head.state == "waiting"):
             self.close()
             self._host.settled(self)
 

@@ -12,8 +12,10 @@ import structlog
 
 from dispatcher.events import Assigned, Entry, Failed, StopEntry
 from dispatcher.history import history_of, size_of
-from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle
+from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle, TakeOver
 from dispatcher.metrics import Metrics
+from dispatcher.neighbours import Neighbours
+from dispatcher.policies.arguments import strings
 from dispatcher.policies.rules import RuleSet
 from dispatcher.pool import Pool
 from dispatcher.runner import Link, Runner
@@ -36,7 +38,7 @@ T = TypeVar("T")
 OFFER_SECONDS = 2.0  # how often the agents' names are kept in the store: also the check that it can be reached
 EXPIRE_SECONDS = 60.0
 RETRY_AFTER_SECONDS = 5
-ALL = 1_000_000  # live sessions that one instance takes up at its start
+ALL = 1_000_000  # sessions among which one instance finds, at its start, those to take up
 
 
 class QueueFull(Exception):
@@ -45,6 +47,10 @@ class QueueFull(Exception):
     def __init__(self) -> None:
         super().__init__("too many sessions wait for a Commander")
         self.retry_after = RETRY_AFTER_SECONDS
+
+
+class PromptRefused(Exception):
+    """A policy refuses what the user asks with. Nothing of it was logged, no Commander has seen it."""
 
 
 def new_session_id() -> str:
@@ -60,7 +66,7 @@ class Sessions:
     ) -> None:
         self.store, self.registry, self.metrics = store, registry, metrics
         self.settings = settings
-        self.instance = secrets.token_hex(8)
+        self.instance = store.replicas.instance if store.replicas else secrets.token_hex(8)
         self.log_thoughts = settings.log_thoughts
         self.closing = asyncio.Event()
         self.pool = Pool(self, metrics, settings.queue_seconds)
@@ -68,11 +74,12 @@ class Sessions:
         self.use(rules)
         self._runners: dict[str, Runner] = {}
         metrics.running.set_function(
-            lambda: sum(runner.session.head.state == "running" for runner in self._runners.values())
+            lambda: sum(runner.owned and runner.session.head.state == "running" for runner in self._runners.values())
         )
         self._creating: Counter[str] = Counter()  # by agent: on their way into the log
         self._tasks: set[asyncio.Task[Any]] = set()
         self._store_trouble = ""
+        self.neighbours = Neighbours(store.replicas, self, self.pool, settings) if store.replicas else None
 
     def use(self, rules: RuleSet) -> None:
         """The rules of sessions that are rebuilt from now on."""
@@ -82,10 +89,14 @@ class Sessions:
     # ---- users and operators
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
-        """A new session, or the one that the key was bound to. Raises QueueFull, StoreUnavailable."""
+        """A new session, or the one that the key was bound to. Raises PromptRefused, QueueFull, StoreUnavailable."""
+        self._read_prompt(request)
         slots = self.pool.free(request.agent) - self._creating[request.agent]
-        if slots <= 0 and self.pool.waiting - slots >= self.settings.queue_limit:
-            raise QueueFull
+        if slots <= 0:
+            replicas = self.store.replicas
+            waiting = await replicas.waiting_count() if replicas else self.pool.waiting
+            if waiting - slots >= self.settings.queue_limit:
+                raise QueueFull
         head = Head(since=request.created_at)
         record = Record(new_session_id(), request, head)
         self._creating[request.agent] += 1
@@ -100,6 +111,20 @@ class Sessions:
         if created.fresh:
             self.pool.enlist(created.record)
         return created
+
+    def _read_prompt(self, request: Request) -> None:
+        """Raises PromptRefused. What is read: the messages, and the strings of the parameters."""
+        reading = self._clock.prompt(
+            [message.content for message in request.messages] + strings(request.parameters_json)
+        )
+        for hit in reading.hits:
+            self.metrics.policy_hit(hit.policy, hit.action)
+        if reading.violation:
+            self.metrics.policy_hit(reading.violation.policy, "stop")
+        if reading.violation or reading.denied:
+            policy = reading.violation.policy if reading.violation else reading.denied
+            log.info("prompt_refused", policy=policy, agent=request.agent)
+            raise PromptRefused
 
     async def stop(
         self, session_id: str, reason: str, author: Literal["user", "operator", "dispatcher"], detail: str = ""
@@ -121,7 +146,7 @@ class Sessions:
         self.pool.withdraw(session_id)
         if runner := self._runners.get(session_id):
             runner.observe(outcome)
-        elif outcome.entries:
+        elif outcome.entries and outcome.head.over:  # it waited; else whoever has it counts it
             self.metrics.stopped(reason)
             self.metrics.session_over("stopped")
             log.info("session_stopped", session_id=session_id, reason=reason, author=author)
@@ -315,14 +340,54 @@ class Sessions:
         if self._runners.get(runner.session_id) is runner:
             del self._runners[runner.session_id]
 
+    # ---- other instances
+
+    def judge_calls(self, runner: Runner) -> None:
+        """Tool calls of instances that are gone get an answer."""
+        if self.neighbours:
+            self.spawn(self._judge_calls(self.neighbours, runner))
+        else:
+            runner.settle_gone(())
+
+    async def _judge_calls(self, neighbours: Neighbours, runner: Runner) -> None:
+        runner.settle_gone(await until_known(neighbours.alive))
+
+    def grown(self, session_id: str) -> None:
+        """Another instance changed the session in the log."""
+        if runner := self._runners.get(session_id):
+            runner.grown()
+
+    async def take_over(self, record: Record) -> None:
+        """Nobody has the session any more; its grace runs from now. Raises StoreUnavailable."""
+        session_id = record.session_id
+        outcome = await self.store.submit(session_id, TakeOver(record.head.instance, self.instance))
+        if isinstance(outcome, Applied):
+            log.info("session_taken_over", session_id=session_id, gone=record.head.instance)
+            await self._take_up(session_id, None)
+
+    async def take_back(self) -> None:
+        """This instance's lease had ended: it still has the sessions whose streams it has."""
+        await asyncio.gather(*(runner.take_back() for runner in list(self._runners.values())))
+
+    def judge_all_calls(self) -> None:
+        """Look again at the tool calls that other instances should have answered."""
+        for runner in list(self._runners.values()):
+            runner.judge_calls()
+
     # ---- life
 
     async def recover(self) -> None:
-        """Take up every live session of the log; the grace runs from now."""
-        for record in await self.store.select(LIVE, ALL):
+        """Where no other instance uses the store: take up every session of the log that is not over; the grace runs
+        from now.
+        """
+        if self.neighbours:
+            return
+        for record in await self.store.select((*LIVE, "stopped"), ALL):
             if record.head.state == "waiting":
                 self.pool.enlist(record)
-            else:
+            elif not record.head.over:
+                await self.take_over(record)
+            elif record.head.calls:
                 await self._take_up(record.session_id, None)
 
     async def keep(self) -> None:
@@ -348,8 +413,8 @@ class Sessions:
 
     @property
     def running(self) -> bool:
-        """Some session's Commander is connected here."""
-        return any(runner.link and not runner.session.head.over for runner in self._runners.values())
+        """Some session's Commander is connected here, or a tool of it runs here."""
+        return any(runner.tools or (runner.link and not runner.session.head.over) for runner in self._runners.values())
 
     async def shut_down(self) -> None:
         """Stop what lives: its log does not outlive this process."""
@@ -365,3 +430,5 @@ class Sessions:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.neighbours:
+            await self.neighbours.resign()

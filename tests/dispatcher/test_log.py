@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -22,11 +23,12 @@ from dispatcher.log import (
     Outcome,
     Record,
     Refused,
+    Request,
     Requeue,
     Settle,
     apply,
 )
-from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
+from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown
 from tests.contracts.sessions import (
     acquire,
     append,
@@ -264,7 +266,7 @@ REFUSED: dict[str, tuple[Record, Change, str]] = {
     "the session of another Commander": (brought(), acquire("c2", 0), "exists"),
     "an older epoch": (record(RUNNING), append(1, said(4)), "superseded"),
     "an older epoch, though a repetition": (record(RUNNING), append(1, said(3)), "superseded"),
-    "an epoch that is not yet": (record(RUNNING), append(3, said(4)), "superseded"),
+    "an epoch that the log has lost": (record(RUNNING), append(3, said(4)), "gap"),
     "a gap": (record(RUNNING), append(2, said(5)), "gap"),
     "a gap inside": (record(RUNNING), append(2, said(4), said(6)), "gap"),
     "going back inside": (record(RUNNING), append(2, said(4), said(5), said(4)), "gap"),
@@ -549,3 +551,8 @@ class Log(RuleBasedStateMachine):
 
 TestLog = Log.TestCase
 TestLog.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+def test_a_request_that_an_earlier_version_stored_is_read() -> None:
+    stored = msgspec.msgpack.encode(["default", [["user", "hi"]], 100.0, "user", "", "", ""])
+    assert msgspec.msgpack.decode(stored, type=Request) == Request("default", (Message("user", "hi"),), 100.0)

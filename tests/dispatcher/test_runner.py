@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher import runner as module
+from dispatcher import appends as module
 from dispatcher.log import Append, Change, Outcome, Refused
 from dispatcher.metrics import Metrics
 from dispatcher.policies.load import load as load_policies
@@ -138,7 +138,7 @@ async def test_an_append_is_repeated_with_what_came_meanwhile_behind_it(sessions
     say(runner, "b", "c")
     assert gauge("backlog_packets") == 3
     assert Ack not in link.kinds()
-    await runner.drained()
+    await runner.appends.drained()
     sequences = [[entry.sequence for entry in append.entries] for append in store.appends]
     assert sequences == [[1], [1], [1], [2, 3]]
     assert gauge("backlog_packets") == 0
@@ -190,6 +190,6 @@ async def test_time_stands_in_the_log(sessions: Sessions) -> None:
     before = time.time()
     _, runner = await opened(sessions)
     say(runner, "a")
-    await runner.drained()
+    await runner.appends.drained()
     [entry] = await sessions.store.read("s", 0, 10)
     assert before <= entry.at <= time.time()

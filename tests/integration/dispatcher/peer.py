@@ -26,6 +26,7 @@ from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavaila
 from shared import records, wire
 from shared.pb import agent_pb2_grpc
 from shared.records import Assignment, Closed, Content, Downstream, Message, Open, Running, Status, Upstream, Welcome
+from tests.shared_store import SharedStore
 
 SECONDS = 10.0  # for each thing that is waited for
 EMPTY_GAUGES = ("backlog_packets", "held_characters", "free_slots", "commanders")
@@ -339,6 +340,13 @@ class World:
         await until(lambda: session_id not in runners or runners[session_id].session.head.final, "told")
         return await self.state(session_id)
 
+    async def over(self, session_id: str) -> None:
+        """Return when nothing more can come of it, from its Commander or a tool."""
+        async with asyncio.timeout(SECONDS):
+            while not (head := (await self.record(session_id)).head).over or head.calls:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        await until(lambda: session_id not in self.sessions._runners, "let go")
+
     async def becomes(self, session_id: str, state: str) -> None:
         """Return when the log, whatever trouble hides it, has the session in that state."""
         store = self.sessions.store
@@ -392,7 +400,7 @@ class World:
         await until(lambda: not self.sessions._runners, "runners left")
         await until(lambda: not self.sessions._tasks, "tasks left")
         await until(lambda: not self.sessions.pool.waiting, "waiting sessions left")
-        assert not self.sessions.pool._timers
+        assert not self.sessions.pool._places
         metrics = await self.metrics()
         left = {name: value for name in EMPTY_GAUGES if (value := metrics[f"dispatcher_{name}"])}
         left |= {name: value for name, value in metrics.items() if name.startswith("dispatcher_sessions{") and value}
@@ -400,8 +408,12 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def serving(store: str = "memory://", clean: bool = True, **settings: Any) -> AsyncIterator[World]:
-    """A Dispatcher with these settings. clean: at the end, nothing may be left of what happened."""
+async def serving(
+    store: str = "memory://", clean: bool = True, shared: SharedStore | None = None, **settings: Any
+) -> AsyncIterator[World]:
+    """A Dispatcher with these settings. clean: at the end, nothing may be left of what happened. shared: its store is
+    a view of this one.
+    """
     before = asyncio.all_tasks()
     address = "127.0.0.1:0"
     values = {"grace_seconds": 0.2, "stop_seconds": 0.3, "drain_seconds": 1} | settings
@@ -410,6 +422,9 @@ async def serving(store: str = "memory://", clean: bool = True, **settings: Any)
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dispatcher.app.HttpServer", Unserved)
+        if shared:
+            view = shared.view()
+            patch.setattr("dispatcher.app.open_store", lambda *_: view)
         await dispatcher.start()
     world = World(dispatcher)
     try:
@@ -422,7 +437,8 @@ async def serving(store: str = "memory://", clean: bool = True, **settings: Any)
         for channel in world._channels:
             await channel.close()
         await dispatcher.close()
-    await until(lambda: not asyncio.all_tasks() - before - {asyncio.current_task()}, "tasks left")
+    if not shared:  # else others serve on
+        await until(lambda: not asyncio.all_tasks() - before - {asyncio.current_task()}, "tasks left")
 
 
 def sqlite(folder: Path) -> str:

@@ -80,7 +80,7 @@ async def test_an_ack_never_runs_ahead_of_the_log(world: World) -> None:
     await member.say(session_id, ToolCall("nothing", "{}", "c1"))
     await until(lambda: trouble.asked)
     await member.say(session_id, "x", "y")
-    await until(lambda: world.sessions._runners[session_id].backlog == 3)
+    await until(lambda: world.sessions._runners[session_id].appends.backlog == 3)
     assert not member.has(Ack)
     assert not member.has(ToolResult)
     trouble.answers.set()

@@ -1,0 +1,321 @@
+"""Several Dispatchers over one log: assignment, stops, takeovers and tools across instances (session rules)."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from dispatcher.service import QueueFull
+from shared.records import Assignment, Closed, Content, Error, Stop, Stopped, ToolCall, ToolResult
+from tests.integration.dispatcher import waiting_tools
+from tests.integration.dispatcher.peer import World, serving, until
+from tests.shared_store import SharedStore, View
+
+TOOL = '[[tool]]\nname = "wait"\nkind = "local"\nuse = "tests.integration.dispatcher.waiting_tools:wait"\n'
+CONTINUES = ("default",)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> SharedStore:
+    for name in ("LEASE_SECONDS", "RENEW_SECONDS", "LOOK_SECONDS"):
+        monkeypatch.setattr(f"dispatcher.neighbours.{name}", 0.02)
+    return SharedStore()
+
+
+@pytest.fixture
+async def worlds(shared: SharedStore, tmp_path: Path) -> AsyncIterator[tuple[World, World]]:
+    waiting_tools.reset()
+    (tmp_path / "tools.toml").write_text(TOOL)
+    before = asyncio.all_tasks()
+    async with contextlib.AsyncExitStack() as stack:
+        made = [
+            await stack.enter_async_context(serving(shared=shared, tools=tmp_path / "tools.toml", queue_limit=2))
+            for _ in range(2)
+        ]
+        await until(lambda: len(shared.leases) == 2, "leases")
+        yield made[0], made[1]
+    await until(lambda: not asyncio.all_tasks() - before - {asyncio.current_task()}, "tasks left")
+
+
+def view(world: World) -> View:
+    replicas = world.sessions.store.replicas
+    assert isinstance(replicas, View)
+    return replicas
+
+
+@contextlib.contextmanager
+def lapsed(shared: SharedStore, world: World) -> Iterator[None]:
+    """The world's lease has ended, and it does not know yet."""
+    view(world).running.clear()
+    shared.leases.discard(view(world).instance)
+    yield
+    view(world).running.set()
+
+
+async def test_a_prompt_runs_at_a_commander_of_another_instance(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    member = await b.join()
+    session_id = await a.create()
+    assignment = await member.serve()
+    assert (assignment.session_id, assignment.generation) == (session_id, 1)
+    await member.finish(session_id, "said at b")
+    assert await a.ended(session_id) == "finished"
+    assert await a.text(session_id) == "said at b"
+
+
+async def test_the_oldest_is_taken_first_wherever_it_came_in(worlds: tuple[World, World], shared: SharedStore) -> None:
+    a, b = worlds
+    shared.lossy = True  # both learn of the other's sessions by looking
+    first, second = await a.create(), await b.create()
+    await until(lambda: a.sessions.pool.waiting == b.sessions.pool.waiting == 2, "both known")
+    member = await b.join()
+    assert (await member.serve()).session_id == first
+    await member.finish(first)
+    await member.report(1)
+    assert (await member.serve()).session_id == second
+    await member.finish(second)
+
+
+async def test_the_queues_limit_is_the_stores(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    await a.create()
+    await b.create()
+    for world in worlds:
+        with pytest.raises(QueueFull):
+            await world.create()
+    await until(lambda: a.sessions.pool.in_store == b.sessions.pool.in_store == 2, "counted")
+    await until(lambda: a.sessions.pool.waiting == 2, "heard of")
+    metrics = [await world.metrics() for world in worlds]
+    assert [each["dispatcher_waiting_sessions"] for each in metrics] == [2, 2]
+    assert [each['dispatcher_sessions{state="waiting"}'] for each in metrics] == [1, 1]  # of each instance
+
+
+async def test_a_session_that_nobody_takes_ends_once(shared: SharedStore) -> None:
+    async with (
+        serving(shared=shared, queue_seconds=0.1) as a,
+        serving(shared=shared, queue_seconds=0.1) as b,
+    ):
+        session_id = await a.create()
+        assert await b.ended(session_id) == "failed no_commander"
+        assert [await world.state(session_id) for world in (a, b)] == ["failed no_commander"] * 2
+
+
+async def test_any_instance_stops_and_the_commander_hears_at_once(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    member, session_id, _ = await a.served()
+    await member.say(session_id, "said ")
+    await member.acked(session_id)
+    assert await b.sessions.stop(session_id, "UserCancel", "user")
+    stop = await member.next(Stop, session_id)
+    assert stop.reason == "UserCancel"
+    await member.say(session_id, Content("too late"), Stopped(stop.stop_id, 1, 1, 10))
+    await member.acked(session_id)
+    assert await b.text(session_id) == "said "
+    metrics = [await world.metrics() for world in worlds]
+    assert [each['dispatcher_stops_total{reason="UserCancel"}'] for each in metrics] == [1, 0]  # counted once
+    assert metrics[0]['dispatcher_stop_seconds_count{stage="halted"}'] == 1
+
+
+async def test_a_commander_moves_to_another_instance_and_the_first_lets_go(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    member, session_id, generation = await a.served()
+    await member.say(session_id, "said at a, ")
+    await member.acked(session_id)
+    moved = await b.join(commander_id=member.commander_id)
+    assert (await moved.open(session_id, generation)).sequence == 1
+    assert await member.closed(session_id) == "superseded"
+    await moved.finish(session_id, "and at b")
+    assert await a.text(session_id) == "said at a, and at b"
+    await until(lambda: not a.sessions._runners, "a has let go")
+
+
+async def test_one_that_left_without_a_word_is_not_waited_for(worlds: tuple[World, World]) -> None:
+    """Its stream broke at the first, which has begun its grace; the other's open ends that."""
+    a, b = worlds
+    member, session_id, generation = await a.served()
+    await member.say(session_id, "said at a, ")
+    await member.acked(session_id)
+    await member.cut()
+    moved = await b.join(commander_id=member.commander_id)
+    await moved.open(session_id, generation)
+    await until(lambda: not a.sessions._runners, "a has let go")
+    await moved.finish(session_id, "and at b")
+    assert await b.ended(session_id) == "finished"
+
+
+async def test_a_dead_instances_sessions_are_taken_over(worlds: tuple[World, World], shared: SharedStore) -> None:
+    a, b = worlds
+    member, session_id, _ = await a.served(continues=CONTINUES)
+    await member.say(session_id, "said at a, ")
+    await member.acked(session_id)
+    other = await b.join(continues=CONTINUES)
+    view(a).away = True  # as good as dead
+    shared.leases.discard(view(a).instance)
+    assignment = await other.serve()
+    assert (assignment.session_id, assignment.generation) == (session_id, 2)
+    assert assignment.history
+    view(a).away = False
+    assert await member.closed(session_id) == "superseded"
+    await other.finish(session_id, "and at b")
+    assert await b.text(session_id) == "said at a, and at b"
+
+
+async def test_an_instance_that_was_paused_takes_its_sessions_back(
+    worlds: tuple[World, World], shared: SharedStore
+) -> None:
+    a, b = worlds
+    member, session_id, generation = await a.served()
+    await member.say(session_id, "before, ")
+    await member.acked(session_id)
+    with lapsed(shared, a):
+        await until(lambda: session_id in b.sessions._runners, "b has taken it over")
+    await until(lambda: session_id not in b.sessions._runners, "b has let go")
+    head = (await a.record(session_id)).head
+    assert (head.instance, head.generation) == (a.sessions.instance, generation)
+    await member.report(0, {session_id: generation})
+    await member.say(session_id, "between, ")
+    await member.acked(session_id)
+    await member.finish(session_id, "after")
+    assert await b.text(session_id) == "before, between, after"
+
+
+async def test_a_paused_instance_that_comes_too_late_lets_the_commander_open_again(
+    worlds: tuple[World, World], shared: SharedStore
+) -> None:
+    a, b = worlds
+    member, session_id, generation = await a.served(continues=CONTINUES)
+    await member.say(session_id, "before, ")
+    await member.acked(session_id)
+    view(a).listener, listener = None, view(a).listener  # it hears of nothing
+    with lapsed(shared, a):
+        await b.waits(session_id)  # b's grace for it is over
+    view(a).listener = listener
+    assert await member.closed(session_id) == "gap"
+    welcome = await member.open(session_id, generation)
+    assert welcome.sequence == 1
+    await member.finish(session_id, "after")
+    assert await b.text(session_id) == "before, after"
+    await until(lambda: not b.sessions.pool.waiting, "b knows")
+
+
+async def test_a_tool_runs_on_where_its_call_was_logged(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    member, session_id, generation = await a.served()
+    await member.say(session_id, ToolCall("wait", '{"name": "t"}', "c1"))
+    await member.acked(session_id)
+    moved = await b.join(commander_id=member.commander_id)
+    await moved.open(session_id, generation, "c1")
+    waiting_tools.answer.set()
+    result = await moved.next(ToolResult, session_id)
+    assert (result.call_id, result.status) == ("c1", "OK")
+    assert waiting_tools.begun == ["t"]
+    await moved.finish(session_id)
+    await until(lambda: not a.sessions._runners, "a has let go")
+
+
+async def test_a_stop_cancels_a_tool_that_runs_elsewhere(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    member, session_id, generation = await a.served()
+    await member.say(session_id, ToolCall("wait", '{"name": "t"}', "c1"))
+    await member.acked(session_id)
+    moved = await b.join(commander_id=member.commander_id)
+    await moved.open(session_id, generation, "c1")
+    assert await b.sessions.stop(session_id, "UserCancel", "user")
+    assert (await moved.next(ToolResult, session_id)).status == "CANCELLED"
+    stop = await moved.next(Stop, session_id)
+    await moved.say(session_id, Stopped(stop.stop_id, 1, 0, 10))
+    await moved.acked(session_id)
+    await until(lambda: not a.sessions._runners, "a has let go")
+
+
+async def test_a_call_whose_instance_is_gone_gets_unknown_outcome(
+    worlds: tuple[World, World], shared: SharedStore
+) -> None:
+    a, b = worlds
+    member, session_id, generation = await a.served()
+    await member.say(session_id, ToolCall("wait", '{"name": "t"}', "c1"))
+    await member.acked(session_id)
+    moved = await b.join(commander_id=member.commander_id)
+    await moved.open(session_id, generation, "c1")
+    await moved.barrier()
+    assert not moved.has(ToolResult), "a lives: its answer is waited for"
+    view(a).away = True
+    shared.leases.discard(view(a).instance)
+    assert (await moved.next(ToolResult, session_id)).status == "UNKNOWN_OUTCOME"
+    view(a).away = False
+    waiting_tools.answer.set()
+    await moved.finish(session_id)
+    assert [result.status for result in await b.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
+
+
+async def test_no_lease_is_judged_soon_after_the_store_was_away(
+    worlds: tuple[World, World], shared: SharedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = worlds
+    _, session_id, _ = await a.served()
+    neighbours = b.sessions.neighbours
+    assert neighbours
+    await until(lambda: neighbours._may_judge, "b judges leases")
+    monkeypatch.setattr("dispatcher.neighbours.LEASE_SECONDS", 3600)
+    view(b).away = True
+    await until(lambda: not neighbours._may_judge, "b knows")
+    view(b).away = False
+    with lapsed(shared, a):
+        for _ in range(5):  # b renews, and looks
+            shared.leases.discard(b.sessions.instance)
+            await until(lambda: b.sessions.instance in shared.leases, "renewed")
+        assert session_id not in b.sessions._runners
+
+
+async def test_a_commander_that_gives_a_session_back_is_replaced_elsewhere(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    member, session_id, _ = await a.served(continues=CONTINUES)
+    await member.say(session_id, "said ", Error("commander_lost", "leaves", retryable=True))
+    other = await b.join(continues=CONTINUES)
+    assignment = await other.serve()
+    assert (assignment.session_id, assignment.generation) == (session_id, 2)
+    await other.finish(session_id, "and done")
+    assert await a.text(session_id) == "said and done"
+    assert (await a.record(session_id)).head.takeovers == 0
+
+
+async def test_two_instances_do_not_assign_one_session_twice(worlds: tuple[World, World]) -> None:
+    members = [await world.join(slots=2) for world in worlds]
+    session_ids = [await worlds[n % 2].create() for n in range(4)]
+    await until(lambda: sum(len(member.has(Assignment)) for member in members) == 4, "assigned")
+    served = [assignment.session_id for member in members for assignment in member.has(Assignment)]
+    assert sorted(served) == sorted(session_ids)
+    for member in members:
+        for _ in range(2):
+            assignment = await member.serve()
+            await member.finish(assignment.session_id)
+        assert not member.has(Closed)
+    assert [await world.metrics() for world in worlds]
+
+
+async def test_an_instance_that_leaves_gives_its_sessions_away(shared: SharedStore) -> None:
+    async with serving(shared=shared) as b:
+        other = await b.join(continues=CONTINUES)
+        async with serving(shared=shared, clean=False) as a:
+            await other.report(0)
+            await until(lambda: not b.sessions.pool.free("default"), "b is full")
+            member, session_id, _ = await a.served(continues=CONTINUES)
+            await member.say(session_id, "said ")
+            await member.acked(session_id)
+        assert a.sessions.instance not in shared.leases
+        await other.report(1)
+        assert (await other.serve()).session_id == session_id
+        await other.finish(session_id)
+
+
+async def test_news_that_is_lost_is_found_by_looking(worlds: tuple[World, World], shared: SharedStore) -> None:
+    a, b = worlds
+    shared.lossy = True
+    session_id = await a.create()
+    member = await b.join()
+    assert (await member.serve()).session_id == session_id
+    await asyncio.sleep(0)
+    await member.finish(session_id)
+    await until(lambda: not a.sessions.pool.waiting, "a knows")
