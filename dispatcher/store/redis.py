@@ -226,8 +226,9 @@ class RedisStore:
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         self._check_open()
         offers = [argument for agent in agents for argument in (now, agent)]
-        if offers:
-            await self._servers.call(command("ZADD", OFFERS, "GT", *offers))
+        # Without agents, a write that changes nothing: who offers learns whether the store answers.
+        nothing = command("ZREMRANGEBYSCORE", OFFERS, "(0", 0)
+        await self._servers.call(command("ZADD", OFFERS, "GT", *offers) if offers else nothing)
 
     # ---- reading
 

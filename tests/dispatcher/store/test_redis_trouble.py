@@ -1,6 +1,7 @@
 """What is wrong with a Redis at start is said in one line; what happens to it later passes, and nothing is lost."""
 
 import asyncio
+import operator
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from dispatcher.log import Settle
 from dispatcher.store.factory import open_store
-from dispatcher.store.ports import Store, StoreMisconfigured, StoreUnavailable
+from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
 from shared.records import Content
 from tests.contracts.sessions import append, bodies, finished, head_of, said, stop, waiting
 from tests.dispatcher.store.redis_world import SECONDS, Ears, Switch, answered, opened, owned, until, url
@@ -77,6 +78,31 @@ async def test_a_wrong_password_or_none(tmp_path: Path) -> None:
             await owned(store)
         async with opened(f"redis://default:secret%20of%20its%20own@{server.address}/0") as store:
             assert await store.load("s")
+
+
+async def test_a_user_of_its_own(cluster: list[RedisServer], redis: RedisServer) -> None:
+    """With the rights that `deploy/README.md` says are enough."""
+    rights = ("on", ">secret", "~midsentence:*", "&midsentence:*", "+@all", "-@admin", "-@dangerous", "+info")
+    for server in (*cluster, redis):
+        assert server.ask("ACL", "SETUSER", "dispatcher", *rights) == b"+OK\r\n"
+    try:
+        for server in (cluster[0], redis):
+            ears = Ears()
+            address = f"redis://dispatcher:secret@{server.address}/0"
+            async with opened(address, ears) as store, opened(f"{address}?wait=0") as other:
+                assert store.replicas
+                await store.replicas.renew()
+                epoch = await owned(store)
+                await other.create(waiting("w"), IdempotencyKey("0123456789abcdef", b"body", 1000.0))
+                await until(partial(ears.waiting.__contains__, "w"))
+                await store.submit("s", append(epoch, said(1), finished(2)))
+                await other.submit("w", Settle(stop()))
+                await until(partial(operator.not_, ears.waiting))
+                assert await store.replicas.orphans() == []
+                assert await store.expire(1000.0) == 2
+    finally:
+        for server in (*cluster, redis):
+            server.ask("ACL", "DELUSER", "dispatcher")
 
 
 async def test_a_database_that_is_not_there(redis: RedisServer, cluster: list[RedisServer]) -> None:
@@ -195,6 +221,7 @@ async def test_away_and_back(server: RedisServer) -> None:
                 lambda: store.load("s"),
                 lambda: store.create(waiting("s2")),
                 lambda: store.offer("i", ["a"], 1.0),
+                lambda: store.offer("i", [], 1.0),
                 lambda: store.offered(0.0),
                 lambda: store.expire(1000.0),
                 lambda: store.select(["running"], 1),
