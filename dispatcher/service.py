@@ -299,8 +299,8 @@ class Sessions:
         """Keep in the store that these agents were offered now. Raises StoreUnavailable."""
         await self.store.offer(self.instance, agents, time.time())
 
-    async def gone(self, agents: Iterable[str]) -> None:
-        """A Commander that offered these agents is gone: their names stay known for a while."""
+    async def keep_known(self, agents: Iterable[str]) -> None:
+        """A Commander that offers these agents has come, or is gone. Where the store is away, `keep` tries again."""
         with contextlib.suppress(StoreUnavailable):
             await self.offer(agents)
 
