@@ -1,4 +1,13 @@
-"""Session logs in Redis, for several Dispatchers: one server, with replicas or without, or a cluster."""
+"""Session logs in Redis, for several Dispatchers: one server, with replicas or without, or a cluster.
+
+The rules are applied here (`dispatcher.log.apply`), and Redis compares and sets: a step is written only if the session
+is still as it was when it was read, which a random token tells; a counter could repeat after a failover that loses
+writes. A process keeps the heads of the sessions that it has, so that a step takes one round trip.
+
+`redis_lanes` carries the steps out, `redis_hints` writes the indexes after them, `redis_nudges` hears of what others
+write, `redis_replicas` knows who the others are. `redis_link`, `redis_server` and `redis_cluster` are the way to Redis,
+`redis_scripts` and `redis_keys` what stands there.
+"""
 
 import asyncio
 import os
@@ -217,8 +226,9 @@ class RedisStore:
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         self._check_open()
         offers = [argument for agent in agents for argument in (now, agent)]
-        if offers:
-            await self._servers.call(command("ZADD", OFFERS, "GT", *offers))
+        # Without agents, a write that changes nothing: who offers learns whether the store answers.
+        nothing = command("ZREMRANGEBYSCORE", OFFERS, "(0", 0)
+        await self._servers.call(command("ZADD", OFFERS, "GT", *offers) if offers else nothing)
 
     # ---- reading
 

@@ -65,10 +65,11 @@ class Link:
 
     replicas: so many must acknowledge what was written before it is answered. Then one batch is under way at a time,
     and what is asked meanwhile makes the next.
+    lost: called when a connection was given up.
     """
 
-    def __init__(self, make: Make, replicas: int = 0) -> None:
-        self._make, self._replicas = make, replicas
+    def __init__(self, make: Make, replicas: int = 0, lost: Callable[[], None] = lambda: None) -> None:
+        self._make, self._replicas, self._lost = make, replicas, lost
         self._loop = asyncio.get_running_loop()
         self._queued: list[_Item] = []
         self._sent: deque[_Item] = deque()
@@ -117,7 +118,9 @@ class Link:
                         group.create_task(work(connection))
             except* Exception as errors:  # whatever it is, a new connection is the remedy
                 self._fail(f"Redis does not answer: {str(_first(errors)) or 'no connection in time'}")
-                if not connected:
+                if connected:
+                    self._lost()
+                else:
                     self._retry_at = self._loop.time() + PAUSE_SECONDS
             finally:
                 await connection.disconnect(nowait=True)
@@ -166,11 +169,13 @@ class Link:
         elif self._sent:
             self._held.append(item)
         else:  # the batch's WAIT
-            held, self._held = self._held, []
             acknowledged = item.replies[0]
+            if isinstance(acknowledged, ResponseError):  # the server is a replica itself by now
+                raise acknowledged
+            held, self._held = self._held, []
             self._settled.set()
             for written in held:
-                if isinstance(acknowledged, int) and acknowledged >= self._replicas:
+                if acknowledged >= self._replicas:
                     written.answer()
                 else:
                     written.fail(StoreUnavailable(f"of {self._replicas} Redis replicas, {acknowledged} have answered"))

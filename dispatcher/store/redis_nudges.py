@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
 
@@ -13,10 +14,10 @@ from redis.exceptions import RedisError
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Listener, StoreUnavailable, Waiting
 from dispatcher.store.redis_hints import Hints, decode_news
-from dispatcher.store.redis_keys import Channels, record_of, session_keys
+from dispatcher.store.redis_keys import KEPT, Channels, record_of, session_keys
 from dispatcher.store.redis_lanes import Lanes
 from dispatcher.store.redis_link import REPLY_SECONDS, connect, pack
-from dispatcher.store.redis_scripts import command
+from dispatcher.store.redis_scripts import Command, command
 from dispatcher.store.redis_server import Servers, checked
 
 AGAIN_SECONDS = 0.2  # until the next attempt to subscribe
@@ -175,15 +176,13 @@ class Sweep:
 
     async def _followed(self) -> None:
         for part in chunks(self._hub.followed(), CHUNK):
-            lengths = await self._servers.read_all([command("XLEN", session_keys(name).log) for name in part])
+            lengths = await self._servers.read_all([_length(name) for name in part])
             for session_id, length in zip(part, lengths, strict=True):
                 self._hub.counted(session_id, checked(length))
 
     async def _owned(self) -> None:
         for part in chunks(list(self._lanes.owned()), CHUNK):
-            tokens = await self._servers.read_all(
-                [command("HGET", session_keys(session_id).head, "token") for session_id, _ in part]
-            )
+            tokens = await self._servers.read_all([_token(session_id) for session_id, _ in part])
             changed = {
                 session_id: known
                 for (session_id, known), token in zip(part, tokens, strict=True)
@@ -201,6 +200,17 @@ class Sweep:
         else:
             self._lanes.forget(session_id)
         self._nudges.grown(session_id)
+
+
+# Asked each second of each session.
+@lru_cache(maxsize=KEPT)
+def _length(session_id: str) -> Command:
+    return command("XLEN", session_keys(session_id).log)
+
+
+@lru_cache(maxsize=KEPT)
+def _token(session_id: str) -> Command:
+    return command("HGET", session_keys(session_id).head, "token")
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

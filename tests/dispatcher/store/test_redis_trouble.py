@@ -1,6 +1,7 @@
 """What is wrong with a Redis at start is said in one line; what happens to it later passes, and nothing is lost."""
 
 import asyncio
+import operator
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from dispatcher.log import Settle
 from dispatcher.store.factory import open_store
-from dispatcher.store.ports import Store, StoreMisconfigured, StoreUnavailable
+from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
 from shared.records import Content
 from tests.contracts.sessions import append, bodies, finished, head_of, said, stop, waiting
 from tests.dispatcher.store.redis_world import SECONDS, Ears, Switch, answered, opened, owned, until, url
@@ -77,6 +78,31 @@ async def test_a_wrong_password_or_none(tmp_path: Path) -> None:
             await owned(store)
         async with opened(f"redis://default:secret%20of%20its%20own@{server.address}/0") as store:
             assert await store.load("s")
+
+
+async def test_a_user_of_its_own(cluster: list[RedisServer], redis: RedisServer) -> None:
+    """With the rights that `deploy/README.md` says are enough."""
+    rights = ("on", ">secret", "~midsentence:*", "&midsentence:*", "+@all", "-@admin", "-@dangerous", "+info")
+    for server in (*cluster, redis):
+        assert server.ask("ACL", "SETUSER", "dispatcher", *rights) == b"+OK\r\n"
+    try:
+        for server in (cluster[0], redis):
+            ears = Ears()
+            address = f"redis://dispatcher:secret@{server.address}/0"
+            async with opened(address, ears) as store, opened(f"{address}?wait=0") as other:
+                assert store.replicas
+                await store.replicas.renew()
+                epoch = await owned(store)
+                await other.create(waiting("w"), IdempotencyKey("0123456789abcdef", b"body", 1000.0))
+                await until(partial(ears.waiting.__contains__, "w"))
+                await store.submit("s", append(epoch, said(1), finished(2)))
+                await other.submit("w", Settle(stop()))
+                await until(partial(operator.not_, ears.waiting))
+                assert await store.replicas.orphans() == []
+                assert await store.expire(1000.0) == 2
+    finally:
+        for server in (*cluster, redis):
+            server.ask("ACL", "DELUSER", "dispatcher")
 
 
 async def test_a_database_that_is_not_there(redis: RedisServer, cluster: list[RedisServer]) -> None:
@@ -195,6 +221,7 @@ async def test_away_and_back(server: RedisServer) -> None:
                 lambda: store.load("s"),
                 lambda: store.create(waiting("s2")),
                 lambda: store.offer("i", ["a"], 1.0),
+                lambda: store.offer("i", [], 1.0),
                 lambda: store.offered(0.0),
                 lambda: store.expire(1000.0),
                 lambda: store.select(["running"], 1),
@@ -269,10 +296,11 @@ async def until_expired(store: Store) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_server_that_has_become_a_replica(server: RedisServer, replica: RedisServer) -> None:
+@pytest.mark.parametrize("query", ["", "?wait=1"])
+async def test_a_server_that_has_become_a_replica(server: RedisServer, replica: RedisServer, query: str) -> None:
     """The address leads to the other one, but the connections still to the old master."""
     switch, ears = Switch(server), Ears()
-    async with switch.listening() as address, opened(address, ears) as store:
+    async with switch.listening() as address, opened(f"{address}{query}", ears) as store:
         epoch = await owned(store)
         await store.submit("s", append(epoch, said(1, "before ")))
         until_servers(partial(in_step, server, replica))
@@ -280,9 +308,13 @@ async def test_a_server_that_has_become_a_replica(server: RedisServer, replica: 
         server.ask("REPLICAOF", "127.0.0.1", str(replica.port))
         switch.server = replica
         said_so = await answered(lambda: store.submit("s", append(epoch, said(2, "after"))))
-        assert any("is a replica now" in line for line in said_so)
+        assert any("replica" in line for line in said_so)
+        if not query:
+            server.ask("REPLICAOF", "NO", "ONE")  # what it has is of old from now on
+            await store.submit("s", append(epoch, said(3, "on")))
+            assert (await bodies(store))[2:] == [Content("on")]
         async with opened(url(replica)) as other:
-            assert await bodies(other) == [Content("before "), Content("after")]
+            assert (await bodies(other))[:2] == [Content("before "), Content("after")]
             await other.submit("s", Settle(stop()))
             await until(lambda: "s" in ears.grew)
 
