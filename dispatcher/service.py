@@ -15,6 +15,7 @@ from dispatcher.history import history_of, size_of
 from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle, TakeOver
 from dispatcher.metrics import Metrics
 from dispatcher.neighbours import Neighbours
+from dispatcher.policies.arguments import strings
 from dispatcher.policies.rules import RuleSet
 from dispatcher.pool import Pool
 from dispatcher.runner import Link, Runner
@@ -46,6 +47,10 @@ class QueueFull(Exception):
     def __init__(self) -> None:
         super().__init__("too many sessions wait for a Commander")
         self.retry_after = RETRY_AFTER_SECONDS
+
+
+class PromptRefused(Exception):
+    """A policy refuses what the user asks with. Nothing of it was logged, no Commander has seen it."""
 
 
 def new_session_id() -> str:
@@ -84,7 +89,8 @@ class Sessions:
     # ---- users and operators
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
-        """A new session, or the one that the key was bound to. Raises QueueFull, StoreUnavailable."""
+        """A new session, or the one that the key was bound to. Raises PromptRefused, QueueFull, StoreUnavailable."""
+        self._read_prompt(request)
         slots = self.pool.free(request.agent) - self._creating[request.agent]
         if slots <= 0:
             replicas = self.store.replicas
@@ -105,6 +111,20 @@ class Sessions:
         if created.fresh:
             self.pool.enlist(created.record)
         return created
+
+    def _read_prompt(self, request: Request) -> None:
+        """Raises PromptRefused. What is read: the messages, and the strings of the parameters."""
+        reading = self._clock.prompt(
+            [message.content for message in request.messages] + strings(request.parameters_json)
+        )
+        for hit in reading.hits:
+            self.metrics.policy_hit(hit.policy, hit.action)
+        if reading.violation:
+            self.metrics.policy_hit(reading.violation.policy, "stop")
+        if reading.violation or reading.denied:
+            policy = reading.violation.policy if reading.violation else reading.denied
+            log.info("prompt_refused", policy=policy, agent=request.agent)
+            raise PromptRefused
 
     async def stop(
         self, session_id: str, reason: str, author: Literal["user", "operator", "dispatcher"], detail: str = ""
