@@ -94,6 +94,10 @@ class Edge:
         """Replicas to which what comes to that part of its configuration is sent."""
         return figure(self._metrics, f'haproxy_backend_active_servers{{proxy="{part}"')
 
+    def uptime(self) -> float:
+        """Seconds, of the process that takes new connections."""
+        return figure(self._metrics, "haproxy_process_uptime_seconds")
+
 
 @contextlib.contextmanager
 def edge(log: Path, names: NameServer) -> Iterator[Edge]:
