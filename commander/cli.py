@@ -1,12 +1,13 @@
-"""The command line: `commander serve`, `commander run PROMPT`."""
+"""The command line: `commander serve`, `commander run PROMPT`, `commander check MODULE:AGENT`."""
 
 import argparse
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import structlog
 import uvloop
@@ -14,8 +15,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from commander import loading
 from commander.agent import Agent
+from commander.check import command
 from commander.metrics import Metrics
-from commander.run import Run
+from commander.run import INTERRUPTED, Run
 from commander.settings import CommanderSettings
 from commander.stream import Channel
 from commander.worker import Worker
@@ -29,20 +31,20 @@ USAGE_ERROR = 2
 
 log = structlog.get_logger()
 _Result = TypeVar("_Result")
+Verb: TypeAlias = Callable[[CommanderSettings, Agent, argparse.Namespace], Coroutine[Any, Any, int]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 2 for wrong settings, with one line that names them."""
     options = _parser().parse_args(arguments)
     try:
-        settings = load(CommanderSettings)
-        agent = loading.load(settings)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            status: int = runner.run(options.verb(settings, agent, options))
-            return status
+        status: int = options.verb(options)
+        return status
     except ConfigError as error:
         print(error, file=sys.stderr)
         return USAGE_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,11 +55,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     serve = verbs.add_parser("serve", help="join the pool and serve sessions until SIGTERM", description=_SERVE)
-    serve.set_defaults(verb=_serve)
+    serve.set_defaults(verb=partial(_with_agent, _serve))
+    check = verbs.add_parser("check", help="does your agent stop? how late?", description=command.DESCRIPTION)
+    command.add_arguments(check)
     run = verbs.add_parser("run", help="one session of your own, printed as it comes", description=_RUN)
     run.add_argument("prompt", metavar="PROMPT", help="what the agent is asked")
-    run.set_defaults(verb=_run)
+    run.set_defaults(verb=partial(_with_agent, _run))
     return parser
+
+
+def _with_agent(verb: Verb, options: argparse.Namespace) -> int:
+    settings = load(CommanderSettings)
+    agent = loading.load(settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(verb(settings, agent, options))
 
 
 _SERVE = """Join the pool of the Dispatcher at COMMANDER_DISPATCHER and serve up to COMMANDER_CAPACITY sessions at once.

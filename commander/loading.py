@@ -13,16 +13,16 @@ from shared.errors import ConfigError
 BACKENDS = ("local", "openai", "scripted")
 
 
-def load(settings: CommanderSettings) -> Agent:
-    """A back-end's agent, or the user's own. Raises ConfigError."""
+def load(settings: CommanderSettings, source: str = "COMMANDER_BACKEND") -> Agent:
+    """A back-end's agent, or the user's own. `source`: where its name comes from. Raises ConfigError."""
     if ":" in settings.backend:
         try:
             return _checked(settings.backend, import_attribute(settings.backend))
         except ConfigError as error:
-            raise ConfigError(f"COMMANDER_BACKEND: {error}") from error
+            raise ConfigError(f"{source}: {error}") from error
     if settings.backend not in BACKENDS:
         names = ", ".join(BACKENDS)
-        raise ConfigError(f"COMMANDER_BACKEND: must be {names} or module:attribute, got {settings.backend!r}")
+        raise ConfigError(f"{source}: must be {names} or module:attribute, got {settings.backend!r}")
     module = importlib.import_module(f"commander.backends.{settings.backend}")
     agent: Agent = module.make(settings)
     return agent

@@ -306,6 +306,11 @@ class Session:
         """Nothing of the agent runs, or ever will."""
         return self._driver.ended if self._driver else self._halt is not None
 
+    @property
+    def late_deltas(self) -> int:
+        """Deltas that the agent still made after it was halted."""
+        return self._driver.late_deltas if self._driver else 0
+
     def hand_over(self) -> None:
         """Halt the agent and give the session back, for a Commander that leaves."""
         self._halt_generator(Halt.HAND_OVER)
@@ -343,7 +348,7 @@ class Session:
 
     def driver_overdue(self) -> None:
         """It does not stop: say so and give the session up; the slot stays taken until it has really ended."""
-        self._log.error("did_not_stop", late_deltas=self._driver.late_deltas if self._driver else 0)
+        self._log.error("did_not_stop", late_deltas=self.late_deltas)
         self.give_up()
 
     def _end(self, result: Finish | Failure | None) -> None:

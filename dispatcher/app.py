@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import signal
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import grpc
 import structlog
@@ -36,7 +37,7 @@ NOTICED_SECONDS = 3.0
 
 
 class Dispatcher:
-    """The server. `start` raises ConfigError, one line or more for the operator, before anything is served."""
+    """The server. `start` raises ConfigError, one line for the operator, before anything is served."""
 
     def __init__(self, settings: DispatcherSettings) -> None:
         self.settings = settings
@@ -57,8 +58,10 @@ class Dispatcher:
         settings = self.settings
         registry = CollectorRegistry()
         metrics = Metrics(registry)
-        rules = load_policies(settings.policies)
-        tools = load_tools(settings.tools)
+        with _named("DISPATCHER_POLICIES"):
+            rules = load_policies(settings.policies)
+        with _named("DISPATCHER_TOOLS"):
+            tools = load_tools(settings.tools)
         # The automata of many phrases are many objects that never die: the collector need not visit them.
         gc.collect()
         gc.freeze()
@@ -166,6 +169,15 @@ class Dispatcher:
         """End what is still open. Readers come back by `retry:`, Commanders by themselves."""
         self.sessions.closing.set()
         await self._stack.aclose()
+
+
+@contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """A wrong file is told with the setting that names it."""
+    try:
+        yield
+    except FileError as error:
+        raise ConfigError(f"{setting}: {error}") from None
 
 
 async def serve(settings: DispatcherSettings) -> None:

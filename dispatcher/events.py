@@ -44,7 +44,7 @@ class Assigned(Record, tag="assigned", frozen=True):
 
 class Call(Record, tag="call", frozen=True):
     """A logged tool call, and the one instance that may run it. `refused`: its call_id was used before, so it is
-    answered INVALID_ARGUMENTS and not run.
+    answered INVALID_ARGUMENTS and not run. `denied`: a policy denies it, and its result is the entry after it.
     """
 
     tool_name: str
@@ -52,6 +52,7 @@ class Call(Record, tag="call", frozen=True):
     call_id: str
     instance: str
     refused: bool = False
+    denied: bool = False
 
 
 Body: TypeAlias = (
@@ -146,7 +147,7 @@ class GiveUp(msgspec.Struct, frozen=True):
 
 
 class PolicyHit(msgspec.Struct, frozen=True):
-    """A fact for metrics and logs."""
+    """A fact for metrics and logs: a policy has acted, once for each match. action: stop, redact or observe."""
 
     policy: str
     action: str

@@ -12,10 +12,10 @@ KINDS = {"policy": "policies", "tool": "tools"}  # they may stand in the same fi
 
 
 class FileError(ConfigError):
-    """errors: one line each, with the file, the entry and the reason."""
+    """errors: each with the file, the entry and the reason. Its text is all of them on one line."""
 
     def __init__(self, errors: list[str]) -> None:
-        super().__init__("\n".join(errors))
+        super().__init__("; ".join(errors))
         self.errors = errors
 
 

@@ -3,8 +3,8 @@
 from typing import Protocol
 
 from dispatcher.events import Call
-from dispatcher.policies.gate import Release, Violation
-from shared.records import Thought
+from dispatcher.policies.gate import Reading, Release, Violation
+from shared.records import Thought, ToolResult
 
 
 class Gate(Protocol):
@@ -15,8 +15,9 @@ class Gate(Protocol):
     @property
     def held(self) -> int: ...
     def content(self, text: str, at: float) -> Release: ...
-    def thought(self, step_name: str, delta: str, at: float) -> Violation | None: ...
-    def arguments(self, tool_name: str, arguments_json: str, at: float) -> Violation | None: ...
+    def thought(self, step_name: str, delta: str, at: float) -> Reading: ...
+    def arguments(self, tool_name: str, arguments_json: str, at: float) -> Reading: ...
+    def result(self, result_json: str, at: float) -> Reading: ...
     def end(self, at: float) -> Release: ...
     def overdue(self, at: float) -> Violation | None: ...
     def resume(self, decided: int) -> None: ...
@@ -61,14 +62,18 @@ class Guard:
         self.decided = release.decided
         return release
 
-    def read(self, body: Thought | Call, now: float) -> Violation | None:
-        """A thought, or a call before its tool runs."""
+    def read(self, body: Thought | Call | ToolResult, now: float) -> Reading:
+        """A thought, a call before its tool runs, or a result before the Commander sees it."""
         try:
-            if isinstance(body, Thought):
-                return self._gate.thought(body.step_name, body.delta, now)
-            return self._gate.arguments(body.tool_name, body.arguments_json, now)
+            match body:
+                case Thought(step_name, delta):
+                    return self._gate.thought(step_name, delta, now)
+                case Call(tool_name, arguments_json):
+                    return self._gate.arguments(tool_name, arguments_json, now)
+                case ToolResult(result_json=result_json):
+                    return self._gate.result(result_json, now)
         except Exception as error:
-            return _unavailable(error)
+            return Reading(_unavailable(error))
 
     def overdue(self, now: float) -> Violation | None:
         """Whether a limit of time has been reached."""

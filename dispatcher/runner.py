@@ -326,7 +326,8 @@ class Runner:
                         log.warning("commander_did_not_stop", session_id=self.session_id)
                     self._host.spawn(self._conclude(Fence))
                 case PolicyHit(policy, action):
-                    self.facts.stop_detected()
+                    if action == "stop":
+                        self.facts.stop_detected()
                     self._host.metrics.policy_hit(policy, action)
         if self._held != (held := self.session.held) and not self._closed:
             self._host.metrics.held_characters.inc(held - self._held)
@@ -381,6 +382,9 @@ class Runner:
             self.observe(outcome)
 
     async def _settle_result(self, result: ToolResult) -> None:
+        if result.status not in ("CANCELLED", "UNKNOWN_OUTCOME"):  # the Dispatcher's own words
+            result, effects = self.session.result(result, time.time())
+            self._carry_out(effects)
         await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
 
     async def _submit_until_known(self, change: Change) -> Outcome:
@@ -417,7 +421,7 @@ class Runner:
         """Nothing is left to do here: the host forgets this runner, and the log keeps the session."""
         head = self.session.head
         idle = not (self.appends.busy or self.tools or self.link)
-        if idle and (self._closed or head.final or head.state == "waiting"):
+        if idle and (self._closed or (head.over and not head.calls) or head.state == "waiting"):
             self.close()
             self._host.settled(self)
 

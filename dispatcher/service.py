@@ -15,6 +15,7 @@ from dispatcher.history import history_of, size_of
 from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle, TakeOver
 from dispatcher.metrics import Metrics
 from dispatcher.neighbours import Neighbours
+from dispatcher.policies.arguments import strings
 from dispatcher.policies.rules import RuleSet
 from dispatcher.pool import Pool
 from dispatcher.runner import Link, Runner
@@ -37,7 +38,7 @@ T = TypeVar("T")
 OFFER_SECONDS = 2.0  # how often the agents' names are kept in the store: also the check that it can be reached
 EXPIRE_SECONDS = 60.0
 RETRY_AFTER_SECONDS = 5
-ALL = 1_000_000  # live sessions that one instance takes up at its start
+ALL = 1_000_000  # sessions among which one instance finds, at its start, those to take up
 
 
 class QueueFull(Exception):
@@ -46,6 +47,10 @@ class QueueFull(Exception):
     def __init__(self) -> None:
         super().__init__("too many sessions wait for a Commander")
         self.retry_after = RETRY_AFTER_SECONDS
+
+
+class PromptRefused(Exception):
+    """A policy refuses what the user asks with. Nothing of it was logged, no Commander has seen it."""
 
 
 def new_session_id() -> str:
@@ -84,7 +89,8 @@ class Sessions:
     # ---- users and operators
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
-        """A new session, or the one that the key was bound to. Raises QueueFull, StoreUnavailable."""
+        """A new session, or the one that the key was bound to. Raises PromptRefused, QueueFull, StoreUnavailable."""
+        self._read_prompt(request)
         slots = self.pool.free(request.agent) - self._creating[request.agent]
         if slots <= 0:
             replicas = self.store.replicas
@@ -105,6 +111,20 @@ class Sessions:
         if created.fresh:
             self.pool.enlist(created.record)
         return created
+
+    def _read_prompt(self, request: Request) -> None:
+        """Raises PromptRefused. What is read: the messages, and the strings of the parameters."""
+        reading = self._clock.prompt(
+            [message.content for message in request.messages] + strings(request.parameters_json)
+        )
+        for hit in reading.hits:
+            self.metrics.policy_hit(hit.policy, hit.action)
+        if reading.violation:
+            self.metrics.policy_hit(reading.violation.policy, "stop")
+        if reading.violation or reading.denied:
+            policy = reading.violation.policy if reading.violation else reading.denied
+            log.info("prompt_refused", policy=policy, agent=request.agent)
+            raise PromptRefused
 
     async def stop(
         self, session_id: str, reason: str, author: Literal["user", "operator", "dispatcher"], detail: str = ""
@@ -279,8 +299,8 @@ class Sessions:
         """Keep in the store that these agents were offered now. Raises StoreUnavailable."""
         await self.store.offer(self.instance, agents, time.time())
 
-    async def gone(self, agents: Iterable[str]) -> None:
-        """A Commander that offered these agents is gone: their names stay known for a while."""
+    async def keep_known(self, agents: Iterable[str]) -> None:
+        """A Commander that offers these agents has come, or is gone. Where the store is away, `keep` tries again."""
         with contextlib.suppress(StoreUnavailable):
             await self.offer(agents)
 
@@ -357,14 +377,18 @@ class Sessions:
     # ---- life
 
     async def recover(self) -> None:
-        """Where no other instance uses the store: take up every live session of the log; the grace runs from now."""
+        """Where no other instance uses the store: take up every session of the log that is not over; the grace runs
+        from now.
+        """
         if self.neighbours:
             return
-        for record in await self.store.select(LIVE, ALL):
+        for record in await self.store.select((*LIVE, "stopped"), ALL):
             if record.head.state == "waiting":
                 self.pool.enlist(record)
-            else:
+            elif not record.head.over:
                 await self.take_over(record)
+            elif record.head.calls:
+                await self._take_up(record.session_id, None)
 
     async def keep(self) -> None:
         """For as long as this instance lives: agents' names into the store, old logs out of it."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from dispatcher.credit import Credit
 from dispatcher.events import (
@@ -38,7 +39,7 @@ from dispatcher.events import (
 )
 from dispatcher.guard import Gate, Guard
 from dispatcher.log import Applied, Head, Offsets, Record, Refused
-from dispatcher.policies.gate import Violation
+from dispatcher.policies.gate import Reading, Release, Violation
 from shared.conversation import State, kind_of, next_state
 from shared.records import (
     FINISH_REASONS,
@@ -91,6 +92,7 @@ class Session:
         self._closing: str = ""  # the `closed` code to send once the end that goes with it is logged
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
+        self._hit = False  # the policy that stops it was counted
         self._spoken = False  # something but hand-overs was logged
         for entry in entries:
             self._replay(entry)
@@ -123,8 +125,9 @@ class Session:
         match entry.body:
             case Content(text):
                 self._found = self._guard.content(text, entry.at).violation
-            case Thought() | Call() as body:
-                self._found = self._guard.read(body, entry.at)
+            case Thought() | Call() | ToolResult() as body:
+                # What was denied then stays so; what was not has been seen.
+                self._found = self._guard.read(body, entry.at).violation
 
     def _remember(self, entry: Entry) -> None:
         self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
@@ -235,20 +238,23 @@ class Session:
                 elif text or not is_finish:
                     release = self._guard.content(text, now)
                     taken.append((Content(text), release.text, release.decided))
-                    taken += self._stop_with(release.violation, effects)
+                    taken += self._act(release, effects)
                 if is_finish:
                     taken += self._let_out(now, effects)
                     reason = finish_reason if finish_reason in FINISH_REASONS else "stop"
                     taken.append((Finished(reason, usage), "", self._guard.decided))
                 return taken
             case Thought() as thought:
-                return [(thought, "", decided), *self._read(thought, now, effects)]
+                return [(thought, "", decided), *self._act(self._read(thought, now), effects)]
             case ToolCall(tool_name, arguments_json, call_id):
                 call_id = call_id or f"seq-{packet.sequence}"
-                refused = call_id in self._calls
-                call = Call(tool_name, arguments_json, call_id, self._instance, refused)
+                call = Call(tool_name, arguments_json, call_id, self._instance, refused=call_id in self._calls)
+                reading = self._read(call, now)
+                denied = bool(reading.denied) and not (reading.violation or call.refused)
+                call = replace(call, denied=denied)
                 self._calls.setdefault(call_id, call)
-                return [(call, "", decided), *self._read(call, now, effects)]
+                bodies: list[Body] = [call, denial(call)] if denied else [call]
+                return [*((body, "", decided) for body in bodies), *self._act(reading, effects)]
             case Error(code, message, retryable):
                 if retryable and self.record.request.origin == "user" and not self.stop:
                     return [(packet.payload, "", decided)]
@@ -260,8 +266,8 @@ class Session:
             case Open() | Status():
                 raise AssertionError("open and status are the edge's, not a session's")
 
-    def _read(self, body: Thought | Call, now: float, effects: list[Effect]) -> list[Taken]:
-        return [] if self.stop else self._stop_with(self._guard.read(body, now), effects)
+    def _read(self, body: Thought | Call, now: float) -> Reading:
+        return Reading() if self.stop else self._guard.read(body, now)
 
     def _let_out(self, now: float, effects: list[Effect]) -> list[Taken]:
         """The content is over: what is held goes out as an entry of its own, unless a rule fires at the end."""
@@ -269,13 +275,16 @@ class Session:
             return []
         release = self._guard.end(now)
         entries: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
-        return entries + self._stop_with(release.violation, effects)
+        return entries + self._act(release, effects)
 
-    def _stop_with(self, violation: Violation | None, effects: list[Effect]) -> list[Taken]:
-        """The stop that a packet causes is one append with it."""
+    def _act(self, reading: Release | Reading, effects: list[Effect]) -> list[Taken]:
+        """What counts is counted; the stop that a packet causes is one append with it."""
+        if reading.hits:
+            effects += [PolicyHit(hit.policy, hit.action) for hit in reading.hits]
+        violation = reading.violation
         if not violation or self.stop:
             return []
-        effects.append(PolicyHit(violation.policy, "stop"))
+        effects += self._hit_once(violation)
         self.stop = self._stop_entry(violation)
         return [(self.stop, "", self._guard.decided)]
 
@@ -283,10 +292,22 @@ class Session:
         stop_id = f"policy-{self.epoch}-{self._accepted}"
         return StopEntry(stop_id, violation.reason, "policy", violation.policy, violation.detail)
 
+    def result(self, result: ToolResult, now: float) -> tuple[ToolResult, list[Effect]]:
+        """A tool has answered: what goes into the log for that, before the Commander sees it; and what else follows."""
+        reading = self._guard.read(result, now)
+        effects: list[Effect] = [PolicyHit(hit.policy, hit.action) for hit in reading.hits]
+        if reading.violation and not (self.stop or self.head.final):
+            effects += self._settle_stop(reading.violation, now)
+        return (denial(result) if reading.violation or reading.denied else result), effects
+
     def _settle_stop(self, violation: Violation, now: float) -> list[Effect]:
         stop = self._stop_entry(violation)
         entry = Entry(stop, now, self.head.generation, decided=self._guard.decided)
-        return [PolicyHit(violation.policy, "stop"), Settle(entry)]
+        return [*self._hit_once(violation), Settle(entry)]
+
+    def _hit_once(self, violation: Violation) -> list[Effect]:
+        hit, self._hit = self._hit, True
+        return [] if hit else [PolicyHit(violation.policy, "stop")]
 
     # ---- the log has grown
 
@@ -324,7 +345,8 @@ class Session:
                 return True
             case Call() as call if call.instance == self._instance:
                 self._awaited.add(call.call_id)
-                effects.append(CancelTools() if self.stop else RunTool(call))
+                if not call.denied:
+                    effects.append(CancelTools() if self.stop else RunTool(call))
                 return True
             case ToolResult(call_id=call_id) as result if call_id in self._awaited:
                 self._awaited.discard(call_id)
@@ -334,8 +356,6 @@ class Session:
                 effects += [Wake("policy", None), CancelTools()]
                 if self.stop and self.conversation in (State.OPEN, State.STOPPING):
                     effects += self._send_stop(self.stop, now)
-                elif self.conversation is State.IDLE:
-                    effects.append(Wake("grace", None))
                 elif self.conversation is State.GIVEN:
                     effects.append(GiveUp())  # its Commander has let go, and nobody gets it any more
             case Finished() | Stopped() | Failed() | Error(retryable=False):
@@ -386,20 +406,21 @@ class Session:
         if self.conversation is State.GIVEN:
             return []  # it was handed over: not lost
         self.conversation = State.IDLE
-        if self.head.final:
-            return []
         return self._leave(GiveBack(handed_over=not sent), now)
 
     def _leave(self, how: GiveBack, now: float) -> list[Effect]:
         """Assign again where rule 8 allows it; else the session has failed. First what came has to be in the log, and
-        every call to have its result: the next Commander's history must be complete.
+        every call to have its result: the next Commander's history must be complete. A stopped session is given up:
+        nobody is left to say that it has halted.
         """
-        if self.head.final:
+        if self.head.over:
             return []
         if self.head.calls or self._accepted > self.head.sequence:
             self._leaving = how
             return []
         self._leaving = None
+        if self.head.final:
+            return [GiveUp()]
         may = self.record.request.origin == "user" and (self.head.continues or not self._spoken)
         if may and (how.handed_over or self.head.takeovers < self.limits.takeovers):
             return [how]
@@ -442,6 +463,12 @@ class Session:
 def reused_call_id(call: Call) -> ToolResult:
     error = '{"error": {"code": "call_id_reused", "message": "This call_id was used before in the session."}}'
     return ToolResult(call.tool_name, error, call.call_id, "INVALID_ARGUMENTS")
+
+
+def denial(of: Call | ToolResult) -> ToolResult:
+    """The result of a call that a policy does not let through, or in place of the result."""
+    error = '{"error": {"code": "denied", "message": "A rule forbids this."}}'
+    return ToolResult(of.tool_name, error, of.call_id, "DENIED")
 
 
 def _oversize(packet: Upstream) -> bool:

@@ -62,9 +62,9 @@ class Program:
                         self._events.put(event)
         self._events.put(None)
 
-    def wait_for(self, wanted: Callable[[Event], bool]) -> Event:
+    def wait_for(self, wanted: Callable[[Event], bool], seconds: float = START_SECONDS) -> Event:
         """The next line of JSON that is wanted. Raises RuntimeError when the program ends, or takes too long."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + seconds
         with contextlib.suppress(queue.Empty):
             while event := self._events.get(timeout=max(0.0, deadline - time.monotonic())):
                 if wanted(event):

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from commander.agent import Agent, Finish, FinishReason, Thought, Tool, ToolError, Turn, Yielded
-from commander.backends.completions import CallParts, Calls, Client, ProviderError, TextJoiner
+from commander.backends.completions import CallParts, Calls, Client, ProviderError, TextJoiner, Usage
 from commander.backends.parameters import sampling
 from commander.backends.settings import OpenAISettings
 from commander.settings import CommanderSettings
@@ -34,14 +34,16 @@ class OpenAIAgent:
         """Raises ProviderError."""
         self._model = self._model or await self._client.first_model()
         messages = _conversation(turn)
-        prompt_tokens = completion_tokens = 0
+        prompt_tokens: int | None = None  # of all rounds; None: the server does not count
+        completion_tokens: int | None = None
         for left in reversed(range(self._settings.max_rounds)):
             request = _Round(self._client, self._body(turn, messages, last=left == 0))
             async with aclosing(request.stream()) as pieces:
                 async for piece in pieces:
                     yield piece
-            prompt_tokens += request.prompt_tokens
-            completion_tokens += request.completion_tokens
+            if usage := request.usage:
+                prompt_tokens = (prompt_tokens or 0) + usage.prompt_tokens
+                completion_tokens = (completion_tokens or 0) + usage.completion_tokens
             if request.reason or not request.calls:
                 yield Finish(request.reason or "stop", prompt_tokens, completion_tokens)
                 return
@@ -77,17 +79,14 @@ class _Round:
         self.text = ""
         self.calls = Calls()
         self.reason: FinishReason | None = None
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
+        self.usage: Usage | None = None
 
     async def stream(self) -> AsyncGenerator[str | Thought, None]:
         said: list[str] = []
         content, thinking = TextJoiner(), TextJoiner()
         async with aclosing(self._client.stream(self._body)) as chunks:
             async for chunk in chunks:
-                if chunk.usage:  # some servers repeat it, growing, in each chunk
-                    self.prompt_tokens = chunk.usage.prompt_tokens
-                    self.completion_tokens = chunk.usage.completion_tokens
+                self.usage = chunk.usage or self.usage  # some servers repeat it, growing, in each chunk
                 for choice in chunk.choices or ():
                     delta = choice.delta
                     if thought := thinking.add(delta.reasoning_content or delta.reasoning or ""):

@@ -16,10 +16,11 @@ from dispatcher.gateway.errors import HttpError, internal_error, json_response, 
 from dispatcher.gateway.openai import OpenAIRoutes
 from dispatcher.gateway.operator import OperatorRoutes
 from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.sse import Connections
 from dispatcher.metrics import Metrics
-from dispatcher.service import QueueFull
+from dispatcher.service import PromptRefused, QueueFull
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import StoreUnavailable
 
@@ -38,6 +39,7 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics)
     routes = [
         *SessionRoutes(sessions, metrics, connections).routes,
         *OpenAIRoutes(sessions, metrics, connections).routes,
+        *ResponseRoutes(sessions, metrics, connections).routes,
         Route("/healthz", _alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
     ]
@@ -103,6 +105,8 @@ def _http_error(error: Exception) -> HttpError:
             return HttpError(405, "This method is not allowed here.", code="method_not_allowed", headers=error.headers)
         case QueueFull(retry_after=seconds):
             return HttpError(429, "Too many sessions wait.", code="queue_full", headers={"Retry-After": str(seconds)})
+        case PromptRefused():
+            return HttpError(400, "A rule forbids this request.", code="policy_violation")
         case StoreUnavailable():
             return store_unavailable()
     return internal_error()

@@ -22,7 +22,9 @@ class Sessions(Protocol):
     def registry(self) -> Tools: ...
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
-        """A new waiting session under an unguessable id, or the one that the key is bound to. Raises QueueFull."""
+        """A new waiting session under an unguessable id, or the one that the key is bound to. Raises PromptRefused,
+        QueueFull.
+        """
 
     async def stop(
         self, session_id: str, reason: str, author: Literal["user", "operator"], detail: str = ""

@@ -8,7 +8,7 @@ from unicodedata import combining
 
 import msgspec
 
-from dispatcher.policies.folding import L_BASE, MAX_MARKS, S_BASE, S_LAST, T_COUNT, V_COUNT, is_leading
+from dispatcher.policies.folding import L_BASE, MAX_MARKS, S_BASE, S_LAST, T_COUNT, V_COUNT, in_word, is_leading
 
 MAX_SHORT_CUTS = 1 << 17  # 30 MB at most; text made up to exhaust them costs time, not memory
 
@@ -32,20 +32,25 @@ class Room:
 class Node(dict[str, "Node"]):
     """`node[symbol]` is the longest suffix of the node's prefix and the symbol that is a node.
 
-    depth  length of the prefix
-    fail   the longest proper suffix of the prefix that is a node; None: this is the root
-    ends   numbers of the phrases that are the prefix
-    hit    a phrase ends here: the prefix or a suffix of it
-    runs   of marks that phrases have next
+    depth    length of the prefix
+    fail     the longest proper suffix of the prefix that is a node; None: this is the root
+    ends     numbers of the phrases that are the prefix
+    hit      a phrase ends here: the prefix or a suffix of it
+    runs     of marks that phrases have next
+    grows    some phrase goes on after the prefix
+    partial  depth of the longest suffix, or the node itself, that grows
+    bounded  no word may go on into the prefix from the left
     """
 
-    __slots__ = ("_room", "depth", "ends", "fail", "hit", "runs")
+    __slots__ = ("_room", "bounded", "depth", "ends", "fail", "grows", "hit", "partial", "runs")
 
-    def __init__(self, depth: int, room: Room) -> None:
+    def __init__(self, depth: int, room: Room, bounded: bool) -> None:
         self.depth = depth
+        self.bounded = bounded
         self.fail: Node | None = None
         self.ends: tuple[int, ...] = ()
-        self.hit = False
+        self.hit = self.grows = False
+        self.partial = 0
         self.runs: tuple[MarkRun, ...] = ()
         self._room = room
 
@@ -68,22 +73,21 @@ class Node(dict[str, "Node"]):
             yield node
             node = node.fail
 
-    def longest_end(self) -> "Node":
-        """Of a node that is a hit: itself or its longest suffix at which a phrase ends."""
-        return next(suffix for suffix in self.suffixes() if suffix.ends)
-
 
 class Automaton:
-    """Phrases are numbered as given; each is folded and not empty.
+    """Phrases are numbered as given; each is folded and not empty. words: they count as whole words only.
 
     has_runs    some phrase has marks after a starter
     root_marks  marks in the runs that phrases begin with
     syllables   jamo or open syllable → the symbols of phrases that it may become
+    closed      numbers of the phrases after which no word may go on
     """
 
-    def __init__(self, phrases: Sequence[str]) -> None:
+    def __init__(self, phrases: Sequence[str], words: bool = False) -> None:
         self._room = Room()
-        self.root = Node(0, self._room)
+        self.root = Node(0, self._room, bounded=False)
+        self.words = words
+        self.closed = frozenset(n for n, phrase in enumerate(phrases) if words and in_word(_last_starter(phrase)))
         self.has_runs = False
         self.root_marks: frozenset[str] = frozenset()
         for number, phrase in enumerate(phrases):
@@ -96,7 +100,9 @@ class Automaton:
         for depth, symbol in enumerate(phrase, 1):
             child = node.get(symbol)
             if child is None:
-                child = node[symbol] = Node(depth, self._room)
+                bounded = node.bounded if node.depth else self.words and in_word(symbol)
+                child = node[symbol] = Node(depth, self._room, bounded)
+                node.grows = True
             node = child
         node.ends += (number,)
         if not phrase.isascii():
@@ -127,8 +133,13 @@ class Automaton:
                         suffix = suffix.fail
                     child.fail = suffix[symbol] if suffix is not None else self.root
                     child.hit = bool(child.ends) or child.fail.hit
+                    child.partial = child.depth if child.grows else child.fail.partial
                     following.append(child)
             level = following
+
+
+def _last_starter(phrase: str) -> str:
+    return next((symbol for symbol in reversed(phrase) if not combining(symbol)), phrase[-1])
 
 
 def _parts(phrase: str) -> Iterator[tuple[int, str]]:

@@ -7,7 +7,7 @@ decided as soon as the text decides it, never by where a packet ends (`sessions.
 - Hangul syllables are one symbol each, so that 가 is not found in 각; conjoining jamo are composed to them
   (Unicode standard, 3.12), known when the next code point comes.
 
-A symbol is one code point of folded text, with the index of the raw code point that it came from. (An iota subscript
+A symbol is one code point of folded text, with the raw code points that it came from. (An iota subscript
 is the letter that it casefolds to, no mark: marks written after it, against canonical order, stay after it.)
 """
 
@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TypeAlias
 from unicodedata import combining, normalize
 
-Placed: TypeAlias = tuple[str, int]  # a symbol and its raw index
+Placed: TypeAlias = tuple[str, int, int]  # a symbol, the index of its first raw code point, and that after its last
 
 # Default_Ignorable_Code_Point, from DerivedCoreProperties.txt of the Unicode Character Database, version 15.1.
 IGNORABLE_RANGES = (
@@ -90,34 +90,42 @@ def compose(left: str, right: str) -> str:
 class Pending:
     """The end of a folded stream that what follows may still change: jamo or marks, never both.
 
-    jamo   a leading consonant or an open syllable
-    marks  a run of combining marks in the order in which they came
+    jamo    a leading consonant or an open syllable
+    spelled that open syllable came as jamo, not as one code point
+    marks   a run of combining marks in the order in which they came
     """
 
-    __slots__ = ("jamo", "marks")
+    __slots__ = ("jamo", "marks", "spelled")
 
     def __init__(self) -> None:
         self.jamo: Placed | None = None
+        self.spelled = False
         self.marks: list[Placed] = []
 
     def __bool__(self) -> bool:
         return self.jamo is not None or bool(self.marks)
 
+    def copy(self) -> "Pending":
+        twin = Pending()
+        twin.jamo, twin.spelled, twin.marks = self.jamo, self.spelled, self.marks[:]
+        return twin
+
     def push(self, symbol: str, index: int) -> list[Placed]:
-        """Take the next symbol; answers with what it decides, in canonical order."""
+        """Take the next symbol, of that raw code point; answers with what it decides, in canonical order."""
+        placed = (symbol, index, index + 1)
         if combining(symbol):
             decided = self.flush() if self.jamo or len(self.marks) == MAX_MARKS else []
-            self.marks.append((symbol, index))
+            self.marks.append(placed)
             return decided
         if self.jamo and (syllable := compose(self.jamo[0], symbol)):
-            whole = (syllable, self.jamo[1])
-            self.jamo = whole if is_open_syllable(syllable) else None
+            whole = (syllable, self.jamo[1], index + 1)
+            self.jamo, self.spelled = whole if is_open_syllable(syllable) else None, True
             return [] if self.jamo else [whole]
         decided = self.flush()
         if is_leading(symbol) or is_open_syllable(symbol):
-            self.jamo = (symbol, index)
+            self.jamo, self.spelled = placed, False
         else:
-            decided.append((symbol, index))
+            decided.append(placed)
         return decided
 
     def flush(self) -> list[Placed]:
@@ -140,7 +148,7 @@ def fold(text: str) -> str:
     for index, character in enumerate(text):
         for symbol in fold_character(character):
             symbols += pending.push(symbol, index)
-    return "".join(symbol for symbol, _ in symbols + pending.flush())
+    return "".join(symbol for symbol, _, _ in symbols + pending.flush())
 
 
 # ---- the short cut: characters that fold to one symbol each, whatever stands beside them
@@ -190,3 +198,26 @@ def plain_end(text: str, start: int) -> int:
 
 def is_plain(text: str) -> bool:
     return text.isascii() or plain_end(text, 0) == len(text)
+
+
+# ---- words
+
+# Scripts that are written without spaces: there a word may begin and end anywhere.
+UNSPACED_RANGES = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x3005, 0x30FF),  # kana
+    (0x31F0, 0x31FF),
+    (0x3400, 0x4DBF),  # Han
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)
+
+
+@lru_cache(maxsize=1 << 14)
+def in_word(symbol: str) -> bool:
+    """A letter or digit (or _) that makes a longer word of a phrase beside which it stands."""
+    code = ord(symbol)
+    return (symbol.isalnum() or symbol == "_") and not any(first <= code <= last for first, last in UNSPACED_RANGES)

@@ -1,19 +1,23 @@
 """What one session's rules let out: all policies of a rule set, composed, with the state of one session. Pure.
 
-Content is held while a phrase could still match through it, and only then. The first code point that completes a
-violation stops the session, so that neither the split of the text nor the order of the policies changes the outcome.
-Let out is then what stands before the first character of the violation, and before anything that another phrase could
-still have matched through: undecided text never gets out.
+Content is held while a rule that stops or redacts could still match through it, and only then. The first code point
+that completes a violation stops the session, so that neither the split of the text nor the order of the policies
+changes the outcome. Let out is then what stands before the first character of the violation, and before anything that
+another rule could still have matched through: undecided text never gets out. What is redacted is replaced on its way
+out; every rule reads the raw text, so no redaction hides anything from another rule.
 """
+
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from dispatcher.policies.arguments import strings
-from dispatcher.policies.automaton import Automaton
 from dispatcher.policies.budget import Budget, Limit
-from dispatcher.policies.phrases import Match, PhraseStream
+from dispatcher.policies.matches import Match, Stream
+from dispatcher.policies.reader import ChannelRules, Hit, Tally, stopping
+from dispatcher.policies.redactions import Redactions
 
-MAX_STEPS = 64  # thinking steps with a phrase begun that are followed at once; of more, the oldest is forgotten
+MAX_STEPS = 64  # thinking steps with something begun that are followed at once; of more, the oldest is forgotten
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -25,39 +29,32 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """text: content let out now. decided: raw content characters let out so far in the session."""
+    """text: content let out now, with what is redacted replaced. decided: raw content characters of the session that
+    were let out, redacted or dropped so far. hits: of rules that do not stop.
+    """
 
     text: str
     decided: int
     violation: Violation | None
+    hits: tuple[Hit, ...] = ()
 
 
-class Phrase(msgspec.Struct, frozen=True):
-    """Where a phrase stands in the rules. number: within its policy, from 1."""
+class Reading(msgspec.Struct, frozen=True):
+    """What is read, but not let out. denied: the policy that wants it redacted, empty if none does."""
 
-    policy: str
-    reason: str
-    number: int
-
-
-class PhraseSet(msgspec.Struct, frozen=True):
-    """All phrases that are looked for in one channel; `phrases` by the automaton's numbers."""
-
-    automaton: Automaton
-    phrases: tuple[Phrase, ...]
-
-    def violation(self, match: Match, channel: str) -> Violation:
-        phrase = min((self.phrases[number] for number in match.phrases), key=lambda phrase: phrase.policy)
-        return Violation(phrase.policy, phrase.reason, f"phrase {phrase.number} in {channel}")
+    violation: Violation | None = None
+    denied: str = ""
+    hits: tuple[Hit, ...] = ()
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What a gate works with; shared by all sessions. A channel that no phrase is looked for in: None."""
+    """What a gate works with; shared by all sessions."""
 
     budget: Budget = Budget()
-    content: PhraseSet | None = None
-    thoughts: PhraseSet | None = None
-    arguments: PhraseSet | None = None
+    content: ChannelRules = ChannelRules()
+    thoughts: ChannelRules = ChannelRules()
+    arguments: ChannelRules = ChannelRules()
+    results: ChannelRules = ChannelRules()
 
 
 class Gate:
@@ -70,8 +67,9 @@ class Gate:
     def __init__(self, rules: Rules, started_at: float) -> None:
         self._rules = rules
         self._violation: Violation | None = None
-        self._content = PhraseStream(rules.content.automaton) if rules.content else None
-        self._steps: dict[str, PhraseStream] = {}
+        self._content = rules.content.stream() if rules.content.policies else None
+        self._redactions, self._tally = Redactions(), Tally()
+        self._steps: dict[str, tuple[Stream, Tally]] = {}  # by name
         self._total = self._decided = self._thought_characters = self._tool_calls = 0
         self._held: list[str] = []  # raw content from `_decided` on
         self._raw: list[str] | None = []  # all raw content, until `resume`
@@ -105,57 +103,62 @@ class Gate:
         self._held.append(read)
         if self._raw is not None:
             self._raw.append(read)
-        match, certain = None, self._total
+        certain = self._total
+        hits: tuple[Hit, ...] = ()
         if self._content:
-            match = self._content.feed(read)
+            found = self._content.feed(read)
             certain = self._content.hold()
-        if match:
-            certain = min(certain, match.start)
-            self._match(self._rules.content, match, "content")
-        elif len(read) > room:
+            if found:
+                certain, hits = self._match(found, certain)
+        if len(read) > room:
             certain = min(certain, self._total - 1)
             self._exceed(limit)
-        return self._let_out(certain)
+        return self._let_out(certain, hits)
 
     def end(self, at: float) -> Release:
         """The content is over: nothing can match any more through what is held."""
         if self.overdue(at):
             return self._let_out(self._decided)
-        match = self._content.end() if self._content else None
-        if match:
-            self._match(self._rules.content, match, "content")
-        return self._let_out(match.start if match else self._total)
+        if not self._content:
+            return self._let_out(self._total)
+        return self._let_out(*self._match(self._content.end(), self._total))
 
-    def thought(self, step_name: str, delta: str, at: float) -> Violation | None:
+    def thought(self, step_name: str, delta: str, at: float) -> Reading:
         """The next text of a thinking step, which is read but never let out."""
         if self.overdue(at):
-            return self._violation
+            return Reading(self._violation)
         limit = self._rules.budget.max_thought_characters
         self._thought_characters += len(delta)
-        if rules := self._rules.thoughts:
-            stream = self._steps.pop(step_name, None) or PhraseStream(rules.automaton)
-            self._match(rules, stream.feed(delta), "thoughts")
+        hits: tuple[Hit, ...] = ()
+        if self._rules.thoughts.policies:
+            stream, tally = self._steps.pop(step_name, (None, None))
+            stream, tally = stream or self._rules.thoughts.stream(), tally or Tally()
+            found = stream.feed(delta)
+            self._violate(found, "thoughts")
+            hits = tally.hits(found)
             if not stream.idle:
-                self._steps[step_name] = stream
+                self._steps[step_name] = stream, tally
                 if len(self._steps) > MAX_STEPS:
                     del self._steps[next(iter(self._steps))]
         if limit and self._thought_characters > limit.value:
             self._exceed(limit)
-        return self._violation
+        return Reading(self._violation, hits=hits)
 
-    def arguments(self, tool_name: str, arguments_json: str, at: float) -> Violation | None:
+    def arguments(self, tool_name: str, arguments_json: str, at: float) -> Reading:
         """A tool call, before it runs; it counts as one whatever becomes of it."""
         if self.overdue(at):
-            return self._violation
+            return Reading(self._violation)
         limit = self._rules.budget.max_tool_calls
         self._tool_calls += 1
         if limit and self._tool_calls > limit.value:
             self._exceed(limit)
-        if rules := self._rules.arguments:
-            for text in strings(arguments_json):
-                stream = PhraseStream(rules.automaton)
-                self._match(rules, stream.feed(text) or stream.end(), "arguments")
-        return self._violation
+        return self._whole("arguments", self._rules.arguments, arguments_json)
+
+    def result(self, result_json: str, at: float) -> Reading:
+        """A tool's result, before the Commander sees it."""
+        if self.overdue(at):
+            return Reading(self._violation)
+        return self._whole("results", self._rules.results, result_json)
 
     def resume(self, decided: int) -> None:
         """The log was fed through, of which `decided` raw characters are decided for good, whatever these rules would
@@ -164,23 +167,64 @@ class Gate:
         if self._raw is not None:
             self._held = ["".join(self._raw)[decided:]]
             self._raw = None
+        self._redactions.resume(decided)
         self._decided = decided
 
-    def _match(self, rules: PhraseSet | None, match: Match | None, channel: str) -> None:
-        if rules and match and not self._violation:
-            self._violation = rules.violation(match, channel)
+    def _whole(self, channel: str, rules: ChannelRules, json: str) -> Reading:
+        if not rules.policies:
+            return Reading(self._violation)
+        reading = read_whole(channel, rules, strings(json))
+        self._violation = self._violation or reading.violation
+        return Reading(self._violation, reading.denied, reading.hits)
+
+    def _match(self, found: Sequence[Match], certain: int) -> tuple[int, tuple[Hit, ...]]:
+        """Take in what was found in content; answers with the index up to which it is certain, and what counts."""
+        for match in found:
+            if match.rule.action == "redact":
+                self._redactions.add(match)
+        if stop := self._violate(found, "content"):
+            certain = min(certain, stop.start)
+        return certain, self._tally.hits(found)
+
+    def _violate(self, found: Iterable[Match], channel: str) -> Match | None:
+        stop = stopping(found)
+        if stop and not self._violation:
+            self._violation = violation_of(stop, channel)
+        return stop
 
     def _exceed(self, limit: Limit | None) -> None:
         if limit and not self._violation:
             self._violation = Violation(limit.policy, limit.reason, limit.detail)
 
-    def _let_out(self, certain: int) -> Release:
+    def _let_out(self, certain: int, hits: tuple[Hit, ...] = ()) -> Release:
         """Let out the raw content before the index `certain`."""
         text = ""
         if certain > self._decided:
             held = "".join(self._held)
             count = certain - self._decided
-            text, self._held, self._decided = held[:count], [held[count:]], certain
+            text, self._held = self._redactions.apply(held[:count], self._decided), [held[count:]]
+            self._decided = certain
         if self._violation:
             self._held.clear()
-        return Release(text, self._decided, self._violation)
+        return Release(text, self._decided, self._violation, hits)
+
+
+def read_whole(channel: str, rules: ChannelRules, texts: Iterable[str]) -> Reading:
+    """Read whole texts, each for itself."""
+    violation, denied = None, ""
+    hits: list[Hit] = []
+    for text in texts:
+        stream = rules.stream()
+        found = [*stream.feed(text)]
+        if not (stop := stopping(found)):
+            found += stream.end()
+            stop = stopping(found)
+        if stop and not violation:
+            violation = violation_of(stop, channel)
+        denied = denied or next((match.rule.policy for match in found if match.rule.action == "redact"), "")
+        hits += Tally().hits(found)
+    return Reading(violation, denied, tuple(hits))
+
+
+def violation_of(match: Match, channel: str) -> Violation:
+    return Violation(match.rule.policy, match.rule.reason, f"{match.rule.what} in {channel}")

@@ -8,19 +8,15 @@ from typing import Any, get_args
 from dispatcher.files import FileError, entries, quoted
 from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.folding import fold
-from dispatcher.policies.rules import BudgetPolicy, Channel, PhrasesPolicy, Policy, RuleSet
+from dispatcher.policies.matches import Action
+from dispatcher.policies.rules import CHANNELS, DEFAULT_READS, BudgetPolicy, Channel, PhrasesPolicy, Policy, RuleSet
 from shared.records import STOP_REASONS
 
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
-CHANNELS: tuple[Channel, ...] = get_args(Channel)
-ACTIONS = ("stop",)
+ACTIONS: tuple[Action, ...] = get_args(Action)
 
 # In the published format, but not carried out yet: refused, for a rule that does nothing would be believed in.
-PLANNED = {
-    "kind": ("patterns", "tools", "plugin", "http"),
-    "action": ("redact", "observe"),
-    "reads": ("prompt", "results"),
-}
+PLANNED = ("patterns", "tools", "plugin", "http")
 LATER = "not supported by this version"
 
 # Built in where no file is given (`promises.md`).
@@ -67,15 +63,27 @@ class _Entry:
         kind = self._entry.get("kind")
         make = kinds.get(kind) if isinstance(kind, str) else None
         if make is None:
-            wrong = _unknown("kind", kind) if "kind" in self._entry else "`kind` is missing"
+            wrong = f"unknown kind {kind!r}" if "kind" in self._entry else "`kind` is missing"
+            if kind in PLANNED:
+                wrong = f"kind {kind!r} is {LATER}"
             self._wrong(f"{wrong}; kinds are {_listed(kinds)}")
             return None
         policy = make()
         return policy if len(self._errors) == before else None
 
     def _phrases(self) -> PhrasesPolicy:
-        self._only("phrases", "reads")
-        return PhrasesPolicy(self._name, self._phrase_list(), self._reads(), self._reason())
+        self._only("phrases", "reads", "words", "replacement")
+        words = self._entry.get("words", False)
+        self._check(isinstance(words, bool), "`words` has to be true or false")
+        return PhrasesPolicy(
+            self._name,
+            self._phrase_list(),
+            self._reads(),
+            self._reason(),
+            self._action(),
+            self._replacement(),
+            bool(words),
+        )
 
     def _phrase_list(self) -> tuple[str, ...]:
         phrases = self._entry.get("phrases")
@@ -92,18 +100,18 @@ class _Entry:
         return tuple(phrase for phrase in phrases if isinstance(phrase, str))
 
     def _reads(self) -> frozenset[Channel]:
-        reads = self._entry.get("reads", ["content", "arguments"])
+        reads = self._entry.get("reads", [*DEFAULT_READS])
         if not isinstance(reads, list) or not reads:
             self._wrong(f"`reads` has to be a list of some of {_listed(CHANNELS)}")
             return frozenset()
         for channel in reads:
             if channel not in CHANNELS:
-                wrong = f"reading {channel!r} is {LATER}" if channel in PLANNED["reads"] else f"cannot read {channel!r}"
-                self._wrong(f"{wrong}; `reads` takes {_listed(CHANNELS)}")
+                self._wrong(f"cannot read {channel!r}; `reads` takes {_listed(CHANNELS)}")
         return frozenset(channel for channel in CHANNELS if channel in reads)
 
     def _budget(self) -> BudgetPolicy:
         self._only(*QUANTITIES)
+        self._check(self._action() == "stop", "a budget can only stop")
         reason = self._reason()
         limits = []
         for quantity in QUANTITIES:
@@ -129,17 +137,26 @@ class _Entry:
         for key in self._entry:
             if key not in ("name", "kind", "action", "reason", *keys):
                 self._wrong(f"unknown key {quoted(key)} for kind {quoted(self._entry['kind'])}")
+
+    def _action(self) -> Action:
         action = self._entry.get("action", "stop")
-        self._check(action in ACTIONS, f"{_unknown('action', action)}; actions are {_listed(ACTIONS)}")
+        found = next((known for known in ACTIONS if known == action), None)
+        self._check(found is not None, f"unknown action {action!r}; actions are {_listed(ACTIONS)}")
+        return found or "stop"
+
+    def _replacement(self) -> str:
+        replacement = self._entry.get("replacement", "[redacted]")
+        # If nothing stood between them, what is left on both sides could make up what another rule forbids.
+        seen = isinstance(replacement, str) and bool(fold(replacement).strip())
+        self._check(seen, "`replacement` has to be a text that can be seen")
+        redacts = self._entry.get("action") == "redact"
+        self._check(redacts or "replacement" not in self._entry, '`replacement` is for action "redact"')
+        return str(replacement)
 
     def _reason(self) -> str:
         reason = self._entry.get("reason", "PolicyViolation")
         self._check(reason in STOP_REASONS, f"unknown reason {reason!r}; reasons are {_listed(STOP_REASONS)}")
         return reason if isinstance(reason, str) else ""
-
-
-def _unknown(key: str, value: object) -> str:
-    return f"{key} {value!r} is {LATER}" if value in PLANNED[key] else f"unknown {key} {value!r}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,10 +1,19 @@
-"""Session logs in Redis, for several Dispatchers: one server, with replicas or without, or a cluster."""
+"""Session logs in Redis, for several Dispatchers: one server, with replicas or without, or a cluster.
+
+The rules are applied here (`dispatcher.log.apply`), and Redis compares and sets: a step is written only if the session
+is still as it was when it was read, which a random token tells; a counter could repeat after a failover that loses
+writes. A process keeps the heads of the sessions that it has, so that a step takes one round trip.
+
+`redis_lanes` carries the steps out, `redis_hints` writes the indexes after them, `redis_nudges` hears of what others
+write, `redis_replicas` knows who the others are. `redis_link`, `redis_server` and `redis_cluster` are the way to Redis,
+`redis_scripts` and `redis_keys` what stands there.
+"""
 
 import asyncio
 import os
 import secrets
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from functools import partial
 
 from msgspec.structs import replace
@@ -30,6 +39,7 @@ from dispatcher.store.redis_keys import (
     session_keys,
 )
 from dispatcher.store.redis_lanes import Lanes
+from dispatcher.store.redis_link import CONNECT_SECONDS
 from dispatcher.store.redis_nudges import CHUNK, DROPPED, Nudges, Sweep, chunks
 from dispatcher.store.redis_replicas import RedisReplicas, heads, records
 from dispatcher.store.redis_scripts import BIND, CREATE, DROP, UNBIND, Command, command
@@ -77,6 +87,9 @@ class RedisStore:
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
             self._nudges = nudges
             self._replicas.attach(self._servers, self._lanes, self._hints, nudges)
+            with suppress(TimeoutError):  # then what it hears later is all that it hears
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await nudges.hearing.wait()
             self._resources = stack.pop_all()
         self._open = True
 
@@ -213,8 +226,9 @@ class RedisStore:
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         self._check_open()
         offers = [argument for agent in agents for argument in (now, agent)]
-        if offers:
-            await self._servers.call(command("ZADD", OFFERS, "GT", *offers))
+        # Without agents, a write that changes nothing: who offers learns whether the store answers.
+        nothing = command("ZREMRANGEBYSCORE", OFFERS, "(0", 0)
+        await self._servers.call(command("ZADD", OFFERS, "GT", *offers) if offers else nothing)
 
     # ---- reading
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from dispatcher.store.ports import StoreUnavailable
 
@@ -65,10 +65,11 @@ class Link:
 
     replicas: so many must acknowledge what was written before it is answered. Then one batch is under way at a time,
     and what is asked meanwhile makes the next.
+    lost: called when a connection was given up.
     """
 
-    def __init__(self, make: Make, replicas: int = 0) -> None:
-        self._make, self._replicas = make, replicas
+    def __init__(self, make: Make, replicas: int = 0, lost: Callable[[], None] = lambda: None) -> None:
+        self._make, self._replicas, self._lost = make, replicas, lost
         self._loop = asyncio.get_running_loop()
         self._queued: list[_Item] = []
         self._sent: deque[_Item] = deque()
@@ -115,10 +116,11 @@ class Link:
                 async with asyncio.TaskGroup() as group:
                     for work in (self._read, self._write, self._watch):
                         group.create_task(work(connection))
-            except* (RedisError, OSError) as errors:
-                cause = _first(errors)
-                self._fail(f"Redis does not answer: {str(cause) or 'no connection in time'}")
-                if not connected:
+            except* Exception as errors:  # whatever it is, a new connection is the remedy
+                self._fail(f"Redis does not answer: {str(_first(errors)) or 'no connection in time'}")
+                if connected:
+                    self._lost()
+                else:
                     self._retry_at = self._loop.time() + PAUSE_SECONDS
             finally:
                 await connection.disconnect(nowait=True)
@@ -138,7 +140,7 @@ class Link:
             await self._settled.wait()
             self._wanted.clear()
             items, self._queued = self._queued, []
-            if self._replicas:
+            if items and self._replicas:
                 self._settled.clear()
                 items.append(_Item([pack("WAIT", self._replicas, WAIT_MS)], self._loop.create_future()))
             now = self._loop.time()
@@ -167,11 +169,13 @@ class Link:
         elif self._sent:
             self._held.append(item)
         else:  # the batch's WAIT
-            held, self._held = self._held, []
             acknowledged = item.replies[0]
+            if isinstance(acknowledged, ResponseError):  # the server is a replica itself by now
+                raise acknowledged
+            held, self._held = self._held, []
             self._settled.set()
             for written in held:
-                if isinstance(acknowledged, int) and acknowledged >= self._replicas:
+                if acknowledged >= self._replicas:
                     written.answer()
                 else:
                     written.fail(StoreUnavailable(f"of {self._replicas} Redis replicas, {acknowledged} have answered"))
@@ -187,8 +191,8 @@ class Link:
                 raise TimeoutError(f"no reply within {REPLY_SECONDS:g} s")
 
 
-def _first(errors: BaseExceptionGroup[Exception]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    error: Exception = errors
+    while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

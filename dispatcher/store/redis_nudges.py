@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
 
@@ -13,10 +14,10 @@ from redis.exceptions import RedisError
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Listener, StoreUnavailable, Waiting
 from dispatcher.store.redis_hints import Hints, decode_news
-from dispatcher.store.redis_keys import Channels, record_of, session_keys
+from dispatcher.store.redis_keys import KEPT, Channels, record_of, session_keys
 from dispatcher.store.redis_lanes import Lanes
 from dispatcher.store.redis_link import REPLY_SECONDS, connect, pack
-from dispatcher.store.redis_scripts import command
+from dispatcher.store.redis_scripts import Command, command
 from dispatcher.store.redis_server import Servers, checked
 
 AGAIN_SECONDS = 0.2  # until the next attempt to subscribe
@@ -39,14 +40,15 @@ class Deaf:
 class Nudges:
     """listener: hears of what concerns this instance; its followers hear by `hub`.
 
-    subscribed: set when everything is subscribed to, after each connection: news were lost until then.
+    hearing: everything is subscribed to. look: set when that begins, for news were lost until then.
     """
 
     def __init__(self, servers: Servers, hub: Hub, channels: Channels, instance: str) -> None:
         self.listener: Listener = Deaf()
         self._servers, self._hub, self._channels = servers, hub, channels
         self._instance = instance
-        self.subscribed = asyncio.Event()
+        self.hearing = asyncio.Event()
+        self.look = asyncio.Event()
         self._own = channels.instance(instance)
         self._dirty: set[str] = set()  # sessions whose followers have come or gone
         self._changed = asyncio.Event()
@@ -77,6 +79,7 @@ class Nudges:
             except* (RedisError, OSError):
                 pass
             finally:
+                self.hearing.clear()
                 await connection.disconnect(nowait=True)
             await asyncio.sleep(AGAIN_SECONDS)
 
@@ -123,7 +126,8 @@ class Nudges:
                     # What was written before is not known of.
                     self._hub.gone(self._channels_now[channel])
                 case [b"pong", b"subscribed"]:
-                    self.subscribed.set()
+                    self.hearing.set()
+                    self.look.set()
 
     def _heard(self, channel: bytes, payload: bytes) -> None:
         if channel == self._own:
@@ -157,28 +161,28 @@ class Sweep:
         while True:
             try:
                 async with asyncio.timeout(SWEEP_SECONDS):
-                    await self._nudges.subscribed.wait()
+                    await self._nudges.look.wait()
             except TimeoutError:
                 pass
-            self._nudges.subscribed.clear()
+            self._nudges.look.clear()
             self._hints.write()
             try:
                 await self._followed()
                 await self._owned()
             except StoreUnavailable:
-                continue
+                continue  # others say so
+            except Exception:
+                log.exception("sweep_failed")
 
     async def _followed(self) -> None:
         for part in chunks(self._hub.followed(), CHUNK):
-            lengths = await self._servers.read_all([command("XLEN", session_keys(name).log) for name in part])
+            lengths = await self._servers.read_all([_length(name) for name in part])
             for session_id, length in zip(part, lengths, strict=True):
                 self._hub.counted(session_id, checked(length))
 
     async def _owned(self) -> None:
         for part in chunks(list(self._lanes.owned()), CHUNK):
-            tokens = await self._servers.read_all(
-                [command("HGET", session_keys(session_id).head, "token") for session_id, _ in part]
-            )
+            tokens = await self._servers.read_all([_token(session_id) for session_id, _ in part])
             changed = {
                 session_id: known
                 for (session_id, known), token in zip(part, tokens, strict=True)
@@ -196,6 +200,17 @@ class Sweep:
         else:
             self._lanes.forget(session_id)
         self._nudges.grown(session_id)
+
+
+# Asked each second of each session.
+@lru_cache(maxsize=KEPT)
+def _length(session_id: str) -> Command:
+    return command("XLEN", session_keys(session_id).log)
+
+
+@lru_cache(maxsize=KEPT)
+def _token(session_id: str) -> Command:
+    return command("HGET", session_keys(session_id).head, "token")
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -36,7 +36,9 @@ class Node:
     """The connections to one server."""
 
     def __init__(self, make: Make, replicas: int = 0) -> None:
-        self.writes, self.reads = Link(make, replicas), Link(make)
+        self.reads = Link(make)
+        # Whatever has become of the server, what it is read for is of old too.
+        self.writes = Link(make, replicas, lost=self.reads.reset)
 
     def reset(self) -> None:
         self.writes.reset()

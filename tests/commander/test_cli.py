@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("verb", [[], ["serve"], ["run"]])
+@pytest.mark.parametrize("verb", [[], ["serve"], ["run"], ["check"]])
 async def test_help(folder: Path, verb: list[str]) -> None:
     async with commander(folder, *verb, "--help") as process:
         status, out, _ = await output(process)

@@ -74,6 +74,7 @@ class Dispatcher:
         self.ran: list[str] = []
         self.running: set[str] = set()
         self.given_back = 0
+        self.hits: list[tuple[str, str]] = []
 
     def rebuild(self) -> Any:
         self.pending, self.flying = [], None
@@ -129,9 +130,13 @@ class Dispatcher:
     def stop(self, reason="UserCancel") -> None:
         self.settle(Entry(StopEntry("user-stop", reason, "user"), self.now))
 
-    def finish_tool(self, call_id: str, status="OK") -> None:
+    def finish_tool(self, call_id: str, status="OK", result_json="1") -> None:
         self.running.discard(call_id)
-        self.settle(Entry(ToolResult("t", "1", call_id, status), self.now))
+        result = ToolResult("t", result_json, call_id, status)
+        if status != "CANCELLED" and self.session:
+            result, effects = self.session.result(result, self.now)
+            self.carry_out(effects)
+        self.settle(Entry(result, self.now))
 
     def cut(self) -> None:
         """The stream breaks: what was on its way up is lost."""
@@ -193,6 +198,8 @@ class Dispatcher:
                         session = self.rebuild()
                         self.carry_out(session.restored(self.now) + session.await_open(self.now))
                         return
+                case events.PolicyHit(policy, action):
+                    self.hits.append((policy, action))
                 case events.GiveUp():
                     outcome = self.log.submit(log.Fence(self.session.epoch))
                     if isinstance(outcome, log.Applied):

@@ -2,21 +2,22 @@
 
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from dispatcher.events import Assigned, Body, Call, Entry, Finished, Text
 from dispatcher.history import history_of
-from dispatcher.log import Request
+from dispatcher.log import LIVE, Request
 from dispatcher.metrics import Metrics
 from dispatcher.policies.load import load as load_policies
-from dispatcher.service import QueueFull, Sessions, new_session_id
+from dispatcher.service import PromptRefused, QueueFull, Sessions, new_session_id
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import IdempotencyKey
 from dispatcher.tools.load import load as load_tools
-from shared.records import Content, History, Said, Thought, ToolCall, ToolResult, Unknown
+from shared.records import Content, History, Message, Said, Thought, ToolCall, ToolResult, Unknown
 
 
 @pytest.fixture
@@ -80,6 +81,29 @@ async def test_a_key_makes_one_session(sessions: Sessions) -> None:
     assert not second.fresh
     assert second.record == first.record
     assert sessions.pool.waiting == 1
+
+
+@pytest.mark.parametrize(("action", "refused"), [("stop", True), ("redact", True), ("observe", False)])
+async def test_a_prompt_is_read_before_anything_is_logged(
+    sessions: Sessions, tmp_path: Path, action: str, refused: bool
+) -> None:
+    rules = f'[[policy]]\nname = "p"\nkind = "phrases"\nphrases = ["night"]\nreads = ["prompt"]\naction = "{action}"\n'
+    (tmp_path / "rules.toml").write_text(rules)
+    sessions.use(load_policies(tmp_path / "rules.toml"))
+    await sessions.create(Request("a", (Message("user", "a nig"), Message("user", "ht")), time.time()))
+    for asked in (
+        Request("a", (Message("system", "hi"), Message("user", "a \uff2eIGHT")), time.time()),
+        Request("a", (), time.time(), parameters_json='{"instructions": ["a n\\u0069ght"]}'),
+    ):
+        if refused:
+            with pytest.raises(PromptRefused):
+                await sessions.create(asked)
+        else:
+            sessions.pool.withdraw((await sessions.create(asked)).record.session_id)
+    assert sessions.pool.waiting == 1
+    assert len(await sessions.store.select(LIVE, 10)) == (1 if refused else 3)
+    hits = sessions.metrics._policy_hits.labels("p", action)._value.get()
+    assert hits == 2
 
 
 async def test_the_limit(sessions: Sessions) -> None:

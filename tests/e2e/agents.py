@@ -62,3 +62,24 @@ def note(file: str, line: str) -> str:
         out.write(line + "\n")
     time.sleep(0.02)
     return "noted"
+
+
+async def sample(turn: Turn):
+    """The agent of the README, with a tool whose effect can be counted; it is slow in the middle of its sentence."""
+    yield Thought("Planning", "…")
+    await turn.call_tool("note", {"file": turn.parameters["file"], "line": "called"})
+    yield "It is "
+    await asyncio.sleep(turn.parameters["seconds"])
+    yield "sunny."
+
+
+@continues
+async def sample_continuing(turn: Turn):
+    """As `sample`, but it skips what its predecessor has called and said."""
+    if not turn.history.calls:
+        yield Thought("Planning", "…")
+        await turn.call_tool("note", {"file": turn.parameters["file"], "line": "called"})
+    if not turn.history.said:
+        yield "It is "
+        await asyncio.sleep(turn.parameters["seconds"])
+    yield "sunny."

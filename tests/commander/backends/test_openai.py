@@ -71,7 +71,7 @@ async def test_a_character_may_be_split_anywhere() -> None:
         await connection.raw(b"data: [DONE]\n\n")
 
     async with serving(script) as provider:
-        assert await answered(provider) == ["gr\u00fc\u00df \U0001f30d", Finish("stop", 0, 0)]
+        assert await answered(provider) == ["gr\u00fc\u00df \U0001f30d", Finish("stop")]
 
 
 async def test_half_characters_in_json_are_joined_or_replaced() -> None:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from dispatcher.events import Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
-from dispatcher.service import QueueFull
+from dispatcher.service import PromptRefused, QueueFull
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Usage
@@ -32,11 +33,13 @@ class FakeSessions:
         self.registry = FakeRegistry()
         self.offered = ["default"]
         self.troubles: list[str] = []
-        self.full = False
+        self.full = self.refusing = False
         self.created: asyncio.Queue[str] = asyncio.Queue()
         self.stops: asyncio.Queue[tuple[str, str, str, str]] = asyncio.Queue()
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
+        if self.refusing:
+            raise PromptRefused
         if self.full:
             raise QueueFull
         record = Record(secrets.token_urlsafe(24), request, Head(since=request.created_at))
@@ -54,6 +57,14 @@ class FakeSessions:
             return None
         self.stops.put_nowait((session_id, reason, author, detail))
         return await self.store.load(session_id)
+
+    async def roll_back(self, session_id: str, offset: int) -> None:
+        """The store comes back without what a live session's log held after that offset."""
+        assert isinstance(self.store, MemoryStore)
+        record = self.store._records[session_id]
+        assert offset < record.head.offset
+        del self.store._entries[session_id][offset:]
+        self.store._records[session_id] = replace(record, head=replace(record.head, offset=offset))
 
     async def agents(self) -> list[str]:
         return self.offered

@@ -148,6 +148,13 @@ async def test_a_key_that_could_be_guessed(http: httpx2.AsyncClient, key: str) -
     check_error(answer, 400, "Idempotency-Key")
 
 
+async def test_a_prompt_that_a_rule_refuses(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    sessions.refusing = True
+    answer = await http.post("/v1/sessions", json={"prompt": "x"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "policy_violation")
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
 async def test_a_full_queue_says_when_to_come_back(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
     sessions.full = True
     answer = await http.post("/v1/sessions", json={"prompt": "a"})

@@ -1,11 +1,12 @@
 """What phrases hide, decided naively: whole texts, no streaming, no automaton, no code of `dispatcher`.
 
 A text that stops at some code point is either over or goes on. `matches` knows every match in it that nothing that
-follows can undo; the first code point at which there is one decides (`cut`).
+follows can undo; the first code point at which one of them stops decides.
 """
 
 import itertools
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 from unicodedata import combining, normalize
 
@@ -13,19 +14,31 @@ from unicodedata import combining, normalize
 IGNORED = set("\u00ad\u034f\u200b\u200d\u2060\ufe0f\ufeff\u115f\u1160\u3164\U000e0041")
 
 
+class Wanted(NamedTuple):
+    """One phrase, as a policy of its own."""
+
+    phrase: str
+    action: str = "stop"
+    words: bool = False
+
+
 class Symbol(NamedTuple):
     text: str
     raw: int
+    end: int
     pending: bool  # jamo that the next code point may still change
 
 
 class Found(NamedTuple):
     start: int
-    phrase: int
+    end: int
+    number: int
 
 
 def folded(text: str, over: bool = True) -> list[Symbol]:
-    symbols = [Symbol(symbol, raw, False) for raw, character in enumerate(text) for symbol in _folded(character)]
+    symbols = [
+        Symbol(symbol, raw, raw + 1, False) for raw, character in enumerate(text) for symbol in _folded(character)
+    ]
     return _ordered(_composed(symbols, over))
 
 
@@ -51,7 +64,8 @@ def _composed(symbols: list[Symbol], over: bool) -> list[Symbol]:
         if len(syllable) == 1:
             spelled = bool(re.match("[\u1100-\u1112]", block[0]))
             open_ended = len(normalize("NFD", syllable)) < 3 and block.end() == len(text)
-            result.append(Symbol(syllable, symbols[block.start()].raw, spelled and open_ended and not over))
+            first, last = symbols[block.start()], symbols[block.end() - 1]
+            result.append(Symbol(syllable, first.raw, last.end, spelled and open_ended and not over))
         else:  # a closed syllable before a trailing consonant
             result += symbols[block.start() : block.end()]
     return result
@@ -68,24 +82,45 @@ def _ordered(symbols: list[Symbol]) -> list[Symbol]:
     return result
 
 
-def matches(text: str, phrases: list[str], over: bool) -> list[Found]:
+def matches(text: str, wanted: Sequence[Wanted], over: bool) -> set[Found]:
     symbols = folded(text, over)
-    found = []
-    for number, phrase in enumerate(phrases):
-        wanted = string(phrase)
-        body, marks = _split(wanted)
+    found = set()
+    for number, (phrase, _, words) in enumerate(wanted):
+        body, marks = _split(string(phrase))
         for start in range(len(symbols)):
             end = start + len(body)
             if "".join(symbol.text for symbol in symbols[start:end]) != body:
                 continue
-            run = "".join(s.text for s in itertools.takewhile(lambda s: combining(s.text), symbols[end:]))
+            run = list(itertools.takewhile(lambda s: combining(s.text), symbols[end:]))
             if body:
-                if not any(symbol.pending for symbol in symbols[start:end]) and _can_begin_with(run, marks):
-                    found.append(Found(min(symbol.raw for symbol in symbols[start:end]), number))
-            elif run.startswith(marks) and (over or end + len(run) < len(symbols)):
+                needed = _needed(run, marks)
+                if needed is None or any(symbol.pending for symbol in symbols[start:end]):
+                    continue
+                covered = symbols[start:end] + needed
+            else:
                 # Marks alone are looked for in a run that is decided.
-                found.append(Found(min(symbol.raw for symbol in symbols[start : start + len(marks)]), number))
+                if "".join(s.text for s in run[: len(marks)]) != marks or not (over or end + len(run) < len(symbols)):
+                    continue
+                covered = run[: len(marks)]
+            if words and not _stands_alone(symbols, start, end, body, over):
+                continue
+            found.add(Found(min(s.raw for s in covered), max(s.end for s in covered), number))
     return found
+
+
+def _stands_alone(symbols: list[Symbol], start: int, end: int, body: str, over: bool) -> bool:
+    before = [s.text for s in symbols[:start] if not combining(s.text)]
+    after = [s.text for s in symbols[end:] if not combining(s.text)]
+    if body and _lettered(body[0]) and before and _lettered(before[-1]):
+        return False
+    if body and _lettered([c for c in body if not combining(c)][-1]):
+        return not _lettered(after[0]) if after else over
+    return True
+
+
+def _lettered(symbol: str) -> bool:
+    """Of a script that parts its words."""
+    return bool(re.fullmatch(r"\w", symbol)) and not re.fullmatch("[ぁ-ヿ一-鿿]", symbol)
 
 
 def _split(wanted: str) -> tuple[str, str]:
@@ -94,6 +129,15 @@ def _split(wanted: str) -> tuple[str, str]:
     while end and combining(wanted[end - 1]):
         end -= 1
     return wanted[:end], wanted[end:]
+
+
+def _needed(run: list[Symbol], marks: str) -> list[Symbol] | None:
+    """The least part of the run, in the order in which it came, that can be written to begin with the marks."""
+    came = sorted(run, key=lambda symbol: (symbol.raw, -symbol.end))
+    for length in range(len(came) + 1):
+        if _can_begin_with("".join(symbol.text for symbol in came[:length]), marks):
+            return came[:length]
+    return None
 
 
 def _can_begin_with(run: str, marks: str) -> bool:
@@ -108,13 +152,24 @@ def _remainders(run: str, length: int) -> list[tuple[str, ...]]:
     return list(itertools.combinations(run, length)) if length >= 0 else []
 
 
-def held_from(text: str, phrases: list[str]) -> int:
+def completed(text: str, wanted: Sequence[Wanted]) -> list[set[Found]]:
+    """For each length of the text: the matches that are complete by then."""
+    known: list[set[Found]] = [set()]
+    for length in range(1, len(text) + 1):
+        known.append(known[-1] | matches(text[:length], wanted, over=False))
+    return known
+
+
+def held_from(text: str, wanted: Sequence[Wanted]) -> int:
     """The least start of a match that some continuation of the text makes; its length if there is none."""
+    holding = [each for each in wanted if each.action != "observe"]
+    known = completed(text, holding)[-1]
     starts = [len(text)]
-    for number, phrase in enumerate(phrases):
-        for continuation in _continuations(string(phrase)):
+    for number, each in enumerate(holding):
+        for continuation in _continuations(string(each.phrase)):
             for over in (False, True):
-                starts += [f.start for f in matches(text + continuation, phrases, over) if f.phrase == number]
+                found = matches(text + continuation, holding, over) - known
+                starts += [f.start for f in found if f.number == number]
     return min(starts)
 
 
@@ -134,17 +189,47 @@ def _continuations(wanted: str) -> set[str]:
 
 
 class Outcome(NamedTuple):
-    """shown: raw characters. stopped: after this many; None: never."""
+    """shown: what a user sees. stopped: after this many code points; None: never. hits: by number, of what does not
+    stop. decided: raw characters that were let out or redacted.
+    """
 
-    shown: int
+    shown: str
     stopped: int | None
+    hits: dict[int, int]
+    decided: int
 
 
-def outcome(text: str, phrases: list[str]) -> Outcome:
+def outcome(text: str, wanted: Sequence[Wanted], replacement: str = "[redacted]") -> Outcome:
+    known = completed(text, wanted)
+    stops = {number for number, each in enumerate(wanted) if each.action == "stop"}
     for length in range(1, len(text) + 1):
-        if found := matches(text[:length], phrases, over=False):
+        if starts := [f.start for f in known[length] if f.number in stops]:
             # What another phrase could still match through is undecided, and stays so.
-            return Outcome(min(*(f.start for f in found), held_from(text[:length], phrases)), length)
-    if found := matches(text, phrases, over=True):
-        return Outcome(min(f.start for f in found), len(text))
-    return Outcome(len(text), None)
+            until = min(*starts, held_from(text[:length], wanted))
+            return _outcome(text[:until], known[: length + 1], wanted, replacement, length)
+    known.append(known[-1] | matches(text, wanted, over=True))
+    until = min([f.start for f in known[-1] if f.number in stops], default=len(text))
+    return _outcome(text[:until], known, wanted, replacement, len(text) if until < len(text) else None)
+
+
+def _outcome(
+    text: str, known: list[set[Found]], wanted: Sequence[Wanted], replacement: str, stopped: int | None
+) -> Outcome:
+    covered = {index for f in known[-1] if wanted[f.number].action == "redact" for index in range(f.start, f.end)}
+    marked = "".join("\0" if index in covered else character for index, character in enumerate(text))
+    shown = re.sub("\0+", lambda _: replacement, marked)
+    hits = {}
+    for number, each in enumerate(wanted):
+        if each.action != "stop":
+            hits[number] = _apart([{f for f in found if f.number == number} for found in known])
+    return Outcome(shown, stopped, hits, len(text))
+
+
+def _apart(known: list[set[Found]]) -> int:
+    """How many matches there are, in the order in which they were complete, of those that overlap one."""
+    count = last = 0
+    for before, after in itertools.pairwise(known):
+        for found in sorted(after - before):
+            count += found.start >= last
+            last = max(last, found.end)
+    return count

@@ -5,6 +5,7 @@ from unicodedata import normalize
 from hypothesis import strategies as st
 
 from tests.dispatcher.policies import oracle
+from tests.dispatcher.policies.oracle import Wanted
 
 # Few characters, so that they collide: case, width, ligatures, expansions, marks that change places, syllables whole
 # and in jamo, what is ignored.
@@ -49,7 +50,13 @@ def splits(draw: st.DrawFn, text: str) -> list[str]:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[list[str], list[str]]:
-    """Phrases, and the pieces of a text."""
+def wanted_lists(draw: st.DrawFn, actions: tuple[str, ...] = ("stop", "redact", "observe")) -> list[Wanted]:
     phrases = draw(phrase_lists())
-    return phrases, draw(splits(draw(texts(phrases))))
+    return [Wanted(phrase, draw(st.sampled_from(actions)), draw(st.booleans())) for phrase in phrases]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[Wanted], list[str]]:
+    """What is looked for, and the pieces of a text."""
+    wanted = draw(wanted_lists())
+    return wanted, draw(splits(draw(texts([each.phrase for each in wanted]))))

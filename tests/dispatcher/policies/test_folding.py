@@ -59,7 +59,7 @@ def test_the_plain_fold_to_their_casefold_whatever_stands_beside_them() -> None:
         assert fold_character.__wrapped__(character) == character.casefold()
         assert len(character.casefold()) == 1
         pending = Pending()
-        assert pending.push(character.casefold(), 0) == [(character.casefold(), 0)]
+        assert pending.push(character.casefold(), 0) == [(character.casefold(), 0, 1)]
 
 
 def test_folding_is_stable() -> None:

@@ -1,7 +1,9 @@
 import pytest
 
 from dispatcher.policies.budget import Limit, Quantity
-from dispatcher.policies.gate import MAX_STEPS, Gate, Release, Violation
+from dispatcher.policies.gate import MAX_STEPS, Gate, Reading, Release, Violation
+from dispatcher.policies.matches import Action
+from dispatcher.policies.reader import Hit
 from dispatcher.policies.rules import BudgetPolicy, Channel, PhrasesPolicy, Policy, RuleSet
 
 
@@ -11,8 +13,19 @@ def gate(*policies: Policy) -> Gate:
     return gate
 
 
-def phrases(*texts: str, name: str = "names", reads: tuple[Channel, ...] = ("content", "arguments")) -> PhrasesPolicy:
-    return PhrasesPolicy(name, texts, frozenset(reads))
+def phrases(
+    *texts: str,
+    name: str = "names",
+    reads: tuple[Channel, ...] = ("content", "arguments"),
+    action: Action = "stop",
+    replacement: str = "[redacted]",
+) -> PhrasesPolicy:
+    return PhrasesPolicy(name, texts, frozenset(reads), action=action, replacement=replacement)
+
+
+def shown(guarded: Gate, text: str, size: int) -> str:
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    return "".join(guarded.content(piece, 101.0).text for piece in pieces) + guarded.end(101.0).text
 
 
 def budget(quantity: Quantity, value: float, name: str = "limits", reason: str = "PolicyViolation") -> BudgetPolicy:
@@ -22,8 +35,9 @@ def budget(quantity: Quantity, value: float, name: str = "limits", reason: str =
 def test_without_rules_everything_passes_at_once() -> None:
     free = gate()
     assert free.content("anything", 101.0) == Release("anything", 8, None)
-    assert free.thought("Planning", "anything", 101.0) is None
-    assert free.arguments("search", "anything", 101.0) is None
+    assert free.thought("Planning", "anything", 101.0) == Reading()
+    assert free.arguments("search", "anything", 101.0) == Reading()
+    assert free.result('"anything"', 101.0) == Reading()
     assert free.deadline is None
     assert free.overdue(1e9) is None
     assert free.end(101.0) == Release("", 8, None)
@@ -38,7 +52,7 @@ def test_what_stands_before_a_match_gets_out_and_nothing_after() -> None:
     assert guarded.held == 0
     assert guarded.content(" she", 101.0) == Release("", 6, violation)
     assert guarded.end(101.0) == Release("", 6, violation)
-    assert guarded.thought("Planning", "x", 101.0) == violation
+    assert guarded.thought("Planning", "x", 101.0) == Reading(violation)
 
 
 def test_held_text_gets_out_with_what_follows_or_at_the_end() -> None:
@@ -72,6 +86,88 @@ def test_what_another_phrase_could_still_match_through_stays_in() -> None:
     for pieces in (["see the dog house"], list("see the dog house")):
         guarded = gate(phrases("the dog house", "dog"))
         assert "".join(guarded.content(piece, 101.0).text for piece in pieces) == "see "
+
+
+# ---- redact and observe
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_what_is_redacted_is_replaced_and_the_rest_flows(size: int) -> None:
+    guarded = gate(phrases("Nightingale", "hot dog", action="redact"))
+    text = "On NIGHT\u200bINGALE: a hot dogma, nightly."
+    assert shown(guarded, text, size) == "On [redacted]: a [redacted]ma, nightly."
+    assert guarded.end(101.0).decided == len(text)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_each_maximal_run_has_one_replacement_that_of_the_match_that_begins_it(size: int) -> None:
+    first, second = (
+        phrases("abc", "ab", name="a", action="redact", replacement="<A>"),
+        phrases("cde", "xy", name="b", action="redact", replacement="<B>"),
+    )
+    for policies in ((first, second), (second, first)):
+        assert shown(gate(*policies), "abcde abxy xyab abab!", size) == "<A> <A> <B> <A>!"
+
+
+def test_a_run_goes_on_over_packets_without_being_held() -> None:
+    guarded = gate(phrases("ab", action="redact"))
+    releases = [guarded.content(piece, 101.0) for piece in ("ab", "ab", "a", "b", "c")]
+    assert [(release.text, release.decided) for release in releases] == [
+        ("[redacted]", 2),
+        ("", 4),
+        ("", 4),
+        ("", 6),
+        ("c", 7),
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_redaction_hides_nothing_from_other_rules(size: int) -> None:
+    redact, stop = phrases("hot dog", name="r", action="redact"), phrases("dog house", name="s")
+    for policies in ((redact, stop), (stop, redact)):
+        assert shown(gate(*policies), "a hot dog house, a dog", size) == "a [redacted]"
+        assert shown(gate(*policies), "a hot dog hut", size) == "a [redacted] hut"
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_observing_holds_nothing_and_counts_each_match_once(size: int) -> None:
+    guarded = gate(phrases("dog", "hot dog", "aa", name="o", action="observe"))
+    text = "hot dog, dogdog, aaaa"
+    hits: list[Hit] = []
+    for at in range(0, len(text), size):
+        release = guarded.content(text[at : at + size], 101.0)
+        assert release.text == text[at : at + size]
+        hits += release.hits
+    assert hits == [Hit("o", "observe")] * 4  # of those that overlap, one
+
+
+def test_redactions_are_counted_too() -> None:
+    guarded = gate(phrases("dog", name="r", action="redact"), phrases("cat", name="s"))
+    assert guarded.content("dog dog cat dog", 101.0).hits == (Hit("r", "redact"), Hit("r", "redact"))
+
+
+def test_redact_in_arguments_and_results_denies() -> None:
+    guarded = gate(phrases("dog", action="redact", reads=("arguments", "results", "thoughts")))
+    hits = (Hit("names", "redact"),)
+    assert guarded.arguments("search", '{"q": "a dog"}', 101.0) == Reading(None, "names", hits)
+    assert guarded.result('["a dog"]', 101.0) == Reading(None, "names", hits)
+    assert guarded.result('["a d", "og"]', 101.0) == Reading()
+    assert guarded.thought("Planning", "a dog", 101.0) == Reading(hits=(Hit("names", "observe"),))
+
+
+def test_stop_in_results_stops() -> None:
+    guarded = gate(phrases("dog", reads=("results",)))
+    violation = Violation("names", "PolicyViolation", "phrase 1 in results")
+    assert guarded.result('{"a dog": 1}', 101.0) == Reading(violation)
+    assert guarded.content("x", 101.0).violation == violation
+
+
+def test_a_prompt_is_read_message_by_message() -> None:
+    rules = RuleSet([phrases("dog", reads=("prompt",)), phrases("cat", name="r", reads=("prompt",), action="redact")])
+    assert rules.prompt(["a do", "g"]) == Reading()
+    assert rules.prompt(["x", "a DOG"]) == Reading(Violation("names", "PolicyViolation", "phrase 1 in prompt"))
+    assert rules.prompt(["a cat"]) == Reading(None, "r", (Hit("r", "redact"),))
+    assert RuleSet([phrases("dog")]).prompt(["a dog"]) == Reading()
 
 
 # ---- budgets
@@ -114,20 +210,21 @@ def test_time_runs_out_by_the_clock_and_by_what_comes_late() -> None:
     assert not limited.deadline
     assert limited.end(102.6) == Release("", 2, violation)
     assert gate(budget("max_seconds", 2.5, reason="Timeout")).content("late", 103.0) == Release("", 0, violation)
-    assert gate(budget("max_seconds", 2.5, reason="Timeout")).thought("Planning", "late", 103.0) == violation
-    assert gate(budget("max_seconds", 2.5, reason="Timeout")).arguments("search", "{}", 103.0) == violation
+    assert gate(budget("max_seconds", 2.5, reason="Timeout")).thought("Planning", "late", 103.0) == Reading(violation)
+    assert gate(budget("max_seconds", 2.5, reason="Timeout")).arguments("search", "{}", 103.0) == Reading(violation)
+    assert gate(budget("max_seconds", 2.5, reason="Timeout")).result("{}", 103.0) == Reading(violation)
 
 
 def test_thoughts_and_tool_calls_are_counted() -> None:
     limited = gate(budget("max_thought_characters", 5))
-    assert limited.thought("Planning", "abc", 101.0) is None
-    assert limited.thought("Checking", "de", 101.0) is None
+    assert limited.thought("Planning", "abc", 101.0).violation is None
+    assert limited.thought("Checking", "de", 101.0).violation is None
     detail = "max_thought_characters = 5 exceeded"
-    assert limited.thought("Planning", "f", 101.0) == Violation("limits", "PolicyViolation", detail)
+    assert limited.thought("Planning", "f", 101.0) == Reading(Violation("limits", "PolicyViolation", detail))
     limited = gate(budget("max_tool_calls", 1))
-    assert limited.arguments("search", "{}", 101.0) is None
+    assert limited.arguments("search", "{}", 101.0).violation is None
     detail = "max_tool_calls = 1 exceeded"
-    assert limited.arguments("search", "{}", 101.0) == Violation("limits", "PolicyViolation", detail)
+    assert limited.arguments("search", "{}", 101.0) == Reading(Violation("limits", "PolicyViolation", detail))
 
 
 def test_of_several_limits_the_strictest_counts() -> None:
@@ -144,10 +241,10 @@ def test_of_several_limits_the_strictest_counts() -> None:
 
 def test_thoughts_are_read_across_deltas_each_step_for_itself() -> None:
     guarded = gate(phrases("nightingale", reads=("thoughts",)))
-    assert guarded.thought("Planning", "night", 101.0) is None
-    assert guarded.thought("Checking", "ingale", 101.0) is None
+    assert guarded.thought("Planning", "night", 101.0).violation is None
+    assert guarded.thought("Checking", "ingale", 101.0).violation is None
     assert guarded.content("nightingale", 101.0).text == "nightingale"
-    violation = guarded.thought("Planning", "ingale", 101.0)
+    violation = guarded.thought("Planning", "ingale", 101.0).violation
     assert violation == Violation("names", "PolicyViolation", "phrase 1 in thoughts")
     assert guarded.content("anything", 101.0) == Release("", 11, violation)
 
@@ -155,9 +252,9 @@ def test_thoughts_are_read_across_deltas_each_step_for_itself() -> None:
 def test_a_bounded_number_of_steps_is_followed() -> None:
     guarded = gate(phrases("ab", reads=("thoughts",)))
     for step in range(MAX_STEPS + 1):
-        assert guarded.thought(f"step {step}", "a", 101.0) is None
-    assert guarded.thought("step 0", "b", 101.0) is None
-    assert guarded.thought(f"step {MAX_STEPS}", "b", 101.0) is not None
+        assert guarded.thought(f"step {step}", "a", 101.0).violation is None
+    assert guarded.thought("step 0", "b", 101.0).violation is None
+    assert guarded.thought(f"step {MAX_STEPS}", "b", 101.0).violation is not None
 
 
 @pytest.mark.parametrize(
@@ -176,21 +273,20 @@ def test_a_bounded_number_of_steps_is_followed() -> None:
 )
 def test_arguments_are_read_whole_as_decoded_strings(arguments: str) -> None:
     guarded = gate(phrases("nightingale"))
-    assert guarded.arguments("search", arguments, 101.0) == Violation(
-        "names", "PolicyViolation", "phrase 1 in arguments"
-    )
+    violation = Violation("names", "PolicyViolation", "phrase 1 in arguments")
+    assert guarded.arguments("search", arguments, 101.0) == Reading(violation)
 
 
 @pytest.mark.parametrize("arguments", ["{}", "", '["night", "ingale"]', '{"night": "ingale"}', '{"q": "night"}'])
 def test_strings_of_arguments_are_read_each_for_itself(arguments: str) -> None:
-    assert gate(phrases("nightingale")).arguments("search", arguments, 101.0) is None
+    assert gate(phrases("nightingale")).arguments("search", arguments, 101.0) == Reading()
 
 
 def test_numbers_in_arguments_are_read_as_they_are_written() -> None:
     guarded = gate(phrases("4111111111111111", "1.50"))
-    assert guarded.arguments("pay", '{"price": 1.5}', 101.0) is None
-    assert guarded.arguments("pay", '{"card": 4111111111111111}', 101.0) is not None
-    assert gate(phrases("1.50")).arguments("pay", '{"price": 1.50}', 101.0) is not None
+    assert guarded.arguments("pay", '{"price": 1.5}', 101.0).violation is None
+    assert guarded.arguments("pay", '{"card": 4111111111111111}', 101.0).violation is not None
+    assert gate(phrases("1.50")).arguments("pay", '{"price": 1.50}', 101.0).violation is not None
 
 
 # ---- after a restart
@@ -211,7 +307,7 @@ def test_text_that_other_rules_held_goes_out_with_what_comes_next() -> None:
     resumed.content("a night", 101.0)
     resumed.resume(2)
     assert resumed.held == 5
-    assert resumed.thought("Planning", "x", 102.0) is None
+    assert resumed.thought("Planning", "x", 102.0).violation is None
     assert resumed.content("s", 102.0) == Release("nights", 8, None)
 
 
@@ -234,7 +330,21 @@ def test_counts_and_the_start_come_from_the_log() -> None:
     resumed = RuleSet([budget("max_tool_calls", 1)]).gate(100.0)
     resumed.arguments("search", "{}", 101.0)
     resumed.resume(0)
-    assert resumed.arguments("search", "{}", 102.0) is not None
+    assert resumed.arguments("search", "{}", 102.0).violation is not None
+
+
+@pytest.mark.parametrize("read", [3, 5, 6, 8])
+def test_after_a_restart_what_was_redacted_stays_so(read: int) -> None:
+    rules = RuleSet([phrases("abcd", "cdef", action="redact")])
+    text = "x abcdef y"
+    before = rules.gate(100.0)
+    before.resume(0)
+    release = before.content(text[:read], 101.0)
+    resumed = rules.gate(100.0)
+    resumed.content(text[:read], 101.0)
+    resumed.resume(release.decided)
+    assert resumed.held == before.held
+    assert release.text + resumed.content(text[read:], 102.0).text == "x [redacted] y"
 
 
 def test_new_rules_stop_a_session_whose_log_breaks_them() -> None:

@@ -1,132 +1,182 @@
-"""The proof: no banned character gets out, no clean one is lost, nothing waits longer than the rule needs."""
+"""The proof: no banned character gets out, no clean one is lost, nothing waits longer than the rules need.
 
+Every phrase is a policy of its own, of any action, so that they have to be composed.
+"""
+
+from collections import Counter
+from typing import Any, NamedTuple
 from unicodedata import combining
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.policies.gate import Gate
-from dispatcher.policies.rules import PhrasesPolicy, RuleSet
+from dispatcher.policies.rules import Channel, PhrasesPolicy, RuleSet
 from tests.dispatcher.policies import oracle
-from tests.dispatcher.policies.strategies import cases, phrase_lists, splits, texts
+from tests.dispatcher.policies.oracle import Wanted
+from tests.dispatcher.policies.strategies import cases, splits, texts, wanted_lists
 
 
-def rule_set(phrases: list[str]) -> RuleSet:
-    """Each phrase a policy of its own, so that they have to be composed."""
-    return RuleSet([PhrasesPolicy(f"policy {phrase!r}", (phrase,)) for phrase in phrases])
+def rule_set(wanted: list[Wanted], reads: tuple[Channel, ...] = ("content",)) -> RuleSet:
+    policies: list[Any] = [
+        PhrasesPolicy(str(number), (phrase,), frozenset(reads), action=action, words=words)  # type: ignore[arg-type]
+        for number, (phrase, action, words) in enumerate(wanted)
+    ]
+    return RuleSet(policies)
 
 
-def run(gate: Gate, pieces: list[str]) -> tuple[str, bool]:
-    """What a user sees of the text, and whether it was stopped."""
-    shown = ""
-    for piece in pieces:
-        release = gate.content(piece, 1.0)
-        shown += release.text
+class Seen(NamedTuple):
+    shown: str
+    stopped: bool
+    hits: dict[str, int]
+    decided: int
+
+
+def run(gate: Gate, pieces: list[str]) -> Seen:
+    """What a user sees of the text, and what else came of it."""
+    shown, hits, decided = "", Counter[str](), 0
+    gate.resume(0)
+    for piece in [*pieces, None]:
+        release = gate.end(1.0) if piece is None else gate.content(piece, 1.0)
+        shown, decided = shown + release.text, release.decided
+        hits.update(hit.policy for hit in release.hits)
         if release.violation:
-            return shown, True
-    release = gate.end(1.0)
-    return shown + release.text, release.violation is not None
+            return Seen(shown, True, hits, decided)
+    return Seen(shown, False, hits, decided)
+
+
+def expected(wanted: list[Wanted], text: str) -> Seen:
+    outcome = oracle.outcome(text, wanted)
+    hits = Counter({str(number): count for number, count in outcome.hits.items() if count})
+    return Seen(outcome.shown, outcome.stopped is not None, hits, outcome.decided)
 
 
 @given(cases())
-def test_what_is_shown_is_what_the_oracle_allows_whatever_the_split(case: tuple[list[str], list[str]]) -> None:
-    phrases, pieces = case
-    text = "".join(pieces)
-    expected = oracle.outcome(text, phrases)
-    gate = rule_set(phrases).gate(0.0)
-    assert run(gate, pieces) == (text[: expected.shown], expected.stopped is not None)
+def test_what_is_shown_and_counted_is_what_the_oracle_allows_whatever_the_split(
+    case: tuple[list[Wanted], list[str]],
+) -> None:
+    wanted, pieces = case
+    gate = rule_set(wanted).gate(0.0)
+    assert run(gate, pieces) == expected(wanted, "".join(pieces))
     assert gate.held == 0
 
 
+@given(cases(), st.randoms())
+def test_the_order_of_policies_changes_nothing(case: tuple[list[Wanted], list[str]], random: Any) -> None:
+    wanted, pieces = case
+    before = run(rule_set(wanted).gate(0.0), pieces)
+    policies = list(rule_set(wanted).policies)
+    random.shuffle(policies)
+    assert run(RuleSet(policies).gate(0.0), pieces) == before
+
+
 @given(cases())
-def test_the_stop_comes_with_the_packet_that_completes_the_match(case: tuple[list[str], list[str]]) -> None:
-    phrases, pieces = case
-    stopped = oracle.outcome("".join(pieces), phrases).stopped
-    gate = rule_set(phrases).gate(0.0)
+def test_the_stop_comes_with_the_packet_that_completes_the_match(case: tuple[list[Wanted], list[str]]) -> None:
+    wanted, pieces = case
+    text = "".join(pieces)
+    known = oracle.completed(text, [each for each in wanted if each.action == "stop"])
+    gate = rule_set(wanted).gate(0.0)
     read = 0
     for piece in pieces:
         read += len(piece)
-        fired = gate.content(piece, 1.0).violation is not None
-        text = "".join(pieces)[:read]
         # A match that only the end decides stops there, not before.
-        certain = stopped is not None and read >= stopped and oracle.matches(text[:stopped], phrases, over=False)
-        assert fired == bool(certain)
+        assert (gate.content(piece, 1.0).violation is not None) == bool(known[read])
 
 
 @given(cases())
-def test_only_what_can_still_become_a_match_is_held(case: tuple[list[str], list[str]]) -> None:
-    phrases, pieces = case
-    gate = rule_set(phrases).gate(0.0)
+def test_only_what_can_still_become_a_match_is_held(case: tuple[list[Wanted], list[str]]) -> None:
+    wanted, pieces = case
+    gate = rule_set(wanted).gate(0.0)
+    gate.resume(0)
     read = ""
     for piece in pieces:
         read += piece
         if gate.content(piece, 1.0).violation:
             return
-        needed = len(read) - oracle.held_from(read, phrases)
+        needed = len(read) - oracle.held_from(read, wanted)
         assert gate.held >= needed
         # What a phrase begins with, if that is a mark, is held in every run of marks until the run is decided.
-        if not any(combining(oracle.string(phrase)[0]) for phrase in phrases):
+        if not any(combining(oracle.string(each.phrase)[0]) for each in wanted):
             assert gate.held == needed
 
 
 @given(cases(), st.data())
-def test_a_restart_in_the_middle_changes_nothing(case: tuple[list[str], list[str]], data: st.DataObject) -> None:
-    phrases, pieces = case
-    rules = rule_set(phrases)
-    expected = run(rules.gate(0.0), pieces)
-    gate, shown, read = rules.gate(0.0), "", 0
+def test_a_restart_in_the_middle_changes_nothing(case: tuple[list[Wanted], list[str]], data: st.DataObject) -> None:
+    wanted, pieces = case
+    rules = rule_set(wanted)
+    before = run(rules.gate(0.0), pieces)
+    gate, shown, read, decided = rules.gate(0.0), "", 0, 0
+    gate.resume(0)
     restarts = data.draw(st.sets(st.integers(0, len(pieces))))
+    hits = Counter[str]()
     stopped = False
     for number, piece in enumerate([*pieces, None]):
         if number in restarts:
             gate = rules.gate(0.0)
             for logged in pieces[:number]:
                 gate.content(logged, 1.0)
-            gate.resume(len(shown))
-            assert gate.held == read - len(shown)
+            gate.resume(decided)
+            assert gate.held == read - decided
         release = gate.end(1.0) if piece is None else gate.content(piece, 1.0)
-        shown, read = shown + release.text, read + len(piece or "")
+        shown, read, decided = shown + release.text, read + len(piece or ""), release.decided
+        hits.update(hit.policy for hit in release.hits)
         stopped = release.violation is not None
-        assert release.decided == len(shown)
         if stopped:
             break
-    assert (shown, stopped) == expected
+    assert Seen(shown, stopped, hits, decided) == before
 
 
-@given(phrase_lists(), phrase_lists(), st.data())
+@given(wanted_lists(), wanted_lists(("stop", "observe")), st.data())
 def test_with_other_rules_after_a_restart_nothing_comes_twice_or_is_lost(
-    before: list[str], after: list[str], data: st.DataObject
+    before: list[Wanted], after: list[Wanted], data: st.DataObject
 ) -> None:
-    text = data.draw(texts(before + after))
+    text = data.draw(texts([each.phrase for each in before + after]))
     pieces = data.draw(splits(text))
     restart = data.draw(st.integers(0, len(pieces)))
-    gate, shown = rule_set(before).gate(0.0), ""
+    gate, decided = rule_set(before).gate(0.0), 0
+    gate.resume(0)
     for piece in pieces[:restart]:
         release = gate.content(piece, 1.0)
-        shown += release.text
+        decided = release.decided
         if release.violation:
             return
     gate = rule_set(after).gate(0.0)
     stopped = any(gate.content(piece, 1.0).violation for piece in pieces[:restart])
-    gate.resume(len(shown))
-    allowed = oracle.outcome(text, after)
-    if stopped:
-        assert gate.end(1.0).text == ""
-    else:
-        rest, _ = run(gate, pieces[restart:])
-        assert shown + rest == text[: max(len(shown), allowed.shown)]
+    gate.resume(decided)
+    rest = ""
+    for last in [*pieces[restart:], None]:
+        release = gate.end(1.0) if last is None else gate.content(last, 1.0)
+        rest += release.text
+        if release.violation:
+            break
+    allowed = 0 if stopped else oracle.outcome(text, after).decided
+    assert rest == text[decided : max(decided, allowed)]
 
 
 @given(cases())
-def test_thoughts_and_arguments_stop_too(case: tuple[list[str], list[str]]) -> None:
-    phrases, pieces = case
-    policy = PhrasesPolicy("p", tuple(phrases), frozenset({"thoughts", "arguments"}))
+def test_thoughts_arguments_prompts_and_results_are_read_too(case: tuple[list[Wanted], list[str]]) -> None:
+    wanted, pieces = case
     text = "".join(pieces)
-    gate = RuleSet([policy]).gate(0.0)
-    thought = any(gate.thought("Planning", piece, 1.0) for piece in pieces)
-    assert thought == any(oracle.matches(text[:end], phrases, over=False) for end in range(len(text) + 1))
-    called = RuleSet([policy]).gate(0.0).arguments("search", f'{{"q": ["{escaped(text)}"]}}', 1.0)
-    assert bool(called) == (oracle.outcome(text, phrases).stopped is not None)
+    rules = rule_set(wanted, ("thoughts", "arguments", "prompt", "results"))
+    gate = rules.gate(0.0)
+    stops = [each for each in wanted if each.action == "stop"]
+    thought = any(gate.thought("Planning", piece, 1.0).violation for piece in pieces)
+    assert thought == any(oracle.matches(text[:end], stops, over=False) for end in range(len(text) + 1))
+
+    outcome = oracle.outcome(text, wanted)
+    redacted = any(count and wanted[number].action == "redact" for number, count in outcome.hits.items())
+    json = f'{{"q": ["{escaped(text)}"]}}'
+    for reading in (
+        rules.gate(0.0).arguments("search", json, 1.0),
+        rules.gate(0.0).result(json, 1.0),
+        rules.prompt([text]),
+    ):
+        assert bool(reading.violation) == (outcome.stopped is not None)
+        if not reading.violation:
+            assert bool(reading.denied) == redacted
+            assert Counter(hit.policy for hit in reading.hits) == Counter(
+                {str(number): count for number, count in outcome.hits.items() if count}
+            )
 
 
 def escaped(text: str) -> str:

@@ -17,6 +17,15 @@ reads = ["content", "thoughts"]
 reason = "RiskControl"
 
 [[policy]]
+name = "animals"
+kind = "phrases"
+phrases = ["dog"]
+words = true
+action = "redact"
+replacement = "<animal>"
+reads = ["prompt", "results"]
+
+[[policy]]
 name = "limits"
 kind = "budget"
 max_seconds = 120
@@ -36,7 +45,7 @@ def written(folder: Path, text: str, name: str = "rules.toml") -> Path:
 def errors(path: Path) -> list[str]:
     with pytest.raises(FileError) as raised:
         load(path)
-    assert str(raised.value) == "\n".join(raised.value.errors)
+    assert str(raised.value) == "; ".join(raised.value.errors)
     return raised.value.errors
 
 
@@ -44,6 +53,14 @@ def test_a_file(tmp_path: Path) -> None:
     assert load(written(tmp_path, GOOD)).policies == (
         PhrasesPolicy(
             "project names", ("Project Nightingale", "夜莺计划"), frozenset({"content", "thoughts"}), "RiskControl"
+        ),
+        PhrasesPolicy(
+            "animals",
+            ("dog",),
+            frozenset({"prompt", "results"}),
+            action="redact",
+            replacement="<animal>",
+            words=True,
         ),
         BudgetPolicy(
             "limits",
@@ -99,9 +116,15 @@ def test_the_rules_built_in() -> None:
         ),
         ('kind = "phrases"\nphrases = ["x"]\nreads = ["contents"]', "cannot read 'contents'; `reads` takes "),
         ('kind = "phrases"\nphrases = ["x"]\nreads = [["a"]]', "cannot read ['a']; `reads` takes "),
-        ('kind = "phrases"\nphrases = ["x"]\nreads = ["prompt"]', "reading 'prompt' is not supported by this version"),
-        ('kind = "phrases"\nphrases = ["x"]\naction = "halt"', "unknown action 'halt'; actions are \"stop\""),
-        ('kind = "phrases"\nphrases = ["x"]\naction = "redact"', "action 'redact' is not supported by this version"),
+        ('kind = "phrases"\nphrases = ["x"]\nwords = 1', "`words` has to be true or false"),
+        ('kind = "phrases"\nphrases = ["x"]\naction = "halt"', "unknown action 'halt'; actions are \"stop\", "),
+        ('kind = "phrases"\nphrases = ["x"]\naction = ["stop"]', "unknown action ['stop']; actions are "),
+        (
+            'kind = "phrases"\nphrases = ["x"]\naction = "redact"\nreplacement = "\\u200B "',
+            "`replacement` has to be a text that can be seen",
+        ),
+        ('kind = "phrases"\nphrases = ["x"]\nreplacement = "y"', '`replacement` is for action "redact"'),
+        ('kind = "budget"\nmax_seconds = 1\naction = "observe"', "a budget can only stop"),
         ('kind = "phrases"\nphrases = ["x"]\nreason = "Bad"', "unknown reason 'Bad'; reasons are \"PolicyViolation\""),
         ('kind = "phrases"\nphrases = ["x"]\nreason = ["Timeout"]', "unknown reason ['Timeout']; reasons are "),
         ('kind = "phrases"\nphrases = ["x"]\n"a\\nb" = 1', 'unknown key "a\\nb" for kind "phrases"'),

@@ -4,18 +4,29 @@ import pytest
 
 from dispatcher.policies.automaton import Automaton
 from dispatcher.policies.folding import fold
-from dispatcher.policies.phrases import Match, PhraseStream
+from dispatcher.policies.matches import Action, Match
+from dispatcher.policies.matches import Rule as RuleOf
+from dispatcher.policies.phrases import PhraseSet, PhraseStream
 
 
-def stream(*phrases: str) -> PhraseStream:
-    return PhraseStream(Automaton([fold(phrase) for phrase in phrases]))
+def rule(number: int, action: Action = "stop") -> RuleOf:
+    return RuleOf("names", action, f"phrase {number}")
 
 
-def found(text: str, *phrases: str) -> Match | None:
-    """The match, if the text ends with what completes it."""
+def stream(*phrases: str, action: Action = "stop", words: bool = False) -> PhraseStream:
+    rules = tuple(rule(number, action) for number in range(len(phrases)))
+    return PhraseSet(Automaton([fold(phrase) for phrase in phrases], words), rules).stream()
+
+
+def found(text: str, *phrases: str) -> list[Match]:
+    """The matches, if the text ends with what completes them."""
     reader = stream(*phrases)
-    assert all(reader.feed(character) is None for character in text[:-1])
-    return reader.feed(text[-1])
+    assert not any(reader.feed(character) for character in text[:-1])
+    return [*reader.feed(text[-1])]
+
+
+def all_of(reader: PhraseStream, text: str) -> list[tuple[int, int]]:
+    return [(start, end) for start, end, _ in [*reader.feed(text), *reader.end()]]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +52,8 @@ def found(text: str, *phrases: str) -> Match | None:
 def test_a_match_is_complete_at_once_and_begins_where_its_first_character_stands(
     phrase: str, text: str, start: int
 ) -> None:
-    assert found(text, phrase) == Match(start, (0,))
+    (match,) = found(text, phrase)
+    assert match.start == start
 
 
 @pytest.mark.parametrize(
@@ -58,9 +70,7 @@ def test_a_match_is_complete_at_once_and_begins_where_its_first_character_stands
     ],
 )
 def test_a_near_miss_is_none(phrase: str, text: str) -> None:
-    reader = stream(phrase)
-    assert reader.feed(text) is None
-    assert reader.end() is None
+    assert all_of(stream(phrase), text) == []
 
 
 @pytest.mark.parametrize(
@@ -85,28 +95,73 @@ def test_a_near_miss_is_none(phrase: str, text: str) -> None:
 )
 def test_held_is_what_can_still_become_a_match(phrase: str, text: str, held: int) -> None:
     reader = stream(phrase)
-    assert reader.feed(text) is None
+    assert not reader.feed(text)
     assert reader.length - reader.hold() == held
 
 
 def test_a_syllable_in_jamo_waits_for_the_next_of_them() -> None:
     reader = stream("가")
-    assert reader.feed("\u1100\u1161") is None
+    assert not reader.feed("\u1100\u1161")
     assert reader.hold() == 0
-    assert reader.feed("!") == Match(0, (0,))
+    assert reader.feed("!") == [Match(0, 2, rule(0))]
     reader = stream("가")
-    assert reader.feed("\u1100\u1161") is None
-    assert reader.end() == Match(0, (0,))
+    assert not reader.feed("\u1100\u1161")
+    assert reader.end() == [Match(0, 2, rule(0))]
 
 
 def test_the_first_code_point_that_completes_a_match_decides() -> None:
-    assert stream("cd", "abcdef").feed("abcdef") == Match(2, (0,))
-    assert stream("dog", "hot dog").feed("a hot dog") == Match(2, (1,))
-    assert stream("fi", "xfi").feed("x\ufb01") == Match(0, (1,))
+    reader = stream("cd", "abcdef")
+    assert reader.feed("abcdef") == [Match(2, 4, rule(0))]
+    assert reader.length == 4
+    assert stream("dog", "hot dog").feed("a hot dog") == [Match(2, 9, rule(1)), Match(6, 9, rule(0))]
+    assert stream("fi", "xfi").feed("x\ufb01") == [Match(0, 2, rule(1)), Match(1, 2, rule(0))]
 
 
 def test_the_same_phrase_in_two_guises_names_both() -> None:
-    assert stream("Straße", "STRASSE").feed("strasse") == Match(0, (0, 1))
+    assert stream("Straße", "STRASSE").feed("strasse") == [Match(0, 7, rule(0)), Match(0, 7, rule(1))]
+
+
+def test_what_does_not_stop_is_found_again_and_again() -> None:
+    for size in (1, 3, 20):
+        reader = stream("aba", "ab", "d", action="redact")
+        text = "xababa, a d"
+        matches = [match for at in range(0, len(text), size) for match in reader.feed(text[at : at + size])]
+        assert [(start, end) for start, end, _ in matches] == [(1, 3), (1, 4), (3, 5), (3, 6), (10, 11)]
+        assert reader.length == 11
+
+
+# ---- whole words
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text", "spans"),
+    [
+        ("cat", "cat", [(0, 3)]),
+        ("cat", "a cat, a Cat; concat cats scatter", [(2, 5), (9, 12)]),
+        ("cat", "_cat cat9 9cat", []),
+        ("cat", "cat\u0301 cat\u0301s", [(0, 3)]),  # a mark does not part a word
+        ("cat", "x\u0301cat e\u200bcat", []),
+        ("cat", "ca\u200bt!", [(0, 4)]),
+        ("C++", "C++ C++11 ObjC++ C+++", [(0, 3), (4, 7), (17, 20)]),  # a sign is no part of a word
+        ("café", "cafe\u0301 cafés cafe\u0301\u0323", [(0, 5), (12, 17)]),
+        ("가", "가 각 가나 나가 ᄀ\u1161!", [(0, 1), (10, 12)]),
+        ("夜莺", "关于夜莺计划", [(2, 4)]),  # written without spaces
+        ("ice", "o\ufb01ce \ufb01ce ice", [(9, 12)]),
+        ("new york", "anew york, new yorker, new york", [(23, 31)]),
+    ],
+)
+def test_whole_words_only(phrase: str, text: str, spans: list[tuple[int, int]]) -> None:
+    assert all_of(stream(phrase, action="redact", words=True), text) == spans
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [("a night", 5), ("a midnight", 0), ("nightingale", 11), ("nightingales", 0), ("nightingale\u0301", 12)],
+)
+def test_a_word_is_held_until_its_end_is_known(text: str, held: int) -> None:
+    reader = stream("nightingale", words=True)
+    assert not reader.feed(text)
+    assert reader.length - reader.hold() == held
 
 
 def test_ten_thousand_phrases_load_within_a_second() -> None:
@@ -114,15 +169,16 @@ def test_ten_thousand_phrases_load_within_a_second() -> None:
     began = time.process_time()
     automaton = Automaton([fold(phrase) for phrase in phrases])
     assert time.process_time() - began < 1
-    assert PhraseStream(automaton).feed("x" + phrases[-1]) == Match(1, (9_999,))
+    reader = PhraseSet(automaton, tuple(map(rule, range(10_000)))).stream()
+    assert reader.feed("x" + phrases[-1]) == [Match(1, 1 + len(phrases[-1]), rule(9_999))]
 
 
 def test_text_made_up_to_fill_memory_with_short_cuts_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatcher.policies.automaton.MAX_SHORT_CUTS", 100)
     automaton = Automaton(["aaaaaaab"])
-    reader = PhraseStream(automaton)
+    reader = PhraseSet(automaton, (rule(0),)).stream()
     text = "".join("aaa" + chr(code) for code in range(0x4E00, 0x5000))
-    assert reader.feed(text) is None
+    assert not reader.feed(text)
     third = automaton.root["a"]["a"]["a"]
     assert len(automaton.root) + len(third) == 1 + 1 + 100
-    assert reader.feed("aaaaaaab") == Match(len(text), (0,))
+    assert reader.feed("aaaaaaab") == [Match(len(text), len(text) + 8, rule(0))]

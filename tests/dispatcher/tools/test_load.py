@@ -109,7 +109,7 @@ use = 7
         f"{file}: tool 7 \"nowhere\": `use`: no module 'not_there_at_all' (looked in {folder} too)",
         f'{file}: tool 8 "unused": `use` has to be a text, module:attribute',
     ]
-    assert str(raised.value).splitlines() == raised.value.errors
+    assert str(raised.value) == "; ".join(raised.value.errors)
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,7 @@ class Trouble:
         self.reads = asyncio.Event()
         self.reads.set()
         self.asked = 0  # changes
+        self.lost = 0  # answers
 
     def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
         self.asked += 1
@@ -231,6 +232,7 @@ class Trouble:
         outcome = await self.store.submit(session_id, change)
         await self.answers.wait()
         if self.mute and isinstance(change, self.mute):
+            self.lost += 1
             raise StoreUnavailable("the answer is lost")
         return outcome
 
@@ -339,6 +341,13 @@ class World:
         runners = self.sessions._runners
         await until(lambda: session_id not in runners or runners[session_id].session.head.final, "told")
         return await self.state(session_id)
+
+    async def over(self, session_id: str) -> None:
+        """Return when nothing more can come of it, from its Commander or a tool."""
+        async with asyncio.timeout(SECONDS):
+            while not (head := (await self.record(session_id)).head).over or head.calls:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        await until(lambda: session_id not in self.sessions._runners, "let go")
 
     async def becomes(self, session_id: str, state: str) -> None:
         """Return when the log, whatever trouble hides it, has the session in that state."""
