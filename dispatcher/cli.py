@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-from dispatcher import chat, demo, dev, health, operator_cli
+from dispatcher import chat, demo, dev, health, operator_cli, policy_cli
 from dispatcher.app import serve
 from dispatcher.settings import DispatcherSettings
 from shared import logs
@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("demo", "show the pair at work on the bundled model", demo),
         ("chat", "talk to an agent from this terminal", chat),
         ("sessions", "list, watch and stop sessions, as an operator", operator_cli),
+        ("policy", "check, test and replay an operator's rules", policy_cli),
         ("health", "exit 0 when the server is serving", health),
     ):
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")

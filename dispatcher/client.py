@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +19,10 @@ SILENCE_SECONDS = 45.0  # three keep-alives: the connection is dead
 
 class RequestFailed(Exception):
     """The server refused, or cannot be reached. Its text is for the user."""
+
+
+class NotFound(RequestFailed):
+    """There is no such session (any more)."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -61,10 +65,10 @@ class Client:
         except httpx2.TransportError as error:
             raise self._unreachable(error) from error
         if response.is_error:
-            raise RequestFailed(_message(response))
+            raise _refused(response)
         return response.json()
 
-    def events(self, path: str, after: str = "0") -> Iterator[tuple[str, Event]]:
+    def events(self, path: str, after: str = "0") -> Generator[tuple[str, Event], None, None]:
         """Events with their ids after that id, over as many connections as it takes, until the server says 204."""
         connected, lost_at = False, 0.0
         while True:
@@ -76,7 +80,7 @@ class Client:
                         return
                     if response.is_error:
                         response.read()
-                        trouble = RequestFailed(_message(response))
+                        trouble = _refused(response)
                         if response.is_client_error:
                             raise trouble
                     else:
@@ -95,6 +99,11 @@ class Client:
 
     def _unreachable(self, error: httpx2.TransportError) -> RequestFailed:
         return RequestFailed(f"cannot reach {self.url}: {str(error) or type(error).__name__}")
+
+
+def _refused(response: httpx2.Response) -> RequestFailed:
+    kind = NotFound if response.status_code == httpx2.codes.NOT_FOUND else RequestFailed
+    return kind(_message(response))
 
 
 def _message(response: httpx2.Response) -> str:
