@@ -144,11 +144,12 @@ class Stream:
         """The peer has half-closed: OK once each session has its end logged and acked."""
         while True:
             self._changed.clear()
+            ended = (State.ENDED, State.GIVEN)
             for runner in list(self._runners.values()):
-                if runner.session.older and runner.session.head.final and not runner.session.head.over:
+                core = runner.session
+                if core.older and core.head.final and not core.head.over and core.conversation not in ended:
                     self.closed(runner.session_id, over=True)  # it has no other answer to a stop than to half-close
                     runner.detach(self)
-            ended = (State.ENDED, State.GIVEN)
             cores = [runner.session for runner in self._runners.values()]
             open_ones = [core for core in cores if core.conversation not in ended and not core.closing]
             if open_ones or (self._opening and not self._runners):

@@ -28,7 +28,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     """What a session was created with; never changes.
 
     origin: `user` (over HTTP; assigned to the pool), `commander` (brought by `open` with generation 0) or `older` (a
-    peer of the published contract). created_at: Unix seconds.
+    peer of the published contract). created_at: Unix seconds. background: of OpenAI's Responses; the client may leave.
     """
 
     agent: str
@@ -38,6 +38,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     parameters_json: str = ""
     conversation_id: str = ""
     traceparent: str = ""
+    background: bool = False
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):

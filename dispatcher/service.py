@@ -38,7 +38,7 @@ T = TypeVar("T")
 OFFER_SECONDS = 2.0  # how often the agents' names are kept in the store: also the check that it can be reached
 EXPIRE_SECONDS = 60.0
 RETRY_AFTER_SECONDS = 5
-ALL = 1_000_000  # live sessions that one instance takes up at its start
+ALL = 1_000_000  # sessions among which one instance finds, at its start, those to take up
 
 
 class QueueFull(Exception):
@@ -377,14 +377,18 @@ class Sessions:
     # ---- life
 
     async def recover(self) -> None:
-        """Where no other instance uses the store: take up every live session of the log; the grace runs from now."""
+        """Where no other instance uses the store: take up every session of the log that is not over; the grace runs
+        from now.
+        """
         if self.neighbours:
             return
-        for record in await self.store.select(LIVE, ALL):
+        for record in await self.store.select((*LIVE, "stopped"), ALL):
             if record.head.state == "waiting":
                 self.pool.enlist(record)
-            else:
+            elif not record.head.over:
                 await self.take_over(record)
+            elif record.head.calls:
+                await self._take_up(record.session_id, None)
 
     async def keep(self) -> None:
         """For as long as this instance lives: agents' names into the store, old logs out of it."""

@@ -356,8 +356,6 @@ class Session:
                 effects += [Wake("policy", None), CancelTools()]
                 if self.stop and self.conversation in (State.OPEN, State.STOPPING):
                     effects += self._send_stop(self.stop, now)
-                elif self.conversation is State.IDLE:
-                    effects.append(Wake("grace", None))
                 elif self.conversation is State.GIVEN:
                     effects.append(GiveUp())  # its Commander has let go, and nobody gets it any more
             case Finished() | Stopped() | Failed() | Error(retryable=False):
@@ -408,20 +406,21 @@ class Session:
         if self.conversation is State.GIVEN:
             return []  # it was handed over: not lost
         self.conversation = State.IDLE
-        if self.head.final:
-            return []
         return self._leave(GiveBack(handed_over=not sent), now)
 
     def _leave(self, how: GiveBack, now: float) -> list[Effect]:
         """Assign again where rule 8 allows it; else the session has failed. First what came has to be in the log, and
-        every call to have its result: the next Commander's history must be complete.
+        every call to have its result: the next Commander's history must be complete. A stopped session is given up:
+        nobody is left to say that it has halted.
         """
-        if self.head.final:
+        if self.head.over:
             return []
         if self.head.calls or self._accepted > self.head.sequence:
             self._leaving = how
             return []
         self._leaving = None
+        if self.head.final:
+            return [GiveUp()]
         may = self.record.request.origin == "user" and (self.head.continues or not self._spoken)
         if may and (how.handed_over or self.head.takeovers < self.limits.takeovers):
             return [how]

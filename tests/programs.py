@@ -37,11 +37,13 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 class Program:
     """`python ARGUMENTS`. What it prints goes into the file `log`; lines of JSON can be waited for."""
 
-    def __init__(self, *arguments: str, settings: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, *arguments: str, settings: Mapping[str, str], log: Path, executable: str = sys.executable
+    ) -> None:
         self.log = log
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -73,6 +75,10 @@ class Program:
             self._process.wait(0.5)  # its output ends a moment before it does
         printed = self.log.read_text(errors="replace")[-4000:]
         raise RuntimeError(f"exit status {self._process.poll()}; it printed:\n{printed}")
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
 
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

@@ -43,7 +43,7 @@ class RedisServer:
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--save", "", "--appendonly", "no", *self._options],
+                [*command, "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0", *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -58,7 +58,7 @@ class RedisServer:
                 raise RuntimeError(f"redis-server does not start; it printed:\n{printed}")
             time.sleep(0.02)
 
-    def ask(self, *arguments: str) -> bytes:
+    def ask(self, *arguments: str | bytes) -> bytes:
         """The first 64 KiB of what it answers, as it came. Raises OSError."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
             connection.sendall(pack(*arguments))

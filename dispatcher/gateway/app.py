@@ -16,6 +16,7 @@ from dispatcher.gateway.errors import HttpError, internal_error, json_response, 
 from dispatcher.gateway.openai import OpenAIRoutes
 from dispatcher.gateway.operator import OperatorRoutes
 from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.sse import Connections
 from dispatcher.metrics import Metrics
@@ -38,6 +39,7 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics)
     routes = [
         *SessionRoutes(sessions, metrics, connections).routes,
         *OpenAIRoutes(sessions, metrics, connections).routes,
+        *ResponseRoutes(sessions, metrics, connections).routes,
         Route("/healthz", _alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
     ]

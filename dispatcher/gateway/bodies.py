@@ -76,14 +76,16 @@ def invalid(param: str | None, message: str) -> HttpError:
     return HttpError(400, f"{param}: {message}" if param else message, code="invalid_value", param=param)
 
 
-def messages(given: list[ChatMessage]) -> tuple[Message, ...]:
+def messages(
+    given: list[ChatMessage], field: str = "messages", text_types: tuple[str, ...] = ("text",)
+) -> tuple[Message, ...]:
     """The conversation as Commanders get it: the text parts of a message are joined. Raises HttpError 400."""
     if not given:
-        raise invalid("messages", "at least one message is needed")
-    return tuple(Message(message.role, _text(message, f"messages[{n}]")) for n, message in enumerate(given))
+        raise invalid(field, "at least one message is needed")
+    return tuple(Message(message.role, _text(message, f"{field}[{n}]", text_types)) for n, message in enumerate(given))
 
 
-def _text(message: ChatMessage, where: str) -> str:
+def _text(message: ChatMessage, where: str, text_types: tuple[str, ...]) -> str:
     if isinstance(message.content, str):
         return message.content
     if message.content is None:
@@ -92,7 +94,7 @@ def _text(message: ChatMessage, where: str) -> str:
         raise invalid(f"{where}.content", "is missing")
     texts = []
     for n, part in enumerate(message.content):
-        if part.type != "text":
+        if part.type not in text_types:
             raise invalid(f"{where}.content[{n}].type", f"only text parts are understood, not {part.type[:40]!r}")
         if part.text is None:
             raise invalid(f"{where}.content[{n}].text", "is missing")
@@ -115,10 +117,11 @@ def offset(request: HttpRequest) -> int:
     """After which entry of the log to read: the larger of `?after=` and `Last-Event-ID`, 0 if neither is given."""
     given = [("after", value) for value in request.query_params.getlist("after")]
     given += [("Last-Event-ID", value) for value in request.headers.getlist("last-event-id")]
-    return max((_offset(param, value) for param, value in given), default=0)
+    return max((event_number(param, value) for param, value in given), default=0)
 
 
-def _offset(param: str, value: str) -> int:
+def event_number(param: str, value: str) -> int:
+    """An event's number, as a reader gives it back. Raises HttpError 400."""
     if not (value.isascii() and value.isdigit()):
         raise invalid(param, "must be a whole number, the id of an event")
     digits = value.lstrip("0")[:19]  # more than that is beyond any log, however it goes on

@@ -60,3 +60,9 @@ def store_unavailable() -> HttpError:
 
 def internal_error() -> HttpError:
     return HttpError(500, "Internal error.", code="internal_error")
+
+
+def shutting_down(session_id: str) -> HttpError:
+    """Where an answer is under way; the session goes on."""
+    message = "The server is shutting down; the answer can be read under its session."
+    return HttpError(503, message, code="shutting_down", headers={"x-session-id": session_id})

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -14,9 +14,11 @@ from starlette.types import Receive, Send
 
 from dispatcher.events import Entry
 from dispatcher.gateway import bodies, sse
-from dispatcher.gateway.errors import HttpError, json_response
+from dispatcher.gateway.answers import Answers, Last, send_json
+from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.views import (
+    FILTERED,
     FinalEvent,
     UserContent,
     UserFailed,
@@ -31,7 +33,6 @@ from dispatcher.log import Record, Request
 from dispatcher.metrics import Metrics
 
 DONE = b"data: [DONE]\n\n"
-FILTERED = frozenset({"PolicyViolation", "RiskControl"})
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -72,7 +73,8 @@ PARAMETERS = (
 
 class OpenAIRoutes:
     def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections) -> None:
-        self._sessions, self._metrics, self._connections = sessions, metrics, connections
+        self._sessions = sessions
+        self._answers = Answers(sessions, metrics, connections)
         self.routes = [
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/v1/models/{model:path}", self._model, methods=["GET"]),
@@ -85,12 +87,8 @@ class OpenAIRoutes:
 
     async def _model(self, http: HttpRequest) -> Response:
         name = http.path_params["model"]
-        await self._require(name)
+        await self._answers.require(name)
         return json_response(200, _model_object(name))
-
-    async def _require(self, model: str) -> None:
-        if model not in await self._sessions.agents():
-            raise HttpError(404, "No such model is offered.", code="model_not_found", param="model")
 
     async def _complete(self, http: HttpRequest) -> sse.RawAnswer:
         body = bodies.decode(await bodies.read(http), ChatBody)
@@ -98,7 +96,7 @@ class OpenAIRoutes:
             raise bodies.invalid("n", "only one answer can be asked for")
         messages = bodies.messages(body.messages)
         parameters = _parameters(body)
-        await self._require(body.model)
+        await self._answers.require(body.model)
         request = Request(
             agent=body.model,
             messages=messages,
@@ -109,40 +107,11 @@ class OpenAIRoutes:
         created = await self._sessions.create(request)
         return sse.RawAnswer(self._answer, created.record, body)
 
-    # ---- one completion
-
     async def _answer(self, record: Record, body: ChatBody, receive: Receive, send: Send) -> None:
-        """The session from its first entry to its end. Leaving it earlier stops it, unless the server drains."""
+        """Leaving a completion before its end stops the session, unless the server drains."""
         completion = Completion(record, include_usage=bool(body.stream_options and body.stream_options.include_usage))
         sending = Streamed(completion, send) if body.stream else Whole(completion, send)
-        ended = False
-        with self._metrics.event_streams.track_inprogress() if body.stream else nullcontext():
-            try:
-                async with self._connections.watch(receive) as watch:
-                    final = await self._follow(sse.LogReader(self._sessions.store, record.session_id, 0), sending)
-                    ended = True
-                    await sending.final(final)
-                if watch.closing:
-                    await sending.interrupted()
-            finally:
-                if not ended and not watch.closing:
-                    await self._sessions.stop(record.session_id, "UserCancel", "user")
-
-    async def _follow(self, reader: sse.LogReader, sending: "Streamed | Whole") -> FinalEvent:
-        with reader:
-            while True:
-                entries = await reader.next()
-                if entries:
-                    text, final = said(entries)
-                elif await reader.exists():
-                    text, final = [], None
-                    await sending.silence()
-                else:
-                    text, final = [], user_failure("data_loss")
-                for piece in text:
-                    await sending.text(piece)
-                if final:
-                    return final
+        await self._answers.send(record, sending, receive, stop_when_left=True)
 
 
 def said(entries: Iterable[Entry]) -> tuple[list[str], FinalEvent | None]:
@@ -199,41 +168,47 @@ class Completion:
         status = 503 if failed.code == "no_commander" else 502
         return HttpError(status, failed.message, code=failed.code, headers={"x-session-id": self.session_id})
 
-    def shutting_down(self) -> HttpError:
-        message = "The server is shutting down; the answer can be read under its session."
-        return HttpError(503, message, code="shutting_down", headers={"x-session-id": self.session_id})
-
 
 class Streamed:
     """Sends a completion as chunks. Nothing is sent before the first text, so that a failure can still be a status."""
+
+    streamed = True
 
     def __init__(self, completion: Completion, send: Send) -> None:
         self._completion, self._send = completion, send
         self._started = False
 
-    async def text(self, text: str) -> None:
-        await self._begin()
-        await sse.write(self._send, self._completion.chunk({"content": text}))
+    async def begin(self) -> None:
+        """What comes first may be an error."""
+
+    async def take(self, entries: list[Entry]) -> Last | None:
+        text, final = said(entries)
+        for piece in text:
+            await self._start()
+            await sse.write(self._send, self._completion.chunk({"content": piece}))
+        return partial(self._end, final) if final else None
+
+    async def _end(self, final: FinalEvent) -> None:
+        if isinstance(final, UserFailed):
+            await self._fail(self._completion.failure(final))
+            return
+        await self._start()
+        data = self._completion.chunk({}, _finish_reason(final))
+        if self._completion.include_usage:
+            data += self._completion.usage_chunk(final)
+        await sse.write(self._send, data + DONE, last=True)
 
     async def silence(self) -> None:
         if self._started:
             await sse.write(self._send, sse.KEEP_ALIVE)
 
-    async def final(self, final: FinalEvent) -> None:
-        completion = self._completion
-        if isinstance(final, UserFailed):
-            await self._fail(completion.failure(final))
-            return
-        await self._begin()
-        data = completion.chunk({}, _finish_reason(final))
-        if completion.include_usage:
-            data += completion.usage_chunk(final)
-        await sse.end(self._send, data + DONE)
+    async def lost(self) -> None:
+        await self._fail(self._completion.failure(user_failure("data_loss")))
 
     async def interrupted(self) -> None:
-        await self._fail(self._completion.shutting_down())
+        await self._fail(shutting_down(self._completion.session_id))
 
-    async def _begin(self) -> None:
+    async def _start(self) -> None:
         if not self._started:
             self._started = True
             await sse.start(self._send, self._completion.headers)
@@ -248,30 +223,34 @@ class Streamed:
 class Whole:
     """Collects a completion and sends it as one JSON object."""
 
+    streamed = False
+
     def __init__(self, completion: Completion, send: Send) -> None:
         self._completion, self._send = completion, send
         self._text: list[str] = []
 
-    async def text(self, text: str) -> None:
-        self._text.append(text)
-
-    async def silence(self) -> None:
+    async def begin(self) -> None:
         """HTTP has nothing to send before the answer."""
 
-    async def final(self, final: FinalEvent) -> None:
+    async def take(self, entries: list[Entry]) -> Last | None:
+        text, final = said(entries)
+        self._text += text
+        return partial(self._end, final) if final else None
+
+    async def _end(self, final: FinalEvent) -> None:
         if isinstance(final, UserFailed):
             raise self._completion.failure(final)
         body = self._completion.whole("".join(self._text), final)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *self._completion.headers,
-        ]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await sse.end(self._send, body)
+        await send_json(self._send, body, self._completion.headers)
+
+    async def silence(self) -> None:
+        """Nor in between."""
+
+    async def lost(self) -> None:
+        raise self._completion.failure(user_failure("data_loss"))
 
     async def interrupted(self) -> None:
-        raise self._completion.shutting_down()
+        raise shutting_down(self._completion.session_id)
 
 
 def _finish_reason(final: FinalEvent) -> str:

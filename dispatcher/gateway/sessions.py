@@ -128,7 +128,7 @@ class SessionRoutes:
             while True:
                 entries = await reader.next()
                 if not entries:
-                    if not await reader.exists():
+                    if not await reader.intact():
                         return
                     await sse.write(send, sse.KEEP_ALIVE)
                     continue
@@ -159,27 +159,15 @@ async def find(store: Store, session_id: str) -> Record:
 
 async def _read_whole(store: Store, record: Record, after: int) -> bool:
     """Whether a reader at `after` has had the last event of this ended session."""
-    while after < record.head.offset:
-        entries = await store.read(record.session_id, after, sse.BATCH_ENTRIES)
-        if not entries:
-            break
-        if any(entry.released or decides(entry, record.head.state) for entry in entries):
+    async for entry in sse.logged(store, record, after):
+        if entry.released or decides(entry, record.head.state):
             return False  # nothing is released after the end
-        after = entries[-1].offset
     return True
 
 
 async def released_text(store: Store, record: Record) -> str:
     """All that users were shown up to the record's offset."""
-    texts: list[str] = []
-    after = 0
-    while after < record.head.offset:
-        entries = await store.read(record.session_id, after, sse.BATCH_ENTRIES)
-        if not entries:
-            break
-        texts += [entry.released for entry in entries if entry.offset <= record.head.offset]
-        after = entries[-1].offset
-    return "".join(texts)
+    return "".join([entry.released async for entry in sse.logged(store, record)])
 
 
 async def _reset(store: Store, record: Record) -> bytes:

@@ -11,6 +11,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from dispatcher.events import Entry
+from dispatcher.log import Record
 from dispatcher.store.ports import Follower, Store, StoreUnavailable
 
 KEEP_ALIVE_SECONDS = 15.0  # proxies cut connections that are silent for 30 s or more
@@ -65,12 +66,25 @@ class LogReader:
             if loop.time() >= until:
                 return []
 
-    async def exists(self) -> bool:
-        """Whether the session is still there: asked when nothing comes."""
+    async def intact(self) -> bool:
+        """Whether the log still holds what was read: it may be deleted, or rolled back. Asked when nothing comes."""
         try:
-            return await self._store.load(self._session_id) is not None
+            record = await self._store.load(self._session_id)
         except StoreUnavailable:
             return True
+        return record is not None and record.head.offset >= self.offset
+
+
+async def logged(store: Store, record: Record, after: int = 0) -> AsyncIterator[Entry]:
+    """The entries with an offset above `after`, up to the record's."""
+    while after < record.head.offset:
+        entries = await store.read(record.session_id, after, BATCH_ENTRIES)
+        if not entries:
+            return
+        for entry in entries:
+            if entry.offset <= record.head.offset:
+                yield entry
+        after = entries[-1].offset
 
 
 class Watch:
@@ -100,7 +114,8 @@ class Connections:
         try:
             async with scope:
                 self._open[scope] = watch
-                self._draining = self._draining or asyncio.create_task(self._interrupt_all())
+                if self._draining is None or self._draining.done():  # done: it has interrupted those before
+                    self._draining = asyncio.create_task(self._interrupt_all())
                 listening = asyncio.create_task(self._listen(receive, scope))
                 yield watch
         except TimeoutError:
@@ -147,8 +162,9 @@ async def start(send: Send, extra_headers: list[tuple[bytes, bytes]] | None = No
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS + (extra_headers or [])})
 
 
-async def write(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": data, "more_body": True})
+async def write(send: Send, data: bytes, *, last: bool = False) -> None:
+    """Waits for a client that is slow to read."""
+    await send({"type": "http.response.body", "body": data, "more_body": not last})
 
 
 async def end(send: Send, data: bytes = b"") -> None:

@@ -27,6 +27,7 @@ FAILURES = {
 CALL_STATUSES = frozenset(
     {"OK", "TOOL_ERROR", "UNKNOWN_TOOL", "INVALID_ARGUMENTS", "TIMEOUT", "DENIED", "CANCELLED", "UNKNOWN_OUTCOME"}
 )
+FILTERED = frozenset({"PolicyViolation", "RiskControl"})  # stops that OpenAI's clients see as `content_filter`
 MAX_JOINED = 64 * 1024  # characters of text that go out as one event
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from functools import partial
 
 from msgspec.structs import replace
@@ -30,6 +30,7 @@ from dispatcher.store.redis_keys import (
     session_keys,
 )
 from dispatcher.store.redis_lanes import Lanes
+from dispatcher.store.redis_link import CONNECT_SECONDS
 from dispatcher.store.redis_nudges import CHUNK, DROPPED, Nudges, Sweep, chunks
 from dispatcher.store.redis_replicas import RedisReplicas, heads, records
 from dispatcher.store.redis_scripts import BIND, CREATE, DROP, UNBIND, Command, command
@@ -77,6 +78,9 @@ class RedisStore:
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
             self._nudges = nudges
             self._replicas.attach(self._servers, self._lanes, self._hints, nudges)
+            with suppress(TimeoutError):  # then what it hears later is all that it hears
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await nudges.hearing.wait()
             self._resources = stack.pop_all()
         self._open = True
 

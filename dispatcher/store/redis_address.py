@@ -108,8 +108,10 @@ async def _info(address: Address) -> dict[str, str]:
             reply = await connection.read_response()
     except (AuthenticationError, AuthorizationError) as error:
         raise StoreMisconfigured(f"the store {address.shown} refuses the user or the password: {error}") from None
-    except (InvalidResponse, ResponseError) as error:
+    except InvalidResponse as error:
         raise StoreMisconfigured(f"the store {address.shown} does not answer as Redis: {error}") from None
+    except ResponseError as error:  # such as a database that is not there
+        raise StoreMisconfigured(f"the store {address.shown} refuses: {error}") from None
     except (RedisError, OSError) as error:
         reason = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
         raise StoreMisconfigured(f"the store {address.shown} cannot be reached: {reason}") from None

@@ -21,8 +21,8 @@ from dispatcher.store.redis_link import Reply, pack
 from dispatcher.store.redis_scripts import Command
 from dispatcher.store.redis_server import Node, ask, checked, unavailable
 
-REDIRECTS = 8  # of one command; slots that move faster than that make it fail
-TRY_AGAIN_SECONDS = 0.02  # while a slot is on its way
+REDIRECT_SECONDS = 2.0  # for a command; a slot that is on its way for longer makes it fail
+TRY_AGAIN_SECONDS = 0.02  # between two attempts, while a slot is on its way
 LOOK_SECONDS = 0.25  # at least, between two looks at who has which slot
 
 log = structlog.get_logger()
@@ -46,8 +46,6 @@ class Cluster:
 
     async def open(self) -> None:
         """Raises StoreMisconfigured."""
-        if self._address.database:
-            raise StoreMisconfigured(f"the store {self._address.shown} is a cluster: it has database 0 alone")
         if not self._first.host:
             raise StoreMisconfigured(f"the store {self._address.shown} is a cluster: redis://HOST:PORT is needed")
         try:
@@ -86,10 +84,11 @@ class Cluster:
     async def _ask(self, commands: Sequence[Command], reading: bool) -> list[Reply]:
         replies: list[Reply] = [None] * len(commands)
         due = list(range(len(commands)))
-        for _ in range(REDIRECTS):
-            due = await self._ask_each(commands, due, replies, reading)
-            if not due:
-                return replies
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + REDIRECT_SECONDS
+        while due := await self._ask_each(commands, due, replies, reading):
+            if loop.time() > give_up:
+                break
         for n in due:
             replies[n] = StoreUnavailable("the Redis cluster is moving its slots")
         return replies

@@ -33,14 +33,13 @@ class SessionKeys(NamedTuple):
 
     head: bytes
     log: bytes
-    turn: bytes
 
 
 @lru_cache(maxsize=4096)
 def session_keys(session_id: str) -> SessionKeys:
     # Quoted, so that no brace of an id that a Commander chose can break the hash tag.
     stem = PREFIX + b"{%s}:" % quote(session_id, safe="").encode()
-    return SessionKeys(stem + b"head", stem + b"log", stem + b"turn")
+    return SessionKeys(stem + b"head", stem + b"log")
 
 
 def binding_key(key: str) -> bytes:

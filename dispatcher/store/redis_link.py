@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from dispatcher.store.ports import StoreUnavailable
 
@@ -115,9 +115,8 @@ class Link:
                 async with asyncio.TaskGroup() as group:
                     for work in (self._read, self._write, self._watch):
                         group.create_task(work(connection))
-            except* (RedisError, OSError) as errors:
-                cause = _first(errors)
-                self._fail(f"Redis does not answer: {str(cause) or 'no connection in time'}")
+            except* Exception as errors:  # whatever it is, a new connection is the remedy
+                self._fail(f"Redis does not answer: {str(_first(errors)) or 'no connection in time'}")
                 if not connected:
                     self._retry_at = self._loop.time() + PAUSE_SECONDS
             finally:
@@ -138,7 +137,7 @@ class Link:
             await self._settled.wait()
             self._wanted.clear()
             items, self._queued = self._queued, []
-            if self._replicas:
+            if items and self._replicas:
                 self._settled.clear()
                 items.append(_Item([pack("WAIT", self._replicas, WAIT_MS)], self._loop.create_future()))
             now = self._loop.time()
@@ -187,8 +186,8 @@ class Link:
                 raise TimeoutError(f"no reply within {REPLY_SECONDS:g} s")
 
 
-def _first(errors: BaseExceptionGroup[Exception]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    error: Exception = errors
+    while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -39,14 +39,15 @@ class Deaf:
 class Nudges:
     """listener: hears of what concerns this instance; its followers hear by `hub`.
 
-    subscribed: set when everything is subscribed to, after each connection: news were lost until then.
+    hearing: everything is subscribed to. look: set when that begins, for news were lost until then.
     """
 
     def __init__(self, servers: Servers, hub: Hub, channels: Channels, instance: str) -> None:
         self.listener: Listener = Deaf()
         self._servers, self._hub, self._channels = servers, hub, channels
         self._instance = instance
-        self.subscribed = asyncio.Event()
+        self.hearing = asyncio.Event()
+        self.look = asyncio.Event()
         self._own = channels.instance(instance)
         self._dirty: set[str] = set()  # sessions whose followers have come or gone
         self._changed = asyncio.Event()
@@ -77,6 +78,7 @@ class Nudges:
             except* (RedisError, OSError):
                 pass
             finally:
+                self.hearing.clear()
                 await connection.disconnect(nowait=True)
             await asyncio.sleep(AGAIN_SECONDS)
 
@@ -123,7 +125,8 @@ class Nudges:
                     # What was written before is not known of.
                     self._hub.gone(self._channels_now[channel])
                 case [b"pong", b"subscribed"]:
-                    self.subscribed.set()
+                    self.hearing.set()
+                    self.look.set()
 
     def _heard(self, channel: bytes, payload: bytes) -> None:
         if channel == self._own:
@@ -157,16 +160,18 @@ class Sweep:
         while True:
             try:
                 async with asyncio.timeout(SWEEP_SECONDS):
-                    await self._nudges.subscribed.wait()
+                    await self._nudges.look.wait()
             except TimeoutError:
                 pass
-            self._nudges.subscribed.clear()
+            self._nudges.look.clear()
             self._hints.write()
             try:
                 await self._followed()
                 await self._owned()
             except StoreUnavailable:
-                continue
+                continue  # others say so
+            except Exception:
+                log.exception("sweep_failed")
 
     async def _followed(self) -> None:
         for part in chunks(self._hub.followed(), CHUNK):

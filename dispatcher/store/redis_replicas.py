@@ -94,12 +94,13 @@ class RedisReplicas:
         flat = await servers.read(OLDEST_WAITING((WAITING, AGENTS), -1))
         listed = {flat[n].decode() for n in range(0, len(flat), 3)}
         live = [blob.decode() for blob in await servers.read(command("ZRANGE", LIVE, 0, -1))]
+        indexed = set(live)
         holders: set[str] = set()
         orphans: list[str] = []
         unlisted: list[str] = []
         repairs: list[Command] = []
         missing: set[str] = set()
-        for part in chunks([*live, *(listed - set(live))], CHUNK):
+        for part in chunks([*live, *(listed - indexed)], CHUNK):
             for session_id, blob in zip(part, await heads(servers, part), strict=True):
                 if blob is None:
                     missing.add(session_id)
@@ -112,6 +113,8 @@ class RedisReplicas:
                 elif head.state == "waiting":
                     if session_id not in listed:
                         unlisted.append(session_id)
+                    elif session_id not in indexed:
+                        repairs.append(command("ZADD", LIVE, "NX", head.since, session_id))
                 else:
                     holders.add(head.instance)
                     if session_id in listed:

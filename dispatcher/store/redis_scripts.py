@@ -1,8 +1,8 @@
 """The atomic steps in Redis, as scripts that are found by their content: an older and a newer Dispatcher may share a
 server. What a session's rules say is decided in Python (`dispatcher.log.apply`); here stands compare-and-set.
 
-A session's keys are its hash (token, head, request; `ended` once it has ended, `key` of the idempotency key that made
-it), its stream (entry n has the id `n-0`) and, at times, its turn: who may write next.
+A session's keys are its hash and its stream, where entry n has the id `n-0`. In the hash stand token, head and request;
+`ended` once it has; `key`, the idempotency key that made it; and at times `turn`, who alone may write, and until when.
 """
 
 import hashlib
@@ -40,18 +40,26 @@ class Script:
         return Command(keys[0], pack(b"EVALSHA", self._sha, *in_order), self, in_order)
 
 
-# KEYS: hash, stream, turn
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# KEYS: hash, stream
 # ARGV: token read · token to write, or '' · who asks, for the turn · its ms · head, or '' · ended at, or ''
 #       · offset of the first entry · entries · each entry · then channel and payload, each
 # 1: written. nil: no such session. {token, head, turn}: another one wrote; turn 1: nobody else may write before us.
-STEP = Script("""
-local known = redis.call('HMGET', KEYS[1], 'token', 'head')
+STEP = Script(f"""
+local known = redis.call('HMGET', KEYS[1], 'token', 'head', 'turn', 'until')
 if not known[1] then return false end
-local turn = redis.call('GET', KEYS[3])
-if turn and turn ~= ARGV[3] then return {known[1], known[2], 0} end
-if known[1] ~= ARGV[1] then
-  if not turn then redis.call('SET', KEYS[3], ARGV[3], 'PX', ARGV[4]) end
-  return {known[1], known[2], 1}
+local turn, lost = known[3], known[1] ~= ARGV[1]
+if turn or lost then
+  {_NOW}
+  if turn and turn ~= ARGV[3] and tonumber(known[4]) > now then return {{known[1], known[2], 0}} end
+  if lost then
+    redis.call('HSET', KEYS[1], 'turn', ARGV[3], 'until', string.format('%.0f', now + ARGV[4]))
+    return {{known[1], known[2], 1}}
+  end
 end
 local first, entries = tonumber(ARGV[7]), tonumber(ARGV[8])
 for n = 1, entries do
@@ -60,7 +68,7 @@ end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'head', ARGV[5]) end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'ended', ARGV[6]) end
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'token', ARGV[2]) end
-if turn then redis.call('DEL', KEYS[3]) end
+if turn then redis.call('HDEL', KEYS[1], 'turn', 'until') end
 for n = 9 + entries, #ARGV, 2 do redis.call('PUBLISH', ARGV[n], ARGV[n + 1]) end
 return 1
 """)
@@ -142,10 +150,6 @@ return answer
 """)
 
 # One hash, instance → when its lease ends, by Redis's clock: no key of its own that could be evicted.
-_NOW = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
 
 # KEYS: leases. ARGV: instance, ms (0: it resigns). 1: it was still in force.
 RENEW = Script(f"""{_NOW}

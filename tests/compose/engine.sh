@@ -7,7 +7,7 @@ set -euo pipefail
 
 docker=$(command -v /usr/bin/docker || command -v docker || echo /usr/bin/docker)
 
-missing() { for name; do command -v "$name" >/dev/null || return 0; done; return 1; }
+missing() { local tool; for tool; do command -v "$tool" >/dev/null || return 0; done; return 1; }
 
 install() {
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "needed and missing: $*" >&2; exit 1; }
@@ -30,7 +30,7 @@ base() {
   "$docker" image inspect "$name" >/dev/null 2>&1 && return
   ! missing debootstrap || install debootstrap
   root=$(mktemp -d)
-  trap 'rm -rf "$root"' EXIT
+  trap "rm -rf '$root'" EXIT
   debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv,libgomp1 bookworm "$root" >/dev/null
   # pip inside a build trusts what this machine trusts.
   mkdir -p "$root/usr/local/share/ca-certificates"

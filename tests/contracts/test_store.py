@@ -9,10 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.events import Assigned, Body, Call, Failed, Finished, StopEntry, Text
-from dispatcher.log import Applied, Fence, Requeue, Settle, State, TakeBack, TakeOver
+from dispatcher.log import Applied, Fence, Request, Requeue, Settle, State, TakeBack, TakeOver
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Follower, IdempotencyKey, Store, StoreUnavailable
-from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown, Usage
+from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
     acquire,
     append,
@@ -63,6 +63,14 @@ async def test_a_created_session_is_loaded_as_it_was(store: Store) -> None:
     assert created.record == record
     assert await store.load("s1") == record
     assert await store.read("s1", 0, 10) == []
+
+
+async def test_all_of_a_request_is_kept(store: Store) -> None:
+    request = Request("a", (Message("user", "hi"),), 100.5, "user", '{"x":1}', "conversation", "00-1-2-01", True)
+    assert all(getattr(request, field) for field in Request.__struct_fields__)
+    record = replace(waiting("s1"), request=request)
+    await store.create(record)
+    assert await store.load("s1") == record
 
 
 async def test_an_id_is_taken_once(store: Store) -> None:

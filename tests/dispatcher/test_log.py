@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -22,11 +23,12 @@ from dispatcher.log import (
     Outcome,
     Record,
     Refused,
+    Request,
     Requeue,
     Settle,
     apply,
 )
-from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
+from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown
 from tests.contracts.sessions import (
     acquire,
     append,
@@ -549,3 +551,8 @@ class Log(RuleBasedStateMachine):
 
 TestLog = Log.TestCase
 TestLog.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+def test_a_request_that_an_earlier_version_stored_is_read() -> None:
+    stored = msgspec.msgpack.encode(["default", [["user", "hi"]], 100.0, "user", "", "", ""])
+    assert msgspec.msgpack.decode(stored, type=Request) == Request("default", (Message("user", "hi"),), 100.0)

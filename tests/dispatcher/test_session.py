@@ -3,7 +3,7 @@
 import pytest
 
 from dispatcher import log
-from dispatcher.events import Ack, Failed, Finished, StopEntry, Store, Text
+from dispatcher.events import Ack, Entry, Failed, Finished, StopEntry, Store, Text
 from dispatcher.session import Limits
 from shared.conversation import State
 from shared.records import Content, Error, Stopped, Thought, ToolCall, Unknown
@@ -237,6 +237,39 @@ def test_a_commander_that_does_not_stop_is_fenced(world):
     assert stream.closed == "fenced"
     assert log_.head.generation == 2
     assert dispatcher.open(Stream(), "c1", 1) == "fenced"
+
+
+def test_a_stopped_session_whose_commander_is_lost_is_given_up(world):
+    """Else nobody would ever say that its log is over."""
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, said(1, "x"))
+    dispatcher.cut()
+    dispatcher.stop()
+    assert (log_.head.state, log_.head.over) == ("stopped", False), "its Commander may come back to say that it halted"
+    dispatcher.wake("grace")
+    assert (log_.head.state, log_.head.over) == ("stopped", True)
+    assert dispatcher.open(Stream(), "c1", 1) == "fenced"
+
+
+def test_a_session_that_is_stopped_while_a_takeover_waits_for_its_tool_is_given_up():
+    dispatcher, stream, log_ = opened(continues=True)
+    feed(dispatcher, stream, called(1, "a"))
+    dispatcher.cut()
+    dispatcher.wake("grace")
+    dispatcher.stop()
+    assert (log_.head.state, log_.head.over, log_.head.calls) == ("stopped", True, {})
+
+
+def test_a_stopped_session_that_is_found_after_a_restart_is_given_up(world):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, called(1, "a"))
+    log_.submit(log.Settle(Entry(StopEntry("user-stop", "UserCancel", "user"), 100.0)))
+    restarted = Dispatcher(log_, "d2")
+    session = restarted.rebuild()
+    restarted.carry_out(session.restored(restarted.now) + session.await_open(restarted.now))
+    restarted.settle_unknown()
+    restarted.wake("grace")
+    assert (log_.head.state, log_.head.over, log_.head.calls) == ("stopped", True, {})
 
 
 def test_stopped_without_a_stop_is_a_protocol_error(world):

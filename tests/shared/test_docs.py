@@ -26,6 +26,7 @@ from commander.settings import CommanderSettings
 from dispatcher import cli as dispatcher_cli
 from dispatcher.gateway.openai import OpenAIRoutes
 from dispatcher.gateway.operator import OperatorRoutes
+from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.views import EVENT_NAMES, FAILURES
 from dispatcher.policies.load import load as load_policies
@@ -149,10 +150,11 @@ def prefix_of(kind: type[Settings]) -> str:
 
 def test_the_routes_are_those_of_the_code() -> None:
     nothing: Any = None
-    users = [*SessionRoutes(nothing, nothing, nothing).routes, *OpenAIRoutes(nothing, nothing, nothing).routes]
+    kinds = (SessionRoutes, OpenAIRoutes, ResponseRoutes, OperatorRoutes)
     served = [
         (method, re.sub(r":\w+}", "}", route.path))
-        for route in [*users, *OperatorRoutes(nothing, nothing, nothing).routes]
+        for kind in kinds
+        for route in kind(nothing, nothing, nothing).routes
         for method in sorted((route.methods or set()) - {"HEAD"})
     ]
     health = [("GET", "/healthz"), ("GET", "/readyz")]  # in `gateway/app.py`, on both addresses
@@ -349,9 +351,10 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def test_the_openai_example_gets_the_answer(pair: Pair, tmp_path: Path) -> None:
-    (tmp_path / "ask.py").write_text(EXAMPLES["ask.py"].replace("127.0.0.1:8080", pair.http))
-    assert run([sys.executable, "ask.py"], tmp_path).strip() == "The answer is 391."
+@pytest.mark.parametrize("name", ["ask.py", "resume.py"])
+def test_the_openai_examples_get_the_answer(pair: Pair, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(EXAMPLES[name].replace("127.0.0.1:8080", pair.http))
+    assert run([sys.executable, name], tmp_path).strip() == "The answer is 391."
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")

@@ -33,6 +33,8 @@ PURE = (
     "dispatcher.credit",
     "dispatcher.guard",
     "dispatcher.policies",
+    "dispatcher.gateway.views",
+    "dispatcher.gateway.response_events",
 )
 IMPURE = ("dispatcher.policies.load",)  # the loader reads files
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from dispatcher.events import Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
@@ -56,6 +57,14 @@ class FakeSessions:
             return None
         self.stops.put_nowait((session_id, reason, author, detail))
         return await self.store.load(session_id)
+
+    async def roll_back(self, session_id: str, offset: int) -> None:
+        """The store comes back without what a live session's log held after that offset."""
+        assert isinstance(self.store, MemoryStore)
+        record = self.store._records[session_id]
+        assert offset < record.head.offset
+        del self.store._entries[session_id][offset:]
+        self.store._records[session_id] = replace(record, head=replace(record.head, offset=offset))
 
     async def agents(self) -> list[str]:
         return self.offered

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from dispatcher.events import Failed, StopEntry
+from dispatcher.gateway.response_events import STRIDE
 from shared.records import Stopped, Thought, Unknown
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions
 
@@ -44,21 +45,27 @@ async def end(commander: Commander, how: str) -> None:
 @pytest.mark.parametrize("how", ["finished", "failed", "lost", "stopped"])
 async def test_no_canary_on_any_user_route(http: httpx2.AsyncClient, sessions: FakeSessions, how: str) -> None:
     seen: list[httpx2.Response] = []
-    for stream in (True, False):
-        body = {"model": "default", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
-        asking = asyncio.create_task(http.post("/v1/chat/completions", json=body))
-        commander = await sessions.begin(await sessions.created.get())
-        await chirp(commander)
-        await end(commander, how)
-        seen.append(await asking)
-        path = f"/v1/sessions/{commander.session_id}"
-        seen.append(await http.get(path))
-        seen += [await http.get(f"{path}/events?after={n}") for n in range(commander.head.offset + 2)]
-        seen.append(await http.post(f"{path}/stop"))
+    chat = {"messages": [{"role": "user", "content": "hi"}]}
+    for route, asked in (("chat/completions", chat), ("responses", {"input": "hi"})):
+        for stream in (True, False):
+            asking = asyncio.create_task(http.post(f"/v1/{route}", json={"model": "default", "stream": stream} | asked))
+            commander = await sessions.begin(await sessions.created.get())
+            await chirp(commander)
+            await end(commander, how)
+            seen.append(await asking)
+            path = f"/v1/sessions/{commander.session_id}"
+            seen.append(await http.get(path))
+            seen += [await http.get(f"{path}/events?after={n}") for n in range(commander.head.offset + 2)]
+            seen.append(await http.post(f"{path}/stop"))
+            path = f"/v1/responses/resp_{commander.session_id}"
+            seen.append(await http.get(path))
+            numbers = range(0, (commander.head.offset + 1) * STRIDE, STRIDE)
+            seen += [await http.get(f"{path}?stream=true&starting_after={number}") for number in numbers]
+            seen.append(await http.post(f"{path}/cancel"))
     seen += [await http.get(path) for path in ("/v1/models", "/healthz", "/readyz", "/v1/sessions/x/events")]
     texts = 0
     for answer in seen:
         everything = f"{answer.headers} {answer.text}"
         assert "CANARY" not in everything, answer.request.url
         texts += "clean " in answer.text
-    assert texts >= 4
+    assert texts >= 16

@@ -155,6 +155,21 @@ async def test_an_id_beyond_the_log_begins_anew(http: httpx2.AsyncClient, sessio
     assert await read(http, path(commander), commander.head.offset) == []
 
 
+async def test_a_log_that_is_rolled_back_under_a_reader_begins_anew(
+    http: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.02)
+    commander = await sessions.begin()
+    await commander.say("so ", "far")
+    async with asyncio.timeout(5):
+        async with aclosing(stream(http, path(commander))) as events:
+            last = (await anext(events)).id
+            await sessions.roll_back(commander.session_id, int(last) - 1)
+            assert [event async for event in events] == []  # so that an EventSource comes back
+        async with aclosing(stream(http, path(commander), int(last))) as events:
+            assert await anext(events) == Seen("reset", {"text": "so ", "state": "running"}, str(int(last) - 1))
+
+
 @pytest.mark.parametrize(
     ("code", "shown"),
     [("commander_lost", "commander_lost"), ("no_commander", "no_commander"), ("SECRET", "agent_error")],

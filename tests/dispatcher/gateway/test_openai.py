@@ -236,6 +236,22 @@ async def test_a_draining_server_ends_the_answer_and_not_the_session(
     assert sessions.stops.empty()
 
 
+async def test_a_log_that_is_rolled_back_under_a_stream_is_an_error(
+    client: openai.AsyncOpenAI, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.02)
+    asking = asyncio.create_task(client.chat.completions.create(**ASK, stream=True))
+    commander = await sessions.begin(await sessions.created.get())
+    await commander.say("so far")
+    async with asyncio.timeout(5):
+        stream = await asking
+        await anext(stream)
+        await sessions.roll_back(commander.session_id, commander.head.offset - 1)
+        with pytest.raises(openai.APIError) as raised:
+            _ = [chunk async for chunk in stream]
+    assert raised.value.code == "data_loss"
+
+
 async def test_a_silent_stream_is_kept_alive(
     http: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +269,36 @@ async def test_a_silent_stream_is_kept_alive(
             if received.count(": keep-alive\n\n") >= 2 and not commander.head.final:
                 await commander.finish()
     assert received.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("route", "asked", "end"),
+    [
+        ("chat/completions", ASK, b"data: [DONE]\n\n\r\n0\r\n\r\n"),
+        ("responses", {"model": "default", "input": "hi"}, b"}}\n\n\r\n0\r\n\r\n"),
+    ],
+)
+async def test_a_slow_reader_gets_the_end_too(
+    url: str, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch, route: str, asked: dict[str, Any], end: bytes
+) -> None:
+    monkeypatch.setattr(sse, "END_SECONDS", 0)
+    body = json.dumps(asked | {"stream": True}).encode()
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
+    received = b""
+    try:
+        head = f"POST /v1/{route} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        commander = await sessions.begin(await sessions.created.get())
+        for _ in range(60):  # 11 MB: more than the sockets hold, and each more than the server may have unsent
+            await commander.say("€" * 60_000)
+        await commander.finish()
+        async with asyncio.timeout(20):
+            while not received.endswith(end) and (chunk := await reader.read(1 << 20)):
+                received = received[-100:] + chunk
+    finally:
+        writer.close()
+    assert received.endswith(end)
 
 
 async def test_parameters_and_messages_reach_the_session(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:

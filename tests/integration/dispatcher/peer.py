@@ -340,6 +340,13 @@ class World:
         await until(lambda: session_id not in runners or runners[session_id].session.head.final, "told")
         return await self.state(session_id)
 
+    async def over(self, session_id: str) -> None:
+        """Return when nothing more can come of it, from its Commander or a tool."""
+        async with asyncio.timeout(SECONDS):
+            while not (head := (await self.record(session_id)).head).over or head.calls:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        await until(lambda: session_id not in self.sessions._runners, "let go")
+
     async def becomes(self, session_id: str, state: str) -> None:
         """Return when the log, whatever trouble hides it, has the session in that state."""
         store = self.sessions.store

@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.events import StopEntry
 from shared.records import Closed, Content, Error, Stop, Stopped, Thought, ToolCall, ToolResult, Welcome
-from tests.integration.dispatcher.peer import World, serving, until
+from tests.integration.dispatcher.peer import World, serving
 
 POLICIES = """
 [[policy]]
@@ -27,7 +27,7 @@ max_characters = 100
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     (tmp_path / "policies.toml").write_text(POLICIES)
-    async with serving(policies=tmp_path / "policies.toml", stop_seconds=5, grace_seconds=5) as world:
+    async with serving(policies=tmp_path / "policies.toml", stop_seconds=3, grace_seconds=3) as world:
         yield world
 
 
@@ -67,6 +67,25 @@ async def test_a_second_stop_adds_nothing_and_is_answered_like_the_first(world: 
     await member.acked(session_id)
     assert (await world.sessions.stop(session_id, "UserCancel", "user")) is not None
     assert await world.sessions.stop("nobody", "UserCancel", "user") is None
+
+
+async def test_a_stop_that_its_lost_commander_cannot_answer_is_over_all_the_same(world: World) -> None:
+    """Else its log would never end for operators, and every instance to come would take it over again."""
+    member, session_id, _ = await world.served()
+    await world.sessions.stop(session_id, "UserCancel", "user")
+    await member.next(Stop)
+    await member.cut()
+    await world.over(session_id)
+    assert session_id not in world.sessions._runners
+
+
+async def test_a_session_that_is_stopped_within_its_grace_is_over_at_its_end(world: World) -> None:
+    member, session_id, _ = await world.served()
+    await member.say(session_id, "Hello ")
+    await member.acked(session_id)
+    await member.cut()
+    await world.sessions.stop(session_id, "UserCancel", "user")
+    await world.over(session_id)
 
 
 async def test_the_stop_comes_again_after_each_welcome_until_it_is_answered(world: World) -> None:
@@ -218,7 +237,6 @@ async def test_a_budget_of_time_while_nobody_has_the_session(tmp_path: Path) -> 
         member, session_id, generation = await world.served()
         await member.cut()
         assert (await world.ended(session_id)).startswith("stopped")
-        await until(lambda: not world.sessions._runners)
         again = await world.join(slots=0, commander_id=member.commander_id)
         await again.open(session_id, generation)
         stop = await again.next(Stop)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from dispatcher.events import Failed
 from dispatcher.log import Acquire, Append, Assign, Record, Settle
 from dispatcher.store.ports import StoreUnavailable
 from shared.records import Ack, Assignment, Content, Stop, Stopped, ToolCall, ToolResult, Upstream, Welcome
@@ -218,3 +219,25 @@ async def test_an_end_under_way_when_another_stream_opens_the_session(world: Wor
     assert (await other.next(Welcome, session_id)).sequence == 1
     assert (await world.metrics())['dispatcher_sessions_total{outcome="finished"}'] == 1
     assert (await world.metrics())['dispatcher_packets_total{kind="content"}'] == 1
+
+
+async def test_an_older_peers_end_after_a_stop_is_waited_for(world: World) -> None:
+    """It has said its end before it half-closed: it was not lost."""
+    peer, session_id = world.stream(), secrets.token_hex(8)
+    await peer.send(Upstream(session_id, Content("x")))
+    await peer.next(Ack)
+    await world.sessions.stop(session_id, "UserCancel", "user")
+    await peer.next(Stop)
+    trouble = world.trouble()
+    trouble.answers.clear()
+    await peer.send(Upstream("", Content("late")))
+    await until(lambda: trouble.asked)
+    await peer.send(Upstream("", Content("", True)))
+    await peer.half_close()
+    await until(lambda: world.sessions._runners[session_id].appends.backlog == 2)
+    await world.metrics()  # meanwhile the half-close is seen
+    trouble.answers.set()
+    assert (await peer.status()).name == "OK"
+    await until(lambda: session_id not in world.sessions._runners, "its runner is gone")
+    assert await world.state(session_id) == "stopped UserCancel"
+    assert not await world.bodies(session_id, Failed)

@@ -1,12 +1,14 @@
 """A Commander is lost, or hands over: another goes on from the history, or the session has failed."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from dispatcher.events import Assigned
+from dispatcher.events import Assigned, Entry, StopEntry
+from dispatcher.log import Settle
 from shared.records import (
     Assignment,
     Closed,
@@ -283,6 +285,26 @@ async def test_a_stop_outlives_a_restart(tmp_path: Path) -> None:
         stop = await again.next(Stop)
         await again.say(session_id, Stopped(stop.stop_id))
         await again.acked(session_id)
+
+
+async def test_a_stop_that_nobody_answers_is_over_after_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "tools.toml").write_text(TOOL)
+    tools = tmp_path / "tools.toml"
+    waiting_tools.reset()
+    async with serving(sqlite(tmp_path), tools=tools, clean=False) as world:
+        member, session_id, _ = await world.served()
+        await member.say(session_id, ToolCall("wait", '{"name": "a"}', "call"))
+        await member.acked(session_id)
+        instance = world.sessions.instance
+        # It dies between the stop's entry and all that would follow from it.
+        await world.sessions.store.submit(
+            session_id, Settle(Entry(StopEntry("stop", "UserCancel", "user"), time.time()))
+        )
+    async with serving(sqlite(tmp_path), tools=tools) as world:
+        await world.over(session_id)
+        assert world.sessions.instance != instance
+        [result] = await world.bodies(session_id, ToolResult)
+        assert result.status == "UNKNOWN_OUTCOME"
 
 
 # ---- draining

@@ -1,0 +1,165 @@
+"""OpenAI's response object and its events: a pure function of a session's log, ids and times included.
+
+The entry at offset n makes the events from `sequence_number` n * STRIDE on; 0 and 1 are known before the log begins.
+So whoever reads the log, at any replica and at any time, makes the same events to the byte, and a reader that has seen
+one of them has seen all that come before it.
+"""
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from dispatcher.events import Entry
+from dispatcher.gateway.views import (
+    FILTERED,
+    FinalEvent,
+    UserContent,
+    UserFailed,
+    UserFinished,
+    UserStopped,
+    UserUsage,
+    user_event,
+)
+from dispatcher.log import Record
+
+STRIDE = 16  # sequence numbers of an entry, of which 4 are used at most
+ID_PREFIX = "resp_"
+
+Object: TypeAlias = dict[str, Any]
+
+# A finished answer's reason → why it is incomplete; of others it is complete
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+class ResponseView:
+    """One response, as the entries that were taken in show it. It has one message with one part, once there is text."""
+
+    def __init__(self, record: Record) -> None:
+        self._request = record.request
+        self._parameters = msgspec.json.decode(record.request.parameters_json or "{}")
+        self._id, self._item_id = f"{ID_PREFIX}{record.session_id}", f"msg_{record.session_id}"
+        self._texts: list[str] = []
+        self._final: FinalEvent | None = None
+        self._ended_at = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self._final is not None
+
+    def begin(self) -> list[Object]:
+        """The events before the log's first entry."""
+        response = self.response()
+        return _numbered(
+            0, ("response.created", {"response": response}), ("response.in_progress", {"response": response})
+        )
+
+    def take(self, entry: Entry) -> list[Object]:
+        """The events that the next entry makes. What follows the session's end makes none."""
+        if self._final:
+            return []
+        match user_event(entry, _no_tool):
+            case UserContent(text=text):
+                return _numbered(entry.offset, *self._say(text))
+            case UserStopped() | UserFailed() | UserFinished() as final:
+                self._final, self._ended_at = final, entry.at
+                return _numbered(entry.offset, *self._end())
+        return []
+
+    def response(self, live_status: str = "in_progress") -> Object:
+        """The object. live_status: shown while the session has not ended."""
+        status, incomplete = _outcome(self._final) if self._final else (live_status, None)
+        failed = self._final if isinstance(self._final, UserFailed) else None
+        return {
+            "id": self._id,
+            "object": "response",
+            "created_at": int(self._request.created_at),
+            "completed_at": int(self._ended_at) if status == "completed" else None,
+            "status": status,
+            "background": self._request.background,
+            "error": {"code": failed.code, "message": failed.message} if failed else None,
+            "incomplete_details": {"reason": incomplete} if incomplete else None,
+            "instructions": None,
+            "max_output_tokens": self._parameters.get("max_tokens"),
+            "metadata": {},
+            "model": self._request.agent,
+            "output": [self._item()] if self._texts else [],
+            "parallel_tool_calls": True,
+            "previous_response_id": None,
+            "temperature": self._parameters.get("temperature"),
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": self._parameters.get("top_p"),
+            "usage": _usage(self._final.usage) if isinstance(self._final, UserFinished) else None,
+        }
+
+    def _say(self, text: str) -> list[tuple[str, Object]]:
+        events: list[tuple[str, Object]] = []
+        if not self._texts:
+            item = self._item() | {"content": []}
+            events.append(("response.output_item.added", {"output_index": 0, "item": item}))
+            events.append(("response.content_part.added", self._place() | {"part": _part("")}))
+        self._texts.append(text)
+        events.append(("response.output_text.delta", self._place() | {"delta": text, "logprobs": []}))
+        return events
+
+    def _end(self) -> list[tuple[str, Object]]:
+        events: list[tuple[str, Object]] = []
+        response = self.response()
+        if self._texts:
+            (item,) = response["output"]
+            (part,) = item["content"]
+            events.append(("response.output_text.done", self._place() | {"text": part["text"], "logprobs": []}))
+            events.append(("response.content_part.done", self._place() | {"part": part}))
+            events.append(("response.output_item.done", {"output_index": 0, "item": item}))
+        kind = "failed" if response["status"] == "cancelled" else response["status"]
+        return [*events, (f"response.{kind}", {"response": response})]
+
+    def _item(self) -> Object:
+        status = "in_progress"
+        if self._final:
+            status = "completed" if _outcome(self._final)[0] == "completed" else "incomplete"
+        content = [_part("".join(self._texts))]
+        return {"id": self._item_id, "type": "message", "status": status, "role": "assistant", "content": content}
+
+    def _place(self) -> Object:
+        return {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+
+
+def _numbered(offset: int, *events: tuple[str, Object]) -> list[Object]:
+    first = offset * STRIDE
+    return [{"type": kind, "sequence_number": first + n} | fields for n, (kind, fields) in enumerate(events)]
+
+
+def _outcome(final: FinalEvent) -> tuple[str, str | None]:
+    """A response's status, and why it is incomplete if it is."""
+    match final:
+        case UserFinished(finish_reason=reason):
+            incomplete = _INCOMPLETE.get(reason)
+            return ("incomplete", incomplete) if incomplete else ("completed", None)
+        case UserStopped(reason=reason) if reason in FILTERED:
+            return "incomplete", "content_filter"
+        case UserStopped():
+            return "cancelled", None
+        case UserFailed():
+            return "failed", None
+
+
+def _part(text: str) -> Object:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _usage(usage: UserUsage | None) -> Object | None:
+    """None where the agent did not count."""
+    if usage is None:
+        return None
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def _no_tool(_: str) -> bool:
+    return False

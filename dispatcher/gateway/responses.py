@@ -1,0 +1,296 @@
+"""OpenAI's Responses: created, read as one object or as events from any of them on, cancelled, deleted."""
+
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Send
+
+from dispatcher.events import Entry
+from dispatcher.gateway import bodies, sse
+from dispatcher.gateway.answers import Answers, Last, send_json
+from dispatcher.gateway.errors import HttpError, json_response, shutting_down
+from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.response_events import ID_PREFIX, STRIDE, Object, ResponseView
+from dispatcher.gateway.views import FAILURES
+from dispatcher.log import Record, Request
+from dispatcher.metrics import Metrics
+from shared.records import Message
+
+TEXT_TYPES = ("input_text", "output_text")
+BEFORE_ALL = -1  # a sequence number before the first event's
+
+
+class InputItem(msgspec.Struct, frozen=True):
+    type: str = "message"
+    role: Literal["system", "developer", "user", "assistant"] | None = None
+    content: str | list[bodies.Part] | None = None
+
+
+class TextConfig(msgspec.Struct, frozen=True):
+    format: dict[str, Any] | None = None
+
+
+class Reasoning(msgspec.Struct, frozen=True):
+    effort: str | None = None
+
+
+class ResponseBody(msgspec.Struct, frozen=True):
+    """Other fields are ignored. Those from `max_output_tokens` on become the session's parameters, named as on Chat
+    Completions, so that an agent need not know how it was asked.
+    """
+
+    model: bodies.Name
+    input: Annotated[str, msgspec.Meta(min_length=1)] | list[InputItem]
+    instructions: str | None = None
+    stream: bool | None = None
+    background: bool | None = None
+    store: bool | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+    prompt: Any = None
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    text: TextConfig | None = None
+    reasoning: Reasoning | None = None
+
+
+ELSEWHERE = ("previous_response_id", "conversation", "prompt")  # ways to give a context that is kept at the server
+
+
+class ResponseRoutes:
+    def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections) -> None:
+        self._sessions = sessions
+        self._answers = Answers(sessions, metrics, connections)
+        self.routes = [
+            Route("/v1/responses", self._create, methods=["POST"]),
+            Route("/v1/responses/{response_id}", self._one, methods=["GET"]),
+            Route("/v1/responses/{response_id}", self._delete, methods=["DELETE"]),
+            Route("/v1/responses/{response_id}/cancel", self._cancel, methods=["POST"]),
+        ]
+
+    async def _create(self, http: HttpRequest) -> sse.RawAnswer | Response:
+        body = bodies.decode(await bodies.read(http), ResponseBody)
+        background = bool(body.background)
+        _check(body)
+        messages = _messages(body)
+        await self._answers.require(body.model)
+        request = Request(
+            agent=body.model,
+            messages=messages,
+            created_at=time.time(),
+            parameters_json=bodies.parameters_json(_parameters(body)),
+            traceparent=bodies.traceparent(http),
+            background=background,
+        )
+        record = (await self._sessions.create(request)).record
+        if body.stream:
+            return sse.RawAnswer(self._stream, record, BEFORE_ALL, not background)
+        if background:
+            return json_response(200, await self._object(record))
+        return sse.RawAnswer(self._whole, record)
+
+    async def _one(self, http: HttpRequest) -> sse.RawAnswer | Response:
+        stream = _flag(http, "stream")
+        after = BEFORE_ALL
+        if (given := http.query_params.get("starting_after")) is not None:
+            after = bodies.event_number("starting_after", given)
+        record = await self._find(http)
+        if not stream:
+            return json_response(200, await self._object(record))
+        if after // STRIDE > record.head.offset:
+            raise bodies.invalid(
+                "starting_after",
+                "no such event: the log ends before it, or was rolled back. Read the response from its beginning.",
+            )
+        # Only the connection that asked for a response carries it: a reader may come and go.
+        return sse.RawAnswer(self._stream, record, after, False)
+
+    async def _cancel(self, http: HttpRequest) -> Response:
+        record = await self._find(http)
+        if not record.request.background:
+            raise _not_cancelled("Only a response that was created with `background` can be cancelled.")
+        if not record.head.final:
+            stopped = await self._sessions.stop(record.session_id, "UserCancel", "user")
+            if stopped is None:
+                raise _unknown()
+            record = stopped
+        response = await self._object(record)
+        if response["status"] != "cancelled":
+            raise _not_cancelled(f"The response is {response['status']} already.")
+        return json_response(200, response)
+
+    async def _delete(self, http: HttpRequest) -> Response:
+        record = await self._find(http)
+        if not record.head.final:
+            raise HttpError(409, "The response has not ended: cancel it first.", code="response_not_ended")
+        await self._sessions.store.delete(record.session_id)
+        return json_response(200, {"id": f"{ID_PREFIX}{record.session_id}", "object": "response", "deleted": True})
+
+    async def _find(self, http: HttpRequest) -> Record:
+        """The session behind the response. Raises HttpError 404."""
+        response_id = http.path_params["response_id"]
+        record = await self._sessions.store.load(response_id.removeprefix(ID_PREFIX))
+        if record is None or not response_id.startswith(ID_PREFIX):
+            raise _unknown()
+        return record
+
+    async def _object(self, record: Record) -> Object:
+        """The response as it is now."""
+        view = ResponseView(record)
+        async for entry in sse.logged(self._sessions.store, record):
+            view.take(entry)
+        return view.response("queued" if record.head.state == "waiting" else "in_progress")
+
+    async def _stream(self, record: Record, after: int, stop_when_left: bool, receive: Receive, send: Send) -> None:
+        await self._answers.send(record, Streamed(record, after, send), receive, stop_when_left=stop_when_left)
+
+    async def _whole(self, record: Record, receive: Receive, send: Send) -> None:
+        await self._answers.send(record, Whole(record, send), receive, stop_when_left=True)
+
+
+class Streamed:
+    """Sends a response's events with a sequence number above `after`.
+
+    It is read from the log's first entry all the same, for the last events hold the whole text.
+    """
+
+    streamed = True
+
+    def __init__(self, record: Record, after: int, send: Send) -> None:
+        self._session_id, self._view, self._after, self._send = record.session_id, ResponseView(record), after, send
+
+    async def begin(self) -> None:
+        await sse.start(self._send)
+        await self._write(self._frames(self._view.begin()))
+
+    async def take(self, entries: list[Entry]) -> Last | None:
+        data = b""
+        for entry in entries:
+            frames = self._frames(self._view.take(entry))
+            if self._view.ended:
+                await self._write(data)
+                return partial(sse.write, self._send, frames, last=True)
+            data += frames
+        await self._write(data)
+        return None
+
+    async def silence(self) -> None:
+        await sse.write(self._send, sse.KEEP_ALIVE)
+
+    async def lost(self) -> None:
+        await self._fail(_lost())
+
+    async def interrupted(self) -> None:
+        await self._fail(shutting_down(self._session_id))
+
+    def _frames(self, events: Iterable[Object]) -> bytes:
+        return b"".join(sse.frame(event["type"], event) for event in events if event["sequence_number"] > self._after)
+
+    async def _write(self, data: bytes) -> None:
+        if data:
+            await sse.write(self._send, data)
+
+    async def _fail(self, error: HttpError) -> None:
+        """No event of the response: another read of it goes on."""
+        await sse.end(self._send, b"data: %b\n\n" % error.body)
+
+
+class Whole:
+    """Sends a response as one object when it has ended, however it did."""
+
+    streamed = False
+
+    def __init__(self, record: Record, send: Send) -> None:
+        self._session_id, self._view, self._send = record.session_id, ResponseView(record), send
+
+    async def begin(self) -> None:
+        """HTTP has nothing to send before the answer."""
+
+    async def take(self, entries: list[Entry]) -> Last | None:
+        for entry in entries:
+            self._view.take(entry)
+        return self._end if self._view.ended else None
+
+    async def _end(self) -> None:
+        await send_json(self._send, msgspec.json.encode(self._view.response()))
+
+    async def silence(self) -> None:
+        """Nor in between."""
+
+    async def lost(self) -> None:
+        raise _lost()
+
+    async def interrupted(self) -> None:
+        raise shutting_down(self._session_id)
+
+
+def _check(body: ResponseBody) -> None:
+    """Raises HttpError 400 for what is understood and not served."""
+    for field in ELSEWHERE:
+        if getattr(body, field) is not None:
+            message = f"{field}: not supported. Send the whole conversation as `input`."
+            raise HttpError(400, message, code="unsupported_parameter", param=field)
+    if body.background and body.store is False:
+        raise bodies.invalid("store", "a background response has to be stored")
+
+
+def _messages(body: ResponseBody) -> tuple[Message, ...]:
+    before = (Message("system", body.instructions),) if body.instructions else ()
+    if isinstance(body.input, str):
+        return (*before, Message("user", body.input))
+    return before + bodies.messages([_message(item, n) for n, item in enumerate(body.input)], "input", TEXT_TYPES)
+
+
+def _message(item: InputItem, n: int) -> bodies.ChatMessage:
+    if item.type != "message":
+        raise bodies.invalid(f"input[{n}].type", f"only messages are understood, not {item.type[:40]!r}")
+    if item.role is None:
+        raise bodies.invalid(f"input[{n}].role", "is missing")
+    return bodies.ChatMessage(item.role, item.content)
+
+
+def _parameters(body: ResponseBody) -> dict[str, Any]:
+    given = {
+        "max_tokens": body.max_output_tokens,
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "response_format": _response_format(body.text.format) if body.text and body.text.format else None,
+        "reasoning_effort": body.reasoning.effort if body.reasoning else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _response_format(text_format: dict[str, Any]) -> dict[str, Any]:
+    """Responses' `text.format` as Chat Completions' `response_format`: there, a schema stands one level deeper."""
+    if text_format.get("type") != "json_schema":
+        return text_format
+    schema = {name: value for name, value in text_format.items() if name != "type"}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _flag(http: HttpRequest, name: str) -> bool:
+    match http.query_params.get(name, "false").lower():
+        case "true":
+            return True
+        case "false":
+            return False
+    raise bodies.invalid(name, "must be true or false")
+
+
+def _unknown() -> HttpError:
+    return HttpError(404, "No such response.", code="response_not_found")
+
+
+def _not_cancelled(message: str) -> HttpError:
+    return HttpError(400, message, code="not_cancellable")
+
+
+def _lost() -> HttpError:
+    return HttpError(502, FAILURES["data_loss"], code="data_loss")

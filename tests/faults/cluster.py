@@ -1,0 +1,178 @@
+"""All processes of a topology, and the lines between them, each through a proxy that faults can reach."""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from tests.faults import machines
+from tests.faults.agents import TOOL
+from tests.faults.machines import Machine
+from tests.faults.proxy import Proxy
+from tests.faults.schedule import Fault, TopologyName
+from tests.programs import free_port
+
+DISPATCHERS: dict[TopologyName, int] = {"sqlite": 1, "redis": 3}
+AGENTS = ("continuing", "continuing", "naive", "naive")  # one Commander each
+CAPACITY = 4
+LIMIT_BYTES = (1, 2500)  # after which a reader's connection is cut
+
+Line = Sequence[Proxy]
+
+
+@dataclass
+class Cluster:
+    """streams[i][j]: from Commander i to Dispatcher j; readers[j]: users to j; stores[j]: from j to Redis."""
+
+    dispatchers: list[Machine] = field(default_factory=list)
+    commanders: list[Machine] = field(default_factory=list)
+    redis: list[Machine] = field(default_factory=list)
+    streams: list[list[Proxy]] = field(default_factory=list)
+    readers: list[Proxy] = field(default_factory=list)
+    stores: list[Proxy] = field(default_factory=list)
+    journal: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    def operator(self, number: int) -> str:
+        return f"http://127.0.0.1:{self.dispatchers[number].said['operator_port']}"
+
+    def users(self, number: int) -> str:
+        return f"http://127.0.0.1:{self.dispatchers[number].said['http_port']}"
+
+    def _dispatcher_changed(self, number: int) -> None:
+        """Its ports are others after each start; the proxies' stay."""
+        said = self.dispatchers[number].said
+        self.readers[number].upstream = ("127.0.0.1", said["http_port"]) if said else None
+        for streams in self.streams:
+            streams[number].upstream = ("127.0.0.1", said["grpc_port"]) if said else None
+
+    # ---- faults
+
+    def _machine(self, fault: Fault) -> Machine | None:
+        """Which process it breaks; None: a line."""
+        roles = {"dispatcher": self.dispatchers, "commander": self.commanders, "redis": self.redis}
+        machines = roles.get(fault.kind.partition(" ")[0])
+        return machines[fault.of(len(machines))] if machines else None
+
+    def whole(self, fault: Fault) -> bool:
+        """What it breaks is not broken already."""
+        machine = self._machine(fault)
+        return machine is None or not machine.lock.locked()
+
+    async def suffer(self, fault: Fault) -> None:
+        """Break what the fault names, and mend it. Raises RuntimeError where it does not come back."""
+        what, _, how = fault.kind.partition(" ")
+        self.note(f"begins: {fault}")
+        if machine := self._machine(fault):
+            await machine.suffer(how, fault.seconds)
+        else:
+            lines = {"stream": self._stream_lines(), "reader": _each(self.readers), "store": _each(self.stores)}[what]
+            await _disturb(lines[fault.of(len(lines))], how, fault)
+        self.note(f"ends: {fault}")
+
+    def _stream_lines(self) -> list[Line]:
+        """Each Commander from all Dispatchers; where there are several, each Dispatcher from all Commanders too."""
+        lines: list[Line] = list(self.streams)
+        if len(self.dispatchers) > 1:
+            lines += [list(column) for column in zip(*self.streams, strict=True)]
+        return lines
+
+    def heal(self) -> None:
+        """Nothing is frozen or cut any more."""
+        for proxy in chain(*self.streams, self.readers, self.stores):
+            proxy.limits = lambda: None
+            proxy.thaw()
+
+    def note(self, text: str) -> None:
+        """One line of what happened."""
+        self.journal.append(f"{time.monotonic() - self.began:7.2f} {text}")
+
+
+def _each(proxies: Sequence[Proxy]) -> list[Line]:
+    return [[proxy] for proxy in proxies]
+
+
+async def _disturb(line: Line, how: str, fault: Fault) -> None:
+    chance = random.Random(fault.number)
+    for proxy in line:
+        match how:
+            case "cut":
+                proxy.cut()
+            case "cut after some bytes":
+                proxy.limits = lambda: chance.randint(*LIMIT_BYTES)
+                proxy.cut()
+            case "acks dropped" | "answers dropped":
+                proxy.freeze(["down"])
+            case "packets dropped":
+                proxy.freeze(["up"])
+            case _:
+                proxy.freeze()
+    await asyncio.sleep(fault.seconds)
+    for proxy in line:
+        if how.endswith("dropped"):
+            proxy.cut()  # what waited is lost
+        proxy.limits = lambda: None
+        proxy.thaw()
+
+
+@contextlib.asynccontextmanager
+async def cluster(topology: TopologyName, folder: Path) -> AsyncIterator[Cluster]:
+    """A cluster that serves."""
+    rig = Cluster()
+    tools = folder / "tools.toml"
+    tools.write_text(
+        f'[[tool]]\nname = "{TOOL}"\nkind = "local"\nuse = "tests.faults.agents:note"\ntimeout_seconds = 60\n'
+    )
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def proxy(upstream: tuple[str, int] | None = None) -> Proxy:
+            made = await Proxy(upstream).start()
+            stack.push_async_callback(made.close)
+            return made
+
+        async def start(made: Sequence[Machine]) -> None:
+            for machine in made:
+                stack.push_async_callback(machine.stop)
+            await asyncio.gather(*(machine.start() for machine in made))
+
+        count = DISPATCHERS[topology]
+        stores = [f"sqlite:///{folder}/sessions.db"]
+        if topology == "redis":
+            rig.redis = [machines.redis(port := free_port(), folder)]
+            await start(rig.redis)
+            rig.stores = [await proxy(("127.0.0.1", port)) for _ in range(count)]
+            stores = [f"redis://127.0.0.1:{store.port}/0" for store in rig.stores]
+        rig.readers = [await proxy() for _ in range(count)]
+        rig.streams = [[await proxy() for _ in range(count)] for _ in AGENTS]
+        for number, store in enumerate(stores):
+            addresses = {f"{edge}_ADDRESS": "127.0.0.1:0" for edge in ("GRPC", "HTTP", "OPERATOR")}
+            settings = {**machines.DISPATCHER, **addresses, "STORE": store, "TOOLS": str(tools)}
+            machine = machines.dispatcher(f"dispatcher-{number}", folder, settings)
+            machine.changed = lambda number=number: rig._dispatcher_changed(number)  # type: ignore[misc]
+            rig.dispatchers.append(machine)
+        await start(rig.dispatchers)
+        for number, agent in enumerate(AGENTS):
+            target = "ipv4:" + ",".join(f"127.0.0.1:{stream.port}" for stream in rig.streams[number])
+            own = {"BACKEND": f"tests.faults.agents:{agent}", "AGENT": agent, "DISPATCHER": target}
+            settings = {**machines.COMMANDER, **own, "CAPACITY": str(CAPACITY)}
+            rig.commanders.append(machines.commander(f"commander-{number}-{agent}", folder, settings))
+        await start(rig.commanders)
+        yield rig
+
+
+def needs_redis() -> None:
+    """Fail (CI) or skip (elsewhere) where there is none."""
+    if shutil.which("redis-server"):
+        return
+    reason = "redis-server is not installed (Debian: apt install redis-server, and stop its service)"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,0 +1,198 @@
+"""Users: sessions are created, read and now and then stopped at whatever replica answers, while things break."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.faults.agents import Script
+from tests.faults.cluster import Cluster
+from tests.faults.oracle import Evidence
+from tests.faults.reader import Event, EventParser, Reader
+
+PARALLEL = 12  # sessions at once
+READERS = 2  # of each
+ANSWER_SECONDS = 5.0
+AGAIN_SECONDS = 0.2
+COMPLETE_SECONDS = 30.0  # after all readers' last events, for everybody else's part of every session
+STOPPED = 0.15  # of all sessions, in mid-sentence
+MakeReader = Callable[[str, Sequence[Any], random.Random], Reader]
+
+
+@dataclass
+class Session:
+    """What one user wants. stop_at: after so many characters; None: not at all."""
+
+    number: int
+    agent: str
+    script: Script
+    stop_at: int | None
+    chance: random.Random
+    session_id: str = ""
+    readers: list[Reader] = field(default_factory=list)
+    stop_asked: bool = False
+
+
+def plan(seed: int, number: int, file: Path) -> Session:
+    """The same for the same seed and number."""
+    chance = random.Random(f"session {seed} {number}")
+    agent = chance.choice(("continuing", "continuing", "naive"))
+    script = Script(f"s{number}", chance.randint(20, 90), chance.randint(4, 15), chance.uniform(0.02, 0.06), str(file))
+    stop_at = chance.randrange(len(script.text)) if chance.random() < STOPPED else None
+    return Session(number, agent, script, stop_at, chance)
+
+
+class Users:
+    """run: from now until `enough` is set and every session has ended."""
+
+    def __init__(self, cluster: Cluster, seed: int, effects: Path, make_reader: MakeReader = Reader) -> None:
+        self.sessions: list[Session] = []
+        self.enough = asyncio.Event()
+        self._cluster, self._seed, self._effects, self._make_reader = cluster, seed, effects, make_reader
+        self._http = httpx2.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False)
+
+    async def run(self) -> None:
+        async with self._http, asyncio.TaskGroup() as users:
+            for _ in range(PARALLEL):
+                users.create_task(self._user())
+
+    async def run_once(self, sessions: Sequence[Session]) -> None:
+        """Only these."""
+        self.sessions += sessions
+        async with self._http, asyncio.TaskGroup() as users:
+            for session in sessions:
+                users.create_task(self.serve(session))
+
+    @property
+    def unended(self) -> list[Session]:
+        return [each for each in self.sessions if not each.readers or any(not r.final for r in each.readers)]
+
+    async def _user(self) -> None:
+        while not self.enough.is_set():
+            session = plan(self._seed, len(self.sessions), self._effects)
+            self.sessions.append(session)
+            self._cluster.note(f"session {session.number} is asked for")
+            await self.serve(session)
+            self._cluster.note(f"session {session.number} {session.session_id} has ended")
+
+    async def serve(self, session: Session) -> None:
+        """One session from its creation to its last event, at all its readers."""
+        body = {"agent": session.agent, "prompt": "go", "parameters": session.script.parameters}
+        key = {"Idempotency-Key": f"rig-{self._seed}-{session.number:08}-{session.script.key}"}
+        created = await self._until_answered(session, "/v1/sessions", 201, json=body, headers=key)
+        session.session_id = created["session_id"]
+        for number in range(READERS):
+            chance = random.Random(f"{session.chance.random()} {number}")
+            session.readers.append(self._make_reader(session.session_id, self._cluster.readers, chance))
+        async with asyncio.TaskGroup() as tasks:
+            reading = [tasks.create_task(reader.run()) for reader in session.readers]
+            if session.stop_at is not None:
+                tasks.create_task(self._stop(session, reading))
+
+    async def _stop(self, session: Session, reading: list[asyncio.Task[None]]) -> None:
+        reader = session.readers[0]  # tells nobody how far it is
+        while len(reader.text) < (session.stop_at or 0) and not reading[0].done():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        session.stop_asked = True
+        await self._until_answered(session, f"/v1/sessions/{session.session_id}/stop", 202)
+
+    async def _until_answered(self, session: Session, path: str, wanted: int, **how: Any) -> dict[str, Any]:
+        """Asked again at another replica until one answers so."""
+        while True:
+            port = session.chance.choice(self._cluster.readers).port
+            try:
+                answer = await self._http.post(f"http://127.0.0.1:{port}{path}", **how)
+            except httpx2.TransportError:
+                pass
+            else:
+                if answer.status_code == wanted:
+                    return dict(answer.json())
+                if answer.status_code < 500 and answer.status_code != httpx2.codes.TOO_MANY_REQUESTS:
+                    raise AssertionError(f"POST {path} is answered {answer.status_code} {answer.text}")
+            await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def evidence(cluster: Cluster, sessions: Sequence[Session], lines: Counter[str]) -> list[Evidence]:
+    """What every replica says of these sessions, now that nothing breaks any more. lines: that the tools wrote."""
+    gathered = []
+    until = asyncio.get_running_loop().time() + COMPLETE_SECONDS
+    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+        for session in sessions:
+            logs, states, complete = [], [], True
+            for number in range(len(cluster.dispatchers)):
+                log: list[Event] = []
+                path = f"{cluster.operator(number)}/operator/sessions/{session.session_id}/events"
+                complete &= await _read(http, path, log, until)
+                logs.append(log)
+                state = await http.get(f"{cluster.users(number)}/v1/sessions/{session.session_id}")
+                states.append(state.json())
+            gathered.append(
+                Evidence(
+                    session.session_id,
+                    session.agent,
+                    session.script,
+                    session.stop_asked,
+                    session.readers,
+                    logs,
+                    states,
+                    lines,
+                    complete,
+                )
+            )
+    return gathered
+
+
+async def _read(http: httpx2.AsyncClient, path: str, log: list[Event], until: float) -> bool:
+    """Fill the log. False: it has no end by then."""
+    parser = EventParser()
+    try:
+        async with (
+            asyncio.timeout_at(max(until, asyncio.get_running_loop().time() + 1)),
+            http.stream("GET", path) as got,
+        ):
+            async for data in got.aiter_bytes():
+                log += parser.feed(data)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def replayed(cluster: Cluster, evidence: Evidence, chance: random.Random) -> list[str]:
+    """The stream cut after every entry of the log: what a reader that comes back there gets is what follows it."""
+    found = []
+    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+        for offset in range(len(evidence.log) + 1):
+            replica = cluster.users(chance.randrange(len(cluster.dispatchers)))
+            path = f"{replica}/v1/sessions/{evidence.session_id}/events"
+            answer = await http.get(path, headers={"Last-Event-ID": str(offset)})
+            events: list[Event] = EventParser().feed(answer.content)
+            text = "".join(event.data["text"] for event in events if event.name == "content")
+            follows = "".join(event.data["released"] for event in evidence.log[offset:])
+            if text != follows or any(int(event.id) <= offset for event in events):
+                found.append(
+                    f"session {evidence.session_id}: after id {offset} a reader gets {text!r}, not {follows!r}"
+                )
+    return found
+
+
+async def live(cluster: Cluster) -> dict[str, Any]:
+    """What operators see of the sessions that have not ended, by id."""
+    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+        answer = await http.get(f"{cluster.operator(0)}/operator/sessions", params={"limit": 1000})
+    return {each["session_id"]: each for each in answer.json()["sessions"]}
+
+
+async def known(cluster: Cluster) -> set[str]:
+    """The ids of all sessions that the store has."""
+    states = ("waiting", "running", "finished", "stopped", "failed")
+    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+        answers = [
+            await http.get(f"{cluster.operator(0)}/operator/sessions", params={"state": state, "limit": 1000})
+            for state in states
+        ]
+    return {each["session_id"] for answer in answers for each in answer.json()["sessions"]}

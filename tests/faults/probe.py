@@ -1,0 +1,45 @@
+"""`python -m tests.faults.probe dispatcher serve`: that program, which on SIGUSR2 says in a line of JSON what it holds.
+
+So that leaks can be seen from outside: tasks by their coroutine, and the objects that live as long as a session, a
+stream or a reader.
+"""
+
+import asyncio
+import gc
+import importlib
+import json
+import signal
+import sys
+from collections import Counter
+from types import FrameType
+
+# Of each there is none once nothing goes on.
+SHORT_LIVED = {
+    ("dispatcher.runner", "Runner"),
+    ("dispatcher.session", "Session"),
+    ("dispatcher.calls", "ToolRuns"),
+    ("dispatcher.store.followers", "_Topic"),
+    ("dispatcher.store.followers", "LogFollower"),
+    ("dispatcher.gateway.sse", "LogReader"),
+    ("commander.session", "Session"),
+    ("commander.driver", "Driver"),
+    ("commander.outbox", "Outbox"),
+}
+
+
+def census(number: int, frame: FrameType | None) -> None:
+    """Print `{"event": "census", "tasks": {name: count}, "objects": {class: count}}`."""
+    gc.collect()
+    found = Counter(
+        f"{type(each).__module__}.{type(each).__qualname__}"
+        for each in gc.get_objects()
+        if (type(each).__module__, type(each).__qualname__) in SHORT_LIVED
+    )
+    tasks = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks())
+    print(json.dumps({"event": "census", "tasks": tasks, "objects": found}), flush=True)
+
+
+if __name__ == "__main__":
+    room = sys.argv.pop(1)
+    signal.signal(signal.SIGUSR2, census)
+    importlib.import_module(f"{room}.__main__").main()
