@@ -9,6 +9,7 @@ import uvloop
 
 from dispatcher import chat, demo, dev, health, operator_cli, policy_cli
 from dispatcher.app import serve
+from dispatcher.client import shielded
 from dispatcher.settings import DispatcherSettings
 from shared import logs
 from shared.config import load
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         if module:
             module.add_arguments(verb)
         verb.set_defaults(run=module.run if module else _serve)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(shielded(sys.argv[1:] if arguments is None else arguments))
     try:
         status: int = parsed.run(parsed)
     except ConfigError as error:

@@ -1,8 +1,9 @@
 """What the client verbs share: where the server is, requests with clear errors, event streams that survive a break."""
 
 import json
+import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -111,6 +112,19 @@ def _message(response: httpx2.Response) -> str:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"the server answered {response.status_code}"
+
+
+_BEGINS_WITH_A_DASH = re.compile(r"-[\w-]{31}")  # a session's id is 24 bytes in URL-safe base64
+
+
+def shielded(arguments: Sequence[str]) -> list[str]:
+    """Arguments of which argparse takes no session's id for an option; `as_session_id` takes the shield off again."""
+    return [f" {each}" if _BEGINS_WITH_A_DASH.fullmatch(each) else each for each in arguments]
+
+
+def as_session_id(argument: str) -> str:
+    """The `type` of an argument that is a session's id."""
+    return argument.strip()
 
 
 # C0 but for tab and newline, DEL, C1: what a terminal would obey instead of showing

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.client import Client, NotFound, RequestFailed, base_url, printable
+from dispatcher.client import Client, NotFound, RequestFailed, as_session_id, base_url, printable
 from dispatcher.files import FileError, quoted
 from dispatcher.policies.rules import CHANNELS, RuleSet
 from dispatcher.policy_tools import cases, trials
@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb.set_defaults(policy_verb=does)
     testing.add_argument("cases", type=Path, metavar="CASES", nargs="*", help="files of cases (default: in FILE)")
     which = replaying.add_mutually_exclusive_group(required=True)
-    which.add_argument("--session", metavar="ID", action="append", default=[], help="this one; may be repeated")
+    which.add_argument(
+        "--session", metavar="ID", type=as_session_id, action="append", default=[], help="this one; may be repeated"
+    )
     which.add_argument("--all", action="store_true", help=f"all, up to {LIST_LIMIT:,} in each state")
     replaying.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
     replaying.add_argument("--json", action="store_true", help="one JSON object a line, of each session")

@@ -77,7 +77,7 @@ async def replay(rules: Path, url: str, *options: str) -> int:
 
 async def one(rules: Path, url: str, commander: Commander, capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """What is found in that session."""
-    assert await replay(rules, url, "--session", commander.session_id, "--json", "--show-text") == 0
+    assert await replay(rules, url, f"--session={commander.session_id}", "--json", "--show-text") == 0
     found: dict[str, Any] = json.loads(capfd.readouterr().out)
     assert found["session_id"] == commander.session_id
     return found
@@ -198,7 +198,7 @@ async def test_all_of_them_for_people(
     assert where == '  entry 2, content: stopped by "names" (PolicyViolation, phrase 1 in content)'
     assert count == "3 sessions read; today's rules would have done otherwise in 1"
     assert "SECRET" not in out
-    assert await replay(rules, url, "--session", dirty.session_id, "--show-text") == 0
+    assert await replay(rules, url, f"--session={dirty.session_id}", "--show-text") == 0
     assert '    "SECRET: " ▮ "Nightingale"' in capfd.readouterr().out
     assert await replay(rules, url, "--all", "--json") == 0
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
