@@ -128,7 +128,7 @@ class RedisReplicas:
 
 
 class _Census:
-    """What a look at every session that is not over has found.
+    """What a look at every session that is not complete has found.
 
     listed: those that stand among the waiting. indexed: those that stand among the live.
     """
@@ -156,7 +156,7 @@ class _Census:
                 self.repairs.append(command("ZADD", LIVE, "NX", head.since, session_id))
             return
         self._withdraw(session_id, FOR_GOOD if head.final else head.since)
-        if head.final and head.over:
+        if head.complete:
             self.repairs.append(OVER((LIVE, ENDED), session_id, head.ended_at))
             return
         self.without_sessions.discard(head.instance)
