@@ -11,7 +11,7 @@ from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Listener, Waiting
 from dispatcher.store.redis_hints import decode_news
 from dispatcher.store.redis_keys import Channels
-from dispatcher.store.redis_link import REPLY_SECONDS, connect, pack
+from dispatcher.store.redis_link import REPLY_SECONDS, connect, pack, together
 from dispatcher.store.redis_server import Servers
 
 AGAIN_SECONDS = 0.2  # until the next attempt to subscribe
@@ -65,10 +65,9 @@ class Nudges:
                 self._channels_now.clear()
                 self._dirty.update(self._hub.followed())
                 self._changed.set()
-                async with asyncio.TaskGroup() as group:
-                    for work in (self._read, self._subscribe, self._ping, self._until_changed):
-                        group.create_task(work(connection))
-            except* (RedisError, OSError):
+                works = (self._read, self._subscribe, self._ping, self._until_changed)
+                await together(*(work(connection) for work in works))
+            except (RedisError, OSError):
                 pass
             finally:
                 self.hearing.clear()
