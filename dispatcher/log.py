@@ -16,6 +16,7 @@ from dispatcher.events import (
     Failed,
     Finished,
     StopEntry,
+    Text,
 )
 from shared.records import Error, Message, Stopped, ToolResult
 
@@ -144,8 +145,8 @@ class Acquire(msgspec.Struct, frozen=True):
 class Append(msgspec.Struct, frozen=True):
     """Packets that came under `epoch`, or what was concluded from silence under it (rule 4).
 
-    Refused: `superseded`, `gap`, `ended`. Entries with a sequence that is stored already are skipped. Conclusions
-    (sequence 0) are dropped as `ended` once the session is over.
+    Refused: `superseded`, `gap`, `ended`. Entries with a sequence that is stored already are skipped, and texts that
+    are let out already. Conclusions (sequence 0) are dropped as `ended` once the session is over.
     """
 
     epoch: int
@@ -316,6 +317,7 @@ def _append(head: Head, change: Append) -> Outcome:
     if refusal := _other_epoch(head, change.epoch):
         return refusal
     stored = sequence = head.sequence
+    decided = head.decided
     if head.over:
         # All that is numbered is stored already: a repetition, checked before "ended".
         highest = max((entry.sequence for entry in change.entries), default=0)
@@ -328,6 +330,10 @@ def _append(head: Head, change: Append) -> Outcome:
             if not sequence <= entry.sequence <= sequence + 1:
                 return Refused("gap")
             sequence = entry.sequence
+        elif isinstance(entry.body, Text):
+            if entry.decided <= decided:
+                continue  # a repetition: what a verdict lets out was undecided before
+            decided = entry.decided
         fresh.append(entry)
     if head.state == "waiting" and sequence > stored:
         # It was given up while this packet was on its way. Opened again, it no longer waits; until then a history that

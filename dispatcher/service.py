@@ -12,12 +12,14 @@ import structlog
 
 from dispatcher.events import Assigned, Entry, Failed, StopEntry
 from dispatcher.history import history_of, size_of
+from dispatcher.judges import Judges
 from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle, TakeOver
 from dispatcher.metrics import Metrics
 from dispatcher.neighbours import Neighbours
-from dispatcher.policies.arguments import strings
+from dispatcher.policies.outcomes import Violation
 from dispatcher.policies.rules import RuleSet
 from dispatcher.pool import Pool
+from dispatcher.prompts import Prompt
 from dispatcher.runner import Link, Runner
 from dispatcher.session import Session
 from dispatcher.settings import DispatcherSettings
@@ -49,13 +51,13 @@ class QueueFull(Exception):
         self.retry_after = RETRY_AFTER_SECONDS
 
 
-class PromptRefused(Exception):
-    """A policy refuses what the user asks with. Nothing of it was logged, no Commander has seen it."""
-
-
 def new_session_id() -> str:
     """Unguessable: whoever holds it may read and stop the session. 192 random bits."""
     return secrets.token_urlsafe(24)
+
+
+def _stop_id() -> str:
+    return f"stop-{secrets.token_hex(8)}"
 
 
 class Sessions:
@@ -71,6 +73,7 @@ class Sessions:
         self.closing = asyncio.Event()
         self.pool = Pool(self, metrics, settings.queue_seconds)
         self.draining = False
+        self.judges = Judges(metrics)
         self.use(rules)
         self._runners: dict[str, Runner] = {}
         metrics.running.set_function(
@@ -89,8 +92,11 @@ class Sessions:
     # ---- users and operators
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
-        """A new session, or the one that the key was bound to. Raises PromptRefused, QueueFull, StoreUnavailable."""
-        self._read_prompt(request)
+        """A new session, or the one that the key was bound to. Raises PromptRefused, PromptUnread, QueueFull,
+        StoreUnavailable.
+        """
+        prompt = Prompt(request, self._rules, self._clock, self.judges, self.metrics)
+        await prompt.read()
         slots = self.pool.free(request.agent) - self._creating[request.agent]
         if slots <= 0:
             replicas = self.store.replicas
@@ -110,21 +116,9 @@ class Sessions:
             self._creating += Counter()  # forget the agents with none
         if created.fresh:
             self.pool.enlist(created.record)
+            if prompt.observed:
+                self.spawn(prompt.observe(created.record.session_id, self._stop_by_policy))
         return created
-
-    def _read_prompt(self, request: Request) -> None:
-        """Raises PromptRefused. What is read: the messages, and the strings of the parameters."""
-        reading = self._clock.prompt(
-            [message.content for message in request.messages] + strings(request.parameters_json)
-        )
-        for hit in reading.hits:
-            self.metrics.policy_hit(hit.policy, hit.action)
-        if reading.violation:
-            self.metrics.policy_hit(reading.violation.policy, "stop")
-        if reading.violation or reading.denied:
-            policy = reading.violation.policy if reading.violation else reading.denied
-            log.info("prompt_refused", policy=policy, agent=request.agent)
-            raise PromptRefused
 
     async def stop(
         self, session_id: str, reason: str, author: Literal["user", "operator", "dispatcher"], detail: str = ""
@@ -133,9 +127,15 @@ class Sessions:
 
         Raises StoreUnavailable: try again. reason: one of `shared.records.STOP_REASONS`.
         """
+        return await self._stop(session_id, StopEntry(_stop_id(), reason, author, detail=detail))
+
+    async def _stop_by_policy(self, session_id: str, violation: Violation) -> None:
+        stop = StopEntry(_stop_id(), violation.reason, "policy", violation.policy, violation.detail)
+        await until_known(lambda: self._stop(session_id, stop))
+
+    async def _stop(self, session_id: str, stop: StopEntry) -> Record | None:
         if runner := self._runners.get(session_id):
             runner.facts.stop_detected()
-        stop = StopEntry(f"stop-{secrets.token_hex(8)}", reason, author, detail=detail)
         try:
             outcome = await self.store.submit(session_id, Settle(Entry(stop, time.time())))
         except StoreUnavailable:
@@ -147,9 +147,9 @@ class Sessions:
         if runner := self._runners.get(session_id):
             runner.observe(outcome)
         elif outcome.entries and outcome.head.over:  # it waited; else whoever has it counts it
-            self.metrics.stopped(reason)
+            self.metrics.stopped(stop.reason)
             self.metrics.session_over("stopped")
-            log.info("session_stopped", session_id=session_id, reason=reason, author=author)
+            log.info("session_stopped", session_id=session_id, reason=stop.reason, author=stop.author)
         return await self.store.load(session_id)
 
     async def agents(self) -> list[str]:
@@ -428,5 +428,6 @@ class Sessions:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.judges.close()
         if self.neighbours:
             await self.neighbours.resign()
