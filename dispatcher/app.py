@@ -18,6 +18,7 @@ from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.grpc_edge import AgentInteraction
 from dispatcher.metrics import Metrics, watch_loop
 from dispatcher.policies.load import load as load_policies
+from dispatcher.policies.rules import RuleSet
 from dispatcher.service import Sessions
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.factory import open_store
@@ -56,6 +57,7 @@ class Dispatcher:
         metrics = Metrics(registry)
         with _named("DISPATCHER_POLICIES"):
             rules = load_policies(settings.policies)
+        _note(rules)
         with _named("DISPATCHER_TOOLS"):
             tools = load_tools(settings.tools)
         # The automata of many phrases are many objects that never die: the collector need not visit them.
@@ -125,6 +127,7 @@ class Dispatcher:
             self.sessions.metrics.policy_reload_success.set(0)
             log.error("policies_broken", errors=str(error))  # noqa: TRY400 - the operator's file, not our code
             return
+        _note(rules)
         self.sessions.use(rules)
         self.sessions.metrics.policy_reload_success.set(1)
         log.info("policies_reloaded", policies=len(rules.policies))
@@ -150,6 +153,11 @@ class Dispatcher:
         """End what is still open. Readers come back by `retry:`, Commanders by themselves."""
         self.sessions.closing.set()
         await self._stack.aclose()
+
+
+def _note(rules: RuleSet) -> None:
+    for policy, notice in rules.notices:
+        log.warning("policy_notice", policy=policy, notice=notice)
 
 
 @contextmanager

@@ -27,6 +27,13 @@ def read_on(client, stream, events, text_enough=1_000_000):
             )
 
 
+def wait_until(condition):
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
 def text_of(events):
     return "".join(event.delta for event in events if event.type == "response.output_text.delta")
 
@@ -63,6 +70,41 @@ def test_responses_go_on_over_a_kill_to_the_byte(tmp_path):
                 rest = httpx2.get(f"{path}&starting_after={event.sequence_number}").content
                 assert whole.endswith(rest)
                 assert rest.count(b"\n\n") == len(events) - events.index(event) - 1
+
+
+def test_a_response_goes_on_at_another_replica_and_is_cancelled_there(tmp_path, redis):
+    store = f"redis://{redis.address}/0"
+    with contextlib.ExitStack() as stack:
+        a = stack.enter_context(dispatcher(tmp_path / "a.log", store))
+        b = stack.enter_context(dispatcher(tmp_path / "b.log", store))
+        stack.enter_context(commander(b.grpc, tmp_path / "c.log", "tests.e2e.agents:counting", agent="counting"))
+        stack.enter_context(
+            commander(b.grpc, tmp_path / "s.log", "scripted", agent="endless", scripted__tokens="100000")
+        )
+        at_a, at_b = (
+            stack.enter_context(openai.OpenAI(base_url=f"http://{at.http}/v1", api_key="none", timeout=10))
+            for at in (a, b)
+        )
+        wait_until(lambda: {model.id for model in at_a.models.list()} == {"counting", "endless"})
+        reading: list[tuple[Any, list[Any]]] = []
+        for model in ("counting", "endless"):
+            stream: Any = at_a.responses.create(model=model, input="go", stream=True, background=True)
+            events = [next(stream)]
+            read_on(at_a, stream, events, text_enough=20)
+            reading.append((stream, events))
+        a.program.kill()
+        (counted, events), (endless, cut_events) = reading
+        read_on(at_b, counted, events)
+        assert text_of(events) == WORDS
+        assert events == list(at_b.responses.retrieve(events[0].response.id, stream=True))
+
+        read_on(at_b, endless, cut_events, text_enough=len(text_of(cut_events)) + 100)
+        cancelled = at_b.responses.cancel(cut_events[0].response.id)
+        assert cancelled.status == "cancelled"
+        assert cancelled.output_text.startswith(text_of(cut_events))
+        assert at_b.responses.cancel(cancelled.id) == cancelled
+        replayed: list[Any] = list(at_b.responses.retrieve(cancelled.id, stream=True))
+        assert replayed[-1].response == cancelled
 
 
 def test_a_response_is_cancelled_while_its_agent_speaks(tmp_path):
