@@ -86,6 +86,11 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     def final(self) -> bool:
         return self.state not in LIVE
 
+    @property
+    def complete(self) -> bool:
+        """Nothing more can be logged: nobody is left to send a packet, and every call has its result."""
+        return self.over and not self.calls
+
 
 class Record(msgspec.Struct, frozen=True):
     """A session as a store keeps it, without its entries."""
@@ -244,7 +249,7 @@ def apply(record: Record, change: Change) -> Outcome:
                 return Applied(head)  # a repetition
             if head.instance != gone or head.state == "waiting":
                 return Refused("superseded")
-            return Refused("ended") if head.over else Applied(replace(head, instance=instance))
+            return Refused("ended") if head.complete else Applied(replace(head, instance=instance))
         case TakeBack(epoch, instance):
             if head.instance == instance and head.epoch == epoch + 1:
                 return Applied(head)  # a repetition

@@ -43,12 +43,15 @@ from shared.records import STOP_REASONS
 from tests import programs
 
 ROOT = Path(__file__).resolve().parents[2]
-README, OPERATING, WRITING, CONTRACT, CONTRIBUTING = (
+README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, TRYING = (
     ROOT / name
-    for name in ("README.md", "deploy/README.md", "commander/README.md", "protos/README.md", "CONTRIBUTING.md")
+    for name in (
+        *("README.md", "deploy/README.md", "commander/README.md", "protos/README.md", "CONTRIBUTING.md"),
+        "dispatcher/policy_tools/README.md",
+    )
 )
 RULES = ROOT / "dispatcher/policies/README.md"
-DOCUMENTS = (README, OPERATING, WRITING, CONTRACT, RULES, CONTRIBUTING, ROOT / "CHANGELOG.md")
+DOCUMENTS = (README, OPERATING, WRITING, CONTRACT, RULES, TRYING, CONTRIBUTING, ROOT / "CHANGELOG.md")
 SECONDS = 30.0
 
 
@@ -282,6 +285,13 @@ async def test_the_plugin_of_the_page_on_rules_decides(examples: Path) -> None:
     policy = AskedPolicy("decency", "plugin", "my_rules:decent")
     for text, passes in (("a fine day", True), ("Damn!", False)):
         assert await decent(Question(policy, 1, "content", (text,))) is passes
+
+
+def test_the_cases_of_the_documents_are_as_they_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (toml,) = blocks(TRYING, "toml")
+    (tmp_path / "rules.toml").write_text(toml)
+    assert dispatcher_cli.main(["policy", "test", str(tmp_path / "rules.toml")]) == 0
+    assert capsys.readouterr().out.strip() in TRYING.read_text()
 
 
 def test_the_built_in_tools_can_be_named_in_a_file(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from dispatcher.events import Call, Entry, StopEntry
+from dispatcher.log import Acquire, Append, Applied, Assign, Settle
 from dispatcher.service import QueueFull
 from shared.records import Assignment, Closed, Content, Error, Stop, Stopped, ToolCall, ToolResult
 from tests.integration.dispatcher import waiting_tools
@@ -248,6 +251,23 @@ async def test_a_call_whose_instance_is_gone_gets_unknown_outcome(
     waiting_tools.answer.set()
     await moved.finish(session_id)
     assert [result.status for result in await b.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
+
+
+async def test_a_call_of_a_session_that_is_over_gets_its_result_too(worlds: tuple[World, World]) -> None:
+    """Its Commander had answered the stop before the call's instance was known to be gone."""
+    a, _ = worlds
+    session_id, now = await a.create("nobody"), time.time()
+    call, stop = Call("wait", "{}", "c1", "gone"), StopEntry("stop", "UserCancel", "user")
+    for change in (
+        Assign("c1", "gone", False, now),
+        Acquire("c1", 1, "gone", now),
+        Append(2, (Entry(call, now, 1, 1),)),
+        Settle(Entry(stop, now)),
+        Append(2, (Entry(Stopped("stop"), now, 1, 2),)),
+    ):
+        assert isinstance(await a.sessions.store.submit(session_id, change), Applied), change
+    await a.over(session_id)
+    assert [result.status for result in await a.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
 
 
 async def test_no_lease_is_judged_soon_after_the_store_was_away(

@@ -134,7 +134,7 @@ async def test_an_assignment_whose_answer_is_lost_is_made_again(world: World) ->
     trouble = world.trouble()
     trouble.mute = Assign
     member = await world.join(slots=1)
-    await until(lambda: trouble.asked)
+    await until(lambda: trouble.lost)
     trouble.mute = None
     assignment = await member.serve()
     assert (assignment.session_id, assignment.generation) == (session_id, 2)
@@ -234,9 +234,11 @@ async def test_an_older_peers_end_after_a_stop_is_waited_for(world: World) -> No
     await until(lambda: trouble.asked)
     await peer.send(Upstream("", Content("", True)))
     await peer.half_close()
-    await until(lambda: world.sessions._runners[session_id].appends.backlog == 2)
-    await world.metrics()  # meanwhile the half-close is seen
-    trouble.answers.set()
+    try:
+        await until(lambda: world.sessions._runners[session_id].appends.backlog == 2)
+        await world.metrics()  # meanwhile the half-close is seen
+    finally:
+        trouble.answers.set()
     assert (await peer.status()).name == "OK"
     await until(lambda: session_id not in world.sessions._runners, "its runner is gone")
     assert await world.state(session_id) == "stopped UserCancel"
