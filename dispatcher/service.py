@@ -360,9 +360,10 @@ class Sessions:
     async def take_over(self, record: Record) -> None:
         """Nobody has the session any more; its grace runs from now. Raises StoreUnavailable."""
         session_id = record.session_id
-        outcome = await self.store.submit(session_id, TakeOver(record.head.instance, self.instance))
+        head = record.head
+        outcome = await self.store.submit(session_id, TakeOver(head.epoch, head.instance, self.instance))
         if isinstance(outcome, Applied):
-            log.info("session_taken_over", session_id=session_id, gone=record.head.instance)
+            log.info("session_taken_over", session_id=session_id, gone=head.instance)
             await self._take_up(session_id, None)
 
     async def take_back(self) -> None:
