@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from dispatcher.events import Call, Entry
+from dispatcher.log import Append, TakeOver
 from dispatcher.service import QueueFull
+from dispatcher.store.ports import StoreUnavailable
 from shared.records import Assignment, Closed, Content, Error, Stop, Stopped, ToolCall, ToolResult
 from tests.integration.dispatcher import waiting_tools
 from tests.integration.dispatcher.peer import World, serving, until
@@ -248,6 +252,53 @@ async def test_a_call_whose_instance_is_gone_gets_unknown_outcome(
     waiting_tools.answer.set()
     await moved.finish(session_id)
     assert [result.status for result in await b.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
+
+
+async def test_a_stop_that_was_not_answered_takes_the_session_from_nobody(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    member, session_id, _ = await a.served()
+    trouble = b.trouble()
+    trouble.away = True
+    with pytest.raises(StoreUnavailable):
+        await b.sessions.stop(session_id, "UserCancel", "user")
+    trouble.away = False
+    await until(lambda: not b.sessions._tasks, "b has looked what became of it")
+    assert session_id not in b.sessions._runners, "it is a's: b has no silence to conclude from"
+    await member.finish(session_id)
+
+
+async def test_a_session_that_was_taken_over_without_an_answer_is_not_left_to_nobody(
+    worlds: tuple[World, World], shared: SharedStore
+) -> None:
+    a, b = worlds
+    _, session_id, _ = await a.served()
+    other = await b.join()
+    trouble = b.trouble()
+    trouble.mute = TakeOver
+    view(a).away = True  # as good as dead
+    shared.leases.discard(view(a).instance)
+    await until(lambda: trouble.lost, "b has it, and does not know")
+    trouble.mute = None
+    assert (await other.serve()).session_id == session_id
+    view(a).away = False
+    await other.finish(session_id)
+
+
+async def test_a_grace_that_ends_while_a_call_is_open_begins_anew(shared: SharedStore) -> None:
+    async with serving(shared=shared) as a, serving(shared=shared, grace_seconds=1) as b:
+        member, session_id, generation = await a.served(continues=CONTINUES)
+        other = await b.join(continues=CONTINUES)
+        shared.lossy = True
+        with lapsed(shared, a):
+            await until(lambda: session_id in b.sessions._runners, "b has taken it over")
+            head = (await a.record(session_id)).head
+            call = Entry(Call("wait", "{}", "c1", a.sessions.instance), time.time(), generation, 1)
+            await shared.memory.submit(session_id, Append(head.epoch, (call,)))  # it was on its way, and b was not told
+            assert (await other.serve()).session_id == session_id
+        assert [result.status for result in await b.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
+        shared.lossy = False
+        await other.finish(session_id)
+        assert await member.closed(session_id) == "superseded"
 
 
 async def test_no_lease_is_judged_soon_after_the_store_was_away(
