@@ -85,6 +85,11 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     def final(self) -> bool:
         return self.state not in LIVE
 
+    @property
+    def complete(self) -> bool:
+        """Nothing more can be logged: nobody is left to send a packet, and every call has its result."""
+        return self.over and not self.calls
+
 
 class Record(msgspec.Struct, frozen=True):
     """A session as a store keeps it, without its entries."""
@@ -243,13 +248,13 @@ def apply(record: Record, change: Change) -> Outcome:
                 return refusal
             return Applied(replace(head, generation=head.generation + 1, epoch=head.epoch + 1, over=True))
         case TakeOver(epoch, gone, instance):
-            if refusal := _not_current(head, epoch):
+            if refusal := _other_epoch(head, epoch):
                 return refusal
             if head.instance == instance:
                 return Applied(head)  # a repetition
             if head.instance != gone or head.state == "waiting":
                 return Refused("superseded")
-            return Applied(replace(head, instance=instance))
+            return Refused("ended") if head.complete else Applied(replace(head, instance=instance))
         case TakeBack(epoch, instance):
             if head.instance == instance and head.epoch == epoch + 1:
                 return Applied(head)  # a repetition

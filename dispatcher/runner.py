@@ -428,7 +428,7 @@ class Runner:
         """Nothing is left to do here: the host forgets this runner, and the log keeps the session."""
         head = self.session.head
         idle = not (self.appends.busy or self.tools or self.link)
-        if idle and (self._closed or (head.over and not head.calls) or head.state == "waiting"):
+        if idle and (self._closed or head.complete or head.state == "waiting"):
             self.close()
             self._host.settled(self)
 

@@ -294,7 +294,7 @@ class Sessions:
         record = await until_known(lambda: self.store.load(session_id))
         if record and record.head.state == "waiting":
             self.pool.enlist(record)
-        elif record and not record.head.over and record.head.instance == self.instance:
+        elif record and not record.head.complete and record.head.instance == self.instance:
             await until_known(lambda: self._take_up(session_id, None))
 
     async def unserved(self, session_id: str) -> None:
@@ -392,18 +392,16 @@ class Sessions:
     # ---- life
 
     async def recover(self) -> None:
-        """Where no other instance uses the store: take up every session of the log that is not over; the grace runs
-        from now.
+        """Where no other instance uses the store: take up every session whose log is not complete; the grace
+        runs from now.
         """
         if self.neighbours:
             return
         for record in await self.store.select((*LIVE, "stopped"), ALL):
             if record.head.state == "waiting":
                 self.pool.enlist(record)
-            elif not record.head.over:
+            elif not record.head.complete:
                 await self.take_over(record)
-            elif record.head.calls:
-                await self._take_up(record.session_id, None)
 
     async def keep(self) -> None:
         """For as long as this instance lives: agents' names into the store, old logs out of it."""

@@ -35,6 +35,7 @@ class OperatorRoutes:
         self.routes = [
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/operator/sessions", self._list, methods=["GET"]),
+            Route("/operator/sessions/{session_id}", self._session, methods=["GET"]),
             Route("/operator/sessions/{session_id}/events", self._events, methods=["GET"]),
             Route("/operator/sessions/{session_id}/stop", self._stop, methods=["POST"]),
         ]
@@ -55,6 +56,13 @@ class OperatorRoutes:
         records = await self._sessions.store.select(states, int(limit))
         return json_response(200, {"sessions": [_summary(record) for record in records]})
 
+    async def _session(self, http: HttpRequest) -> Response:
+        """One of the list, and what it was asked with, which is no entry of its log."""
+        record = await find(self._sessions.store, http.path_params["session_id"])
+        messages = [_fields(message) for message in record.request.messages]
+        asked = {"messages": messages, "parameters_json": record.request.parameters_json}
+        return json_response(200, {**_summary(record), **asked})
+
     async def _stop(self, http: HttpRequest) -> Response:
         raw = await bodies.read(http)
         body = bodies.decode(raw, StopBody) if raw.strip() else StopBody()
@@ -66,7 +74,7 @@ class OperatorRoutes:
     async def _events(self, http: HttpRequest) -> sse.RawAnswer | Response:
         after = bodies.offset(http)
         record = await find(self._sessions.store, http.path_params["session_id"])
-        if _complete(record) and after == record.head.offset:
+        if record.head.complete and after == record.head.offset:
             return Response(status_code=204)
         return sse.RawAnswer(self._stream, record, after)
 
@@ -91,15 +99,10 @@ class OperatorRoutes:
         with sse.LogReader(store, session_id, after) as reader:
             while True:
                 record = await store.load(session_id)
-                if record is None or (_complete(record) and reader.offset >= record.head.offset):
+                if record is None or (record.head.complete and reader.offset >= record.head.offset):
                     return
                 entries = await reader.next()
                 await sse.write(send, b"".join(map(_frame, entries)) if entries else sse.KEEP_ALIVE)
-
-
-def _complete(record: Record) -> bool:
-    """Nothing more can be logged."""
-    return record.head.over and not record.head.calls
 
 
 def _frame(entry: Entry) -> bytes:

@@ -16,6 +16,7 @@ from dispatcher.policies.budget import Budget, Limit
 from dispatcher.policies.matches import Match, Stream
 from dispatcher.policies.reader import ChannelRules, Hit, Tally, stopping
 from dispatcher.policies.redactions import Redactions
+from dispatcher.policies.tool_rules import ToolRules, broken
 
 MAX_STEPS = 64  # thinking steps with something begun that are followed at once; of more, the oldest is forgotten
 
@@ -54,6 +55,7 @@ class Rules(msgspec.Struct, frozen=True):
     content: ChannelRules = ChannelRules()
     thoughts: ChannelRules = ChannelRules()
     arguments: ChannelRules = ChannelRules()
+    tools: tuple[ToolRules, ...] = ()
     results: ChannelRules = ChannelRules()
 
 
@@ -152,7 +154,15 @@ class Gate:
         self._tool_calls += 1
         if limit and self._tool_calls > limit.value:
             self._exceed(limit)
-        return self._whole("arguments", self._rules.arguments, arguments_json)
+        denied, hits = "", []
+        for rule in broken(self._rules.tools, tool_name, arguments_json):
+            if rule.action == "stop":
+                self._violation = self._violation or Violation(rule.policy, rule.reason, rule.what)
+            else:
+                hits.append(Hit(rule.policy, rule.action))
+                denied = denied or (rule.policy if rule.action == "redact" else "")
+        reading = self._whole("arguments", self._rules.arguments, arguments_json)
+        return Reading(self._violation, denied or reading.denied, (*hits, *reading.hits))
 
     def result(self, result_json: str, at: float) -> Reading:
         """A tool's result, before the Commander sees it."""

@@ -247,8 +247,14 @@ class RedisStore:
         recent = self._hub.recent(session_id, after, limit)
         if recent is not None:
             return recent
-        log = session_keys(session_id).log
-        return entries_of(await self._servers.read(command("XRANGE", log, f"{after + 1}-0", "+", "COUNT", limit)))
+        log, entries = session_keys(session_id).log, list[Entry]()
+        while True:
+            count = min(limit - len(entries), CHUNK)
+            part = entries_of(await self._servers.read(command("XRANGE", log, f"{after + 1}-0", "+", "COUNT", count)))
+            entries += part
+            if len(part) < count or len(entries) == limit:
+                return entries
+            after = part[-1].offset
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]:
         return self._hub.follow(session_id)

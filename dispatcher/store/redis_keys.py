@@ -15,7 +15,7 @@ from dispatcher.store.redis_link import Reply
 PREFIX = b"midsentence:"
 
 # Indexes are hints, each in a slot of its own; the sessions themselves say what is true.
-LIVE = PREFIX + b"{sessions}:live"  # sorted set: every session that is not over, by when it was made
+LIVE = PREFIX + b"{sessions}:live"  # sorted set: every session that is not complete, by when it was made
 ENDED = PREFIX + b"{sessions}:ended"  # sorted set: every session that has ended, by when
 WAITING = PREFIX + b"{waiting}:since"  # sorted set: the sessions that wait, by since when
 AGENTS = PREFIX + b"{waiting}:agents"  # hash: what for

@@ -143,7 +143,7 @@ class Lanes:
             del self._lanes[session_id]
 
     def _keeps(self, head: Head) -> bool:
-        return not (head.final and head.over) and self._instance in _instances(head)
+        return not head.complete and self._instance in _instances(head)
 
     # ---- carrying out
 

@@ -67,6 +67,7 @@ class Nudges:
     async def listen(self) -> None:
         """Until cancelled."""
         while True:
+            self._servers.changed.clear()
             connection = self._servers.listening()
             try:
                 await connect(connection)
@@ -74,7 +75,7 @@ class Nudges:
                 self._dirty.update(self._hub.followed())
                 self._changed.set()
                 async with asyncio.TaskGroup() as group:
-                    for work in (self._read, self._subscribe, self._ping):
+                    for work in (self._read, self._subscribe, self._ping, self._until_changed):
                         group.create_task(work(connection))
             except* (RedisError, OSError):
                 pass
@@ -111,6 +112,10 @@ class Nudges:
             await asyncio.sleep(REPLY_SECONDS)
             if self._replies == replies:
                 raise TimeoutError
+
+    async def _until_changed(self, _: AbstractConnection) -> None:
+        await self._servers.changed.wait()
+        raise ConnectionResetError
 
     async def _read(self, connection: AbstractConnection) -> None:
         while True:

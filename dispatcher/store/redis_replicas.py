@@ -106,7 +106,7 @@ class RedisReplicas:
                     missing.add(session_id)
                     continue
                 head = head_of(blob)
-                if head.final and head.over:
+                if head.complete:
                     repairs.append(OVER((LIVE, ENDED), session_id, head.ended_at))
                     if session_id in listed:
                         repairs.append(hints.withdraw(session_id, FOR_GOOD))

@@ -116,8 +116,10 @@ class Switch:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await cancelled(ways)
-            writer.close()
-            onwards[1].close()
+            for end in (writer, onwards[1]):
+                end.close()
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 import hiredis
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher.store.factory import open_store
@@ -77,6 +77,7 @@ def commands(*names: str) -> list[bytes]:
     return [pack(name) for name in names]
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary() | st.text(st.characters(codec="utf-8")) | st.integers() | st.floats(), min_size=1))
 def test_what_is_packed_is_read_by_others(arguments: list[bytes | str | int | float]) -> None:
     reader = hiredis.Reader()
@@ -191,6 +192,7 @@ async def test_nobody_knocks_again_at_once_where_nobody_answers(monkeypatch: pyt
         await link.send(commands("A"))
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.text(st.characters(codec="utf-8"), min_size=1))
 def test_credentials_come_out_of_a_url_as_they_went_in(user: str, password: str) -> None:
     address = parse(urlsplit(f"redis://{quote(user, safe='')}:{quote(password, safe='')}@host/0"))
@@ -198,6 +200,7 @@ def test_credentials_come_out_of_a_url_as_they_went_in(user: str, password: str)
     assert address.shown == "redis://host:6379/0"
 
 
+@settings(deadline=None)
 @given(st.text(), st.sampled_from(["redis", "rediss", "unix"]))
 def test_no_url_makes_anything_but_a_store_or_one_line_without_the_password(rest: str, scheme: str) -> None:
     line = ""

@@ -313,6 +313,7 @@ async def test_a_server_that_has_become_a_replica(server: RedisServer, replica: 
             server.ask("REPLICAOF", "NO", "ONE")  # what it has is of old from now on
             await store.submit("s", append(epoch, said(3, "on")))
             assert (await bodies(store))[2:] == [Content("on")]
+        await until(lambda: b"sub=2" in replica.ask("CLIENT", "LIST", "TYPE", "pubsub"))  # it listens there, too
         async with opened(url(replica)) as other:
             assert (await bodies(other))[:2] == [Content("before "), Content("after")]
             await other.submit("s", Settle(stop()))
@@ -344,18 +345,20 @@ async def test_a_failover_that_loses_what_was_written_last(server: RedisServer, 
 async def test_with_wait_nothing_is_answered_that_no_replica_has(
     server: RedisServer, replica: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.store.redis_link.WAIT_MS", 200)
+    monkeypatch.setattr("dispatcher.store.redis_link.WAIT_MS", 4000)
     switch = Switch(server)
     async with switch.listening() as address, opened(f"{address}?wait=1") as store:
         epoch = await owned(store)
         head_of(await store.submit("s", append(epoch, said(1, "kept "))))
         replica.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr("dispatcher.store.redis_link.WAIT_MS", 200)
         for _ in range(2):  # repeated, it is there already; but not where it has to be
             with pytest.raises(StoreUnavailable, match="of 1 Redis replicas, 0 have answered"):
                 await store.submit("s", append(epoch, said(2, "unanswered ")))
         with pytest.raises(StoreUnavailable):
             await store.create(waiting("s2"))
         replica.send_signal(signal.SIGCONT)
+        monkeypatch.setattr("dispatcher.store.redis_link.WAIT_MS", 4000)
         await answered(lambda: store.submit("s", append(epoch, said(2, "unanswered "))))
         results = await asyncio.gather(*(store.submit("s", append(epoch, said(n))) for n in range(3, 50)))
         assert head_of(results[-1]).sequence == 49

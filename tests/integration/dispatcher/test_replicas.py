@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.events import Call, Entry
-from dispatcher.log import Append, TakeOver
+from dispatcher.events import Call, Entry, StopEntry
+from dispatcher.log import Acquire, Append, Applied, Assign, Settle, TakeOver
 from dispatcher.service import QueueFull
 from dispatcher.store.ports import StoreUnavailable
 from shared.records import Assignment, Closed, Content, Error, Stop, Stopped, ToolCall, ToolResult
@@ -299,6 +299,23 @@ async def test_a_grace_that_ends_while_a_call_is_open_begins_anew(shared: Shared
         shared.lossy = False
         await other.finish(session_id)
         assert await member.closed(session_id) == "superseded"
+
+
+async def test_a_call_of_a_session_that_is_over_gets_its_result_too(worlds: tuple[World, World]) -> None:
+    """Its Commander had answered the stop before the call's instance was known to be gone."""
+    a, _ = worlds
+    session_id, now = await a.create("nobody"), time.time()
+    call, stop = Call("wait", "{}", "c1", "gone"), StopEntry("stop", "UserCancel", "user")
+    for change in (
+        Assign("c1", "gone", False, now),
+        Acquire("c1", 1, "gone", now),
+        Append(2, (Entry(call, now, 1, 1),)),
+        Settle(Entry(stop, now)),
+        Append(2, (Entry(Stopped("stop"), now, 1, 2),)),
+    ):
+        assert isinstance(await a.sessions.store.submit(session_id, change), Applied), change
+    await a.over(session_id)
+    assert [result.status for result in await a.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
 
 
 async def test_no_lease_is_judged_soon_after_the_store_was_away(
