@@ -406,10 +406,10 @@ class Runner:
             change = change_of(session.epoch)  # it was taken back meanwhile
             outcome = await self._submit_until_known(change)
         if isinstance(outcome, Refused):
-            if outcome.code in ("unanswered", "gap"):
-                self._host.spawn(self._host.look_again(self.session_id))
-            else:
+            if outcome.code == "superseded":
                 self.grown()
+            else:
+                self._host.spawn(self._host.look_again(self.session_id))
             return
         session = self.session
         if isinstance(change, Fence):

@@ -267,6 +267,20 @@ async def test_a_stop_that_was_not_answered_takes_the_session_from_nobody(worlds
     await member.finish(session_id)
 
 
+async def test_a_grace_that_ends_as_another_stops_the_session(
+    worlds: tuple[World, World], shared: SharedStore
+) -> None:
+    a, b = worlds
+    member, session_id, _ = await a.served(continues=CONTINUES)
+    await member.say(session_id, "said")
+    await member.acked(session_id)
+    shared.lossy = True  # a learns of the stop only as it would put the session among the waiting
+    await member.cut()
+    assert await b.sessions.stop(session_id, "UserCancel", "user")
+    await a.over(session_id)
+    await until(lambda: not a.sessions._runners, "a has let go")
+
+
 async def test_a_session_that_was_taken_over_without_an_answer_is_not_left_to_nobody(
     worlds: tuple[World, World], shared: SharedStore
 ) -> None:
@@ -285,17 +299,22 @@ async def test_a_session_that_was_taken_over_without_an_answer_is_not_left_to_no
 
 
 async def test_a_grace_that_ends_while_a_call_is_open_begins_anew(shared: SharedStore) -> None:
-    async with serving(shared=shared) as a, serving(shared=shared, grace_seconds=1) as b:
+    async with serving(shared=shared) as a, serving(shared=shared, grace_seconds=600) as b:
         member, session_id, generation = await a.served(continues=CONTINUES)
         other = await b.join(continues=CONTINUES)
         shared.lossy = True
         with lapsed(shared, a):
             await until(lambda: session_id in b.sessions._runners, "b has taken it over")
-            head = (await a.record(session_id)).head
+            runner = b.sessions._runners[session_id]
             call = Entry(Call("wait", "{}", "c1", a.sessions.instance), time.time(), generation, 1)
-            await shared.memory.submit(session_id, Append(head.epoch, (call,)))  # it was on its way, and b was not told
+            # It was on its way, and b is not told.
+            await shared.memory.submit(session_id, Append(runner.session.epoch, (call,)))
+            runner._woken("grace")
+            await until(lambda: isinstance(shared.memory._entries[session_id][-1].body, ToolResult), "the call's result")
+            await until(lambda: "grace" in runner._timers, "it begins anew")
+            assert [result.status for result in await b.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
+            runner._woken("grace")
             assert (await other.serve()).session_id == session_id
-        assert [result.status for result in await b.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
         shared.lossy = False
         await other.finish(session_id)
         assert await member.closed(session_id) == "superseded"
