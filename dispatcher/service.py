@@ -288,8 +288,8 @@ class Sessions:
             runner.observe(outcome)
 
     async def _find_again(self, session_id: str) -> None:
-        """The outcome of a step is unknown: where the log gave the session to this instance, it must know of it. Where it
-        is another's, nothing may be concluded here from its silence.
+        """The outcome of a step is unknown: where the log gave the session to this instance, it must know of it. From
+        another's silence nothing may be concluded here.
         """
         record = await until_known(lambda: self.store.load(session_id))
         if record and record.head.state == "waiting":
@@ -396,6 +396,7 @@ class Sessions:
         runs from now.
         """
         if self.neighbours:
+            await self.neighbours.join()
             return
         for record in await self.store.select((*LIVE, "stopped"), ALL):
             if record.head.state == "waiting":
