@@ -7,8 +7,9 @@ import sys
 
 import uvloop
 
-from dispatcher import chat, demo, dev, health, operator_cli
+from dispatcher import chat, demo, dev, health, operator_cli, policy_cli
 from dispatcher.app import serve
+from dispatcher.client import shielded
 from dispatcher.settings import DispatcherSettings
 from shared import logs
 from shared.config import load
@@ -25,13 +26,14 @@ def main(arguments: list[str] | None = None) -> int:
         ("demo", "show the pair at work on the bundled model", demo),
         ("chat", "talk to an agent from this terminal", chat),
         ("sessions", "list, watch and stop sessions, as an operator", operator_cli),
+        ("policy", "check, test and replay an operator's rules", policy_cli),
         ("health", "exit 0 when the server is serving", health),
     ):
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if module:
             module.add_arguments(verb)
         verb.set_defaults(run=module.run if module else _serve)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(shielded(sys.argv[1:] if arguments is None else arguments))
     try:
         status: int = parsed.run(parsed)
     except ConfigError as error:

@@ -1,8 +1,9 @@
 """What the client verbs share: where the server is, requests with clear errors, event streams that survive a break."""
 
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +20,10 @@ SILENCE_SECONDS = 45.0  # three keep-alives: the connection is dead
 
 class RequestFailed(Exception):
     """The server refused, or cannot be reached. Its text is for the user."""
+
+
+class NotFound(RequestFailed):
+    """There is no such session (any more)."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -61,10 +66,10 @@ class Client:
         except httpx2.TransportError as error:
             raise self._unreachable(error) from error
         if response.is_error:
-            raise RequestFailed(_message(response))
+            raise _refused(response)
         return response.json()
 
-    def events(self, path: str, after: str = "0") -> Iterator[tuple[str, Event]]:
+    def events(self, path: str, after: str = "0") -> Generator[tuple[str, Event], None, None]:
         """Events with their ids after that id, over as many connections as it takes, until the server says 204."""
         connected, lost_at = False, 0.0
         while True:
@@ -76,7 +81,7 @@ class Client:
                         return
                     if response.is_error:
                         response.read()
-                        trouble = RequestFailed(_message(response))
+                        trouble = _refused(response)
                         if response.is_client_error:
                             raise trouble
                     else:
@@ -97,11 +102,29 @@ class Client:
         return RequestFailed(f"cannot reach {self.url}: {str(error) or type(error).__name__}")
 
 
+def _refused(response: httpx2.Response) -> RequestFailed:
+    kind = NotFound if response.status_code == httpx2.codes.NOT_FOUND else RequestFailed
+    return kind(_message(response))
+
+
 def _message(response: httpx2.Response) -> str:
     try:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"the server answered {response.status_code}"
+
+
+_BEGINS_WITH_A_DASH = re.compile(r"-[\w-]{31}")  # a session's id is 24 bytes in URL-safe base64
+
+
+def shielded(arguments: Sequence[str]) -> list[str]:
+    """Arguments of which argparse takes no session's id for an option; `as_session_id` takes the shield off again."""
+    return [f" {each}" if _BEGINS_WITH_A_DASH.fullmatch(each) else each for each in arguments]
+
+
+def as_session_id(argument: str) -> str:
+    """The `type` of an argument that is a session's id."""
+    return argument.strip()
 
 
 # C0 but for tab and newline, DEL, C1: what a terminal would obey instead of showing

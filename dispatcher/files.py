@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.errors import ConfigError
 
-KINDS = {"policy": "policies", "tool": "tools"}  # they may stand in the same file; each loader reads its own
+KINDS = {"policy": "policies", "tool": "tools", "case": "cases"}  # in one file, if one likes; each loader reads its own
 
 
 class FileError(ConfigError):

@@ -7,7 +7,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-from dispatcher.client import Client, Event, RequestFailed, base_url, printable
+from dispatcher.client import Client, Event, RequestFailed, as_session_id, base_url, printable
 from dispatcher.settings import DispatcherSettings
 from shared.config import load
 from shared.records import STOP_REASONS
@@ -27,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.set_defaults(sessions_verb=_list)
 
     watching = verbs.add_parser("watch", help="all that a session's log holds, as it comes: thoughts and arguments too")
-    watching.add_argument("session_id", metavar="ID")
+    watching.add_argument("session_id", metavar="ID", type=as_session_id)
     watching.add_argument("--json", action="store_true", help="one JSON object a line")
     watching.set_defaults(sessions_verb=_watch)
 
     stopping = verbs.add_parser("stop", help="stop a session for good")
-    stopping.add_argument("session_id", metavar="ID")
+    stopping.add_argument("session_id", metavar="ID", type=as_session_id)
     stopping.add_argument("--reason", choices=STOP_REASONS, default="RiskControl", help="what the user is told")
     stopping.add_argument("--detail", default="", help="for the log; users do not see it")
     stopping.set_defaults(sessions_verb=_stop)

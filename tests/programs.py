@@ -112,7 +112,7 @@ def running(*arguments: str, settings: Mapping[str, str], log: Path) -> Iterator
 
 @dataclass(frozen=True)
 class Dispatcher:
-    """A `dispatcher serve` that is ready. Addresses are `host:port`."""
+    """A `dispatcher serve` that is ready. Addresses are `host:port`, where it listens."""
 
     program: Program
     grpc: str
@@ -129,7 +129,10 @@ def dispatcher(log: Path, store: str = "memory://", **settings: str) -> Iterator
     environ = {f"DISPATCHER_{name.upper()}": value for name, value in named.items()}
     with running("-m", "dispatcher", "serve", settings=environ, log=log) as program:
         serving = program.wait_for(lambda event: event.get("event") == "serving")
-        grpc, http, operator = (f"127.0.0.1:{serving[f'{edge}_port']}" for edge in ("grpc", "http", "operator"))
+        grpc, http, operator = (
+            f"{named[f'{edge}_address'].rpartition(':')[0]}:{serving[f'{edge}_port']}"
+            for edge in ("grpc", "http", "operator")
+        )
         yield Dispatcher(program, grpc, http, operator)
 
 

@@ -35,6 +35,7 @@ class OperatorRoutes:
         self.routes = [
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/operator/sessions", self._list, methods=["GET"]),
+            Route("/operator/sessions/{session_id}", self._session, methods=["GET"]),
             Route("/operator/sessions/{session_id}/events", self._events, methods=["GET"]),
             Route("/operator/sessions/{session_id}/stop", self._stop, methods=["POST"]),
         ]
@@ -54,6 +55,13 @@ class OperatorRoutes:
         states = [state for state in STATES if (state in asked if asked else state in LIVE)]
         records = await self._sessions.store.select(states, int(limit))
         return json_response(200, {"sessions": [_summary(record) for record in records]})
+
+    async def _session(self, http: HttpRequest) -> Response:
+        """One of the list, and what it was asked with, which is no entry of its log."""
+        record = await find(self._sessions.store, http.path_params["session_id"])
+        messages = [_fields(message) for message in record.request.messages]
+        asked = {"messages": messages, "parameters_json": record.request.parameters_json}
+        return json_response(200, {**_summary(record), **asked})
 
     async def _stop(self, http: HttpRequest) -> Response:
         raw = await bodies.read(http)

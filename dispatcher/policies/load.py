@@ -1,23 +1,43 @@
 """`[[policy]]` entries of the operators' files, checked and made into rules."""
 
-import math
-from collections.abc import Callable, Iterable
+import json
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from msgspec.structs import replace
 
 from dispatcher.files import FileError, entries, quoted
+from dispatcher.guardrail import PATH as GUARDRAIL_PATH
+from dispatcher.plugins import plugin
 from dispatcher.policies.budget import Limit, Quantity
+from dispatcher.policies.entry import Entry, listed
+from dispatcher.policies.expressions import Program, UnusableExpressionError
 from dispatcher.policies.folding import fold
-from dispatcher.policies.matches import Action
-from dispatcher.policies.rules import CHANNELS, DEFAULT_READS, BudgetPolicy, Channel, PhrasesPolicy, Policy, RuleSet
+from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Rule
+from dispatcher.policies.presets import PRESETS
+from dispatcher.policies.questions import MAX_QUESTION, AskedPolicy
+from dispatcher.policies.repeats import MAX_BLOCK, Repeats
+from dispatcher.policies.rules import (
+    BudgetPolicy,
+    PatternsPolicy,
+    PhrasesPolicy,
+    Policy,
+    RuleSet,
+)
+from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
+from shared.errors import ConfigError
 from shared.records import STOP_REASONS
 
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 ACTIONS: tuple[Action, ...] = get_args(Action)
-
-# In the published format, but not carried out yet: refused, for a rule that does nothing would be believed in.
-PLANNED = ("patterns", "tools", "plugin", "http")
-LATER = "not supported by this version"
+EVERYWHERE = ("name", "kind", "action", "reason")
+MAX_CAP = 100_000  # characters
+MAX_REPEATS = 100  # with the longest block, 200 KB of text that a session has to keep
+ASKED = ("mode", "timeout_seconds", "on_failure", "overlap", "reads", "replacement")
 
 # Built in where no file is given (`promises.md`).
 DEFAULT: tuple[Policy, ...] = (
@@ -35,129 +55,207 @@ def load(path: Path | None) -> RuleSet:
     if path is None:
         return RuleSet(DEFAULT)
     errors: list[str] = []
-    found = [_Entry(where, entry, errors).policy() for where, entry in entries(path, "policy", errors)]
+    found = [_policy(place, table, errors) for place, table in entries(path, "policy", errors)]
     if errors:
         raise FileError(errors)
     return RuleSet([policy for policy in found if policy])
 
 
-class _Entry:
-    """One [[policy]] while it is checked; what is wrong is added to `errors`."""
+def _policy(place: str, table: dict[str, Any], errors: list[str]) -> Policy | None:
+    """None: something is wrong with it."""
+    entry = Entry(place, table, errors)
+    entry.text("name")
+    kind = table.get("kind")
+    make = KINDS.get(kind) if isinstance(kind, str) else None
+    if make is None:
+        wrong = f"unknown kind {kind!r}" if "kind" in entry else "`kind` is missing"
+        entry.wrong(f"{wrong}; kinds are {listed(KINDS)}")
+        return None
+    policy = make(entry)
+    return policy if entry.faultless else None
 
-    def __init__(self, where: str, entry: dict[str, Any], errors: list[str]) -> None:
-        self._entry = entry
-        self._where = where
-        self._errors = errors
-        name = self._entry.get("name")
-        self._name = name if isinstance(name, str) else ""
 
-    def _wrong(self, reason: str) -> None:
-        self._errors.append(f"{self._where}: {reason}")
+def _phrases(entry: Entry) -> Policy:
+    _only(entry, "phrases", "phrases", "words", "reads", "replacement")
+    phrases = entry.texts("phrases", "phrase")
+    for number, phrase in enumerate(phrases, 1):
+        entry.check(not phrase or bool(fold(phrase)), f"phrase {number} has only characters that are ignored")
+    return PhrasesPolicy(
+        entry.get("name"),
+        tuple(phrases),
+        _reads(entry),
+        _reason(entry),
+        _action(entry),
+        _replacement(entry),
+        entry.flag("words"),
+    )
 
-    def policy(self) -> Policy | None:
-        """None: something is wrong with it."""
-        before = len(self._errors)
-        if not self._name.strip():
-            self._wrong("`name` has to be a text that is not empty")
-        kinds: dict[str, Callable[[], Policy]] = {"phrases": self._phrases, "budget": self._budget}
-        kind = self._entry.get("kind")
-        make = kinds.get(kind) if isinstance(kind, str) else None
-        if make is None:
-            wrong = f"unknown kind {kind!r}" if "kind" in self._entry else "`kind` is missing"
-            if kind in PLANNED:
-                wrong = f"kind {kind!r} is {LATER}"
-            self._wrong(f"{wrong}; kinds are {_listed(kinds)}")
-            return None
-        policy = make()
-        return policy if len(self._errors) == before else None
 
-    def _phrases(self) -> PhrasesPolicy:
-        self._only("phrases", "reads", "words", "replacement")
-        words = self._entry.get("words", False)
-        self._check(isinstance(words, bool), "`words` has to be true or false")
-        return PhrasesPolicy(
-            self._name,
-            self._phrase_list(),
-            self._reads(),
-            self._reason(),
-            self._action(),
-            self._replacement(),
-            bool(words),
-        )
-
-    def _phrase_list(self) -> tuple[str, ...]:
-        phrases = self._entry.get("phrases")
-        if not isinstance(phrases, list) or not phrases:
-            self._wrong("`phrases` has to be a list of texts that is not empty")
-            return ()
-        for number, phrase in enumerate(phrases, 1):
-            if not isinstance(phrase, str):
-                self._wrong(f"phrase {number} is not a text")
-            elif not phrase:
-                self._wrong(f"phrase {number} is empty")
-            elif not fold(phrase):
-                self._wrong(f"phrase {number} has only characters that are ignored")
-        return tuple(phrase for phrase in phrases if isinstance(phrase, str))
-
-    def _reads(self) -> frozenset[Channel]:
-        reads = self._entry.get("reads", [*DEFAULT_READS])
-        if not isinstance(reads, list) or not reads:
-            self._wrong(f"`reads` has to be a list of some of {_listed(CHANNELS)}")
-            return frozenset()
-        for channel in reads:
-            if channel not in CHANNELS:
-                self._wrong(f"cannot read {channel!r}; `reads` takes {_listed(CHANNELS)}")
-        return frozenset(channel for channel in CHANNELS if channel in reads)
-
-    def _budget(self) -> BudgetPolicy:
-        self._only(*QUANTITIES)
-        self._check(self._action() == "stop", "a budget can only stop")
-        reason = self._reason()
-        limits = []
-        for quantity in QUANTITIES:
-            if quantity not in self._entry:
-                continue
-            value = self._entry[quantity]
-            if quantity == "max_seconds":
-                right = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-                self._check(right, f"`{quantity}` has to be a number above 0")
+def _patterns(entry: Entry) -> Policy:
+    _only(entry, "patterns", "patterns", "presets", "cap", "beyond_cap", "reads", "replacement")
+    cap = entry.count("cap", 1000, least=1, most=MAX_CAP)
+    patterns = entry.texts("patterns", "pattern") if "patterns" in entry or "presets" not in entry else []
+    for number, pattern in enumerate(patterns, 1):
+        if pattern:
+            try:
+                program = Program()
+                shortest, _ = program.lengths[program.add(pattern)]
+            except UnusableExpressionError as error:
+                entry.wrong(f"pattern {number} {error}")
             else:
-                right = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-                self._check(right, f"`{quantity}` has to be a whole number, 0 or more")
-            if right:
-                limits.append(Limit(quantity, value, self._name, reason))
-        self._check(any(key in self._entry for key in QUANTITIES), f"a budget needs one of {_listed(QUANTITIES)}")
-        return BudgetPolicy(self._name, tuple(limits))
-
-    def _check(self, right: bool, reason: str) -> None:
-        if not right:
-            self._wrong(reason)
-
-    def _only(self, *keys: str) -> None:
-        for key in self._entry:
-            if key not in ("name", "kind", "action", "reason", *keys):
-                self._wrong(f"unknown key {quoted(key)} for kind {quoted(self._entry['kind'])}")
-
-    def _action(self) -> Action:
-        action = self._entry.get("action", "stop")
-        found = next((known for known in ACTIONS if known == action), None)
-        self._check(found is not None, f"unknown action {action!r}; actions are {_listed(ACTIONS)}")
-        return found or "stop"
-
-    def _replacement(self) -> str:
-        replacement = self._entry.get("replacement", "[redacted]")
-        # If nothing stood between them, what is left on both sides could make up what another rule forbids.
-        seen = isinstance(replacement, str) and bool(fold(replacement).strip())
-        self._check(seen, "`replacement` has to be a text that can be seen")
-        redacts = self._entry.get("action") == "redact"
-        self._check(redacts or "replacement" not in self._entry, '`replacement` is for action "redact"')
-        return str(replacement)
-
-    def _reason(self) -> str:
-        reason = self._entry.get("reason", "PolicyViolation")
-        self._check(reason in STOP_REASONS, f"unknown reason {reason!r}; reasons are {_listed(STOP_REASONS)}")
-        return reason if isinstance(reason, str) else ""
+                entry.check(shortest <= cap, f"pattern {number} matches {shortest} characters or more, beyond `cap`")
+    presets = entry.texts("presets", "preset") if "presets" in entry else []
+    for preset in presets:
+        entry.check(preset in ("", *PRESETS), f"unknown preset {preset!r}; presets are {listed(PRESETS)}")
+    return PatternsPolicy(
+        entry.get("name"),
+        tuple(patterns),
+        tuple(presets),
+        cap,
+        entry.choice("beyond_cap", ("stop", "release"), "stop"),
+        _reads(entry),
+        _reason(entry),
+        _action(entry),
+        _replacement(entry),
+    )
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(quoted(name) for name in names)
+def _tools(entry: Entry) -> Policy:
+    _only(entry, "tools", "allow", "deny")
+    entry.check("allow" in entry or "deny" in entry, "a policy of tools needs `allow` or `deny`")
+    allow, deny = (_tool_entries(entry, key) for key in ("allow", "deny"))
+    return ToolsPolicy(entry.get("name"), allow, deny, _reason(entry), _action(entry))
+
+
+def _tool_entries(entry: Entry, key: str) -> tuple[ToolEntry, ...]:
+    listed_ = entry.get(key) if key in entry else []
+    if not isinstance(listed_, list) or (key in entry and not listed_):
+        entry.wrong(f"`{key}` has to be a list of tools that is not empty")
+        return ()
+    found = []
+    for number, each in enumerate(listed_, 1):
+        table = {"tool": each} if isinstance(each, str) else each
+        right = isinstance(table, dict) and all(isinstance(value, str) and value for value in table.values())
+        if not right or "tool" not in table or not set(table) <= {"tool", "argument", "pattern"}:
+            entry.wrong(f"`{key}` entry {number} has to be a tool's name, or {{tool, argument?, pattern?}}, all texts")
+            continue
+        try:
+            if pattern := table.get("pattern"):
+                Program().add(pattern, whole=key == "allow")
+        except UnusableExpressionError as error:
+            entry.wrong(f"`{key}` entry {number}: the pattern {error}")
+        found.append(ToolEntry(**table))
+    return tuple(found)
+
+
+def _plugin(entry: Entry) -> Policy:
+    _only(entry, "plugin", "use", *ASKED)
+    use = entry.text("use")
+    try:
+        if use:
+            plugin(use)
+    except ConfigError as error:
+        entry.wrong(f"`use`: {error}")
+    return _asked(entry, "plugin", use)
+
+
+def _http(entry: Entry) -> Policy:
+    _only(entry, "http", "url", "headers", "parameters", *ASKED)
+    url = entry.text("url")
+    parts = urlsplit(url)
+    entry.check(not url or (parts.scheme in ("http", "https") and bool(parts.hostname)), "`url` has to be http(s)://…")
+    if not url.endswith(GUARDRAIL_PATH):
+        url = url.rstrip("/") + GUARDRAIL_PATH
+    headers = []
+    for name, written in entry.table("headers").items():
+        variable = written[1:] if isinstance(written, str) and written.startswith("$") else ""
+        value = os.environ.get(variable) if variable else written
+        right = isinstance(value, str) and re.fullmatch(r"[\w-]+", name, re.ASCII) and re.fullmatch(r"[!-~ ]*", value)
+        unset = f": the variable {variable} is not set" if variable and value is None else ""
+        entry.check(bool(right), f"header {quoted(name)} cannot be sent{unset}")
+        headers.append((name, str(value)))
+    parameters = json.dumps(entry.table("parameters"), default=str)
+    return replace(_asked(entry, "http", url), headers=tuple(headers), parameters_json=parameters)
+
+
+def _asked(entry: Entry, kind: Literal["plugin", "http"], target: str) -> AskedPolicy:
+    mode: Literal["gate", "observer"] = entry.choice("mode", ("gate", "observer"), "gate")
+    action = _action(entry)
+    entry.check(not (mode == "observer" and action == "redact"), "an observer cannot redact: its text has gone on")
+    return AskedPolicy(
+        entry.get("name"),
+        kind,
+        target,
+        mode,
+        entry.seconds("timeout_seconds", 2.0),
+        entry.choice("on_failure", ("stop", "release"), "stop"),
+        entry.count("overlap", 0, most=MAX_QUESTION // 2),
+        _reads(entry),
+        _reason(entry),
+        action,
+        _replacement(entry),
+    )
+
+
+def _budget(entry: Entry) -> Policy:
+    _only(entry, "budget", *QUANTITIES, "max_repeats", "repeat_length")
+    entry.check(_action(entry) == "stop", "a budget can only stop")
+    reason = _reason(entry)
+    limits = []
+    for quantity in QUANTITIES:
+        if quantity in entry:
+            value = entry.seconds(quantity, 1) if quantity == "max_seconds" else entry.count(quantity, 0)
+            limits.append(Limit(quantity, value, entry.get("name"), reason))
+    repeats = None
+    if "max_repeats" in entry:
+        most = entry.count("max_repeats", 1, least=1, most=MAX_REPEATS)
+        rule = Rule(entry.get("name"), "stop", f"max_repeats = {most} exceeded", reason)
+        repeats = Repeats(most, entry.count("repeat_length", 20, least=1, most=MAX_BLOCK), rule)
+    entry.check("repeat_length" not in entry or repeats is not None, "`repeat_length` is for `max_repeats`")
+    entry.check(bool(limits or repeats), f"a budget needs one of {listed([*QUANTITIES, 'max_repeats'])}")
+    return BudgetPolicy(entry.get("name"), tuple(limits), repeats)
+
+
+KINDS: dict[str, Callable[[Entry], Policy]] = {
+    "phrases": _phrases,
+    "patterns": _patterns,
+    "budget": _budget,
+    "tools": _tools,
+    "plugin": _plugin,
+    "http": _http,
+}
+
+# ---- what policies of several kinds have
+
+
+def _only(entry: Entry, kind: str, *keys: str) -> None:
+    entry.only((*EVERYWHERE, *keys), f'kind "{kind}"')
+
+
+def _action(entry: Entry) -> Action:
+    return entry.choice("action", ACTIONS, "stop")
+
+
+def _reason(entry: Entry) -> str:
+    return entry.choice("reason", STOP_REASONS, "PolicyViolation")
+
+
+def _replacement(entry: Entry) -> str:
+    redacts = entry.get("action") == "redact"
+    entry.check(redacts or "replacement" not in entry, '`replacement` is for action "redact"')
+    if "replacement" not in entry:
+        return "[redacted]"
+    # If nothing stood between them, what is left on both sides could make up what another rule forbids.
+    replacement = entry.text("replacement")
+    entry.check(not replacement or bool(fold(replacement).strip()), "`replacement` has to be a text that can be seen")
+    return replacement
+
+
+def _reads(entry: Entry) -> frozenset[Channel]:
+    reads = entry.get("reads") if "reads" in entry else [*DEFAULT_READS]
+    if not isinstance(reads, list) or not reads:
+        entry.wrong(f"`reads` has to be a list of some of {listed(CHANNELS)}")
+        return frozenset()
+    for channel in reads:
+        entry.check(channel in CHANNELS, f"cannot read {channel!r}; `reads` takes {listed(CHANNELS)}")
+    return frozenset(channel for channel in CHANNELS if channel in reads)

@@ -1,21 +1,25 @@
 """Policies as they are written, and the rule set that is compiled from them once for all sessions."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from dispatcher.policies.automaton import Automaton
 from dispatcher.policies.budget import Budget, Limit, strictest
+from dispatcher.policies.expressions import Program
 from dispatcher.policies.folding import fold
-from dispatcher.policies.gate import Gate, Reading, Rules, read_whole
-from dispatcher.policies.matches import Action, Rule
+from dispatcher.policies.gate import Gate, Rules, read_whole
+from dispatcher.policies.machine import Pattern
+from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Rule
+from dispatcher.policies.outcomes import Reading
+from dispatcher.policies.patterns import PatternSet
 from dispatcher.policies.phrases import PhraseSet
+from dispatcher.policies.presets import PRESETS
+from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.reader import ChannelRules, Source
-
-Channel: TypeAlias = Literal["content", "thoughts", "arguments", "prompt", "results"]
-CHANNELS: tuple[Channel, ...] = get_args(Channel)
-DEFAULT_READS: frozenset[Channel] = frozenset({"content", "arguments"})
+from dispatcher.policies.repeats import Repeats
+from dispatcher.policies.tool_rules import ToolRules, ToolsPolicy
 
 
 class PhrasesPolicy(msgspec.Struct, frozen=True):
@@ -30,27 +34,56 @@ class PhrasesPolicy(msgspec.Struct, frozen=True):
     words: bool = False
 
 
-class BudgetPolicy(msgspec.Struct, frozen=True):
+class PatternsPolicy(msgspec.Struct, frozen=True):
+    """cap: characters that a pattern may hold undecided. beyond_cap: what becomes of more. Presets have caps of their
+    own, which nothing that they look for exceeds.
+    """
+
     name: str
-    limits: tuple[Limit, ...]
+    patterns: tuple[str, ...] = ()
+    presets: tuple[str, ...] = ()
+    cap: int = 1000
+    beyond_cap: Literal["stop", "release"] = "stop"
+    reads: frozenset[Channel] = DEFAULT_READS
+    reason: str = "PolicyViolation"
+    action: Action = "stop"
+    replacement: str = "[redacted]"
 
 
-Policy: TypeAlias = PhrasesPolicy | BudgetPolicy
+class BudgetPolicy(msgspec.Struct, frozen=True):
+    """repeats: of content, and of each thinking step."""
+
+    name: str
+    limits: tuple[Limit, ...] = ()
+    repeats: Repeats | None = None
+
+
+TextPolicy: TypeAlias = PhrasesPolicy | PatternsPolicy
+Policy: TypeAlias = TextPolicy | BudgetPolicy | ToolsPolicy | AskedPolicy
+Acting: TypeAlias = Sequence[tuple[TextPolicy, Action]]  # with what a policy does in some channel
 
 
 class RuleSet:
-    """policies: as they were loaded."""
+    """policies: as they were loaded. notices: (policy, what its operator should know)."""
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         self.policies = tuple(policies)
-        self._compiled: dict[tuple[tuple[str, Action], ...], tuple[Source, ...]] = {}
+        self.notices = tuple(
+            (policy.name, notice)
+            for policy in policies
+            if isinstance(policy, PatternsPolicy)
+            for notice in _notices(policy)
+        )
+        self._compiled: dict[object, tuple[Source, ...]] = {}
         self._channels = {channel: self._channel(channel) for channel in CHANNELS}
         self._rules = Rules(
             budget=_budget(self.policies),
             content=self._channels["content"],
             thoughts=self._channels["thoughts"],
             arguments=self._channels["arguments"],
+            tools=tuple(ToolRules(policy) for policy in policies if isinstance(policy, ToolsPolicy)),
             results=self._channels["results"],
+            asked=tuple(policy for policy in policies if isinstance(policy, AskedPolicy)),
         )
 
     def readers(self, channel: Channel) -> tuple[str, ...]:
@@ -61,42 +94,92 @@ class RuleSet:
         """A new session's gate. started_at: Unix seconds, what time limits count from."""
         return Gate(self._rules, started_at)
 
+    def asked(self, channel: Channel) -> list[AskedPolicy]:
+        """The policies that are to be asked about texts of that channel."""
+        return [policy for policy in self._rules.asked if channel in policy.reads]
+
     def prompt(self, texts: Iterable[str]) -> Reading:
         """What a user asks with, before anything is logged: a violation and a denial both refuse it."""
         return read_whole("prompt", self._channels["prompt"], texts)
 
     def _channel(self, channel: Channel) -> ChannelRules:
-        readers = [policy for policy in self.policies if isinstance(policy, PhrasesPolicy) and channel in policy.reads]
-        acting = [(policy, "observe" if _only_observes(policy, channel) else policy.action) for policy in readers]
+        readers = [policy for policy in self.policies if isinstance(policy, TextPolicy) and channel in policy.reads]
+        acting: Acting = [(policy, _action(policy, channel)) for policy in readers]
+        holding = [each for each in acting if each[1] != "observe"]
+        budgets = [policy for policy in self.policies if isinstance(policy, BudgetPolicy) and policy.repeats]
+        loops = budgets if channel in ("content", "thoughts") else []
+        tools = [policy for policy in self.policies if isinstance(policy, ToolsPolicy) and channel == "arguments"]
         return ChannelRules(
-            self._sources([(policy, action) for policy, action in acting if action != "observe"]),
-            self._sources([(policy, action) for policy, action in acting if action == "observe"]),
-            tuple(policy.name for policy in readers),
+            self._sources(holding, capped=channel == "content") + tuple(each.repeats for each in loops if each.repeats),
+            self._sources([each for each in acting if each not in holding], capped=False),
+            tuple(policy.name for policy in (*readers, *loops, *tools)),
         )
 
-    def _sources(self, acting: Sequence[tuple[PhrasesPolicy, Action]]) -> tuple[Source, ...]:
-        """Compiled once for all channels that these policies read alike."""
-        key = tuple((policy.name, action) for policy, action in acting)
+    def _sources(self, acting: Acting, capped: bool) -> tuple[Source, ...]:
+        """Compiled once for all channels that these policies read alike. All of a kind together, so that the cost of a
+        character does not depend on how many policies there are.
+        """
+        key = (capped, tuple((policy.name, action) for policy, action in acting))
         if key not in self._compiled:
-            kinds = [[each for each in acting if each[0].words == words] for words in (False, True)]
-            self._compiled[key] = tuple(_phrases(kind) for kind in kinds if kind)
+            sources: list[Source] = []
+            for words in (False, True):
+                phrases = [rule for policy, action in acting for rule in _phrases(policy, action, words)]
+                if phrases:
+                    automaton = Automaton([phrase for phrase, _ in phrases], words)
+                    sources.append(PhraseSet(automaton, tuple(rule for _, rule in phrases)))
+            patterns = [pattern for policy, action in acting for pattern in _patterns(policy, action, capped)]
+            if patterns:
+                sources.append(PatternSet(patterns))
+            self._compiled[key] = tuple(sources)
         return self._compiled[key]
 
 
-def _only_observes(policy: PhrasesPolicy, channel: Channel) -> bool:
+def _action(policy: TextPolicy, channel: Channel) -> Action:
     """Thoughts are never let out, so there is nothing to redact in them."""
-    return channel == "thoughts" and policy.action == "redact"
+    return "observe" if channel == "thoughts" and policy.action == "redact" else policy.action
 
 
-def _phrases(acting: Sequence[tuple[PhrasesPolicy, Action]]) -> PhraseSet:
-    """One automaton for all, so that the cost of a character does not depend on how many policies there are."""
-    folded = [
+def _phrases(policy: TextPolicy, action: Action, words: bool) -> list[tuple[str, Rule]]:
+    """Folded, if it is a policy of phrases of that sort."""
+    if not isinstance(policy, PhrasesPolicy) or policy.words != words:
+        return []
+    return [
         (fold(phrase), Rule(policy.name, action, f"phrase {number}", policy.reason, policy.replacement))
-        for policy, action in acting
         for number, phrase in enumerate(policy.phrases, 1)
     ]
-    automaton = Automaton([phrase for phrase, _ in folded], words=acting[0][0].words)
-    return PhraseSet(automaton, tuple(rule for _, rule in folded))
+
+
+def _patterns(policy: TextPolicy, action: Action, capped: bool) -> list[Pattern]:
+    """capped: what is undecided is held. What is read whole, or not let out, needs no cap."""
+    if not isinstance(policy, PatternsPolicy):
+        return []
+    found = []
+    for number, expression in enumerate(policy.patterns, 1):
+        rule = Rule(policy.name, action, f"pattern {number}", policy.reason, policy.replacement)
+        what = f"pattern {number}, undecided after {policy.cap} characters,"
+        beyond = Rule(policy.name, "stop", what, policy.reason) if policy.beyond_cap == "stop" else None
+        found.append(Pattern(expression, rule, policy.cap, beyond) if capped else Pattern(expression, rule))
+    for preset in policy.presets:
+        rule = Rule(policy.name, action, f"preset {preset}", policy.reason, policy.replacement)
+        found += [
+            Pattern(form.expression, rule, form.longest if capped else None, check=form.check)
+            for form in PRESETS[preset]
+        ]
+    return found
+
+
+def _notices(policy: PatternsPolicy) -> list[str]:
+    if policy.action == "observe" or "content" not in policy.reads:
+        return []
+    notices = []
+    for number, expression in enumerate(policy.patterns, 1):
+        program = Program()
+        _, longest = program.lengths[program.add(expression)]
+        if longest is None or longest > policy.cap:
+            then = "stops the session" if policy.beyond_cap == "stop" else "is released"
+            more = f"pattern {number} can match more than {policy.cap} characters (`cap`)"
+            notices.append(f"{more}; what is undecided by then {then}")
+    return notices
 
 
 def _budget(policies: Sequence[Policy]) -> Budget:

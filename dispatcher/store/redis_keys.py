@@ -22,6 +22,8 @@ AGENTS = PREFIX + b"{waiting}:agents"  # hash: what for
 LEASES = PREFIX + b"leases"  # hash: instance → when its lease ends
 OFFERS = PREFIX + b"offers"  # sorted set: agents, by when they were last offered
 
+KEPT = 32_768  # sessions whose keys, and commands of the sweep, are not made anew each time
+
 _REQUEST = msgspec.msgpack.Decoder(Request)
 _HEAD = msgspec.msgpack.Decoder(Head)
 _ENTRY = msgspec.msgpack.Decoder(Entry)
@@ -35,7 +37,7 @@ class SessionKeys(NamedTuple):
     log: bytes
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=KEPT)
 def session_keys(session_id: str) -> SessionKeys:
     # Quoted, so that no brace of an id that a Commander chose can break the hash tag.
     stem = PREFIX + b"{%s}:" % quote(session_id, safe="").encode()

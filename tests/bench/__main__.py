@@ -1,6 +1,6 @@
 """The benchmark: this pair against a floor and against the gateway that people write themselves (`make bench`).
 
-    python -m tests.bench [--seconds 5] [--rounds 3] [--systems floor,starlette,memory,sqlite] [--output FILE]
+    python -m tests.bench [--seconds 5] [--rounds 3] [--systems floor,starlette,memory,sqlite,redis] [--output FILE]
 
 All systems are up during the whole run and each measure is taken on one after the other, in another order each round;
 a figure is the median over the rounds. This process is the users: it reads and checks every text.
@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -21,13 +22,18 @@ from pathlib import Path
 
 import uvloop
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported
+
+from tests import programs
 from tests.bench import measures
 from tests.bench.agents import REPORT_SOCKET
 from tests.bench.measures import Figures, Reports
+from tests.bench.stops import policy_stop
 from tests.bench.systems import SYSTEMS, System, started
 from tests.bench.table import medians, table
 
 STOPS = 10
+RULE_STOPS = 100
 IDLE_SESSIONS = 400
 MEASURE_SECONDS = 180.0  # the most that one measure may take, a whole run's bound with the number of them
 
@@ -39,18 +45,47 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=os.environ.get("BENCH_SECONDS", "5"), help="of each window")
     parser.add_argument("--rounds", type=int, default=os.environ.get("BENCH_ROUNDS", "3"))
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated, of: " + ", ".join(SYSTEMS))
+    parser.add_argument("--measures", default="", help="only those whose name holds one of these, comma-separated")
     parser.add_argument("--output", type=Path, default=Path("bench-results/latest.json"))
     chosen = parser.parse_args()
+    if "redis" in chosen.systems and not shutil.which("redis-server"):
+        print("without redis: there is no redis-server", file=sys.stderr)
+        chosen.systems = ",".join(name for name in chosen.systems.split(",") if name != "redis")
     unknown = set(chosen.systems.split(",")) - set(SYSTEMS)
     if unknown or chosen.seconds <= 0 or chosen.rounds < 1:
         parser.error(f"unknown systems: {', '.join(unknown)}" if unknown else "seconds and rounds must be positive")
     return chosen
 
 
-async def run(
-    systems: list[System], seconds: float, rounds: int, reports: Reports
-) -> dict[str, dict[str, list[Figures]]]:
-    """Measure → system → the figures of each round. Memory first and once: floods would leave free arenas behind."""
+Found = dict[str, dict[str, list[Figures]]]  # measure → system → the figures of each round
+
+
+class Bench:
+    """Takes measures. wanted: whose names hold one of these; none: all."""
+
+    def __init__(self, systems: list[System], wanted: list[str]) -> None:
+        self.found: Found = {}
+        self._systems = systems
+        self._wanted = wanted
+
+    async def take(self, name: str, measure: Measure, first: int = 0) -> None:
+        """On one system after the other, beginning with that one."""
+        if self._wanted and not any(part in name for part in self._wanted):
+            return
+        for system in self._systems[first:] + self._systems[:first]:
+            if not system.operator and name.startswith("rule's stop"):
+                continue  # it has no rules
+            print(f"{name}: {system.name} … ", end="", file=sys.stderr, flush=True)
+            async with asyncio.timeout(MEASURE_SECONDS):
+                figures = await measure(system)
+            shown = next(iter(figures))
+            print(f"{shown} {figures[shown]:,.0f}", file=sys.stderr, flush=True)
+            self.found.setdefault(name, {}).setdefault(system.name, []).append(figures)
+
+
+async def run(bench: Bench, systems: list[System], chosen: argparse.Namespace, reports: Reports, echo: str) -> None:
+    """Memory first and once: floods would leave free arenas behind. Rules' stops once: their p99 needs many."""
+    seconds: float = chosen.seconds
     repeated: dict[str, Measure] = {
         "flood, 1 session": lambda system: measures.flood(system, 1, seconds),
         "flood, 64 sessions": lambda system: measures.flood(system, 64, seconds),
@@ -59,26 +94,14 @@ async def run(
         "stop, idle": lambda system: measures.stop(system, 0, STOPS, reports),
         "stop, 16 floods": lambda system: measures.stop(system, 16, STOPS, reports),
     }
-    found: dict[str, dict[str, list[Figures]]] = {}
-
-    async def take(name: str, measure: Measure, system: System) -> None:
-        print(f"{name}: {system.name} … ", end="", file=sys.stderr, flush=True)
-        async with asyncio.timeout(MEASURE_SECONDS):
-            figures = await measure(system)
-        first = next(iter(figures))
-        print(f"{first} {figures[first]:,.0f}", file=sys.stderr, flush=True)
-        found.setdefault(name, {}).setdefault(system.name, []).append(figures)
-
     for system in systems:
         await measures.warm_up(system)
-    for system in systems:
-        await take("idle sessions", lambda system: measures.idle(system, IDLE_SESSIONS), system)
-    for number in range(rounds):
-        order = systems[number % len(systems) :] + systems[: number % len(systems)]
+    await bench.take("idle sessions", lambda system: measures.idle(system, IDLE_SESSIONS))
+    for number in range(chosen.rounds):
         for name, measure in repeated.items():
-            for system in order:
-                await take(name, measure, system)
-    return found
+            await bench.take(name, measure, number % len(systems))
+    for name, count in (("rule's stop, idle", 0), ("rule's stop, 64 floods", 64)):
+        await bench.take(name, lambda system, count=count: policy_stop(system, count, RULE_STOPS, reports, echo))  # type: ignore[misc]
 
 
 def main() -> None:
@@ -89,8 +112,12 @@ def main() -> None:
         reports = Reports(Path(folder) / REPORT_SOCKET)
         stack.callback(reports.close)
         systems = [stack.enter_context(started(name, Path(folder))) for name in chosen.systems.split(",")]
-        found = uvloop.run(run(systems, chosen.seconds, chosen.rounds, reports))
-    summary = medians(found)
+        log = Path(folder) / "echo.log"
+        echo = stack.enter_context(programs.running("-m", "tests.bench.stops", settings={}, log=log))
+        address = echo.wait_for(lambda event: "grpc" in event)["grpc"]
+        bench = Bench(systems, [part for part in chosen.measures.split(",") if part])
+        uvloop.run(run(bench, systems, chosen, reports, address))
+    summary = medians(bench.found)
     print(table(summary, [system.name for system in systems]))
     document = {
         "seconds": chosen.seconds,
@@ -98,7 +125,7 @@ def main() -> None:
         "took_seconds": round(time.monotonic() - began),
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()},
         "medians": summary,
-        "rounds_raw": found,
+        "rounds_raw": bench.found,
     }
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(document, indent=1) + "\n")

@@ -37,13 +37,19 @@ class Spec(msgspec.Struct):
     report: str = ""
     """Not empty: tell under this name when the generator has ended, and when its last tokens were made."""
 
+    phrase: str = ""
+    """Said once, `phrase_after` seconds after the begin; then it goes on as before."""
+
+    phrase_after: float = 0.0
+
 
 class Report(msgspec.Struct):
-    """Times are nanoseconds of the machine's monotonic clock."""
+    """Times are nanoseconds of the machine's monotonic clock; `clock`: what to add for Unix time."""
 
     name: str
     ended: int
     stamps: bytes
+    clock: int
 
     def made_after(self, moment: int) -> int:
         """Tokens made after that time: at most STAMPS, as far back as the report goes."""
@@ -75,7 +81,8 @@ async def agent(turn: Turn) -> AsyncGenerator[str, None]:
             made += 1
             yield token
     finally:
-        _tell(Report(spec.report, time.monotonic_ns(), stamps.tobytes()))
+        ended = time.monotonic_ns()
+        _tell(Report(spec.report, ended, stamps.tobytes(), time.time_ns() - time.monotonic_ns()))
 
 
 def _tell(report: Report) -> None:
@@ -90,8 +97,13 @@ def _say(spec: Spec) -> AsyncGenerator[str, None]:
 async def _flood(spec: Spec) -> AsyncGenerator[str, None]:
     await asyncio.sleep(spec.begin - time.monotonic())
     number = 0
-    end = max(spec.begin, time.monotonic()) + spec.seconds
-    while time.monotonic() < end:
+    begin = max(spec.begin, time.monotonic())
+    end = begin + spec.seconds
+    phrase_at = begin + spec.phrase_after if spec.phrase else end
+    while (now := time.monotonic()) < end:
+        if now >= phrase_at:
+            yield spec.phrase
+            phrase_at = end
         for _ in range(TOKENS_IN_A_READ):
             yield f"{number:07d} "
             number += 1
@@ -101,8 +113,12 @@ async def _flood(spec: Spec) -> AsyncGenerator[str, None]:
 
 async def _paced(spec: Spec) -> AsyncGenerator[str, None]:
     tokens = max(1, round(spec.seconds * spec.rate))
+    phrase_before = round(spec.phrase_after * spec.rate) if spec.phrase else -1
     for number in range(tokens):
         await asyncio.sleep(spec.begin + number / spec.rate - time.monotonic())
+        if number == phrase_before:
+            yield spec.phrase
+            continue
         now = time.monotonic_ns() // 1000 % CLOCK_MODULO
         yield f"{number:06d}{now:09d}{'.' if number == tokens - 1 else ' '}"
 

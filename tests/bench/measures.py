@@ -184,7 +184,7 @@ class Reports:
 
 
 @contextlib.asynccontextmanager
-async def _floods(system: System, count: int) -> AsyncIterator[None]:
+async def floods(system: System, count: int) -> AsyncIterator[None]:
     """Sessions that say what they can until the block ends."""
     sessions, readers = await open_sessions(system, FloodReader, [Spec("flood", seconds=3600)] * count)
     await asyncio.gather(*(reader.first for reader in readers))
@@ -198,16 +198,16 @@ async def _floods(system: System, count: int) -> AsyncIterator[None]:
         await delete(sessions)
 
 
-async def stop(system: System, floods: int, times: int, reports: Reports) -> Figures:
+async def stop(system: System, count: int, times: int, reports: Reports) -> Figures:
     """From a user's stop to the generator's end, and the tokens that it made meanwhile.
 
-    `floods` 0: a session at 50 tokens/s, alone. Else one of so many floods.
+    `count` 0: a session at 50 tokens/s, alone. Else one of so many floods.
     """
     halts, made = [], []
-    async with _floods(system, floods - 1) if floods else contextlib.nullcontext():
+    async with floods(system, count - 1) if count else contextlib.nullcontext():
         for _ in range(times):
             name = secrets.token_hex(8)
-            kind, reader_class = ("flood", FloodReader) if floods else ("paced", PacedReader)
+            kind, reader_class = ("flood", FloodReader) if count else ("paced", PacedReader)
             spec = Spec(kind, begin=time.monotonic(), seconds=3600, report=name)  # type: ignore[arg-type]
             session, reader = await open_session(system, reader_class, spec)
             await reader.first

@@ -92,6 +92,7 @@ class Reader(Exchange):
         super().__init__()
         self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.end = ""
+        self.ended_unix = 0  # when that event was read: nanoseconds
         self.last_at = 0.0
         self.tokens = 0
         self.complete = False
@@ -113,7 +114,8 @@ class Reader(Exchange):
                 self.first.set_result(None)
         if b"\nevent" in frames or frames.startswith(b"event"):
             ends = _END.findall(frames)
-            self.end = ends[-1].decode() if ends else self.end
+            if ends:
+                self.end, self.ended_unix = ends[-1].decode(), time.time_ns()
 
     def read(self, text: bytes) -> None:
         """Check the text and count its tokens. Raises TextWrong."""

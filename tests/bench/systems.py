@@ -9,15 +9,17 @@ from pathlib import Path
 
 from tests import programs
 from tests.bench.agents import REPORT_SOCKET
+from tests.redis_servers import redis_server
 
-SYSTEMS = ("floor", "starlette", "memory", "sqlite")
+SYSTEMS = ("floor", "starlette", "memory", "sqlite", "redis")
+PHRASE = "do not distribute"  # stops the sessions that say it
 
 # As an operator would have them: every character is searched for these, and none of the benchmark's texts has them.
-POLICIES = """
+POLICIES = f"""
 [[policy]]
 name = "project names"
 kind = "phrases"
-phrases = ["Project Nightingale", "夜莺计划", "internal use only", "do not distribute"]
+phrases = ["Project Nightingale", "夜莺计划", "internal use only", "{PHRASE}"]
 action = "stop"
 
 [[policy]]
@@ -31,12 +33,17 @@ CAPACITY = 1024  # sessions that a Commander runs at once: more than are measure
 
 @dataclass(frozen=True)
 class System:
-    """`processes`: role → pid; `speaker` is where the generators run. `direct`: the prompt's answer is the stream."""
+    """`processes`: role → pid; `speaker` is where the generators run. `direct`: the prompt's answer is the stream.
+
+    Of the pair: `operator`, its address for operators, and `store`, another of the same kind in the same place.
+    """
 
     name: str
     address: str
     processes: dict[str, int]
     direct: bool = False
+    operator: str = ""
+    store: str = ""
 
     def cpu_seconds(self) -> dict[str, float]:
         """What each process has used so far: all threads, user and system, in steps of 10 ms."""
@@ -85,7 +92,7 @@ def started(name: str, folder: Path) -> Iterator[System]:
 
         policies = folder / "policies.toml"
         policies.write_text(POLICIES)
-        store = "memory://" if name == "memory" else f"sqlite:///{folder}/sessions.db"
+        store, other = _stores(name, folder, stack)
         ready = stack.enter_context(programs.dispatcher(log, store, policies=str(policies)))
         speaker = run(
             *("-m", "commander", "serve"),
@@ -94,4 +101,15 @@ def started(name: str, folder: Path) -> Iterator[System]:
             COMMANDER_CAPACITY=str(CAPACITY),
             COMMANDER_METRICS_ADDRESS=f"127.0.0.1:{programs.free_port()}",
         )
-        yield System(name, ready.http, {"gateway": ready.program.pid, "speaker": speaker.pid})
+        processes = {"gateway": ready.program.pid, "speaker": speaker.pid}
+        yield System(name, ready.http, processes, operator=ready.operator, store=other)
+
+
+def _stores(name: str, folder: Path, stack: ExitStack) -> tuple[str, str]:
+    """What the system stores its sessions in, and another one like it."""
+    if name == "memory":
+        return "memory://", "memory://"
+    if name == "sqlite":
+        return f"sqlite:///{folder}/sessions.db", f"sqlite:///{folder}/other.db"
+    server = stack.enter_context(redis_server(folder / "redis"))
+    return f"redis://{server.address}/0", f"redis://{server.address}/1"

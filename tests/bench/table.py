@@ -16,6 +16,13 @@ _SHOWN = {
     "cpu_micros_speaker": ("  of the speaker", 1, 1),
     "halt_p50_micros": ("stop → generator's end p50, ms", 1000, 2),
     "halt_max_micros": ("  the longest, ms", 1000, 2),
+    "policy_halt_p50_micros": ("detection → generator's end p50, ms", 1000, 2),
+    "policy_halt_p99_micros": ("  p99, ms", 1000, 2),
+    "policy_halt_p50_ratio": ("  p50 ÷ (round trip + append)", 1, 2),
+    "policy_halt_p99_ratio": ("  p99 ÷ (round trip + append)", 1, 2),
+    "last_event_p50_micros": ("detection → user's last event, ms", 1000, 2),
+    "round_trip_p50_micros": ("bare round trip p50, ms", 1000, 2),
+    "append_p50_micros": ("one append p50, ms", 1000, 2),
     "tokens_after_p50": ("tokens made after it, p50", 1, 0),
     "tokens_after_max": ("  the most", 1, 0),
     "kib": ("KiB a session", 1, 0),
@@ -36,21 +43,23 @@ def medians(found: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) ->
 
 
 def table(summary: Medians, systems: Sequence[str]) -> str:
-    """A row for each figure; after each value its ratio to the first system's."""
+    """A row for each figure; after each value its ratio to that of the first system which has one."""
     lines = [f"{'':34}" + "".join(f"{system:>22}" for system in systems)]
     for measure, by_system in summary.items():
         lines.append(measure)
         for figure, (label, divisor, digits) in _SHOWN.items():
-            values = [by_system[system].get(figure) for system in systems]
-            if values[0] is None:
-                continue
-            cells = "".join(f"{_cell(value, values[0], divisor, digits):>22}" for value in values)
-            lines.append(f"  {label:32}{cells}")
+            values = [by_system.get(system, {}).get(figure) for system in systems]
+            base = next((value for value in values if value is not None), None)
+            if base is not None:
+                cells = "".join(f"{_cell(figure, value, base, divisor, digits):>22}" for value in values)
+                lines.append(f"  {label:32}{cells}")
     return "\n".join(lines)
 
 
-def _cell(value: float | None, base: float, divisor: float, digits: int) -> str:
+def _cell(figure: str, value: float | None, base: float, divisor: float, digits: int) -> str:
     if value is None:
         return "-"
+    if figure.endswith("_ratio"):
+        return f"{value:.{digits}f}×"
     ratio = f"{value / base:.2f}×" if base > 0 else "-"
     return f"{value / divisor:,.{digits}f} {ratio:>8}"

@@ -9,12 +9,13 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher import chat, client, health, operator_cli
+from dispatcher import chat, cli, client, health, operator_cli
 from dispatcher.client import base_url, printable
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
@@ -186,6 +187,21 @@ async def test_operators_list_watch_and_stop(
     assert kinds == ["assigned", "thought", "content", "stop", "stopped"]
     assert await call(operator_cli, "--url", url, "stop", "nope") == 1
     assert "No such session." in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "verb", [["sessions", "watch"], ["sessions", "stop"], ["policy", "replay", "RULES", "--session"]]
+)
+async def test_a_session_s_id_may_begin_with_a_dash(
+    urls: tuple[str, str], verb: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.touch()
+    words = [str(rules) if word == "RULES" else word for word in verb]
+    words[1:1] = ["--url", urls[1]] if words[0] == "sessions" else []
+    words[3:3] = ["--url", urls[1]] if words[0] == "policy" else []
+    assert await asyncio.to_thread(cli.main, [*words, "-" + 31 * "a"]) == 1
+    assert capfd.readouterr().err.endswith(": No such session.\n")
 
 
 @pytest.mark.parametrize(

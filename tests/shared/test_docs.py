@@ -39,11 +39,14 @@ from shared.records import STOP_REASONS
 from tests import programs
 
 ROOT = Path(__file__).resolve().parents[2]
-README, OPERATING, WRITING, CONTRACT, CONTRIBUTING = (
+README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, TRYING = (
     ROOT / name
-    for name in ("README.md", "deploy/README.md", "commander/README.md", "protos/README.md", "CONTRIBUTING.md")
+    for name in (
+        *("README.md", "deploy/README.md", "commander/README.md", "protos/README.md", "CONTRIBUTING.md"),
+        "dispatcher/policy_tools/README.md",
+    )
 )
-DOCUMENTS = (README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, ROOT / "CHANGELOG.md")
+DOCUMENTS = (README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, TRYING, ROOT / "CHANGELOG.md")
 SECONDS = 30.0
 
 
@@ -254,6 +257,13 @@ async def test_the_rules_and_tools_load_and_work(examples: Path) -> None:
     tools = load_tools(file)
     answer = await tools.run("weather", json.dumps({"city": "Oslo", "days": 2}))
     assert (answer.status, json.loads(answer.result_json)["forecast"]) == ("OK", "sunny for 2 days")
+
+
+def test_the_cases_of_the_documents_are_as_they_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (toml,) = blocks(TRYING, "toml")
+    (tmp_path / "rules.toml").write_text(toml)
+    assert dispatcher_cli.main(["policy", "test", str(tmp_path / "rules.toml")]) == 0
+    assert capsys.readouterr().out.strip() in TRYING.read_text()
 
 
 def test_the_built_in_tools_can_be_named_in_a_file(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ ROOMS = ("shared", "dispatcher", "commander")
 COMPUTES = {
     "__future__", "abc", "array", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib",
     "heapq", "itertools", "json", "math", "msgspec", "operator", "re", "string", "types", "typing", "unicodedata",
+    "difflib", "warnings",
 }  # fmt: skip
 PURE = (
     "shared.conversation",
@@ -36,7 +37,7 @@ PURE = (
     "dispatcher.gateway.views",
     "dispatcher.gateway.response_events",
 )
-IMPURE = ("dispatcher.policies.load",)  # the loader reads files
+IMPURE = ("dispatcher.policies.load", "dispatcher.policies.entry")  # the loader reads files
 
 COMPOSITION = ("dispatcher.app", "dispatcher.store.factory")  # the factory: from a setting to a store
 VERBS = ("dispatcher.__main__", "dispatcher.cli", "dispatcher.dev", "dispatcher.demo")

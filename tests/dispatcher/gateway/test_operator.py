@@ -40,6 +40,14 @@ async def test_live_sessions_are_listed_and_others_on_demand(
     assert len((await operator.get("/operator/sessions?limit=1")).json()["sessions"]) == 1
 
 
+async def test_one_session_with_what_it_was_asked(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    commander = await sessions.begin()
+    (listed,) = (await operator.get("/operator/sessions")).json()["sessions"]
+    found = (await operator.get(f"/operator/sessions/{commander.session_id}")).json()
+    assert found == {**listed, "messages": [{"role": "user", "content": "hello"}], "parameters_json": ""}
+    assert (await operator.get("/operator/sessions/nope")).status_code == 404
+
+
 @pytest.mark.parametrize("query", ["state=asleep", "limit=0", "limit=x", "limit=1001", "limit="])
 async def test_wrong_questions(operator: httpx2.AsyncClient, query: str) -> None:
     answer = await operator.get(f"/operator/sessions?{query}")

@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 
 from dispatcher.policies.budget import Limit, Quantity
-from dispatcher.policies.gate import MAX_STEPS, Gate, Reading, Release, Violation
-from dispatcher.policies.matches import Action
-from dispatcher.policies.reader import Hit
-from dispatcher.policies.rules import BudgetPolicy, Channel, PhrasesPolicy, Policy, RuleSet
+from dispatcher.policies.gate import MAX_STEPS, Gate
+from dispatcher.policies.matches import Action, Channel
+from dispatcher.policies.outcomes import Hit, Reading, Release, Violation
+from dispatcher.policies.rules import BudgetPolicy, PatternsPolicy, PhrasesPolicy, Policy, RuleSet
 
 
 def gate(*policies: Policy) -> Gate:
@@ -168,6 +170,69 @@ def test_a_prompt_is_read_message_by_message() -> None:
     assert rules.prompt(["x", "a DOG"]) == Reading(Violation("names", "PolicyViolation", "phrase 1 in prompt"))
     assert rules.prompt(["a cat"]) == Reading(None, "r", (Hit("r", "redact"),))
     assert RuleSet([phrases("dog")]).prompt(["a dog"]) == Reading()
+
+
+# ---- patterns, alone and with phrases
+
+
+def patterns(*expressions: str, name: str = "numbers", **more: Any) -> PatternsPolicy:
+    return PatternsPolicy(name, expressions, **more)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_rules_of_several_kinds_stop_and_redact_together(size: int) -> None:
+    policies: list[Policy] = [
+        patterns(r"\d{3,4}", action="redact", replacement="<n>"),
+        patterns(r"night \d", name="s"),
+        phrases("room", action="redact", name="r"),
+        phrases("day"),
+    ]
+    for order in (policies, policies[::-1]):
+        text = "room1234 or 12, nights 555"
+        assert shown(gate(*order), text, size) == "[redacted] or 12, nights <n>"
+        guarded = gate(*order)
+        assert shown(guarded, "in 123 night 1234 day", size) == "in <n> "
+        assert guarded.overdue(1.0) == Violation("s", "PolicyViolation", "pattern 1 in content")
+        assert shown(gate(*order), "in 1 day 12345 night 1", size) == "in 1 "
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_what_one_rule_has_completed_stays_in_while_another_is_undecided(size: int) -> None:
+    redact, stop = patterns(r"\d{3}", action="redact"), phrases("123 go!")
+    for order in ((redact, stop), (stop, redact)):
+        assert shown(gate(*order), "a 123 go! b", size) == "a "
+        assert shown(gate(*order), "a 123 go b", size) == "a [redacted] go b"
+        guarded = gate(*order)
+        assert "".join(guarded.content(piece, 101.0).text for piece in ("a 1", "23 g")) == "a "
+
+
+def test_observed_patterns_hold_nothing_and_count_each_match_once() -> None:
+    guarded = gate(patterns(r"\d+", r"a.*z", action="observe"))
+    assert guarded.content("a 12", 101.0) == Release("a 12", 4, None, (Hit("numbers", "observe"),))
+    assert guarded.content("345, 6", 101.0) == Release("345, 6", 10, None, (Hit("numbers", "observe"),))
+
+
+def test_beyond_the_cap_the_session_stops_or_goes_on_as_its_operator_chose() -> None:
+    guarded = gate(patterns("a[^b]*b", cap=5))
+    violation = Violation("numbers", "PolicyViolation", "pattern 1, undecided after 5 characters, in content")
+    assert guarded.content("x acdefghij", 101.0) == Release("x ", 2, violation)
+    assert shown(gate(patterns("a[^b]*b", cap=5, beyond_cap="release")), "x acdefghij", 3) == "x acdefghij"
+    assert gate(patterns("a[^b]*b", cap=5)).arguments("t", '["acdefghij"]', 101.0) == Reading()
+    unheard = gate(patterns("a[^b]*b", cap=5, reads=frozenset({"thoughts"})))
+    assert unheard.thought("Planning", "acdefghij", 101.0) == Reading()
+
+
+def test_patterns_read_every_channel() -> None:
+    everywhere: frozenset[Channel] = frozenset({"thoughts", "arguments", "results", "prompt"})
+    rules = RuleSet([patterns(r"\d{4}$", reads=everywhere)])
+    assert rules.gate(100.0).arguments("t", '{"n": 1234}', 101.0).violation
+    assert rules.gate(100.0).result('["1234"]', 101.0).violation
+    assert rules.prompt(["x 1234"]).violation
+    assert not rules.prompt(["1234 x"]).violation
+    guarded = rules.gate(100.0)
+    assert not guarded.thought("Planning", "12", 101.0).violation
+    assert not guarded.thought("Planning", "34", 101.0).violation, "it may go on"
+    assert guarded.thought("Planning", "\n", 101.0).violation
 
 
 # ---- budgets

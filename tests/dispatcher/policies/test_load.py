@@ -5,7 +5,15 @@ import pytest
 from dispatcher.files import FileError
 from dispatcher.policies.budget import Limit
 from dispatcher.policies.load import load
-from dispatcher.policies.rules import BudgetPolicy, PhrasesPolicy
+from dispatcher.policies.matches import Rule
+from dispatcher.policies.questions import AskedPolicy
+from dispatcher.policies.repeats import Repeats
+from dispatcher.policies.rules import BudgetPolicy, PatternsPolicy, PhrasesPolicy
+from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
+
+KINDS = '"phrases", "patterns", "budget", "tools", "plugin", "http"'
+
+BIRDS = 'kind = "plugin"\nuse = "tests.dispatcher.asked_plugins:no_birds"'
 
 GOOD = """
 [[policy]]
@@ -32,7 +40,16 @@ max_seconds = 120
 max_characters = 1000
 max_thought_characters = 2000
 max_tool_calls = 0
+max_repeats = 5
+repeat_length = 30
 reason = "Timeout"
+
+[[policy]]
+name = "calls"
+kind = "tools"
+allow = ["search", {tool = "fetch", argument = "url", pattern = 'https://example\\.com/.*'}]
+deny = [{tool = "search", pattern = "(?i)secret"}]
+action = "redact"
 """
 
 
@@ -70,6 +87,13 @@ def test_a_file(tmp_path: Path) -> None:
                 Limit("max_thought_characters", 2000, "limits", "Timeout"),
                 Limit("max_tool_calls", 0, "limits", "Timeout"),
             ),
+            Repeats(5, 30, Rule("limits", "stop", "max_repeats = 5 exceeded", "Timeout")),
+        ),
+        ToolsPolicy(
+            "calls",
+            (ToolEntry("search"), ToolEntry("fetch", "url", r"https://example\.com/.*")),
+            (ToolEntry("search", "", "(?i)secret"),),
+            action="redact",
         ),
     )
 
@@ -101,9 +125,9 @@ def test_the_rules_built_in() -> None:
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ('kind = "phrase"', 'unknown kind \'phrase\'; kinds are "phrases", "budget"'),
-        ('phrases = ["x"]', '`kind` is missing; kinds are "phrases", "budget"'),
-        ('kind = "plugin"', 'kind \'plugin\' is not supported by this version; kinds are "phrases", "budget"'),
+        ('kind = "phrase"', f"unknown kind 'phrase'; kinds are {KINDS}"),
+        ('kind = ["phrases"]', f"unknown kind ['phrases']; kinds are {KINDS}"),
+        ('phrases = ["x"]', f"`kind` is missing; kinds are {KINDS}"),
         ('kind = "phrases"\nphrases = []', "`phrases` has to be a list of texts that is not empty"),
         ('kind = "phrases"', "`phrases` has to be a list of texts that is not empty"),
         ('kind = "phrases"\nphrases = ["x", ""]', "phrase 2 is empty"),
@@ -128,7 +152,54 @@ def test_the_rules_built_in() -> None:
         ('kind = "phrases"\nphrases = ["x"]\nreason = "Bad"', "unknown reason 'Bad'; reasons are \"PolicyViolation\""),
         ('kind = "phrases"\nphrases = ["x"]\nreason = ["Timeout"]', "unknown reason ['Timeout']; reasons are "),
         ('kind = "phrases"\nphrases = ["x"]\n"a\\nb" = 1', 'unknown key "a\\nb" for kind "phrases"'),
+        ('kind = "patterns"', "`patterns` has to be a list of texts that is not empty"),
+        ('kind = "patterns"\npatterns = ["a", "["]', "pattern 2 does not compile: unterminated "),
+        ('kind = "patterns"\npatterns = ["(a)\\\\1"]', "pattern 1 has a back-reference, which cannot be decided "),
+        ('kind = "patterns"\npatterns = ["a*"]', "pattern 1 can match nothing at all"),
+        ('kind = "patterns"\npatterns = [""]', "pattern 1 is empty"),
+        ('kind = "patterns"\npatterns = ["a{9}"]\ncap = 8', "pattern 1 matches 9 characters or more, beyond `cap`"),
+        ('kind = "patterns"\npatterns = ["a"]\ncap = 0', "`cap` has to be a whole number, 1 to 100000"),
+        ('kind = "patterns"\npatterns = ["a"]\nbeyond_cap = "go"', "unknown beyond_cap 'go'; beyond_caps are "),
+        ('kind = "patterns"\npresets = ["mail"]', "unknown preset 'mail'; presets are \"email\", "),
+        ('kind = "patterns"\npresets = [1]', "preset 1 is not a text"),
+        ('kind = "patterns"\npatterns = ["a"]\nwords = true', 'unknown key "words" for kind "patterns"'),
+        ('kind = "plugin"', "`use` has to be a text that is not empty"),
+        ('kind = "plugin"\nuse = "nowhere:x"', "`use`: no module 'nowhere' (looked in "),
+        (
+            'kind = "plugin"\nuse = "tests.dispatcher.asked_plugins:x"',
+            "`use`: module 'tests.dispatcher.asked_plugins' has ",
+        ),
+        (
+            'kind = "plugin"\nuse = "tests.dispatcher.asked_plugins:not_async"',
+            "`use`: tests.dispatcher.asked_plugins:not_async is not an async callable",
+        ),
+        (f"{BIRDS}\nmode = 'gat'", 'unknown mode \'gat\'; modes are "gate", "observer"'),
+        (f"{BIRDS}\ntimeout_seconds = 0", "`timeout_seconds` has to be a number above 0"),
+        (f"{BIRDS}\non_failure = 'go'", "unknown on_failure 'go'"),
+        (f"{BIRDS}\noverlap = -1", "`overlap` has to be a whole number, 0 to 8000"),
+        (f"{BIRDS}\nmode = 'observer'\naction = 'redact'", "an observer cannot redact: its text has gone on"),
+        (f"{BIRDS}\nurl = 'http://a'", 'unknown key "url" for kind "plugin"'),
+        ('kind = "http"', "`url` has to be a text that is not empty"),
+        ('kind = "http"\nurl = "ftp://a"', "`url` has to be http(s)://"),
+        ('kind = "http"\nurl = "http://"', "`url` has to be http(s)://"),
+        ('kind = "http"\nurl = "http://a"\nheaders = 1', "`headers` has to be a table"),
+        ('kind = "http"\nurl = "http://a"\nheaders = {a = 1}', 'header "a" cannot be sent'),
+        ('kind = "http"\nurl = "http://a"\nheaders = {"a b" = "x"}', 'header "a b" cannot be sent'),
+        (
+            'kind = "http"\nurl = "http://a"\nheaders = {a = "$NOT_SET_ANYWHERE"}',
+            'header "a" cannot be sent: the variable NOT_SET_ANYWHERE is not set',
+        ),
+        ('kind = "http"\nurl = "http://a"\nparameters = []', "`parameters` has to be a table"),
         ('kind = "budget"', 'a budget needs one of "max_seconds", "max_characters", '),
+        ('kind = "budget"\nmax_repeats = 0', "`max_repeats` has to be a whole number, 1 to 100"),
+        ('kind = "budget"\nmax_seconds = 1\nrepeat_length = 5', "`repeat_length` is for `max_repeats`"),
+        ('kind = "tools"', "a policy of tools needs `allow` or `deny`"),
+        ('kind = "tools"\nallow = []', "`allow` has to be a list of tools that is not empty"),
+        ('kind = "tools"\ndeny = ["a", 1]', "`deny` entry 2 has to be a tool's name, or {tool, argument?, pattern?}"),
+        ('kind = "tools"\ndeny = [{argument = "a"}]', "`deny` entry 1 has to be a tool's name, or "),
+        ('kind = "tools"\ndeny = [{tool = "a", arg = "b"}]', "`deny` entry 1 has to be a tool's name, or "),
+        ('kind = "tools"\ndeny = [{tool = "a", pattern = "["}]', "`deny` entry 1: the pattern does not compile: "),
+        ('kind = "tools"\ndeny = [{tool = "a", pattern = ".*"}]', "`deny` entry 1: the pattern can match nothing"),
         ('kind = "budget"\nmax_seconds = 0', "`max_seconds` has to be a number above 0"),
         ('kind = "budget"\nmax_seconds = inf', "`max_seconds` has to be a number above 0"),
         ('kind = "budget"\nmax_seconds = true', "`max_seconds` has to be a number above 0"),
@@ -145,6 +216,83 @@ def test_what_is_wrong_is_named_with_file_entry_and_reason(tmp_path: Path, lines
     assert "\n" not in error
 
 
+def test_patterns(tmp_path: Path) -> None:
+    text = """
+    [[policy]]
+    name = "numbers"
+    kind = "patterns"
+    patterns = ['\\d{4}', 'a[^b]*b', 'x.{1,40}y']
+    presets = ["email", "iban"]
+    cap = 40
+    beyond_cap = "release"
+    action = "redact"
+    """
+    rules = load(written(tmp_path, text))
+    (policy,) = rules.policies
+    assert policy == PatternsPolicy(
+        "numbers", (r"\d{4}", "a[^b]*b", "x.{1,40}y"), ("email", "iban"), 40, "release", action="redact"
+    )
+    more = "can match more than 40 characters (`cap`); what is undecided by then is released"
+    assert rules.notices == (("numbers", f"pattern 2 {more}"), ("numbers", f"pattern 3 {more}"))
+    observed = text.replace('"redact"', '"observe"')
+    assert load(written(tmp_path, observed)).notices == ()
+    (notice,) = load(written(tmp_path, '[[policy]]\nname = "p"\nkind = "patterns"\npatterns = ["a+b"]')).notices
+    assert notice[1].endswith("what is undecided by then stops the session")
+
+
+def test_policies_that_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDRAIL_KEY", "s3cret")
+    text = """
+    [[policy]]
+    name = "birds"
+    kind = "plugin"
+    use = "tests.dispatcher.asked_plugins:no_birds"
+    mode = "observer"
+    timeout_seconds = 0.5
+    on_failure = "release"
+    reads = ["content", "thoughts", "prompt"]
+    reason = "RiskControl"
+
+    [[policy]]
+    name = "guardrail"
+    kind = "http"
+    url = "http://127.0.0.1:8000/"
+    headers = {x-api-key = "$GUARDRAIL_KEY", x-team = "birds"}
+    parameters = {language = "en", thresholds = [0.5]}
+    overlap = 40
+    action = "redact"
+    replacement = "<bird>"
+
+    [[policy]]
+    name = "other"
+    kind = "http"
+    url = "https://guard.example/x/beta/litellm_basic_guardrail_api"
+    """
+    assert load(written(tmp_path, text)).policies == (
+        AskedPolicy(
+            "birds",
+            "plugin",
+            "tests.dispatcher.asked_plugins:no_birds",
+            "observer",
+            0.5,
+            "release",
+            reads=frozenset({"content", "thoughts", "prompt"}),
+            reason="RiskControl",
+        ),
+        AskedPolicy(
+            "guardrail",
+            "http",
+            "http://127.0.0.1:8000/beta/litellm_basic_guardrail_api",
+            overlap=40,
+            action="redact",
+            replacement="<bird>",
+            headers=(("x-api-key", "s3cret"), ("x-team", "birds")),
+            parameters_json='{"language": "en", "thresholds": [0.5]}',
+        ),
+        AskedPolicy("other", "http", "https://guard.example/x/beta/litellm_basic_guardrail_api"),
+    )
+
+
 def test_all_errors_at_once(tmp_path: Path) -> None:
     first = written(
         tmp_path,
@@ -156,7 +304,7 @@ def test_all_errors_at_once(tmp_path: Path) -> None:
     assert errors(tmp_path) == [
         f'{first}: unknown key "policies"',
         f"{first}: policy 1: `name` has to be a text that is not empty",
-        f'{first}: policy 1: unknown kind \'x\'; kinds are "phrases", "budget"',
+        f"{first}: policy 1: unknown kind 'x'; kinds are {KINDS}",
         f'{first}: policy 2 "p": unknown key "key" for kind "phrases"',
         f'{first}: policy 2 "p": phrase 1 is empty',
         f'{first}: policy 2 "p": phrase 2 is not a text',
@@ -178,5 +326,5 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert errors(written(tmp_path, "policy = [1]", "list.toml")) == [f"{tmp_path}/list.toml: policy 1: is not a table"]
     assert errors(written(tmp_path, "[[policy]]", "empty.toml")) == [
         f"{tmp_path}/empty.toml: policy 1: `name` has to be a text that is not empty",
-        f'{tmp_path}/empty.toml: policy 1: `kind` is missing; kinds are "phrases", "budget"',
+        f"{tmp_path}/empty.toml: policy 1: `kind` is missing; kinds are {KINDS}",
     ]
