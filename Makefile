@@ -51,7 +51,7 @@ format: setup ## rewrite the sources in the project's style
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test-faults: setup ## kill real processes; search the rules' interleavings for long
+test-faults: setup ## break real processes and lines (FAULT_SEED, FAULT_COUNT); search the rules' interleavings
 	$(BIN)/pytest -m faults tests
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout 900 tests/dispatcher/test_session_machine.py tests/dispatcher/policies
 

@@ -32,6 +32,9 @@ from shared.grpc_metrics import ServerMetrics
 log = structlog.get_logger()
 
 MOVE_SECONDS = 0.2  # between looks at whether the sessions have moved or ended, while draining
+# A balancer that asks every second sends nobody here any more. Before that, what is under way when the port is closed
+# would be lost, and most requests cannot be sent again.
+NOTICED_SECONDS = 3.0
 
 
 class Dispatcher:
@@ -42,6 +45,7 @@ class Dispatcher:
         self.grpc_port = self.http_port = self.operator_port = 0
         self._stack = AsyncExitStack()
         self._keepers: list[asyncio.Task[None]] = []
+        self._leaving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Open everything; what was opened is closed again if something cannot be."""
@@ -102,7 +106,8 @@ class Dispatcher:
             self._keepers.append(asyncio.create_task(work))
         self._stack.push_async_callback(self._stop_keepers)
         await server.start()
-        self._stack.push_async_callback(server.stop, None)
+        self._server = server
+        self._stack.push_async_callback(self._stop_server)
         for app, listening in (
             (user_app(sessions, settings, metrics), users),
             (operator_app(sessions, registry), operators),
@@ -113,6 +118,11 @@ class Dispatcher:
         self.http_port, self.operator_port = users.getsockname()[1], operators.getsockname()[1]
         for service in ("", wire.SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def _stop_server(self) -> None:
+        await self._server.stop(None)
+        if self._leaving:
+            await self._leaving
 
     async def _stop_keepers(self) -> None:
         for task in self._keepers:
@@ -134,13 +144,17 @@ class Dispatcher:
 
     async def drain(self) -> None:
         """Not ready any more; sessions move or end, for `DISPATCHER_DRAIN_SECONDS` at most."""
+        settings = self.settings
         await self._health.enter_graceful_shutdown()
         self.sessions.drain()
         self._service.drain()
-        await self._moved(self.settings.drain_seconds)
-        if self.settings.store.startswith("memory:"):
+        # GOAWAY: streams go on, but none is opened here any more, and Commanders look up where else they can go, for
+        # they know only the replicas that were there when they last looked.
+        self._leaving = asyncio.create_task(self._server.stop(settings.drain_seconds + settings.stop_seconds))
+        await asyncio.gather(self._moved(settings.drain_seconds), self._noticed(settings.drain_seconds))
+        if settings.store.startswith("memory:"):
             await self.sessions.shut_down()
-            await self._moved(self.settings.stop_seconds)
+            await self._moved(settings.stop_seconds)
 
     async def _moved(self, seconds: float) -> None:
         """Return when no session's Commander is connected here any more, or after that time."""
@@ -148,6 +162,11 @@ class Dispatcher:
         until = loop.time() + seconds
         while self.sessions.running and loop.time() < until:  # noqa: ASYNC110 - many places end a session's stay here
             await asyncio.sleep(MOVE_SECONDS)
+
+    async def _noticed(self, seconds: float) -> None:
+        """Return when whoever sends users here has had time to send them to the others, if there are others."""
+        if self.sessions.neighbours:
+            await asyncio.sleep(min(seconds, NOTICED_SECONDS))
 
     async def close(self) -> None:
         """End what is still open. Readers come back by `retry:`, Commanders by themselves."""

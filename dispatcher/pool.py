@@ -69,8 +69,8 @@ class Desk(Protocol):
     def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
         """That generation's Commander does not hold it. sent: it was told of it."""
 
-    async def gone(self, agents: Iterable[str]) -> None:
-        """A Commander that offered these agents is gone."""
+    async def keep_known(self, agents: Iterable[str]) -> None:
+        """A Commander that offers these agents has come, or is gone: their names stay known for a while."""
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> object: ...
 
@@ -156,12 +156,13 @@ class Pool:
 
     def join(self, member: Member) -> None:
         self.members.add(member)
+        self._desk.spawn(self._desk.keep_known(member.status.agents))
         self._match()
 
     def leave(self, member: Member) -> None:
         member.gone = True
         self.members.discard(member)
-        self._desk.spawn(self._desk.gone(member.status.agents))
+        self._desk.spawn(self._desk.keep_known(member.status.agents))
         self._count()
 
     def drain(self, member: Member) -> None:

@@ -37,13 +37,11 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 class Program:
     """`python ARGUMENTS`. What it prints goes into the file `log`; lines of JSON can be waited for."""
 
-    def __init__(
-        self, *arguments: str, settings: Mapping[str, str], log: Path, executable: str = sys.executable
-    ) -> None:
+    def __init__(self, *arguments: str, settings: Mapping[str, str], log: Path) -> None:
         self.log = log
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._process = subprocess.Popen(
-            [executable, *arguments],
+            [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -64,9 +62,9 @@ class Program:
                         self._events.put(event)
         self._events.put(None)
 
-    def wait_for(self, wanted: Callable[[Event], bool]) -> Event:
+    def wait_for(self, wanted: Callable[[Event], bool], seconds: float = START_SECONDS) -> Event:
         """The next line of JSON that is wanted. Raises RuntimeError when the program ends, or takes too long."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + seconds
         with contextlib.suppress(queue.Empty):
             while event := self._events.get(timeout=max(0.0, deadline - time.monotonic())):
                 if wanted(event):
@@ -75,10 +73,6 @@ class Program:
             self._process.wait(0.5)  # its output ends a moment before it does
         printed = self.log.read_text(errors="replace")[-4000:]
         raise RuntimeError(f"exit status {self._process.poll()}; it printed:\n{printed}")
-
-    @property
-    def runs(self) -> bool:
-        return self._process.poll() is None
 
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -118,7 +112,7 @@ def running(*arguments: str, settings: Mapping[str, str], log: Path) -> Iterator
 
 @dataclass(frozen=True)
 class Dispatcher:
-    """A `dispatcher serve` that is ready. Addresses are `host:port`."""
+    """A `dispatcher serve` that is ready. Addresses are `host:port`, where it listens."""
 
     program: Program
     grpc: str
@@ -135,7 +129,10 @@ def dispatcher(log: Path, store: str = "memory://", **settings: str) -> Iterator
     environ = {f"DISPATCHER_{name.upper()}": value for name, value in named.items()}
     with running("-m", "dispatcher", "serve", settings=environ, log=log) as program:
         serving = program.wait_for(lambda event: event.get("event") == "serving")
-        grpc, http, operator = (f"127.0.0.1:{serving[f'{edge}_port']}" for edge in ("grpc", "http", "operator"))
+        grpc, http, operator = (
+            f"{named[f'{edge}_address'].rpartition(':')[0]}:{serving[f'{edge}_port']}"
+            for edge in ("grpc", "http", "operator")
+        )
         yield Dispatcher(program, grpc, http, operator)
 
 

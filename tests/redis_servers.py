@@ -22,8 +22,9 @@ STOP_SECONDS = 10.0
 
 def needed() -> None:
     """Skip the test where there is no redis-server; in CI there has to be one."""
-    if not shutil.which("redis-server") and not os.environ.get("CI"):
-        pytest.skip("redis-server is not installed (apt install redis-server)")
+    if not shutil.which("redis-server"):
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("redis-server is not installed (apt install redis-server)")
 
 
 class RedisServer:
@@ -98,14 +99,18 @@ def redis_server(folder: Path, *options: str, port: int = 0) -> Iterator[RedisSe
 
 
 @contextlib.contextmanager
-def redis_cluster(folder: Path, replicas: int = 0, *options: str) -> Iterator[list[RedisServer]]:
-    """Three masters, and so many replicas of each: the masters first. Until the block ends."""
+def redis_cluster(folder: Path, replicas: int = 0, timeout_ms: int = 30_000) -> Iterator[list[RedisServer]]:
+    """Three masters, and so many replicas of each: the masters first. Until the block ends.
+
+    timeout_ms: after which a server that is not heard of is taken for dead.
+    """
     needed()
     with contextlib.ExitStack() as stack:
         servers = []
         for n in range(3 * (1 + replicas)):
-            own = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1000")
-            servers.append(stack.enter_context(redis_server(folder / str(n), *own, *options)))
+            options = {"enabled": "yes", "port": str(free_port()), "node-timeout": str(timeout_ms)}
+            own = [part for name, value in options.items() for part in (f"--cluster-{name}", value)]
+            servers.append(stack.enter_context(redis_server(folder / str(n), *own)))
         buses = [server.option("cluster-port") for server in servers]
         for n, server in enumerate(servers):
             server.ask("CLUSTER", "SET-CONFIG-EPOCH", str(n + 1))

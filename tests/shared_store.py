@@ -127,7 +127,7 @@ class View:
     async def orphans(self) -> list[Record]:
         self._check()
         records = self._shared.memory._records.values()
-        heads = [record for record in records if not record.head.over and record.head.state != "waiting"]
+        heads = [record for record in records if not record.head.complete and record.head.state != "waiting"]
         return [record for record in heads if record.head.instance not in self._shared.leases]
 
     async def waiting(self, limit: int) -> list[Waiting]:

@@ -74,7 +74,7 @@ class OperatorRoutes:
     async def _events(self, http: HttpRequest) -> sse.RawAnswer | Response:
         after = bodies.offset(http)
         record = await find(self._sessions.store, http.path_params["session_id"])
-        if _complete(record) and after == record.head.offset:
+        if record.head.complete and after == record.head.offset:
             return Response(status_code=204)
         return sse.RawAnswer(self._stream, record, after)
 
@@ -99,15 +99,10 @@ class OperatorRoutes:
         with sse.LogReader(store, session_id, after) as reader:
             while True:
                 record = await store.load(session_id)
-                if record is None or (_complete(record) and reader.offset >= record.head.offset):
+                if record is None or (record.head.complete and reader.offset >= record.head.offset):
                     return
                 entries = await reader.next()
                 await sse.write(send, b"".join(map(_frame, entries)) if entries else sse.KEEP_ALIVE)
-
-
-def _complete(record: Record) -> bool:
-    """Nothing more can be logged."""
-    return record.head.over and not record.head.calls
 
 
 def _frame(entry: Entry) -> bytes:

@@ -23,7 +23,7 @@ class Sessions(Protocol):
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
         """A new waiting session under an unguessable id, or the one that the key is bound to. Raises PromptRefused,
-        QueueFull.
+        PromptUnread, QueueFull.
         """
 
     async def stop(

@@ -88,8 +88,8 @@ class Replicas(Protocol):
         """The instances that have a lease."""
 
     async def orphans(self) -> list[Record]:
-        """Sessions that are not over, do not wait, and belong to an instance without a lease. What is waiting and was
-        not enlisted is enlisted on the way. May answer with none for at most SWEEP_SECONDS if it sees no lease ended.
+        """Sessions that are not complete, do not wait, and belong to an instance without a lease. What waits without
+        being enlisted is enlisted on the way. May answer with none for at most SWEEP_SECONDS if it sees no lease ended.
         """
 
     async def waiting(self, limit: int) -> list[Waiting]:

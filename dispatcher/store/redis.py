@@ -1,4 +1,13 @@
-"""Session logs in Redis, for several Dispatchers: one server, with replicas or without, or a cluster."""
+"""Session logs in Redis, for several Dispatchers: one server, with replicas or without, or a cluster.
+
+The rules are applied here (`dispatcher.log.apply`), and Redis compares and sets: a step is written only if the session
+is still as it was when it was read, which a random token tells; a counter could repeat after a failover that loses
+writes. A process keeps the heads of the sessions that it has, so that a step takes one round trip.
+
+`redis_lanes` carries the steps out, `redis_hints` writes the indexes after them, `redis_nudges` hears of what others
+write, `redis_replicas` knows who the others are. `redis_link`, `redis_server` and `redis_cluster` are the way to Redis,
+`redis_scripts` and `redis_keys` what stands there.
+"""
 
 import asyncio
 import os
@@ -25,16 +34,16 @@ from dispatcher.store.redis_keys import (
     binding_key,
     encode,
     entries_of,
-    head_of,
     record_of,
     session_keys,
 )
 from dispatcher.store.redis_lanes import Lanes
 from dispatcher.store.redis_link import CONNECT_SECONDS
-from dispatcher.store.redis_nudges import CHUNK, DROPPED, Nudges, Sweep, chunks
-from dispatcher.store.redis_replicas import RedisReplicas, heads, records
+from dispatcher.store.redis_nudges import DROPPED, Nudges
+from dispatcher.store.redis_replicas import RedisReplicas, heads, readable, records
 from dispatcher.store.redis_scripts import BIND, CREATE, DROP, UNBIND, Command, command
 from dispatcher.store.redis_server import Server, Servers, checked
+from dispatcher.store.redis_sweep import CHUNK, Sweep, chunks
 
 EXPIRE_SESSIONS = 50  # dropped in one go, so that appends need not wait for a sweep
 CREATING_SECONDS = 1.0  # for a session whose key is bound to appear; then its creator is taken for dead
@@ -217,8 +226,9 @@ class RedisStore:
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         self._check_open()
         offers = [argument for agent in agents for argument in (now, agent)]
-        if offers:
-            await self._servers.call(command("ZADD", OFFERS, "GT", *offers))
+        # Without agents, a write that changes nothing: who offers learns whether the store answers.
+        nothing = command("ZREMRANGEBYSCORE", OFFERS, "(0", 0)
+        await self._servers.call(command("ZADD", OFFERS, "GT", *offers) if offers else nothing)
 
     # ---- reading
 
@@ -237,8 +247,14 @@ class RedisStore:
         recent = self._hub.recent(session_id, after, limit)
         if recent is not None:
             return recent
-        log = session_keys(session_id).log
-        return entries_of(await self._servers.read(command("XRANGE", log, f"{after + 1}-0", "+", "COUNT", limit)))
+        log, entries = session_keys(session_id).log, list[Entry]()
+        while True:
+            count = min(limit - len(entries), CHUNK)
+            part = entries_of(await self._servers.read(command("XRANGE", log, f"{after + 1}-0", "+", "COUNT", count)))
+            entries += part
+            if len(part) < count or len(entries) == limit:
+                return entries
+            after = part[-1].offset
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]:
         return self._hub.follow(session_id)
@@ -261,7 +277,7 @@ class RedisStore:
         names = [blob.decode() for blob in await self._servers.read(command("ZRANGE", index, 0, -1))]
         for part in chunks(names, CHUNK):
             for session_id, blob in zip(part, await heads(self._servers, part), strict=True):
-                head = head_of(blob) if blob else None
+                head = readable(session_id, blob)
                 if head and head.state in states:
                     found.append((head.since, session_id))
             if limit is not None and len(found) >= limit:

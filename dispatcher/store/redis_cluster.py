@@ -23,6 +23,7 @@ from dispatcher.store.redis_server import Node, ask, checked, unavailable
 
 REDIRECT_SECONDS = 2.0  # for a command; a slot that is on its way for longer makes it fail
 TRY_AGAIN_SECONDS = 0.02  # between two attempts, while a slot is on its way
+STAND_SECONDS = 10.0  # at start, for a cluster in which a replica is taking over
 LOOK_SECONDS = 0.25  # at least, between two looks at who has which slot
 
 log = structlog.get_logger()
@@ -37,6 +38,7 @@ class Cluster:
     """`dispatcher.store.redis_server.Servers`."""
 
     def __init__(self, address: Address) -> None:
+        self.changed = asyncio.Event()
         self._address = address
         self._nodes: dict[Place, Node] = {}
         self._slots: list[Place] = []
@@ -48,10 +50,15 @@ class Cluster:
         """Raises StoreMisconfigured."""
         if not self._first.host:
             raise StoreMisconfigured(f"the store {self._address.shown} is a cluster: redis://HOST:PORT is needed")
-        try:
-            await self._look()
-        except StoreUnavailable as error:
-            raise StoreMisconfigured(f"the store {self._address.shown} cannot be used: {error}") from None
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + STAND_SECONDS
+        while not self._slots:
+            try:
+                await self._look()
+            except StoreUnavailable as error:
+                if loop.time() > give_up:
+                    raise StoreMisconfigured(f"the store {self._address.shown} cannot be used: {error}") from None
+                await asyncio.sleep(LOOK_SECONDS)
         for place in set(self._slots):
             address = self._at(place)
             check_server(address, await ask_server(address))
@@ -100,9 +107,8 @@ class Cluster:
         parts: dict[Place, list[int]] = {}
         for n in due:
             parts.setdefault(self._slots[key_slot(commands[n].key)], []).append(n)
-        answers = await asyncio.gather(
-            *(self._ask_one(place, [commands[n] for n in part], reading) for place, part in parts.items())
-        )
+        asked = [self._ask_one(place, [commands[n] for n in part], reading) for place, part in parts.items()]
+        answers = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)  # mostly one: no task
         again: list[int] = []
         pause = False
         for (place, part), answer in zip(parts.items(), answers, strict=True):
@@ -145,7 +151,7 @@ class Cluster:
     def _node(self, place: Place) -> Node:
         node = self._nodes.get(place)
         if node is None:
-            node = self._nodes[place] = Node(self._at(place).connection, self._address.replicas)
+            node = self._nodes[place] = Node(self._at(place).connection, self._address.replicas, self.changed.set)
         return node
 
     def _at(self, place: Place) -> Address:

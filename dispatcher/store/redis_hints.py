@@ -44,7 +44,7 @@ class Hints:
             self._add(self.enlist(session_id, agent, after.since))
         elif waited and after.state != "waiting":
             self._add(self.withdraw(session_id, before.since))
-        if after.final and after.over and not (before.final and before.over):
+        if after.complete and not before.complete:
             self._add(OVER((LIVE, ENDED), session_id, after.ended_at))
         elif after.final and not before.final:
             self._add(command("ZADD", ENDED, after.ended_at, session_id))

@@ -15,12 +15,14 @@ from dispatcher.store.redis_link import Reply
 PREFIX = b"midsentence:"
 
 # Indexes are hints, each in a slot of its own; the sessions themselves say what is true.
-LIVE = PREFIX + b"{sessions}:live"  # sorted set: every session that is not over, by when it was made
+LIVE = PREFIX + b"{sessions}:live"  # sorted set: every session that is not complete, by when it was made
 ENDED = PREFIX + b"{sessions}:ended"  # sorted set: every session that has ended, by when
 WAITING = PREFIX + b"{waiting}:since"  # sorted set: the sessions that wait, by since when
 AGENTS = PREFIX + b"{waiting}:agents"  # hash: what for
 LEASES = PREFIX + b"leases"  # hash: instance → when its lease ends
 OFFERS = PREFIX + b"offers"  # sorted set: agents, by when they were last offered
+
+KEPT = 32_768  # sessions whose keys, and commands of the sweep, are not made anew each time
 
 _REQUEST = msgspec.msgpack.Decoder(Request)
 _HEAD = msgspec.msgpack.Decoder(Head)
@@ -35,7 +37,7 @@ class SessionKeys(NamedTuple):
     log: bytes
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=KEPT)
 def session_keys(session_id: str) -> SessionKeys:
     # Quoted, so that no brace of an id that a Commander chose can break the hash tag.
     stem = PREFIX + b"{%s}:" % quote(session_id, safe="").encode()

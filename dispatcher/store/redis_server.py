@@ -1,6 +1,7 @@
 """One Redis server: what is asked of it, and what its errors mean."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from redis.asyncio.connection import AbstractConnection
@@ -12,7 +13,12 @@ from dispatcher.store.redis_scripts import Command
 
 
 class Servers(Protocol):
-    """Where commands go: one server, or a cluster."""
+    """Where commands go: one server, or a cluster.
+
+    changed: set when a server was given up: who listens may listen to one that nobody writes to any more.
+    """
+
+    changed: asyncio.Event
 
     async def close(self) -> None: ...
 
@@ -33,10 +39,16 @@ class Servers(Protocol):
 
 
 class Node:
-    """The connections to one server."""
+    """The connections to one server. lost: called when the one for writing was given up."""
 
-    def __init__(self, make: Make, replicas: int = 0) -> None:
-        self.writes, self.reads = Link(make, replicas), Link(make)
+    def __init__(self, make: Make, replicas: int, lost: Callable[[], None]) -> None:
+        self.reads = Link(make)
+        self.writes = Link(make, replicas, self._write_lost)
+        self._lost = lost
+
+    def _write_lost(self) -> None:
+        self.reads.reset()  # whatever has become of the server, what can be read there is of old too
+        self._lost()
 
     def reset(self) -> None:
         self.writes.reset()
@@ -51,7 +63,8 @@ class Server:
     """`Servers`, of one server."""
 
     def __init__(self, make: Make, replicas: int = 0) -> None:
-        self._make, self._node = make, Node(make, replicas)
+        self.changed = asyncio.Event()
+        self._make, self._node = make, Node(make, replicas, self.changed.set)
 
     async def close(self) -> None:
         await self._node.close()

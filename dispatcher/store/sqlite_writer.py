@@ -82,7 +82,7 @@ class Writer:
     def _forget_ended(self) -> None:
         for session_id in self._touched:
             head = self._live[session_id][1].head
-            if head.final and head.over:
+            if head.complete:
                 del self._live[session_id]
         self._touched.clear()
 

@@ -10,11 +10,12 @@ from dispatcher.events import Call
 from dispatcher.log import Acquire, Applied, Assign, Requeue, Settle, TakeOver
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store, Waiting
-from shared.records import Content
+from shared.records import Content, Stopped
 from tests.contracts.sessions import (
     append,
     bodies,
     brought,
+    call,
     finished,
     head_of,
     numbered,
@@ -111,21 +112,27 @@ async def test_sessions_of_an_ended_lease_are_orphans(instances: tuple[Instance,
     one, two = instances
     for instance in instances:
         await instance.replicas.renew()
-    for name in ("running", "ended", "stopped"):
+    for name in ("running", "ended", "stopped", "unanswered", "answered"):
         epoch = await one.running(name)
         if name == "ended":
             await one.store.submit(name, append(epoch, finished(1)))
         if name == "stopped":  # and its Commander has not answered yet
             await one.store.submit(name, Settle(stop()))
+        if name in ("unanswered", "answered"):  # its Commander has, but the call has no result yet
+            await one.store.submit(name, append(epoch, call(1)))
+            await one.store.submit(name, Settle(stop()))
+            await one.store.submit(name, append(epoch, numbered(Stopped("stop-1"), 2)))
+        if name == "answered":
+            await one.store.submit(name, Settle(result()))
     await one.store.create(waiting("waits"))
     await two.running("other")
     assert await two.replicas.orphans() == []
     await one.replicas.resign()
     orphans = await two.replicas.orphans()
-    assert sorted(record.session_id for record in orphans) == ["running", "stopped"]
+    assert sorted(record.session_id for record in orphans) == ["running", "stopped", "unanswered"]
     assert orphans == [await two.store.load(record.session_id) for record in orphans]
     for record in orphans:
-        head_of(await two.store.submit(record.session_id, TakeOver(one.name, two.name)))
+        head_of(await two.store.submit(record.session_id, TakeOver(record.head.epoch, one.name, two.name)))
     assert await two.replicas.orphans() == []
     await one.ears.until(("grown", "running"), ("grown", "stopped"))
 
@@ -135,7 +142,7 @@ async def test_a_session_that_nobody_ever_had_is_an_orphan(instances: tuple[Inst
     await one.replicas.renew()
     await one.store.create(brought("s"))
     assert [record.session_id for record in await one.replicas.orphans()] == ["s"]
-    head_of(await one.store.submit("s", TakeOver("", one.name)))
+    head_of(await one.store.submit("s", TakeOver(0, "", one.name)))
     assert await two.replicas.orphans() == []
 
 

@@ -29,6 +29,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
+        self.known: list[tuple[str, ...]] = []
         self.go = asyncio.Event()
         self.go.set()
         self.refused: set[str] = set()
@@ -44,8 +45,8 @@ class Desk:
     def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
         self.events.append(("lost", session_id, generation, sent))
 
-    async def gone(self, agents: Iterable[str]) -> None:
-        self.events.append(("gone", *agents))
+    async def keep_known(self, agents: Iterable[str]) -> None:
+        self.known.append(tuple(agents))
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> object:
         task = asyncio.get_running_loop().create_task(work)
@@ -198,7 +199,9 @@ async def test_agents(pool: Pool, desk: Desk) -> None:
     pool.join(second)
     assert pool.agents() == {"a", "b"}
     assert (pool.free("a"), pool.free("b"), pool.free("c")) == (1, 3, 0)
+    await desk.idle()
+    assert desk.known == [("a", "b"), ("b",)]
     pool.leave(first)
     await desk.idle()
     assert pool.agents() == {"b"}
-    assert desk.events == [("gone", "a", "b")]
+    assert desk.known[2:] == [("a", "b")]

@@ -2,16 +2,13 @@
 
 import asyncio
 import contextlib
-import os
 import random
-import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-
-import pytest
 
 from tests.faults import machines
 from tests.faults.agents import TOOL
@@ -127,6 +124,8 @@ async def _disturb(line: Line, how: str, fault: Fault) -> None:
 async def cluster(topology: TopologyName, folder: Path) -> AsyncIterator[Cluster]:
     """A cluster that serves."""
     rig = Cluster()
+    # One for each process: starting and stopping wait in threads.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(16))
     tools = folder / "tools.toml"
     tools.write_text(
         f'[[tool]]\nname = "{TOOL}"\nkind = "local"\nuse = "tests.faults.agents:note"\ntimeout_seconds = 60\n'
@@ -166,13 +165,3 @@ async def cluster(topology: TopologyName, folder: Path) -> AsyncIterator[Cluster
             rig.commanders.append(machines.commander(f"commander-{number}-{agent}", folder, settings))
         await start(rig.commanders)
         yield rig
-
-
-def needs_redis() -> None:
-    """Fail (CI) or skip (elsewhere) where there is none."""
-    if shutil.which("redis-server"):
-        return
-    reason = "redis-server is not installed (Debian: apt install redis-server, and stop its service)"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
-from tests.programs import START_SECONDS, Event, Program
+from tests.programs import Event, Program
+from tests.redis_servers import RedisServer
 
 # Short, so that a run is dense. A peer that does not answer is noticed after 1.5 + 2 s by the Dispatcher, after 2 + 2 s
 # by the Commander, a hanging Commander after 4 s (it sends its status every 2 s).
@@ -35,58 +36,69 @@ COMMANDER = {
     "KEEPALIVE__PING_TIMEOUT_MS": "2000",
     "METRICS_ADDRESS": "127.0.0.1:0",
 }
-SUPERVISED_SECONDS = 45.0  # how long a program may fail to start while what it needs is away
+SUPERVISED_SECONDS = 120.0  # how long a program may take to start, or fail to, while what it needs is away
 TRY_AGAIN_SECONDS = 0.5
 BREATH_SECONDS = 1.5  # after it is up again: else a process that is broken again and again serves nobody for long
 
 
-class Machine:
-    """One program. start: how; ready: returns what it said once it can be used, or raises RuntimeError."""
+class Process(Protocol):
+    """What a Machine needs of a program that runs."""
 
-    def __init__(self, name: str, start: Callable[[Path], Program], ready: Callable[[Program], Event], folder: Path):
+    def send_signal(self, number: signal.Signals) -> None: ...
+
+    def kill(self) -> None:
+        """SIGKILL; return when it is gone."""
+
+    def close(self) -> None:
+        """SIGTERM, and SIGKILL if that is not enough; return when it is gone."""
+
+
+class Machine:
+    """One program. start: returns when it can be used, with what it said then; may raise RuntimeError."""
+
+    def __init__(self, name: str, start: Callable[[], tuple[Process, Event]]) -> None:
         self.name = name
         self.said: Event = {}
         self.changed: Callable[[], None] = lambda: None  # called when it is down, and when it is ready
-        self.program: Program | None = None
-        self._start, self._ready, self._log = start, ready, folder / f"{name}.log"
         self.lock = asyncio.Lock()  # one fault at a time
-
-    @property
-    def up(self) -> bool:
-        return bool(self.said)
+        self.process: Process | None = None
+        self._start = start
 
     async def start(self) -> None:
         """Return when it is ready. Raises RuntimeError with what it printed."""
         until = time.monotonic() + SUPERVISED_SECONDS
         while True:
-            self.program = self._start(self._log)
+            starting = asyncio.ensure_future(asyncio.to_thread(self._start))
             try:
-                self.said = await asyncio.to_thread(self._ready, self.program)
+                self.process, self.said = await asyncio.shield(starting)
                 self.changed()
                 return
+            except asyncio.CancelledError:
+                with contextlib.suppress(RuntimeError):
+                    self.process, _ = await starting  # it is there, and to be stopped
+                raise
             except RuntimeError as error:
-                await self.stop()
                 if time.monotonic() > until:
                     raise RuntimeError(f"{self.name} did not start: {error}") from error
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL if that is not enough."""
-        if self.program:
-            await asyncio.to_thread(self.program.close)
+        if self.process:
+            await asyncio.to_thread(self.process.close)
 
     async def suffer(self, what: str, seconds: float) -> None:
         """Break it, and mend it after that time."""
         async with self.lock:
-            assert self.program
+            assert self.process
             if what.endswith("pause"):
-                self.program.send_signal(signal.SIGSTOP)
+                self.process.send_signal(signal.SIGSTOP)
                 try:
                     await asyncio.sleep(seconds)
                 finally:
-                    self.program.send_signal(signal.SIGCONT)
+                    self.process.send_signal(signal.SIGCONT)
                 return
-            await asyncio.to_thread(self.program.close if what == "restart" else self.program.kill)
+            await asyncio.to_thread(self.process.close if what == "restart" else self.process.kill)
             self.said = {}
             self.changed()
             await asyncio.sleep(seconds)
@@ -95,13 +107,13 @@ class Machine:
 
     async def census(self) -> Event:
         """What a probed program holds."""
-        assert self.program
-        self.program.send_signal(signal.SIGUSR2)
-        return await asyncio.to_thread(self.program.wait_for, is_event("census"))
+        assert isinstance(self.process, Program)
+        self.process.send_signal(signal.SIGUSR2)
+        return await asyncio.to_thread(self.process.wait_for, is_event("census"))
 
     def descriptors(self) -> int:
-        assert self.program
-        return len(list(Path(f"/proc/{self.program.pid}/fd").iterdir()))
+        assert isinstance(self.process, Program)
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
 
 def is_event(name: str) -> Callable[[Event], bool]:
@@ -109,38 +121,30 @@ def is_event(name: str) -> Callable[[Event], bool]:
 
 
 def dispatcher(name: str, folder: Path, settings: dict[str, str]) -> Machine:
-    """`dispatcher serve` under the probe; it says which ports it got."""
-    return Machine(name, _probed("dispatcher", settings), lambda program: program.wait_for(is_event("serving")), folder)
+    """`dispatcher serve`; it says which ports it got."""
+    return Machine(name, _probed("dispatcher", settings, folder / f"{name}.log", "serving"))
 
 
 def commander(name: str, folder: Path, settings: dict[str, str]) -> Machine:
-    return Machine(name, _probed("commander", settings), lambda program: program.wait_for(is_event("joining")), folder)
+    """`commander serve`, which has begun to join when it is ready."""
+    return Machine(name, _probed("commander", settings, folder / f"{name}.log", "joining"))
 
 
-def _probed(room: str, settings: dict[str, str]) -> Callable[[Path], Program]:
+def _probed(room: str, settings: dict[str, str], log: Path, ready: str) -> Callable[[], tuple[Process, Event]]:
     environ = {f"{room.upper()}_{name}": value for name, value in settings.items()}
-    arguments = ("-m", "tests.faults.probe", room, "serve")
-    return lambda log: Program(*arguments, settings=environ, log=log)
+
+    def start() -> tuple[Process, Event]:
+        program = Program("-m", "tests.faults.probe", room, "serve", settings=environ, log=log)
+        try:
+            return program, program.wait_for(is_event(ready), SUPERVISED_SECONDS)
+        except RuntimeError:
+            program.close()
+            raise
+
+    return start
 
 
 def redis(port: int, folder: Path) -> Machine:
     """A Redis that loses nothing that it has answered for."""
-    data = folder / "redis"
-    data.mkdir()
-    options = {"port": port, "bind": "127.0.0.1", "dir": data, "save": "", "appendonly": "yes", "appendfsync": "always"}
-    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-
-    def ready(program: Program) -> Event:
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and program.runs:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
-                connection.sendall(b"PING\r\n")
-                if connection.recv(64).startswith(b"+PONG"):
-                    return {"redis_port": port}
-            time.sleep(0.02)  # not there yet, or reading its file
-        raise RuntimeError(f"redis-server: {program.log.read_text(errors='replace')[-2000:]}")
-
-    def start(log: Path) -> Program:
-        return Program(*arguments, settings={}, log=log, executable="redis-server")
-
-    return Machine("redis", start, ready, folder)
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    return Machine("redis", lambda: (RedisServer(folder / "redis", *durable, port=port), {"redis_port": port}))

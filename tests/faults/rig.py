@@ -19,6 +19,7 @@ from tests.faults.schedule import Fault, TopologyName, schedule
 SETTLE_SECONDS = 90.0  # after the last fault is mended, for every session to end: beyond that it is stuck
 REPLAYED = 5  # sessions whose streams are cut after every entry
 LOOK_AHEAD = 20  # faults
+BREAKING_SECONDS = 240.0  # then it is enough, on a machine that is too busy to start programs again
 SHOWN = 20  # violations
 BORNE = {"sessions_left_behind"}  # by a Commander that has to leave while no Dispatcher answers
 
@@ -29,8 +30,9 @@ class Report:
 
     topology: TopologyName
     seed: int
-    faults: Counter[str]
+    asked: int
     folder: Path
+    faults: Counter[str] = field(default_factory=Counter)
     journal: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -41,7 +43,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.topology}: {self.faults.total()} faults in {self.seconds:.0f} s, seed {self.seed}",
+            f"{self.topology}: {self.faults.total()} of {self.asked} faults in {self.seconds:.0f} s, seed {self.seed}",
             f"  {_counts(self.faults)}",
             f"  {self.outcomes.total()} sessions: {_counts(self.outcomes)}; {self.takeovers} takeovers",
             f"  {self.connections} connections of readers; tool calls: {_counts(self.calls)}",
@@ -52,8 +54,7 @@ class Report:
     @property
     def again(self) -> str:
         """How to play it again."""
-        count = self.faults.total()
-        return f"FAULT_SEED={self.seed} FAULT_COUNT={count} .venv/bin/pytest tests/faults -k {self.topology}"
+        return f"FAULT_SEED={self.seed} FAULT_COUNT={self.asked} .venv/bin/pytest tests/faults -k {self.topology}"
 
     def failure(self) -> str:
         """Why it failed, and what had happened before."""
@@ -64,7 +65,7 @@ class Report:
 async def run(topology: TopologyName, seed: int, count: int, folder: Path, make_reader: MakeReader = Reader) -> Report:
     """Break things `count` times while users are served. Raises RuntimeError where a process does not come back."""
     faults = schedule(topology, seed, count)
-    report = Report(topology, seed, Counter(fault.kind for fault in faults), folder)
+    report = Report(topology, seed, count, folder)
     began = time.monotonic()
     try:
         async with cluster(topology, folder) as rig:
@@ -88,12 +89,14 @@ async def _play(rig: Cluster, faults: list[Fault], report: Report, make_reader: 
     try:
         async with asyncio.TaskGroup() as breaking:
             waiting = list(faults)
-            while waiting:
+            until = time.monotonic() + BREAKING_SECONDS
+            while waiting and time.monotonic() < until:
                 await asyncio.sleep(waiting[0].gap)
                 # One that would only wait for another's end lets the next ones go ahead.
                 fault = next(filter(rig.whole, waiting[:LOOK_AHEAD]), None)
                 if fault:
                     waiting.remove(fault)
+                    report.faults[fault.kind] += 1
                     breaking.create_task(rig.suffer(fault))
                 if serving.done():
                     serving.result()

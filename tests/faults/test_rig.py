@@ -15,7 +15,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.reader import Event, Reader, events
 from tests.faults.rig import run
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 class Forgetful(Reader):

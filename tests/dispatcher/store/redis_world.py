@@ -79,22 +79,34 @@ async def answered(ask: Callable[[], Awaitable[object]]) -> list[str]:
 
 
 class Switch:
-    """An address that leads to one server after another; connections stay with the one that they came to."""
+    """An address that leads to one server after another; connections stay with the one that they came to.
+
+    open: cleared, nothing passes any more, and nobody is told.
+    """
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
+        self.open = asyncio.Event()
+        self.open.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         try:
-            yield f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0"
+            self.port = int(listener.sockets[0].getsockname()[1])
+            yield f"redis://127.0.0.1:{self.port}/0"
         finally:
             listener.close()
             await cancelled(self._tasks)
+            for writer in self._writers:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         task = asyncio.create_task(self._forward(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -105,7 +117,8 @@ class Switch:
         except OSError:
             writer.close()
             return
-        ways = [asyncio.create_task(_carry(reader, onwards[1])), asyncio.create_task(_carry(onwards[0], writer))]
+        self._writers.append(onwards[1])
+        ways = [asyncio.create_task(self._carry(*way)) for way in ((reader, onwards[1]), (onwards[0], writer))]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -113,15 +126,15 @@ class Switch:
             writer.close()
             onwards[1].close()
 
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self.open.wait()
+                writer.write(data)
+
 
 async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
     every = list(tasks)
     for task in every:
         task.cancel()
     await asyncio.gather(*every, return_exceptions=True)
-
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)

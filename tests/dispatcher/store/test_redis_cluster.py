@@ -24,7 +24,7 @@ NAMES = [f"s{n}" for n in range(12)]  # in slots of every server
 
 @pytest.fixture
 def with_replicas(tmp_path: Path) -> Iterator[list[RedisServer]]:
-    with redis_cluster(tmp_path, 1) as servers:
+    with redis_cluster(tmp_path, 1, timeout_ms=2000) as servers:
         yield servers
 
 
@@ -138,8 +138,9 @@ async def test_a_master_that_freezes_is_given_up(
         assert len(await bodies(store)) == 9
 
 
-async def test_a_cluster_that_does_not_stand(tmp_path: Path) -> None:
-    with redis_cluster(tmp_path) as servers:
+async def test_a_cluster_that_does_not_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.store.redis_cluster.STAND_SECONDS", 0.3)
+    with redis_cluster(tmp_path, timeout_ms=2000) as servers:
         servers[0].kill()
         until_servers(partial(answers, servers[1], b"cluster_state:fail", "CLUSTER", "INFO"))
         store = open_store(url(servers[1]))

@@ -1,6 +1,7 @@
 """What is wrong with a Redis at start is said in one line; what happens to it later passes, and nothing is lost."""
 
 import asyncio
+import operator
 import os
 import signal
 import subprocess
@@ -12,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.log import Settle
+from dispatcher.log import Settle, TakeOver
 from dispatcher.store.factory import open_store
-from dispatcher.store.ports import Store, StoreMisconfigured, StoreUnavailable
+from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
 from shared.records import Content
 from tests.contracts.sessions import append, bodies, finished, head_of, said, stop, waiting
-from tests.dispatcher.store.redis_world import SECONDS, Ears, Switch, answered, opened, owned, until, url
+from tests.dispatcher.store.redis_world import SECONDS, Ears, Switch, answered, instance, opened, owned, until, url
 from tests.dispatcher.store.writing_process import SESSIONS
 from tests.programs import free_port
 from tests.redis_servers import RedisServer, answers, redis_server
@@ -77,6 +78,31 @@ async def test_a_wrong_password_or_none(tmp_path: Path) -> None:
             await owned(store)
         async with opened(f"redis://default:secret%20of%20its%20own@{server.address}/0") as store:
             assert await store.load("s")
+
+
+async def test_a_user_of_its_own(cluster: list[RedisServer], redis: RedisServer) -> None:
+    """With the rights that `deploy/README.md` says are enough."""
+    rights = ("on", ">secret", "~midsentence:*", "&midsentence:*", "+@all", "-@admin", "-@dangerous", "+info")
+    for server in (*cluster, redis):
+        assert server.ask("ACL", "SETUSER", "dispatcher", *rights) == b"+OK\r\n"
+    try:
+        for server in (cluster[0], redis):
+            ears = Ears()
+            address = f"redis://dispatcher:secret@{server.address}/0"
+            async with opened(address, ears) as store, opened(f"{address}?wait=0") as other:
+                assert store.replicas
+                await store.replicas.renew()
+                epoch = await owned(store)
+                await other.create(waiting("w"), IdempotencyKey("0123456789abcdef", b"body", 1000.0))
+                await until(partial(ears.waiting.__contains__, "w"))
+                await store.submit("s", append(epoch, said(1), finished(2)))
+                await other.submit("w", Settle(stop()))
+                await until(partial(operator.not_, ears.waiting))
+                assert await store.replicas.orphans() == []
+                assert await store.expire(1000.0) == 2
+    finally:
+        for server in (*cluster, redis):
+            server.ask("ACL", "DELUSER", "dispatcher")
 
 
 async def test_a_database_that_is_not_there(redis: RedisServer, cluster: list[RedisServer]) -> None:
@@ -195,6 +221,7 @@ async def test_away_and_back(server: RedisServer) -> None:
                 lambda: store.load("s"),
                 lambda: store.create(waiting("s2")),
                 lambda: store.offer("i", ["a"], 1.0),
+                lambda: store.offer("i", [], 1.0),
                 lambda: store.offered(0.0),
                 lambda: store.expire(1000.0),
                 lambda: store.select(["running"], 1),
@@ -234,6 +261,20 @@ async def test_an_outcome_that_nobody_heard_of_is_repeated_safely(server: RedisS
         assert [entry.offset for entry in entries] == [1, 2, 3, 4]
 
 
+async def test_what_happened_to_a_session_while_the_store_was_away_is_heard_of(redis: RedisServer, hurry: None) -> None:
+    """Its last append failed, its news went into nowhere, and another instance took it over meanwhile."""
+    switch, ears = Switch(redis), Ears()
+    async with switch.listening() as address, opened(address, ears) as store, opened(url(redis)) as other:
+        epoch = await owned(store)
+        switch.open.clear()
+        with pytest.raises(StoreUnavailable):
+            await store.submit("s", append(epoch, said(1)))
+        redis.ask("CLIENT", "KILL", "TYPE", "pubsub")  # what is published goes to nobody
+        head_of(await other.submit("s", TakeOver(instance(store), instance(other))))
+        switch.open.set()
+        await until(lambda: "s" in ears.grew)
+
+
 async def test_full(server: RedisServer) -> None:
     async with opened(url(server)) as store:
         epoch = await owned(store)
@@ -269,10 +310,11 @@ async def until_expired(store: Store) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_server_that_has_become_a_replica(server: RedisServer, replica: RedisServer) -> None:
+@pytest.mark.parametrize("query", ["", "?wait=1"])
+async def test_a_server_that_has_become_a_replica(server: RedisServer, replica: RedisServer, query: str) -> None:
     """The address leads to the other one, but the connections still to the old master."""
     switch, ears = Switch(server), Ears()
-    async with switch.listening() as address, opened(address, ears) as store:
+    async with switch.listening() as address, opened(f"{address}{query}", ears) as store:
         epoch = await owned(store)
         await store.submit("s", append(epoch, said(1, "before ")))
         until_servers(partial(in_step, server, replica))
@@ -280,9 +322,14 @@ async def test_a_server_that_has_become_a_replica(server: RedisServer, replica: 
         server.ask("REPLICAOF", "127.0.0.1", str(replica.port))
         switch.server = replica
         said_so = await answered(lambda: store.submit("s", append(epoch, said(2, "after"))))
-        assert any("is a replica now" in line for line in said_so)
+        assert any("replica" in line for line in said_so)
+        if not query:
+            server.ask("REPLICAOF", "NO", "ONE")  # what it has is of old from now on
+            await store.submit("s", append(epoch, said(3, "on")))
+            assert (await bodies(store))[2:] == [Content("on")]
+        await until(lambda: b"sub=2" in replica.ask("CLIENT", "LIST", "TYPE", "pubsub"))  # it listens there, too
         async with opened(url(replica)) as other:
-            assert await bodies(other) == [Content("before "), Content("after")]
+            assert (await bodies(other))[:2] == [Content("before "), Content("after")]
             await other.submit("s", Settle(stop()))
             await until(lambda: "s" in ears.grew)
 
@@ -312,18 +359,20 @@ async def test_a_failover_that_loses_what_was_written_last(server: RedisServer, 
 async def test_with_wait_nothing_is_answered_that_no_replica_has(
     server: RedisServer, replica: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.store.redis_link.WAIT_MS", 200)
+    monkeypatch.setattr("dispatcher.store.redis_link.WAIT_MS", 4000)
     switch = Switch(server)
     async with switch.listening() as address, opened(f"{address}?wait=1") as store:
         epoch = await owned(store)
         head_of(await store.submit("s", append(epoch, said(1, "kept "))))
         replica.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr("dispatcher.store.redis_link.WAIT_MS", 200)
         for _ in range(2):  # repeated, it is there already; but not where it has to be
             with pytest.raises(StoreUnavailable, match="of 1 Redis replicas, 0 have answered"):
                 await store.submit("s", append(epoch, said(2, "unanswered ")))
         with pytest.raises(StoreUnavailable):
             await store.create(waiting("s2"))
         replica.send_signal(signal.SIGCONT)
+        monkeypatch.setattr("dispatcher.store.redis_link.WAIT_MS", 4000)
         await answered(lambda: store.submit("s", append(epoch, said(2, "unanswered "))))
         results = await asyncio.gather(*(store.submit("s", append(epoch, said(n))) for n in range(3, 50)))
         assert head_of(results[-1]).sequence == 49

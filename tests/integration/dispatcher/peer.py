@@ -221,6 +221,7 @@ class Trouble:
         self.reads = asyncio.Event()
         self.reads.set()
         self.asked = 0  # changes
+        self.lost = 0  # answers
 
     def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
         self.asked += 1
@@ -231,6 +232,7 @@ class Trouble:
         outcome = await self.store.submit(session_id, change)
         await self.answers.wait()
         if self.mute and isinstance(change, self.mute):
+            self.lost += 1
             raise StoreUnavailable("the answer is lost")
         return outcome
 

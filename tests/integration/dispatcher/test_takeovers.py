@@ -1,10 +1,12 @@
 """A Commander is lost, or hands over: another goes on from the history, or the session has failed."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from dispatcher.events import Assigned, Entry, StopEntry
@@ -312,15 +314,18 @@ async def test_a_stop_that_nobody_answers_is_over_after_a_restart(tmp_path: Path
 
 async def test_a_replica_that_leaves_moves_its_sessions() -> None:
     async with serving(drain_seconds=5, clean=False, grace_seconds=5) as world:
-        member, session_id, _ = await world.served(continues=CONTINUES)
+        member, session_id, generation = await world.served(continues=CONTINUES)
         await world.create("nobody")
         draining = asyncio.create_task(world.dispatcher.drain())
         assert (await member.next(Drain)).reason == "leaving"
         waiting = await world.create()
-        late = await world.join(slots=3)
-        assert (await late.next(Drain)).reason == "leaving"
-        await late.barrier()
-        assert not late.has(Assignment), "no assignment while it leaves"
+        late = world.stream()
+        with contextlib.suppress(grpc.RpcError):
+            await late.report(3)
+        assert await late.status() is grpc.StatusCode.UNAVAILABLE, "no stream begins where it leaves"
+        await member.report(1, {session_id: generation})
+        await member.barrier()
+        assert not member.has(Assignment), "no assignment while it leaves"
         assert await world.state(waiting) == "waiting"
         await member.finish(session_id, "to its end here")
         await asyncio.wait_for(draining, 3)
