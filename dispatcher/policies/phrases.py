@@ -110,7 +110,7 @@ class PhraseStream:
                 self._node = node
                 self._keep(run, kept, read, start)
                 kept = read
-                self._record(node, start + read)
+                self._record(node, (start + read,))
                 if self._halted or self._slow:
                     return read
         self._node = node
@@ -149,9 +149,9 @@ class PhraseStream:
 
     def _advance(self, symbols: Iterable[Placed], decided: bool) -> None:
         """decided: the first of them was pending, and what it ends has been looked at."""
-        end = 0
+        ends: list[int] = []
         for symbol, first, after in symbols:
-            end = max(end, after)  # in a run of marks canonical order is not raw order
+            ends.append(after)
             if self._ending and not (combining(symbol) or decided):
                 self._end_words(symbol)
             decided = False
@@ -164,12 +164,14 @@ class PhraseStream:
                 if not combining(symbol):
                     self._inside = in_word(symbol)
             if node.hit:
-                self._record(node, end)
+                self._record(node, ends)
 
-    def _record(self, node: Node, end: int) -> None:
-        """Phrases end at this node."""
+    def _record(self, node: Node, ends: Sequence[int]) -> None:
+        """Phrases end at this node. ends: of its last symbols, all before them having ended earlier."""
         for suffix in node.suffixes():
             if suffix.ends and self._may_begin(suffix):
+                # The greatest, not the last: in a run of marks canonical order is not raw order.
+                end = max(ends[-suffix.depth :])
                 for number in suffix.ends:
                     self._complete(number, self._start(suffix.depth), end)
 

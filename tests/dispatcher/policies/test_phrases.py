@@ -187,3 +187,9 @@ def test_text_made_up_to_fill_memory_with_short_cuts_does_not(monkeypatch: pytes
     third = automaton.root["a"]["a"]["a"]
     assert len(automaton.root) + len(third) == 1 + 1 + 100
     assert reader.feed("aaaaaaab") == [Match(len(text), len(text) + 8, rule(0))]
+
+
+def test_a_match_ends_with_its_last_mark_not_with_that_of_the_run() -> None:
+    # In canonical order U+3099 stands before U+0300; it is no part of the match.
+    assert all_of(stream("\u0300", action="redact"), "\u0300\u3099") == [(0, 1)]
+    assert all_of(stream("\u3099\u0300", action="redact"), "\u0300\u3099") == [(0, 2)]
