@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import structlog
+from msgspec.structs import replace
 
 from dispatcher.events import Entry
 from dispatcher.log import Append, Outcome, Refused
@@ -96,7 +97,7 @@ class Appends:
         self._flying = True
         batch, self._pending = self._pending, []
         self._under_way = batch
-        change = Append(session.epoch, tuple([entry for entry, _ in batch]))
+        change = Append(session.epoch, tuple([entry for entry, _ in batch]), session.record.head.commander_id)
         future = self._host.store.submit(self._session_id, change)
         future.add_done_callback(lambda done: self._answered(done, session, change, batch))
 
@@ -116,7 +117,7 @@ class Appends:
             delay = min(delay * 2, RETRY_SECONDS[1])
             try:
                 # It may have been taken back meanwhile, under the next epoch.
-                again = Append(session.epoch, change.entries)
+                again = replace(change, epoch=session.epoch)
                 outcome = await self._host.store.submit(self._session_id, again)
             except StoreUnavailable:
                 continue

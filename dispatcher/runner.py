@@ -140,11 +140,15 @@ class Runner:
 
     # ---- attachment
 
-    def begin(self, session: Session, link: Link | None, awaiting_call_ids: tuple[str, ...] = ()) -> None:
-        """Go on with a core that was just rebuilt from the log, on that stream if one is given."""
+    def begin(
+        self, session: Session, link: Link | None, awaiting_call_ids: tuple[str, ...] = (), anew: bool = False
+    ) -> None:
+        """Go on with a core that was just rebuilt from the log, on that stream if one is given. anew: even if its epoch
+        is a lower one, as the log was rolled back.
+        """
         if link and not link.alive:
             link = None
-        if session.epoch < self.session.epoch:
+        if session.epoch < self.session.epoch and not anew:
             if link:
                 link.send(self.session_id, Closed("superseded", CLOSED_MESSAGES["superseded"]))
             return
@@ -398,9 +402,12 @@ class Runner:
             elif self.owned:
                 self.facts.appended(outcome)  # the core that went on has read it from the log
         elif current:
+            concluded = session.conversation is State.IDLE
             self._carry_out(session.refused(outcome, time.time()))
             if outcome.code == "superseded":
                 self.grown()
+            elif outcome.code == "gap" and concluded:  # nobody is told to open it again
+                self._host.spawn(self._host.look_again(self.session_id))
 
     def _settle(self, entry: Entry) -> None:
         self._host.spawn(self._settle_until_known(entry))
@@ -425,10 +432,10 @@ class Runner:
             change = change_of(session.epoch)  # it was taken back meanwhile
             outcome = await self._submit_until_known(change)
         if isinstance(outcome, Refused):
-            if outcome.code in ("unanswered", "gap"):
-                self._host.spawn(self._host.look_again(self.session_id))
-            else:
+            if outcome.code == "superseded":
                 self.grown()
+            else:
+                self._host.spawn(self._host.look_again(self.session_id))
             return
         session = self.session
         if isinstance(change, Fence):

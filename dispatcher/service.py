@@ -219,9 +219,16 @@ class Sessions:
         return await self.store.create(Record(session_id, request, head))
 
     async def _take_up(
-        self, session_id: str, link: Link | None, awaiting_call_ids: tuple[str, ...] = (), epoch: int | None = None
+        self,
+        session_id: str,
+        link: Link | None,
+        awaiting_call_ids: tuple[str, ...] = (),
+        epoch: int | None = None,
+        anew: bool = False,
     ) -> Runner | None:
-        """Rebuild the session from its log and go on with it. None: it is gone, or another has the epoch."""
+        """Rebuild the session from its log and go on with it. None: it is gone, or another has the epoch. anew: also
+        where nobody was given it since, unless its stream is here.
+        """
         entries = await read_all(self.store, session_id)
         record = await self.store.load(session_id)
         if record is None or (epoch is not None and record.head.epoch != epoch):
@@ -230,8 +237,9 @@ class Sessions:
         runner = self._runners.get(session_id)
         if runner is None:
             runner = self._runners[session_id] = Runner(self, session)
-        if link or runner.session is session or runner.session.epoch < session.epoch:
-            runner.begin(session, link, awaiting_call_ids)
+        anew = anew and runner.link is None
+        if link or anew or runner.session is session or runner.session.epoch < session.epoch:
+            runner.begin(session, link, awaiting_call_ids, anew)
         runner.observe(Applied(record.head, tuple(entries)))
         return runner
 
@@ -288,11 +296,13 @@ class Sessions:
             runner.observe(outcome)
 
     async def _find_again(self, session_id: str) -> None:
-        """The outcome of a step is unknown: whoever the log gave the session to, somebody here must know of it."""
+        """The outcome of a step is unknown: where the log gave the session to this instance, it must know of it. From
+        another's silence nothing may be concluded here.
+        """
         record = await until_known(lambda: self.store.load(session_id))
         if record and record.head.state == "waiting":
             self.pool.enlist(record)
-        elif record and not record.head.complete:
+        elif record and not record.head.complete and record.head.instance == self.instance:
             await until_known(lambda: self._take_up(session_id, None))
 
     async def unserved(self, session_id: str) -> None:
@@ -334,7 +344,7 @@ class Sessions:
 
     async def look_again(self, session_id: str) -> None:
         """The log knows more than the core did: rebuild it, and begin its grace anew."""
-        await until_known(lambda: self._take_up(session_id, None))
+        await until_known(lambda: self._take_up(session_id, None, anew=True))
 
     def requeued(self, runner: Runner, record: Record) -> None:
         """Its Commander is lost, or gave it back."""
@@ -368,10 +378,15 @@ class Sessions:
     async def take_over(self, record: Record) -> None:
         """Nobody has the session any more; its grace runs from now. Raises StoreUnavailable."""
         session_id = record.session_id
-        outcome = await self.store.submit(session_id, TakeOver(record.head.instance, self.instance))
-        if isinstance(outcome, Applied):
-            log.info("session_taken_over", session_id=session_id, gone=record.head.instance)
-            await self._take_up(session_id, None)
+        head = record.head
+        try:
+            outcome = await self.store.submit(session_id, TakeOver(head.epoch, head.instance, self.instance))
+            if isinstance(outcome, Applied):
+                log.info("session_taken_over", session_id=session_id, gone=head.instance)
+                await self._take_up(session_id, None)
+        except StoreUnavailable:
+            self.spawn(self._find_again(session_id))  # if it is this instance's now, nobody else finds it
+            raise
 
     async def take_back(self) -> None:
         """This instance's lease had ended: it still has the sessions whose streams it has."""
@@ -389,6 +404,7 @@ class Sessions:
         runs from now.
         """
         if self.neighbours:
+            await self.neighbours.join()
             return
         for record in await self.store.select((*LIVE, "stopped"), ALL):
             if record.head.state == "waiting":
