@@ -31,7 +31,8 @@ def test_all_replicas_are_on_redis_and_behind_haproxy(scaled: Stack) -> None:
     replicas = scaled.containers("dispatcher")
     assert len(replicas) == 2
     for container in replicas:
-        assert '"store": "redis"' in run(scaled.docker, "logs", container)
+        environment = run(scaled.docker, "exec", container, "cat", "/proc/1/environ").split("\0")
+        assert "DISPATCHER_STORE=redis://midsentence-redis:6379/0" in environment
     ready = 'haproxy_backend_active_servers{proxy="requests"}'
     eventually(lambda: scaled.figure(ready), lambda value: value == 2, 60)
     eventually(lambda: scaled.figure('sum(up{job=~"dispatcher|commander|haproxy"})'), lambda value: value == 5, 60)
