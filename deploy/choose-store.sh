@@ -22,6 +22,6 @@ else
   export DISPATCHER_STORE=sqlite:////var/lib/midsentence/data/sessions.db
   # Redis may come later: it starts beside this, or the profile is added to what runs. Then end, to be started again.
   me=$$
-  (until answers; do sleep 1; done; touch "$chosen"; while kill -TERM $me; do sleep 1; done) >/dev/null 2>&1 &
+  (until answers; do sleep 1 && kill -0 $me || exit; done; touch "$chosen"; while kill -TERM $me; do sleep 1; done) >/dev/null 2>&1 &
 fi
 exec "$@"
