@@ -10,7 +10,7 @@ import structlog
 from commander.agent import Finish, Thought, Yielded
 
 HALT_SECONDS = 2.0  # a generator that has not ended by then is said to have failed to stop (session rules, The stop)
-TURN_ITEMS = 32  # a generator that never waits gives the loop a turn after so many items, so that a stop gets through
+TURN_ITEMS = 4  # a generator that never waits gives the loop a turn after so many items, so that a stop gets through
 MESSAGE_CHARACTERS = 1000  # of an agent's exception, for operators
 
 log = structlog.get_logger()
