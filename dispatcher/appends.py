@@ -51,6 +51,7 @@ class Appends:
         self._session_id, self._host, self._current = session_id, host, current
         self._step_answered, self._idle = answered, idle
         self._pending: Batch = []
+        self._under_way: Batch = []
         self._flying = self._held = False
         self._step: tuple[asyncio.Future[Outcome], Batch] | None = None  # with the store
         self._drained = asyncio.Event()
@@ -60,6 +61,11 @@ class Appends:
     def busy(self) -> bool:
         """Something is on its way to the log."""
         return self._flying or bool(self._pending)
+
+    @property
+    def unlogged(self) -> list[Entry]:
+        """What is on its way to the log."""
+        return [entry for entry, _ in self._under_way + self._pending]
 
     async def drained(self) -> None:
         """Return when nothing is on its way to the log."""
@@ -103,6 +109,7 @@ class Appends:
             return
         self._flying = True
         batch, self._pending = self._pending, []
+        self._under_way = batch
         change = Append(session.epoch, tuple([entry for entry, _ in batch]), session.record.head.commander_id)
         future = self._host.store.submit(self._session_id, change)
         self._step = future, batch
@@ -143,11 +150,13 @@ class Appends:
                 packets = {entry.sequence for entry, _ in batch if entry.sequence}
                 self._count(-min(self.backlog, len(packets)))
         self._flying = False
+        self._under_way = []
         self._step_answered(outcome, session, batch)
         self._end_step()
 
     def _end_step(self) -> None:
         self._flying = False
+        self._under_way = []
         self._flush()
         if not self._flying:
             self._drained.set()

@@ -32,6 +32,7 @@ from dispatcher.events import (
     Wake,
 )
 from dispatcher.facts import SessionFacts
+from dispatcher.guard import Gate
 from dispatcher.judges import Judges
 from dispatcher.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
 from dispatcher.log import Settle as SettleChange
@@ -229,6 +230,21 @@ class Runner:
         elif self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:
             self._host.spawn(self._catch_up())
         self._maybe_settled()
+
+    async def take_rules(self, gate_of: Callable[[Record, list[Entry]], Gate]) -> None:
+        """Go on under today's rules: a fresh gate reads what the session has said so far."""
+        session, store = self.session, self._host.store
+        entries: list[Entry] = []
+        read = -1
+        while read < session.offset:
+            before, read = read, entries[-1].offset if entries else 0
+            entries += await until_known(lambda: read_all(store, self.session_id, read))  # noqa: B023
+            read = entries[-1].offset if entries else 0
+            if session is not self.session or not self.owned or read == before:
+                return  # it was rebuilt meanwhile, under today's rules, or is gone
+        logged = max((entry.sequence for entry in entries), default=0)
+        entries += [entry for entry in self.appends.unlogged if entry.sequence > logged]
+        self._carry_out(session.take_rules(gate_of(session.record, entries), entries, time.time()))
 
     # ---- other instances
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import structlog
 
 from dispatcher.events import Assigned, Entry, Failed, StopEntry
+from dispatcher.guard import Gate
 from dispatcher.history import history_of, size_of
 from dispatcher.judges import Judges
 from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle, TakeOver
@@ -74,8 +75,9 @@ class Sessions:
         self.pool = Pool(self, metrics, settings.queue_seconds)
         self.draining = False
         self.judges = Judges(metrics)
-        self.use(rules)
+        self.policy_status: Callable[[], dict[str, object]] = dict  # for operators
         self._runners: dict[str, Runner] = {}
+        self.use(rules)
         metrics.running.set_function(
             lambda: sum(runner.owned and runner.session.head.state == "running" for runner in self._runners.values())
         )
@@ -85,9 +87,12 @@ class Sessions:
         self.neighbours = Neighbours(store.replicas, self, self.pool, settings) if store.replicas else None
 
     def use(self, rules: RuleSet) -> None:
-        """The rules of sessions that are rebuilt from now on."""
+        """The rules of sessions that are rebuilt from now on; by `DISPATCHER_POLICY_RELOAD_RUNNING` of all sessions."""
         self.metrics.know(policies=(policy.name for policy in rules.policies))
         self._rules, self._clock = rules, PolicyClock(rules, self.metrics)
+        if self.settings.policy_reload_running:
+            for runner in self._runners.values():
+                self.spawn(runner.take_rules(self._gate))
 
     # ---- users and operators
 
@@ -239,9 +244,12 @@ class Sessions:
         return runner
 
     def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
+        return Session(record, entries, self._gate(record, entries), self.settings.limits, self.instance)
+
+    def _gate(self, record: Record, entries: list[Entry]) -> Gate:
+        """A fresh one of today's rules. Time limits count from the first assignment."""
         started = next((entry.at for entry in entries if isinstance(entry.body, Assigned)), record.request.created_at)
-        gate = self._clock.gate(self._rules.gate(started))
-        return Session(record, entries, gate, self.settings.limits, self.instance)
+        return self._clock.gate(self._rules.gate(started))
 
     # ---- the pool's desk
 
@@ -288,8 +296,8 @@ class Sessions:
             runner.observe(outcome)
 
     async def _find_again(self, session_id: str) -> None:
-        """The outcome of a step is unknown: where the log gave the session to this instance, it must know of it. Where it
-        is another's, nothing may be concluded here from its silence.
+        """The outcome of a step is unknown: where the log gave the session to this instance, it must know of it. From
+        another's silence nothing may be concluded here.
         """
         record = await until_known(lambda: self.store.load(session_id))
         if record and record.head.state == "waiting":
@@ -396,6 +404,7 @@ class Sessions:
         runs from now.
         """
         if self.neighbours:
+            await self.neighbours.join()
             return
         for record in await self.store.select((*LIVE, "stopped"), ALL):
             if record.head.state == "waiting":

@@ -138,14 +138,8 @@ class Session:
         """Take an entry that was there before: the policies read it again, nothing is let out again."""
         self._seen.add(entry.offset)
         self._remember(entry)
-        if self._found or self.stop:
-            return
-        match entry.body:
-            case Content(text):
-                self._found = self._guard.content(text, entry.at).violation
-            case Thought() | Call() | ToolResult() as body:
-                # What was denied then stays so; what was not has been seen.
-                self._found = self._guard.read(body, entry.at).violation
+        if not self.stop:
+            self._found = self._found or _read_again(self._guard, entry)
 
     def _remember(self, entry: Entry) -> None:
         self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
@@ -158,6 +152,22 @@ class Session:
                 self._results[call_id] = result
             case StopEntry() as stop:
                 self.stop = self.stop or stop
+
+    def take_rules(self, gate: Gate, entries: Iterable[Entry], now: float) -> list[Effect]:
+        """Go on under other rules. entries: the whole log, and what is on its way there. What ends or is stopped keeps
+        the rules that it has.
+        """
+        if self.stop or self.head.final or self._ending or self._closing:
+            return []
+        guard = Guard(gate, self._guard.decided)
+        found = None
+        for entry in entries:
+            found = found or _read_again(guard, entry)
+        guard.resume(self._guard.decided)
+        guard.decided, self._guard = self._guard.decided, guard
+        if found:
+            return self._settle_stop(found, now)
+        return [Wake("policy", guard.deadline), *self._ask()]
 
     def restored(self, now: float) -> list[Effect]:
         """What follows from the log as it was found: today's policies may stop what was said under yesterday's.
@@ -532,6 +542,16 @@ class Session:
 def reused_call_id(call: Call) -> ToolResult:
     error = '{"error": {"code": "call_id_reused", "message": "This call_id was used before in the session."}}'
     return ToolResult(call.tool_name, error, call.call_id, "INVALID_ARGUMENTS")
+
+
+def _read_again(guard: Guard, entry: Entry) -> Violation | None:
+    """What the policies say today to what was logged then. What was denied stays so; what was not has been seen."""
+    match entry.body:
+        case Content(text):
+            return guard.content(text, entry.at).violation
+        case Thought() | Call() | ToolResult() as body:
+            return guard.read(body, entry.at).violation
+    return None
 
 
 def _ends(body: Body) -> bool:

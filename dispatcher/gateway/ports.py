@@ -1,6 +1,7 @@
 """What the gateway needs of the rest of the Dispatcher."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from dispatcher.log import Record, Request
@@ -17,6 +18,7 @@ class Sessions(Protocol):
 
     store: Store
     closing: asyncio.Event  # set when the server drains: every event stream ends then
+    policy_status: Callable[[], dict[str, object]]  # what rules are in force, and what is wrong with their files
 
     @property
     def registry(self) -> Tools: ...

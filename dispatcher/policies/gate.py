@@ -194,7 +194,7 @@ class Gate:
         reading = Reading()
         for asked in self._asked:
             if (asked.policy, asked.channel) == (question.policy, question.channel):
-                reading, matches = asked.answered(question.number, verdict)
+                reading, matches = asked.answered(question, verdict)
                 for match in matches:
                     self._redactions.add(match)
         self._violation = reading.violation

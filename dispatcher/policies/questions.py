@@ -145,10 +145,9 @@ class Asked:
         self._under_way = Question(self.policy, self._number, self.channel, (text,), self._before)
         return self._under_way
 
-    def answered(self, number: int, verdict: Verdict) -> tuple[Reading, list[Match]]:
+    def answered(self, question: Question, verdict: Verdict) -> tuple[Reading, list[Match]]:
         """What follows, and what is redacted in content. Nothing, if it is not the question that is under way."""
-        question = self._under_way
-        if question is None or question.number != number:
+        if question is not self._under_way:
             return Reading(), []
         self._under_way = None
         reading, matches = reading_of(question, verdict), []

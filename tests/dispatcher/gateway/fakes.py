@@ -33,6 +33,7 @@ class FakeSessions:
         self.closing = asyncio.Event()
         self.registry = FakeRegistry()
         self.offered = ["default"]
+        self.policy_status: Callable[[], dict[str, object]] = lambda: {"errors": ["rules.toml: broken"]}
         self.troubles: list[str] = []
         self.full = self.refusing = False
         self.created: asyncio.Queue[str] = asyncio.Queue()
