@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import structlog
+from msgspec.structs import replace
 
 from dispatcher.events import Entry
 from dispatcher.log import Append, Outcome, Refused
@@ -50,6 +51,7 @@ class Appends:
         self._session_id, self._host, self._current = session_id, host, current
         self._step_answered, self._idle = answered, idle
         self._pending: Batch = []
+        self._under_way: Batch = []
         self._flying = self._held = False
         self._drained = asyncio.Event()
         self._drained.set()
@@ -58,6 +60,11 @@ class Appends:
     def busy(self) -> bool:
         """Something is on its way to the log."""
         return self._flying or bool(self._pending)
+
+    @property
+    def unlogged(self) -> list[Entry]:
+        """What is on its way to the log."""
+        return [entry for entry, _ in self._under_way + self._pending]
 
     async def drained(self) -> None:
         """Return when nothing is on its way to the log."""
@@ -89,7 +96,8 @@ class Appends:
             return
         self._flying = True
         batch, self._pending = self._pending, []
-        change = Append(session.epoch, tuple([entry for entry, _ in batch]))
+        self._under_way = batch
+        change = Append(session.epoch, tuple([entry for entry, _ in batch]), session.record.head.commander_id)
         future = self._host.store.submit(self._session_id, change)
         future.add_done_callback(lambda done: self._answered(done, session, change, batch))
 
@@ -109,7 +117,7 @@ class Appends:
             delay = min(delay * 2, RETRY_SECONDS[1])
             try:
                 # It may have been taken back meanwhile, under the next epoch.
-                again = Append(session.epoch, change.entries)
+                again = replace(change, epoch=session.epoch)
                 outcome = await self._host.store.submit(self._session_id, again)
             except StoreUnavailable:
                 continue
@@ -125,11 +133,13 @@ class Appends:
                 packets = {entry.sequence for entry, _ in batch if entry.sequence}
                 self._count(-min(self.backlog, len(packets)))
         self._flying = False
+        self._under_way = []
         self._step_answered(outcome, session, batch)
         self._end_step()
 
     def _end_step(self) -> None:
         self._flying = False
+        self._under_way = []
         self._flush()
         if not self._flying:
             self._drained.set()

@@ -16,6 +16,7 @@ from dispatcher.events import (
     Failed,
     Finished,
     StopEntry,
+    Text,
 )
 from shared.records import Error, Message, Stopped, ToolResult
 
@@ -144,12 +145,14 @@ class Acquire(msgspec.Struct, frozen=True):
 class Append(msgspec.Struct, frozen=True):
     """Packets that came under `epoch`, or what was concluded from silence under it (rule 4).
 
-    Refused: `superseded`, `gap`, `ended`. Entries with a sequence that is stored already are skipped. Conclusions
-    (sequence 0) are dropped as `ended` once the session is over.
+    Refused: `superseded`, `gap`, `ended`. Entries with a sequence that is stored already are skipped, and texts that
+    are let out already. Conclusions (sequence 0) are dropped as `ended` once the session is over. commander_id: of the
+    stream; a log that was rolled back gives the same epoch out again, to another Commander. Empty: not known.
     """
 
     epoch: int
     entries: tuple[Entry, ...]
+    commander_id: str = ""
 
 
 class Settle(msgspec.Struct, frozen=True):
@@ -180,10 +183,12 @@ class Fence(msgspec.Struct, frozen=True):
 
 
 class TakeOver(msgspec.Struct, frozen=True):
-    """The lease of the instance that had the session, `gone`, has ended: `instance` has it from now, and starts its
-    grace. The epoch stays, for the stream may live. Refused: `superseded` (another has it), `ended`.
+    """The lease of the instance that had the session under `epoch`, `gone`, has ended: `instance` has it from now, and
+    starts its grace. The epoch stays, for the stream may live. Refused: `superseded` (another has it, or `gone` is back
+    and was given it anew), `gap` (the log was rolled back), `ended`.
     """
 
+    epoch: int
     gone: str
     instance: str
 
@@ -243,7 +248,9 @@ def apply(record: Record, change: Change) -> Outcome:
             if refusal := _not_current(head, change.epoch):
                 return refusal
             return Applied(replace(head, generation=head.generation + 1, epoch=head.epoch + 1, over=True))
-        case TakeOver(gone, instance):
+        case TakeOver(epoch, gone, instance):
+            if refusal := _other_epoch(head, epoch):
+                return refusal
             if head.instance == instance:
                 return Applied(head)  # a repetition
             if head.instance != gone or head.state == "waiting":
@@ -315,7 +322,10 @@ def _acquire(record: Record, change: Acquire) -> Outcome:
 def _append(head: Head, change: Append) -> Outcome:
     if refusal := _other_epoch(head, change.epoch):
         return refusal
+    if change.commander_id and change.commander_id != head.commander_id:
+        return Refused("superseded")
     stored = sequence = head.sequence
+    decided = head.decided
     if head.over:
         # All that is numbered is stored already: a repetition, checked before "ended".
         highest = max((entry.sequence for entry in change.entries), default=0)
@@ -328,11 +338,18 @@ def _append(head: Head, change: Append) -> Outcome:
             if not sequence <= entry.sequence <= sequence + 1:
                 return Refused("gap")
             sequence = entry.sequence
+        elif isinstance(entry.body, Text):
+            if entry.decided <= decided:
+                continue  # a repetition: what a verdict lets out was undecided before
+            decided = entry.decided
         fresh.append(entry)
-    if head.state == "waiting" and sequence > stored:
-        # It was given up while this packet was on its way. Opened again, it no longer waits; until then a history that
-        # the next Commander gets must not grow.
-        return Refused("gap")
+    if head.state == "waiting" and fresh:
+        if sequence > stored:
+            # It was given up while this packet was on its way. Opened again, it no longer waits; until then a history
+            # that the next Commander gets must not grow.
+            return Refused("gap")
+        if not any(isinstance(entry.body, Failed) and entry.body.code == "no_commander" for entry in fresh):
+            return Refused("superseded")  # somebody else concluded first, and found that it may be assigned again
     return _added(head, fresh) if fresh else Applied(head)
 
 

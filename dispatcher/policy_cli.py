@@ -11,7 +11,8 @@ import msgspec
 
 from dispatcher.client import Client, NotFound, RequestFailed, as_session_id, base_url, printable
 from dispatcher.files import FileError, quoted
-from dispatcher.policies.rules import CHANNELS, RuleSet
+from dispatcher.policies.matches import CHANNELS
+from dispatcher.policies.rules import RuleSet
 from dispatcher.policy_tools import cases, trials
 from dispatcher.policy_tools.check import check, located, summary, with_line
 from dispatcher.policy_tools.replay import Event, Replayed, replayed

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from dispatcher.credit import Credit
 from dispatcher.events import (
     Ack,
+    Ask,
     Body,
     Call,
     CancelTools,
@@ -39,7 +40,9 @@ from dispatcher.events import (
 )
 from dispatcher.guard import Gate, Guard
 from dispatcher.log import Applied, Head, Offsets, Record, Refused
-from dispatcher.policies.gate import Reading, Release, Violation
+from dispatcher.policies.matches import Channel
+from dispatcher.policies.outcomes import Reading, Release, Violation
+from dispatcher.policies.questions import AskedPolicy, Question, Verdict
 from shared.conversation import State, kind_of, next_state
 from shared.records import (
     FINISH_REASONS,
@@ -72,6 +75,20 @@ TALK = (Content, Thought)  # nearly every entry: nothing follows from one once i
 Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
 
 
+class Ending(msgspec.Struct):
+    """An end that waits, and with it its packet, until verdicts on the content before it are in. taken: what becomes of
+    the packet, the end last.
+    """
+
+    packet: Upstream
+    taken: list[Taken]
+
+    @property
+    def speaks(self) -> bool:
+        """The packet brings content of its own, which is not in the log yet."""
+        return isinstance(self.taken[0][0], Content)
+
+
 class Session:
     """The core of one session. `entries`: its whole log; `gate`: a fresh one. Follow with `restored`."""
 
@@ -91,6 +108,7 @@ class Session:
         self._awaited: set[str] = set()
         self._closing: str = ""  # the `closed` code to send once the end that goes with it is logged
         self._leaving: GiveBack | None = None  # waits for the results of running tools
+        self._ending: Ending | None = None
         self._found: Violation | None = None
         self._hit = False  # the policy that stops it was counted
         self._spoken = False  # something but hand-overs was logged
@@ -120,14 +138,8 @@ class Session:
         """Take an entry that was there before: the policies read it again, nothing is let out again."""
         self._seen.add(entry.offset)
         self._remember(entry)
-        if self._found or self.stop:
-            return
-        match entry.body:
-            case Content(text):
-                self._found = self._guard.content(text, entry.at).violation
-            case Thought() | Call() | ToolResult() as body:
-                # What was denied then stays so; what was not has been seen.
-                self._found = self._guard.read(body, entry.at).violation
+        if not self.stop:
+            self._found = self._found or _read_again(self._guard, entry)
 
     def _remember(self, entry: Entry) -> None:
         self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
@@ -141,6 +153,22 @@ class Session:
             case StopEntry() as stop:
                 self.stop = self.stop or stop
 
+    def take_rules(self, gate: Gate, entries: Iterable[Entry], now: float) -> list[Effect]:
+        """Go on under other rules. entries: the whole log, and what is on its way there. What ends or is stopped keeps
+        the rules that it has.
+        """
+        if self.stop or self.head.final or self._ending or self._closing:
+            return []
+        guard = Guard(gate, self._guard.decided)
+        found = None
+        for entry in entries:
+            found = found or _read_again(guard, entry)
+        guard.resume(self._guard.decided)
+        guard.decided, self._guard = self._guard.decided, guard
+        if found:
+            return self._settle_stop(found, now)
+        return [Wake("policy", guard.deadline), *self._ask()]
+
     def restored(self, now: float) -> list[Effect]:
         """What follows from the log as it was found: today's policies may stop what was said under yesterday's.
 
@@ -153,7 +181,7 @@ class Session:
             return self._settle_stop(self._found, now)
         calls = [self._calls[call_id] for call_id in self.head.calls if call_id in self._calls]
         run: list[Effect] = [RunTool(call) for call in calls if call.instance == self._instance]
-        return [Wake("policy", self._guard.deadline), *run]
+        return [Wake("policy", self._guard.deadline), *run, *self._ask()]
 
     # ---- the stream
 
@@ -214,13 +242,21 @@ class Session:
         self._accepted = sequence
         self._credit.take(sequence, packet.size)
         effects: list[Effect] = []
-        bodies = self._take(packet, now, effects)
-        generation, timestamp = self.head.generation, packet.timestamp
-        entries = [
-            Entry(body, now, generation, sequence, released, decided, timestamp) for body, released, decided in bodies
-        ]
-        effects.append(Store(tuple(entries)))
-        return effects
+        taken = self._take(packet, now, effects)
+        if self._guard.waiting and not self.stop and _ends(taken[-1][0]):
+            self._ending = Ending(packet, taken)
+        else:
+            effects.append(self._store(packet, taken, now))
+        return effects + self._ask()
+
+    def _store(self, packet: Upstream, taken: list[Taken], now: float) -> Store:
+        generation, sequence, timestamp = self.head.generation, packet.sequence, packet.timestamp
+        return Store(
+            tuple(
+                Entry(body, now, generation, sequence, released, decided, timestamp)
+                for body, released, decided in taken
+            )
+        )
 
     def acked(self, sequence: int) -> None:
         """An Ack up to that sequence has been handed to the stream."""
@@ -266,6 +302,55 @@ class Session:
             case Open() | Status():
                 raise AssertionError("open and status are the edge's, not a session's")
 
+    # ---- policies that are asked
+
+    def _ask(self) -> list[Effect]:
+        return [] if self.stop else [Ask(question) for question in self._guard.questions()]
+
+    def asked(self, channel: Channel) -> list[AskedPolicy]:
+        """The policies that are to be asked about a call's arguments before it runs, and about its result."""
+        return self._guard.asked(channel)
+
+    def answered(self, question: Question, verdict: Verdict, now: float) -> list[Effect]:
+        """A verdict on content or a thought. After a stop or an end it only counts."""
+        release = self._guard.answered(question, verdict, now)
+        effects: list[Effect] = []
+        if self.stop or self.head.final:
+            return [PolicyHit(hit.policy, hit.action) for hit in release.hits]
+        taken: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
+        taken += self._act(release, effects)
+        if self._ending and (self._ending.speaks or self.stop or not self._guard.waiting):
+            self._ending.taken[-1:-1] = taken
+            taken = []
+            if self.stop or not self._guard.waiting:
+                effects.append(self._end(now))
+        if taken:
+            generation = self.head.generation
+            entries = [Entry(body, now, generation, 0, released, decided) for body, released, decided in taken]
+            effects.append(Store(tuple(entries)))
+        return effects + self._ask()
+
+    def _end(self, now: float) -> Store:
+        """What the end waited for has come, or a stop, after which nothing is let out."""
+        assert self._ending  # noqa: S101
+        ending, self._ending = self._ending, None
+        *before, (end, _, _) = ending.taken
+        return self._store(ending.packet, [*before, (end, "", self._guard.decided)], now)
+
+    def result(self, result: ToolResult, now: float) -> tuple[ToolResult, list[Effect]]:
+        """A tool has answered: what goes into the log for that, before the Commander sees it; and what else follows."""
+        denied, effects = self.judged(result, self._guard.read(result, now), now)
+        return denied or result, effects
+
+    def judged(self, of: Call | ToolResult, reading: Reading, now: float) -> tuple[ToolResult | None, list[Effect]]:
+        """What policies say to a call before it runs, or to its result: the result that goes into the log instead, if
+        any; and what else follows.
+        """
+        effects: list[Effect] = [PolicyHit(hit.policy, hit.action) for hit in reading.hits]
+        if reading.violation and not (self.stop or self.head.final):
+            effects += self._settle_stop(reading.violation, now)
+        return denial(of) if reading.violation or reading.denied else None, effects
+
     def _read(self, body: Thought | Call, now: float) -> Reading:
         return Reading() if self.stop else self._guard.read(body, now)
 
@@ -291,14 +376,6 @@ class Session:
     def _stop_entry(self, violation: Violation) -> StopEntry:
         stop_id = f"policy-{self.epoch}-{self._accepted}"
         return StopEntry(stop_id, violation.reason, "policy", violation.policy, violation.detail)
-
-    def result(self, result: ToolResult, now: float) -> tuple[ToolResult, list[Effect]]:
-        """A tool has answered: what goes into the log for that, before the Commander sees it; and what else follows."""
-        reading = self._guard.read(result, now)
-        effects: list[Effect] = [PolicyHit(hit.policy, hit.action) for hit in reading.hits]
-        if reading.violation and not (self.stop or self.head.final):
-            effects += self._settle_stop(reading.violation, now)
-        return (denial(result) if reading.violation or reading.denied else result), effects
 
     def _settle_stop(self, violation: Violation, now: float) -> list[Effect]:
         stop = self._stop_entry(violation)
@@ -354,6 +431,8 @@ class Session:
                     effects.append(SendResult(result))
             case StopEntry():
                 effects += [Wake("policy", None), CancelTools()]
+                if self._ending:
+                    effects.append(self._end(now))
                 if self.stop and self.conversation in (State.OPEN, State.STOPPING):
                     effects += self._send_stop(self.stop, now)
                 elif self.conversation is State.GIVEN:
@@ -463,6 +542,20 @@ class Session:
 def reused_call_id(call: Call) -> ToolResult:
     error = '{"error": {"code": "call_id_reused", "message": "This call_id was used before in the session."}}'
     return ToolResult(call.tool_name, error, call.call_id, "INVALID_ARGUMENTS")
+
+
+def _read_again(guard: Guard, entry: Entry) -> Violation | None:
+    """What the policies say today to what was logged then. What was denied stays so; what was not has been seen."""
+    match entry.body:
+        case Content(text):
+            return guard.content(text, entry.at).violation
+        case Thought() | Call() | ToolResult() as body:
+            return guard.read(body, entry.at).violation
+    return None
+
+
+def _ends(body: Body) -> bool:
+    return isinstance(body, Finished) or (isinstance(body, Error) and not body.retryable)
 
 
 def denial(of: Call | ToolResult) -> ToolResult:

@@ -4,8 +4,13 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.redis_servers import RedisServer, redis_cluster, redis_server
+
+# Time proves nothing on a machine that is shared. Folders may have profiles of their own.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Programs that the tests start get Ctrl-C as on a terminal, also where the tests run in a shell's background, which
 # ignores it for all its children. A handler here is the default there.

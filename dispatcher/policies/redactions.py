@@ -1,5 +1,6 @@
 """Which raw content users see a replacement of. Redacted is the union of all matches; each maximal run of it becomes
-one replacement: that of the match that begins it.
+one replacement: that of the match that begins it. A text that a verdict gave instead is shown where its match makes a
+run for itself; it may hold what another match is about.
 """
 
 from dispatcher.policies.matches import Match
@@ -25,6 +26,15 @@ class Redactions:
                 match = _joined(match, run)
         runs[first:] = [match, *after]
 
+    def whole(self, until: int) -> int:
+        """Up to where may be let out if all before `until` is certain: a text from a verdict stands for all of its run,
+        which has to be certain.
+        """
+        for run in self._runs:
+            if run.text is not None and run.start < until < run.end:
+                return run.start
+        return until
+
     def apply(self, raw: str, start: int) -> str:
         """What users see of this raw content, which is decided, and which begins at that index."""
         if not self._runs:
@@ -35,7 +45,7 @@ class Redactions:
             run = self._runs[0]
             shown.append(raw[at - start : max(run.start, at) - start])
             if run.start >= start and run.start != self._end:  # else it goes on with one that was let out
-                shown.append(run.rule.replacement)
+                shown.append(run.rule.replacement if run.text is None else run.text)
             self._end = at = min(run.end, end)
             if run.end > end:
                 break
@@ -50,5 +60,7 @@ class Redactions:
 
 
 def _joined(one: Match, other: Match) -> Match:
+    if one == other:  # the same verdict, asked for twice
+        return one
     first = min(one, other, key=lambda match: (match.start, match.rule.policy, match.rule.replacement))
     return Match(first.start, max(one.end, other.end), first.rule)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dispatcher.files import FileError, quoted
 from dispatcher.policies.load import load
-from dispatcher.policies.rules import CHANNELS, RuleSet
+from dispatcher.policies.matches import CHANNELS
+from dispatcher.policies.rules import RuleSet
 from dispatcher.policy_tools.lines import places
 
 # How the loaders begin what they say of an entry, and how they name what is wrong in it.

@@ -11,7 +11,7 @@ import msgspec
 
 from dispatcher.events import Call
 from dispatcher.guard import Guard
-from dispatcher.policies.gate import Reading, Release, Violation
+from dispatcher.policies.outcomes import Reading, Release, Violation
 from dispatcher.policies.rules import RuleSet
 from shared.records import Thought, ToolResult
 

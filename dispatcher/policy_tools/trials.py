@@ -10,7 +10,7 @@ import msgspec
 from dispatcher.events import Call
 from dispatcher.files import quoted
 from dispatcher.guard import Guard
-from dispatcher.policies.gate import Reading, Violation
+from dispatcher.policies.outcomes import Reading, Violation
 from dispatcher.policies.rules import RuleSet
 from dispatcher.policy_tools.cases import STREAMED, Case
 from dispatcher.policy_tools.splits import Cuts, pieces, splits

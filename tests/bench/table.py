@@ -7,6 +7,8 @@ Medians = dict[str, dict[str, dict[str, float]]]
 
 # Figure → what it is called, divided by this, digits after the point.
 _SHOWN = {
+    "policy_nanos": ("ns a character", 1, 0),
+    "policy_load_micros": ("to load them, ms", 1000, 0),
     "tokens_per_second": ("tokens/s", 1, 0),
     "p50_micros": ("added latency p50, ms", 1000, 2),
     "p99_micros": ("added latency p99, ms", 1000, 2),

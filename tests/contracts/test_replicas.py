@@ -132,7 +132,7 @@ async def test_sessions_of_an_ended_lease_are_orphans(instances: tuple[Instance,
     assert sorted(record.session_id for record in orphans) == ["running", "stopped", "unanswered"]
     assert orphans == [await two.store.load(record.session_id) for record in orphans]
     for record in orphans:
-        head_of(await two.store.submit(record.session_id, TakeOver(one.name, two.name)))
+        head_of(await two.store.submit(record.session_id, TakeOver(record.head.epoch, one.name, two.name)))
     assert await two.replicas.orphans() == []
     await one.ears.until(("grown", "running"), ("grown", "stopped"))
 
@@ -142,7 +142,7 @@ async def test_a_session_that_nobody_ever_had_is_an_orphan(instances: tuple[Inst
     await one.replicas.renew()
     await one.store.create(brought("s"))
     assert [record.session_id for record in await one.replicas.orphans()] == ["s"]
-    head_of(await one.store.submit("s", TakeOver("", one.name)))
+    head_of(await one.store.submit("s", TakeOver(0, "", one.name)))
     assert await two.replicas.orphans() == []
 
 

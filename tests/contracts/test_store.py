@@ -149,26 +149,26 @@ async def test_an_acquire_fences(store: Store) -> None:
 
 async def test_an_orphan_is_taken_over_once_and_its_stream_lives(store: Store) -> None:
     epoch = await running(store)
-    outcomes = await asyncio.gather(*(store.submit("s", TakeOver("i1", f"i{n}")) for n in (2, 3, 2)))
+    outcomes = await asyncio.gather(*(store.submit("s", TakeOver(epoch, "i1", f"i{n}")) for n in (2, 3, 2)))
     assert [isinstance(outcome, Applied) for outcome in outcomes] == [True, False, True]
     assert refusal(outcomes[1]) == "superseded"
     head = head_of(outcomes[0])
     assert (head.instance, head.epoch, head.state) == ("i2", epoch, "running")
     assert head_of(await store.submit("s", append(epoch, said(1)))).sequence == 1
     head_of(await store.submit("s", append(epoch, finished(2))))
-    assert refusal(await store.submit("s", TakeOver("i2", "i3"))) == "ended"
+    assert refusal(await store.submit("s", TakeOver(epoch, "i2", "i3"))) == "ended"
 
 
 async def test_a_waiting_session_is_nobodys(store: Store) -> None:
     await running(store)
     head_of(await store.submit("s", Requeue(2, now=130.0)))
-    assert refusal(await store.submit("s", TakeOver("i1", "i2"))) == "superseded"
+    assert refusal(await store.submit("s", TakeOver(2, "i1", "i2"))) == "superseded"
     assert refusal(await store.submit("s", TakeBack(2, "i1"))) == "gap"
 
 
 async def test_a_session_that_is_taken_back_is_nobodys_to_conclude(store: Store) -> None:
     epoch = await running(store)
-    head_of(await store.submit("s", TakeOver("i1", "i2")))
+    head_of(await store.submit("s", TakeOver(epoch, "i1", "i2")))
     for _ in range(2):  # repeated, it is the same
         head = head_of(await store.submit("s", TakeBack(epoch, "i1")))
         assert (head.instance, head.epoch, head.state) == ("i1", epoch + 1, "running")

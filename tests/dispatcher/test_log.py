@@ -26,6 +26,8 @@ from dispatcher.log import (
     Request,
     Requeue,
     Settle,
+    TakeBack,
+    TakeOver,
     apply,
 )
 from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown
@@ -237,6 +239,16 @@ APPLIED: dict[str, tuple[Head, Change, dict[str, Any], list[tuple[int, type[Body
         [],
     ),
     "requeued again": (REQUEUED, Requeue(2, 150.0), {}, []),
+    "its instance's lease has ended": (RUNNING, TakeOver(2, "i1", "i2"), {"instance": "i2"}, []),
+    "taken over, and asked for again": (replace(RUNNING, instance="i2"), TakeOver(2, "i1", "i2"), {}, []),
+    "its instance is back": (replace(RUNNING, instance="i2"), TakeBack(2, "i1"), {"instance": "i1", "epoch": 3}, []),
+    "taken back, and asked for again": (replace(RUNNING, epoch=3), TakeBack(2, "i1"), {}, []),
+    "its Commander's packet": (
+        RUNNING,
+        Append(2, (said(4),), "c1"),
+        {"sequence": 4, "offset": 5},
+        [(5, Content)],
+    ),
     "a Commander that does not answer the stop": (
         STOPPED,
         Fence(2),
@@ -275,6 +287,32 @@ REFUSED: dict[str, tuple[Record, Change, str]] = {
     "a conclusion after the end": (record(FINISHED), append(2, failed()), "ended"),
     "requeued from an older epoch": (record(RUNNING), Requeue(1, 130.0), "superseded"),
     "a packet of a session that was given up": (record(REQUEUED), append(2, said(4)), "gap"),
+    "lost, though somebody else has found that it may be assigned again": (
+        record(REQUEUED),
+        append(2, failed()),
+        "superseded",
+    ),
+    "a fault of its old Commander, while it waits": (
+        record(REQUEUED),
+        append(2, failed("protocol_error")),
+        "superseded",
+    ),
+    "the epoch, given out again after a rollback, is another Commander's": (
+        record(RUNNING),
+        Append(2, (said(4),), "c2"),
+        "superseded",
+    ),
+    "taken over after another did": (record(replace(RUNNING, instance="i3")), TakeOver(2, "i1", "i2"), "superseded"),
+    "taken over after it was opened there again, or taken back": (
+        record(replace(RUNNING, epoch=3)),
+        TakeOver(2, "i1", "i2"),
+        "superseded",
+    ),
+    "taken over after a rollback": (record(RUNNING), TakeOver(3, "i1", "i2"), "gap"),
+    "taken over while it waits": (record(REQUEUED), TakeOver(2, "i1", "i2"), "superseded"),
+    "taken over after the end": (record(FINISHED), TakeOver(2, "i1", "i2"), "ended"),
+    "taken back while it waits": (record(REQUEUED), TakeBack(2, "i1"), "gap"),
+    "taken back after it was opened elsewhere": (record(replace(RUNNING, epoch=3)), TakeBack(2, "i2"), "superseded"),
     "requeued while a call has no result": (record(CALLING), Requeue(2, 130.0), "unanswered"),
     "a stopped session is not requeued": (record(STOPPED), Requeue(2, 130.0), "ended"),
     "an ended session is not requeued": (record(FINISHED), Requeue(2, 130.0), "ended"),

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.policies.gate import Gate
-from dispatcher.policies.rules import Channel, PhrasesPolicy, RuleSet
+from dispatcher.policies.matches import Channel
+from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from tests.dispatcher.policies import oracle
 from tests.dispatcher.policies.oracle import Wanted
 from tests.dispatcher.policies.strategies import cases, splits, texts, wanted_lists

@@ -26,7 +26,7 @@ def found(text: str, *phrases: str) -> list[Match]:
 
 
 def all_of(reader: PhraseStream, text: str) -> list[tuple[int, int]]:
-    return [(start, end) for start, end, _ in [*reader.feed(text), *reader.end()]]
+    return [(match.start, match.end) for match in [*reader.feed(text), *reader.end()]]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_does_not_stop_is_found_again_and_again() -> None:
         reader = stream("aba", "ab", "d", action="redact")
         text = "xababa, a d"
         matches = [match for at in range(0, len(text), size) for match in reader.feed(text[at : at + size])]
-        assert [(start, end) for start, end, _ in matches] == [(1, 3), (1, 4), (3, 5), (3, 6), (10, 11)]
+        assert [(match.start, match.end) for match in matches] == [(1, 3), (1, 4), (3, 5), (3, 6), (10, 11)]
         assert reader.length == 11
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dispatcher import cli, policy_cli
-from dispatcher.policies.gate import Release, Violation
 from dispatcher.policies.load import load
+from dispatcher.policies.outcomes import Release, Violation
 from dispatcher.policy_tools import cases, trials
 
 RULES = """

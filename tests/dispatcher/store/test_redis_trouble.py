@@ -270,7 +270,7 @@ async def test_what_happened_to_a_session_while_the_store_was_away_is_heard_of(r
         with pytest.raises(StoreUnavailable):
             await store.submit("s", append(epoch, said(1)))
         redis.ask("CLIENT", "KILL", "TYPE", "pubsub")  # what is published goes to nobody
-        head_of(await other.submit("s", TakeOver(instance(store), instance(other))))
+        head_of(await other.submit("s", TakeOver(epoch, instance(store), instance(other))))
         switch.open.set()
         await until(lambda: "s" in ears.grew)
 

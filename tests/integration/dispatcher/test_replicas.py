@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from dispatcher.events import Call, Entry, StopEntry
-from dispatcher.log import Acquire, Append, Applied, Assign, Settle
+from dispatcher.log import Acquire, Append, Applied, Assign, Settle, TakeOver
 from dispatcher.service import QueueFull
+from dispatcher.store.ports import StoreUnavailable
 from shared.records import Assignment, Closed, Content, Error, Stop, Stopped, ToolCall, ToolResult
 from tests.integration.dispatcher import waiting_tools
 from tests.integration.dispatcher.peer import World, serving, until
@@ -251,6 +252,72 @@ async def test_a_call_whose_instance_is_gone_gets_unknown_outcome(
     waiting_tools.answer.set()
     await moved.finish(session_id)
     assert [result.status for result in await b.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
+
+
+async def test_a_stop_that_was_not_answered_takes_the_session_from_nobody(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    member, session_id, _ = await a.served()
+    trouble = b.trouble()
+    trouble.away = True
+    with pytest.raises(StoreUnavailable):
+        await b.sessions.stop(session_id, "UserCancel", "user")
+    trouble.away = False
+    await until(lambda: not b.sessions._tasks, "b has looked what became of it")
+    assert session_id not in b.sessions._runners, "it is a's: b has no silence to conclude from"
+    await member.finish(session_id)
+
+
+async def test_a_grace_that_ends_as_another_stops_the_session(worlds: tuple[World, World], shared: SharedStore) -> None:
+    a, b = worlds
+    member, session_id, _ = await a.served(continues=CONTINUES)
+    await member.say(session_id, "said")
+    await member.acked(session_id)
+    shared.lossy = True  # a learns of the stop only as it would put the session among the waiting
+    await member.cut()
+    assert await b.sessions.stop(session_id, "UserCancel", "user")
+    await a.over(session_id)
+    await until(lambda: not a.sessions._runners, "a has let go")
+
+
+async def test_a_session_that_was_taken_over_without_an_answer_is_not_left_to_nobody(
+    worlds: tuple[World, World], shared: SharedStore
+) -> None:
+    a, b = worlds
+    _, session_id, _ = await a.served()
+    other = await b.join()
+    trouble = b.trouble()
+    trouble.mute = TakeOver
+    view(a).away = True  # as good as dead
+    shared.leases.discard(view(a).instance)
+    await until(lambda: trouble.lost, "b has it, and does not know")
+    trouble.mute = None
+    assert (await other.serve()).session_id == session_id
+    view(a).away = False
+    await other.finish(session_id)
+
+
+async def test_a_grace_that_ends_while_a_call_is_open_begins_anew(shared: SharedStore) -> None:
+    async with serving(shared=shared) as a, serving(shared=shared, grace_seconds=600) as b:
+        member, session_id, generation = await a.served(continues=CONTINUES)
+        other = await b.join(continues=CONTINUES)
+        shared.lossy = True
+        with lapsed(shared, a):
+            await until(lambda: session_id in b.sessions._runners, "b has taken it over")
+            runner = b.sessions._runners[session_id]
+            call = Entry(Call("wait", "{}", "c1", a.sessions.instance), time.time(), generation, 1)
+            # It was on its way, and b is not told.
+            await shared.memory.submit(session_id, Append(runner.session.epoch, (call,)))
+            runner._woken("grace")
+            await until(
+                lambda: isinstance(shared.memory._entries[session_id][-1].body, ToolResult), "the call's result"
+            )
+            await until(lambda: "grace" in runner._timers, "it begins anew")
+            assert [result.status for result in await b.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
+            runner._woken("grace")
+            assert (await other.serve()).session_id == session_id
+        shared.lossy = False
+        await other.finish(session_id)
+        assert await member.closed(session_id) == "superseded"
 
 
 async def test_a_call_of_a_session_that_is_over_gets_its_result_too(worlds: tuple[World, World]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from dispatcher.events import Failed
 from dispatcher.log import Acquire, Append, Assign, Record, Settle
+from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import StoreUnavailable
 from shared.records import Ack, Assignment, Content, Stop, Stopped, ToolCall, ToolResult, Upstream, Welcome
 from tests.integration.dispatcher.peer import SECONDS, World, serving, until
@@ -243,3 +244,23 @@ async def test_an_older_peers_end_after_a_stop_is_waited_for(world: World) -> No
     await until(lambda: session_id not in world.sessions._runners, "its runner is gone")
     assert await world.state(session_id) == "stopped UserCancel"
     assert not await world.bodies(session_id, Failed)
+
+
+async def test_a_session_whose_log_was_rolled_back_is_not_left_to_nobody(world: World) -> None:
+    """Its Commander does not come back either: the grace begins anew, under the epoch that the log has now."""
+    store = world.sessions.store
+    assert isinstance(store, MemoryStore)
+    session_id = await world.create()
+    member = await world.join()
+    assignment = await member.next(Assignment)
+    before = store._records[session_id]
+    await member.open(session_id, assignment.generation)
+    await member.say(session_id, "lost")
+    await member.acked(session_id)
+    await member.cut()
+    store._records[session_id], store._entries[session_id] = before, store._entries[session_id][:1]
+    other = await world.join()
+    again = await other.serve()
+    assert (again.session_id, again.history) == (session_id, None)
+    await other.finish(session_id, "said")
+    assert await world.text(session_id) == "said"
