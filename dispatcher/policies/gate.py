@@ -238,9 +238,14 @@ class Gate:
         if self._waiting:
             certain = self._redactions.whole(min([certain, *(asked.hold() for asked in self._waiting)]))
         if certain > self._decided:
-            held = "".join(self._held)
-            count = certain - self._decided
-            text, self._held = self._redactions.apply(held[:count], self._decided), [held[count:]]
+            text = "".join(self._held)
+            if certain == self._total:
+                self._held.clear()
+            else:
+                count = certain - self._decided
+                text, self._held = text[:count], [text[count:]]
+            if self._redactions.runs:
+                text = self._redactions.apply(text, self._decided)
             self._decided = certain
         if self._violation:
             self._held.clear()
