@@ -221,9 +221,10 @@ class Runner:
         if self._taking_back:  # its answer has not come yet, or its epoch would be taken for another's
             self._look_again = True
             return
-        if not self._closed:
+        counts = not self._closed
+        self._carry_out(self.session.logged(outcome, time.time()))  # a stop goes out before it is told of
+        if counts:
             self.facts.appended(outcome)
-        self._carry_out(self.session.logged(outcome, time.time()))
         if outcome.head.epoch > self.session.epoch:
             self._give_way()
         elif self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:

@@ -9,9 +9,9 @@ from dispatcher.store.sqlite_file import checkpoint, open_checkpointer
 
 CHECKPOINT_BYTES = 4 * 1024 * 1024  # of the WAL; SQLite's own threshold, 1,000 pages
 TRANSACTION_BYTES = 16 * 1024  # that a transaction adds to the WAL besides what it was given: some pages of 4 KiB
-# Beyond this the writer checkpoints too, between two transactions: only then is nothing written meanwhile, and the WAL
-# is begun again. Most has been moved by then, so it is short. And no more than this is written during a checkpoint.
-MAX_WAL_BYTES = 16 * 1024 * 1024
+# Beyond this transactions wait for a second checkpoint: only when nothing is written meanwhile is the WAL begun again.
+# Most has been moved by then, so it is short. And no more than this is written during the first. Stops never wait.
+MAX_WAL_BYTES = 64 * 1024 * 1024
 
 
 class Checkpointer:
@@ -42,7 +42,7 @@ class Checkpointer:
         self._written = 0
 
     def run(self) -> bool:
-        """Move what the WAL holds into the file, while others write. False: the writer has to, too. Raises
+        """Move what the WAL holds into the file, while others write. False: it has grown too large for that. Raises
         StoreUnavailable.
         """
         return checkpoint(self._connection) <= MAX_WAL_BYTES

@@ -15,7 +15,7 @@ import msgspec
 
 from dispatcher.log import Applied, Change, Head, Outcome, Record, Refused, apply
 from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
-from dispatcher.store.sqlite_file import checkpoint, open_writer, record_of
+from dispatcher.store.sqlite_file import open_writer, record_of
 
 ROWS_PER_STATEMENT = 100  # bounds the statements that are kept prepared, one for each number of rows
 
@@ -59,10 +59,6 @@ class Writer:
 
     def close(self) -> None:
         self._connection.close()
-
-    def checkpoint(self) -> None:
-        """Between two transactions, so that the next begins the WAL again. Raises StoreUnavailable."""
-        checkpoint(self._connection)
 
     def carry_out(self, jobs: Sequence[Job]) -> list[Answer]:
         """All jobs in order, in one transaction. Raises StoreUnavailable."""
