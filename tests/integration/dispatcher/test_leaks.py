@@ -46,7 +46,7 @@ def pieces_of(text: str, chance: random.Random) -> list[str]:
 
 async def test_hundreds_of_sessions_on_a_real_stream(tmp_path: Path) -> None:
     (tmp_path / "policies.toml").write_text(rules())
-    async with serving(policies=tmp_path / "policies.toml", stop_seconds=30, status_timeout_seconds=300) as world:
+    async with serving(policies=tmp_path / "policies.toml", grace_seconds=60, status_timeout_seconds=300) as world:
         member = await world.join(slots=SESSIONS)
         stopped = 0
         for seed in range(SESSIONS):
