@@ -11,6 +11,8 @@ from tests.e2e.reading import Reader, ask
 from tests.programs import Dispatcher
 from tests.replicas import Commander, eventually, figure, replicas
 
+pytestmark = pytest.mark.slow
+
 
 def text(tokens: int) -> str:
     return "".join(map(word, range(tokens)))
@@ -125,6 +127,8 @@ def test_new_replicas_and_commanders_get_their_share_without_a_restart(tmp_path,
         )
 
 
+@pytest.mark.faults
+@pytest.mark.timeout(300)
 def test_a_rolling_restart_loses_no_request_and_no_word(tmp_path):
     """Each replica in its turn gets SIGTERM, and another takes its place; `Load` lets no request fail."""
     with replicas(tmp_path) as rig:
