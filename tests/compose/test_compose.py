@@ -58,7 +58,7 @@ def test_a_prompt_is_answered_over_the_event_stream(stack: Stack) -> None:
 
 def test_a_prompt_is_answered_over_chat_completions(stack: Stack) -> None:
     body = {"model": "default", "messages": [{"role": "user", "content": PROMPT}]}
-    answer = httpx2.post(f"{stack.users}/v1/chat/completions", json=body, timeout=60)
+    answer = httpx2.post(f"{stack.users}/v1/chat/completions", json=body, timeout=300)
     assert answer.status_code == 200, answer.text
     assert answer.json()["choices"][0]["message"]["content"].strip()
     assert answer.headers["x-session-id"]
