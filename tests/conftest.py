@@ -1,9 +1,11 @@
 """For all tests."""
 
+import logging
 import signal
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.redis_servers import RedisServer, redis_cluster, redis_server
@@ -15,6 +17,16 @@ settings.load_profile("patient")
 # Programs that the tests start get Ctrl-C as on a terminal, also where the tests run in a shell's background, which
 # ignores it for all its children. A handler here is the default there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """What a command configures when a test runs it in this process ends with that test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture(scope="session")
