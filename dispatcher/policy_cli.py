@@ -76,15 +76,8 @@ def _check(options: argparse.Namespace) -> int:
     return RIGHT
 
 
-def _unasked(rules: RuleSet) -> RuleSet:
-    """Without policies of kind plugin and http, which nobody is there to ask."""
-    if left_out := sorted({policy.name for channel in CHANNELS for policy in rules.asked(channel)}):
-        print(f"not tried, for nobody is asked here: {', '.join(map(quoted, left_out))}", file=sys.stderr)
-    return rules.unasked
-
-
 def _test(options: argparse.Namespace) -> int:
-    rules = _unasked(check(options.rules))
+    rules = check(options.rules)
     found = cases.load(options.cases or [options.rules])
     if not found:
         raise FileError([f"{(options.cases or [options.rules])[0]}: no [[case]] in it"])
@@ -104,7 +97,7 @@ def _test(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    rules = _unasked(check(options.rules))
+    rules = check(options.rules)
     url = options.url or base_url(load(DispatcherSettings).operator_address)
     read = differing = gone = 0
     with Client(url) as client, Asking() as ask:

@@ -1,9 +1,11 @@
 """For all tests."""
 
+import logging
 import signal
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.redis_servers import RedisServer, redis_cluster, redis_server
@@ -15,6 +17,17 @@ settings.load_profile("patient")
 # Programs that the tests start get Ctrl-C as on a terminal, also where the tests run in a shell's background, which
 # ignores it for all its children. A handler here is the default there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def logs_restored() -> Iterator[None]:
+    """For a test that configures the logs of this process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers, root.level = handlers, level
 
 
 @pytest.fixture(scope="session")

@@ -98,11 +98,6 @@ class RuleSet:
         """The policies that are to be asked about texts of that channel."""
         return [policy for policy in self._rules.asked if channel in policy.reads]
 
-    @property
-    def unasked(self) -> "RuleSet":
-        """These without the policies that are asked."""
-        return RuleSet([policy for policy in self.policies if not isinstance(policy, AskedPolicy)])
-
     def prompt(self, texts: Iterable[str]) -> Reading:
         """What a user asks with, before anything is logged: a violation and a denial both refuse it."""
         return read_whole("prompt", self._channels["prompt"], texts)
