@@ -20,13 +20,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def logs_as_they_were() -> Iterator[None]:
+def logs_restored() -> Iterator[None]:
     """What a command configures when a test runs it in this process ends with that test."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level = root.handlers, root.level
     yield
     structlog.reset_defaults()
-    root.handlers[:], root.level = handlers, level
+    structlog.contextvars.clear_contextvars()
+    root.handlers, root.level = handlers, level
 
 
 @pytest.fixture(scope="session")

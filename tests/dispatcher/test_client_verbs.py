@@ -189,6 +189,7 @@ async def test_operators_list_watch_and_stop(
     assert "No such session." in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("logs_restored")
 @pytest.mark.parametrize(
     "verb", [["sessions", "watch"], ["sessions", "stop"], ["policy", "replay", "RULES", "--session"]]
 )

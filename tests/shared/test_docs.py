@@ -264,6 +264,7 @@ async def test_the_rules_and_tools_load_and_work(examples: Path) -> None:
     assert (answer.status, json.loads(answer.result_json)["forecast"]) == ("OK", "sunny for 2 days")
 
 
+@pytest.mark.usefixtures("logs_restored")
 def test_the_cases_of_the_documents_are_as_they_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (toml,) = blocks(TRYING, "toml")
     (tmp_path / "rules.toml").write_text(toml)

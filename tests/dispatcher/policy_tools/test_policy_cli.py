@@ -133,8 +133,6 @@ reads = ["content"]
 name = "long"
 kind = "patterns"
 patterns = ["a+b"]
-[[case]]
-content = "a nightingale"
 """
 
 
@@ -340,12 +338,6 @@ def test_a_plugin_is_really_asked(
     assert '"event": "policy_unavailable"' in err
     assert policy("check", tmp_path / "rules.toml") == 0
     assert 'results    read by "decency"' in capsys.readouterr().out
-
-
-def test_what_an_operator_should_know_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "rules.toml").write_text('[[policy]]\nname = "long"\nkind = "patterns"\npatterns = ["BEGIN.*END"]\n')
-    assert policy("check", tmp_path / "rules.toml") == 0
-    assert '  note: "long": ' in capsys.readouterr().out
 
 
 def test_an_entry_of_a_list_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
