@@ -49,11 +49,13 @@ COMMIT;
 def lock(path: Path) -> int:
     """Make the folder, and keep every other process off the file; the lock ends with the returned descriptor.
 
-    `flock` on a side file: SQLite's own `locking_mode=EXCLUSIVE` would lock out our own readers.
+    `flock` on a side file: SQLite's own `locking_mode=EXCLUSIVE` would lock out our own readers. It stands beside the
+    file itself, whatever links lead there.
     """
-    side = path.with_name(path.name + ".lock")
+    file = Path(os.path.realpath(path))  # `resolve` would raise on a loop of links; SQLite says so better
+    side = file.with_name(file.name + ".lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(side, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StoreMisconfigured(f"the store {path} cannot be opened: {error.strerror} ({error.filename})") from error

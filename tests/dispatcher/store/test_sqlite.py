@@ -186,6 +186,16 @@ async def test_a_second_dispatcher_is_refused(path: Path) -> None:
         assert await store.load("s")
 
 
+async def test_a_second_dispatcher_is_refused_under_another_name_of_the_file_too(path: Path, tmp_path: Path) -> None:
+    names = [tmp_path / "link.db", tmp_path / "folder" / "sessions.db"]
+    names[0].symlink_to(path)
+    names[1].parent.symlink_to(path.parent)
+    for first, second in ((path, names[0]), (names[0], path), (path, names[1])):
+        async with opened(first):
+            with pytest.raises(StoreMisconfigured, match="is in use by another Dispatcher"):
+                await open_store(f"sqlite:///{second}").start()
+
+
 # ---- it says what is wrong
 
 
@@ -231,6 +241,9 @@ async def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
     folder = tmp_path / "folder.db"
     folder.mkdir()
     assert "cannot be opened" in await start_error(folder)
+    loop = tmp_path / "loop.db"
+    loop.symlink_to(loop)
+    assert "cannot be opened" in await start_error(loop)
 
 
 async def test_a_store_that_could_not_start_lets_go(tmp_path: Path) -> None:
