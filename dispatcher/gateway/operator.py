@@ -103,7 +103,9 @@ class OperatorRoutes:
         with sse.LogReader(store, session_id, after) as reader:
             while True:
                 record = await store.load(session_id)
-                if record is None or (record.head.complete and reader.offset >= record.head.offset):
+                if record is None or record.head.offset < reader.offset:  # rolled back: who comes back is told
+                    return
+                if record.head.complete and reader.offset == record.head.offset:
                     return
                 entries = await reader.next()
                 await sse.write(send, b"".join(map(_frame, entries)) if entries else sse.KEEP_ALIVE)

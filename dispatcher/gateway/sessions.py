@@ -120,28 +120,37 @@ class SessionRoutes:
         try:
             with self._metrics.event_streams.track_inprogress():
                 async with self._connections.watch(receive):
-                    if after > record.head.offset:
-                        await sse.write(send, await _reset(store, record))
-                        after = record.head.offset
-                    if not (record.head.final and after == record.head.offset):
-                        await self._follow(sse.LogReader(store, session_id, after), send)
+                    found: Record | None = record
+                    rolled_back = after > record.head.offset
+                    while found:
+                        if rolled_back:
+                            await sse.write(send, await _reset(store, found))
+                            after = found.head.offset
+                        if found.head.final and after == found.head.offset:
+                            break
+                        if await self._follow(sse.LogReader(store, session_id, after), send):
+                            break
+                        found, rolled_back = await store.load(session_id), True
+        except StoreUnavailable:
+            pass  # it comes back
         finally:
             await sse.end(send)
 
-    async def _follow(self, reader: sse.LogReader, send: Send) -> None:
+    async def _follow(self, reader: sse.LogReader, send: Send) -> bool:
+        """Whether it was read to its end; else what was read is gone."""
         with reader:
             while True:
                 entries = await reader.next()
                 if not entries:
                     if not await reader.intact():
-                        return
+                        return False
                     await sse.write(send, sse.KEEP_ALIVE)
                     continue
                 data, ended = render(entries, self._sessions.registry.knows)
                 if data:
                     await sse.write(send, data)
                 if ended:
-                    return
+                    return True
 
 
 def render(entries: Iterable[Entry], knows_tool: KnowsTool) -> tuple[bytes, bool]:

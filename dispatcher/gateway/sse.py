@@ -50,14 +50,17 @@ class LogReader:
         self._following.__exit__(None, None, None)
 
     async def next(self) -> list[Entry]:
-        """The next entries; none where KEEP_ALIVE_SECONDS brought none. An unreachable store is waited for."""
+        """The next entries; none where KEEP_ALIVE_SECONDS brought none, or what was read may be gone: see `intact`.
+
+        An unreachable store is waited for.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + KEEP_ALIVE_SECONDS
         while True:
             try:
                 entries = await self._store.read(self._session_id, self.offset, BATCH_ENTRIES)
-                if not entries:
-                    await self._follower.wait(until - loop.time())
+                if not entries and await self._follower.wait(until - loop.time()):
+                    return []
             except StoreUnavailable:
                 entries = []
                 await asyncio.sleep(RETRY_STORE_SECONDS)

@@ -19,14 +19,17 @@ TAIL_BYTES = 256 * 1024
 class LogFollower:
     """`dispatcher.store.ports.Follower`, for one waiting coroutine at a time."""
 
-    __slots__ = ("_grown", "_waiter")
+    __slots__ = ("_cut", "_grown", "_waiter")
 
     def __init__(self) -> None:
-        self._grown = False
+        self._grown = self._cut = False
         self._waiter: asyncio.Future[None] | None = None
 
-    async def wait(self, seconds: float) -> None:
-        """Return when the log has grown, or the session is gone, since the last call returned; or after `seconds`."""
+    async def wait(self, seconds: float) -> bool:
+        """Return when the log has grown, or the session is gone, since the last call returned; or after `seconds`.
+
+        True: what was read may be there no more.
+        """
         if not self._grown:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
@@ -37,10 +40,12 @@ class LogFollower:
             finally:
                 timer.cancel()
                 self._waiter = None
-        self._grown = False
+        cut, self._grown, self._cut = self._cut, False, False
+        return cut
 
-    def nudge(self) -> None:
+    def nudge(self, cut: bool = False) -> None:
         self._grown = True
+        self._cut = self._cut or cut
         self._wake()
 
     def _wake(self) -> None:
@@ -148,17 +153,23 @@ class Hub:
         """The log was seen to reach to that offset: further than was known, or not as far, for it was rolled back."""
         topic = self._topics.get(session_id)
         if topic and offset < topic.offset:
-            topic.offset = offset
-            self.gone(session_id)
+            self.gone(session_id, offset)
         else:
             self.heard(session_id, offset)
 
-    def gone(self, session_id: str) -> None:
-        """The session was dropped, or part of its log is no more."""
+    def gone(self, session_id: str, offset: int = 0) -> None:
+        """The session was dropped, or its log is there no more after that offset."""
         if topic := self._topics.get(session_id):
+            topic.offset = offset
             topic.tail.clear()
             for follower in topic.followers:
-                follower.nudge()
+                follower.nudge(cut=True)
+
+    def missed(self, session_id: str) -> None:
+        """What was written until now may not have been heard of."""
+        if topic := self._topics.get(session_id):
+            topic.tail.clear()
+            self.nudge(session_id)
 
     def recent(self, session_id: str, after: int, limit: int) -> list[Entry] | None:
         """What `Store.read` would answer, if the tail knows it: entries after an offset that it still reaches."""

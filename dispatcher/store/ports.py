@@ -42,8 +42,11 @@ class Created(msgspec.Struct, frozen=True):
 class Follower(Protocol):
     """Hears of a session's log growing. It may miss a nudge in a store with several writers, so wait with a limit."""
 
-    async def wait(self, seconds: float) -> None:
-        """Return when the log has grown, or the session is gone, since the last call returned; or after `seconds`."""
+    async def wait(self, seconds: float) -> bool:
+        """Return when the log has grown, or the session is gone, since the last call returned; or after `seconds`.
+
+        True: what was read may be there no more, for the session was dropped, or its log rolled back.
+        """
 
 
 class Waiting(msgspec.Struct, frozen=True):

@@ -118,8 +118,7 @@ class Nudges:
                     except Exception:
                         log.exception("news_not_taken")
                 case [b"subscribe", channel, _] if channel in self._channels_now:
-                    # What was written before is not known of.
-                    self._hub.gone(self._channels_now[channel])
+                    self._hub.missed(self._channels_now[channel])
                 case [b"pong", b"subscribed"]:
                     self.hearing.set()
                     self.look.set()

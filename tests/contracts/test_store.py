@@ -438,12 +438,12 @@ async def test_a_follower_waits_until_the_log_grows(store: Store) -> None:
         await asyncio.sleep(0)
         assert not any(wait.done() for wait in waits)
         await store.submit("s", append(epoch, said(1)))
-        await asyncio.wait_for(asyncio.gather(*waits), SECONDS)
+        assert await asyncio.wait_for(asyncio.gather(*waits), SECONDS) == [False, False]
         await store.submit("s", append(epoch, said(2)))
         started = monotonic()
         await one.wait(SECONDS)  # it grew since the last wait
         assert monotonic() - started < SECONDS / 2
-        await one.wait(0.001)  # nothing since: the limit holds
+        assert not await one.wait(0.001)  # nothing since: the limit holds
         await other.wait(0.001)
         await store.submit("s", append(epoch, said(2)))  # a repetition adds nothing
         waiting_still = asyncio.create_task(one.wait(SECONDS))
@@ -460,7 +460,8 @@ async def test_a_follower_hears_that_the_session_is_gone(store: Store) -> None:
         gone = asyncio.create_task(follower.wait(SECONDS))
         await asyncio.sleep(0)
         assert await store.delete("s")
-        await asyncio.wait_for(gone, SECONDS)
+        assert await asyncio.wait_for(gone, SECONDS)
+        assert not await follower.wait(0.001)
         assert await store.read("s", 0, 10) == []
 
 

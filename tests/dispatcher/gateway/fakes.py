@@ -60,13 +60,15 @@ class FakeSessions:
         self.stops.put_nowait((session_id, reason, author, detail))
         return await self.store.load(session_id)
 
-    async def roll_back(self, session_id: str, offset: int) -> None:
-        """The store comes back without what a live session's log held after that offset."""
+    async def roll_back(self, session_id: str, offset: int, heard: bool = False) -> None:
+        """The store comes back without what a live session's log held after that offset. heard: it tells followers."""
         assert isinstance(self.store, MemoryStore)
         record = self.store._records[session_id]
         assert offset < record.head.offset
         del self.store._entries[session_id][offset:]
         self.store._records[session_id] = replace(record, head=replace(record.head, offset=offset))
+        if heard:
+            self.store._hub.gone(session_id, offset)
 
     async def agents(self) -> list[str]:
         return self.offered

@@ -155,19 +155,25 @@ async def test_an_id_beyond_the_log_begins_anew(http: httpx2.AsyncClient, sessio
     assert await read(http, path(commander), commander.head.offset) == []
 
 
+@pytest.mark.parametrize("heard", [True, False])
 async def test_a_log_that_is_rolled_back_under_a_reader_begins_anew(
-    http: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+    http: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch, heard: bool
 ) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.02)
+    """At once where the store hears of it, else when nothing has come for a while."""
+    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 60 if heard else 0.02)
     commander = await sessions.begin()
-    await commander.say("so ", "far")
-    async with asyncio.timeout(5):
-        async with aclosing(stream(http, path(commander))) as events:
-            last = (await anext(events)).id
-            await sessions.roll_back(commander.session_id, int(last) - 1)
-            assert [event async for event in events] == []  # so that an EventSource comes back
-        async with aclosing(stream(http, path(commander), int(last))) as events:
-            assert await anext(events) == Seen("reset", {"text": "so ", "state": "running"}, str(int(last) - 1))
+    await commander.say("so ")
+    async with asyncio.timeout(5), aclosing(stream(http, path(commander))) as events:
+        await anext(events)
+        await commander.say("far")
+        last = int((await anext(events)).id)
+        await sessions.roll_back(commander.session_id, last - 1, heard)
+        assert await anext(events) == Seen("reset", {"text": "so ", "state": "running"}, str(last - 1))
+        await commander.say("good")
+        await commander.finish()
+        rest = [event async for event in events]
+        assert text_of(rest) == "good"
+        assert rest[-1].event == "finished"
 
 
 @pytest.mark.parametrize(
