@@ -24,6 +24,7 @@ from dispatcher.gateway.views import (
     UserStopped,
     decides,
     shown,
+    user_event,
     user_session,
 )
 from dispatcher.log import Record, Request
@@ -124,7 +125,7 @@ class SessionRoutes:
                     rolled_back = after > record.head.offset
                     while found:
                         if rolled_back:
-                            await sse.write(send, await _reset(store, found))
+                            await sse.write(send, await self._reset(found))
                             after = found.head.offset
                         if found.head.final and after == found.head.offset:
                             break
@@ -135,6 +136,16 @@ class SessionRoutes:
             pass  # it comes back
         finally:
             await sse.end(send)
+
+    async def _reset(self, record: Record) -> bytes:
+        """The text so far; of an ended session its end too, without an id, for that of the reset is the newest."""
+        store, state = self._sessions.store, record.head.state
+        data = sse.frame("reset", UserReset(await released_text(store, record), state), record.head.offset)
+        if record.head.final:
+            async for entry in sse.logged(store, record):
+                if decides(entry, state) and (event := user_event(entry, self._sessions.registry.knows)):
+                    return data + sse.frame(EVENT_NAMES[type(event)], event)
+        return data
 
     async def _follow(self, reader: sse.LogReader, send: Send) -> bool:
         """Whether it was read to its end; else what was read is gone."""
@@ -182,11 +193,6 @@ async def _read_whole(store: Store, record: Record, after: int) -> bool:
 async def released_text(store: Store, record: Record) -> str:
     """All that users were shown up to the record's offset."""
     return "".join([entry.released async for entry in sse.logged(store, record)])
-
-
-async def _reset(store: Store, record: Record) -> bytes:
-    text = await released_text(store, record)
-    return sse.frame("reset", UserReset(text, record.head.state), record.head.offset)
 
 
 def _messages(body: CreateBody) -> tuple[Message, ...]:
