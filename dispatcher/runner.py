@@ -42,6 +42,7 @@ from shared.conversation import State
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
 log = structlog.get_logger()
+ELSEWHERE = ("superseded", "unknown_session")  # why a step is refused where another has the session, or nobody
 
 
 class Runner:
@@ -210,7 +211,7 @@ class Runner:
         if record and record.head.final and self.tools:
             self.tools.cancel(record.head.calls)
         elsewhere = record is None or (
-            record.head.instance != self._host.instance and record.head.epoch == session.epoch
+            record.head.instance != self._host.instance and record.head.epoch <= session.epoch  # lower: rolled back
         )
         if elsewhere and self.link and record:
             await self.take_back()
@@ -335,7 +336,7 @@ class Runner:
         elif current:
             concluded = session.conversation is State.IDLE
             self._carry_out(session.refused(outcome, time.time()))
-            if outcome.code == "superseded":
+            if outcome.code in ELSEWHERE:
                 self.grown()
             elif outcome.code == "gap" and concluded:  # nobody is told to open it again
                 self._host.spawn(self._host.look_again(self.session_id))
@@ -363,7 +364,7 @@ class Runner:
             change = change_of(session.epoch)  # it was taken back meanwhile
             outcome = await self._submit_until_known(change)
         if isinstance(outcome, Refused):
-            if outcome.code == "superseded":
+            if outcome.code in ELSEWHERE:
                 self.grown()
             else:
                 self._host.spawn(self._host.look_again(self.session_id))

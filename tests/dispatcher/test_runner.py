@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, cast
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from dispatcher import appends as module
@@ -114,6 +115,11 @@ async def opened(sessions: Sessions) -> tuple[Link, Runner]:
     return link, link.runner
 
 
+def memory(store: Scripted) -> MemoryStore:
+    assert isinstance(store._store, MemoryStore)
+    return store._store
+
+
 def say(runner: Runner, *texts: str) -> None:
     start = runner.session._accepted
     for number, text in enumerate(texts, start + 1):
@@ -188,6 +194,37 @@ async def test_a_refused_append_closes_the_session_and_forgets_what_waits(sessio
     assert gauge("backlog_packets") == 0
     say(runner, "d")
     assert len(store.appends) == 1, "closed: dropped"
+
+
+@pytest.mark.parametrize("noticed_by", ["a packet", "the grace's end"])
+async def test_a_session_whose_log_is_gone_is_let_go(sessions: Sessions, store: Scripted, noticed_by: str) -> None:
+    """As when Redis comes back empty."""
+    link, runner = await opened(sessions)
+    say(runner, "a")
+    await until(lambda: Ack in link.kinds())
+    memory(store)._records.clear()
+    if noticed_by == "a packet":
+        say(runner, "b")
+        await until(
+            lambda: [signal.code for signal in link.signals if isinstance(signal, Closed)] == ["unknown_session"]
+        )
+    else:
+        runner.detach(link)
+        runner.lost()
+    await until(lambda: not sessions._runners)
+
+
+async def test_a_session_that_another_instance_was_given_after_a_rollback_is_let_go(
+    sessions: Sessions, store: Scripted
+) -> None:
+    """Epochs count on from where the log was rolled back to."""
+    link, runner = await opened(sessions)
+    runner.detach(link)
+    record = memory(store)._records["s"]
+    head = replace(record.head, instance="another", epoch=record.head.epoch - 1)
+    memory(store)._records["s"] = replace(record, head=head)
+    runner.grown()
+    await until(lambda: not sessions._runners)
 
 
 async def test_what_cannot_be_stored_fails_the_session(sessions: Sessions, store: Scripted) -> None:
