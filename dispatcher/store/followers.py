@@ -136,10 +136,11 @@ class Hub:
     def publish(self, session_id: str, entries: Sequence[Entry], sizes: Sequence[int]) -> None:
         """These entries are in the log, after all that were published before. sizes: bytes of each."""
         if topic := self._topics.get(session_id):
+            rolled_back = entries[0].offset <= topic.offset  # or another's news of what follows came first
             topic.tail.add(entries, sizes)
             topic.offset = entries[-1].offset
             for follower in topic.followers:
-                follower.nudge()
+                follower.nudge(rolled_back)
 
     def heard(self, session_id: str, offset: int) -> None:
         """The log reaches to that offset, whoever wrote it."""

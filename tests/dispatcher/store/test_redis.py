@@ -237,6 +237,21 @@ async def test_a_log_that_was_rolled_back_is_read_anew(redis: RedisServer) -> No
         assert await bodies(store) == [Content("kept"), Content("lost"), Content("lost")]
 
 
+async def test_a_follower_hears_of_a_rollback_from_the_next_append_too(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatcher.store.redis_sweep.LOOK_SECONDS", 600)
+    async with opened(url(redis)) as store:
+        epoch = await owned(store)
+        before = dump(redis, "s")
+        with store.follow("s") as follower:
+            head_of(await store.submit("s", append(epoch, said(1, "lost"), said(2, "lost"))))
+            assert not await follower.wait(SECONDS)
+            restore(redis, "s", before)
+            head_of(await store.submit("s", append(epoch, said(1, "again"))))
+            assert await follower.wait(SECONDS)
+
+
 def silently_add(redis: RedisServer, session_id: str, offset: int) -> None:
     entry = encode(replace(said(offset, "silent"), offset=offset))
     redis.ask("XADD", session_keys(session_id).log, f"{offset}-0", "e", entry)
