@@ -44,6 +44,7 @@ class Neighbours:
         self._replicas, self._sessions, self._pool = replicas, sessions, pool
         self._limit = settings.queue_limit + 1  # of the waiting sessions that are looked at
         self._judge_at = math.inf
+        self._lapsed = asyncio.Event()  # the lease had ended, and the sessions are not taken back yet
         replicas.listen(self)
 
     # ---- news
@@ -70,7 +71,13 @@ class Neighbours:
     async def keep(self) -> None:
         """Until cancelled."""
         self._judge_at = asyncio.get_running_loop().time() + LEASE_SECONDS  # the store may have been away until now
-        await asyncio.gather(self._every(RENEW_SECONDS, self._renew), self._every(LOOK_SECONDS, self._look))
+        # Each by itself: thousands of sessions may be taken over or back, and meanwhile the lease must not end.
+        await asyncio.gather(
+            self._every(RENEW_SECONDS, self._renew),
+            self._every(0, self._take_back),
+            self._every(RENEW_SECONDS, self._judge),
+            self._every(LOOK_SECONDS, self._look),
+        )
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
@@ -84,13 +91,25 @@ class Neighbours:
             await asyncio.sleep(seconds)
 
     async def _renew(self) -> None:
-        renewed = await self._replicas.renew()
-        if not renewed:
+        if not await self._replicas.renew():
             log.warning("lease_had_ended")
-            await self._sessions.take_back()
+            self._lapsed.set()
+
+    async def _take_back(self) -> None:
+        await self._lapsed.wait()
+        self._lapsed.clear()
+        await self._sessions.take_back()
+
+    async def _judge(self) -> None:
         self._sessions.judge_all_calls()
-        if self._may_judge:
-            for record in await self._replicas.orphans():
+        if not self._may_judge:
+            return
+        loop = asyncio.get_running_loop()
+        looked, alive = loop.time(), await self._replicas.alive()
+        for record in await self._replicas.orphans():
+            if loop.time() >= looked + RENEW_SECONDS:
+                looked, alive = loop.time(), await self._replicas.alive()  # one that was paused may be back
+            if record.head.instance not in alive:
                 await self._sessions.take_over(record)
 
     @property
