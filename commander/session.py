@@ -85,7 +85,9 @@ _KINDS: dict[type, Kind] = {
 
 
 class Session:
-    """stop, failure, closed: how it ended, for `commander run`; all None: it finished, or runs."""
+    """history: the sequence that its agent's history ends with, if it has one. stop, failure, closed: how it ended, for
+    `commander run`; all None: it finished, or runs.
+    """
 
     def __init__(
         self,
@@ -95,11 +97,12 @@ class Session:
         host: Host,
         metrics: Metrics,
         *,
+        history: int | None = None,
         echo: Callable[[str | Thought], None] | None = None,
     ) -> None:
         self.session_id = session_id
         self.generation = generation
-        self.outbox = Outbox(session_id)
+        self.outbox = Outbox(session_id, history)
         self.stop: records.Stop | None = None
         self.failure: str | None = None
         self.closed: records.Closed | None = None

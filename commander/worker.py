@@ -233,6 +233,7 @@ class Worker:
             lambda call_tool: self._agent(from_assignment(assignment, call_tool)),
             self,
             self._metrics,
+            history=assignment.history.sequence if assignment.history else None,
         )
         self._sessions[session.session_id] = session
         self._busy.add(session)

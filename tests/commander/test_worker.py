@@ -322,6 +322,20 @@ async def test_a_log_that_was_rolled_back_ends_the_session_in_data_loss(dispatch
         await peer.status(running=())
 
 
+async def test_a_log_that_lost_the_history_ends_the_session_in_data_loss(dispatcher: FakeDispatcher) -> None:
+    """It was rolled back between the assignment and its `open`: the agent would go on from what users no longer have."""
+    puppet = Puppet()
+    async with serving(dispatcher, puppet):
+        peer = await dispatcher.peer()
+        await peer.assign("s", 2, history=records.History(7, (records.Said("It is sunny"),)))
+        await peer.welcome("s", sequence=5)
+        packet, error = await peer.next(records.Error)
+        assert (error.code, error.retryable, packet.sequence) == ("data_loss", False, 6)
+        assert not puppet.turns
+        await peer.send("s", records.Ack(6))
+        await peer.status(running=(), free_slots=4)
+
+
 # ---- sessions that are closed
 
 
