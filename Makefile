@@ -35,7 +35,7 @@ demo: setup ## the pair on the bundled model: words, a tool, a stop in mid-sente
 	$(BIN)/python -m dispatcher demo
 
 test: setup ## every test but the slow targets below
-	$(BIN)/pytest -m "not faults and not compose"
+	$(BIN)/pytest -n 3 -m "not faults and not compose"
 
 check: setup ## style, types, imports between rooms, generated code, contract
 	$(BIN)/ruff format --check
@@ -53,7 +53,7 @@ format: setup ## rewrite the sources in the project's style
 
 test-faults: setup ## break real processes and lines (FAULT_SEED, FAULT_COUNT); search the rules' interleavings
 	$(BIN)/pytest -m faults tests
-	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout 900 tests/dispatcher/test_session_machine.py tests/dispatcher/policies
+	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout 3600 tests/dispatcher/test_session_machine.py tests/dispatcher/policies
 
 test-compose: setup ## bring up the compose file on a real engine
 	$(BIN)/pytest -m compose tests/compose

@@ -324,8 +324,8 @@ class Session:
             return
         self.stop = stop
         self._last_at_stop = self.outbox.last
-        self._log.info("session_stopping", reason=stop.reason, detail=stop.detail)
         self._halt_generator(Halt.STOP)
+        self._log.info("session_stopping", reason=stop.reason, detail=stop.detail)
 
     def _halt_generator(self, halt: Halt) -> None:
         """Only a stronger reason replaces one: a stop a hand-over, being over both."""

@@ -53,8 +53,8 @@ class Worker:
 
     @property
     def still_running(self) -> int:
-        """Agents that have not stopped yet."""
-        return len(self._busy)
+        """Agents that have not stopped yet. One that an assignment brought too late has not begun."""
+        return sum(not session.generator_ended for session in self._busy)
 
     def leave(self) -> None:
         """Take no more sessions, and end when those that run have. Called again: hand them over now."""

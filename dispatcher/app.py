@@ -1,7 +1,6 @@
 """Composition root: what is opened, in which order, and how it drains. Closing order is the opening order reversed."""
 
 import asyncio
-import gc
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -17,8 +16,7 @@ from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.grpc_edge import AgentInteraction
 from dispatcher.metrics import Metrics, watch_loop
-from dispatcher.policies.load import load as load_policies
-from dispatcher.policies.rules import RuleSet
+from dispatcher.policy_files import PolicyFiles
 from dispatcher.service import Sessions
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.factory import open_store
@@ -60,13 +58,10 @@ class Dispatcher:
         registry = CollectorRegistry()
         metrics = Metrics(registry)
         with _named("DISPATCHER_POLICIES"):
-            rules = load_policies(settings.policies)
-        _note(rules)
+            self._policies = PolicyFiles(settings.policies, metrics)
+            rules = self._policies.load()
         with _named("DISPATCHER_TOOLS"):
             tools = load_tools(settings.tools)
-        # The automata of many phrases are many objects that never die: the collector need not visit them.
-        gc.collect()
-        gc.freeze()
         metrics.know(tools=(tool.name for tool in tools.tools))
 
         users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
@@ -91,6 +86,7 @@ class Dispatcher:
         self._stack.push_async_callback(store.close)
         self.sessions = sessions = Sessions(store, rules, tools, metrics, settings)
         self._stack.push_async_callback(sessions.close)
+        sessions.policy_status = self._policies.status
 
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -99,7 +95,7 @@ class Dispatcher:
         reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
         await sessions.recover()
-        works = [sessions.keep(), watch_loop(metrics)]
+        works = [sessions.keep(), watch_loop(metrics), self._policies.watch(sessions.use)]
         if sessions.neighbours:
             works.append(sessions.neighbours.keep())
         for work in works:
@@ -130,17 +126,8 @@ class Dispatcher:
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
     def reload(self) -> None:
-        """Read the policies again, for sessions that begin from now on; broken ones leave the old rules in force."""
-        try:
-            rules = load_policies(self.settings.policies)
-        except FileError as error:
-            self.sessions.metrics.policy_reload_success.set(0)
-            log.error("policies_broken", errors=str(error))  # noqa: TRY400 - the operator's file, not our code
-            return
-        _note(rules)
-        self.sessions.use(rules)
-        self.sessions.metrics.policy_reload_success.set(1)
-        log.info("policies_reloaded", policies=len(rules.policies))
+        """Read the policies again, now."""
+        self.sessions.spawn(self._policies.reload(self.sessions.use))
 
     async def drain(self) -> None:
         """Not ready any more; sessions move or end, for `DISPATCHER_DRAIN_SECONDS` at most."""
@@ -172,11 +159,6 @@ class Dispatcher:
         """End what is still open. Readers come back by `retry:`, Commanders by themselves."""
         self.sessions.closing.set()
         await self._stack.aclose()
-
-
-def _note(rules: RuleSet) -> None:
-    for policy, notice in rules.notices:
-        log.warning("policy_notice", policy=policy, notice=notice)
 
 
 @contextmanager

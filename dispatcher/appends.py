@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import structlog
 from msgspec.structs import replace
 
-from dispatcher.events import Entry
+from dispatcher.events import Entry, StopEntry
 from dispatcher.log import Append, Outcome, Refused
 from dispatcher.metrics import Metrics
 from dispatcher.session import Session
@@ -51,7 +51,9 @@ class Appends:
         self._session_id, self._host, self._current = session_id, host, current
         self._step_answered, self._idle = answered, idle
         self._pending: Batch = []
+        self._under_way: Batch = []
         self._flying = self._held = False
+        self._step: tuple[asyncio.Future[Outcome], Batch] | None = None  # with the store
         self._drained = asyncio.Event()
         self._drained.set()
 
@@ -59,6 +61,11 @@ class Appends:
     def busy(self) -> bool:
         """Something is on its way to the log."""
         return self._flying or bool(self._pending)
+
+    @property
+    def unlogged(self) -> list[Entry]:
+        """What is on its way to the log."""
+        return [entry for entry, _ in self._under_way + self._pending]
 
     async def drained(self) -> None:
         """Return when nothing is on its way to the log."""
@@ -71,7 +78,19 @@ class Appends:
         if entries[-1].sequence:
             self._count(1)
         self._drained.clear()
+        if isinstance(entries[-1].body, StopEntry):
+            self._withdraw()
         self._flush()
+
+    def _withdraw(self) -> None:
+        """A stop does not wait for the step under way, which may stand in a long queue: it is submitted with that step
+        again. What the log has of it by then is skipped (rule 4).
+        """
+        if self._step:
+            future, batch = self._step
+            if not self._held and future.cancel():
+                self._step, self._flying = None, False
+                self._pending = batch + self._pending
 
     def hold(self, held: bool) -> None:
         """While held nothing is submitted: the epoch is about to change."""
@@ -90,11 +109,16 @@ class Appends:
             return
         self._flying = True
         batch, self._pending = self._pending, []
+        self._under_way = batch
         change = Append(session.epoch, tuple([entry for entry, _ in batch]), session.record.head.commander_id)
         future = self._host.store.submit(self._session_id, change)
+        self._step = future, batch
         future.add_done_callback(lambda done: self._answered(done, session, change, batch))
 
     def _answered(self, future: "asyncio.Future[Outcome]", session: Session, change: Append, batch: Batch) -> None:
+        if self._step is None or self._step[0] is not future:
+            return  # withdrawn
+        self._step = None
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or isinstance(error, StoreUnavailable):
             self._host.spawn(self._repeat(session, change, batch))
@@ -126,11 +150,13 @@ class Appends:
                 packets = {entry.sequence for entry, _ in batch if entry.sequence}
                 self._count(-min(self.backlog, len(packets)))
         self._flying = False
+        self._under_way = []
         self._step_answered(outcome, session, batch)
         self._end_step()
 
     def _end_step(self) -> None:
         self._flying = False
+        self._under_way = []
         self._flush()
         if not self._flying:
             self._drained.set()

@@ -14,17 +14,20 @@ GONE = "The Dispatcher that ran this call is gone; whether the tool ran is not k
 
 
 class ToolRuns:
-    """settle: put a result into the log, however long that takes. over: called when a run is over, result and all."""
+    """run: a call's answer; it raises nothing but CancelledError. settle: put a result into the log, however long that
+    takes. over: called when a run is over, result and all.
+    """
 
     def __init__(
         self,
         registry: Registry,
+        run: Callable[[Call], Coroutine[Any, Any, Answer]],
         instance: str,
         spawn: Callable[[Coroutine[Any, Any, Any]], object],
         settle: Callable[[ToolResult], Coroutine[Any, Any, None]],
         over: Callable[[], None],
     ) -> None:
-        self._registry, self._instance, self._spawn = registry, instance, spawn
+        self._registry, self._run, self._instance, self._spawn = registry, run, instance, spawn
         self._settle, self._over = settle, over
         self._running: dict[str, asyncio.Task[Answer]] = {}  # by call_id, until the answer is in the log
         self._begun: set[str] = set()  # call_ids
@@ -43,8 +46,7 @@ class ToolRuns:
         """Run it, unless it was begun before."""
         if call.call_id not in self._begun:
             self._begun.add(call.call_id)
-            run = self._registry.run(call.tool_name, call.arguments_json)
-            task = asyncio.get_running_loop().create_task(run, name=f"tool {call.tool_name}")
+            task = asyncio.get_running_loop().create_task(self._run(call), name=f"tool {call.tool_name}")
             self._running[call.call_id] = task
             self._spawn(self._answer(call, task))
 

@@ -4,6 +4,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from dispatcher.policies.questions import Question
 from shared.records import Content, Error, Record, Stopped, Thought, ToolResult, Unknown, Usage
 
 # ---- entries of the log: packets as they came (Thought, Content, ToolCall, Error, Stopped, Unknown), and these
@@ -146,6 +147,12 @@ class GiveUp(msgspec.Struct, frozen=True):
     """The Commander did not answer a stop: fence it off."""
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """Get a verdict, within the policy's time, and bring it to `Session.answered`."""
+
+    question: Question
+
+
 class PolicyHit(msgspec.Struct, frozen=True):
     """A fact for metrics and logs: a policy has acted, once for each match. action: stop, redact or observe."""
 
@@ -165,5 +172,6 @@ Effect: TypeAlias = (
     | Wake
     | GiveBack
     | GiveUp
+    | Ask
     | PolicyHit
 )

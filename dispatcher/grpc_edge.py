@@ -37,6 +37,7 @@ log = structlog.get_logger()
 
 METADATA = (("midsentence-contract", "1"),)
 AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
+TURN_BYTES = 4096  # of a message that are taken before the event loop has a turn
 UNREAD = 16384  # refusals and other signals that may wait for a peer to read them
 REMEMBERED = 4096  # sessions that have left a stream
 STATUS_SECONDS = 1.0  # that a status may take to be sent
@@ -215,8 +216,12 @@ class Stream:
             if self.kind is Kind.OLDER:
                 await self._older(packets[0])
             else:
+                taken = 0
                 for packet in packets:
                     self._take(packet)
+                    if (taken := taken + packet.size) >= TURN_BYTES:
+                        taken = 0
+                        await asyncio.sleep(0)  # stops and other streams need not wait for the whole message
 
     def _packets(self, message: UpstreamMessage) -> list[Upstream]:
         packets = decode_upstream(message)

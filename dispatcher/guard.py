@@ -3,7 +3,9 @@
 from typing import Protocol
 
 from dispatcher.events import Call
-from dispatcher.policies.gate import Reading, Release, Violation
+from dispatcher.policies.matches import Channel
+from dispatcher.policies.outcomes import UNAVAILABLE, Reading, Release, Violation
+from dispatcher.policies.questions import AskedPolicy, Question, Verdict
 from shared.records import Thought, ToolResult
 
 
@@ -21,6 +23,11 @@ class Gate(Protocol):
     def end(self, at: float) -> Release: ...
     def overdue(self, at: float) -> Violation | None: ...
     def resume(self, decided: int) -> None: ...
+    @property
+    def waiting(self) -> bool: ...
+    def asked(self, channel: Channel) -> list[AskedPolicy]: ...
+    def questions(self) -> list[Question]: ...
+    def answered(self, question: Question, verdict: Verdict, at: float) -> Release: ...
 
 
 class Guard:
@@ -62,6 +69,28 @@ class Guard:
         self.decided = release.decided
         return release
 
+    @property
+    def waiting(self) -> bool:
+        """Some content waits for a verdict, which will come."""
+        return self._gate.waiting
+
+    def asked(self, channel: Channel) -> list[AskedPolicy]:
+        """The policies that are to be asked about a whole text of that channel."""
+        return self._gate.asked(channel)
+
+    def questions(self) -> list[Question]:
+        """What is to be asked now, once."""
+        return self._gate.questions()
+
+    def answered(self, question: Question, verdict: Verdict, now: float) -> Release:
+        """What a verdict lets out."""
+        try:
+            release = self._gate.answered(question, verdict, now)
+        except Exception as error:
+            return Release("", self.decided, _unavailable(error))
+        self.decided = release.decided
+        return release
+
     def read(self, body: Thought | Call | ToolResult, now: float) -> Reading:
         """A thought, a call before its tool runs, or a result before the Commander sees it."""
         try:
@@ -85,4 +114,4 @@ class Guard:
 
 def _unavailable(error: Exception) -> Violation:
     """Stop, with a reason for the user that says nothing, and a detail for operators that quotes nothing."""
-    return Violation("unknown", "RiskControl", f"policy_unavailable: {type(error).__name__}")
+    return Violation("unknown", "RiskControl", f"{UNAVAILABLE}: {type(error).__name__}")

@@ -1,4 +1,7 @@
-"""`dispatcher health`: for containers' health checks."""
+"""`dispatcher health`: for containers' health checks.
+
+It is asked every few seconds in each container, so nothing of the server is imported for it.
+"""
 
 import argparse
 import sys
@@ -6,10 +9,22 @@ import sys
 from dispatcher.client import Client, RequestFailed, base_url
 from dispatcher.settings import DispatcherSettings
 from shared.config import load
+from shared.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="where the server is (default: from DISPATCHER_HTTP_ADDRESS)")
+
+
+def main(arguments: list[str]) -> int:
+    """What stands behind `dispatcher health` on the command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="dispatcher health", description="Exit 0 when the server is serving.")
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(arguments))
+    except ConfigError as error:
+        print(f"dispatcher: {error}", file=sys.stderr)
+        return 2
 
 
 def run(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from dispatcher.events import (
     Failed,
     Finished,
     StopEntry,
+    Text,
 )
 from shared.records import Error, Message, Stopped, ToolResult
 
@@ -144,9 +145,9 @@ class Acquire(msgspec.Struct, frozen=True):
 class Append(msgspec.Struct, frozen=True):
     """Packets that came under `epoch`, or what was concluded from silence under it (rule 4).
 
-    Refused: `superseded`, `gap`, `ended`. Entries with a sequence that is stored already are skipped. Conclusions
-    (sequence 0) are dropped as `ended` once the session is over. commander_id: of the stream; a log that was rolled
-    back gives the same epoch out again, to another Commander. Empty: not known.
+    Refused: `superseded`, `gap`, `ended`. Entries with a sequence that is stored already are skipped, and texts that
+    are let out already. Conclusions (sequence 0) are dropped as `ended` once the session is over. commander_id: of the
+    stream; a log that was rolled back gives the same epoch out again, to another Commander. Empty: not known.
     """
 
     epoch: int
@@ -324,6 +325,7 @@ def _append(head: Head, change: Append) -> Outcome:
     if change.commander_id and change.commander_id != head.commander_id:
         return Refused("superseded")
     stored = sequence = head.sequence
+    decided = head.decided
     if head.over:
         # All that is numbered is stored already: a repetition, checked before "ended".
         highest = max((entry.sequence for entry in change.entries), default=0)
@@ -336,6 +338,10 @@ def _append(head: Head, change: Append) -> Outcome:
             if not sequence <= entry.sequence <= sequence + 1:
                 return Refused("gap")
             sequence = entry.sequence
+        elif isinstance(entry.body, Text):
+            if entry.decided <= decided:
+                continue  # a repetition: what a verdict lets out was undecided before
+            decided = entry.decided
         fresh.append(entry)
     if head.state == "waiting" and fresh:
         if sequence > stored:

@@ -44,7 +44,6 @@ class Neighbours:
         self._replicas, self._sessions, self._pool = replicas, sessions, pool
         self._limit = settings.queue_limit + 1  # of the waiting sessions that are looked at
         self._judge_at = math.inf
-        self._leased = False
         replicas.listen(self)
 
     # ---- news
@@ -64,6 +63,10 @@ class Neighbours:
 
     # ---- for as long as this instance lives
 
+    async def join(self) -> None:
+        """Before anything is served: without a lease, what this instance has is anyone's to take over."""
+        await self._replicas.renew()
+
     async def keep(self) -> None:
         """Until cancelled."""
         self._judge_at = asyncio.get_running_loop().time() + LEASE_SECONDS  # the store may have been away until now
@@ -82,10 +85,9 @@ class Neighbours:
 
     async def _renew(self) -> None:
         renewed = await self._replicas.renew()
-        if self._leased and not renewed:
+        if not renewed:
             log.warning("lease_had_ended")
             await self._sessions.take_back()
-        self._leased = True
         self._sessions.judge_all_calls()
         if self._may_judge:
             for record in await self._replicas.orphans():

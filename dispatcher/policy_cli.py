@@ -11,12 +11,15 @@ import msgspec
 
 from dispatcher.client import Client, NotFound, RequestFailed, as_session_id, base_url, printable
 from dispatcher.files import FileError, quoted
-from dispatcher.policies.rules import CHANNELS, RuleSet
+from dispatcher.policies.matches import CHANNELS
+from dispatcher.policies.rules import RuleSet
 from dispatcher.policy_tools import cases, trials
+from dispatcher.policy_tools.asking import Asking
 from dispatcher.policy_tools.check import check, located, summary, with_line
 from dispatcher.policy_tools.replay import Event, Replayed, replayed
 from dispatcher.policy_tools.splits import ALL_UP_TO, AT_RANDOM
 from dispatcher.settings import DispatcherSettings
+from shared import logs
 from shared.config import load
 
 RIGHT, WRONG, UNUSABLE = 0, 1, 2  # exit statuses
@@ -55,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The exit status. Raises ConfigError for wrong settings."""
+    logs.configure(level="WARNING")
     try:
         status: int = options.policy_verb(options)
         return status
@@ -78,11 +82,12 @@ def _test(options: argparse.Namespace) -> int:
     if not found:
         raise FileError([f"{(options.cases or [options.rules])[0]}: no [[case]] in it"])
     splits, failures = 0, []
-    for case in found:
-        tried = trials.tried(rules, case)
-        splits += tried.splits
-        if tried.failure:
-            failures.append(tried.failure)
+    with Asking() as ask:
+        for case in found:
+            tried = trials.tried(rules, case, ask)
+            splits += tried.splits
+            if tried.failure:
+                failures.append(tried.failure)
     for failure in failures:
         told = with_line(f"{failure.case.where}: {'; '.join(failure.wrong)}")
         print(printable(f"{told}\n  split so: {trials.shown(failure)}"))
@@ -95,9 +100,9 @@ def _replay(options: argparse.Namespace) -> int:
     rules = check(options.rules)
     url = options.url or base_url(load(DispatcherSettings).operator_address)
     read = differing = gone = 0
-    with Client(url) as client:
+    with Client(url) as client, Asking() as ask:
         for session_id in options.session or _all(client):
-            found = _replayed(client, rules, session_id, skip=options.all)
+            found = _replayed(client, rules, session_id, ask, skip=options.all)
             gone += found is None
             if found:
                 read += 1
@@ -117,12 +122,12 @@ def _all(client: Client) -> Iterator[str]:
         yield from (session["session_id"] for session in sessions)
 
 
-def _replayed(client: Client, rules: RuleSet, session_id: str, *, skip: bool) -> Replayed | None:
+def _replayed(client: Client, rules: RuleSet, session_id: str, ask: Asking, *, skip: bool) -> Replayed | None:
     """None: it is not there any more, where that may be (`skip`)."""
     try:
         session = client.get(f"/operator/sessions/{session_id}")
         with contextlib.closing(_events(client, session_id, session["offset"])) as events:
-            return replayed(rules, session, events)
+            return replayed(rules, session, events, ask)
     except NotFound:
         if skip:
             return None

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Container, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -15,6 +15,7 @@ from dispatcher.appends import Appends, Batch
 from dispatcher.calls import ToolRuns
 from dispatcher.events import (
     Ack,
+    Ask,
     CancelTools,
     Effect,
     Entry,
@@ -31,9 +32,12 @@ from dispatcher.events import (
     Wake,
 )
 from dispatcher.facts import SessionFacts
+from dispatcher.guard import Gate
+from dispatcher.judges import Judges
 from dispatcher.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
 from dispatcher.log import Settle as SettleChange
 from dispatcher.metrics import Metrics
+from dispatcher.screening import Screening
 from dispatcher.session import Session
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Store as LogStore
@@ -43,6 +47,7 @@ from shared.records import Closed, DownstreamSignal, Stop, ToolResult, Upstream,
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 
 CLOSED_MESSAGES = {
     "fenced": "A later assignment has this session.",
@@ -80,11 +85,12 @@ class Host(Protocol):
 
     store: LogStore
     registry: Registry
+    judges: Judges
     metrics: Metrics
     instance: str
     log_thoughts: bool
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> object:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Run it to its end, also while draining."""
 
     async def look_again(self, session_id: str) -> None:
@@ -116,7 +122,12 @@ class Runner:
             self._maybe_settled,
         )
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self.tools = ToolRuns(host.registry, host.instance, host.spawn, self._settle_result, self._maybe_settled)
+        self._screening = Screening(
+            self.session_id, lambda: self.session, host.judges, host.registry, host.spawn, self._carry_out
+        )
+        self.tools = ToolRuns(
+            host.registry, self._screening.run, host.instance, host.spawn, self._settle_result, self._maybe_settled
+        )
         self._loop = asyncio.get_running_loop()
         self._held = 0
         self._closed = False  # another instance has it, or nobody need
@@ -210,14 +221,30 @@ class Runner:
         if self._taking_back:  # its answer has not come yet, or its epoch would be taken for another's
             self._look_again = True
             return
-        if not self._closed:
+        counts = not self._closed
+        self._carry_out(self.session.logged(outcome, time.time()))  # a stop goes out before it is told of
+        if counts:
             self.facts.appended(outcome)
-        self._carry_out(self.session.logged(outcome, time.time()))
         if outcome.head.epoch > self.session.epoch:
             self._give_way()
         elif self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:
             self._host.spawn(self._catch_up())
         self._maybe_settled()
+
+    async def take_rules(self, gate_of: Callable[[Record, list[Entry]], Gate]) -> None:
+        """Go on under today's rules: a fresh gate reads what the session has said so far."""
+        session, store = self.session, self._host.store
+        entries: list[Entry] = []
+        read = -1
+        while read < session.offset:
+            before, read = read, entries[-1].offset if entries else 0
+            entries += await until_known(lambda: read_all(store, self.session_id, read))  # noqa: B023
+            read = entries[-1].offset if entries else 0
+            if session is not self.session or not self.owned or read == before:
+                return  # it was rebuilt meanwhile, under today's rules, or is gone
+        logged = max((entry.sequence for entry in entries), default=0)
+        entries += [entry for entry in self.appends.unlogged if entry.sequence > logged]
+        self._carry_out(session.take_rules(gate_of(session.record, entries), entries, time.time()))
 
     # ---- other instances
 
@@ -317,6 +344,7 @@ class Runner:
                 case Settle(entry):
                     self._settle(entry)
                 case CancelTools():
+                    self._screening.cancel()
                     self.tools.cancel(self.session.head.calls)
                 case Wake(name, at):
                     self._wake(name, at)
@@ -329,6 +357,8 @@ class Runner:
                     if self.session.conversation is State.STOPPING:
                         log.warning("commander_did_not_stop", session_id=self.session_id)
                     self._host.spawn(self._conclude(Fence))
+                case Ask(question):
+                    self._screening.ask(question)
                 case PolicyHit(policy, action):
                     if action == "stop":
                         self.facts.stop_detected()
@@ -389,9 +419,6 @@ class Runner:
             self.observe(outcome)
 
     async def _settle_result(self, result: ToolResult) -> None:
-        if result.status not in ("CANCELLED", "UNKNOWN_OUTCOME"):  # the Dispatcher's own words
-            result, effects = self.session.result(result, time.time())
-            self._carry_out(effects)
         await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
 
     async def _submit_until_known(self, change: Change) -> Outcome:
@@ -435,6 +462,8 @@ class Runner:
     def close(self) -> None:
         """Let go of timers, and of what is held. Idempotent."""
         self._closed = True
+        if not self.session.head.final:  # observers may still count
+            self._screening.cancel()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

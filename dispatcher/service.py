@@ -11,13 +11,16 @@ from typing import Any, Literal, TypeVar
 import structlog
 
 from dispatcher.events import Assigned, Entry, Failed, StopEntry
+from dispatcher.guard import Gate
 from dispatcher.history import history_of, size_of
+from dispatcher.judges import Judges
 from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle, TakeOver
 from dispatcher.metrics import Metrics
 from dispatcher.neighbours import Neighbours
-from dispatcher.policies.arguments import strings
+from dispatcher.policies.outcomes import Violation
 from dispatcher.policies.rules import RuleSet
 from dispatcher.pool import Pool
+from dispatcher.prompts import Prompt
 from dispatcher.runner import Link, Runner
 from dispatcher.session import Session
 from dispatcher.settings import DispatcherSettings
@@ -49,13 +52,13 @@ class QueueFull(Exception):
         self.retry_after = RETRY_AFTER_SECONDS
 
 
-class PromptRefused(Exception):
-    """A policy refuses what the user asks with. Nothing of it was logged, no Commander has seen it."""
-
-
 def new_session_id() -> str:
     """Unguessable: whoever holds it may read and stop the session. 192 random bits."""
     return secrets.token_urlsafe(24)
+
+
+def _stop_id() -> str:
+    return f"stop-{secrets.token_hex(8)}"
 
 
 class Sessions:
@@ -71,8 +74,10 @@ class Sessions:
         self.closing = asyncio.Event()
         self.pool = Pool(self, metrics, settings.queue_seconds)
         self.draining = False
-        self.use(rules)
+        self.judges = Judges(metrics)
+        self.policy_status: Callable[[], dict[str, object]] = dict  # for operators
         self._runners: dict[str, Runner] = {}
+        self.use(rules)
         metrics.running.set_function(
             lambda: sum(runner.owned and runner.session.head.state == "running" for runner in self._runners.values())
         )
@@ -82,15 +87,21 @@ class Sessions:
         self.neighbours = Neighbours(store.replicas, self, self.pool, settings) if store.replicas else None
 
     def use(self, rules: RuleSet) -> None:
-        """The rules of sessions that are rebuilt from now on."""
+        """The rules of sessions that are rebuilt from now on; by `DISPATCHER_POLICY_RELOAD_RUNNING` of all sessions."""
         self.metrics.know(policies=(policy.name for policy in rules.policies))
         self._rules, self._clock = rules, PolicyClock(rules, self.metrics)
+        if self.settings.policy_reload_running:
+            for runner in self._runners.values():
+                self.spawn(runner.take_rules(self._gate))
 
     # ---- users and operators
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
-        """A new session, or the one that the key was bound to. Raises PromptRefused, QueueFull, StoreUnavailable."""
-        self._read_prompt(request)
+        """A new session, or the one that the key was bound to. Raises PromptRefused, PromptUnread, QueueFull,
+        StoreUnavailable.
+        """
+        prompt = Prompt(request, self._rules, self._clock, self.judges, self.metrics)
+        await prompt.read()
         slots = self.pool.free(request.agent) - self._creating[request.agent]
         if slots <= 0:
             replicas = self.store.replicas
@@ -110,21 +121,9 @@ class Sessions:
             self._creating += Counter()  # forget the agents with none
         if created.fresh:
             self.pool.enlist(created.record)
+            if prompt.observed:
+                self.spawn(prompt.observe(created.record.session_id, self._stop_by_policy))
         return created
-
-    def _read_prompt(self, request: Request) -> None:
-        """Raises PromptRefused. What is read: the messages, and the strings of the parameters."""
-        reading = self._clock.prompt(
-            [message.content for message in request.messages] + strings(request.parameters_json)
-        )
-        for hit in reading.hits:
-            self.metrics.policy_hit(hit.policy, hit.action)
-        if reading.violation:
-            self.metrics.policy_hit(reading.violation.policy, "stop")
-        if reading.violation or reading.denied:
-            policy = reading.violation.policy if reading.violation else reading.denied
-            log.info("prompt_refused", policy=policy, agent=request.agent)
-            raise PromptRefused
 
     async def stop(
         self, session_id: str, reason: str, author: Literal["user", "operator", "dispatcher"], detail: str = ""
@@ -133,9 +132,15 @@ class Sessions:
 
         Raises StoreUnavailable: try again. reason: one of `shared.records.STOP_REASONS`.
         """
+        return await self._stop(session_id, StopEntry(_stop_id(), reason, author, detail=detail))
+
+    async def _stop_by_policy(self, session_id: str, violation: Violation) -> None:
+        stop = StopEntry(_stop_id(), violation.reason, "policy", violation.policy, violation.detail)
+        await until_known(lambda: self._stop(session_id, stop))
+
+    async def _stop(self, session_id: str, stop: StopEntry) -> Record | None:
         if runner := self._runners.get(session_id):
             runner.facts.stop_detected()
-        stop = StopEntry(f"stop-{secrets.token_hex(8)}", reason, author, detail=detail)
         try:
             outcome = await self.store.submit(session_id, Settle(Entry(stop, time.time())))
         except StoreUnavailable:
@@ -147,9 +152,9 @@ class Sessions:
         if runner := self._runners.get(session_id):
             runner.observe(outcome)
         elif outcome.entries and outcome.head.over:  # it waited; else whoever has it counts it
-            self.metrics.stopped(reason)
+            self.metrics.stopped(stop.reason)
             self.metrics.session_over("stopped")
-            log.info("session_stopped", session_id=session_id, reason=reason, author=author)
+            log.info("session_stopped", session_id=session_id, reason=stop.reason, author=stop.author)
         return await self.store.load(session_id)
 
     async def agents(self) -> list[str]:
@@ -239,9 +244,12 @@ class Sessions:
         return runner
 
     def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
+        return Session(record, entries, self._gate(record, entries), self.settings.limits, self.instance)
+
+    def _gate(self, record: Record, entries: list[Entry]) -> Gate:
+        """A fresh one of today's rules. Time limits count from the first assignment."""
         started = next((entry.at for entry in entries if isinstance(entry.body, Assigned)), record.request.created_at)
-        gate = self._clock.gate(self._rules.gate(started))
-        return Session(record, entries, gate, self.settings.limits, self.instance)
+        return self._clock.gate(self._rules.gate(started))
 
     # ---- the pool's desk
 
@@ -288,8 +296,8 @@ class Sessions:
             runner.observe(outcome)
 
     async def _find_again(self, session_id: str) -> None:
-        """The outcome of a step is unknown: where the log gave the session to this instance, it must know of it. Where it
-        is another's, nothing may be concluded here from its silence.
+        """The outcome of a step is unknown: where the log gave the session to this instance, it must know of it. From
+        another's silence nothing may be concluded here.
         """
         record = await until_known(lambda: self.store.load(session_id))
         if record and record.head.state == "waiting":
@@ -396,6 +404,7 @@ class Sessions:
         runs from now.
         """
         if self.neighbours:
+            await self.neighbours.join()
             return
         for record in await self.store.select((*LIVE, "stopped"), ALL):
             if record.head.state == "waiting":
@@ -443,5 +452,6 @@ class Sessions:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.judges.close()
         if self.neighbours:
             await self.neighbours.resign()

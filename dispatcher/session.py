@@ -9,15 +9,12 @@ Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix
 """
 
 from collections.abc import Iterable
-from typing import TypeAlias
 
 import msgspec
-from msgspec.structs import replace
 
 from dispatcher.credit import Credit
 from dispatcher.events import (
     Ack,
-    Body,
     Call,
     CancelTools,
     Effect,
@@ -26,33 +23,26 @@ from dispatcher.events import (
     Finished,
     GiveBack,
     GiveUp,
-    PolicyHit,
     RunTool,
     SendClosed,
     SendResult,
     SendStop,
-    Settle,
     StopEntry,
     Store,
-    Text,
     Wake,
 )
-from dispatcher.guard import Gate, Guard
-from dispatcher.log import Applied, Head, Offsets, Record, Refused
-from dispatcher.policies.gate import Reading, Release, Violation
+from dispatcher.guard import Gate
+from dispatcher.log import Applied, Offsets, Record, Refused
+from dispatcher.policies.outcomes import Violation
+from dispatcher.session_intake import Ending, Intake, ends, read_again
 from shared.conversation import State, kind_of, next_state
 from shared.records import (
-    FINISH_REASONS,
     MAX_TEXT_BYTES,
     Content,
     Error,
-    Open,
-    Status,
     Stopped,
     Thought,
-    ToolCall,
     ToolResult,
-    Unknown,
     Upstream,
 )
 
@@ -69,30 +59,20 @@ class Limits(msgspec.Struct, frozen=True):
 
 TALK = (Content, Thought)  # nearly every entry: nothing follows from one once it is in the log
 
-Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
 
-
-class Session:
+class Session(Intake):
     """The core of one session. `entries`: its whole log; `gate`: a fresh one. Follow with `restored`."""
 
     def __init__(self, record: Record, entries: Iterable[Entry], gate: Gate, limits: Limits, instance: str) -> None:
-        self.record = record
-        self.head: Head = record.head
-        self.epoch = record.head.epoch  # what this core appends under; the log's may move on
+        super().__init__(record, gate, instance)
         self.conversation = State.IDLE
-        self.stop: StopEntry | None = None
         self.limits = limits
-        self._guard, self._instance = Guard(gate, record.head.decided), instance
         self._seen = Offsets()
-        self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
         self._credit = Credit(limits.max_unacked_packets, limits.max_unacked_bytes)
-        self._calls: dict[str, Call] = {}  # by call_id
         self._results: dict[str, ToolResult] = {}
         self._awaited: set[str] = set()
-        self._closing: str = ""  # the `closed` code to send once the end that goes with it is logged
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
-        self._hit = False  # the policy that stops it was counted
         self._spoken = False  # something but hand-overs was logged
         for entry in entries:
             self._replay(entry)
@@ -120,14 +100,8 @@ class Session:
         """Take an entry that was there before: the policies read it again, nothing is let out again."""
         self._seen.add(entry.offset)
         self._remember(entry)
-        if self._found or self.stop:
-            return
-        match entry.body:
-            case Content(text):
-                self._found = self._guard.content(text, entry.at).violation
-            case Thought() | Call() | ToolResult() as body:
-                # What was denied then stays so; what was not has been seen.
-                self._found = self._guard.read(body, entry.at).violation
+        if not self.stop:
+            self._found = self._found or read_again(self._guard, entry)
 
     def _remember(self, entry: Entry) -> None:
         self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
@@ -153,7 +127,7 @@ class Session:
             return self._settle_stop(self._found, now)
         calls = [self._calls[call_id] for call_id in self.head.calls if call_id in self._calls]
         run: list[Effect] = [RunTool(call) for call in calls if call.instance == self._instance]
-        return [Wake("policy", self._guard.deadline), *run]
+        return [Wake("policy", self._guard.deadline), *run, *self._ask()]
 
     # ---- the stream
 
@@ -214,100 +188,16 @@ class Session:
         self._accepted = sequence
         self._credit.take(sequence, packet.size)
         effects: list[Effect] = []
-        bodies = self._take(packet, now, effects)
-        generation, timestamp = self.head.generation, packet.timestamp
-        entries = [
-            Entry(body, now, generation, sequence, released, decided, timestamp) for body, released, decided in bodies
-        ]
-        effects.append(Store(tuple(entries)))
-        return effects
+        taken = self._take(packet, now, effects)
+        if self._guard.waiting and not self.stop and ends(taken[-1][0]):
+            self._ending = Ending(packet, taken)
+        else:
+            effects.append(self._store(packet, taken, now))
+        return effects + self._ask()
 
     def acked(self, sequence: int) -> None:
         """An Ack up to that sequence has been handed to the stream."""
         self._credit.acked(sequence)
-
-    # ---- a packet's entries: (body, released, decided)
-
-    def _take(self, packet: Upstream, now: float, effects: list[Effect]) -> list[Taken]:
-        decided = self._guard.decided
-        match packet.payload:
-            case Content(text, is_finish, finish_reason, usage):
-                taken: list[Taken] = []
-                if self.stop and (text or not is_finish):  # what comes after a stop is logged, never released
-                    taken.append((Content(text), "", decided))
-                elif text or not is_finish:
-                    release = self._guard.content(text, now)
-                    taken.append((Content(text), release.text, release.decided))
-                    taken += self._act(release, effects)
-                if is_finish:
-                    taken += self._let_out(now, effects)
-                    reason = finish_reason if finish_reason in FINISH_REASONS else "stop"
-                    taken.append((Finished(reason, usage), "", self._guard.decided))
-                return taken
-            case Thought() as thought:
-                return [(thought, "", decided), *self._act(self._read(thought, now), effects)]
-            case ToolCall(tool_name, arguments_json, call_id):
-                call_id = call_id or f"seq-{packet.sequence}"
-                call = Call(tool_name, arguments_json, call_id, self._instance, refused=call_id in self._calls)
-                reading = self._read(call, now)
-                denied = bool(reading.denied) and not (reading.violation or call.refused)
-                call = replace(call, denied=denied)
-                self._calls.setdefault(call_id, call)
-                bodies: list[Body] = [call, denial(call)] if denied else [call]
-                return [*((body, "", decided) for body in bodies), *self._act(reading, effects)]
-            case Error(code, message, retryable):
-                if retryable and self.record.request.origin == "user" and not self.stop:
-                    return [(packet.payload, "", decided)]
-                return [*self._let_out(now, effects), (Error(code or "agent_error", message), "", self._guard.decided)]
-            case Stopped() as stopped if not self.stop:
-                return [(Failed("protocol_error", "stopped without a stop"), "", decided), (stopped, "", decided)]
-            case (Stopped() | Unknown()) as body:
-                return [(body, "", decided)]
-            case Open() | Status():
-                raise AssertionError("open and status are the edge's, not a session's")
-
-    def _read(self, body: Thought | Call, now: float) -> Reading:
-        return Reading() if self.stop else self._guard.read(body, now)
-
-    def _let_out(self, now: float, effects: list[Effect]) -> list[Taken]:
-        """The content is over: what is held goes out as an entry of its own, unless a rule fires at the end."""
-        if self.stop:
-            return []
-        release = self._guard.end(now)
-        entries: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
-        return entries + self._act(release, effects)
-
-    def _act(self, reading: Release | Reading, effects: list[Effect]) -> list[Taken]:
-        """What counts is counted; the stop that a packet causes is one append with it."""
-        if reading.hits:
-            effects += [PolicyHit(hit.policy, hit.action) for hit in reading.hits]
-        violation = reading.violation
-        if not violation or self.stop:
-            return []
-        effects += self._hit_once(violation)
-        self.stop = self._stop_entry(violation)
-        return [(self.stop, "", self._guard.decided)]
-
-    def _stop_entry(self, violation: Violation) -> StopEntry:
-        stop_id = f"policy-{self.epoch}-{self._accepted}"
-        return StopEntry(stop_id, violation.reason, "policy", violation.policy, violation.detail)
-
-    def result(self, result: ToolResult, now: float) -> tuple[ToolResult, list[Effect]]:
-        """A tool has answered: what goes into the log for that, before the Commander sees it; and what else follows."""
-        reading = self._guard.read(result, now)
-        effects: list[Effect] = [PolicyHit(hit.policy, hit.action) for hit in reading.hits]
-        if reading.violation and not (self.stop or self.head.final):
-            effects += self._settle_stop(reading.violation, now)
-        return (denial(result) if reading.violation or reading.denied else result), effects
-
-    def _settle_stop(self, violation: Violation, now: float) -> list[Effect]:
-        stop = self._stop_entry(violation)
-        entry = Entry(stop, now, self.head.generation, decided=self._guard.decided)
-        return [*self._hit_once(violation), Settle(entry)]
-
-    def _hit_once(self, violation: Violation) -> list[Effect]:
-        hit, self._hit = self._hit, True
-        return [] if hit else [PolicyHit(violation.policy, "stop")]
 
     # ---- the log has grown
 
@@ -354,6 +244,8 @@ class Session:
                     effects.append(SendResult(result))
             case StopEntry():
                 effects += [Wake("policy", None), CancelTools()]
+                if self._ending:
+                    effects.append(self._end(now))
                 if self.stop and self.conversation in (State.OPEN, State.STOPPING):
                     effects += self._send_stop(self.stop, now)
                 elif self.conversation is State.GIVEN:
@@ -463,12 +355,6 @@ class Session:
 def reused_call_id(call: Call) -> ToolResult:
     error = '{"error": {"code": "call_id_reused", "message": "This call_id was used before in the session."}}'
     return ToolResult(call.tool_name, error, call.call_id, "INVALID_ARGUMENTS")
-
-
-def denial(of: Call | ToolResult) -> ToolResult:
-    """The result of a call that a policy does not let through, or in place of the result."""
-    error = '{"error": {"code": "denied", "message": "A rule forbids this."}}'
-    return ToolResult(of.tool_name, error, of.call_id, "DENIED")
 
 
 def _oversize(packet: Upstream) -> bool:

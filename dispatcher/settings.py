@@ -41,6 +41,7 @@ class DispatcherSettings(Settings):
     max_unacked_packets: Annotated[int, Field(ge=1, le=2**32 - 1)] = 256
     max_unacked_bytes: Annotated[int, Field(ge=1, le=2**32 - 1)] = 262144
     policies: Path | None = None
+    policy_reload_running: bool = False
     tools: Path | None = None
     cors_origins: Annotated[CommaSeparated, AfterValidator(_checked_origins)] = ()
     log_thoughts: bool = True

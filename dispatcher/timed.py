@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from dispatcher.metrics import Metrics
-from dispatcher.policies.gate import Gate, Reading, Release
-from dispatcher.policies.rules import CHANNELS, Channel, RuleSet
+from dispatcher.policies.gate import Gate
+from dispatcher.policies.matches import CHANNELS, Channel
+from dispatcher.policies.outcomes import Reading, Release
+from dispatcher.policies.rules import RuleSet
 
 
 class PolicyClock:
@@ -45,6 +47,7 @@ class TimedGate:
     def __init__(self, gate: Gate, clock: PolicyClock) -> None:
         self._gate, self._clock = gate, clock
         self.end, self.overdue, self.resume = gate.end, gate.overdue, gate.resume
+        self.asked, self.questions, self.answered = gate.asked, gate.questions, gate.answered
 
     @property
     def deadline(self) -> float | None:
@@ -53,6 +56,10 @@ class TimedGate:
     @property
     def held(self) -> int:
         return self._gate.held
+
+    @property
+    def waiting(self) -> bool:
+        return self._gate.waiting
 
     def content(self, text: str, at: float) -> Release:
         started = perf_counter()

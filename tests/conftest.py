@@ -1,15 +1,33 @@
 """For all tests."""
 
+import logging
 import signal
 from collections.abc import Iterator
 
 import pytest
+import structlog
+from hypothesis import settings
 
 from tests.redis_servers import RedisServer, redis_cluster, redis_server
+
+# Time proves nothing on a machine that is shared. Folders may have profiles of their own.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Programs that the tests start get Ctrl-C as on a terminal, also where the tests run in a shell's background, which
 # ignores it for all its children. A handler here is the default there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def logs_restored() -> Iterator[None]:
+    """What a command configures when a test runs it in this process ends with that test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers, root.level = handlers, level
 
 
 @pytest.fixture(scope="session")

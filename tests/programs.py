@@ -74,6 +74,11 @@ class Program:
         printed = self.log.read_text(errors="replace")[-4000:]
         raise RuntimeError(f"exit status {self._process.poll()}; it printed:\n{printed}")
 
+    @property
+    def alive(self) -> bool:
+        """It has not ended."""
+        return self._process.poll() is None
+
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -45,6 +46,14 @@ def figure(operator: str, metric: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
+@dataclass(frozen=True)
+class Commander:
+    """A `commander serve` that has begun to join. metrics: `host:port`."""
+
+    program: Program
+    metrics: str
+
+
 class Replicas:
     """Dispatchers and Commanders, as the test starts them.
 
@@ -74,9 +83,11 @@ class Replicas:
         self.names.addresses[NAME].remove(host)
         return host
 
-    def commander(self, backend: str, **settings: str) -> Program:
-        log = self._folder / f"commander-{next(self._numbers)}.log"
-        return self._stack.enter_context(commander("", log, backend, **{"dispatcher": self.target} | settings))
+    def commander(self, backend: str, **settings: str) -> Commander:
+        number = next(self._numbers)
+        own = {"dispatcher": self.target, "metrics_address": f"{NETWORK}.{number}:9465"} | settings
+        program = self._stack.enter_context(commander("", self._folder / f"commander-{number}.log", backend, **own))
+        return Commander(program, own["metrics_address"])
 
     def haproxy(self) -> "Edge":
         return self._stack.enter_context(edge(self._folder / "haproxy.log", self.names))

@@ -20,7 +20,8 @@ from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.sse import Connections
 from dispatcher.metrics import Metrics
-from dispatcher.service import PromptRefused, QueueFull
+from dispatcher.prompts import PromptRefused, PromptUnread
+from dispatcher.service import QueueFull
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import StoreUnavailable
 
@@ -107,6 +108,9 @@ def _http_error(error: Exception) -> HttpError:
             return HttpError(429, "Too many sessions wait.", code="queue_full", headers={"Retry-After": str(seconds)})
         case PromptRefused():
             return HttpError(400, "A rule forbids this request.", code="policy_violation")
+        case PromptUnread():
+            message = "What you ask with could not be checked. Try again."
+            return HttpError(503, message, code="policy_unavailable", headers={"Retry-After": "1"})
         case StoreUnavailable():
             return store_unavailable()
     return internal_error()

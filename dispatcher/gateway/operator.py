@@ -34,6 +34,7 @@ class OperatorRoutes:
         self._sessions, self._registry, self._connections = sessions, registry, connections
         self.routes = [
             Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/operator/policies", self._policies, methods=["GET"]),
             Route("/operator/sessions", self._list, methods=["GET"]),
             Route("/operator/sessions/{session_id}", self._session, methods=["GET"]),
             Route("/operator/sessions/{session_id}/events", self._events, methods=["GET"]),
@@ -42,6 +43,9 @@ class OperatorRoutes:
 
     async def _metrics(self, http: HttpRequest) -> Response:
         return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _policies(self, http: HttpRequest) -> Response:
+        return json_response(200, self._sessions.policy_status())
 
     async def _list(self, http: HttpRequest) -> Response:
         """Live sessions, or those in the states that `?state=` names, at most `?limit=`; the longest there first."""

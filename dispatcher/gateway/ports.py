@@ -1,6 +1,7 @@
 """What the gateway needs of the rest of the Dispatcher."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from dispatcher.log import Record, Request
@@ -17,13 +18,14 @@ class Sessions(Protocol):
 
     store: Store
     closing: asyncio.Event  # set when the server drains: every event stream ends then
+    policy_status: Callable[[], dict[str, object]]  # what rules are in force, and what is wrong with their files
 
     @property
     def registry(self) -> Tools: ...
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
         """A new waiting session under an unguessable id, or the one that the key is bound to. Raises PromptRefused,
-        QueueFull.
+        PromptUnread, QueueFull.
         """
 
     async def stop(

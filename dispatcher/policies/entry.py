@@ -64,6 +64,11 @@ class Entry:
         self.check(right, f"`{key}` has to be a number above 0")
         return float(value) if right else default
 
+    def table(self, key: str) -> dict[str, Any]:
+        value = self._table.get(key, {})
+        self.check(isinstance(value, dict), f"`{key}` has to be a table")
+        return value if isinstance(value, dict) else {}
+
     def text(self, key: str) -> str:
         value = self._table.get(key)
         right = isinstance(value, str) and bool(value.strip())

@@ -4,7 +4,8 @@ Content is held while a rule that stops or redacts could still match through it,
 that completes a violation stops the session, so that neither the split of the text nor the order of the policies
 changes the outcome. Let out is then what stands before the first character of the violation, and before anything that
 another rule could still have matched through: undecided text never gets out. What is redacted is replaced on its way
-out; every rule reads the raw text, so no redaction hides anything from another rule.
+out; every rule reads the raw text, so no redaction hides anything from another rule. Some policies are asked
+(`questions`): what waits for their verdict is held too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,39 +14,14 @@ import msgspec
 
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.budget import Budget, Limit
-from dispatcher.policies.matches import Match, Stream
-from dispatcher.policies.reader import ChannelRules, Hit, Tally, stopping
+from dispatcher.policies.matches import Channel, Match, Stream
+from dispatcher.policies.outcomes import Hit, Reading, Release, Violation
+from dispatcher.policies.questions import Asked, AskedPolicy, Question, Verdict
+from dispatcher.policies.reader import ChannelRules, Tally, stopping
 from dispatcher.policies.redactions import Redactions
 from dispatcher.policies.tool_rules import ToolRules, broken
 
 MAX_STEPS = 64  # thinking steps with something begun that are followed at once; of more, the oldest is forgotten
-
-
-class Violation(msgspec.Struct, frozen=True):
-    """reason: for the user and the Commander, one of STOP_REASONS. detail: for operators; never quotes the text."""
-
-    policy: str
-    reason: str
-    detail: str = ""
-
-
-class Release(msgspec.Struct, frozen=True):
-    """text: content let out now, with what is redacted replaced. decided: raw content characters of the session that
-    were let out, redacted or dropped so far. hits: of rules that do not stop.
-    """
-
-    text: str
-    decided: int
-    violation: Violation | None
-    hits: tuple[Hit, ...] = ()
-
-
-class Reading(msgspec.Struct, frozen=True):
-    """What is read, but not let out. denied: the policy that wants it redacted, empty if none does."""
-
-    violation: Violation | None = None
-    denied: str = ""
-    hits: tuple[Hit, ...] = ()
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -57,6 +33,7 @@ class Rules(msgspec.Struct, frozen=True):
     arguments: ChannelRules = ChannelRules()
     tools: tuple[ToolRules, ...] = ()
     results: ChannelRules = ChannelRules()
+    asked: tuple[AskedPolicy, ...] = ()
 
 
 class Gate:
@@ -75,6 +52,10 @@ class Gate:
         self._total = self._decided = self._thought_characters = self._tool_calls = 0
         self._held: list[str] = []  # raw content from `_decided` on
         self._raw: list[str] | None = []  # all raw content, until `resume`
+        self._ended = False
+        streams: tuple[Channel, ...] = ("content", "thoughts")
+        self._asked = [Asked(policy, each) for each in streams for policy in rules.asked if each in policy.reads]
+        self._waiting = [asked for asked in self._asked if asked.policy.holds(asked.channel)]
         limit = rules.budget.max_seconds
         self._deadline = started_at + limit.value if limit else None
 
@@ -107,6 +88,8 @@ class Gate:
             self._raw.append(read)
         certain = self._total
         hits: tuple[Hit, ...] = ()
+        if self._asked:
+            self._feed("content", read)
         if self._content:
             found = self._content.feed(read)
             certain = self._content.hold()
@@ -121,6 +104,9 @@ class Gate:
         """The content is over: nothing can match any more through what is held."""
         if self.overdue(at):
             return self._let_out(self._decided)
+        self._ended = True
+        for asked in self._asked:
+            asked.end()
         if not self._content:
             return self._let_out(self._total)
         return self._let_out(*self._match(self._content.end(), self._total))
@@ -131,6 +117,8 @@ class Gate:
             return Reading(self._violation)
         limit = self._rules.budget.max_thought_characters
         self._thought_characters += len(delta)
+        if self._asked:
+            self._feed("thoughts", delta)
         hits: tuple[Hit, ...] = ()
         if self._rules.thoughts.policies:
             stream, tally = self._steps.pop(step_name, (None, None))
@@ -177,8 +165,46 @@ class Gate:
         if self._raw is not None:
             self._held = ["".join(self._raw)[decided:]]
             self._raw = None
+            for asked in self._asked:
+                asked.resume(decided)
         self._redactions.resume(decided)
         self._decided = decided
+
+    # ---- policies that are asked
+
+    def asked(self, channel: Channel) -> list[AskedPolicy]:
+        """Those that the runner has to ask about a whole text of that channel."""
+        return [policy for policy in self._rules.asked if channel in policy.reads]
+
+    @property
+    def waiting(self) -> bool:
+        """Some content waits for a verdict."""
+        return not self._violation and any(asked.hold() < self._total for asked in self._waiting)
+
+    def questions(self) -> list[Question]:
+        """What is to be asked now, once."""
+        if not self._asked or self._violation:
+            return []
+        return [question for asked in self._asked if (question := asked.question())]
+
+    def answered(self, question: Question, verdict: Verdict, at: float) -> Release:
+        """A question's verdict; answers with what that lets out."""
+        if self.overdue(at):
+            return self._let_out(self._decided)
+        reading = Reading()
+        for asked in self._asked:
+            if (asked.policy, asked.channel) == (question.policy, question.channel):
+                reading, matches = asked.answered(question, verdict)
+                for match in matches:
+                    self._redactions.add(match)
+        self._violation = reading.violation
+        certain = self._content.hold() if self._content and not self._ended else self._total
+        return self._let_out(certain, reading.hits)
+
+    def _feed(self, channel: Channel, text: str) -> None:
+        for asked in self._asked:
+            if asked.channel == channel:
+                asked.feed(text)
 
     def _whole(self, channel: str, rules: ChannelRules, json: str) -> Reading:
         if not rules.policies:
@@ -207,12 +233,19 @@ class Gate:
             self._violation = Violation(limit.policy, limit.reason, limit.detail)
 
     def _let_out(self, certain: int, hits: tuple[Hit, ...] = ()) -> Release:
-        """Let out the raw content before the index `certain`."""
+        """Let out the raw content before the index `certain`, and before what waits for a verdict."""
         text = ""
+        if self._waiting:
+            certain = self._redactions.whole(min([certain, *(asked.hold() for asked in self._waiting)]))
         if certain > self._decided:
-            held = "".join(self._held)
-            count = certain - self._decided
-            text, self._held = self._redactions.apply(held[:count], self._decided), [held[count:]]
+            text = "".join(self._held)
+            if certain == self._total:
+                self._held.clear()
+            else:
+                count = certain - self._decided
+                text, self._held = text[:count], [text[count:]]
+            if self._redactions.runs:
+                text = self._redactions.apply(text, self._decided)
             self._decided = certain
         if self._violation:
             self._held.clear()

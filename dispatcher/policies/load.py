@@ -1,28 +1,35 @@
 """`[[policy]]` entries of the operators' files, checked and made into rules."""
 
+import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from dispatcher.files import FileError, entries
+from msgspec.structs import replace
+
+from dispatcher.files import FileError, entries, quoted
+from dispatcher.guardrail import PATH as GUARDRAIL_PATH
+from dispatcher.plugins import plugin
 from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.entry import Entry, listed
 from dispatcher.policies.expressions import Program, UnusableExpressionError
 from dispatcher.policies.folding import fold
-from dispatcher.policies.matches import Action, Rule
+from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Rule
 from dispatcher.policies.presets import PRESETS
+from dispatcher.policies.questions import MAX_QUESTION, AskedPolicy
 from dispatcher.policies.repeats import MAX_BLOCK, Repeats
 from dispatcher.policies.rules import (
-    CHANNELS,
-    DEFAULT_READS,
     BudgetPolicy,
-    Channel,
     PatternsPolicy,
     PhrasesPolicy,
     Policy,
     RuleSet,
 )
 from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
+from shared.errors import ConfigError
 from shared.records import STOP_REASONS
 
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
@@ -30,9 +37,7 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 EVERYWHERE = ("name", "kind", "action", "reason")
 MAX_CAP = 100_000  # characters
 MAX_REPEATS = 100  # with the longest block, 200 KB of text that a session has to keep
-
-# In the published format, but not carried out yet: refused, for a rule that does nothing would be believed in.
-PLANNED = ("plugin", "http")
+ASKED = ("mode", "timeout_seconds", "on_failure", "overlap", "reads", "replacement")
 
 # Built in where no file is given (`promises.md`).
 DEFAULT: tuple[Policy, ...] = (
@@ -64,8 +69,6 @@ def _policy(place: str, table: dict[str, Any], errors: list[str]) -> Policy | No
     make = KINDS.get(kind) if isinstance(kind, str) else None
     if make is None:
         wrong = f"unknown kind {kind!r}" if "kind" in entry else "`kind` is missing"
-        if kind in PLANNED:
-            wrong = f"kind {kind!r} is not supported by this version"
         entry.wrong(f"{wrong}; kinds are {listed(KINDS)}")
         return None
     policy = make(entry)
@@ -145,6 +148,55 @@ def _tool_entries(entry: Entry, key: str) -> tuple[ToolEntry, ...]:
     return tuple(found)
 
 
+def _plugin(entry: Entry) -> Policy:
+    _only(entry, "plugin", "use", *ASKED)
+    use = entry.text("use")
+    try:
+        if use:
+            plugin(use)
+    except ConfigError as error:
+        entry.wrong(f"`use`: {error}")
+    return _asked(entry, "plugin", use)
+
+
+def _http(entry: Entry) -> Policy:
+    _only(entry, "http", "url", "headers", "parameters", *ASKED)
+    url = entry.text("url")
+    parts = urlsplit(url)
+    entry.check(not url or (parts.scheme in ("http", "https") and bool(parts.hostname)), "`url` has to be http(s)://…")
+    if not url.endswith(GUARDRAIL_PATH):
+        url = url.rstrip("/") + GUARDRAIL_PATH
+    headers = []
+    for name, written in entry.table("headers").items():
+        variable = written[1:] if isinstance(written, str) and written.startswith("$") else ""
+        value = os.environ.get(variable) if variable else written
+        right = isinstance(value, str) and re.fullmatch(r"[\w-]+", name, re.ASCII) and re.fullmatch(r"[!-~ ]*", value)
+        unset = f": the variable {variable} is not set" if variable and value is None else ""
+        entry.check(bool(right), f"header {quoted(name)} cannot be sent{unset}")
+        headers.append((name, str(value)))
+    parameters = json.dumps(entry.table("parameters"), default=str)
+    return replace(_asked(entry, "http", url), headers=tuple(headers), parameters_json=parameters)
+
+
+def _asked(entry: Entry, kind: Literal["plugin", "http"], target: str) -> AskedPolicy:
+    mode: Literal["gate", "observer"] = entry.choice("mode", ("gate", "observer"), "gate")
+    action = _action(entry)
+    entry.check(not (mode == "observer" and action == "redact"), "an observer cannot redact: its text has gone on")
+    return AskedPolicy(
+        entry.get("name"),
+        kind,
+        target,
+        mode,
+        entry.seconds("timeout_seconds", 2.0),
+        entry.choice("on_failure", ("stop", "release"), "stop"),
+        entry.count("overlap", 0, most=MAX_QUESTION // 2),
+        _reads(entry),
+        _reason(entry),
+        action,
+        _replacement(entry),
+    )
+
+
 def _budget(entry: Entry) -> Policy:
     _only(entry, "budget", *QUANTITIES, "max_repeats", "repeat_length")
     entry.check(_action(entry) == "stop", "a budget can only stop")
@@ -169,6 +221,8 @@ KINDS: dict[str, Callable[[Entry], Policy]] = {
     "patterns": _patterns,
     "budget": _budget,
     "tools": _tools,
+    "plugin": _plugin,
+    "http": _http,
 }
 
 # ---- what policies of several kinds have

@@ -1,11 +1,14 @@
 """What the streams of all kinds of rules have in common: each reads one text in pieces and answers with matches."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import msgspec
 
 Action: TypeAlias = Literal["stop", "redact", "observe"]
+Channel: TypeAlias = Literal["content", "thoughts", "arguments", "prompt", "results"]
+CHANNELS: tuple[Channel, ...] = get_args(Channel)
+DEFAULT_READS: frozenset[Channel] = frozenset({"content", "arguments"})  # what gets out
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -24,11 +27,14 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Match(NamedTuple):
-    """start, end: of the raw code points that it covers; `end` is the one after."""
+    """start, end: of the raw code points that it covers; `end` is the one after. text: what users see instead, if that
+    is not the rule's replacement.
+    """
 
     start: int
     end: int
     rule: Rule
+    text: str | None = None
 
 
 class Stream(Protocol):

@@ -76,7 +76,7 @@ class PhraseStream:
 
     def end(self) -> Sequence[Match]:
         if not self._halted:
-            self._advance(self._pending.flush())
+            self._advance(self._pending.flush(), decided=True)
             for match in self._ending:
                 self._report(match)
             self._ending, self._slow = [], False
@@ -110,7 +110,7 @@ class PhraseStream:
                 self._node = node
                 self._keep(run, kept, read, start)
                 kept = read
-                self._record(node, start + read)
+                self._record(node, (start + read,))
                 if self._halted or self._slow:
                     return read
         self._node = node
@@ -133,26 +133,28 @@ class PhraseStream:
 
     def _push(self, symbol: str, index: int) -> None:
         """Take a symbol of that raw code point, which may have to wait for what follows."""
-        pending = self._pending
+        pending, before = self._pending, self._pending.jamo
         if decided := pending.push(symbol, index):
-            self._advance(decided)
+            self._advance(decided, decided=decided[0] is before)
             self._early = []
         # What is pending can already be enough for a phrase to end with it, whatever follows.
         if pending.marks:
             self._look_for_ending(pending.marks)
         elif pending.jamo:
             if self._ending:
-                self._end_words(pending.jamo)
+                self._end_words(pending.jamo[0])
             if not pending.spelled:
                 self._look_for_syllable(pending.jamo)
         self._slow = bool(pending.marks or pending.jamo or self._ending)
 
-    def _advance(self, symbols: Iterable[Placed]) -> None:
-        end = 0
+    def _advance(self, symbols: Iterable[Placed], decided: bool) -> None:
+        """decided: the first of them was pending, and what it ends has been looked at."""
+        ends: list[int] = []
         for symbol, first, after in symbols:
-            end = max(end, after)  # in a run of marks canonical order is not raw order
-            if self._ending and not combining(symbol):
-                self._end_words((symbol, first, after))
+            ends.append(after)
+            if self._ending and not (combining(symbol) or decided):
+                self._end_words(symbol)
+            decided = False
             self._node = node = self._node[symbol]
             self._window.append(first)
             del self._window[: len(self._window) - node.depth]
@@ -162,12 +164,14 @@ class PhraseStream:
                 if not combining(symbol):
                     self._inside = in_word(symbol)
             if node.hit:
-                self._record(node, end)
+                self._record(node, ends)
 
-    def _record(self, node: Node, end: int) -> None:
-        """Phrases end at this node."""
+    def _record(self, node: Node, ends: Sequence[int]) -> None:
+        """Phrases end at this node. ends: of its last symbols, all before them having ended earlier."""
         for suffix in node.suffixes():
             if suffix.ends and self._may_begin(suffix):
+                # The greatest, not the last: in a run of marks canonical order is not raw order.
+                end = max(ends[-suffix.depth :])
                 for number in suffix.ends:
                     self._complete(number, self._start(suffix.depth), end)
 
@@ -186,14 +190,12 @@ class PhraseStream:
         self._found.append(match)
         self._halted |= match.rule.action == "stop"
 
-    def _end_words(self, starter: Placed) -> None:
+    def _end_words(self, starter: str) -> None:
         """Where the next starter goes on with the word, what was complete is no match."""
-        symbol, first, after = starter
-        if not in_word(symbol):
+        if not in_word(starter):
             for match in self._ending:
                 self._report(match)
-        # The syllable that ended the phrase is decided now: it is not the next one.
-        self._ending = [match for match in self._ending if first < match.end == after]
+        self._ending = []
 
     def _may_begin(self, node: Node) -> bool:
         """No word goes on into the node's prefix, where it matters."""

@@ -5,7 +5,8 @@ from typing import Protocol
 
 import msgspec
 
-from dispatcher.policies.matches import Action, Match, Stream
+from dispatcher.policies.matches import Match, Stream
+from dispatcher.policies.outcomes import Hit
 
 
 class Source(Protocol):
@@ -25,13 +26,6 @@ class ChannelRules(msgspec.Struct, frozen=True):
         if len(self.holding) == 1 and not self.observing:  # as nearly always
             return self.holding[0].stream()
         return Together(self)
-
-
-class Hit(msgspec.Struct, frozen=True):
-    """A policy has acted."""
-
-    policy: str
-    action: Action
 
 
 class Together:
@@ -86,7 +80,7 @@ class Tally:
     def hits(self, found: Iterable[Match]) -> tuple[Hit, ...]:
         """What counts of these; not what stops, which is counted where the stop is made."""
         hits = []
-        for start, end, rule in found:
+        for start, end, rule, _ in found:
             if rule.action == "stop":
                 continue
             counted = self._ends.get(rule.policy, 0)

@@ -1,19 +1,20 @@
 """Which raw content users see a replacement of. Redacted is the union of all matches; each maximal run of it becomes
-one replacement: that of the match that begins it.
+one replacement: that of the match that begins it. A text that a verdict gave instead is shown where its match makes a
+run for itself; it may hold what another match is about.
 """
 
 from dispatcher.policies.matches import Match
 
 
 class Redactions:
-    """The runs that are not let out yet, in order; they neither overlap nor touch."""
+    """runs: not let out yet, in order; they neither overlap nor touch."""
 
     def __init__(self) -> None:
-        self._runs: list[Match] = []
+        self.runs: list[Match] = []
         self._end = -1  # of the last run, as far as it was let out
 
     def add(self, match: Match) -> None:
-        runs = self._runs
+        runs = self.runs
         first = len(runs)
         while first and runs[first - 1].end >= match.start:
             first -= 1
@@ -25,30 +26,39 @@ class Redactions:
                 match = _joined(match, run)
         runs[first:] = [match, *after]
 
+    def whole(self, until: int) -> int:
+        """Up to where may be let out if all before `until` is certain: a text from a verdict stands for all of its run,
+        which has to be certain.
+        """
+        for run in self.runs:
+            if run.text is not None and run.start < until < run.end:
+                return run.start
+        return until
+
     def apply(self, raw: str, start: int) -> str:
         """What users see of this raw content, which is decided, and which begins at that index."""
-        if not self._runs:
-            return raw
         end, at = start + len(raw), start
         shown: list[str] = []
-        while self._runs and self._runs[0].start < end:
-            run = self._runs[0]
+        while self.runs and self.runs[0].start < end:
+            run = self.runs[0]
             shown.append(raw[at - start : max(run.start, at) - start])
             if run.start >= start and run.start != self._end:  # else it goes on with one that was let out
-                shown.append(run.rule.replacement)
+                shown.append(run.rule.replacement if run.text is None else run.text)
             self._end = at = min(run.end, end)
             if run.end > end:
                 break
-            del self._runs[0]
+            del self.runs[0]
         return "".join([*shown, raw[at - start :]])
 
     def resume(self, decided: int) -> None:
         """What stands before that index was let out earlier."""
-        if any(run.end == decided for run in self._runs):
+        if any(run.end == decided for run in self.runs):
             self._end = decided
-        self._runs = [run for run in self._runs if run.end > decided]
+        self.runs = [run for run in self.runs if run.end > decided]
 
 
 def _joined(one: Match, other: Match) -> Match:
+    if one == other:  # the same verdict, asked for twice
+        return one
     first = min(one, other, key=lambda match: (match.start, match.rule.policy, match.rule.replacement))
     return Match(first.start, max(one.end, other.end), first.rule)

@@ -1,7 +1,7 @@
 """Policies as they are written, and the rule set that is compiled from them once for all sessions."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -9,19 +9,17 @@ from dispatcher.policies.automaton import Automaton
 from dispatcher.policies.budget import Budget, Limit, strictest
 from dispatcher.policies.expressions import Program
 from dispatcher.policies.folding import fold
-from dispatcher.policies.gate import Gate, Reading, Rules, read_whole
+from dispatcher.policies.gate import Gate, Rules, read_whole
 from dispatcher.policies.machine import Pattern
-from dispatcher.policies.matches import Action, Rule
+from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Rule
+from dispatcher.policies.outcomes import Reading
 from dispatcher.policies.patterns import PatternSet
 from dispatcher.policies.phrases import PhraseSet
 from dispatcher.policies.presets import PRESETS
+from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.reader import ChannelRules, Source
 from dispatcher.policies.repeats import Repeats
 from dispatcher.policies.tool_rules import ToolRules, ToolsPolicy
-
-Channel: TypeAlias = Literal["content", "thoughts", "arguments", "prompt", "results"]
-CHANNELS: tuple[Channel, ...] = get_args(Channel)
-DEFAULT_READS: frozenset[Channel] = frozenset({"content", "arguments"})
 
 
 class PhrasesPolicy(msgspec.Struct, frozen=True):
@@ -61,7 +59,7 @@ class BudgetPolicy(msgspec.Struct, frozen=True):
 
 
 TextPolicy: TypeAlias = PhrasesPolicy | PatternsPolicy
-Policy: TypeAlias = TextPolicy | BudgetPolicy | ToolsPolicy
+Policy: TypeAlias = TextPolicy | BudgetPolicy | ToolsPolicy | AskedPolicy
 Acting: TypeAlias = Sequence[tuple[TextPolicy, Action]]  # with what a policy does in some channel
 
 
@@ -85,6 +83,7 @@ class RuleSet:
             arguments=self._channels["arguments"],
             tools=tuple(ToolRules(policy) for policy in policies if isinstance(policy, ToolsPolicy)),
             results=self._channels["results"],
+            asked=tuple(policy for policy in policies if isinstance(policy, AskedPolicy)),
         )
 
     def readers(self, channel: Channel) -> tuple[str, ...]:
@@ -94,6 +93,10 @@ class RuleSet:
     def gate(self, started_at: float) -> Gate:
         """A new session's gate. started_at: Unix seconds, what time limits count from."""
         return Gate(self._rules, started_at)
+
+    def asked(self, channel: Channel) -> list[AskedPolicy]:
+        """The policies that are to be asked about texts of that channel."""
+        return [policy for policy in self._rules.asked if channel in policy.reads]
 
     def prompt(self, texts: Iterable[str]) -> Reading:
         """What a user asks with, before anything is logged: a violation and a denial both refuse it."""

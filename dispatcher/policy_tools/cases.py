@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from dispatcher.files import FileError, entries, quoted
-from dispatcher.policies.rules import CHANNELS, Channel
+from dispatcher.policies.matches import CHANNELS, Channel
 
 EXPECTATIONS = ("stopped", "denied", "released")
 STREAMED: tuple[Channel, ...] = ("content", "thoughts")  # they come in packets; the others are read whole

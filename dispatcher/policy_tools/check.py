@@ -6,12 +6,13 @@ from pathlib import Path
 
 from dispatcher.files import FileError, quoted
 from dispatcher.policies.load import load
-from dispatcher.policies.rules import CHANNELS, RuleSet
+from dispatcher.policies.matches import CHANNELS, Channel
+from dispatcher.policies.rules import RuleSet
 from dispatcher.policy_tools.lines import places
 
 # How the loaders begin what they say of an entry, and how they name what is wrong in it.
 _ENTRY = re.compile(r"(?P<file>.*?): (?P<kind>policy|tool|case) (?P<number>\d+)\b(?P<rest>.*)", re.DOTALL)
-_ITEM = re.compile(r"\b(phrase|pattern) (\d+)\b")
+_ITEM = re.compile(r"\b(phrase|pattern|preset) (\d+)\b|`(allow|deny)` entry (\d+)\b")
 _KEY = re.compile(r'`(\w+)`|unknown key "(\w+)"|(?:unknown|its) (kind|action|reason|name)\b')
 
 
@@ -41,19 +42,27 @@ def _line(file: Path, kind: str, number: int, reason: str) -> int | None:
         place = places(file.read_text("utf-8"), kind)[number - 1]
     except (OSError, UnicodeDecodeError, IndexError):  # changed meanwhile, or written in another way
         return None
-    if (item := _ITEM.search(reason)) and (lines := place.items.get(f"{item[1]}s")) and int(item[2]) <= len(lines):
-        return lines[int(item[2]) - 1]
-    key = _KEY.search(reason)
-    return place.keys.get(key[key.lastindex or 0], place.line) if key else place.line
+    if item := _ITEM.search(reason):
+        key, number = (f"{item[1]}s", int(item[2])) if item[1] else (item[3], int(item[4]))
+        lines = place.items.get(key, [])
+        if number <= len(lines):
+            return lines[number - 1]
+    named = _KEY.search(reason)
+    return place.keys.get(named[named.lastindex or 0], place.line) if named else place.line
 
 
 def summary(path: Path, rules: RuleSet) -> str:
     """What the rules are, and what reads what."""
     names = [policy.name for policy in rules.policies]
-    rows = [(channel, rules.readers(channel)) for channel in CHANNELS]
+    rows = [(channel, (*rules.readers(channel), *_asked(rules, channel))) for channel in CHANNELS]
     lines = [f"{path}: right; {_count(len(names), 'policy', 'policies')}: {_listed(names)}"]
     lines += [f"  {channel:10} read by {_listed(readers)}" for channel, readers in rows if readers]
+    lines += [f"  note: {quoted(policy)}: {notice}" for policy, notice in rules.notices]
     return "\n".join(lines)
+
+
+def _asked(rules: RuleSet, channel: Channel) -> list[str]:
+    return [policy.name for policy in rules.asked(channel)]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,27 +1,29 @@
-"""`dispatcher policy replay FILE`: today's rules over what a session's log holds. Pure.
-
-The log is read as the operator's routes give it: raw text, what was let out of it then, when each entry came.
-"""
+"""`dispatcher policy replay FILE`: today's rules over what a session's log holds, as the operator's routes give it."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
-from dispatcher.events import Call
-from dispatcher.guard import Guard
-from dispatcher.policies.gate import Reading, Release, Violation
+from dispatcher.events import Assigned, Body, Call, Entry, Finished
+from dispatcher.policies.arguments import strings
+from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import RuleSet
-from shared.records import Thought, ToolResult
+from dispatcher.policies.trial import Found, passes, try_log, try_text
+from shared.records import Content, Error, Thought, ToolResult, Unknown
 
-SHOWN = 60  # characters of text before a stop and after it, where the text is shown at all
+SHOWN = 60  # characters of text on each side of a stop, where text is shown at all
 
 Event = tuple[int, str, dict[str, Any]]  # offset, kind, fields
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """Where today's rules stop it. offset: of the entry; 0: the prompt. before, after: the text on both sides."""
+    """Where today's rules stop it. offset: of the entry; 0: the prompt.
+
+    before   what was let out of content
+    after    what was not, or what was read
+    """
 
     offset: int
     channel: str
@@ -64,101 +66,110 @@ class Replayed(msgspec.Struct, frozen=True):
         return bool(self.stop) != bool(self.then_policy) or bool(self.denials) or not self.same_text
 
 
-def replayed(rules: RuleSet, session: dict[str, Any], events: Iterable[Event]) -> Replayed:
+def replayed(
+    rules: RuleSet,
+    session: dict[str, Any],
+    events: Iterable[Event],
+    ask: Callable[[Question], Verdict] = passes,
+) -> Replayed:
     """session: as `GET /operator/sessions/{session_id}` gives it."""
-    replay = _Replay(rules, session)
-    replay.prompt([message["content"] for message in session["messages"]])
+    entries, then_policy = _entries(events)
+    then = "".join(entry.released for entry in entries)
+    started = next((entry.at for entry in entries if isinstance(entry.body, Assigned)), session["created_at"])
+    prompt = _prompt(rules, session, ask)
+    refused = bool(prompt.violation or prompt.denied)
+    found = [prompt, *([] if refused else try_log(rules, entries, started, ask))]
+    today = "".join(each.released for each in found)
+    by_offset = {entry.offset: entry for entry in entries}
+    told = session["reason"] or session["code"]
+    return Replayed(
+        session["session_id"],
+        f"{session['state']} ({told})" if told else session["state"],
+        then_policy,
+        next((_stop(each, by_offset, today) for each in found if each.violation), None),
+        tuple(Denial(each.offset, _channel(each, by_offset), each.denied) for each in found if each.denied),
+        dict(Counter(hit.policy for each in found for hit in each.hits)),
+        len(then),
+        len(today),
+        then.startswith(today) or today.startswith(then),
+    )
+
+
+def _entries(events: Iterable[Event]) -> tuple[list[Entry], str]:
+    """What the log holds, up to where it was never for users; and the policy that stopped it there."""
+    entries: list[Entry] = []
     for offset, kind, fields in events:
-        if not replay.take(offset, kind, fields):
+        if kind == "stop":
+            return entries, str(fields["policy"])
+        body = _body(kind, fields)
+        entries.append(Entry(body, fields["at"], released=fields["released"], offset=offset))
+        if isinstance(body, Finished):
             break
-    return replay.result()
+    return entries, ""
 
 
-class _Replay:
-    def __init__(self, rules: RuleSet, session: dict[str, Any]) -> None:
-        self._rules = rules
-        self._session = session
-        self._guard = self._new_guard(session["created_at"])
-        self._begun = False
-        self._then_policy = ""
-        self._stop: Stop | None = None
-        self._denials: list[Denial] = []
-        self._hits: Counter[str] = Counter()
-        self._then: list[str] = []
-        self._today: list[str] = []
-        self._raw: list[str] = []
+def _body(kind: str, fields: dict[str, Any]) -> Body:
+    """What of an entry rules have to do with. Whatever ends the content is `Finished`."""
+    match kind:
+        case "content":
+            return Content(fields["text"])
+        case "thought":
+            return Thought(fields["step_name"], fields["delta"])
+        case "call":
+            return Call(fields["tool_name"], fields["arguments_json"], fields["call_id"], "")
+        case "tool_result":
+            return ToolResult(fields["tool_name"], fields["result_json"], fields["call_id"], fields["status"])
+        case "assigned":
+            return Assigned(fields["generation"], "")
+        case "agent_error" if fields["retryable"]:
+            return Error(retryable=True)
+        case "finished" | "failed" | "agent_error":
+            return Finished()
+        case _:
+            return Unknown()
 
-    def _new_guard(self, started_at: float) -> Guard:
-        guard = Guard(self._rules.gate(started_at), 0)
-        guard.resume(0)
-        return guard
 
-    def prompt(self, texts: list[str]) -> None:
-        self._act(self._rules.prompt(texts), 0, "prompt", "")
+def _prompt(rules: RuleSet, session: dict[str, Any], ask: Callable[[Question], Verdict]) -> Found:
+    texts = [message["content"] for message in session["messages"]] + strings(session["parameters_json"])
+    trial = try_text(rules, texts, "prompt", verdict=ask)
+    return Found(0, "", trial.violation, trial.denied, trial.hits)
 
-    def take(self, offset: int, kind: str, fields: dict[str, Any]) -> bool:
-        """The next entry. False: what follows it was never for users."""
-        at = fields["at"]
-        self._then.append(fields["released"])
-        match kind:
-            case "assigned" if not self._begun:
-                self._guard, self._begun = self._new_guard(at), True  # what time limits count from
-            case "content":
-                self._raw.append(fields["text"])
-                self._release(self._guard.content(fields["text"], at), offset)
-            case "thought":
-                thought = Thought(fields["step_name"], fields["delta"])
-                self._act(self._guard.read(thought, at), offset, "thoughts", thought.delta)
-            case "call":
-                call = Call(fields["tool_name"], fields["arguments_json"], fields["call_id"], "")
-                self._act(self._guard.read(call, at), offset, "arguments", call.arguments_json)
-            case "tool_result":
-                result = ToolResult(fields["tool_name"], fields["result_json"], fields["call_id"], fields["status"])
-                self._act(self._guard.read(result, at), offset, "results", result.result_json)
-            case "stop":
-                self._then_policy = fields["policy"]
-                return False
-            case "finished" | "failed":
-                self._release(self._guard.end(at), offset)
-                return False
-            case "agent_error" if not fields["retryable"]:
-                self._release(self._guard.end(at), offset)
-                return False
-        return True
 
-    def _release(self, release: Release, offset: int) -> None:
-        if not self._stop:
-            self._today.append(release.text)
-            withheld = "".join(self._raw)[release.decided :] if release.violation else ""
-            self._act(release, offset, "content", withheld)
+def _channel(found: Found, by_offset: dict[int, Entry]) -> str:
+    entry = by_offset.get(found.offset)
+    match entry.body if entry else None:
+        case None:
+            return "prompt"
+        case Thought():
+            return "thoughts"
+        case Call():
+            return "arguments"
+        case ToolResult():
+            return "results"
+        case _:
+            return "content"
 
-    def _act(self, reading: Release | Reading, offset: int, channel: str, text: str) -> None:
-        if self._stop:
-            return
-        self._hits.update(hit.policy for hit in reading.hits)
-        if reading.violation:
-            self._stop = self._stopped(reading.violation, offset, channel, text)
-        elif isinstance(reading, Reading) and reading.denied:
-            self._denials.append(Denial(offset, channel, reading.denied))
 
-    def _stopped(self, violation: Violation, offset: int, channel: str, text: str) -> Stop:
-        before = "".join(self._today)[-SHOWN:] if channel == "content" else ""
-        return Stop(offset, channel, violation.policy, violation.reason, violation.detail, before, text[:SHOWN])
-
-    def result(self) -> Replayed:
-        session = self._session
-        told = session["reason"] or session["code"]
-        then, today = "".join(self._then), "".join(self._today)
-        if any(denial.channel == "prompt" for denial in self._denials) or (self._stop and not self._stop.offset):
-            today = ""  # it would not have begun
-        return Replayed(
-            session["session_id"],
-            f"{session['state']} ({told})" if told else session["state"],
-            self._then_policy,
-            self._stop,
-            tuple(self._denials),
-            dict(self._hits),
-            len(then),
-            len(today),
-            then.startswith(today) or today.startswith(then),
-        )
+def _stop(found: Found, by_offset: dict[int, Entry], today: str) -> Stop | None:
+    violation = found.violation
+    if violation is None:
+        return None
+    channel = _channel(found, by_offset)
+    before, after = "", ""
+    match by_offset[found.offset].body if found.offset else None:
+        case Thought(delta=text) | Call(arguments_json=text) | ToolResult(result_json=text):
+            after = text
+        case Content(text):
+            raw = "".join(
+                e.body.text for e in by_offset.values() if isinstance(e.body, Content) and e.offset <= found.offset
+            )
+            before, after = today, raw[len(today) :] if raw.startswith(today) else text
+    return Stop(
+        found.offset,
+        channel,
+        violation.policy,
+        violation.reason,
+        violation.detail,
+        before[-SHOWN:],
+        after[:SHOWN],
+    )

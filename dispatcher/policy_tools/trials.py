@@ -1,28 +1,21 @@
 """`dispatcher policy test FILE`: cases through the rules, split over packets in all ways. Pure.
 
-Guard and gate are those that sessions have; a budget of time is not tried, for no time passes.
+The gate is the one that sessions have; a budget of time is not tried, for no time passes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
-from dispatcher.events import Call
 from dispatcher.files import quoted
-from dispatcher.guard import Guard
-from dispatcher.policies.gate import Reading, Violation
+from dispatcher.policies.outcomes import UNAVAILABLE, Violation
+from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import RuleSet
+from dispatcher.policies.trial import Trial, passes, try_text
 from dispatcher.policy_tools.cases import STREAMED, Case
 from dispatcher.policy_tools.splits import Cuts, pieces, splits
-from shared.records import Thought, ToolResult
 
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What the rules made of a text. released: what users get of content. denied: by which policy; empty: none."""
-
-    released: str = ""
-    violation: Violation | None = None
-    denied: str = ""
+Ask = Callable[[Question], Verdict]
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -40,53 +33,33 @@ class Tried(msgspec.Struct, frozen=True):
     failure: Failure | None
 
 
-def tried(rules: RuleSet, case: Case) -> Tried:
-    """One case, in all its splits."""
+def tried(rules: RuleSet, case: Case, ask: Ask = passes) -> Tried:
+    """One case, in all its splits; in one piece where a plugin or a server is asked, for what they say is theirs."""
+    split = case.channel in STREAMED and not rules.asked(case.channel)
     count = 0
-    for cuts in splits(len(case.text)) if case.channel in STREAMED else [()]:
+    for cuts in splits(len(case.text)) if split else [()]:
         count += 1
-        if wrong := tuple(_differences(case, outcome(rules, case, cuts))):
+        if wrong := tuple(_differences(case, _outcome(rules, case, cuts, ask))):
             return Tried(count, Failure(case, cuts, wrong))
     return Tried(count, None)
 
 
-def outcome(rules: RuleSet, case: Case, cuts: Cuts) -> Outcome:
-    """One case, in one split."""
-    if case.channel == "prompt":
-        return _read(rules.prompt([case.text]))
-    guard = Guard(rules.gate(0.0), 0)
-    guard.resume(0)
-    match case.channel:
-        case "arguments":
-            return _read(guard.read(Call(case.tool, case.text, "call", "here"), 0.0))
-        case "results":
-            return _read(guard.read(ToolResult(case.tool, case.text, "call", "OK"), 0.0))
-        case "thoughts":
-            readings = (guard.read(Thought("step", piece), 0.0) for piece in pieces(case.text, cuts))
-            return next((_read(reading) for reading in readings if reading.violation), Outcome())
-    released = ""
-    for piece in pieces(case.text, cuts):
-        release = guard.content(piece, 0.0)
-        released += release.text
-        if release.violation:
-            return Outcome(released, release.violation)
-    release = guard.end(0.0)
-    return Outcome(released + release.text, release.violation)
+def _outcome(rules: RuleSet, case: Case, cuts: Cuts, ask: Ask) -> Trial:
+    try:
+        return try_text(rules, pieces(case.text, cuts), case.channel, case.tool, ask)
+    except Exception as error:  # as in a session: it is stopped
+        return Trial(violation=Violation("unknown", "RiskControl", f"{UNAVAILABLE}: {type(error).__name__}"))
 
 
-def _read(reading: Reading) -> Outcome:
-    return Outcome("", reading.violation, reading.denied)
-
-
-def _differences(case: Case, got: Outcome) -> Iterator[str]:
+def _differences(case: Case, got: Trial) -> Iterator[str]:
     stopped = got.violation.policy if got.violation else ""
     if not _as_expected(case.stopped, stopped):
         detail = f" ({got.violation.detail})" if got.violation and got.violation.detail else ""
         yield f"expected: {_words('stopped', case.stopped)}; got: {_words('stopped', stopped)}{detail}"
     if not _as_expected(case.denied, got.denied):
         yield f"expected: {_words('denied', case.denied)}; got: {_words('denied', got.denied)}"
-    if case.released is not None and case.released != got.released:
-        yield f"expected to be let out: {quoted(case.released)}; got: {quoted(got.released)}"
+    if case.released is not None and case.released != got.shown:
+        yield f"expected to be let out: {quoted(case.released)}; got: {quoted(got.shown)}"
 
 
 def _as_expected(expected: str | bool, policy: str) -> bool:

@@ -34,16 +34,16 @@ from dispatcher.store.redis_keys import (
     binding_key,
     encode,
     entries_of,
-    head_of,
     record_of,
     session_keys,
 )
 from dispatcher.store.redis_lanes import Lanes
 from dispatcher.store.redis_link import CONNECT_SECONDS
-from dispatcher.store.redis_nudges import CHUNK, DROPPED, Nudges, Sweep, chunks
-from dispatcher.store.redis_replicas import RedisReplicas, heads, records
+from dispatcher.store.redis_nudges import DROPPED, Nudges
+from dispatcher.store.redis_replicas import RedisReplicas, heads, readable, records
 from dispatcher.store.redis_scripts import BIND, CREATE, DROP, UNBIND, Command, command
 from dispatcher.store.redis_server import Server, Servers, checked
+from dispatcher.store.redis_sweep import CHUNK, Sweep, chunks
 
 EXPIRE_SESSIONS = 50  # dropped in one go, so that appends need not wait for a sweep
 CREATING_SECONDS = 1.0  # for a session whose key is bound to appear; then its creator is taken for dead
@@ -277,7 +277,7 @@ class RedisStore:
         names = [blob.decode() for blob in await self._servers.read(command("ZRANGE", index, 0, -1))]
         for part in chunks(names, CHUNK):
             for session_id, blob in zip(part, await heads(self._servers, part), strict=True):
-                head = head_of(blob) if blob else None
+                head = readable(session_id, blob)
                 if head and head.state in states:
                     found.append((head.since, session_id))
             if limit is not None and len(found) >= limit:

@@ -29,7 +29,9 @@ Work: TypeAlias = Callable[[], Awaitable[Any]]
 
 
 class Known(NamedTuple):
-    """A session as it was when it was read or written last; `token` tells whether it still is. No prompt in it."""
+    """A session as it was when it was read or written last; `token` tells whether it still is, and none that what has
+    become of it is not known. No prompt in it.
+    """
 
     token: bytes
     record: Record
@@ -69,6 +71,10 @@ class _Lane:
         self.known: Known | None = None
         self.queued: list[tuple[asyncio.Future[Any], Change | Work]] = []
         self.running: asyncio.Task[None] | None = None
+
+    def doubt(self) -> None:
+        """What has become of the session is not known. It is not forgotten: others may have news of it."""
+        self.known = self.known and Known(b"", self.known.record)
 
     def take(self) -> list[tuple[asyncio.Future[Any], Change | Work]]:
         """What is carried out next: work of its own, or changes, of which stops and results go ahead of the others."""
@@ -165,12 +171,12 @@ class Lanes:
             work = jobs[0][1]
             try:
                 if callable(work):
-                    lane.known = None
+                    lane.doubt()
                     answers = [await work()]
                 else:
                     answers = await self._step(lane, [change for _, change in jobs])  # type: ignore[misc]
             except Exception as error:
-                lane.known = None
+                lane.doubt()
                 answers = [_failure(error) for _ in jobs]
             for (future, _), answer in zip(jobs, answers, strict=True):
                 if future.done():
@@ -189,7 +195,9 @@ class Lanes:
         nonce = os.urandom(8)
         give_up = asyncio.get_running_loop().time() + CONTEND_SECONDS
         while True:
-            known = lane.known = lane.known or await self._fetch(lane.session_id)
+            known = lane.known
+            if not (known and known.token):
+                known = lane.known = await self._fetch(lane.session_id)
             if known is None:
                 return self._unknown(lane.session_id, changes)
             step = _Step(known, changes)

@@ -7,7 +7,7 @@ pipelines would take a connection for each pipeline and repeat commands by thems
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -39,6 +39,23 @@ async def connect(connection: AbstractConnection) -> None:
     """Open it. Raises RedisError, OSError."""
     async with asyncio.timeout(CONNECT_SECONDS):
         await connection.connect()  # type: ignore[no-untyped-call]
+
+
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Run all of them until one ends; the others are cancelled. Raises what it raised.
+
+    A TaskGroup that ends so leaves a cancellation in the task that it is in, and Python up to 3.11.2 (Debian 12's
+    own) takes that for its own in every later `asyncio.timeout` there: the task would be cancelled in earnest.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        task.result()
 
 
 class _Item:
@@ -113,11 +130,9 @@ class Link:
             try:
                 await connect(connection)
                 connected = True
-                async with asyncio.TaskGroup() as group:
-                    for work in (self._read, self._write, self._watch):
-                        group.create_task(work(connection))
-            except* Exception as errors:  # whatever it is, a new connection is the remedy
-                self._fail(f"Redis does not answer: {str(_first(errors)) or 'no connection in time'}")
+                await together(self._read(connection), self._write(connection), self._watch(connection))
+            except Exception as error:  # whatever it is, a new connection is the remedy
+                self._fail(f"Redis does not answer: {str(error) or 'no connection in time'}")
                 if connected:
                     self._lost()
                 else:
@@ -189,10 +204,3 @@ class Link:
                 raise ConnectionResetError("the connection was given up, for the server has changed")
             if self._sent and self._loop.time() - self._sent[0].at > REPLY_SECONDS:
                 raise TimeoutError(f"no reply within {REPLY_SECONDS:g} s")
-
-
-def _first(errors: ExceptionGroup[Exception]) -> Exception:
-    error: Exception = errors
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error

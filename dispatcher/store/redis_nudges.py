@@ -1,31 +1,22 @@
-"""News of what other instances write, over one subscription of this process; and what finds the news that were lost."""
+"""News of what other instances write, over one subscription of this process."""
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import islice
-from typing import TypeVar
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import Listener, StoreUnavailable, Waiting
-from dispatcher.store.redis_hints import Hints, decode_news
-from dispatcher.store.redis_keys import KEPT, Channels, record_of, session_keys
-from dispatcher.store.redis_lanes import Lanes
-from dispatcher.store.redis_link import REPLY_SECONDS, connect, pack
-from dispatcher.store.redis_scripts import Command, command
-from dispatcher.store.redis_server import Servers, checked
+from dispatcher.store.ports import Listener, Waiting
+from dispatcher.store.redis_hints import decode_news
+from dispatcher.store.redis_keys import Channels
+from dispatcher.store.redis_link import REPLY_SECONDS, connect, pack, together
+from dispatcher.store.redis_server import Servers
 
 AGAIN_SECONDS = 0.2  # until the next attempt to subscribe
-SWEEP_SECONDS = 1.0  # a lost nudge delays a reader by no more (session rules, Many replicas)
-CHUNK = 250  # commands of a sweep in one go: appends and the event loop's other work come between
 DROPPED = -1  # in place of an offset: the session is gone
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -74,10 +65,9 @@ class Nudges:
                 self._channels_now.clear()
                 self._dirty.update(self._hub.followed())
                 self._changed.set()
-                async with asyncio.TaskGroup() as group:
-                    for work in (self._read, self._subscribe, self._ping, self._until_changed):
-                        group.create_task(work(connection))
-            except* (RedisError, OSError):
+                works = (self._read, self._subscribe, self._ping, self._until_changed)
+                await together(*(work(connection) for work in works))
+            except (RedisError, OSError):
                 pass
             finally:
                 self.hearing.clear()
@@ -153,72 +143,3 @@ class Nudges:
                 self._hub.gone(session_id)
             else:
                 self._hub.heard(session_id, int(offset))
-
-
-class Sweep:
-    """Looks at what is followed and at what this instance has, a second after it last did."""
-
-    def __init__(self, servers: Servers, hub: Hub, lanes: Lanes, hints: Hints, nudges: Nudges) -> None:
-        self._servers, self._hub, self._lanes, self._hints, self._nudges = servers, hub, lanes, hints, nudges
-
-    async def keep(self) -> None:
-        """Until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(SWEEP_SECONDS):
-                    await self._nudges.look.wait()
-            except TimeoutError:
-                pass
-            self._nudges.look.clear()
-            self._hints.write()
-            try:
-                await self._followed()
-                await self._owned()
-            except StoreUnavailable:
-                continue  # others say so
-            except Exception:
-                log.exception("sweep_failed")
-
-    async def _followed(self) -> None:
-        for part in chunks(self._hub.followed(), CHUNK):
-            lengths = await self._servers.read_all([_length(name) for name in part])
-            for session_id, length in zip(part, lengths, strict=True):
-                self._hub.counted(session_id, checked(length))
-
-    async def _owned(self) -> None:
-        for part in chunks(list(self._lanes.owned()), CHUNK):
-            tokens = await self._servers.read_all([_token(session_id) for session_id, _ in part])
-            changed = {
-                session_id: known
-                for (session_id, known), token in zip(part, tokens, strict=True)
-                if checked(token) != known.token
-            }
-            if changed:
-                still = {session_id for session_id, known in self._lanes.owned() if changed.get(session_id) is known}
-                for session_id in still:
-                    await self._look_again(session_id)
-
-    async def _look_again(self, session_id: str) -> None:
-        found = await self._servers.read(command("HMGET", session_keys(session_id).head, "token", "request", "head"))
-        if found[0]:
-            self._lanes.learn(session_id, found[0], record_of(session_id, found[1], found[2]))
-        else:
-            self._lanes.forget(session_id)
-        self._nudges.grown(session_id)
-
-
-# Asked each second of each session.
-@lru_cache(maxsize=KEPT)
-def _length(session_id: str) -> Command:
-    return command("XLEN", session_keys(session_id).log)
-
-
-@lru_cache(maxsize=KEPT)
-def _token(session_id: str) -> Command:
-    return command("HGET", session_keys(session_id).head, "token")
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part

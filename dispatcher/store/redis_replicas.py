@@ -4,12 +4,14 @@ import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from dispatcher.log import Record
+import structlog
+
+from dispatcher.log import Head, Record
 from dispatcher.store.ports import LEASE_SECONDS, SWEEP_SECONDS, Listener, StoreUnavailable, Waiting
 from dispatcher.store.redis_hints import FOR_GOOD, Hints
 from dispatcher.store.redis_keys import AGENTS, ENDED, LEASES, LIVE, WAITING, head_of, record_of, session_keys
 from dispatcher.store.redis_lanes import Lanes
-from dispatcher.store.redis_nudges import CHUNK, Deaf, Nudges, chunks
+from dispatcher.store.redis_nudges import Deaf, Nudges
 from dispatcher.store.redis_scripts import (
     FORGET,
     LEASES_IN_FORCE,
@@ -20,6 +22,9 @@ from dispatcher.store.redis_scripts import (
     command,
 )
 from dispatcher.store.redis_server import Servers, checked
+from dispatcher.store.redis_sweep import CHUNK, chunks
+
+log = structlog.get_logger()
 
 
 class RedisReplicas:
@@ -91,67 +96,91 @@ class RedisReplicas:
     async def _sweep(self, leases: Mapping[str, bool]) -> list[Record]:
         servers, lanes, hints = self._parts()
         await hints.written()
-        flat = await servers.read(OLDEST_WAITING((WAITING, AGENTS), -1))
-        listed = {flat[n].decode() for n in range(0, len(flat), 3)}
-        live = [blob.decode() for blob in await servers.read(command("ZRANGE", LIVE, 0, -1))]
-        indexed = set(live)
-        holders: set[str] = set()
-        orphans: list[str] = []
-        unlisted: list[str] = []
-        repairs: list[Command] = []
-        missing: set[str] = set()
-        for part in chunks([*live, *(listed - indexed)], CHUNK):
+        waiting = await servers.read(OLDEST_WAITING((WAITING, AGENTS), -1))
+        listed = {waiting[n].decode() for n in range(0, len(waiting), 3)}
+        indexed = {blob.decode() for blob in await servers.read(command("ZRANGE", LIVE, 0, -1))}
+        census = _Census(hints, leases, listed, indexed)
+        for part in chunks(list(indexed | listed), CHUNK):
             for session_id, blob in zip(part, await heads(servers, part), strict=True):
-                if blob is None:
-                    missing.add(session_id)
-                    continue
-                head = head_of(blob)
-                if head.complete:
-                    repairs.append(OVER((LIVE, ENDED), session_id, head.ended_at))
-                    if session_id in listed:
-                        repairs.append(hints.withdraw(session_id, FOR_GOOD))
-                elif head.state == "waiting":
-                    if session_id not in listed:
-                        unlisted.append(session_id)
-                    elif session_id not in indexed:
-                        repairs.append(command("ZADD", LIVE, "NX", head.since, session_id))
-                else:
-                    holders.add(head.instance)
-                    if session_id in listed:
-                        repairs.append(hints.withdraw(session_id, FOR_GOOD if head.final else head.since))
-                    if not leases.get(head.instance):
-                        orphans.append(session_id)
-        repairs += self._never_made(hints, missing, listed)
-        # What a failover has lost of the index: each instance puts its own back.
-        repairs += [
-            command("ZADD", LIVE, "NX", known.record.request.created_at, session_id)
-            for session_id, known in lanes.owned()
-        ]
+                census.take(session_id, blob)
+        repairs = census.repairs + self._never_made(census.missing)
         repairs += [
             hints.enlist(record.session_id, record.request.agent, record.head.since)
-            for record in await records(servers, unlisted)
+            for record in await records(servers, census.unlisted)
             if record.head.state == "waiting"
         ]
-        if gone := [instance for instance, holds in leases.items() if not (holds or instance in holders)]:
-            repairs.append(FORGET((LEASES,), *gone))
+        # What a failover has lost of the index: each instance puts its own back.
+        for own in chunks([(name, known.record.request.created_at) for name, known in lanes.owned()], CHUNK):
+            repairs.append(command("ZADD", LIVE, "NX", *(part for name, at in own for part in (at, name))))
+        if census.without_sessions:
+            repairs.append(FORGET((LEASES,), *census.without_sessions))
         for some in chunks(repairs, CHUNK):
             for reply in await servers.call_all(some):
                 checked(reply)
-        return await records(servers, orphans)
+        return await records(servers, census.orphans)
 
-    def _never_made(self, hints: Hints, missing: set[str], listed: set[str]) -> list[Command]:
-        """Take out what is not there, once its creation cannot be under way any more."""
+    def _never_made(self, missing: set[str]) -> list[Command]:
+        """Out of the index with those that are not there, once their creation cannot be under way any more."""
         now = asyncio.get_running_loop().time()
         self._absent = {session_id: self._absent.get(session_id, now) for session_id in missing}
         gone = [session_id for session_id, since in self._absent.items() if now - since >= SWEEP_SECONDS]
-        repairs = [command("ZREM", LIVE, session_id) for session_id in gone]
-        return repairs + [hints.withdraw(session_id, FOR_GOOD) for session_id in missing & listed]
+        return [command("ZREM", LIVE, session_id) for session_id in gone]
+
+
+class _Census:
+    """What a look at every session that is not complete has found.
+
+    listed: those that stand among the waiting. indexed: those that stand among the live.
+    """
+
+    def __init__(self, hints: Hints, leases: Mapping[str, bool], listed: set[str], indexed: set[str]) -> None:
+        self._hints, self._leases, self._listed, self._indexed = hints, leases, listed, indexed
+        self.orphans: list[str] = []
+        self.unlisted: list[str] = []  # they wait, and nobody would know
+        self.missing: set[str] = set()
+        self.repairs: list[Command] = []
+        self.without_sessions = {instance for instance, holds in leases.items() if not holds}
+
+    def take(self, session_id: str, blob: bytes | None) -> None:
+        if blob is None:
+            self.missing.add(session_id)
+            self._withdraw(session_id, FOR_GOOD)
+            return
+        head = readable(session_id, blob)
+        if head is None:
+            return
+        if head.state == "waiting":
+            if session_id not in self._listed:
+                self.unlisted.append(session_id)
+            elif session_id not in self._indexed:
+                self.repairs.append(command("ZADD", LIVE, "NX", head.since, session_id))
+            return
+        self._withdraw(session_id, FOR_GOOD if head.final else head.since)
+        if head.complete:
+            self.repairs.append(OVER((LIVE, ENDED), session_id, head.ended_at))
+            return
+        self.without_sessions.discard(head.instance)
+        if not self._leases.get(head.instance):
+            self.orphans.append(session_id)
+
+    def _withdraw(self, session_id: str, until: float) -> None:
+        if session_id in self._listed:
+            self.repairs.append(self._hints.withdraw(session_id, until))
 
 
 async def heads(servers: Servers, session_ids: Iterable[str]) -> list[bytes | None]:
     """Of each session, or None where it is not there. Raises StoreUnavailable."""
     asked = [command("HGET", session_keys(session_id).head, "head") for session_id in session_ids]
     return [checked(reply) for reply in await servers.read_all(asked)]
+
+
+def readable(session_id: str, blob: bytes | None) -> Head | None:
+    """The head, if it is there and can be read: of one that cannot, the others are not to blame."""
+    try:
+        return head_of(blob) if blob is not None else None
+    except StoreUnavailable as error:
+        log.error("session_unreadable", session_id=session_id, error=str(error))  # noqa: TRY400 - no code of ours
+        return None
 
 
 async def records(servers: Servers, session_ids: Sequence[str]) -> list[Record]:

@@ -78,6 +78,7 @@ def open_writer(path: Path, full: bool) -> sqlite3.Connection:
         _check_schema(path, connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # see sqlite_checkpoints
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
     except sqlite3.Error as error:
         connection.close()
@@ -95,6 +96,25 @@ def open_reader(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise StoreMisconfigured(f"the store {path} cannot be read: {error}") from error
     return connection
+
+
+def open_checkpointer(path: Path) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(path, isolation_level=None)
+    except sqlite3.Error as error:
+        raise StoreMisconfigured(f"the store {path} cannot be opened: {error}") from error
+
+
+def checkpoint(connection: sqlite3.Connection) -> int:
+    """Move what the WAL holds into the file, as far as readers allow; the bytes of what it held. The next transaction
+    begins it again, if nothing was written meanwhile. Raises StoreUnavailable.
+    """
+    try:
+        _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the store cannot be checkpointed: {error}") from error
+    return int(pages * page_bytes)
 
 
 def record_of(session_id: str, request: bytes, head: bytes) -> Record:

@@ -25,7 +25,7 @@ import uvloop
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported
 
 from tests import programs
-from tests.bench import measures
+from tests.bench import measures, policies
 from tests.bench.agents import REPORT_SOCKET
 from tests.bench.measures import Figures, Reports
 from tests.bench.stops import policy_stop
@@ -33,7 +33,6 @@ from tests.bench.systems import SYSTEMS, System, started
 from tests.bench.table import medians, table
 
 STOPS = 10
-RULE_STOPS = 100
 IDLE_SESSIONS = 400
 MEASURE_SECONDS = 180.0  # the most that one measure may take, a whole run's bound with the number of them
 
@@ -45,7 +44,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=os.environ.get("BENCH_SECONDS", "5"), help="of each window")
     parser.add_argument("--rounds", type=int, default=os.environ.get("BENCH_ROUNDS", "3"))
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated, of: " + ", ".join(SYSTEMS))
-    parser.add_argument("--measures", default="", help="only those whose name holds one of these, comma-separated")
+    parser.add_argument("--stops", type=int, default=100, help="by rules, of each kind (default: %(default)s)")
+    parser.add_argument("--measure", action="append", default=[], help="only those whose name holds this; repeated")
     parser.add_argument("--output", type=Path, default=Path("bench-results/latest.json"))
     chosen = parser.parse_args()
     if "redis" in chosen.systems and not shutil.which("redis-server"):
@@ -66,11 +66,14 @@ class Bench:
     def __init__(self, systems: list[System], wanted: list[str]) -> None:
         self.found: Found = {}
         self._systems = systems
-        self._wanted = wanted
+        self._parts = wanted
+
+    def wanted(self, name: str) -> bool:
+        return not self._parts or any(part in name for part in self._parts)
 
     async def take(self, name: str, measure: Measure, first: int = 0) -> None:
         """On one system after the other, beginning with that one."""
-        if self._wanted and not any(part in name for part in self._wanted):
+        if not self.wanted(name):
             return
         for system in self._systems[first:] + self._systems[:first]:
             if not system.operator and name.startswith("rule's stop"):
@@ -101,13 +104,14 @@ async def run(bench: Bench, systems: list[System], chosen: argparse.Namespace, r
         for name, measure in repeated.items():
             await bench.take(name, measure, number % len(systems))
     for name, count in (("rule's stop, idle", 0), ("rule's stop, 64 floods", 64)):
-        await bench.take(name, lambda system, count=count: policy_stop(system, count, RULE_STOPS, reports, echo))  # type: ignore[misc]
+        await bench.take(name, lambda system, count=count: policy_stop(system, count, chosen.stops, reports, echo))  # type: ignore[misc]
 
 
 def main() -> None:
     chosen = arguments()
-    gc.freeze()
     began = time.monotonic()
+    rules = medians(policies.measured()) if Bench([], chosen.measure).wanted("rules: text") else {}
+    gc.freeze()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
         reports = Reports(Path(folder) / REPORT_SOCKET)
         stack.callback(reports.close)
@@ -115,21 +119,23 @@ def main() -> None:
         log = Path(folder) / "echo.log"
         echo = stack.enter_context(programs.running("-m", "tests.bench.stops", settings={}, log=log))
         address = echo.wait_for(lambda event: "grpc" in event)["grpc"]
-        bench = Bench(systems, [part for part in chosen.measures.split(",") if part])
+        bench = Bench(systems, chosen.measure)
         uvloop.run(run(bench, systems, chosen, reports, address))
     summary = medians(bench.found)
-    print(table(summary, [system.name for system in systems]))
+    for columns, rows in ((list(next(iter(rules.values()), [])), rules), ([each.name for each in systems], summary)):
+        if rows:
+            print(table(rows, columns) + "\n")
     document = {
         "seconds": chosen.seconds,
         "rounds": chosen.rounds,
         "took_seconds": round(time.monotonic() - began),
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()},
-        "medians": summary,
+        "medians": summary | rules,
         "rounds_raw": bench.found,
     }
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"\n{document['took_seconds']} s; all figures: {chosen.output}")
+    print(f"{document['took_seconds']} s; all figures: {chosen.output}")
 
 
 if __name__ == "__main__":

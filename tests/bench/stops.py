@@ -129,7 +129,9 @@ async def policy_stop(system: System, count: int, times: int, reports: Reports, 
         "tokens_after_p50": statistics.median(made),
         "tokens_after_max": max(made),
         "round_trip_p50_micros": statistics.median(trips),
+        "round_trip_p99_micros": statistics.quantiles(trips, n=100, method="inclusive")[98],
         "append_p50_micros": statistics.median(appends),
+        "append_p99_micros": statistics.quantiles(appends, n=100, method="inclusive")[98],
     }
 
 

@@ -7,6 +7,8 @@ Medians = dict[str, dict[str, dict[str, float]]]
 
 # Figure → what it is called, divided by this, digits after the point.
 _SHOWN = {
+    "policy_nanos": ("ns a character", 1, 0),
+    "policy_load_micros": ("to load them, ms", 1000, 0),
     "tokens_per_second": ("tokens/s", 1, 0),
     "p50_micros": ("added latency p50, ms", 1000, 2),
     "p99_micros": ("added latency p99, ms", 1000, 2),
@@ -22,7 +24,9 @@ _SHOWN = {
     "policy_halt_p99_ratio": ("  p99 ÷ (round trip + append)", 1, 2),
     "last_event_p50_micros": ("detection → user's last event, ms", 1000, 2),
     "round_trip_p50_micros": ("bare round trip p50, ms", 1000, 2),
+    "round_trip_p99_micros": ("  p99, ms", 1000, 2),
     "append_p50_micros": ("one append p50, ms", 1000, 2),
+    "append_p99_micros": ("  p99, ms", 1000, 2),
     "tokens_after_p50": ("tokens made after it, p50", 1, 0),
     "tokens_after_max": ("  the most", 1, 0),
     "kib": ("KiB a session", 1, 0),

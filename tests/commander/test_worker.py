@@ -621,6 +621,18 @@ async def test_an_assignment_that_crosses_its_leaving_is_given_back_unbegun(disp
         await peer.status(running=(records.Running("s", 1),))
 
 
+async def test_an_assignment_that_comes_after_all_is_no_agent_that_did_not_stop(dispatcher: FakeDispatcher) -> None:
+    async with serving(dispatcher, Puppet()) as commander:
+        peer = await dispatcher.peer()
+        await peer.status()
+        commander.worker.leave()
+        await peer.half_closed()
+        await peer.assign("t")
+        peer.end()
+        await soon(commander.task)
+        assert commander.worker.still_running == 0
+
+
 async def test_it_leaves_at_once_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "GIVE_BACK_SECONDS", 0.01)
     async with FakeDispatcher().serving() as dispatcher:

@@ -1,6 +1,7 @@
 """The compose file on a real engine: images built from this tree, brought up under a name of its own, taken down.
 
-Variables: DOCKER (the client), BASE and PROMETHEUS_IMAGE (images to use instead of those that engine.sh makes).
+Variables: DOCKER (the client), COMPOSE (another Compose), BASE, PROMETHEUS_IMAGE and REDIS_IMAGE (images to use
+instead of those that engine.sh makes).
 """
 
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.stack import ENGINE, Stack, build, client, eventually, run
+from tests.compose.stack import ENGINE, Stack, build, client, run
 
 ENGINE_PID = Path("/run/docker.pid")
 
@@ -32,34 +33,49 @@ def engine() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def images(engine: str) -> dict[str, str]:
-    """The variables that name the base's and Prometheus's images."""
-    base = os.environ.get("BASE") or "midsentence-base:bookworm"
-    prometheus = os.environ.get("PROMETHEUS_IMAGE") or "midsentence-prometheus:debian"
+    """The variables that name the images which are not built from this tree."""
+    named = {"BASE": os.environ.get("BASE") or "midsentence-base:bookworm"}
     if "BASE" not in os.environ:
-        run("bash", str(ENGINE), "base", base, seconds=600)
-    if "PROMETHEUS_IMAGE" not in os.environ:
-        run("bash", str(ENGINE), "prometheus", prometheus, base, seconds=300)
-    return {"BASE": base, "PROMETHEUS_IMAGE": prometheus}
+        run("bash", str(ENGINE), "base", named["BASE"], seconds=600)
+    for kind in ("prometheus", "redis"):
+        variable = f"{kind.upper()}_IMAGE"
+        named[variable] = os.environ.get(variable) or f"midsentence-{kind}:debian"
+        if variable not in os.environ:
+            run("bash", str(ENGINE), kind, named[variable], named["BASE"], seconds=300)
+    return named
 
 
 @pytest.fixture(scope="session")
-def stack(engine: str, images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Everything up and healthy; ports on 127.0.0.1 chosen by the engine."""
-    for target in ("dispatcher", "commander"):
+def variables(engine: str, images: dict[str, str]) -> dict[str, str]:
+    """What the compose file is told: images of this tree, ports on 127.0.0.1 chosen by the engine."""
+    for target in ("haproxy", "dispatcher", "commander"):
         build(engine, target, images["BASE"], "test")
     ports = dict.fromkeys(("HTTP_PORT", "OPERATOR_PORT", "PROMETHEUS_PORT"), "0")
-    env_file = tmp_path_factory.mktemp("compose") / "empty.env"
-    env_file.touch()
-    made = Stack(engine, images | ports | {"TAG": "test"}, env_file)
-    try:
-        made.compose("up", "-d", "--no-build")
-        health = eventually(
-            lambda: made.health("dispatcher", "commander"), lambda health: "starting" not in health.values(), 180
-        )
-        assert sorted(health.values()) == ["healthy"] * 3, health
+    return images | ports | {"TAG": "test"}
+
+
+@pytest.fixture(scope="session")
+def env_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In place of the user's .env: empty."""
+    made = tmp_path_factory.mktemp("compose") / "empty.env"
+    made.touch()
+    return made
+
+
+@pytest.fixture(scope="module")
+def stack(engine: str, variables: dict[str, str], env_file: Path) -> Iterator[Stack]:
+    """`docker compose up`."""
+    made = Stack(engine, variables, env_file)
+    with made.up(("haproxy", "dispatcher", "commander"), 4):
         yield made
-    except BaseException:
-        print(made.compose("logs", "--no-color", "--tail", "40"))
-        raise
-    finally:
-        made.compose("down", "--volumes", "--timeout", "20", "--remove-orphans")
+
+
+@pytest.fixture(scope="module")
+def scaled(engine: str, variables: dict[str, str], env_file: Path) -> Iterator[Stack]:
+    """The profile `scaled`, two of each, with Commanders that follow a script."""
+    files = ("--file", "docker-compose.yml", "--file", "tests/compose/scripted.yml")
+    made = Stack(engine, variables, env_file, *files, "--profile", "scaled")
+    with made.up(
+        ("haproxy", "redis", "dispatcher", "commander"), 6, "--scale", "dispatcher=2", "--scale", "commander=2"
+    ):
+        yield made

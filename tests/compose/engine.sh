@@ -2,7 +2,8 @@
 # A container engine, a Python base image and a Prometheus image, from Debian's packages alone: no image is pulled.
 #   engine.sh engine            start dockerd if no engine answers (its log: /var/log/dockerd.log, its pid: /run/docker.pid)
 #   engine.sh base NAME         make image NAME: Debian bookworm, Python 3.11, this machine's CA store
-#   engine.sh prometheus NAME BASE
+#   engine.sh prometheus NAME BASE    the same with a Prometheus
+#   engine.sh redis NAME BASE         and with a Redis
 set -euo pipefail
 
 docker=$(command -v /usr/bin/docker || command -v docker || echo /usr/bin/docker)
@@ -41,21 +42,35 @@ base() {
     "$docker" import -c 'ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt' - "$name" >/dev/null
 }
 
-prometheus() {
-  local name=$1 base=$2
+# Image NAME: BASE with a Debian package, and the rest of the Dockerfile from standard input.
+packaged() {
+  local name=$1 base=$2 package=$3
   "$docker" image inspect "$name" >/dev/null 2>&1 && return
   DOCKER_BUILDKIT=1 "$docker" build --quiet --network host -t "$name" - >/dev/null <<DOCKERFILE
 FROM $base
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus \
- && rm -rf /var/lib/apt/lists/* && install -d -o nobody -g nogroup /prometheus
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends $package && rm -rf /var/lib/apt/lists/*
+$(cat)
+DOCKERFILE
+}
+
+prometheus() {
+  packaged "$1" "$2" prometheus <<'DOCKERFILE'
+RUN install -d -o nobody -g nogroup /prometheus
 USER nobody
 ENTRYPOINT ["/usr/bin/prometheus"]
+DOCKERFILE
+}
+
+redis() {
+  packaged "$1" "$2" redis-server <<'DOCKERFILE'
+RUN install -d -o redis -g redis /data
+VOLUME /data
 DOCKERFILE
 }
 
 case ${1:-} in
   engine) engine ;;
   base) base "${2:?a name for the image}" ;;
-  prometheus) prometheus "${2:?a name for the image}" "${3:?the base image}" ;;
-  *) sed -n '2,5p' "$0" >&2; exit 2 ;;
+  prometheus | redis) "$1" "${2:?a name for the image}" "${3:?the base image}" ;;
+  *) sed -n '2,6p' "$0" >&2; exit 2 ;;
 esac

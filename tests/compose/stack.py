@@ -1,11 +1,12 @@
 """The compose file on a real engine, under a project name of its own."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,18 +46,32 @@ def run(*command: str, seconds: float = 60, variables: Mapping[str, str] | None 
 
 
 class Stack:
-    """The compose file under one project name."""
+    """The compose file under one project name. options: of each command, before its verb."""
 
-    def __init__(self, docker: str, variables: dict[str, str], env_file: Path) -> None:
-        self.docker, self._variables, self._env_file = docker, variables, env_file
+    def __init__(self, docker: str, variables: dict[str, str], env_file: Path, *options: str) -> None:
+        self.docker, self._variables, self._env_file, self._options = docker, variables, env_file, options
         plugin = subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0
-        self._compose = [docker, "compose"] if plugin else ["docker-compose"]
+        default = f"{docker} compose" if plugin else "docker-compose"
+        self._compose = os.environ.get("COMPOSE", default).split()
         self._project = f"midsentence-test-{os.getpid()}"
 
     def compose(self, *arguments: str, seconds: float = 120, env_file: Path | None = None) -> str:
         """What a compose command says. `env_file` stands for the user's .env, which is never read here."""
-        options = ["--project-name", self._project, "--env-file", str(env_file or self._env_file)]
+        options = ["--project-name", self._project, "--env-file", str(env_file or self._env_file), *self._options]
         return run(*self._compose, *options, *arguments, seconds=seconds, variables=self._variables)
+
+    @contextlib.contextmanager
+    def up(self, services: tuple[str, ...], count: int, *arguments: str) -> Iterator[None]:
+        """Up until the block ends, all `count` containers of these services healthy; then nothing is left."""
+        try:
+            self.compose("up", "-d", "--no-build", *arguments)
+            eventually(lambda: sorted(self.health(*services).values()), lambda found: found == ["healthy"] * count, 180)
+            yield
+        except BaseException:
+            print(self.compose("logs", "--no-color", "--tail", "40"))
+            raise
+        finally:
+            self.compose("down", "--volumes", "--timeout", "5", "--remove-orphans")
 
     def containers(self, service: str) -> list[str]:
         return self.compose("ps", "-q", service).split()
@@ -74,7 +89,18 @@ class Stack:
         }
 
     def url(self, service: str, port: int) -> str:
+        """Of a port that is published on this machine."""
         return f"http://{self.compose('port', service, str(port)).strip()}"
+
+    @property
+    def users(self) -> str:
+        """Where users reach the Dispatchers."""
+        return self.url("haproxy", 8080)
+
+    def address(self, container: str) -> str:
+        """Inside the network, which this machine reaches too."""
+        (network,) = self.inspect(container)["NetworkSettings"]["Networks"].values()
+        return str(network["IPAddress"])
 
     def figure(self, query: str) -> float | None:
         """What Prometheus answers to an instant query that has one result. None: no result."""

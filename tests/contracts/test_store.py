@@ -318,6 +318,21 @@ async def test_an_unknown_outcome_is_repeated_safely(store: Store) -> None:
     assert len(await bodies(store)) == 2
 
 
+async def test_a_withdrawn_append_is_carried_out_once_with_what_follows_it(store: Store) -> None:
+    """As a stop withdraws the step under way, whether it has been carried out by then or not."""
+    epoch = await running(store)
+    await store.create(waiting("other"))
+    for late in (False, True):
+        first = 1 if not late else 4
+        withdrawn = store.submit("s", append(epoch, said(first), said(first + 1)))
+        if late:
+            await store.read("other", 0, 1)
+        withdrawn.cancel()
+        again = append(epoch, said(first), said(first + 1), said(first + 2))
+        assert head_of(await store.submit("s", again)).sequence == first + 2
+    assert [entry.sequence for entry in await store.read("s", 1, 10)] == [1, 2, 3, 4, 5, 6]
+
+
 # ---- without an epoch: results and stops
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dispatcher import events, log
 from dispatcher.events import Entry, StopEntry
+from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from dispatcher.session import Limits, Session
 from shared.records import Content, Message, Stopped, ToolCall, ToolResult, Upstream
@@ -75,6 +76,7 @@ class Dispatcher:
         self.running: set[str] = set()
         self.given_back = 0
         self.hits: list[tuple[str, str]] = []
+        self.questions: list[tuple[Any, Question]] = []  # (the core that asks, what)
 
     def rebuild(self) -> Any:
         self.pending, self.flying = [], None
@@ -138,6 +140,13 @@ class Dispatcher:
             self.carry_out(effects)
         self.settle(Entry(result, self.now))
 
+    def verdict(self, kind="pass", *texts: str) -> None:
+        """The oldest question is answered; what an earlier core asked is of no use."""
+        session, question = self.questions.pop(0)
+        if session is self.session:
+            verdict = Verdict(kind, texts, "broken" if kind == "unavailable" else "")
+            self.carry_out(session.answered(question, verdict, self.now))
+
     def cut(self) -> None:
         """The stream breaks: what was on its way up is lost."""
         if self.stream:
@@ -198,6 +207,8 @@ class Dispatcher:
                         session = self.rebuild()
                         self.carry_out(session.restored(self.now) + session.await_open(self.now))
                         return
+                case events.Ask(question):
+                    self.questions.append((self.session, question))
                 case events.PolicyHit(policy, action):
                     self.hits.append((policy, action))
                 case events.GiveUp():

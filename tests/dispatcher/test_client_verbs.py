@@ -189,6 +189,7 @@ async def test_operators_list_watch_and_stop(
     assert "No such session." in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("logs_restored")
 @pytest.mark.parametrize(
     "verb", [["sessions", "watch"], ["sessions", "stop"], ["policy", "replay", "RULES", "--session"]]
 )
@@ -219,3 +220,23 @@ def test_where_a_client_reaches_it(address: str, url: str) -> None:
 
 def test_text_cannot_command_the_terminal() -> None:
     assert printable("a\x1b[2J\x07\x9bb\tc\n\x7fé夜") == "a[2Jb\tc\né夜"
+
+
+async def test_health_as_a_command(urls: tuple[str, str], sessions: FakeSessions) -> None:
+    """It runs every few seconds in each container: without the server's libraries, which take a second of a core."""
+    url, _ = urls
+    look = (
+        "import sys; sys.argv[1:] = {}; from dispatcher.__main__ import main\n"
+        "try: main()\nfinally: print('grpc' in sys.modules)"
+    )
+
+    async def ask(*arguments: str) -> tuple[int | None, str]:
+        script = look.format(["health", *arguments])
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=PIPE, stderr=PIPE)
+        output, _ = await process.communicate()
+        return process.returncode, output.decode().strip()
+
+    assert await ask("--url", url) == (0, "False")
+    sessions.troubles = ["draining"]
+    assert await ask("--url", url) == (1, "False")
+    assert (await ask("--nonsense"))[0] == 2

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from dispatcher import appends as module
+from dispatcher.events import StopEntry
 from dispatcher.log import Append, Change, Outcome, Refused
 from dispatcher.metrics import Metrics
 from dispatcher.policies.load import load as load_policies
@@ -19,7 +20,7 @@ from dispatcher.store.asking import until_known
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.load import load as load_tools
-from shared.records import Ack, Closed, Content, DownstreamSignal, Open, Upstream, Welcome
+from shared.records import Ack, Closed, Content, DownstreamSignal, Open, Stop, Upstream, Welcome
 
 REGISTRY: list[CollectorRegistry] = []  # of the test that runs
 
@@ -49,11 +50,17 @@ class Link:
         return [type(signal) for signal in self.signals]
 
 
+class Unanswered(NamedTuple):
+    """An append that stands in the store's queue until the test is over, or of which only the answer is late."""
+
+    carried_out: bool
+
+
 class Scripted:
     """A store whose next appends fail as the script says; an empty script: it works."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self.script = store, list[Exception | Outcome]()
+        self._store, self.script = store, list[Exception | Outcome | Unanswered]()
         self.appends: list[Append] = []
 
     def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
@@ -66,6 +73,9 @@ class Scripted:
         match self.script.pop(0):
             case Exception() as error:
                 future.set_exception(error)
+            case Unanswered(carried_out):
+                if carried_out:
+                    self._store.submit(session_id, change)
             case outcome:
                 future.set_result(outcome)
         return future
@@ -143,6 +153,29 @@ async def test_an_append_is_repeated_with_what_came_meanwhile_behind_it(sessions
     assert sequences == [[1], [1], [1], [2, 3]]
     assert gauge("backlog_packets") == 0
     assert link.signals[-1] == Ack(3)
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+async def test_a_stop_waits_for_no_step_under_way(sessions: Sessions, store: Scripted, carried_out: bool) -> None:
+    link, runner = await opened(sessions)
+    store.script.append(Unanswered(carried_out))
+    texts = ["a" * 65_000, "b" * 65_000, "c" * 65_000, "d" * 10_000]  # the built-in budget ends at 200,000
+    say(runner, texts[0])
+    await asyncio.sleep(0)
+    say(runner, *texts[1:3])
+    assert len(store.appends) == 1
+    say(runner, texts[3])
+    await runner.appends.drained()
+    assert [[entry.sequence for entry in append.entries] for append in store.appends] == [[1], [1, 2, 3, 4, 4]]
+    await until(lambda: Stop in link.kinds() and Ack in link.kinds())
+    assert link.signals[-1] == Ack(4)
+    entries = await sessions.store.read("s", 0, 10)
+    assert [entry.body for entry in entries[:-1]] == [Content(text) for text in texts]
+    assert isinstance(entries[-1].body, StopEntry)
+    assert "".join(entry.released for entry in entries) == "".join(texts)[:200_000]
+    await until(lambda: runner.session.offset == 5)
+    assert gauge("backlog_packets") == 0
+    assert REGISTRY[0].get_sample_value("dispatcher_packets_total", {"kind": "content"}) == 4
 
 
 async def test_a_refused_append_closes_the_session_and_forgets_what_waits(sessions: Sessions, store: Scripted) -> None:

@@ -12,7 +12,8 @@ from dispatcher.history import history_of
 from dispatcher.log import LIVE, Request
 from dispatcher.metrics import Metrics
 from dispatcher.policies.load import load as load_policies
-from dispatcher.service import PromptRefused, QueueFull, Sessions, new_session_id
+from dispatcher.prompts import PromptRefused
+from dispatcher.service import QueueFull, Sessions, new_session_id
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import IdempotencyKey

@@ -14,9 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dispatcher import log
 from dispatcher.events import Call, Entry, Failed, Finished, StopEntry
+from dispatcher.policies.questions import AskedPolicy
+from dispatcher.policies.rules import RuleSet
 from shared.conversation import State
 from shared.records import Content, Error, Stopped, ToolCall, ToolResult, Upstream
-from tests.dispatcher.session_world import Dispatcher, Log, Stream, packet
+from tests.dispatcher.session_world import NO_RULES, Dispatcher, Log, Stream, packet
 
 EXAMPLES = {"long": 2000, "thorough": 20_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 100)
 
@@ -60,6 +62,8 @@ class Commander:
 
 
 class Sessions(RuleBasedStateMachine):
+    policies = NO_RULES
+
     def __init__(self) -> None:
         super().__init__()
         self.log = Log()
@@ -71,7 +75,7 @@ class Sessions(RuleBasedStateMachine):
 
     def start(self) -> Dispatcher:
         self.instances += 1
-        return Dispatcher(self.log, f"d{self.instances}")
+        return Dispatcher(self.log, f"d{self.instances}", self.policies)
 
     def talkers(self) -> list[Commander]:
         return [c for c in self.commanders if c.can_send]
@@ -205,7 +209,7 @@ class Sessions(RuleBasedStateMachine):
     def the_log_holds_the_alphabet_once(self):
         said = "".join(e.body.text for e in self.log.entries if isinstance(e.body, Content))
         assert said == letters(len(said))
-        assert said.startswith(self.log.text)
+        assert self.log.text == said[: self.log.head.decided]
 
     @invariant()
     def offsets_and_sequences_have_no_gap(self):
@@ -252,5 +256,18 @@ class Sessions(RuleBasedStateMachine):
         assert len(current) <= 1
 
 
+class AskedSessions(Sessions):
+    """What is said waits for a verdict, which comes at any time, or fails."""
+
+    policies = RuleSet([AskedPolicy("asked", "plugin", "any:thing", action="redact", reads=frozenset({"content"}))])
+
+    @precondition(lambda self: any(d.questions for d in self.dispatchers))
+    @rule(data=st.data(), kind=st.sampled_from(["pass"] * 5 + ["unavailable"]))
+    def verdict(self, data, kind):
+        data.draw(st.sampled_from([d for d in self.dispatchers if d.questions])).verdict(kind)
+
+
 TestSessions = Sessions.TestCase
 TestSessions.settings = settings(max_examples=EXAMPLES, stateful_step_count=50, deadline=None)
+TestAskedSessions = AskedSessions.TestCase
+TestAskedSessions.settings = settings(max_examples=EXAMPLES, stateful_step_count=50, deadline=None)

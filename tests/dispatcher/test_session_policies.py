@@ -3,7 +3,9 @@
 import pytest
 
 from dispatcher.events import Call, StopEntry
-from dispatcher.policies.rules import PhrasesPolicy, RuleSet
+from dispatcher.policies.budget import Limit
+from dispatcher.policies.questions import AskedPolicy
+from dispatcher.policies.rules import BudgetPolicy, PhrasesPolicy, RuleSet
 from shared.records import Content, Thought, ToolCall, ToolResult
 from tests.dispatcher.session_world import Dispatcher, Stream, end, packet, said
 from tests.dispatcher.test_session import feed, opened
@@ -121,3 +123,63 @@ def test_after_a_stop_nothing_is_read_or_redacted():
     assert log_.text == ""
     assert len([e for e in log_.entries if isinstance(e.body, StopEntry)]) == 1
     assert [r.status for r in stream.results] == ["CANCELLED"]
+
+
+# ---- changed while the session runs
+
+
+def changed(dispatcher, log_, rules_):
+    """As the runner does: the log, and what is on its way there."""
+    entries = [*log_.entries, *(dispatcher.flying.entries if dispatcher.flying else ()), *dispatcher.pending]
+    dispatcher.carry_out(dispatcher.session.take_rules(rules_.gate(0.0), entries, dispatcher.now))
+
+
+def test_running_sessions_take_changed_rules_with_nothing_lost_or_shown_twice():
+    dispatcher, stream, log_ = opened(rules("stop"))
+    feed(dispatcher, stream, said(1, "a night"))
+    feed(dispatcher, stream, said(2, "in"), said(3, "ga"), answered=False)
+    assert dispatcher.session.held == 9
+    changed(dispatcher, log_, rules("redact", "gale", "day"))
+    assert dispatcher.session.held == 9, "it goes out with what comes next"
+    dispatcher.answer()
+    feed(dispatcher, stream, said(4, "le, a day"), end(5))
+    dispatcher.answer()
+    assert log_.text == "a nightin[redacted], a [redacted]"
+
+
+def test_what_a_running_session_has_said_stops_it_under_changed_rules():
+    dispatcher, stream, log_ = opened(RuleSet([]))
+    feed(dispatcher, stream, said(1, "a night"))
+    feed(dispatcher, stream, said(2, "ingale"), answered=False)
+    changed(dispatcher, log_, rules("stop"))
+    dispatcher.answer()
+    assert (log_.head.state, log_.head.reason) == ("stopped", "PolicyViolation")
+    assert [stop.policy for stop in stream.stops] == ["names"]
+
+
+def test_time_limits_change_too():
+    dispatcher, stream, log_ = opened(RuleSet([]))
+    changed(dispatcher, log_, RuleSet([BudgetPolicy("limits", (Limit("max_seconds", 500, "limits", "Timeout"),))]))
+    assert dispatcher.wakes["policy"] == 500.0
+
+
+def test_a_stopped_session_keeps_its_rules():
+    dispatcher, stream, log_ = opened(RuleSet([]))
+    feed(dispatcher, stream, said(1, "nightingale"))
+    dispatcher.stop()
+    changed(dispatcher, log_, rules("stop"))
+    assert dispatcher.hits == []
+
+
+def test_a_verdict_that_the_old_rules_asked_for_decides_nothing_under_the_new():
+    asking = RuleSet([AskedPolicy("asked", "plugin", "any:thing")])
+    dispatcher, stream, log_ = opened(asking)
+    feed(dispatcher, stream, said(1, "one "))
+    changed(dispatcher, log_, asking)
+    feed(dispatcher, stream, said(2, "two"))
+    dispatcher.verdict()
+    dispatcher.answer()
+    assert log_.text == ""
+    dispatcher.verdict()
+    dispatcher.answer()
+    assert log_.text == "one "

@@ -108,11 +108,17 @@ def test_rules_are_read_again_on_sighup_and_broken_ones_change_nothing(tmp_path)
         server.program.send_signal(signal.SIGHUP)
         server.program.wait_for(lambda event: event.get("event") == "policies_reloaded")
         assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(3)))
+        policies.write_text(rule.format("w2 "))  # it is seen to have changed
+        server.program.wait_for(lambda event: event.get("event") == "policies_reloaded")
+        assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(2)))
         policies.write_text("[[policy]]\n")
         server.program.send_signal(signal.SIGHUP)
         server.program.wait_for(lambda event: event.get("event") == "policies_broken")
         assert "dispatcher_policy_reload_success 0.0" in httpx2.get(f"http://{server.operator}/metrics").text
-        assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(3)))
+        status = httpx2.get(f"http://{server.operator}/operator/policies").json()
+        assert [policy["name"] for policy in status["policies"]] == ["w"]
+        assert status["errors"][0].startswith(f"{policies}: policy 1: ")
+        assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(2)))
 
 
 def test_a_session_goes_on_over_a_restart(tmp_path):

@@ -19,6 +19,7 @@ PARALLEL = 12  # sessions at once
 READERS = 2  # of each
 ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.2
+FETCH_SECONDS = 10.0  # for one log, on a busy machine
 COMPLETE_SECONDS = 30.0  # after all readers' last events, for everybody else's part of every session
 STOPPED = 0.15  # of all sessions, in mid-sentence
 MakeReader = Callable[[str, Sequence[Any], random.Random], Reader]
@@ -148,11 +149,11 @@ async def evidence(cluster: Cluster, sessions: Sequence[Session], lines: Counter
 
 
 async def _read(http: httpx2.AsyncClient, path: str, log: list[Event], until: float) -> bool:
-    """Fill the log. False: it has no end by then."""
-    parser = EventParser()
+    """Fill the log. False: it has no end by then, and within FETCH_SECONDS."""
+    parser, until = EventParser(), max(until, asyncio.get_running_loop().time() + FETCH_SECONDS)
     try:
         async with (
-            asyncio.timeout_at(max(until, asyncio.get_running_loop().time() + 1)),
+            asyncio.timeout_at(until),
             http.stream("GET", path) as got,
         ):
             async for data in got.aiter_bytes():

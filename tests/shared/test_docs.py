@@ -29,7 +29,11 @@ from dispatcher.gateway.operator import OperatorRoutes
 from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.views import EVENT_NAMES, FAILURES
+from dispatcher.policies.load import ACTIONS, ASKED, KINDS, QUANTITIES
 from dispatcher.policies.load import load as load_policies
+from dispatcher.policies.matches import CHANNELS
+from dispatcher.policies.presets import PRESETS
+from dispatcher.policies.questions import AskedPolicy, Question
 from dispatcher.settings import DispatcherSettings
 from dispatcher.tools.load import load as load_tools
 from shared import wire
@@ -46,7 +50,8 @@ README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, TRYING = (
         "dispatcher/policy_tools/README.md",
     )
 )
-DOCUMENTS = (README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, TRYING, ROOT / "CHANGELOG.md")
+RULES = ROOT / "dispatcher/policies/README.md"
+DOCUMENTS = (README, OPERATING, WRITING, CONTRACT, RULES, CONTRIBUTING, TRYING, ROOT / "CHANGELOG.md")
 SECONDS = 30.0
 
 
@@ -259,11 +264,35 @@ async def test_the_rules_and_tools_load_and_work(examples: Path) -> None:
     assert (answer.status, json.loads(answer.result_json)["forecast"]) == ("OK", "sunny for 2 days")
 
 
+@pytest.mark.usefixtures("logs_restored")
 def test_the_cases_of_the_documents_are_as_they_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (toml,) = blocks(TRYING, "toml")
     (tmp_path / "rules.toml").write_text(toml)
     assert dispatcher_cli.main(["policy", "test", str(tmp_path / "rules.toml")]) == 0
     assert capsys.readouterr().out.strip() in TRYING.read_text()
+
+
+@pytest.mark.parametrize("number", range(len(blocks(RULES, "toml"))))
+def test_the_rules_of_the_page_on_rules_load(number: int, examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDRAIL_KEY", "s3cret")
+    file = examples / "example.toml"
+    file.write_text(blocks(RULES, "toml")[number])
+    assert load_policies(file).policies
+
+
+def test_the_page_on_rules_names_all_that_there_is() -> None:
+    text = RULES.read_text()
+    for name in (*KINDS, *ACTIONS, *CHANNELS, *PRESETS, *QUANTITIES):
+        assert re.search(rf'["`]{name}["`]|\b{name} =|{name}[,\n]', text), name
+    for key in (*ASKED, "words", "replacement", "cap", "beyond_cap", "max_repeats", "repeat_length", "headers"):
+        assert re.search(rf"\b{key} =", text), key
+
+
+async def test_the_plugin_of_the_page_on_rules_decides(examples: Path) -> None:
+    decent = importlib.import_module("my_rules").decent
+    policy = AskedPolicy("decency", "plugin", "my_rules:decent")
+    for text, passes in (("a fine day", True), ("Damn!", False)):
+        assert await decent(Question(policy, 1, "content", (text,))) is passes
 
 
 def test_the_built_in_tools_can_be_named_in_a_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ ROOMS = ("shared", "dispatcher", "commander")
 COMPUTES = {
     "__future__", "abc", "array", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib",
     "heapq", "itertools", "json", "math", "msgspec", "operator", "re", "string", "types", "typing", "unicodedata",
-    "warnings",
+    "difflib", "warnings",
 }  # fmt: skip
 PURE = (
     "shared.conversation",

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from dispatcher.events import Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
-from dispatcher.service import PromptRefused, QueueFull
+from dispatcher.prompts import PromptRefused
+from dispatcher.service import QueueFull
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Usage
@@ -32,6 +33,7 @@ class FakeSessions:
         self.closing = asyncio.Event()
         self.registry = FakeRegistry()
         self.offered = ["default"]
+        self.policy_status: Callable[[], dict[str, object]] = lambda: {"errors": ["rules.toml: broken"]}
         self.troubles: list[str] = []
         self.full = self.refusing = False
         self.created: asyncio.Queue[str] = asyncio.Queue()

@@ -136,3 +136,8 @@ async def test_a_watch_ends_when_the_server_drains(operator: httpx2.AsyncClient,
         await anext(s)
         sessions.closing.set()
         assert [event async for event in s] == []
+
+
+async def test_what_rules_are_in_force(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    answer = await operator.get("/operator/policies")
+    assert (answer.status_code, answer.json()) == (200, {"errors": ["rules.toml: broken"]})

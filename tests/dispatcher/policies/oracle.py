@@ -7,6 +7,7 @@ follows can undo; the first code point at which one of them stops decides.
 import itertools
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 from unicodedata import combining, normalize
 
@@ -35,6 +36,7 @@ class Found(NamedTuple):
     number: int
 
 
+@lru_cache(maxsize=10_000)
 def folded(text: str, over: bool = True) -> list[Symbol]:
     symbols = [
         Symbol(symbol, raw, raw + 1, False) for raw, character in enumerate(text) for symbol in _folded(character)
@@ -42,6 +44,7 @@ def folded(text: str, over: bool = True) -> list[Symbol]:
     return _ordered(_composed(symbols, over))
 
 
+@lru_cache(maxsize=1000)
 def string(text: str) -> str:
     return "".join(symbol.text for symbol in folded(text))
 
@@ -83,28 +86,34 @@ def _ordered(symbols: list[Symbol]) -> list[Symbol]:
 
 
 def matches(text: str, wanted: Sequence[Wanted], over: bool) -> set[Found]:
+    """Every match that is certain."""
+    spans = ((number, _spans(text, each.phrase, each.words, over)) for number, each in enumerate(wanted))
+    return {Found(start, end, number) for number, found in spans for start, end in found}
+
+
+@lru_cache(maxsize=10_000)
+def _spans(text: str, phrase: str, words: bool, over: bool) -> set[tuple[int, int]]:
     symbols = folded(text, over)
     found = set()
-    for number, (phrase, _, words) in enumerate(wanted):
-        body, marks = _split(string(phrase))
-        for start in range(len(symbols)):
-            end = start + len(body)
-            if "".join(symbol.text for symbol in symbols[start:end]) != body:
+    body, marks = _split(string(phrase))
+    for start in range(len(symbols)):
+        end = start + len(body)
+        if "".join(symbol.text for symbol in symbols[start:end]) != body:
+            continue
+        run = list(itertools.takewhile(lambda s: combining(s.text), symbols[end:]))
+        if body:
+            needed = _needed(run, marks)
+            if needed is None or any(symbol.pending for symbol in symbols[start:end]):
                 continue
-            run = list(itertools.takewhile(lambda s: combining(s.text), symbols[end:]))
-            if body:
-                needed = _needed(run, marks)
-                if needed is None or any(symbol.pending for symbol in symbols[start:end]):
-                    continue
-                covered = symbols[start:end] + needed
-            else:
-                # Marks alone are looked for in a run that is decided.
-                if "".join(s.text for s in run[: len(marks)]) != marks or not (over or end + len(run) < len(symbols)):
-                    continue
-                covered = run[: len(marks)]
-            if words and not _stands_alone(symbols, start, end, body, over):
+            covered = symbols[start:end] + needed
+        else:
+            # Marks alone are looked for in a run that is decided.
+            if "".join(s.text for s in run[: len(marks)]) != marks or not (over or end + len(run) < len(symbols)):
                 continue
-            found.add(Found(min(s.raw for s in covered), max(s.end for s in covered), number))
+            covered = run[: len(marks)]
+        if words and not _stands_alone(symbols, start, end, body, over):
+            continue
+        found.add((min(s.raw for s in covered), max(s.end for s in covered)))
     return found
 
 
@@ -166,13 +175,15 @@ def held_from(text: str, wanted: Sequence[Wanted]) -> int:
     known = completed(text, holding)[-1]
     starts = [len(text)]
     for number, each in enumerate(holding):
+        complete = {(f.start, f.end) for f in known if f.number == number}
         for continuation in _continuations(string(each.phrase)):
             for over in (False, True):
-                found = matches(text + continuation, holding, over) - known
-                starts += [f.start for f in found if f.number == number]
+                found = _spans(text + continuation, each.phrase, each.words, over) - complete
+                starts += [start for start, _ in found]
     return min(starts)
 
 
+@lru_cache(maxsize=1000)
 def _continuations(wanted: str) -> set[str]:
     """Every way in which the rest of a phrase may come: from any symbol on, spelled or whole, with any part of a run
     of marks that has come already left out.

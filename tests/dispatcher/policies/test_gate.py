@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 
 from dispatcher.policies.budget import Limit, Quantity
-from dispatcher.policies.gate import MAX_STEPS, Gate, Reading, Release, Violation
-from dispatcher.policies.matches import Action
-from dispatcher.policies.reader import Hit
-from dispatcher.policies.rules import BudgetPolicy, Channel, PatternsPolicy, PhrasesPolicy, Policy, RuleSet
+from dispatcher.policies.gate import MAX_STEPS, Gate
+from dispatcher.policies.matches import Action, Channel
+from dispatcher.policies.outcomes import Hit, Reading, Release, Violation
+from dispatcher.policies.rules import BudgetPolicy, PatternsPolicy, PhrasesPolicy, Policy, RuleSet
 
 
 def gate(*policies: Policy) -> Gate:

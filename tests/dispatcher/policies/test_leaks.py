@@ -1,20 +1,30 @@
 """The proof: no banned character gets out, no clean one is lost, nothing waits longer than the rules need.
 
-Every phrase is a policy of its own, of any action, so that they have to be composed.
+Every phrase is a policy of its own, of any action, so that they have to be composed. `make test-faults` tries more than
+50,000 examples.
 """
 
+import os
 from collections import Counter
 from typing import Any, NamedTuple
 from unicodedata import combining
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher.policies.gate import Gate
-from dispatcher.policies.rules import Channel, PhrasesPolicy, RuleSet
+from dispatcher.policies.matches import Channel
+from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from tests.dispatcher.policies import oracle
 from tests.dispatcher.policies.oracle import Wanted
 from tests.dispatcher.policies.strategies import cases, splits, texts, wanted_lists
+
+MORE = {"long": 100, "thorough": 500}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 1)
+
+
+def proof(examples: int) -> settings:
+    """So many examples; a hundred times as many in `make test-faults`: 55,000 together."""
+    return settings(max_examples=examples * MORE)
 
 
 def rule_set(wanted: list[Wanted], reads: tuple[Channel, ...] = ("content",)) -> RuleSet:
@@ -51,6 +61,7 @@ def expected(wanted: list[Wanted], text: str) -> Seen:
     return Seen(outcome.shown, outcome.stopped is not None, hits, outcome.decided)
 
 
+@proof(200)
 @given(cases())
 def test_what_is_shown_and_counted_is_what_the_oracle_allows_whatever_the_split(
     case: tuple[list[Wanted], list[str]],
@@ -61,6 +72,7 @@ def test_what_is_shown_and_counted_is_what_the_oracle_allows_whatever_the_split(
     assert gate.held == 0
 
 
+@proof(50)
 @given(cases(), st.randoms())
 def test_the_order_of_policies_changes_nothing(case: tuple[list[Wanted], list[str]], random: Any) -> None:
     wanted, pieces = case
@@ -70,6 +82,7 @@ def test_the_order_of_policies_changes_nothing(case: tuple[list[Wanted], list[st
     assert run(RuleSet(policies).gate(0.0), pieces) == before
 
 
+@proof(50)
 @given(cases())
 def test_the_stop_comes_with_the_packet_that_completes_the_match(case: tuple[list[Wanted], list[str]]) -> None:
     wanted, pieces = case
@@ -83,6 +96,7 @@ def test_the_stop_comes_with_the_packet_that_completes_the_match(case: tuple[lis
         assert (gate.content(piece, 1.0).violation is not None) == bool(known[read])
 
 
+@proof(50)
 @given(cases())
 def test_only_what_can_still_become_a_match_is_held(case: tuple[list[Wanted], list[str]]) -> None:
     wanted, pieces = case
@@ -100,6 +114,7 @@ def test_only_what_can_still_become_a_match_is_held(case: tuple[list[Wanted], li
             assert gate.held == needed
 
 
+@proof(100)
 @given(cases(), st.data())
 def test_a_restart_in_the_middle_changes_nothing(case: tuple[list[Wanted], list[str]], data: st.DataObject) -> None:
     wanted, pieces = case
@@ -126,6 +141,7 @@ def test_a_restart_in_the_middle_changes_nothing(case: tuple[list[Wanted], list[
     assert Seen(shown, stopped, hits, decided) == before
 
 
+@proof(50)
 @given(wanted_lists(), wanted_lists(("stop", "observe")), st.data())
 def test_with_other_rules_after_a_restart_nothing_comes_twice_or_is_lost(
     before: list[Wanted], after: list[Wanted], data: st.DataObject
@@ -153,6 +169,7 @@ def test_with_other_rules_after_a_restart_nothing_comes_twice_or_is_lost(
     assert rest == text[decided : max(decided, allowed)]
 
 
+@proof(50)
 @given(cases())
 def test_thoughts_arguments_prompts_and_results_are_read_too(case: tuple[list[Wanted], list[str]]) -> None:
     wanted, pieces = case

@@ -6,11 +6,14 @@ from dispatcher.files import FileError
 from dispatcher.policies.budget import Limit
 from dispatcher.policies.load import load
 from dispatcher.policies.matches import Rule
+from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.repeats import Repeats
 from dispatcher.policies.rules import BudgetPolicy, PatternsPolicy, PhrasesPolicy
 from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
 
-KINDS = '"phrases", "patterns", "budget", "tools"'
+KINDS = '"phrases", "patterns", "budget", "tools", "plugin", "http"'
+
+BIRDS = 'kind = "plugin"\nuse = "tests.dispatcher.asked_plugins:no_birds"'
 
 GOOD = """
 [[policy]]
@@ -125,7 +128,6 @@ def test_the_rules_built_in() -> None:
         ('kind = "phrase"', f"unknown kind 'phrase'; kinds are {KINDS}"),
         ('kind = ["phrases"]', f"unknown kind ['phrases']; kinds are {KINDS}"),
         ('phrases = ["x"]', f"`kind` is missing; kinds are {KINDS}"),
-        ('kind = "plugin"', f"kind 'plugin' is not supported by this version; kinds are {KINDS}"),
         ('kind = "phrases"\nphrases = []', "`phrases` has to be a list of texts that is not empty"),
         ('kind = "phrases"', "`phrases` has to be a list of texts that is not empty"),
         ('kind = "phrases"\nphrases = ["x", ""]', "phrase 2 is empty"),
@@ -161,6 +163,33 @@ def test_the_rules_built_in() -> None:
         ('kind = "patterns"\npresets = ["mail"]', "unknown preset 'mail'; presets are \"email\", "),
         ('kind = "patterns"\npresets = [1]', "preset 1 is not a text"),
         ('kind = "patterns"\npatterns = ["a"]\nwords = true', 'unknown key "words" for kind "patterns"'),
+        ('kind = "plugin"', "`use` has to be a text that is not empty"),
+        ('kind = "plugin"\nuse = "nowhere:x"', "`use`: no module 'nowhere' (looked in "),
+        (
+            'kind = "plugin"\nuse = "tests.dispatcher.asked_plugins:x"',
+            "`use`: module 'tests.dispatcher.asked_plugins' has ",
+        ),
+        (
+            'kind = "plugin"\nuse = "tests.dispatcher.asked_plugins:not_async"',
+            "`use`: tests.dispatcher.asked_plugins:not_async is not an async callable",
+        ),
+        (f"{BIRDS}\nmode = 'gat'", 'unknown mode \'gat\'; modes are "gate", "observer"'),
+        (f"{BIRDS}\ntimeout_seconds = 0", "`timeout_seconds` has to be a number above 0"),
+        (f"{BIRDS}\non_failure = 'go'", "unknown on_failure 'go'"),
+        (f"{BIRDS}\noverlap = -1", "`overlap` has to be a whole number, 0 to 8000"),
+        (f"{BIRDS}\nmode = 'observer'\naction = 'redact'", "an observer cannot redact: its text has gone on"),
+        (f"{BIRDS}\nurl = 'http://a'", 'unknown key "url" for kind "plugin"'),
+        ('kind = "http"', "`url` has to be a text that is not empty"),
+        ('kind = "http"\nurl = "ftp://a"', "`url` has to be http(s)://"),
+        ('kind = "http"\nurl = "http://"', "`url` has to be http(s)://"),
+        ('kind = "http"\nurl = "http://a"\nheaders = 1', "`headers` has to be a table"),
+        ('kind = "http"\nurl = "http://a"\nheaders = {a = 1}', 'header "a" cannot be sent'),
+        ('kind = "http"\nurl = "http://a"\nheaders = {"a b" = "x"}', 'header "a b" cannot be sent'),
+        (
+            'kind = "http"\nurl = "http://a"\nheaders = {a = "$NOT_SET_ANYWHERE"}',
+            'header "a" cannot be sent: the variable NOT_SET_ANYWHERE is not set',
+        ),
+        ('kind = "http"\nurl = "http://a"\nparameters = []', "`parameters` has to be a table"),
         ('kind = "budget"', 'a budget needs one of "max_seconds", "max_characters", '),
         ('kind = "budget"\nmax_repeats = 0', "`max_repeats` has to be a whole number, 1 to 100"),
         ('kind = "budget"\nmax_seconds = 1\nrepeat_length = 5', "`repeat_length` is for `max_repeats`"),
@@ -209,6 +238,59 @@ def test_patterns(tmp_path: Path) -> None:
     assert load(written(tmp_path, observed)).notices == ()
     (notice,) = load(written(tmp_path, '[[policy]]\nname = "p"\nkind = "patterns"\npatterns = ["a+b"]')).notices
     assert notice[1].endswith("what is undecided by then stops the session")
+
+
+def test_policies_that_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDRAIL_KEY", "s3cret")
+    text = """
+    [[policy]]
+    name = "birds"
+    kind = "plugin"
+    use = "tests.dispatcher.asked_plugins:no_birds"
+    mode = "observer"
+    timeout_seconds = 0.5
+    on_failure = "release"
+    reads = ["content", "thoughts", "prompt"]
+    reason = "RiskControl"
+
+    [[policy]]
+    name = "guardrail"
+    kind = "http"
+    url = "http://127.0.0.1:8000/"
+    headers = {x-api-key = "$GUARDRAIL_KEY", x-team = "birds"}
+    parameters = {language = "en", thresholds = [0.5]}
+    overlap = 40
+    action = "redact"
+    replacement = "<bird>"
+
+    [[policy]]
+    name = "other"
+    kind = "http"
+    url = "https://guard.example/x/beta/litellm_basic_guardrail_api"
+    """
+    assert load(written(tmp_path, text)).policies == (
+        AskedPolicy(
+            "birds",
+            "plugin",
+            "tests.dispatcher.asked_plugins:no_birds",
+            "observer",
+            0.5,
+            "release",
+            reads=frozenset({"content", "thoughts", "prompt"}),
+            reason="RiskControl",
+        ),
+        AskedPolicy(
+            "guardrail",
+            "http",
+            "http://127.0.0.1:8000/beta/litellm_basic_guardrail_api",
+            overlap=40,
+            action="redact",
+            replacement="<bird>",
+            headers=(("x-api-key", "s3cret"), ("x-team", "birds")),
+            parameters_json='{"language": "en", "thresholds": [0.5]}',
+        ),
+        AskedPolicy("other", "http", "https://guard.example/x/beta/litellm_basic_guardrail_api"),
+    )
 
 
 def test_all_errors_at_once(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def read(reader: PatternStream, text: str, size: int = 1) -> list[Match]:
 
 
 def covered(found: list[Match]) -> set[int]:
-    return {index for start, end, _ in found for index in range(start, end)}
+    return {index for match in found for index in range(match.start, match.end)}
 
 
 def marked(text: str, found: list[Match]) -> str:

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.policies.gate import Violation
 from dispatcher.policies.matches import Match, Rule
+from dispatcher.policies.outcomes import Violation
 from dispatcher.policies.repeats import MAX_BLOCK, STRIDE, Repeats, RepeatStream
 from dispatcher.policies.rules import BudgetPolicy, RuleSet
 from tests.dispatcher.policies.strategies import splits

@@ -2,9 +2,8 @@ import json
 
 import pytest
 
-from dispatcher.policies.gate import Reading, Violation
 from dispatcher.policies.matches import Action
-from dispatcher.policies.reader import Hit
+from dispatcher.policies.outcomes import Hit, Reading, Violation
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
 

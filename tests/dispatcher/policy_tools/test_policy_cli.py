@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dispatcher import cli, policy_cli
-from dispatcher.policies.gate import Release, Violation
 from dispatcher.policies.load import load
+from dispatcher.policies.outcomes import Release, Violation
 from dispatcher.policy_tools import cases, trials
 
 RULES = """
@@ -123,6 +123,27 @@ def test_right_rules_are_told(file: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(channels) == 5
 
 
+ASKED = """
+[[policy]]
+name = "birds"
+kind = "plugin"
+use = "tests.dispatcher.asked_plugins:no_birds"
+reads = ["content"]
+[[policy]]
+name = "long"
+kind = "patterns"
+patterns = ["a+b"]
+"""
+
+
+def test_what_operators_should_know_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rules.toml").write_text(ASKED)
+    assert policy("check", tmp_path / "rules.toml") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["content", "read", "by", '"long",', '"birds"']
+    assert lines[-1].startswith('  note: "long": pattern 1 can match more than 1000 characters (`cap`); ')
+
+
 def test_every_error_is_told_with_its_line_and_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.toml").write_text(
         '# rules\n\n[[policy]]\nname = "p"\nkind = "phrases"\nphrases = [\n  "one",\n  "",\n  """\ntwo""", 3,\n]\n'
@@ -207,6 +228,14 @@ def test_all_splits_are_tried(file: Path) -> None:
     assert trials.tried(load(file), case) == trials.Tried(1 + 14 + 1 + 200, None)
 
     class Forgetful:
+        def asked(self, channel: str) -> list[str]:
+            return []
+
+        def questions(self) -> list[str]:
+            return []
+
+        held = 0
+
         def gate(self, started_at: float) -> "Forgetful":
             return self
 
@@ -260,6 +289,66 @@ def test_a_policy_that_raises_stops(file: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("dispatcher.policies.gate.Gate.content", lambda *_: 1 / 0)
     file.write_text(f'{RULES}\n[[case]]\ncontent = "anything"\nstopped = "unknown"\nreleased = ""\n')
     assert policy("test", file) == 0
+
+
+PLUGIN = """
+[[policy]]
+name = "decency"
+kind = "plugin"
+use = "plugin_of_this_test:decent"
+reads = ["content", "thoughts", "arguments", "prompt", "results"]
+
+[[case]]
+content = "a damned long text, which is tried as a whole"
+stopped = "decency"
+released = ""
+
+[[case]]
+content = "a decent one"
+
+[[case]]
+thoughts = "damn"
+stopped = true
+
+[[case]]
+prompt = "damn"
+stopped = true
+
+[[case]]
+arguments = ["damn"]
+stopped = true
+
+[[case]]
+results = "boom"
+stopped = "decency"
+"""
+
+
+def test_a_plugin_is_really_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plugin_of_this_test.py").write_text(
+        "async def decent(question):\n    assert 'boom' not in question.text\n    return 'damn' not in question.text\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "rules.toml").write_text(PLUGIN)
+    assert policy("test", tmp_path / "rules.toml") == 0, capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert out == "6 cases in 6 splits: all as expected\n"
+    assert '"event": "policy_unavailable"' in err
+    assert policy("check", tmp_path / "rules.toml") == 0
+    assert 'results    read by "decency"' in capsys.readouterr().out
+
+
+def test_an_entry_of_a_list_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        '[[policy]]\nname = "p"\nkind = "patterns"\npatterns = [\n  "fine",\n  "(",\n]\n\n'
+        '[[policy]]\nname = "t"\nkind = "tools"\ndeny = [\n  "shell",\n  { tool = 5 },\n]\n'
+    )
+    assert policy("check", rules) == 2
+    places = [line.partition(": ")[0].removeprefix(f"{rules}:") for line in capsys.readouterr().err.splitlines()]
+    assert places == ["6", "14"]
 
 
 def test_it_is_a_verb_of_the_program(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

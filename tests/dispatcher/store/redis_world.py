@@ -89,6 +89,7 @@ class Switch:
         self.open = asyncio.Event()
         self.open.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
@@ -99,8 +100,13 @@ class Switch:
         finally:
             listener.close()
             await cancelled(self._tasks)
+            for writer in self._writers:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         task = asyncio.create_task(self._forward(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -111,15 +117,14 @@ class Switch:
         except OSError:
             writer.close()
             return
+        self._writers.append(onwards[1])
         ways = [asyncio.create_task(self._carry(*way)) for way in ((reader, onwards[1]), (onwards[0], writer))]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await cancelled(ways)
-            for end in (writer, onwards[1]):
-                end.close()
-                with contextlib.suppress(OSError):
-                    await end.wait_closed()
+            writer.close()
+            onwards[1].close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

@@ -273,6 +273,16 @@ async def test_a_waiting_session_that_is_not_enlisted_is_enlisted(redis: RedisSe
         await until(lambda: ears.waiting == ["w"])
 
 
+async def test_a_session_that_cannot_be_read_hides_no_orphan(redis: RedisServer) -> None:
+    async with opened(url(redis)) as store, opened(url(redis)) as other:
+        assert other.replicas
+        for name in ("bad", "orphan"):
+            await owned(store, name)
+        redis.ask("HSET", session_keys("bad").head, "head", "?")
+        assert [record.session_id for record in await other.replicas.orphans()] == ["orphan"]
+        assert [record.session_id for record in await other.select(["running"], 10)] == ["orphan"]
+
+
 async def test_who_stands_among_the_waiting_by_mistake_is_taken_out(redis: RedisServer) -> None:
     async with opened(url(redis)) as store:
         assert store.replicas

@@ -33,7 +33,7 @@ others: st.SearchStrategy[Change] = st.one_of(
     st.builds(Append, small, st.lists(entries, max_size=3).map(tuple)),
     st.builds(Requeue, small, st.just(130.0), st.booleans()),
     st.builds(Fence, small),
-    st.builds(TakeOver, instances, instances),
+    st.builds(TakeOver, small, instances, instances),
     st.builds(TakeBack, small, instances),
 )
 # What is submitted together is one step, if no Settle goes ahead of the others.

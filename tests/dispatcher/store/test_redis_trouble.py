@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.log import Settle
+from dispatcher.log import Settle, TakeOver
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
 from shared.records import Content
 from tests.contracts.sessions import append, bodies, finished, head_of, said, stop, waiting
-from tests.dispatcher.store.redis_world import SECONDS, Ears, Switch, answered, opened, owned, until, url
+from tests.dispatcher.store.redis_world import SECONDS, Ears, Switch, answered, instance, opened, owned, until, url
 from tests.dispatcher.store.writing_process import SESSIONS
 from tests.programs import free_port
 from tests.redis_servers import RedisServer, answers, redis_server
@@ -259,6 +259,20 @@ async def test_an_outcome_that_nobody_heard_of_is_repeated_safely(server: RedisS
         assert await bodies(store) == [Content("1"), Content("2"), Content("3")]
         entries = await store.read("s", 0, 10)
         assert [entry.offset for entry in entries] == [1, 2, 3, 4]
+
+
+async def test_what_happened_to_a_session_while_the_store_was_away_is_heard_of(redis: RedisServer, hurry: None) -> None:
+    """Its last append failed, its news went into nowhere, and another instance took it over meanwhile."""
+    switch, ears = Switch(redis), Ears()
+    async with switch.listening() as address, opened(address, ears) as store, opened(url(redis)) as other:
+        epoch = await owned(store)
+        switch.open.clear()
+        with pytest.raises(StoreUnavailable):
+            await store.submit("s", append(epoch, said(1)))
+        redis.ask("CLIENT", "KILL", "TYPE", "pubsub")  # what is published goes to nobody
+        head_of(await other.submit("s", TakeOver(epoch, instance(store), instance(other))))
+        switch.open.set()
+        await until(lambda: "s" in ears.grew)
 
 
 async def test_full(server: RedisServer) -> None:

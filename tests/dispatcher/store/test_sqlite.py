@@ -13,6 +13,7 @@ import pytest
 
 from dispatcher.events import StopEntry
 from dispatcher.log import Settle
+from dispatcher.store import sqlite_checkpoints
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
 from shared.records import Content
@@ -24,6 +25,7 @@ from tests.contracts.sessions import (
     call,
     finished,
     head_of,
+    numbered,
     result,
     running,
     said,
@@ -127,13 +129,45 @@ async def test_what_was_answered_survives_kill_9(path: Path, answered: int) -> N
                 await store.submit(name, acquire("c1", 0))
 
 
-async def test_the_wal_stays_bounded(path: Path) -> None:
+async def test_the_wal_stays_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_checkpoints, "CHECKPOINT_BYTES", 256 * 1024)
+    monkeypatch.setattr(sqlite_checkpoints, "MAX_WAL_BYTES", 1024 * 1024)
     async with opened(path) as store:
         epoch = await running(store)
-        for n in range(1, 801):
+        for n in range(1, 801):  # 16 MB, without a pause in which others would be done with it
             head_of(await store.submit("s", append(epoch, said(n, "x" * 20_000))))
-        # 1000 pages of 4 KiB (SQLite's automatic checkpoint), and what the last transactions added
-        assert path.with_name("sessions.db-wal").stat().st_size < 8 * 1024 * 1024
+        assert path.with_name("sessions.db-wal").stat().st_size < 6 * 1024 * 1024
+
+
+async def test_a_checkpoint_that_fails_costs_no_append(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def fails(checkpointer: sqlite_checkpoints.Checkpointer) -> bool:
+        loop.call_soon_threadsafe(failed.set)
+        raise StoreUnavailable("as the test says")
+
+    monkeypatch.setattr(sqlite_checkpoints, "CHECKPOINT_BYTES", 1)
+    monkeypatch.setattr(sqlite_checkpoints.Checkpointer, "run", fails)
+    async with opened(path) as store:
+        epoch = await running(store)
+        head_of(await store.submit("s", append(epoch, said(1))))
+        await asyncio.wait_for(failed.wait(), 10)
+        head_of(await store.submit("s", append(epoch, said(2))))
+
+
+async def test_a_stop_waits_for_no_queue(path: Path) -> None:
+    """Neither one by itself nor one with the packet that a rule has stopped."""
+    async with opened(path) as store:
+        flood, epoch = await running(store, "flood"), await running(store, "ruled")
+        await running(store, "asked")
+        queued = [store.submit("flood", append(flood, said(n, "x" * 1000))) for n in range(1, 400)]
+        stopped = [
+            store.submit("asked", Settle(stop())),
+            store.submit("ruled", append(epoch, said(1), numbered(StopEntry("x", "RiskControl", "policy"), 1))),
+        ]
+        assert [head_of(outcome).state for outcome in await asyncio.gather(*stopped)] == ["stopped", "stopped"]
+        assert not queued[-1].done()
+        assert head_of((await asyncio.gather(*queued))[-1]).sequence == 399
 
 
 # ---- one process owns it

@@ -267,9 +267,7 @@ async def test_a_stop_that_was_not_answered_takes_the_session_from_nobody(worlds
     await member.finish(session_id)
 
 
-async def test_a_grace_that_ends_as_another_stops_the_session(
-    worlds: tuple[World, World], shared: SharedStore
-) -> None:
+async def test_a_grace_that_ends_as_another_stops_the_session(worlds: tuple[World, World], shared: SharedStore) -> None:
     a, b = worlds
     member, session_id, _ = await a.served(continues=CONTINUES)
     await member.say(session_id, "said")
@@ -310,7 +308,9 @@ async def test_a_grace_that_ends_while_a_call_is_open_begins_anew(shared: Shared
             # It was on its way, and b is not told.
             await shared.memory.submit(session_id, Append(runner.session.epoch, (call,)))
             runner._woken("grace")
-            await until(lambda: isinstance(shared.memory._entries[session_id][-1].body, ToolResult), "the call's result")
+            await until(
+                lambda: isinstance(shared.memory._entries[session_id][-1].body, ToolResult), "the call's result"
+            )
             await until(lambda: "grace" in runner._timers, "it begins anew")
             assert [result.status for result in await b.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
             runner._woken("grace")

@@ -111,6 +111,25 @@ async def test_a_stop_is_first_in_the_next_message_whatever_is_queued(world: Wor
     await until(lambda: session_id not in world.sessions._runners)
 
 
+async def test_a_long_message_leaves_others_their_turns(
+    world: World, peer: SlowPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [session_id] = await opened(world, peer, 1)
+    runner, order = world.sessions._runners[session_id], list[str]()
+    receive = runner.receive
+
+    def received(packet: Upstream) -> None:
+        if not order:
+            asyncio.get_running_loop().call_soon(order.append, "another")
+        order.append("packet")
+        receive(packet)
+
+    monkeypatch.setattr(runner, "receive", received)
+    peer.send(*(Upstream(session_id, Content("x" * 1000), number) for number in range(1, 21)))
+    await until(lambda: order.count("packet") == 20)
+    assert order.index("another") < 10
+
+
 async def test_a_stop_never_comes_before_its_welcome(world: World, peer: SlowPeer) -> None:
     [session_id] = await opened(world, peer, 1)
     await world.sessions.stop(session_id, "UserCancel", "user")

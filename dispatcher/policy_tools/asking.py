@@ -1,0 +1,29 @@
+"""Asks plugins and guardrails' servers for the tools, which are no event loop: one question after the other."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+
+from dispatcher.judges import Judges
+from dispatcher.metrics import Metrics
+from dispatcher.policies.questions import Question, Verdict
+
+
+class Asking:
+    """Called with a question, answers with a verdict, as the server would get it. Use as a context manager."""
+
+    def __enter__(self) -> Self:
+        self._runner = asyncio.Runner()
+        self._judges = Judges(Metrics(CollectorRegistry()))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._runner.run(self._judges.close())
+        self._runner.close()
+
+    def __call__(self, question: Question) -> Verdict:
+        return self._runner.run(self._judges.ask(question))
