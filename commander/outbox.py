@@ -211,8 +211,8 @@ class Outbox:
         self._starved = self._used_up
 
     def welcome(self, sequence: int, max_packets: int, max_bytes: int) -> bool:
-        """The session is open (again): send what the log does not hold. False: the log lost what it had acked, or of the
-        history, or holds what was never sent from here; then the session cannot go on (see `fail`).
+        """The session is open (again): send what the log does not hold. False: the log lost what it had acked, or part
+        of the history, or holds what was never sent from here; then the session cannot go on (see `fail`).
         """
         self._max_packets, self._max_bytes = max_packets, max_bytes
         self._starved = False

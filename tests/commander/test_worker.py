@@ -323,7 +323,7 @@ async def test_a_log_that_was_rolled_back_ends_the_session_in_data_loss(dispatch
 
 
 async def test_a_log_that_lost_the_history_ends_the_session_in_data_loss(dispatcher: FakeDispatcher) -> None:
-    """It was rolled back between the assignment and its `open`: the agent would go on from what users no longer have."""
+    """Rolled back between the assignment and its `open`: the agent would go on from what users no longer have."""
     puppet = Puppet()
     async with serving(dispatcher, puppet):
         peer = await dispatcher.peer()
