@@ -15,6 +15,7 @@ import msgspec
 from dispatcher.credit import Credit
 from dispatcher.events import (
     Ack,
+    Assigned,
     Call,
     CancelTools,
     Effect,
@@ -74,6 +75,7 @@ class Session(Intake):
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
         self._spoken = False  # something but hand-overs was logged
+        self._handed_over = False  # by the Commander that was given it last
         for entry in entries:
             self._replay(entry)
         self._accepted = self.head.sequence
@@ -114,6 +116,10 @@ class Session(Intake):
                 self._results[call_id] = result
             case StopEntry() as stop:
                 self.stop = self.stop or stop
+            case Error(retryable=True):
+                self._handed_over = True
+            case Assigned():
+                self._handed_over = False
 
     def restored(self, now: float) -> list[Effect]:
         """What follows from the log as it was found: today's policies may stop what was said under yesterday's.
@@ -313,6 +319,8 @@ class Session(Intake):
         self._leaving = None
         if self.head.final:
             return [GiveUp()]
+        if self._handed_over:  # also where the grace ran out before it was put among the waiting
+            how = GiveBack(handed_over=True)
         may = self.record.request.origin == "user" and (self.head.continues or not self._spoken)
         if may and (how.handed_over or self.head.takeovers < self.limits.takeovers):
             return [how]

@@ -406,6 +406,22 @@ def test_a_hand_over_is_assigned_again_at_once_and_does_not_count():
     assert log_.text == "half whole"
 
 
+def test_a_hand_over_that_another_instance_finds_in_the_log_does_not_count():
+    dispatcher, stream, log_ = opened(continues=True)
+    feed(dispatcher, stream, said(1, "half "), packet(2, Error("leaving", retryable=True)), answered=False)
+    for entry in dispatcher.flying.entries, dispatcher.pending:
+        log_.submit(log.Append(log_.head.epoch, tuple(entry)))  # and the first one dies
+    log_.submit(log.TakeOver(log_.head.epoch, "d1", "d2"))
+    second = Dispatcher(log_, "d2")
+    second.carry_out(second.rebuild().await_open(second.now))
+    second.wake("grace")
+    assert (log_.head.state, log_.head.takeovers) == ("waiting", 0)
+    log_.submit(log.Assign("c2", "d2", True, 101.0))
+    second.carry_out(second.rebuild().await_open(second.now))
+    second.wake("grace")  # that one is lost
+    assert (log_.head.state, log_.head.takeovers) == ("waiting", 1)
+
+
 def test_a_hand_over_of_an_agent_that_cannot_continue_fails():
     dispatcher, stream, log_ = opened()
     feed(dispatcher, stream, said(1, "half "), packet(2, Error("leaving", retryable=True)))
