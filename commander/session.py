@@ -118,6 +118,7 @@ class Session:
         self._current: _Link | None = None
         self._opening: _Link | None = None
         self._reopenings = 0
+        self._open_unanswered = False  # of some `open` of ours nobody said what became of it
         self._has_room = asyncio.Event()
         self._received_at = time.monotonic()
         self._log = log.bind(session_id=session_id)
@@ -145,6 +146,7 @@ class Session:
     def stream_ended(self, stream: Carrier) -> None:
         """It carries nothing any more."""
         if self._opening and self._opening.stream is stream:
+            self._open_unanswered |= self._opening.state is State.OPENING
             self._opening = None
         if self._current and self._current.stream is stream:
             self._current = None
@@ -250,7 +252,10 @@ class Session:
         else:
             self._opening = None
             self._wake()
-        if closed.code in ("gap", "unavailable"):
+        self._open_unanswered |= closed.code == "unavailable"
+        # That `open` may be what supersedes us, late; if it is another's, this is answered by `fenced`.
+        again = self._open_unanswered if closed.code == "superseded" else closed.code in ("gap", "unavailable")
+        if again:
             first_gap = closed.code == "gap" and not self._reopenings
             delay = 0.0 if first_gap else FIRST_REOPEN_SECONDS * 2 ** min(self._reopenings, MAX_DOUBLINGS)
             self._reopenings += 1
@@ -274,9 +279,7 @@ class Session:
             self.outbox.say(item)
         else:
             self.outbox.think(item.step_name, item.delta)
-        link = self._current
-        if link:
-            link.stream.queue(self)
+        self._wake()
         if self._received_at:
             self._metrics.first_token.observe(time.monotonic() - self._received_at)
             self._received_at = 0.0

@@ -455,6 +455,26 @@ async def test_superseded_by_its_own_other_stream_means_nothing(dispatcher: Fake
         await new.next(records.Content)
 
 
+async def test_superseded_by_an_open_of_its_own_that_was_never_answered_is_opened_again(
+    dispatcher: FakeDispatcher,
+) -> None:
+    """The stream broke that it went by, and a Dispatcher carried it out only after the next."""
+    puppet = Puppet()
+    async with serving(dispatcher, puppet):
+        broken = await dispatcher.peer()
+        await broken.assign("s")
+        await broken.next(records.Open)
+        broken.end()
+        peer = await dispatcher.peer()
+        await peer.welcome("s")
+        await peer.send("s", records.Closed("superseded"))
+        await peer.welcome("s")
+        puppet.say("on")
+        await peer.next(records.Content)
+        await peer.send("s", records.Closed("fenced"))  # so it was another's after all
+        await soon(puppet.ended.wait())
+
+
 async def test_a_call_waits_while_its_session_moves(dispatcher: FakeDispatcher) -> None:
     go = asyncio.Event()
 
