@@ -99,7 +99,8 @@ class Careless(Dispatchers, frozen=True, gc=False):
                 yield from self._asked((name, "takes it back"), self.take_back, number)
             elif post.epoch < head.epoch or (post.epoch == head.epoch and post.name != head.instance):
                 yield Move((name, "hears"), True, self.hear, (number,))
-        if post.asks:
+        forgotten = self.journal.rolled_back and head.instance == name and post.epoch == post.gives == NONE
+        if post.asks or (forgotten and not head.complete and head.state != "waiting"):
             yield Move((name, "looks"), True, self.look, (number,))
         if post.gives != NONE:
             yield Move((name, "sends the assignment"), True, self.give, (number,))

@@ -93,12 +93,13 @@ def scripted() -> Iterator[None]:
 
 class Commander:
     """Given the session once. history, begun: the sequence that its history ends with, and how much of the script that
-    tells; start: what it was welcomed at first, -1 until then.
+    tells; start: what it was welcomed at first, -1 until then; acked: what it was told to be in the log.
     """
 
     def __init__(self, tag: int, commander_id: str, generation: int, history: int) -> None:
         self.tag, self.commander_id, self.generation, self.history = tag, commander_id, generation, history
         self.begun = self.start = -1
+        self.acked = 0
         self.session: Any = None  # a module.Session, once the assignment has come
         self.over = False  # it has let go of it, or it never came, or the Commander is dead
         self._key: Hashable = None

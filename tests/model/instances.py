@@ -14,7 +14,7 @@ from tests.model.runners import Post
 from tests.model.search import Broken
 from tests.model.sides import COMMANDERS, NONE, Orphan
 
-MANY_TIMES = 20  # that a session is given to somebody: no world has faults for so many
+MANY_TIMES = 10  # that a session is given to somebody: no world has faults for so many
 
 
 class Instances(Parts):
@@ -371,7 +371,10 @@ class Instances(Parts):
         self.posts[number] = Post(post.name + "'")
 
     def roll_back(self, change: int) -> None:
-        self._spend("power_cuts")
         self.journal = self.journal.roll_back(change)
+        if self.faults.failovers:
+            self._spend("failovers")
+            return
+        self._spend("power_cuts")
         for number in range(len(self.posts)):
             self._die(number)

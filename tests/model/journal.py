@@ -37,7 +37,7 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
     ran         the places in the script of the calls that were run
     results     (call_id, status); the status is empty where there is no result yet
     given_back  the Commander that was given it last has handed it over
-    lost_track  nobody has opened it since it was rolled back
+    lost_track  nobody was given it since it was rolled back
     past        as it was before each change, where the log may be rolled back
     """
 
@@ -123,21 +123,21 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
         match change:
             case log.Assign():
                 self._may_be_assigned()
-                return replace(after, given=self.times + 1, times=self.times + 1, assigned=tag, given_back=False)
+                return replace(after._given(), assigned=tag, given_back=False)
             case log.Acquire():
                 if tag < self.assigned:
                     raise Broken(
                         "an earlier Commander is given the session after a later one, or after it was given up"
                     )
-                return replace(after, given=self.times + 1, times=self.times + 1, lost_track=False)
+                return after._given()
             case log.TakeBack():
                 self._nobody_since(basis, "taken back")
-                return replace(after, given=self.times + 1, times=self.times + 1)
+                return after._given()
             case log.TakeOver():
                 self._nobody_since(basis, "taken over")
                 if was.state == "waiting":
                     raise Broken("taken over, though it waits and is nobody's")
-                if taken != self.taken:
+                if taken != self.taken and not self.rolled_back:
                     raise Broken("taken over, though another took it over since")
                 return replace(after, taken=self.taken + 1)
             case log.Requeue(handed_over=handed_over):
@@ -158,6 +158,9 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
                 if (was.state == "waiting") != (code == "no_commander"):
                     raise Broken(f"{code} ends a session that is {was.state}")
         return after
+
+    def _given(self) -> "Journal":
+        return replace(self, given=self.times + 1, times=self.times + 1, lost_track=False)
 
     def _may_be_assigned(self) -> None:
         head = self.head

@@ -13,7 +13,7 @@ class Mutant(NamedTuple):
 
     where: str
     old: str
-    new: str
+    new: str = ""
 
     def source(self) -> str:
         """Raises AssertionError where the rule no longer stands there as it did: rewrite this mutant then."""

@@ -118,6 +118,7 @@ class Parts:
                 up = stream.up
                 if not hand.over and hand.carried_by(slot):
                     up += tuple(hand.take(slot))
+                    self._judge_letting_go(hand)
                 if up is not stream.up or hand.over or not hand.carried_by(slot):
                     self.streams[slot] = Stream(number, stream.post, up, not hand.over and hand.carried_by(slot))
 
@@ -133,16 +134,24 @@ class Parts:
                     raise Broken(f"its history ends at packet {hand.history}, the log at {sequence}")
             case records.Ack(sequence):
                 self.journal.acked(sequence, hand.start, hand.tag)
+                hand.acked = max(hand.acked, sequence)
             case records.Stop() if not self.journal.stops:
                 raise Broken("a stop is sent that is not in the log")
+        lost = isinstance(signal, records.Welcome) and signal.sequence < hand.acked
         hand.receive(slot, signal)
-        if hand.over and self._still_its_own(hand):
-            raise Broken("its Commander lets go of it, though it is still its own")
+        if lost and hand.session.failure != "data_loss":
+            raise Broken("the log lost what was acked, and nobody says so")
+        self._judge_letting_go(hand)
+        if signal == records.Closed("fenced") and not hand.over:
+            raise Broken("a Commander is fenced off, and does not let go")
         self._pump(stream.hand)
 
-    def _still_its_own(self, hand: Commander) -> bool:
+    def _judge_letting_go(self, hand: Commander) -> None:
         journal = self.journal
-        return not (journal.head.over or journal.given_back or journal.rolled_back) and hand.tag == journal.assigned
+        if not hand.over or hand.tag != journal.assigned or journal.head.over or journal.given_back:
+            return
+        if journal.lost_track or not journal.rolled_back:  # else its epoch may have been given out twice
+            raise Broken("its Commander lets go of it, though it is still its own")
 
     def cut(self, slot: int) -> None:
         self._spend("cuts")

@@ -9,7 +9,7 @@ import gc
 from array import array
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 Label: TypeAlias = tuple[object, ...]
 
@@ -35,6 +35,9 @@ class World(Protocol):
         """The session has an end, and whoever took part knows."""
 
     def moves(self) -> Iterator[Move]: ...
+
+
+WorldT = TypeVar("WorldT", bound=World)
 
 
 @dataclass
@@ -100,7 +103,7 @@ def _search(start: World, ends: bool, limit: int) -> Found:
     return Found(len(parents), steps, "no end can be reached", _walk(start, parents, choices, stuck))
 
 
-def along(world: World, *labels: str) -> World:
+def along(world: WorldT, *labels: str) -> WorldT:
     """The world after these moves, by their labels as a trace shows them."""
     for label in labels:
         moves = {shown(move.label): move for move in world.moves()}

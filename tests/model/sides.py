@@ -239,6 +239,7 @@ class Sides(msgspec.Struct, frozen=True, gc=False):
             return self
         number = stream.hand
         hand = self.hands[number]
+        sequence = min(sequence, hand.last)
         if hand.current != slot or sequence <= hand.acked:
             return self
         self.journal.acked(sequence, hand.start, number + 1)

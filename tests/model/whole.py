@@ -34,9 +34,9 @@ class Whole(Instances):
         if self.faults.stops:
             yield Move(("a user stops it",), False, self._after, ("stop",))
         if self.journal.remembers and not self.journal.head.final and sum(not hand.over for hand in self.hands) < 2:
+            how = "power fails, and" if self.faults.power_cuts else "the store fails over, and"
             for change in range(len(self.journal.past)):
-                label = ("power fails, and all is lost after change", change)
-                yield Move(label, False, self._after, ("roll_back", change))
+                yield Move((how, "all is lost after change", change), False, self._after, ("roll_back", change))
 
     def _one(self, label: Label, helps: bool, *what: object) -> Move:
         return Move(label, helps, self._after, what)
@@ -104,7 +104,8 @@ class Whole(Instances):
             yield from self._asked((name, "concludes:", conclusion.kind), "conclude", number, index)
         for call_id in sorted(post.running):
             yield self._one((name, "has the result of", call_id), True, "finish_tool", number, call_id)
-        if post.asks:
+        forgotten = self.journal.rolled_back and head.instance == name and not session and post.gives == NONE
+        if post.asks or (forgotten and not head.complete and head.state != "waiting"):
             yield self._one((name, "looks"), True, "find_again", number)
         if post.gives != NONE:
             yield self._one((name, "sends the assignment"), True, "give", number)
@@ -145,4 +146,4 @@ class Whole(Instances):
 def start(script: str, continues: bool = True, **faults: int) -> Whole:
     """A session that waits, with nobody doing anything yet."""
     left = Faults(**faults)
-    return Whole(Journal(script, left.takeovers, remembers=bool(left.power_cuts)), left, continues)
+    return Whole(Journal(script, left.takeovers, remembers=bool(left.power_cuts or left.failovers)), left, continues)
