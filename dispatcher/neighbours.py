@@ -24,6 +24,8 @@ HEARD_SECONDS = 0.02  # at most: a session that waits elsewhere is tried a littl
 class Sessions(Protocol):
     """What is asked of the sessions of this instance."""
 
+    @property
+    def held(self) -> Container[str]: ...
     def grown(self, session_id: str) -> None: ...
     async def take_over(self, record: Record) -> None: ...
     async def take_back(self) -> None: ...
@@ -90,7 +92,7 @@ class Neighbours:
             await self._sessions.take_back()
         self._sessions.judge_all_calls()
         if self._may_judge:
-            for record in await self._replicas.orphans():
+            for record in await self._replicas.orphans(self._sessions.held):
                 await self._sessions.take_over(record)
 
     @property

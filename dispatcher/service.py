@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections import ChainMap, Counter
+from collections.abc import Callable, Container, Coroutine, Iterable
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -82,6 +82,7 @@ class Sessions:
             lambda: sum(runner.owned and runner.session.head.state == "running" for runner in self._runners.values())
         )
         self._creating: Counter[str] = Counter()  # by agent: on their way into the log
+        self._bringing: Counter[str] = Counter()  # sessions of older peers, on their way into the log
         self._tasks: set[asyncio.Task[Any]] = set()
         self._store_trouble = ""
         self.neighbours = Neighbours(store.replicas, self, self.pool, settings) if store.replicas else None
@@ -199,6 +200,7 @@ class Sessions:
 
     async def _open_older(self, link: Link, session_id: str) -> Runner | str:
         commander_id, now = secrets.token_hex(8), time.time()
+        self._bringing[session_id] += 1  # or it would be found without a stream, and fail
         try:
             created = await self._bring(session_id, commander_id, "older", now)
             if not created.fresh:
@@ -210,6 +212,9 @@ class Sessions:
         except StoreUnavailable:
             self.spawn(self._find_again(session_id))
             return "unavailable"
+        finally:
+            self._bringing[session_id] -= 1
+            self._bringing += Counter()
 
     async def _bring(
         self, session_id: str, commander_id: str, origin: Literal["commander", "older"], now: float
@@ -370,6 +375,11 @@ class Sessions:
     async def _judge_calls(self, neighbours: Neighbours, runner: Runner) -> None:
         runner.settle_gone(await until_known(neighbours.alive))
 
+    @property
+    def held(self) -> Container[str]:
+        """The sessions that this instance has to do with, whenever that is asked."""
+        return ChainMap[str, Any](self._runners, self._bringing)
+
     def grown(self, session_id: str) -> None:
         """Another instance changed the session in the log."""
         if runner := self._runners.get(session_id):
@@ -382,7 +392,9 @@ class Sessions:
         try:
             outcome = await self.store.submit(session_id, TakeOver(head.epoch, head.instance, self.instance))
             if isinstance(outcome, Applied):
-                log.info("session_taken_over", session_id=session_id, gone=head.instance)
+                # Its own: a failover has lost that it was done with it.
+                event = "session_found_again" if head.instance == self.instance else "session_taken_over"
+                log.info(event, session_id=session_id, gone=head.instance)
                 await self._take_up(session_id, None)
         except StoreUnavailable:
             self.spawn(self._find_again(session_id))  # if it is this instance's now, nobody else finds it
