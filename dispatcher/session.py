@@ -336,9 +336,12 @@ class Session(Intake):
         self.epoch = outcome.head.epoch
 
     def fenced(self, outcome: Applied) -> list[Effect]:
-        """The Commander was given up after a stop."""
+        """The Commander was given up after a stop. A call may stand in the log of which nobody was told: it is
+        cancelled now, for the log's epoch is another from here on.
+        """
         self.head = outcome.head
-        return [Wake("grace", None), *self._close("fenced")]
+        cancel: list[Effect] = [CancelTools()] if self.head.calls else []
+        return [Wake("grace", None), *cancel, *self._close("fenced")]
 
     def _refuse(self, code: str, now: float) -> list[Effect]:
         """The peer broke the contract: the Dispatcher logs the end itself, then closes."""
