@@ -51,6 +51,7 @@ OPENED = (
     "stream 1 delivers open",
 )
 CALLED = (*OPENED, "Commander 1 says T", "stream 1 delivers packet 1")
+STOPPED = (*CALLED, "a user stops it", "A hears", "A appends 1 (unanswered)")
 LOST = (*OPENED, "Commander 1 says a", "stream 1 delivers packet 1", "A appends 1", "Commander 1 is killed")
 LOST_PACKET = (*OPENED, "Commander 1 says a", "Commander 1 says b", "stream 1 loses packet 1")
 HELD = (*OPENED, "Commander 1 says h", "stream 1 delivers packet 1", "A appends 1", "stream 1 breaks")
@@ -100,6 +101,8 @@ WHOLE = {
     "a policy's stop": Scenario("!.", ONE),
     "a stop": Scenario("a.", {"stops": 1, **ONE}),
     "a stop in a call": Scenario("T.", {"stops": 1, **ONE}),
+    "a stop and an unanswered step": Scenario("T.", {"stops": 1, "unanswered": 1, **ONE}, slow=True),
+    "a stop before an unanswered call": Scenario("T.", {"stops": 1, "unanswered": 1, **ONE}, STOPPED),
     "a packet lost": Scenario("ab.", {"drops": 1, **ONE}),
     "a packet doubled": Scenario("ab.", {"doubles": 1, "cuts": 1, **ONE}, slow=True),
     "an unanswered step": Scenario("T.", {"unanswered": 1, **ONE}),

@@ -95,6 +95,11 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         "one Commander killed in a stop",
         STUCK,
     ),
+    "calls are cancelled with it": (
+        Mutant(SESSION + "fenced", "if self.head.calls", "if False"),
+        "a stop before an unanswered call",
+        STUCK,
+    ),
     # rule 8: silence
     "a broken stream begins the grace": (
         Mutant(SESSION + "detach", 'return [Wake("grace", now + self.limits.grace_seconds)]', "return []"),
