@@ -228,8 +228,9 @@ class Instances(Parts):
             return
         post.takes_back = False
         if isinstance(outcome, log.Applied):
+            before, post.basis = session.epoch, self.journal.given
             session.taken_back(outcome)
-            post.basis = self.journal.given
+            post.concludes = [each.again(before, session.epoch, post.basis) for each in post.concludes]
         else:
             self._carry_out(number, session.refused(outcome, NOW))
         self.look(number)

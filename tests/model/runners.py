@@ -90,6 +90,10 @@ class Conclusion(NamedTuple):
     epoch: int
     basis: int
 
+    def again(self, before: int, epoch: int, basis: int) -> "Conclusion":
+        """The session was taken back meanwhile: the runner concludes under the next epoch then."""
+        return Conclusion(self.kind, epoch, basis) if self.epoch == before else self
+
 
 class Post:
     """An instance. `basis`, `asks`, `gives`, `away`, `takes_back`, `orphan` as in `tests.model.sides`.

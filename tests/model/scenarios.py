@@ -132,6 +132,7 @@ WHOLE = {
     "a Commander killed whose agent cannot continue": Scenario("a.", {"commanders": 1}, continues=False, slow=True),
     "a Commander killed and a gap": Scenario("ab.", {"drops": 1, "commanders": 1, **ONE}, slow=True),
     "a hand-over": Scenario("a.", {"hand_overs": 1}, slow=True),
+    "a hand-over and a lease": Scenario(".", {"hand_overs": 1, "leases": 1, **ONE}, slow=True),
     "a cut and a takeover": Scenario(".", {"cuts": 1}, slow=True),
     "a Dispatcher killed and a takeover": Scenario(".", {"dispatchers": 1}, slow=True),
 }
