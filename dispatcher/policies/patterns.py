@@ -82,11 +82,14 @@ class PatternStream:
     def hold(self) -> int:
         if not self._begun:
             return self.length
-        patterns, held = self._machine.patterns, self._read
-        for (number, _), (_, undecided) in zip(self._configuration.begun, self._begun, strict=True):
+        patterns, held = self._machine.patterns, self.length
+        for (number, _), (start, undecided) in zip(self._configuration.begun, self._begun, strict=True):
             cap = None if patterns[number].beyond else patterns[number].cap
-            held = min(held, undecided if cap is None else max(undecided, self._read - cap))
-        return self._raw(held) if held < self._read else self.length
+            place = undecided if cap is None else max(undecided, self._read - cap)
+            # What is ignored after what has matched is covered, if the match goes on.
+            goes_on = start < place == undecided
+            held = min(held, self._raw(place - 1) + 1 if goes_on else self._raw(place))
+        return held
 
     def _run(self, seen: str, found: list[Match]) -> int:
         """Answers how many of the characters it read: all, unless one completed a match that stops."""
