@@ -1,6 +1,7 @@
 """Regular expressions in a stream. The oracle is `re` itself, asked at every place of the whole text."""
 
 import itertools
+import random
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dispatcher.policies.expressions import UnusableExpressionError
-from dispatcher.policies.machine import Machine, Pattern, TooComplexError
+from dispatcher.policies.machine import ITEMS_IN_ROOM, Machine, Pattern, TooComplexError
 from dispatcher.policies.matches import Action, Match, Rule
 from dispatcher.policies.patterns import PatternSet, PatternStream
 from dispatcher.policies.rules import PatternsPolicy, RuleSet
@@ -192,6 +193,19 @@ def test_steps_are_remembered_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("dispatcher.policies.machine.MAX_SHORT_CUTS", 10)
     text = "".join(f"a{chr(code)}b" for code in range(0x4E00, 0x4E40))
     assert covered(read(stream("[a-c]+.{3}b"), text)) == covered(read(stream("[a-c]+.{3}b"), text, 1000))
+
+
+def test_no_more_is_kept_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.policies.machine.MAX_STEPS", 100)
+    patterns = PatternSet([Pattern("a.{0,300}b", rule())])
+    read(patterns.stream(), "".join(random.Random(1).choices("ab", k=600)))
+    waiting, kept = [patterns.machine.start, *patterns.machine.known.values()], {}
+    while waiting:
+        configuration = waiting.pop()
+        if id(configuration) not in kept:
+            kept[id(configuration)] = len(configuration.begun)
+            waiting += [step.to for step in (*configuration.steps.values(), *configuration.values())]
+    assert sum(kept.values()) < 100 * ITEMS_IN_ROOM + 2 * 300, "the last of them may be one too many"
 
 
 def test_more_possibilities_than_can_be_followed_are_refused_while_reading() -> None:
