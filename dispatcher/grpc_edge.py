@@ -41,6 +41,7 @@ TURN_BYTES = 4096  # of a message that are taken before the event loop has a tur
 UNREAD = 16384  # refusals and other signals that may wait for a peer to read them
 REMEMBERED = 4096  # sessions that have left a stream
 STATUS_SECONDS = 1.0  # that a status may take to be sent
+LOOP_LAG_MICROS = 1_000_000  # from which on operators are told that a Commander's event loop is held up
 MAX_SESSION_ID = 256  # characters of an id that a peer brings
 
 # A session that is refused on an older peer's stream, which is its session.
@@ -317,6 +318,14 @@ class Stream:
             if talks and not head.over and head.generation and (session_id, head.generation) not in held:
                 log.warning("session_dropped", session_id=session_id)
                 runner.lost()
+        if status.loop_lag_micros >= LOOP_LAG_MICROS and status.loop_lag_micros != member.status.loop_lag_micros:
+            # An agent computes without awaiting: until it lets go, no stop reaches any session there.
+            log.warning(
+                "loop_lag",
+                commander_id=status.commander_id[:100],
+                seconds=status.loop_lag_micros / 1e6,
+                sessions=list(self._runners)[:20],
+            )
         self._sessions.pool.report(member, status)
 
     def _check_status(self) -> None:
