@@ -4,7 +4,7 @@ import pytest
 
 from dispatcher.events import Finished, StopEntry, Text
 from dispatcher.policies.questions import AskedPolicy
-from dispatcher.policies.rules import RuleSet
+from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from shared.records import Content, Error, Thought
 from tests.dispatcher.session_world import Dispatcher, Stream, end, halted, packet, said
 from tests.dispatcher.test_session import feed, opened
@@ -61,6 +61,22 @@ def test_an_end_that_speaks_waits_for_the_verdict_on_what_it_says(world):
     assert bodies(log_) == [Content, Content, Text, Text, Finished]
     assert [entry.sequence for entry in log_.entries[2:]] == [2, 2, 2, 2]
     assert (log_.text, log_.head.decided) == ("one two", 7)
+
+
+def test_an_end_that_lets_out_what_another_rule_held_keeps_the_order():
+    asked = AskedPolicy("asked", "plugin", "any:thing")
+    dispatcher, stream, log_ = opened(RuleSet([asked, PhrasesPolicy("names", ("nightingale",))]))
+    feed(dispatcher, stream, said(1, "a night"))
+    dispatcher.verdict()
+    dispatcher.answer()
+    feed(dispatcher, stream, said(2, "inga"), said(3, "l"), end(4))
+    assert log_.text == "a "
+    dispatcher.verdict()
+    dispatcher.answer()
+    dispatcher.verdict()
+    dispatcher.answer()
+    dispatcher.answer()
+    assert (log_.text, log_.head.state, log_.head.decided) == ("a nightingal", "finished", 12)
 
 
 def test_an_error_waits_too(world):
