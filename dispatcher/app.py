@@ -95,7 +95,7 @@ class Dispatcher:
         reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
         await sessions.recover()
-        works = [sessions.keep(), watch_loop(metrics), self._policies.watch(sessions.use)]
+        works = [sessions.upkeep.keep(), watch_loop(metrics), self._policies.watch(sessions.use)]
         if sessions.neighbours:
             works.append(sessions.neighbours.keep())
         for work in works:

@@ -1,7 +1,37 @@
 """What a Commander that takes a session over is told of it."""
 
 from dispatcher.events import Call, Entry
-from shared.records import Content, History, HistoryEntry, Said, ToolCall, ToolResult
+from dispatcher.log import Record
+from shared.records import (
+    MAX_HISTORY_BYTES,
+    Assignment,
+    Content,
+    History,
+    HistoryEntry,
+    Said,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+
+
+def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...]) -> Assignment | None:
+    """What the Commander is sent that the record's head names. None: the history is larger than the contract allows."""
+    request, head = record.request, record.head
+    history = history_of(head.sequence, entries)
+    if history and _size_of(history) > MAX_HISTORY_BYTES:
+        return None
+    return Assignment(
+        record.session_id,
+        head.generation,
+        request.agent,
+        request.messages,
+        request.parameters_json,
+        tools,
+        history,
+        request.conversation_id,
+        request.traceparent,
+    )
 
 
 def history_of(sequence: int, entries: list[Entry]) -> History | None:
@@ -28,7 +58,7 @@ def history_of(sequence: int, entries: list[Entry]) -> History | None:
     return History(sequence, tuple(history))
 
 
-def size_of(history: History) -> int:
+def _size_of(history: History) -> int:
     """About its bytes on the wire."""
     total = 0
     for entry in history.entries:

@@ -3,16 +3,15 @@
 No task of its own while nothing happens: appends answer through futures, deadlines are timers of the loop.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Callable, Container
 from functools import partial
-from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from dispatcher.appends import Appends, Batch
 from dispatcher.calls import ToolRuns
+from dispatcher.deadlines import Deadlines
 from dispatcher.events import (
     Ack,
     Ask,
@@ -33,77 +32,16 @@ from dispatcher.events import (
 )
 from dispatcher.facts import SessionFacts
 from dispatcher.guard import Gate
-from dispatcher.judges import Judges
 from dispatcher.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
 from dispatcher.log import Settle as SettleChange
-from dispatcher.metrics import Metrics
+from dispatcher.ports import Host, Link, closed
 from dispatcher.screening import Screening
 from dispatcher.session import Session
 from dispatcher.store.asking import read_all, until_known
-from dispatcher.store.ports import Store as LogStore
-from dispatcher.tools.registry import Registry
 from shared.conversation import State
-from shared.records import Closed, DownstreamSignal, Stop, ToolResult, Upstream, Welcome
+from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
-
-CLOSED_MESSAGES = {
-    "fenced": "A later assignment has this session.",
-    "superseded": "Another stream has opened this session since.",
-    "gap": "A packet is missing before this one; open the session again.",
-    "ended": "The session has ended.",
-    "unknown_session": "The session is not known, or not open on this stream.",
-    "exists": "The session id is taken.",
-    "invalid": "The packet breaks the contract; the session has failed.",
-    "credit": "More than the credit was sent without an Ack; the session has failed.",
-    "unavailable": "The session's log cannot be reached now; try again.",
-}
-
-
-class Link(Protocol):
-    """A session's side of a stream."""
-
-    alive: bool
-
-    def attach(self, runner: "Runner") -> None:
-        """The session is open on this stream from now."""
-
-    def send(self, session_id: str, signal: DownstreamSignal) -> None:
-        """Queue a signal for the one writer. Welcome and Stop go ahead of all else."""
-
-    def send_ack(self, runner: "Runner", at_once: bool) -> None:
-        """See to it that `runner.take_ack` is asked soon (within 50 ms), or at once."""
-
-    def closed(self, session_id: str, over: bool) -> None:
-        """The session is no longer on this stream. over: it has ended."""
-
-
-class Host(Protocol):
-    """What a runner needs of the set of sessions that it is part of."""
-
-    store: LogStore
-    registry: Registry
-    judges: Judges
-    metrics: Metrics
-    instance: str
-    log_thoughts: bool
-
-    def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Run it to its end, also while draining."""
-
-    async def look_again(self, session_id: str) -> None:
-        """The log knows more than the core did: rebuild it, and begin its grace anew."""
-
-    def judge_calls(self, runner: "Runner") -> None:
-        """Call `runner.settle_gone` with the instances that live, soon."""
-
-    def requeued(self, runner: "Runner", record: Record) -> None:
-        """The session waits again."""
-
-    def settled(self, runner: "Runner") -> None:
-        """Nothing is left to do for the session here."""
 
 
 class Runner:
@@ -121,14 +59,13 @@ class Runner:
             self._answered,
             self._maybe_settled,
         )
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.deadlines = Deadlines(self._due)
         self._screening = Screening(
             self.session_id, lambda: self.session, host.judges, host.registry, host.spawn, self._carry_out
         )
         self.tools = ToolRuns(
             host.registry, self._screening.run, host.instance, host.spawn, self._settle_result, self._maybe_settled
         )
-        self._loop = asyncio.get_running_loop()
         self._held = 0
         self._closed = False  # another instance has it, or nobody need
         self._looking = self._look_again = self._taking_back = False
@@ -150,11 +87,11 @@ class Runner:
             link = None
         if session.epoch < self.session.epoch and not anew:
             if link:
-                link.send(self.session_id, Closed("superseded", CLOSED_MESSAGES["superseded"]))
+                link.send(self.session_id, closed("superseded"))
             return
         old_link, self.link = self.link, link
         if old_link and old_link is not link:
-            old_link.send(self.session_id, Closed("superseded", CLOSED_MESSAGES["superseded"]))
+            old_link.send(self.session_id, closed("superseded"))
             old_link.closed(self.session_id, over=False)
         self.appends.forget()  # it comes again after Welcome
         self.session = session
@@ -347,7 +284,7 @@ class Runner:
                     self._screening.cancel()
                     self.tools.cancel(self.session.head.calls)
                 case Wake(name, at):
-                    self._wake(name, at)
+                    self.deadlines.set(name, at)
                 case SendClosed(code):
                     self._close(code)
                 case GiveBack(handed_over):
@@ -375,17 +312,10 @@ class Runner:
         if self.link:
             log.info("session_closed", session_id=self.session_id, code=code)
             link, self.link = self.link, None
-            link.send(self.session_id, Closed(code, CLOSED_MESSAGES[code]))
+            link.send(self.session_id, closed(code))
             link.closed(self.session_id, over=self.session.head.over)
 
-    def _wake(self, name: str, at: float | None) -> None:
-        if timer := self._timers.pop(name, None):
-            timer.cancel()
-        if at is not None:
-            self._timers[name] = self._loop.call_later(max(0.0, at - time.time()), self._woken, name)
-
-    def _woken(self, name: str) -> None:
-        self._timers.pop(name, None)
+    def _due(self, name: str) -> None:
         self._carry_out(self.session.deadline(name, time.time()))
 
     # ---- the log
@@ -464,8 +394,6 @@ class Runner:
         self._closed = True
         if not self.session.head.final:  # observers may still count
             self._screening.cancel()
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self.deadlines.clear()
         self._host.metrics.held_characters.dec(self._held)
         self._held = 0

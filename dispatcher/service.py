@@ -1,8 +1,6 @@
 """The sessions of this instance: made, given to Commanders, opened, stopped, and found again after a restart."""
 
 import asyncio
-import contextlib
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
@@ -10,9 +8,10 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
+from dispatcher import ids
 from dispatcher.events import Assigned, Entry, Failed, StopEntry
 from dispatcher.guard import Gate
-from dispatcher.history import history_of, size_of
+from dispatcher.history import assignment_of
 from dispatcher.judges import Judges
 from dispatcher.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle, TakeOver
 from dispatcher.metrics import Metrics
@@ -20,26 +19,23 @@ from dispatcher.neighbours import Neighbours
 from dispatcher.policies.outcomes import Violation
 from dispatcher.policies.rules import RuleSet
 from dispatcher.pool import Pool
+from dispatcher.ports import Link
 from dispatcher.prompts import Prompt
-from dispatcher.runner import Link, Runner
+from dispatcher.runner import Runner
 from dispatcher.session import Session
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
+from dispatcher.tasks import Tasks
 from dispatcher.timed import PolicyClock
 from dispatcher.tools.registry import Registry
-from shared.records import (
-    MAX_HISTORY_BYTES,
-    Assignment,
-    Open,
-)
+from dispatcher.upkeep import Upkeep
+from shared.records import Assignment, Open
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-OFFER_SECONDS = 2.0  # how often the agents' names are kept in the store: also the check that it can be reached
-EXPIRE_SECONDS = 60.0
 RETRY_AFTER_SECONDS = 5
 ALL = 1_000_000  # sessions among which one instance finds, at its start, those to take up
 
@@ -52,15 +48,6 @@ class QueueFull(Exception):
         self.retry_after = RETRY_AFTER_SECONDS
 
 
-def new_session_id() -> str:
-    """Unguessable: whoever holds it may read and stop the session. 192 random bits."""
-    return secrets.token_urlsafe(24)
-
-
-def _stop_id() -> str:
-    return f"stop-{secrets.token_hex(8)}"
-
-
 class Sessions:
     """What both edges work with. `instance`: random at each start; tool calls name it."""
 
@@ -69,7 +56,7 @@ class Sessions:
     ) -> None:
         self.store, self.registry, self.metrics = store, registry, metrics
         self.settings = settings
-        self.instance = store.replicas.instance if store.replicas else secrets.token_hex(8)
+        self.instance = store.replicas.instance if store.replicas else ids.instance()
         self.log_thoughts = settings.log_thoughts
         self.closing = asyncio.Event()
         self.pool = Pool(self, metrics, settings.queue_seconds)
@@ -82,8 +69,8 @@ class Sessions:
             lambda: sum(runner.owned and runner.session.head.state == "running" for runner in self._runners.values())
         )
         self._creating: Counter[str] = Counter()  # by agent: on their way into the log
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._store_trouble = ""
+        self._tasks = Tasks(lambda error: log.error("task_failed", exc_info=error))
+        self.upkeep = Upkeep(store, self.instance, self.pool.agents, settings.retention_seconds)
         self.neighbours = Neighbours(store.replicas, self, self.pool, settings) if store.replicas else None
 
     def use(self, rules: RuleSet) -> None:
@@ -109,7 +96,7 @@ class Sessions:
             if waiting - slots >= self.settings.queue_limit:
                 raise QueueFull
         head = Head(since=request.created_at)
-        record = Record(new_session_id(), request, head)
+        record = Record(ids.session_id(), request, head)
         self._creating[request.agent] += 1
         try:
             created = await self.store.create(record, key)
@@ -132,10 +119,10 @@ class Sessions:
 
         Raises StoreUnavailable: try again. reason: one of `shared.records.STOP_REASONS`.
         """
-        return await self._stop(session_id, StopEntry(_stop_id(), reason, author, detail=detail))
+        return await self._stop(session_id, StopEntry(ids.stop_id(), reason, author, detail=detail))
 
     async def _stop_by_policy(self, session_id: str, violation: Violation) -> None:
-        stop = StopEntry(_stop_id(), violation.reason, "policy", violation.policy, violation.detail)
+        stop = StopEntry(ids.stop_id(), violation.reason, "policy", violation.policy, violation.detail)
         await until_known(lambda: self._stop(session_id, stop))
 
     async def _stop(self, session_id: str, stop: StopEntry) -> Record | None:
@@ -164,7 +151,7 @@ class Sessions:
 
     def trouble(self) -> list[str]:
         """Why this instance cannot serve now; empty: it is ready. For operators."""
-        reasons = [self._store_trouble] if self._store_trouble else []
+        reasons = [self.upkeep.trouble] if self.upkeep.trouble else []
         return [*reasons, "draining"] if self.draining else reasons
 
     # ---- Commanders
@@ -198,7 +185,7 @@ class Sessions:
         return await asyncio.shield(self.spawn(self._open_older(link, session_id)))
 
     async def _open_older(self, link: Link, session_id: str) -> Runner | str:
-        commander_id, now = secrets.token_hex(8), time.time()
+        commander_id, now = ids.commander_id(), time.time()
         try:
             created = await self._bring(session_id, commander_id, "older", now)
             if not created.fresh:
@@ -272,23 +259,11 @@ class Sessions:
             return None  # it was stopped meanwhile
         runner.facts.assigned(outcome)
         entries = await until_known(lambda: read_all(self.store, session_id)) if outcome.head.sequence else []
-        history = history_of(outcome.head.sequence, entries)
-        if history and size_of(history) > MAX_HISTORY_BYTES:
+        assignment = assignment_of(Record(session_id, record.request, outcome.head), entries, self.registry.tools)
+        if assignment is None:
             failed = Entry(Failed("history_too_large"), time.time(), outcome.head.generation)
             await self._fail(session_id, epoch, failed)
-            return None
-        request = record.request
-        return Assignment(
-            session_id,
-            outcome.head.generation,
-            request.agent,
-            request.messages,
-            request.parameters_json,
-            self.registry.tools,
-            history,
-            request.conversation_id,
-            request.traceparent,
-        )
+        return assignment
 
     async def _fail(self, session_id: str, epoch: int, failed: Entry) -> None:
         outcome = await until_known(lambda: self.store.submit(session_id, Append(epoch, (failed,))))
@@ -313,14 +288,9 @@ class Sessions:
             runner = self._runners[session_id] = Runner(self, self._rebuild(record, entries))
             runner.unserved()
 
-    async def offer(self, agents: Iterable[str]) -> None:
-        """Keep in the store that these agents were offered now. Raises StoreUnavailable."""
-        await self.store.offer(self.instance, agents, time.time())
-
     async def keep_known(self, agents: Iterable[str]) -> None:
-        """A Commander that offers these agents has come, or is gone. Where the store is away, `keep` tries again."""
-        with contextlib.suppress(StoreUnavailable):
-            await self.offer(agents)
+        """A Commander that offers these agents has come, or is gone."""
+        await self.upkeep.offer_soon(agents)
 
     def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
         """That generation's Commander does not hold it: no grace. sent: it was told of it."""
@@ -332,15 +302,7 @@ class Sessions:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Run it to its end; a fault in it is logged, and harms nothing else."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned)
-        return task
-
-    def _spawned(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("task_failed", exc_info=error)
+        return self._tasks.spawn(work)
 
     async def look_again(self, session_id: str) -> None:
         """The log knows more than the core did: rebuild it, and begin its grace anew."""
@@ -412,23 +374,6 @@ class Sessions:
             elif not record.head.complete:
                 await self.take_over(record)
 
-    async def keep(self) -> None:
-        """For as long as this instance lives: agents' names into the store, old logs out of it."""
-        expired = 0.0
-        while True:
-            now = time.time()
-            try:
-                await self.offer(self.pool.agents())
-                if now - expired >= min(EXPIRE_SECONDS, self.settings.retention_seconds):
-                    expired = now
-                    await self.store.expire(now - self.settings.retention_seconds)
-                self._store_trouble = ""
-            except StoreUnavailable as error:
-                if not self._store_trouble:
-                    log.warning("store_unavailable", exc_info=error)
-                self._store_trouble = "store unavailable"
-            await asyncio.sleep(OFFER_SECONDS)
-
     def drain(self) -> None:
         """No assignments any more."""
         self.draining = self.pool.draining = True
@@ -449,9 +394,7 @@ class Sessions:
         """Let go of what runs. The log stays as it is."""
         for runner in list(self._runners.values()):
             runner.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self.judges.close()
         if self.neighbours:
             await self.neighbours.resign()

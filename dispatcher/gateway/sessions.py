@@ -28,7 +28,7 @@ from dispatcher.gateway.views import (
 )
 from dispatcher.log import Record, Request
 from dispatcher.metrics import Metrics
-from dispatcher.store.ports import IdempotencyKey, Store
+from dispatcher.store.ports import IdempotencyKey, Store, StoreUnavailable
 from shared.records import Message
 
 DEFAULT_AGENT = "default"  # that of COMMANDER_AGENT
@@ -99,10 +99,15 @@ class SessionRoutes:
         return json_response(202, user_session(record))
 
     async def _events(self, http: HttpRequest) -> sse.RawAnswer | Response:
-        after = bodies.offset(http)
-        record = await find(self._sessions.store, http.path_params["session_id"])
-        if record.head.final and after <= record.head.offset and await _read_whole(self._sessions.store, record, after):
-            return Response(status_code=204)
+        after, store = bodies.offset(http), self._sessions.store
+        try:
+            record = await find(store, http.path_params["session_id"])
+            if record.head.final and after <= record.head.offset and await _read_whole(store, record, after):
+                return Response(status_code=204)
+        except StoreUnavailable:
+            if sse.is_event_source(http):
+                return sse.RawAnswer(sse.come_again)
+            raise
         return sse.RawAnswer(self._stream, record, after)
 
     # ---- one stream

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
+from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
 from dispatcher.events import Entry
@@ -142,6 +143,17 @@ class Connections:
             scope, watch = self._open.popitem()
             watch.closing = True
             scope.reschedule(0)
+
+
+def is_event_source(http: HttpRequest) -> bool:
+    """Browsers ask so; after an answer that is not 200 they never come again (HTML, "fail the connection")."""
+    return "text/event-stream" in http.headers.get("accept", "")
+
+
+async def come_again(receive: Receive, send: Send) -> None:
+    """A stream without events: an EventSource comes back by itself."""
+    await start(send)
+    await end(send, RETRY)
 
 
 class RawAnswer:

@@ -208,14 +208,14 @@ async def test_a_dead_link_is_as_none(sessions: Sessions) -> None:
     link.alive = False
     assert await sessions.open(link, "s", Open("c")) is None
     assert not link.signals
-    assert "grace" in sessions._runners["s"]._timers
+    assert "grace" in sessions._runners["s"].deadlines
 
 
 async def test_closing_twice_lets_go_once(sessions: Sessions) -> None:
     _, runner = await opened(sessions)
     runner.close()
     runner.close()
-    assert not runner._timers
+    assert not runner.deadlines
     assert gauge("held_characters") == 0
 
 

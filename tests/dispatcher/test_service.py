@@ -13,7 +13,7 @@ from dispatcher.log import LIVE, Request
 from dispatcher.metrics import Metrics
 from dispatcher.policies.load import load as load_policies
 from dispatcher.prompts import PromptRefused
-from dispatcher.service import QueueFull, Sessions, new_session_id
+from dispatcher.service import QueueFull, Sessions
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import IdempotencyKey
@@ -63,12 +63,6 @@ def test_a_history_joins_what_was_said_and_pairs_calls_with_results() -> None:
 def test_a_history_tells_what_was_said_not_what_was_let_out() -> None:
     log = [Entry(Content("Project Night"), 0.0, 1, 1, released="")]
     assert history_of(1, log) == History(1, (Said("Project Night"),))
-
-
-def test_ids_are_unguessable() -> None:
-    ids = {new_session_id() for _ in range(1000)}
-    assert len(ids) == 1000
-    assert all(len(session_id) == 32 for session_id in ids)
 
 
 def request(agent: str = "a") -> Request:

@@ -1,6 +1,7 @@
-"""`kill -9` of the Dispatcher in the middle of sessions: users' texts are what they would have been."""
+"""`kill -9` of Dispatchers and Commanders in the middle of sessions: users' texts are what they would have been."""
 
 import contextlib
+import os
 import random
 import re
 import time
@@ -13,6 +14,8 @@ from tests.e2e.reading import Reader, ask
 from tests.programs import commander, dispatcher, free_port
 
 TOKENS, SECONDS = 150, 0.02
+EXPECTED = "".join(map(word, range(TOKENS)))
+SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(2**32))
 
 
 def addresses():
@@ -29,21 +32,28 @@ def kill_and_compare(tmp_path, kills, sessions, seed):
         stack.enter_context(
             commander(server.grpc, tmp_path / "c.log", "tests.e2e.agents:counting", capacity=str(sessions))
         )
-        tokens = TOKENS * (1 + kills // 2)
-        readers = [Reader(url, ask(url, tokens=tokens, seconds=SECONDS)) for _ in range(sessions)]
+        readers: list[Reader] = []
         for number in range(1, kills + 1):
-            before = [len(reader.text) for reader in readers]
-            wait_until(lambda: any(len(r.text) > b for r, b in zip(readers, before, strict=True)))  # noqa: B023
+            keep_busy(url, readers, sessions)
             time.sleep(chance.uniform(0.05, 0.6))  # kill at any moment: not to wait for something
             server.program.kill()
             current.close()
             server = current.enter_context(dispatcher(tmp_path / f"d{number}.log", **settings))
-        expected = "".join(map(word, range(tokens)))
         for reader in readers:
             reader.ended(60)
             assert reader.final == ("finished", {"finish_reason": "stop", "usage": None}), f"seed {seed}"
-            assert reader.text == expected, f"seed {seed}"
+            assert reader.text == EXPECTED, f"seed {seed}"
             assert reader.ids == sorted(set(reader.ids)), f"seed {seed}: an id came twice"
+
+
+def keep_busy(url, readers, sessions):
+    """Ask so that so many sessions are under way, and wait until some user has got more words."""
+    running = [reader for reader in readers if reader.is_alive()]
+    for _ in range(sessions - len(running)):
+        running.append(Reader(url, ask(url, tokens=TOKENS, seconds=SECONDS)))
+        readers.append(running[-1])
+    before = [len(reader.text) for reader in running]
+    wait_until(lambda: any(len(r.text) > b for r, b in zip(running, before, strict=True)))
 
 
 def wait_until(condition, seconds=30):
@@ -60,10 +70,10 @@ def test_the_text_survives_kills_of_the_dispatcher(tmp_path):
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_the_text_survives_twenty_kills_of_the_dispatcher(tmp_path):
-    kill_and_compare(tmp_path, kills=20, sessions=8, seed=random.SystemRandom().randrange(2**32))
+    kill_and_compare(tmp_path, kills=20, sessions=8, seed=SEED)
 
 
-def kill_commanders(tmp_path, kills, sessions, tokens, seed):
+def kill_commanders(tmp_path, kills, sessions, seed):
     """Sessions of agents that can go on are taken over; the user's text is contiguous."""
     chance = random.Random(seed)
     with contextlib.ExitStack() as stack:
@@ -78,17 +88,15 @@ def kill_commanders(tmp_path, kills, sessions, tokens, seed):
             pool.append(stack.enter_context(commander(server.grpc, log, "tests.e2e.agents:continuing", capacity="8")))
 
         join(0)
-        readers = [Reader(url, ask(url, tokens=tokens, seconds=SECONDS)) for _ in range(sessions)]
+        readers: list[Reader] = []
         for number in range(1, kills + 1):
-            before = [len(reader.text) for reader in readers]
             join(number)
-            wait_until(lambda: any(len(r.text) > b for r, b in zip(readers, before, strict=True)))  # noqa: B023
+            keep_busy(url, readers, sessions)
             time.sleep(chance.uniform(0, 0.3))  # kill at any moment
             pool.pop(0).kill()
-        expected = "".join(map(word, range(tokens)))
         for reader in readers:
             reader.ended(60)
-            assert (reader.final[0], reader.text) == ("finished", expected), f"seed {seed}"
+            assert (reader.final[0], reader.text) == ("finished", EXPECTED), f"seed {seed}"
         metrics = httpx2.get(f"http://{server.operator}/metrics").text
         takeovers = re.search(r"dispatcher_takeovers_total (\d+)", metrics)
         assert takeovers
@@ -96,13 +104,13 @@ def kill_commanders(tmp_path, kills, sessions, tokens, seed):
 
 
 def test_a_killed_commanders_sessions_go_on_at_another(tmp_path):
-    kill_commanders(tmp_path, kills=1, sessions=4, tokens=60, seed=1)
+    kill_commanders(tmp_path, kills=1, sessions=4, seed=1)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_sessions_go_on_over_ten_killed_commanders(tmp_path):
-    kill_commanders(tmp_path, kills=10, sessions=6, tokens=600, seed=random.SystemRandom().randrange(2**32))
+    kill_commanders(tmp_path, kills=10, sessions=6, seed=SEED)
 
 
 def test_a_tool_runs_at_most_once_whatever_dies(tmp_path):

@@ -293,6 +293,25 @@ async def test_a_store_that_is_away_for_a_while(
         assert text_of([event async for event in events]) == " and back"
 
 
+async def test_an_event_source_that_comes_while_the_store_is_away_comes_again(
+    http: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commander = await sessions.begin()
+    await commander.say("still here")
+    await commander.finish()
+
+    async def unavailable(*_: object) -> None:
+        raise StoreUnavailable
+
+    headers = {"Accept": "text/event-stream"}  # as every EventSource asks
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions.store, "load", unavailable)
+        answer = await http.get(path(commander), headers=headers)
+        assert (answer.status_code, answer.content) == (200, sse.RETRY)  # it ends: come again
+        assert (await http.get(path(commander))).status_code == 503
+    assert b"still here" in (await http.get(path(commander), headers=headers)).content
+
+
 # ---- a random log, read in random pieces
 
 RELEASES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

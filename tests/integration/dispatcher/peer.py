@@ -399,6 +399,9 @@ class World:
         service = self.dispatcher._service
         await until(lambda: not service._streams, "streams left")
         await self.sessions.shut_down()
+        for runner in list(self.sessions._runners.values()):
+            if "grace" in runner.deadlines:  # nobody comes back
+                runner.deadlines.come("grace")
         await until(lambda: not self.sessions._runners, "runners left")
         await until(lambda: not self.sessions._tasks, "tasks left")
         await until(lambda: not self.sessions.pool.waiting, "waiting sessions left")

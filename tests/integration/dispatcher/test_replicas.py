@@ -307,13 +307,13 @@ async def test_a_grace_that_ends_while_a_call_is_open_begins_anew(shared: Shared
             call = Entry(Call("wait", "{}", "c1", a.sessions.instance), time.time(), generation, 1)
             # It was on its way, and b is not told.
             await shared.memory.submit(session_id, Append(runner.session.epoch, (call,)))
-            runner._woken("grace")
+            runner.deadlines.come("grace")
             await until(
                 lambda: isinstance(shared.memory._entries[session_id][-1].body, ToolResult), "the call's result"
             )
-            await until(lambda: "grace" in runner._timers, "it begins anew")
+            await until(lambda: "grace" in runner.deadlines, "it begins anew")
             assert [result.status for result in await b.bodies(session_id, ToolResult)] == ["UNKNOWN_OUTCOME"]
-            runner._woken("grace")
+            runner.deadlines.come("grace")
             assert (await other.serve()).session_id == session_id
         shared.lossy = False
         await other.finish(session_id)

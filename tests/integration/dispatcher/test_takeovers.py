@@ -124,7 +124,7 @@ async def test_a_takeover_waits_for_the_results_of_tools(world: World) -> None:
     await member.acked(session_id)
     await member.cut()
     other = await world.join(continues=CONTINUES)
-    await until(lambda: not world.sessions._runners[session_id]._timers, "the grace is over")
+    await until(lambda: not world.sessions._runners[session_id].deadlines, "the grace is over")
     await other.barrier()
     assert not other.has(Assignment)
     waiting_tools.answer.set()

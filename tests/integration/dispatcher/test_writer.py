@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from dispatcher.grpc_edge import UNREAD, Stream, StreamOver
+from dispatcher.grpc_edge_status import StreamOver
+from dispatcher.grpc_edge_stream import UNREAD, Stream
 from shared import records, wire
 from shared.records import (
     Ack,

@@ -1,0 +1,52 @@
+"""What a store needs of an instance now and then: the agents' names, old logs out of it, a look whether it is there."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from dispatcher.store.ports import Store, StoreUnavailable
+
+log = structlog.get_logger()
+
+OFFER_SECONDS = 2.0  # how often the agents' names are kept in the store: also the check that it can be reached
+EXPIRE_SECONDS = 60.0
+
+
+class Upkeep:
+    """agents: the names that are offered here now. trouble: why the store cannot be used; empty: it can."""
+
+    def __init__(
+        self, store: Store, instance: str, agents: Callable[[], Iterable[str]], retention_seconds: float
+    ) -> None:
+        self._store, self._instance, self._agents = store, instance, agents
+        self._retention_seconds = retention_seconds
+        self.trouble = ""
+
+    async def keep(self) -> None:
+        """For as long as the instance lives."""
+        expired = 0.0
+        while True:
+            now = time.time()
+            try:
+                await self.offer(self._agents())
+                if now - expired >= min(EXPIRE_SECONDS, self._retention_seconds):
+                    expired = now
+                    await self._store.expire(now - self._retention_seconds)
+                self.trouble = ""
+            except StoreUnavailable as error:
+                if not self.trouble:
+                    log.warning("store_unavailable", exc_info=error)
+                self.trouble = "store unavailable"
+            await asyncio.sleep(OFFER_SECONDS)
+
+    async def offer(self, agents: Iterable[str]) -> None:
+        """Keep in the store that these were offered now. Raises StoreUnavailable."""
+        await self._store.offer(self._instance, agents, time.time())
+
+    async def offer_soon(self, agents: Iterable[str]) -> None:
+        """A Commander that offers these has come, or is gone. Where the store is away, `keep` tries again."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.offer(agents)
