@@ -29,13 +29,12 @@ from dispatcher.events import (
     SendResult,
     SendStop,
     StopEntry,
-    Store,
     Wake,
 )
 from dispatcher.guard import Gate
 from dispatcher.log import Applied, Offsets, Record, Refused
 from dispatcher.policies.outcomes import Violation
-from dispatcher.session_intake import Ending, Intake, ends, read_again
+from dispatcher.session_intake import Ending, Intake, Taken, ends, read_again
 from shared.conversation import State, kind_of, next_state
 from shared.records import (
     MAX_TEXT_BYTES,
@@ -170,7 +169,7 @@ class Session(Intake):
 
     def unserved(self, now: float) -> list[Effect]:
         """Its time in the queue is over."""
-        return [] if self.head.final else self._fail("no_commander", now)
+        return [] if self.head.final else self._fail("no_commander", now, waits=False)  # nobody has it meanwhile
 
     def receive(self, packet: Upstream, now: float) -> list[Effect]:
         """A packet of the attached stream; not `open`, not `status`."""
@@ -348,14 +347,17 @@ class Session(Intake):
         self._closing = code
         return self._fail("protocol_error", now, code)
 
-    def _fail(self, code: str, now: float, detail: str = "") -> list[Effect]:
+    def _fail(self, code: str, now: float, detail: str = "", waits: bool = True) -> list[Effect]:
+        """An end that nobody sent. waits: for verdicts on the content before it, as one that was sent does."""
+        if self._ending:
+            return []  # it has come, and waits
         effects: list[Effect] = []
-        bodies = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided)]
-        entries = tuple(
-            Entry(body, now, self.head.generation, 0, released, decided) for body, released, decided in bodies
-        )
-        effects.append(Store(entries))
-        return effects
+        taken: list[Taken] = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided)]
+        packet = Upstream(self.record.session_id, Error(code, detail))
+        if waits and self._guard.waiting and not self.stop:
+            self._ending = Ending(packet, taken)
+            return effects + self._ask()
+        return [*effects, self._store(packet, taken, now)]
 
     def _close(self, code: str) -> list[Effect]:
         self.conversation = State.IDLE
