@@ -18,7 +18,7 @@ from dispatcher.metrics import Metrics
 from dispatcher.neighbours import Neighbours
 from dispatcher.policies.outcomes import Violation
 from dispatcher.policies.rules import RuleSet
-from dispatcher.pool import Pool
+from dispatcher.pool import Pool, QueueFull
 from dispatcher.ports import Link
 from dispatcher.prompts import Prompt
 from dispatcher.runner import Runner
@@ -36,16 +36,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-RETRY_AFTER_SECONDS = 5
 ALL = 1_000_000  # sessions among which one instance finds, at its start, those to take up
-
-
-class QueueFull(Exception):
-    """More sessions wait than `DISPATCHER_QUEUE_LIMIT` allows. retry_after: seconds."""
-
-    def __init__(self) -> None:
-        super().__init__("too many sessions wait for a Commander")
-        self.retry_after = RETRY_AFTER_SECONDS
 
 
 class Sessions:
@@ -54,8 +45,7 @@ class Sessions:
     def __init__(
         self, store: Store, rules: RuleSet, registry: Registry, metrics: Metrics, settings: DispatcherSettings
     ) -> None:
-        self.store, self.registry, self.metrics = store, registry, metrics
-        self.settings = settings
+        self.store, self.registry, self.metrics, self.settings = store, registry, metrics, settings
         self.instance = store.replicas.instance if store.replicas else ids.instance()
         self.log_thoughts = settings.log_thoughts
         self.closing = asyncio.Event()
@@ -96,8 +86,7 @@ class Sessions:
             waiting = await replicas.waiting_count() if replicas else self.pool.waiting
             if waiting - slots >= self.settings.queue_limit:
                 raise QueueFull
-        head = Head(since=request.created_at)
-        record = Record(ids.session_id(), request, head)
+        record = Record(ids.session_id(), request, Head(since=request.created_at))
         self._creating[request.agent] += 1
         try:
             created = await self.store.create(record, key)
@@ -349,8 +338,7 @@ class Sessions:
 
     async def take_over(self, record: Record) -> None:
         """Nobody has the session any more; its grace runs from now. Raises StoreUnavailable."""
-        session_id = record.session_id
-        head = record.head
+        session_id, head = record.session_id, record.head
         try:
             outcome = await self.store.submit(session_id, TakeOver(head.epoch, head.instance, self.instance))
             if isinstance(outcome, Applied):
