@@ -34,14 +34,15 @@ class _Run:
 class Outbox:
     """The packets of one session, in order.
 
-    last    the highest sequence that was numbered here, or that the log had at the first Welcome
-    acked   the highest sequence that the log is known to hold
+    history   the sequence that its agent's history ends with: what is said here follows it. None: it has no history
+    last      the highest sequence that was numbered here, or that the log had at the first Welcome
+    acked     the highest sequence that the log is known to hold
     """
 
-    def __init__(self, session_id: str, *, retain: bool = True) -> None:
+    def __init__(self, session_id: str, history: int | None = None, *, retain: bool = True) -> None:
         self.session_id = session_id
-        self.last = 0
-        self.acked = 0
+        self.last = self.acked = history or 0
+        self._begins_anywhere = history is None
         self.retain = retain  # False: an older Dispatcher, which never acks
         self._waiting: deque[_Run | ToolCall | End] = deque()
         self._waiting_bytes = 0
@@ -210,13 +211,14 @@ class Outbox:
         self._starved = self._used_up
 
     def welcome(self, sequence: int, max_packets: int, max_bytes: int) -> bool:
-        """The session is open (again): send what the log does not hold. False: the log lost what it had acked, or holds
-        what was never sent from here; then the session cannot go on (see `fail`).
+        """The session is open (again): send what the log does not hold. False: the log lost what it had acked, or part
+        of the history, or holds what was never sent from here; then the session cannot go on (see `fail`).
         """
         self._max_packets, self._max_bytes = max_packets, max_bytes
         self._starved = False
-        if not self._welcomed:
-            self._welcomed = True
+        self._welcomed = True
+        if self._begins_anywhere:
+            self._begins_anywhere = False
             self.last = self.acked = sequence
             return True
         if not self.acked <= sequence <= self.last:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from enum import Enum, auto
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -18,6 +18,7 @@ from commander.agent import Finish, Thought, ToolCaller, ToolError, Yielded
 from commander.driver import Driver, Failure
 from commander.metrics import Metrics
 from commander.outbox import Outbox
+from commander.ports import Carrier, Host
 from shared import records, wire
 from shared.conversation import Kind, State, Violation, kind_of, next_state
 from shared.records import Upstream
@@ -28,32 +29,6 @@ MAX_DOUBLINGS = 5  # of that, while nothing gets through: about 3 s
 log = structlog.get_logger()
 
 Begin: TypeAlias = Callable[[ToolCaller], AsyncIterator[Yielded]]
-
-
-class Carrier(Protocol):
-    """A stream, as its sessions see it."""
-
-    def queue(self, session: "Session") -> None:
-        """Something may be taken: call `session.take` soon."""
-
-
-class Host(Protocol):
-    """Whoever holds sessions: the worker of the pool, or `commander run`."""
-
-    @property
-    def commander_id(self) -> str: ...
-
-    def generator_ended(self, session: "Session") -> None:
-        """Its slot is free."""
-
-    def let_go(self, session: "Session") -> None:
-        """It is over: the log has its end, or it is somebody else's, or it was given up."""
-
-    def moved(self, session: "Session") -> None:
-        """It left a stream that may be waiting for that."""
-
-    def reopen(self, session: "Session", delay: float) -> None:
-        """Open it again after so many seconds, on the stream for work."""
 
 
 class Halt(Enum):
@@ -85,7 +60,9 @@ _KINDS: dict[type, Kind] = {
 
 
 class Session:
-    """stop, failure, closed: how it ended, for `commander run`; all None: it finished, or runs."""
+    """history: the sequence that its agent's history ends with, if it has one. stop, failure, closed: how it ended, for
+    `commander run`; all None: it finished, or runs.
+    """
 
     def __init__(
         self,
@@ -95,11 +72,12 @@ class Session:
         host: Host,
         metrics: Metrics,
         *,
+        history: int | None = None,
         echo: Callable[[str | Thought], None] | None = None,
     ) -> None:
         self.session_id = session_id
         self.generation = generation
-        self.outbox = Outbox(session_id)
+        self.outbox = Outbox(session_id, history)
         self.stop: records.Stop | None = None
         self.failure: str | None = None
         self.closed: records.Closed | None = None
@@ -115,6 +93,7 @@ class Session:
         self._current: _Link | None = None
         self._opening: _Link | None = None
         self._reopenings = 0
+        self._open_unanswered = False  # of some `open` of ours nobody said what became of it
         self._has_room = asyncio.Event()
         self._received_at = time.monotonic()
         self._log = log.bind(session_id=session_id)
@@ -142,6 +121,7 @@ class Session:
     def stream_ended(self, stream: Carrier) -> None:
         """It carries nothing any more."""
         if self._opening and self._opening.stream is stream:
+            self._open_unanswered |= self._opening.state is State.OPENING
             self._opening = None
         if self._current and self._current.stream is stream:
             self._current = None
@@ -247,7 +227,10 @@ class Session:
         else:
             self._opening = None
             self._wake()
-        if closed.code in ("gap", "unavailable"):
+        self._open_unanswered |= closed.code == "unavailable"
+        # That `open` may be what supersedes us, late; if it is another's, this is answered by `fenced`.
+        again = self._open_unanswered if closed.code == "superseded" else closed.code in ("gap", "unavailable")
+        if again:
             first_gap = closed.code == "gap" and not self._reopenings
             delay = 0.0 if first_gap else FIRST_REOPEN_SECONDS * 2 ** min(self._reopenings, MAX_DOUBLINGS)
             self._reopenings += 1
@@ -271,9 +254,7 @@ class Session:
             self.outbox.say(item)
         else:
             self.outbox.think(item.step_name, item.delta)
-        link = self._current
-        if link:
-            link.stream.queue(self)
+        self._wake()
         if self._received_at:
             self._metrics.first_token.observe(time.monotonic() - self._received_at)
             self._received_at = 0.0

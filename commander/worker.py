@@ -42,7 +42,7 @@ class Worker:
         self._hurried = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._lag = 0.0
+        self._lag = self._lag_before = 0.0  # how late the loop was since the last regular status, and before that
         self._searching = False
         metrics.watch(
             unacked=lambda: sum(
@@ -106,8 +106,8 @@ class Worker:
             self._lag = max(self._lag, loop.time() - due)
             if loop.time() >= status_at:
                 status_at = loop.time() + STATUS_SECONDS
+                self._lag_before, self._lag = self._lag, 0.0  # it is made when the stream's writer comes to it
                 self._status_changed()
-                self._lag = 0.0
 
     # ---- streams
 
@@ -196,7 +196,7 @@ class Worker:
             free_slots=max(0, self._settings.capacity - len(self._busy)) if offers else 0,
             assignments_received=stream.assignments,
             running=tuple(Running(session.session_id, session.generation) for session in self._sessions.values()),
-            loop_lag_micros=int(self._lag * 1e6),
+            loop_lag_micros=int(max(self._lag, self._lag_before) * 1e6),
         )
         return Upstream("", status)
 
@@ -233,6 +233,7 @@ class Worker:
             lambda call_tool: self._agent(from_assignment(assignment, call_tool)),
             self,
             self._metrics,
+            history=assignment.history.sequence if assignment.history else None,
         )
         self._sessions[session.session_id] = session
         self._busy.add(session)

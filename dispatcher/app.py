@@ -20,7 +20,7 @@ from dispatcher.policy_files import PolicyFiles
 from dispatcher.service import Sessions
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.factory import open_store
-from dispatcher.store.ports import StoreMisconfigured
+from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 from dispatcher.tools.load import load as load_tools
 from shared import wire
 from shared.channel import server_options
@@ -94,7 +94,10 @@ class Dispatcher:
         self._service.register(server)
         reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
-        await sessions.recover()
+        try:
+            await sessions.recover()
+        except StoreUnavailable as error:
+            raise ConfigError(f"DISPATCHER_STORE: the store was lost while starting: {error}") from None
         works = [sessions.upkeep.keep(), watch_loop(metrics), self._policies.watch(sessions.use)]
         if sessions.neighbours:
             works.append(sessions.neighbours.keep())

@@ -43,6 +43,7 @@ AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and 
 TURN_BYTES = 4096  # of a message that are taken before the event loop has a turn
 UNREAD = 16384  # refusals and other signals that may wait for a peer to read them
 REMEMBERED = 4096  # sessions that have left a stream
+LOOP_LAG_MICROS = 1_000_000  # from which on operators are told that a Commander's event loop is held up
 MAX_SESSION_ID = 256  # characters of an id that a peer brings
 
 
@@ -278,6 +279,10 @@ class Stream:
             if talks and not head.over and head.generation and (session_id, head.generation) not in held:
                 log.warning("session_dropped", session_id=session_id)
                 runner.lost()
+        lag = status.loop_lag_micros
+        if lag >= LOOP_LAG_MICROS and lag != member.status.loop_lag_micros:
+            # An agent computes without awaiting: until it lets go, no stop reaches any session there.
+            log.warning("loop_lag", commander_id=status.commander_id[:100], seconds=lag / 1e6)
         self._sessions.pool.report(member, status)
 
     def _check_status(self) -> None:

@@ -24,6 +24,8 @@ HEARD_SECONDS = 0.02  # at most: a session that waits elsewhere is tried a littl
 class Sessions(Protocol):
     """What is asked of the sessions of this instance."""
 
+    @property
+    def held(self) -> Container[str]: ...
     def grown(self, session_id: str) -> None: ...
     async def take_over(self, record: Record) -> None: ...
     async def take_back(self) -> None: ...
@@ -106,10 +108,10 @@ class Neighbours:
             return
         loop = asyncio.get_running_loop()
         looked, alive = loop.time(), await self._replicas.alive()
-        for record in await self._replicas.orphans():
+        for record in await self._replicas.orphans(self._sessions.held):
             if loop.time() >= looked + RENEW_SECONDS:
                 looked, alive = loop.time(), await self._replicas.alive()  # one that was paused may be back
-            if record.head.instance not in alive:
+            if record.head.instance not in alive - {self._replicas.instance}:
                 await self._sessions.take_over(record)
 
     @property

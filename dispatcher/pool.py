@@ -13,6 +13,16 @@ from shared.records import Assignment, Status
 # A list that the store gave may be that old; and that long another instance's sessions are left to it.
 SETTLED_SECONDS = 2.0
 
+RETRY_AFTER_SECONDS = 5
+
+
+class QueueFull(Exception):
+    """More sessions wait than `DISPATCHER_QUEUE_LIMIT` allows. retry_after: seconds."""
+
+    def __init__(self) -> None:
+        super().__init__("too many sessions wait for a Commander")
+        self.retry_after = RETRY_AFTER_SECONDS
+
 
 class PoolStream(Protocol):
     """A Commander's stream, as far as the pool needs it."""

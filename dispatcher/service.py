@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections import ChainMap, Counter
+from collections.abc import Callable, Container, Coroutine, Iterable
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -18,7 +18,7 @@ from dispatcher.metrics import Metrics
 from dispatcher.neighbours import Neighbours
 from dispatcher.policies.outcomes import Violation
 from dispatcher.policies.rules import RuleSet
-from dispatcher.pool import Pool
+from dispatcher.pool import Pool, QueueFull
 from dispatcher.ports import Link
 from dispatcher.prompts import Prompt
 from dispatcher.runner import Runner
@@ -36,16 +36,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-RETRY_AFTER_SECONDS = 5
 ALL = 1_000_000  # sessions among which one instance finds, at its start, those to take up
-
-
-class QueueFull(Exception):
-    """More sessions wait than `DISPATCHER_QUEUE_LIMIT` allows. retry_after: seconds."""
-
-    def __init__(self) -> None:
-        super().__init__("too many sessions wait for a Commander")
-        self.retry_after = RETRY_AFTER_SECONDS
 
 
 class Sessions:
@@ -54,8 +45,7 @@ class Sessions:
     def __init__(
         self, store: Store, rules: RuleSet, registry: Registry, metrics: Metrics, settings: DispatcherSettings
     ) -> None:
-        self.store, self.registry, self.metrics = store, registry, metrics
-        self.settings = settings
+        self.store, self.registry, self.metrics, self.settings = store, registry, metrics, settings
         self.instance = store.replicas.instance if store.replicas else ids.instance()
         self.log_thoughts = settings.log_thoughts
         self.closing = asyncio.Event()
@@ -69,6 +59,7 @@ class Sessions:
             lambda: sum(runner.owned and runner.session.head.state == "running" for runner in self._runners.values())
         )
         self._creating: Counter[str] = Counter()  # by agent: on their way into the log
+        self._bringing: Counter[str] = Counter()  # sessions of older peers, on their way into the log
         self._tasks = Tasks(lambda error: log.error("task_failed", exc_info=error))
         self.upkeep = Upkeep(store, self.instance, self.pool.agents, settings.retention_seconds)
         self.neighbours = Neighbours(store.replicas, self, self.pool, settings) if store.replicas else None
@@ -95,8 +86,7 @@ class Sessions:
             waiting = await replicas.waiting_count() if replicas else self.pool.waiting
             if waiting - slots >= self.settings.queue_limit:
                 raise QueueFull
-        head = Head(since=request.created_at)
-        record = Record(ids.session_id(), request, head)
+        record = Record(ids.session_id(), request, Head(since=request.created_at))
         self._creating[request.agent] += 1
         try:
             created = await self.store.create(record, key)
@@ -186,6 +176,7 @@ class Sessions:
 
     async def _open_older(self, link: Link, session_id: str) -> Runner | str:
         commander_id, now = ids.commander_id(), time.time()
+        self._bringing[session_id] += 1  # or it would be found without a stream, and fail
         try:
             created = await self._bring(session_id, commander_id, "older", now)
             if not created.fresh:
@@ -197,6 +188,9 @@ class Sessions:
         except StoreUnavailable:
             self.spawn(self._find_again(session_id))
             return "unavailable"
+        finally:
+            self._bringing[session_id] -= 1
+            self._bringing += Counter()
 
     async def _bring(
         self, session_id: str, commander_id: str, origin: Literal["commander", "older"], now: float
@@ -332,6 +326,11 @@ class Sessions:
     async def _judge_calls(self, neighbours: Neighbours, runner: Runner) -> None:
         runner.settle_gone(await until_known(neighbours.alive))
 
+    @property
+    def held(self) -> Container[str]:
+        """The sessions that this instance has to do with, whenever that is asked."""
+        return ChainMap[str, Any](self._runners, self._bringing)
+
     def grown(self, session_id: str) -> None:
         """Another instance changed the session in the log."""
         if runner := self._runners.get(session_id):
@@ -339,12 +338,13 @@ class Sessions:
 
     async def take_over(self, record: Record) -> None:
         """Nobody has the session any more; its grace runs from now. Raises StoreUnavailable."""
-        session_id = record.session_id
-        head = record.head
+        session_id, head = record.session_id, record.head
         try:
             outcome = await self.store.submit(session_id, TakeOver(head.epoch, head.instance, self.instance))
             if isinstance(outcome, Applied):
-                log.info("session_taken_over", session_id=session_id, gone=head.instance)
+                # Its own: a failover has lost that it was done with it.
+                event = "session_found_again" if head.instance == self.instance else "session_taken_over"
+                log.info(event, session_id=session_id, gone=head.instance)
                 await self._take_up(session_id, None)
         except StoreUnavailable:
             self.spawn(self._find_again(session_id))  # if it is this instance's now, nobody else finds it

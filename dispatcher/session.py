@@ -15,6 +15,7 @@ import msgspec
 from dispatcher.credit import Credit
 from dispatcher.events import (
     Ack,
+    Assigned,
     Call,
     CancelTools,
     Effect,
@@ -28,13 +29,12 @@ from dispatcher.events import (
     SendResult,
     SendStop,
     StopEntry,
-    Store,
     Wake,
 )
 from dispatcher.guard import Gate
 from dispatcher.log import Applied, Offsets, Record, Refused
 from dispatcher.policies.outcomes import Violation
-from dispatcher.session_intake import Ending, Intake, ends, read_again
+from dispatcher.session_intake import Ending, Intake, Taken, ends, read_again
 from shared.conversation import State, kind_of, next_state
 from shared.records import (
     MAX_TEXT_BYTES,
@@ -74,6 +74,7 @@ class Session(Intake):
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
         self._spoken = False  # something but hand-overs was logged
+        self._handed_over = False  # by the Commander that was given it last
         for entry in entries:
             self._replay(entry)
         self._accepted = self.head.sequence
@@ -114,6 +115,10 @@ class Session(Intake):
                 self._results[call_id] = result
             case StopEntry() as stop:
                 self.stop = self.stop or stop
+            case Error(retryable=True):
+                self._handed_over = True
+            case Assigned():
+                self._handed_over = False
 
     def restored(self, now: float) -> list[Effect]:
         """What follows from the log as it was found: today's policies may stop what was said under yesterday's.
@@ -164,7 +169,7 @@ class Session(Intake):
 
     def unserved(self, now: float) -> list[Effect]:
         """Its time in the queue is over."""
-        return [] if self.head.final else self._fail("no_commander", now)
+        return [] if self.head.final else self._fail("no_commander", now, waits=False)  # nobody has it meanwhile
 
     def receive(self, packet: Upstream, now: float) -> list[Effect]:
         """A packet of the attached stream; not `open`, not `status`."""
@@ -313,6 +318,8 @@ class Session(Intake):
         self._leaving = None
         if self.head.final:
             return [GiveUp()]
+        if self._handed_over:  # also where the grace ran out before it was put among the waiting
+            how = GiveBack(handed_over=True)
         may = self.record.request.origin == "user" and (self.head.continues or not self._spoken)
         if may and (how.handed_over or self.head.takeovers < self.limits.takeovers):
             return [how]
@@ -328,23 +335,29 @@ class Session(Intake):
         self.epoch = outcome.head.epoch
 
     def fenced(self, outcome: Applied) -> list[Effect]:
-        """The Commander was given up after a stop."""
+        """The Commander was given up after a stop. A call may stand in the log of which nobody was told: it is
+        cancelled now, for the log's epoch is another from here on.
+        """
         self.head = outcome.head
-        return [Wake("grace", None), *self._close("fenced")]
+        cancel: list[Effect] = [CancelTools()] if self.head.calls else []
+        return [Wake("grace", None), *cancel, *self._close("fenced")]
 
     def _refuse(self, code: str, now: float) -> list[Effect]:
         """The peer broke the contract: the Dispatcher logs the end itself, then closes."""
         self._closing = code
         return self._fail("protocol_error", now, code)
 
-    def _fail(self, code: str, now: float, detail: str = "") -> list[Effect]:
+    def _fail(self, code: str, now: float, detail: str = "", waits: bool = True) -> list[Effect]:
+        """An end that nobody sent. waits: for verdicts on the content before it, as one that was sent does."""
+        if self._ending:
+            return []  # it has come, and waits
         effects: list[Effect] = []
-        bodies = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided)]
-        entries = tuple(
-            Entry(body, now, self.head.generation, 0, released, decided) for body, released, decided in bodies
-        )
-        effects.append(Store(entries))
-        return effects
+        taken: list[Taken] = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided)]
+        packet = Upstream(self.record.session_id, Error(code, detail))
+        if waits and self._guard.waiting and not self.stop:
+            self._ending = Ending(packet, taken)
+            return effects + self._ask()
+        return [*effects, self._store(packet, taken, now)]
 
     def _close(self, code: str) -> list[Effect]:
         self.conversation = State.IDLE

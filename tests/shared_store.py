@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,6 +25,16 @@ class SharedStore:
         view = View(self)
         self.views[view.instance] = view
         return view
+
+    def keep(self, session_id: str) -> Callable[[], None]:
+        """The log as it is now. Call what is returned to lose all that came since, as a failover does."""
+        memory = self.memory
+        record, entries = memory._records[session_id], list(memory._entries[session_id])
+
+        def roll_back() -> None:
+            memory._records[session_id], memory._entries[session_id] = record, entries
+
+        return roll_back
 
     def tell(self, author: "View", session_id: str, before: Record | None, after: Record) -> None:
         """What the others hear of a change."""
@@ -124,11 +135,13 @@ class View:
         self._check()
         return frozenset(self._shared.leases)
 
-    async def orphans(self) -> list[Record]:
+    async def orphans(self, held: Container[str]) -> list[Record]:
         self._check()
         records = self._shared.memory._records.values()
         heads = [record for record in records if not record.head.complete and record.head.state != "waiting"]
-        return [record for record in heads if record.head.instance not in self._shared.leases]
+        gone = [record for record in heads if record.head.instance not in self._shared.leases]
+        own = [record for record in heads if record.head.instance == self.instance and record.session_id not in held]
+        return gone + [record for record in own if record not in gone]
 
     async def waiting(self, limit: int) -> list[Waiting]:
         records = await self._shared.memory.select(["waiting"], limit)

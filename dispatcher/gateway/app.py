@@ -20,8 +20,8 @@ from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.sse import Connections
 from dispatcher.metrics import Metrics
+from dispatcher.pool import QueueFull
 from dispatcher.prompts import PromptRefused, PromptUnread
-from dispatcher.service import QueueFull
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import StoreUnavailable
 

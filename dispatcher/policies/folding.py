@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TypeAlias
-from unicodedata import combining, normalize
+from unicodedata import category, combining, normalize
 
 Placed: TypeAlias = tuple[str, int, int]  # a symbol, the index of its first raw code point, and that after its last
 
@@ -218,6 +218,10 @@ UNSPACED_RANGES = (
 
 @lru_cache(maxsize=1 << 14)
 def in_word(symbol: str) -> bool:
-    """A letter or digit (or _) that makes a longer word of a phrase beside which it stands."""
+    """A letter or digit (or _) that makes a longer word of a phrase beside which it stands; or a sign of a vowel, which
+    in Indic scripts stands for a letter.
+    """
     code = ord(symbol)
-    return (symbol.isalnum() or symbol == "_") and not any(first <= code <= last for first, last in UNSPACED_RANGES)
+    if any(first <= code <= last for first, last in UNSPACED_RANGES):
+        return False
+    return symbol.isalnum() or symbol == "_" or (category(symbol) in ("Mn", "Mc") and not combining(symbol))

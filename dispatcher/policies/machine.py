@@ -19,7 +19,8 @@ import msgspec
 from dispatcher.policies.expressions import Accept, Boundary, Character, Look, Program, Split
 from dispatcher.policies.matches import Rule
 
-MAX_STEPS = 1 << 15  # that are remembered: some 20 MB at most
+MAX_STEPS = 1 << 15  # that are remembered: some 30 MB at most
+ITEMS_IN_ROOM = 8  # begun matches, beyond which a step or a configuration counts for more than one
 MAX_SHORT_CUTS = 1 << 17  # from characters to steps: 15 MB at most
 MAX_CLASSES = 1 << 16  # characters whose sets are remembered
 MAX_PLACES = 2_000  # nodes at which matches may stand at once: bounds the work for one character
@@ -110,6 +111,7 @@ class Machine:
     """Raises UnusableExpressionError.
 
     start    at the beginning of a text
+    known    configurations that are remembered
     first    finds the next character with which a match may begin; None: nearly any may
     lengths  of each pattern's matches: the least and the most characters; None: no limit
     caps     the least cap beyond which a rule fires; 0: no rule does
@@ -127,7 +129,7 @@ class Machine:
         self.caps = min((pattern.cap or 0 for pattern in patterns if pattern.beyond), default=0)
         # One that stops is over with its first match; of one that is checked every place has its own fate.
         self._shares = [pattern.rule.action == "stop" and not pattern.check for pattern in patterns]
-        self._known: dict[tuple[tuple[Item, ...], int], Configuration] = {}
+        self.known: dict[tuple[tuple[Item, ...], int], Configuration] = {}
         self._begun: dict[int, tuple[Item, ...]] = {}
         self._room, self._short_cuts = MAX_STEPS, MAX_SHORT_CUTS
         self.start = self._configuration((), EDGE)
@@ -143,9 +145,8 @@ class Machine:
         step = configuration.steps.get(mask)
         if step is None:
             step = self._step(configuration, mask)
-            if self._room:
-                self._room -= 1
-                configuration.steps[mask] = step
+            self._make_room(len(step.came))
+            configuration.steps[mask] = step
         if self._short_cuts:
             self._short_cuts -= 1
             configuration[character] = step
@@ -162,6 +163,7 @@ class Machine:
     def _step(self, configuration: Configuration, mask: int) -> Step:
         old, before = configuration.begun, configuration.before
         items: list[Item] = []
+        known: set[Item] = set()  # of a pattern that is not checked, each once
         came: list[int] = []
         found: list[tuple[int, int, bool]] = []
         shared: dict[int, tuple[set[int], set[int]]] = {}
@@ -170,7 +172,8 @@ class Machine:
             onward, matched = self._read(number, nodes, before, mask, seen)
             found += [(place, number, with_it) for with_it in matched]
             item = (number, onward)
-            if onward and (self.patterns[number].check or item not in items):
+            if onward and (self.patterns[number].check or item not in known):
+                known.add(item)
                 items.append(item)
                 came.append(place)
         if sum(len(nodes) for _, nodes in items) > MAX_PLACES:
@@ -268,13 +271,24 @@ class Machine:
 
     def _configuration(self, items: tuple[Item, ...], before: int) -> Configuration:
         key = (items, before)
-        found = self._known.get(key)
+        found = self.known.get(key)
         if found is None:
             found = Configuration(self, items, before)
-            if self._room:
-                self._room -= 1
-                self._known[key] = found
+            self._make_room(len(items))
+            self.known[key] = found
         return found
+
+    def _make_room(self, items: int) -> None:
+        """For a step or configuration more, with so many begun matches. Where there is none all is forgotten: what is
+        kept while some is not would be kept alive by what leads to it.
+        """
+        if self._room <= 0:
+            for each in (*self.known.values(), self.start):
+                each.steps.clear()
+                each.clear()
+            self.known.clear()
+            self._room, self._short_cuts = MAX_STEPS, MAX_SHORT_CUTS
+        self._room -= 1 + items // ITEMS_IN_ROOM
 
     @staticmethod
     def _matters_before(program: Program) -> int:

@@ -82,11 +82,16 @@ class PatternStream:
     def hold(self) -> int:
         if not self._begun:
             return self.length
-        patterns, held = self._machine.patterns, self._read
-        for (number, _), (_, undecided) in zip(self._configuration.begun, self._begun, strict=True):
+        patterns = self._machine.patterns
+        first, open_ended = self._read, False
+        for (number, _), (start, undecided) in zip(self._configuration.begun, self._begun, strict=True):
             cap = None if patterns[number].beyond else patterns[number].cap
-            held = min(held, undecided if cap is None else max(undecided, self._read - cap))
-        return self._raw(held) if held < self._read else self.length
+            place = undecided if cap is None else max(undecided, self._read - cap)
+            if place <= first:
+                goes_on = start < place == undecided
+                first, open_ended = place, goes_on or (open_ended and place == first)
+        # What is ignored after what has matched is covered, if the match goes on.
+        return self._raw(first - 1) + 1 if open_ended else self._raw(first)
 
     def _run(self, seen: str, found: list[Match]) -> int:
         """Answers how many of the characters it read: all, unless one completed a match that stops."""

@@ -62,8 +62,10 @@ def _cn_id(text: str) -> bool:
 
 _GAP = r"[ \u00a0\u2000-\u200a\u202f\u2010-\u2015\u2212-]"  # a space or a dash
 _ALNUM = "[A-Za-z0-9]"
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_KEY_BODY = r"(?:[A-Za-z0-9+/=\s:,.\\]|-(?!-))*"
+_LETTERS = r"A-Za-z\u00c0-\u024f\u0300-\u036f\u0370-\u052f"  # of alphabets that part their words, RFC 6531
+_LABEL = rf"[{_LETTERS}0-9](?:[{_LETTERS}0-9-]*[{_LETTERS}0-9])?"
+# Also as a quotation, and as a program's strings, one for each line.
+_KEY_BODY = r"(?:\n[ \t]*[>#*|]+|[\"'][\s+,.&\\]*[\"']|[A-Za-z0-9+/=\s:,.\\]|-(?!-))*"
 _KEY_NAME = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 
 # Each behind what no key goes on from on the left; after it, a key's letters may go on (longer keys are keys).
@@ -104,7 +106,7 @@ _API_KEYS = (
 PRESETS: dict[str, tuple[Form, ...]] = {
     "email": (
         # RFC 5321: 64 characters before the @, 255 after it
-        Form(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@(?:{_LABEL}\.)+[A-Za-z][A-Za-z0-9-]*[A-Za-z]", 320),
+        Form(rf"[{_LETTERS}0-9.!#$%&'*+/=?^_`{{|}}~-]+@(?:{_LABEL}\.)+[{_LETTERS}][{_LETTERS}0-9-]*[{_LETTERS}]", 320),
     ),
     "phone": (
         # E.164: a + (or 00) and up to 15 digits, in groups
@@ -116,11 +118,14 @@ PRESETS: dict[str, tuple[Form, ...]] = {
             rf"[2-9][0-9]{{2}}(?:{_GAP}|\.)[0-9]{{4}}(?![\w-])",
             18,
         ),
-        # national, with its leading 0, in groups
+        # national, with its leading 0, in groups; after two digits only in those that no date has
         Form(
-            rf"(?<![\w+.,-])\(?0[1-9][0-9]{{0,4}}(?:\){_GAP}?|{_GAP}|/)[0-9]{{2,5}}(?:{_GAP}?[0-9]{{2,4}}){{1,3}}(?![\w-])",
+            rf"(?<![\w+.,/-])(?:\(0[1-9]\){_GAP}?|\(?0[1-9][0-9]{{1,4}}(?:\){_GAP}?|{_GAP}|/))"
+            rf"[0-9]{{2,5}}(?:{_GAP}?[0-9]{{2,4}}){{1,3}}(?![\w-])",
             32,
         ),
+        Form(rf"(?<![\w+.,/-])0[1-9](?:(?:{_GAP}|\.)[0-9]{{2}}){{4}}(?![\w-])", 14),
+        Form(rf"(?<![\w+.,/-])0[1-9]{_GAP}[0-9]{{3,5}}(?:{_GAP}?[0-9]){{4,5}}(?![\w-])", 18),
     ),
     "payment_card": (Form(rf"(?<![0-9])[2-68](?:{_GAP}?[0-9]){{12,18}}(?![0-9])", 37, _luhn),),
     "iban": (Form(rf"(?<!{_ALNUM})[A-Za-z]{{2}}[0-9]{{2}}(?:{_GAP}?{_ALNUM}){{11,30}}(?!{_ALNUM})", 64, _iban),),

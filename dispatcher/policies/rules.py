@@ -1,6 +1,6 @@
 """Policies as they are written, and the rule set that is compiled from them once for all sessions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -116,22 +116,31 @@ class RuleSet:
         )
 
     def _sources(self, acting: Acting, capped: bool) -> tuple[Source, ...]:
-        """Compiled once for all channels that these policies read alike. All of a kind together, so that the cost of a
-        character does not depend on how many policies there are.
-        """
-        key = (capped, tuple((policy.name, action) for policy, action in acting))
+        """All of a kind together, so that the cost of a character does not depend on how many policies there are."""
+        names = tuple((policy.name, action) for policy, action in acting)
+        phrases = self._once(("phrases", names), lambda: _phrase_sets(acting))
+        return phrases + self._once(("patterns", names, capped), lambda: _pattern_sets(acting, capped))
+
+    def _once(self, key: object, compiled: Callable[[], tuple[Source, ...]]) -> tuple[Source, ...]:
+        """Compiled once for all channels that these policies read alike."""
         if key not in self._compiled:
-            sources: list[Source] = []
-            for words in (False, True):
-                phrases = [rule for policy, action in acting for rule in _phrases(policy, action, words)]
-                if phrases:
-                    automaton = Automaton([phrase for phrase, _ in phrases], words)
-                    sources.append(PhraseSet(automaton, tuple(rule for _, rule in phrases)))
-            patterns = [pattern for policy, action in acting for pattern in _patterns(policy, action, capped)]
-            if patterns:
-                sources.append(PatternSet(patterns))
-            self._compiled[key] = tuple(sources)
+            self._compiled[key] = compiled()
         return self._compiled[key]
+
+
+def _phrase_sets(acting: Acting) -> tuple[Source, ...]:
+    found = []
+    for words in (False, True):
+        phrases = [rule for policy, action in acting for rule in _phrases(policy, action, words)]
+        if phrases:
+            automaton = Automaton([phrase for phrase, _ in phrases], words)
+            found.append(PhraseSet(automaton, tuple(rule for _, rule in phrases)))
+    return tuple(found)
+
+
+def _pattern_sets(acting: Acting, capped: bool) -> tuple[Source, ...]:
+    patterns = [pattern for policy, action in acting for pattern in _patterns(policy, action, capped)]
+    return (PatternSet(patterns),) if patterns else ()
 
 
 def _action(policy: TextPolicy, channel: Channel) -> Action:

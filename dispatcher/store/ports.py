@@ -1,7 +1,7 @@
 """The port behind which session logs are kept, and its specification. One test suite runs over every adapter."""
 
 from asyncio import Future
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -90,9 +90,10 @@ class Replicas(Protocol):
     async def alive(self) -> frozenset[str]:
         """The instances that have a lease."""
 
-    async def orphans(self) -> list[Record]:
-        """Sessions that are not complete, do not wait, and belong to an instance without a lease. What waits without
-        being enlisted is enlisted on the way. May answer with none for at most SWEEP_SECONDS if it sees no lease ended.
+    async def orphans(self, held: Container[str]) -> list[Record]:
+        """Sessions that are not complete, do not wait, and belong to an instance without a lease; or to this one,
+        though they are none of the `held`: the log was rolled back. What waits without being enlisted is enlisted on
+        the way. May answer with none for at most SWEEP_SECONDS if it sees no lease ended.
         """
 
     async def waiting(self, limit: int) -> list[Waiting]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -84,22 +84,22 @@ class RedisReplicas:
 
     # ---- the sweep
 
-    async def orphans(self) -> list[Record]:
+    async def orphans(self, held: Container[str]) -> list[Record]:
         leases = await self._leases()
         now = asyncio.get_running_loop().time()
         if all(leases.values()) and now < self._swept_at + SWEEP_SECONDS:
             return []
-        found = await self._sweep(leases)
+        found = await self._sweep(leases, held)
         self._swept_at = now
         return found
 
-    async def _sweep(self, leases: Mapping[str, bool]) -> list[Record]:
+    async def _sweep(self, leases: Mapping[str, bool], held: Container[str]) -> list[Record]:
         servers, lanes, hints = self._parts()
         await hints.written()
         waiting = await servers.read(OLDEST_WAITING((WAITING, AGENTS), -1))
         listed = {waiting[n].decode() for n in range(0, len(waiting), 3)}
         indexed = {blob.decode() for blob in await servers.read(command("ZRANGE", LIVE, 0, -1))}
-        census = _Census(hints, leases, listed, indexed)
+        census = _Census(hints, leases, self.instance, listed, indexed)
         for part in chunks(list(indexed | listed), CHUNK):
             for session_id, blob in zip(part, await heads(servers, part), strict=True):
                 census.take(session_id, blob)
@@ -117,7 +117,8 @@ class RedisReplicas:
         for some in chunks(repairs, CHUNK):
             for reply in await servers.call_all(some):
                 checked(reply)
-        return await records(servers, census.orphans)
+        forgotten = [session_id for session_id in census.own if session_id not in held]
+        return await records(servers, census.orphans + forgotten)
 
     def _never_made(self, missing: set[str]) -> list[Command]:
         """Out of the index with those that are not there, once their creation cannot be under way any more."""
@@ -133,9 +134,13 @@ class _Census:
     listed: those that stand among the waiting. indexed: those that stand among the live.
     """
 
-    def __init__(self, hints: Hints, leases: Mapping[str, bool], listed: set[str], indexed: set[str]) -> None:
-        self._hints, self._leases, self._listed, self._indexed = hints, leases, listed, indexed
+    def __init__(
+        self, hints: Hints, leases: Mapping[str, bool], instance: str, listed: set[str], indexed: set[str]
+    ) -> None:
+        self._hints, self._leases, self._instance = hints, leases, instance
+        self._listed, self._indexed = listed, indexed
         self.orphans: list[str] = []
+        self.own: list[str] = []  # of this instance
         self.unlisted: list[str] = []  # they wait, and nobody would know
         self.missing: set[str] = set()
         self.repairs: list[Command] = []
@@ -162,6 +167,8 @@ class _Census:
         self.without_sessions.discard(head.instance)
         if not self._leases.get(head.instance):
             self.orphans.append(session_id)
+        elif head.instance == self._instance:
+            self.own.append(session_id)
 
     def _withdraw(self, session_id: str, until: float) -> None:
         if session_id in self._listed:

@@ -14,7 +14,7 @@ FINISH = Content("", is_finish=True, finish_reason="stop")
 
 
 def outbox(packets: int = 256, size: int = 262144, sequence: int = 0) -> Outbox:
-    made = Outbox("s")
+    made = Outbox("s", sequence)
     assert made.welcome(sequence, packets, size)
     return made
 
@@ -183,6 +183,15 @@ def test_a_log_below_its_acks_or_beyond_what_was_sent_ends_in_data_loss(sequence
     assert packets[0].sequence == sequence + 1
     box.ack(sequence + 1)
     assert box.settled
+
+
+@pytest.mark.parametrize("sequence", [0, 4, 6])
+def test_a_log_that_does_not_end_with_the_history_ends_in_data_loss(sequence: int) -> None:
+    box = Outbox("s", 5)
+    box.say("goes on")
+    assert not box.welcome(sequence, 256, 262144)
+    box.fail(sequence, Error("data_loss"))
+    assert [(packet.sequence, packet.payload) for packet in take(box)] == [(sequence + 1, Error("data_loss"))]
 
 
 def test_calls_wait_while_the_session_is_opened_elsewhere() -> None:

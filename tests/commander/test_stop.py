@@ -1,13 +1,14 @@
 """The stop, at each moment at which it may come, and agents that do not want to."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 
 import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from commander import driver
+from commander import driver, worker
 from commander.agent import Thought, ToolError, Turn, Yielded
 from shared import records
 from tests.commander.agents import Puppet, chatter
@@ -244,3 +245,22 @@ async def test_thoughts_after_the_stop_are_counted_too(dispatcher: FakeDispatche
         await peer.next(records.Content)
         await peer.send("s", STOP)
         assert (await peer.next(records.Stopped))[1].deltas_after_stop == 1
+
+
+async def test_an_agent_that_blocks_the_loop_is_told_of_in_the_status(
+    dispatcher: FakeDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "STATUS_SECONDS", 0.2)
+
+    async def blocking(turn: Turn) -> AsyncGenerator[Yielded, None]:
+        yield "a"
+        await asyncio.sleep(0)
+        time.sleep(0.75)  # noqa: ASYNC251
+        yield "b"
+
+    async with serving(dispatcher, blocking):
+        peer = await begin(dispatcher)
+        await peer.next(records.Content)
+        async with asyncio.timeout(10):
+            while (await peer.status()).loop_lag_micros < (0.75 - worker.LAG_SECONDS) * 1e6:
+                pass

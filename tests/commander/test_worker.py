@@ -322,6 +322,20 @@ async def test_a_log_that_was_rolled_back_ends_the_session_in_data_loss(dispatch
         await peer.status(running=())
 
 
+async def test_a_log_that_lost_the_history_ends_the_session_in_data_loss(dispatcher: FakeDispatcher) -> None:
+    """Rolled back between the assignment and its `open`: the agent would go on from what users no longer have."""
+    puppet = Puppet()
+    async with serving(dispatcher, puppet):
+        peer = await dispatcher.peer()
+        await peer.assign("s", 2, history=records.History(7, (records.Said("It is sunny"),)))
+        await peer.welcome("s", sequence=5)
+        packet, error = await peer.next(records.Error)
+        assert (error.code, error.retryable, packet.sequence) == ("data_loss", False, 6)
+        assert not puppet.turns
+        await peer.send("s", records.Ack(6))
+        await peer.status(running=(), free_slots=4)
+
+
 # ---- sessions that are closed
 
 
@@ -439,6 +453,26 @@ async def test_superseded_by_its_own_other_stream_means_nothing(dispatcher: Fake
         await new.send("s", records.Welcome(0, 256, 262144))
         puppet.say("on")
         await new.next(records.Content)
+
+
+async def test_superseded_by_an_open_of_its_own_that_was_never_answered_is_opened_again(
+    dispatcher: FakeDispatcher,
+) -> None:
+    """The stream broke that it went by, and a Dispatcher carried it out only after the next."""
+    puppet = Puppet()
+    async with serving(dispatcher, puppet):
+        broken = await dispatcher.peer()
+        await broken.assign("s")
+        await broken.next(records.Open)
+        broken.end()
+        peer = await dispatcher.peer()
+        await peer.welcome("s")
+        await peer.send("s", records.Closed("superseded"))
+        await peer.welcome("s")
+        puppet.say("on")
+        await peer.next(records.Content)
+        await peer.send("s", records.Closed("fenced"))  # so it was another's after all
+        await soon(puppet.ended.wait())
 
 
 async def test_a_call_waits_while_its_session_moves(dispatcher: FakeDispatcher) -> None:

@@ -126,14 +126,14 @@ async def test_sessions_of_an_ended_lease_are_orphans(instances: tuple[Instance,
             await one.store.submit(name, Settle(result()))
     await one.store.create(waiting("waits"))
     await two.running("other")
-    assert await two.replicas.orphans() == []
+    assert await two.replicas.orphans({"other"}) == []
     await one.replicas.resign()
-    orphans = await two.replicas.orphans()
+    orphans = await two.replicas.orphans({"other"})
     assert sorted(record.session_id for record in orphans) == ["running", "stopped", "unanswered"]
     assert orphans == [await two.store.load(record.session_id) for record in orphans]
     for record in orphans:
         head_of(await two.store.submit(record.session_id, TakeOver(record.head.epoch, one.name, two.name)))
-    assert await two.replicas.orphans() == []
+    assert await two.replicas.orphans(("running", "stopped", "unanswered", "other")) == []
     await one.ears.until(("grown", "running"), ("grown", "stopped"))
 
 
@@ -141,9 +141,20 @@ async def test_a_session_that_nobody_ever_had_is_an_orphan(instances: tuple[Inst
     one, two = instances
     await one.replicas.renew()
     await one.store.create(brought("s"))
-    assert [record.session_id for record in await one.replicas.orphans()] == ["s"]
+    assert [record.session_id for record in await one.replicas.orphans(())] == ["s"]
     head_of(await one.store.submit("s", TakeOver(0, "", one.name)))
-    assert await two.replicas.orphans() == []
+    assert await two.replicas.orphans(()) == []
+
+
+async def test_a_session_that_its_instance_knows_nothing_of_is_an_orphan(instances: tuple[Instance, Instance]) -> None:
+    """A failover has lost that it was done with it."""
+    one, two = instances
+    for instance in instances:
+        await instance.replicas.renew()
+    await one.running("held")
+    await one.running("forgotten")
+    await two.running("other")
+    assert [record.session_id for record in await one.replicas.orphans({"held"})] == ["forgotten"]
 
 
 # ---- waiting

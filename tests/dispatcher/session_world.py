@@ -117,6 +117,8 @@ class Dispatcher:
             if isinstance(outcome, log.Applied):
                 outcome = log.Applied(outcome.head, tuple(self.log.entries))
         self.flying = None
+        if self.session is None:
+            return  # it was given back meanwhile
         if isinstance(outcome, log.Applied):
             self.carry_out(self.session.logged(outcome, self.now))
         else:
@@ -201,7 +203,7 @@ class Dispatcher:
                     outcome = self.log.submit(log.Requeue(self.session.epoch, self.now, handed_over))
                     if isinstance(outcome, log.Applied):
                         self.given_back += 1
-                        self.session, self.stream, self.wakes = None, None, {}
+                        self.session, self.stream, self.wakes, self.pending = None, None, {}, []
                         return
                     if outcome.code == "unanswered":
                         session = self.rebuild()

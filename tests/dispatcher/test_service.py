@@ -12,8 +12,9 @@ from dispatcher.history import history_of
 from dispatcher.log import LIVE, Request
 from dispatcher.metrics import Metrics
 from dispatcher.policies.load import load as load_policies
+from dispatcher.pool import QueueFull
 from dispatcher.prompts import PromptRefused
-from dispatcher.service import QueueFull, Sessions
+from dispatcher.service import Sessions
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import IdempotencyKey

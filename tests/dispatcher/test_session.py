@@ -6,7 +6,7 @@ from dispatcher import log
 from dispatcher.events import Ack, Entry, Failed, Finished, StopEntry, Store, Text
 from dispatcher.session import Limits
 from shared.conversation import State
-from shared.records import Content, Error, Stopped, Thought, ToolCall, Unknown
+from shared.records import Content, Error, Stopped, Thought, ToolCall, ToolResult, Unknown
 from tests.dispatcher.session_world import (
     LIMITS,
     NO_RULES,
@@ -404,6 +404,33 @@ def test_a_hand_over_is_assigned_again_at_once_and_does_not_count():
     assert heir.welcome == 2
     feed(dispatcher, heir, end(3, "whole"))
     assert log_.text == "half whole"
+
+
+def test_a_call_that_was_logged_without_an_answer_is_cancelled_where_its_commander_is_given_up():
+    """Else nobody would: the log's epoch is another by then, so the core takes in no more of it."""
+    dispatcher, stream, log_ = opened()
+    feed(dispatcher, stream, called(1, "a"), answered=False)
+    dispatcher.stop()
+    log_.submit(dispatcher.flying)
+    dispatcher.wake("stop")
+    assert log_.head.complete
+    assert [entry.body.status for entry in log_.entries if isinstance(entry.body, ToolResult)] == ["CANCELLED"]
+
+
+def test_a_hand_over_that_another_instance_finds_in_the_log_does_not_count():
+    dispatcher, stream, log_ = opened(continues=True)
+    feed(dispatcher, stream, said(1, "half "), packet(2, Error("leaving", retryable=True)), answered=False)
+    for entry in dispatcher.flying.entries, dispatcher.pending:
+        log_.submit(log.Append(log_.head.epoch, tuple(entry)))  # and the first one dies
+    log_.submit(log.TakeOver(log_.head.epoch, "d1", "d2"))
+    second = Dispatcher(log_, "d2")
+    second.carry_out(second.rebuild().await_open(second.now))
+    second.wake("grace")
+    assert (log_.head.state, log_.head.takeovers) == ("waiting", 0)
+    log_.submit(log.Assign("c2", "d2", True, 101.0))
+    second.carry_out(second.rebuild().await_open(second.now))
+    second.wake("grace")  # that one is lost
+    assert (log_.head.state, log_.head.takeovers) == ("waiting", 1)
 
 
 def test_a_hand_over_of_an_agent_that_cannot_continue_fails():

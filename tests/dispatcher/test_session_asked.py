@@ -4,9 +4,9 @@ import pytest
 
 from dispatcher.events import Finished, StopEntry, Text
 from dispatcher.policies.questions import AskedPolicy
-from dispatcher.policies.rules import RuleSet
+from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from shared.records import Content, Error, Thought
-from tests.dispatcher.session_world import Dispatcher, Stream, end, halted, packet, said
+from tests.dispatcher.session_world import Dispatcher, Log, Stream, end, halted, packet, said
 from tests.dispatcher.test_session import feed, opened
 
 
@@ -61,6 +61,22 @@ def test_an_end_that_speaks_waits_for_the_verdict_on_what_it_says(world):
     assert bodies(log_) == [Content, Content, Text, Text, Finished]
     assert [entry.sequence for entry in log_.entries[2:]] == [2, 2, 2, 2]
     assert (log_.text, log_.head.decided) == ("one two", 7)
+
+
+def test_an_end_that_lets_out_what_another_rule_held_keeps_the_order():
+    asked = AskedPolicy("asked", "plugin", "any:thing")
+    dispatcher, stream, log_ = opened(RuleSet([asked, PhrasesPolicy("names", ("nightingale",))]))
+    feed(dispatcher, stream, said(1, "a night"))
+    dispatcher.verdict()
+    dispatcher.answer()
+    feed(dispatcher, stream, said(2, "inga"), said(3, "l"), end(4))
+    assert log_.text == "a "
+    dispatcher.verdict()
+    dispatcher.answer()
+    dispatcher.verdict()
+    dispatcher.answer()
+    dispatcher.answer()
+    assert (log_.text, log_.head.state, log_.head.decided) == ("a nightingal", "finished", 12)
 
 
 def test_an_error_waits_too(world):
@@ -170,15 +186,74 @@ def test_after_a_crash_the_end_comes_again_and_undecided_text_is_asked_about_aga
     assert (log_.text, log_.head.state, again.acked) == ("one two", "finished", 3)
 
 
-def test_what_is_ended_without_a_commander_keeps_what_is_undecided(world):
-    dispatcher, stream, log_ = world
-    feed(dispatcher, stream, said(1, "one"))
+def lose(dispatcher):
     dispatcher.cut()
     dispatcher.wake("grace")
+
+
+def break_the_contract(dispatcher):
+    dispatcher.carry_out(dispatcher.session.receive(packet(0, Content("x")), 1.0))
+
+
+@pytest.mark.parametrize(("end_it", "code"), [(lose, "commander_lost"), (break_the_contract, "protocol_error")])
+def test_an_end_that_the_dispatcher_makes_waits_for_verdicts_too(world, end_it, code):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, said(1, "one "), said(2, "two"))
+    end_it(dispatcher)
     dispatcher.answer()
-    assert (log_.text, log_.head.state, log_.head.code) == ("", "failed", "commander_lost")
+    assert not log_.head.over
     dispatcher.verdict()
-    assert log_.text == ""
+    dispatcher.answer()
+    dispatcher.verdict()
+    dispatcher.answer()
+    assert (log_.text, log_.head.state, log_.head.code, log_.head.over) == ("one two", "failed", code, True)
+    assert stream.closed == ("invalid" if end_it is break_the_contract else "")
+
+
+@pytest.mark.parametrize("end_it", [lose, break_the_contract])
+def test_a_violation_before_an_end_that_the_dispatcher_makes_stops(world, end_it):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, said(1, "bad"))
+    end_it(dispatcher)
+    dispatcher.verdict("violation")
+    dispatcher.answer()
+    dispatcher.answer()
+    assert (log_.text, log_.head.state, log_.head.over) == ("", "stopped", True)
+
+
+def test_a_commander_that_is_back_before_the_verdict_goes_on(world):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, said(1, "one "))
+    lose(dispatcher)
+    again = Stream()
+    dispatcher.open(again, "c1", 1)
+    dispatcher.verdict()  # of the core that is gone
+    dispatcher.verdict()
+    feed(dispatcher, again, said(2, "two"), end(3))
+    dispatcher.verdict()
+    dispatcher.answer()
+    dispatcher.answer()
+    assert (log_.text, log_.head.state) == ("one two", "finished")
+
+
+def test_an_older_peer_that_is_gone_while_its_end_waits_has_finished():
+    log_ = Log("older")
+    dispatcher, stream = Dispatcher(log_, "d1", rules()), Stream()
+    dispatcher.open(stream, "c0", 0)
+    feed(dispatcher, stream, said(1, "one"), end(2))
+    dispatcher.cut()
+    dispatcher.verdict()
+    dispatcher.answer()
+    dispatcher.answer()
+    assert (log_.text, log_.head.state) == ("one", "finished")
+
+
+def test_a_session_that_nobody_takes_fails_at_once(world):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, said(1, "one"))
+    dispatcher.carry_out(dispatcher.session.unserved(1.0))
+    dispatcher.answer()
+    assert (log_.text, log_.head.code) == ("", "no_commander")
 
 
 def test_an_observer_holds_nothing_up_and_stops_late():

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dispatcher import log
 from dispatcher.events import Call, Entry, Failed, Finished, StopEntry
 from dispatcher.policies.questions import AskedPolicy
-from dispatcher.policies.rules import RuleSet
+from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from shared.conversation import State
 from shared.records import Content, Error, Stopped, ToolCall, ToolResult, Upstream
 from tests.dispatcher.session_world import NO_RULES, Dispatcher, Log, Stream, packet
@@ -257,9 +257,14 @@ class Sessions(RuleBasedStateMachine):
 
 
 class AskedSessions(Sessions):
-    """What is said waits for a verdict, which comes at any time, or fails."""
+    """What is said waits for a verdict, which comes at any time, or fails; some of it waits for what follows too."""
 
-    policies = RuleSet([AskedPolicy("asked", "plugin", "any:thing", action="redact", reads=frozenset({"content"}))])
+    policies = RuleSet(
+        [
+            AskedPolicy("asked", "plugin", "any:thing", action="redact", reads=frozenset({"content"})),
+            PhrasesPolicy("names", ("abcd!", "ghijkl!", "tuvwxyzab!")),
+        ]
+    )
 
     @precondition(lambda self: any(d.questions for d in self.dispatchers))
     @rule(data=st.data(), kind=st.sampled_from(["pass"] * 5 + ["unavailable"]))

@@ -143,7 +143,8 @@ def complaints(folder: Path) -> list[str]:
     """What the programs logged as errors, each kind once: no fault of the rig is one of the program's."""
     found: Counter[str] = Counter()
     for path in sorted(folder.glob("*.log")):
-        for line in path.read_text(errors="replace").splitlines():
+        lines = iter(path.read_text(errors="replace").splitlines())
+        for line in lines:
             with contextlib.suppress(ValueError):
                 said = json.loads(line)
                 if isinstance(said, dict) and said.get("level") in ("error", "critical") and said["event"] not in BORNE:
@@ -151,7 +152,10 @@ def complaints(folder: Path) -> list[str]:
                     found[f"{path.stem} logs {said['event']} {about}"] += 1
                 continue
             if line.startswith("Traceback"):
-                found[f"{path.stem} prints a traceback"] += 1
+                printed = [f"{path.stem} prints a traceback:"]
+                while printed[-1].startswith(" ") or len(printed) == 1:  # its last line is not indented
+                    printed.append(next(lines, ""))
+                found["\n".join(printed)] += 1
     return [f"{text} ({count} times)" for text, count in found.items()]
 
 

@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
+from dispatcher.policies.automaton import Automaton
 from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.gate import MAX_STEPS, Gate
-from dispatcher.policies.matches import Action, Channel
+from dispatcher.policies.matches import CHANNELS, Action, Channel
 from dispatcher.policies.outcomes import Hit, Reading, Release, Violation
 from dispatcher.policies.rules import BudgetPolicy, PatternsPolicy, PhrasesPolicy, Policy, RuleSet
 
@@ -417,3 +418,15 @@ def test_new_rules_stop_a_session_whose_log_breaks_them() -> None:
     assert resumed.content("a secret, and more", 101.0).violation is not None
     resumed.resume(18)
     assert resumed.content("more", 102.0) == Release("", 18, resumed.overdue(102.0))
+
+
+def test_phrases_are_compiled_once_for_all_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Automaton] = []
+
+    def compiling(folded: list[str], words: bool) -> Automaton:
+        compiled.append(Automaton(folded, words))
+        return compiled[-1]
+
+    monkeypatch.setattr("dispatcher.policies.rules.Automaton", compiling)
+    RuleSet([phrases("secret", reads=CHANNELS)])
+    assert len(compiled) == 1

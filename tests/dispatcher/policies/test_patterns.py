@@ -1,6 +1,7 @@
 """Regular expressions in a stream. The oracle is `re` itself, asked at every place of the whole text."""
 
 import itertools
+import random
 import re
 
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dispatcher.policies.expressions import UnusableExpressionError
-from dispatcher.policies.machine import Machine, Pattern, TooComplexError
+from dispatcher.policies.machine import ITEMS_IN_ROOM, Machine, Pattern, TooComplexError
 from dispatcher.policies.matches import Action, Match, Rule
 from dispatcher.policies.patterns import PatternSet, PatternStream
+from dispatcher.policies.rules import PatternsPolicy, RuleSet
 from tests.dispatcher.policies.strategies import splits
 
 BEYOND = Rule("names", "stop", "beyond")
@@ -102,6 +104,9 @@ def test_ignorable_characters_and_width_hide_nothing(text: str, shown: str) -> N
         (r"a(?!b)", "xa", 1),
         (r"ab?c", "xaab\u200b", 3),
         (r"(?i)hello world", "say HELLO W", 7),
+        (r"\w+", "a b\u00ad", 1),  # invisible: within the match, if it goes on
+        (r"\w+", "a b\u00ad ", 0),
+        (r"a(?:bc)?", "a\u00adb", 2),
     ],
 )
 def test_held_is_what_can_still_become_a_match(expression: str, text: str, held: int) -> None:
@@ -190,6 +195,19 @@ def test_steps_are_remembered_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> 
     assert covered(read(stream("[a-c]+.{3}b"), text)) == covered(read(stream("[a-c]+.{3}b"), text, 1000))
 
 
+def test_no_more_is_kept_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.policies.machine.MAX_STEPS", 100)
+    patterns = PatternSet([Pattern("a.{0,300}b", rule())])
+    read(patterns.stream(), "".join(random.Random(1).choices("ab", k=600)))
+    waiting, kept = [patterns.machine.start, *patterns.machine.known.values()], {}
+    while waiting:
+        configuration = waiting.pop()
+        if id(configuration) not in kept:
+            kept[id(configuration)] = len(configuration.begun)
+            waiting += [step.to for step in (*configuration.steps.values(), *configuration.values())]
+    assert sum(kept.values()) < 100 * ITEMS_IN_ROOM + 2 * 300, "the last of them may be one too many"
+
+
 def test_more_possibilities_than_can_be_followed_are_refused_while_reading() -> None:
     reader = stream("(?:a.{0,60}){0,60}b")
     with pytest.raises(TooComplexError):
@@ -199,6 +217,7 @@ def test_more_possibilities_than_can_be_followed_are_refused_while_reading() -> 
 # ---- what `re` finds at every place
 
 LETTERS = "abc \n"
+INVISIBLE = "\u00ad\u200d"
 PROBES = ["", *("".join(letters) for length in (1, 2, 3) for letters in itertools.product("abc ", repeat=length))]
 
 atoms = st.sampled_from(["a", "b", "c", " ", ".", "[ab]", "[^a]", r"\w", r"\s", "(?i:A)", "(?s:.)"])
@@ -285,3 +304,19 @@ def test_nothing_stops_that_might_still_be_no_match(expression: str, text: str, 
         assert all(found_by_re(expression, text[: reader.length] + probe) for probe in PROBES)
     else:
         assert bool(reader.end()) == bool(found_by_re(expression, text))
+
+
+@given(st.lists(expressions, min_size=1, max_size=2), st.text(LETTERS + INVISIBLE, max_size=12), st.data())
+def test_what_users_see_does_not_depend_on_the_split(several: list[str], text: str, data: st.DataObject) -> None:
+    seen = [index for index, character in enumerate(text) if character not in INVISIBLE]
+    hidden: set[int] = set()
+    for expression in map(usable, several):
+        compiled = re.compile(expression)
+        for at in range(len(seen)):
+            if match := compiled.match("".join(text[index] for index in seen), at):
+                hidden.update(range(seen[match.start()], seen[match.end() - 1] + 1))
+    gate = RuleSet([PatternsPolicy("p", tuple(several), action="redact", replacement="#")]).gate(0.0)
+    gate.resume(0)
+    shown = "".join(gate.content(piece, 1.0).text for piece in data.draw(splits(text))) + gate.end(1.0).text
+    expected = "".join("\0" if index in hidden else character for index, character in enumerate(text))
+    assert shown == re.sub("\0+", "#", expected)

@@ -146,6 +146,8 @@ def test_what_does_not_stop_is_found_again_and_again() -> None:
         ("café", "cafe\u0301 cafés cafe\u0301\u0323", [(0, 5), (12, 17)]),
         ("가", "가 각 가나 나가 ᄀ\u1161!", [(0, 1), (10, 12)]),
         ("夜莺", "关于夜莺计划", [(2, 4)]),  # written without spaces
+        ("कम", "कम कमी कमीज कम।", [(0, 2), (12, 14)]),  # a vowel's sign is a part of the word
+        ("की", "की कीमत की", [(0, 2), (8, 10)]),
         ("ice", "o\ufb01ce \ufb01ce ice", [(9, 12)]),
         ("s", "\u00df s \u00dfs", [(2, 3)]),  # one letter that folds to two
         ("new york", "anew york, new yorker, new york", [(23, 31)]),

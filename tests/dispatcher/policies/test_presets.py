@@ -17,6 +17,8 @@ FOUND = {
         "«jo\u200bhn@exam\u00adple.com»",
         "«{}@example.com»".format("x" * 64),
         "me@x «you@example.net»",
+        "«müller@exämple.de», «mu\u0308ller@example.com»",
+        "пиши на «иван@пример.рф».",
     ],
     "phone": [
         "call «+1 (415) 555-2671» now",
@@ -27,6 +29,8 @@ FOUND = {
         "«1 415 555 2671»",
         "Paris: «01 42 68 53 00»",
         "«030/901820»",
+        "«01.42.68.53.00»",
+        "Tokyo «03-1234-5678», Sydney «02 9374 4000», Brussels «02 512 34 56»",
         "London «(020) 7946 0958»",
         "«+8613800138000»",
     ],
@@ -81,6 +85,9 @@ FOUND = {
             "«-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0F\n\n"
             "MH\n-----END EC PRIVATE KEY-----»"
         ),
+        "> «-----BEGIN RSA PRIVATE KEY-----\n> MIIE\n>\n> abc\n> -----END RSA PRIVATE KEY-----»\n> so",
+        'k = ("«-----BEGIN PRIVATE KEY-----\\n"\n     "MIIEvQ\\n" +\n  "-----END PRIVATE KEY-----»\\n")',
+        'The line "«-----BEGIN PRIVATE KEY-----»" begins a "key".',
     ],
 }
 
@@ -97,6 +104,9 @@ PASSED = {
         "12:30-13:45",
         "£0.99 to 0.25",
         "pages 415-555",
+        "01/02/2024, 01-02-2024, 01.02.2024 10:30 or 01 02 2024",
+        "05/2024 and 05-2024",
+        "01/02/24 09:15",
     ],
     "payment_card": [
         "4111111111111112",  # fails its check

@@ -284,7 +284,7 @@ async def test_a_waiting_session_that_is_not_enlisted_is_enlisted(redis: RedisSe
         redis.ask("DEL", WAITING, AGENTS)
         assert await other.replicas.waiting_count() == 0
         ears.waiting.clear()
-        await store.replicas.orphans()
+        await store.replicas.orphans(())
         assert [each.session_id for each in await other.replicas.waiting(10)] == ["w"]
         await until(lambda: ears.waiting == ["w"])
 
@@ -295,7 +295,7 @@ async def test_a_session_that_cannot_be_read_hides_no_orphan(redis: RedisServer)
         for name in ("bad", "orphan"):
             await owned(store, name)
         redis.ask("HSET", session_keys("bad").head, "head", "?")
-        assert [record.session_id for record in await other.replicas.orphans()] == ["orphan"]
+        assert [record.session_id for record in await other.replicas.orphans(())] == ["orphan"]
         assert [record.session_id for record in await other.select(["running"], 10)] == ["orphan"]
 
 
@@ -311,7 +311,7 @@ async def test_who_stands_among_the_waiting_by_mistake_is_taken_out(redis: Redis
         await store.submit("tried", assign_to(instance(store)))
         await store.submit("never", assign_to(instance(store)))
         assert sorted(each.session_id for each in await store.replicas.waiting(10)) == ["ended", "gone", "runs"]
-        await store.replicas.orphans()
+        await store.replicas.orphans(())
         assert await store.replicas.waiting(10) == []
 
 
@@ -324,7 +324,7 @@ async def test_an_end_that_is_not_in_the_index_is_put_there(redis: RedisServer) 
         redis.ask("ZREM", ENDED, "s")
         redis.ask("ZADD", LIVE, "100", "s")
         assert await store.expire(200.0) == 0
-        await store.replicas.orphans()
+        await store.replicas.orphans(())
         assert await store.expire(120.0) == 0
         assert await store.expire(200.0) == 1
         assert redis.ask("DBSIZE") == b":0\r\n"
@@ -347,7 +347,7 @@ async def test_what_is_lost_of_the_index_of_the_living_is_put_back(redis: RedisS
         await store.replicas.renew()
         redis.ask("DEL", LIVE)
         assert await store.select(["running"], 10) == []
-        await store.replicas.orphans()
+        await store.replicas.orphans(())
         assert [record.session_id for record in await store.select(["running", "waiting"], 10)] == ["w", "s"]
 
 
@@ -357,7 +357,7 @@ async def test_an_instance_without_sessions_is_forgotten(redis: RedisServer) -> 
         await store.replicas.renew()
         redis.ask("HSET", LEASES, "dead", "1000")
         assert await store.replicas.alive() == {instance(store)}
-        await store.replicas.orphans()
+        await store.replicas.orphans(())
         assert redis.ask("HKEYS", LEASES).count(b"$") == 1
         assert await store.replicas.alive() == {instance(store)}
 

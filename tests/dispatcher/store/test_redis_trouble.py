@@ -98,7 +98,7 @@ async def test_a_user_of_its_own(cluster: list[RedisServer], redis: RedisServer)
                 await store.submit("s", append(epoch, said(1), finished(2)))
                 await other.submit("w", Settle(stop()))
                 await until(partial(operator.not_, ears.waiting))
-                assert await store.replicas.orphans() == []
+                assert await store.replicas.orphans(()) == []
                 assert await store.expire(1000.0) == 2
     finally:
         for server in (*cluster, redis):
@@ -229,7 +229,7 @@ async def test_away_and_back(server: RedisServer) -> None:
                 with pytest.raises(StoreUnavailable, match="Redis does not answer"):
                     await ask()
             assert store.replicas
-            for of_replicas in (store.replicas.renew, store.replicas.alive, store.replicas.orphans):
+            for of_replicas in (store.replicas.renew, store.replicas.alive, lambda: store.replicas.orphans(())):
                 with pytest.raises(StoreUnavailable):
                     await of_replicas()
             server.start()

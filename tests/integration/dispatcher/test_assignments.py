@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dispatcher.events import Assigned, Failed
-from dispatcher.service import QueueFull
+from dispatcher.pool import QueueFull
 from shared.records import Assignment, Stop
 from tests.integration.dispatcher.peer import SECONDS, Peer, World, serving, until
 

@@ -3,16 +3,16 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from pathlib import Path
 
 import pytest
 
-from dispatcher.events import Call, Entry, StopEntry
-from dispatcher.log import Acquire, Append, Applied, Assign, Settle, TakeOver
-from dispatcher.service import QueueFull
-from dispatcher.store.ports import StoreUnavailable
-from shared.records import Assignment, Closed, Content, Error, Stop, Stopped, ToolCall, ToolResult
+from dispatcher.events import Assigned, Call, Entry, StopEntry
+from dispatcher.log import Acquire, Append, Applied, Assign, Change, Outcome, Record, Settle, TakeOver
+from dispatcher.pool import QueueFull
+from dispatcher.store.ports import Created, StoreUnavailable
+from shared.records import Assignment, Closed, Content, Error, Stop, Stopped, ToolCall, ToolResult, Upstream
 from tests.integration.dispatcher import waiting_tools
 from tests.integration.dispatcher.peer import World, serving, until
 from tests.shared_store import SharedStore, View
@@ -395,6 +395,87 @@ async def test_an_instance_that_leaves_gives_its_sessions_away(shared: SharedSto
         await other.report(1)
         assert (await other.serve()).session_id == session_id
         await other.finish(session_id)
+
+
+async def test_a_session_whose_end_a_failover_lost_ends_again(worlds: tuple[World, World], shared: SharedStore) -> None:
+    """Its instance lives, and has nothing to do with it any more."""
+    a, _ = worlds
+    member, session_id, _ = await a.served()
+    await member.say(session_id, "half")
+    await member.acked(session_id)
+    roll_back = shared.keep(session_id)
+    await member.finish(session_id)
+    await until(lambda: session_id not in a.sessions._runners, "a has forgotten it")
+    roll_back()
+    assert await a.ended(session_id) == "failed commander_lost"
+    assert await a.text(session_id) == "half"
+
+
+def until_looked(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """Call what is returned to wait until the instance has looked for sessions that are nobody's."""
+    looks, orphans = 0, view(world).orphans
+
+    async def looked(held: Container[str]) -> list[Record]:
+        nonlocal looks
+        looks += 1
+        return await orphans(held)
+
+    async def wait() -> None:
+        before = looks
+        await until(lambda: looks > before + 1, "a look begun after it")
+
+    monkeypatch.setattr(view(world), "orphans", looked)
+    return wait
+
+
+async def test_an_older_peers_session_is_not_found_before_it_is_open(
+    worlds: tuple[World, World], shared: SharedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = worlds
+    wait, create = until_looked(a, monkeypatch), view(a).create
+
+    async def created(record: Record) -> Created:
+        made = await create(record)
+        await wait()
+        return made
+
+    monkeypatch.setattr(view(a), "create", created)
+    peer = a.stream()
+    await peer.send(Upstream("older", Content("said", is_finish=True)))
+    await until(lambda: "older" in shared.memory._records, "created")
+    assert await a.ended("older") == "finished"
+
+
+@pytest.mark.parametrize("taking", [Assign, Acquire])
+async def test_a_session_is_not_found_while_it_is_being_taken(
+    worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch, taking: type
+) -> None:
+    """It is this instance's in the log, and nothing runs for it yet."""
+    a, b = worlds
+    held = await a.served() if taking is Acquire else None
+    wait, submit = until_looked(b, monkeypatch), view(b).submit
+
+    def submitted(asked_for: str, change: Change) -> "asyncio.Future[Outcome]":
+        return (
+            asyncio.ensure_future(late(submit(asked_for, change)))
+            if type(change) is taking
+            else submit(asked_for, change)
+        )
+
+    async def late(answer: "asyncio.Future[Outcome]") -> Outcome:
+        await wait()
+        return await answer
+
+    monkeypatch.setattr(view(b), "submit", submitted)
+    if held:
+        holder, session_id, generation = held
+        member = await b.join(commander_id=holder.commander_id)
+        await member.open(session_id, generation)
+    else:
+        member, session_id, _ = await b.served()
+    await member.finish(session_id)
+    assert await b.ended(session_id) == "finished"
+    assert len(await b.bodies(session_id, Assigned)) == 1
 
 
 async def test_news_that_is_lost_is_found_by_looking(worlds: tuple[World, World], shared: SharedStore) -> None:

@@ -10,6 +10,7 @@ from dispatcher.events import Failed
 from dispatcher.log import Acquire, Append, Assign, Record, Settle
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import StoreUnavailable
+from shared.errors import ConfigError
 from shared.records import Ack, Assignment, Content, Stop, Stopped, ToolCall, ToolResult, Upstream, Welcome
 from tests.integration.dispatcher.peer import SECONDS, World, serving, until
 
@@ -264,3 +265,13 @@ async def test_a_session_whose_log_was_rolled_back_is_not_left_to_nobody(world: 
     assert (again.session_id, again.history) == (session_id, None)
     await other.finish(session_id, "said")
     assert await world.text(session_id) == "said"
+
+
+async def test_a_store_that_is_lost_while_starting_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lost(*_: object) -> None:
+        raise StoreUnavailable("the connection was reset")
+
+    monkeypatch.setattr(MemoryStore, "select", lost)
+    with pytest.raises(ConfigError, match=r"^DISPATCHER_STORE: the store was lost .*: the connection was reset$"):
+        async with serving():
+            pass

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from shared import records, wire
 from shared.pb import agent_pb2 as pb
@@ -340,3 +341,13 @@ async def test_the_contract_is_announced_before_the_store_is_touched(world: Worl
             assert ("midsentence-contract", "1") in list(await peer.call.initial_metadata())
     for answers in (trouble.answers, trouble.reads):
         answers.set()
+
+
+async def test_operators_are_told_once_of_a_commander_whose_loop_is_held_up(world: World) -> None:
+    peer = await world.join()
+    with capture_logs() as logs:
+        for micros in (999_999, 1_500_000, 1_500_000, 0):
+            status = records.Status(peer.commander_id, peer.agents, free_slots=1, loop_lag_micros=micros)
+            await peer.send(Upstream("", status))
+            await until(lambda: {micros} == {m.status.loop_lag_micros for m in world.sessions.pool.members}, "told")  # noqa: B023
+    assert [entry["seconds"] for entry in logs if entry["event"] == "loop_lag"] == [1.5]

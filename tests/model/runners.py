@@ -1,0 +1,153 @@
+"""A Dispatcher's side of a session, with the real core: what `dispatcher.runner`, `dispatcher.appends` and
+`dispatcher.service` do, one step at a time. The search decides when a step that waits for the store is carried out,
+whether it is answered, and when a deadline comes.
+"""
+
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from dispatcher import events, log
+from dispatcher.events import Entry
+from dispatcher.policies.matches import Channel
+from dispatcher.policies.outcomes import Reading, Release, Violation
+from dispatcher.policies.questions import AskedPolicy, Question, Verdict
+from dispatcher.session import Limits, Session
+from tests.model.copies import copied, frozen
+from tests.model.journal import REQUEST, Journal
+from tests.model.sides import NONE, Orphan
+
+LIMITS = Limits(max_unacked_packets=2, max_unacked_bytes=1 << 16)
+PROCEED = Reading()
+
+
+class Gate:
+    """Policies: `!` stops the session. Where they are stricter, an `h` is held until it is known what follows it."""
+
+    deadline = None
+
+    def __init__(self, stricter: bool) -> None:
+        self.stricter = stricter
+        self.text = ""
+        self.decided = 0
+        self.violation: Violation | None = None
+
+    @property
+    def held(self) -> int:
+        return 0 if self.violation else len(self.text) - self.decided
+
+    def content(self, text: str, at: float) -> Release:
+        if not self.violation:
+            self.text += text
+            if "!" in self.text:
+                self.violation = Violation("names", "PolicyViolation")
+        certain = self.text.find("!") if self.violation else len(self.text)
+        if self.stricter and self.text.endswith("h"):
+            certain -= 1
+        return self._let_out(certain)
+
+    def end(self, at: float) -> Release:
+        return self._let_out(self.decided if self.violation else len(self.text))
+
+    def _let_out(self, certain: int) -> Release:
+        text, self.decided = self.text[self.decided : certain], max(certain, self.decided)
+        return Release(text, self.decided, self.violation)
+
+    def resume(self, decided: int) -> None:
+        self.decided = decided
+
+    def thought(self, step_name: str, delta: str, at: float) -> Reading:
+        return PROCEED
+
+    def arguments(self, tool_name: str, arguments_json: str, at: float) -> Reading:
+        return PROCEED
+
+    def result(self, result_json: str, at: float) -> Reading:
+        return PROCEED
+
+    def overdue(self, at: float) -> Violation | None:
+        return self.violation
+
+    # ---- none of its policies is asked
+
+    waiting = False
+
+    def asked(self, channel: Channel) -> list[AskedPolicy]:
+        return []
+
+    def questions(self) -> list[Question]:
+        return []
+
+    def answered(self, question: Question, verdict: Verdict, at: float) -> Release:
+        raise AssertionError("nothing is asked")
+
+
+class Conclusion(NamedTuple):
+    """What silence led to, on its way to the store. kind: `requeue`, `hand over`, `fence`."""
+
+    kind: str
+    epoch: int
+    basis: int
+
+    def again(self, before: int, epoch: int, basis: int) -> "Conclusion":
+        """The session was taken back meanwhile: the runner concludes under the next epoch then."""
+        return Conclusion(self.kind, epoch, basis) if self.epoch == before else self
+
+
+class Post:
+    """An instance. `basis`, `asks`, `gives`, `away`, `takes_back`, `orphan` as in `tests.model.sides`.
+
+    flying   the append that was not answered; pending: what comes after it
+    wakes    the deadlines that may come
+    begun    calls; running: those without a result
+    settles  results and stops on their way to the store
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.session: Any = None  # a dispatcher.session.Session, if it has to do with it
+        self.basis = 0
+        self.stream = NONE
+        self.pending: list[Entry] = []
+        self.flying: tuple[Entry, ...] = ()
+        self.wakes: set[str] = set()
+        self.begun: set[str] = set()
+        self.running: set[str] = set()
+        self.settles: list[Entry] = []
+        self.concludes: list[Conclusion] = []
+        self.asks = False
+        self.gives = NONE
+        self.away = False
+        self.takes_back = False
+        self.orphan: Orphan | None = None
+        self._key: Hashable = None
+
+    def copy(self) -> "Post":
+        twin: Post = copied(self)
+        twin._key = None
+        return twin
+
+    @property
+    def key(self) -> Hashable:
+        if self._key is None:
+            self._key = frozen(self)
+        return self._key
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is on its way to the log, no tool runs, and no stream has it."""
+        return not (self.pending or self.flying or self.running or self.stream != NONE)
+
+    def core(self, journal: Journal) -> Session:
+        """A new one, from the log. The rules of the two instances differ, as while they are being changed."""
+        record, limits = log.Record("s", REQUEST, journal.head), replace(LIMITS, takeovers=journal.takeovers)
+        return Session(record, journal.entries, Gate(self.name.startswith("B")), limits, self.name)
+
+    def settle(self, entry: Entry) -> None:
+        if entry not in self.settles:
+            self.settles.append(entry)
+
+    def conclude(self, effect: events.GiveBack | events.GiveUp) -> None:
+        kind = "fence" if isinstance(effect, events.GiveUp) else "hand over" if effect.handed_over else "requeue"
+        self.concludes.append(Conclusion(kind, self.session.epoch, self.basis))

@@ -1,0 +1,205 @@
+"""Each rule of the cores at both ends is needed: without it, a search finds a promise broken."""
+
+import pytest
+
+from tests.model.commanders import scripted
+from tests.model.mutants import Mutant
+from tests.model.scenarios import WHOLE
+from tests.model.search import search
+
+SESSION, INTAKE = "dispatcher.session:Session.", "dispatcher.session_intake:Intake."
+COMMANDER, OUTBOX = "commander.session:Session.", "commander.outbox:Outbox."
+STUCK = "no end can be reached"
+OWN = "its Commander lets go of it, though it is still its own"
+
+# The rule, what takes it out, where it is missed, and the promise that breaks.
+RULES: dict[str, tuple[Mutant, str, str]] = {
+    # the Dispatcher: packets
+    "duplicates are dropped": (
+        Mutant(SESSION + "receive", "if sequence <= self._accepted:", "if False:"),
+        "a packet doubled",
+        "users get 'a' after 'a'",
+    ),
+    "a gap begins the grace": (
+        Mutant(SESSION + "receive", ', Wake("grace", now + self.limits.grace_seconds)]', "]"),
+        "one Commander killed after a gap",
+        STUCK,
+    ),
+    "an Ack follows its append": (
+        Mutant(
+            SESSION + "receive",
+            "        self._credit.take(sequence, packet.size)\n        effects: list[Effect] = []\n",
+            "        self._credit.take(sequence, packet.size)\n        effects: list[Effect] = [Ack(at_once=True)]\n"
+            "        self.head = msgspec.structs.replace(self.head, sequence=sequence)\n",
+        ),
+        "one Commander",
+        "packet 1 is acked, and not in the log",
+    ),
+    "what is logged is acked": (
+        Mutant(SESSION + "logged", "effects.append(Ack(at_once or self._credit.half_used(logged)))", "pass"),
+        "one Commander",
+        STUCK,
+    ),
+    "what is decided is let out once": (
+        Mutant(SESSION + "__init__", "self._guard.resume(self.head.decided)", "pass"),
+        "held text after a cut",
+        "users get 'hb' after 'h'",
+    ),
+    # tools
+    "a tool runs once its call is logged": (
+        Mutant(
+            SESSION + "receive",
+            "        return effects + self._ask()",
+            "        return effects + [RunTool(body) for body, _, _ in taken if isinstance(body, Call)]",
+        ),
+        "nothing",
+        "a tool runs that is not in the log",
+    ),
+    "whose call it is runs it": (
+        Mutant(SESSION + "_follow", "case Call() as call if call.instance == self._instance:", "case Call() as call:"),
+        "a lease",
+        "a tool runs twice",
+    ),
+    "a call of an instance that is gone runs no more": (
+        Mutant(SESSION + "restored", " for call in calls if call.instance == self._instance", " for call in calls"),
+        "a Dispatcher killed",
+        "a tool runs twice",
+    ),
+    "a call runs whose append was not answered": (
+        Mutant(SESSION + "restored", "*run, "),
+        "a cut after an unanswered call",
+        STUCK,
+    ),
+    "results are sent again": (
+        Mutant(SESSION + "attach", "if call_id in self._results]", "if False]"),
+        "a call after a cut",
+        STUCK,
+    ),
+    # the stop
+    "a stop is logged before it is sent": (
+        Mutant(
+            SESSION + "receive",
+            "        return effects + self._ask()",
+            "        return effects + ([SendStop(self.stop)] if self.stop else [])",
+        ),
+        "a policy's stop",
+        "a stop is sent that is not in the log",
+    ),
+    "a stop is sent after Welcome": (
+        Mutant(SESSION + "attach", "if self.stop and not self.head.over:", "if False:"),
+        "a stop",
+        "it is open, and nobody tells of its stop",
+    ),
+    "a stopped session is given up": (
+        Mutant(SESSION + "_leave", "return [GiveUp()]", "return []"),
+        "one Commander killed in a stop",
+        STUCK,
+    ),
+    "calls are cancelled with it": (
+        Mutant(SESSION + "fenced", "if self.head.calls", "if False"),
+        "a stop before an unanswered call",
+        STUCK,
+    ),
+    # rule 8: silence
+    "a broken stream begins the grace": (
+        Mutant(SESSION + "detach", 'return [Wake("grace", now + self.limits.grace_seconds)]', "return []"),
+        "one Commander killed",
+        STUCK,
+    ),
+    "an assignment begins it": (
+        Mutant(SESSION + "await_open", "[] if self.head.over else [Wake(", "[] if True else [Wake("),
+        "one Commander killed",
+        STUCK,
+    ),
+    "only who can continue is taken over": (
+        Mutant(SESSION + "_leave", "(self.head.continues or not self._spoken)", "True"),
+        "a loss of an agent that cannot continue",
+        "users get 'a' after 'a'",
+    ),
+    "takeovers are bounded": (
+        Mutant(SESSION + "_leave", "self.head.takeovers < self.limits.takeovers", "True"),
+        "three Commanders",
+        "it is given to another Commander once too often",
+    ),
+    "hand-overs are no losses": (
+        Mutant(SESSION + "_leave", "if self._handed_over:", "if False:"),
+        "a hand-over",
+        "a hand-over is counted as a loss, or a loss is not counted",
+    ),
+    # many replicas
+    "who takes it back knows the epoch": (
+        Mutant(SESSION + "taken_back", "        self.epoch = outcome.head.epoch\n"),
+        "a lease",
+        OWN,
+    ),
+    "a lower epoch is a gap": (
+        Mutant("dispatcher.log:_other_epoch", '"superseded" if head.epoch > epoch else "gap"', '"superseded"'),
+        "a failover",
+        OWN,
+    ),
+    # the Commander
+    "what was not acked is sent again": (
+        Mutant(OUTBOX + "welcome", "deque([*self._sent, *self._again])", "deque(self._again)"),
+        "a cut",
+        STUCK,
+    ),
+    "credit is kept to": (
+        Mutant(OUTBOX + "_fits", "len(self._sent) < self._max_packets", "True"),
+        "one Commander",
+        "a Commander that keeps to the contract is said to have broken it",
+    ),
+    "what is said follows the history": (
+        Mutant(OUTBOX + "__init__", "history or 0", "0"),
+        "a takeover",
+        "a Commander misses what was never lost",
+    ),
+    "lost data are told of": (
+        Mutant(OUTBOX + "welcome", "if not self.acked <= sequence <= self.last:", "if False:"),
+        "a power cut",
+        "the log lost what was acked, and nobody says so",
+    ),
+    "a lost history is told of": (
+        Mutant(OUTBOX + "welcome", "if self._begins_anywhere:", "if self.acked == self.last:"),
+        "a power cut that takes a history",
+        "it finishes, and users have got ''",
+    ),
+    "it holds it until its end is acked": (
+        Mutant(COMMANDER + "take", "if self.outbox.settled:", "if self.outbox.ended:"),
+        "one Commander",
+        OWN,
+    ),
+    "it is opened again after a gap": (
+        Mutant(
+            COMMANDER + "_closed", 'closed.code in ("gap", "unavailable")\n        if again', "False\n        if again"
+        ),
+        "a packet lost",
+        OWN,
+    ),
+    "it may have superseded itself": (
+        Mutant(
+            COMMANDER + "_closed",
+            'self._open_unanswered if closed.code == "superseded"',
+            'False if closed.code == "superseded"',
+        ),
+        "a cut in a move",
+        OWN,
+    ),
+    "it moves before it leaves": (
+        Mutant(COMMANDER + "_closed", 'closed.code in ("superseded", "gap", "unavailable"):', "False:"),
+        "a cut in a move",
+        OWN,
+    ),
+    "it is fenced for good": (
+        Mutant(COMMANDER + "_closed", 'else closed.code in ("gap", "unavailable")', "else True"),
+        "nothing",
+        "a Commander is fenced off, and does not let go",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_without_the_rule_a_promise_breaks(rule: str) -> None:
+    mutant, scenario, promise = RULES[rule]
+    with scripted(), mutant.applied():
+        found = search(WHOLE[scenario].whole(), limit=60_000)
+    assert found.broken == promise, str(found)
