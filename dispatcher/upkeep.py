@@ -37,9 +37,10 @@ class Upkeep:
                     await self._store.expire(now - self._retention_seconds)
                 self.trouble = ""
             except StoreUnavailable as error:
-                if not self.trouble:
-                    log.warning("store_unavailable", exc_info=error)
-                self.trouble = "store unavailable"
+                trouble = f"store unavailable: {error}"  # of names and ages alone: nothing of a user stands in it
+                if trouble != self.trouble:
+                    log.warning("store_unavailable", reason=str(error))
+                self.trouble = trouble
             await asyncio.sleep(OFFER_SECONDS)
 
     async def offer(self, agents: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ class Troubled(MemoryStore):
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         if self.away:
             self.offers.put_nowait(())
-            raise StoreUnavailable
+            raise StoreUnavailable("Redis is full")
         await super().offer(instance, agents, now)
         self.offers.put_nowait(tuple(agents))
 
@@ -56,7 +56,7 @@ async def test_a_store_that_goes_and_comes(monkeypatch: pytest.MonkeyPatch) -> N
         while await store.offers.get():
             pass
         await store.offers.get()
-        assert trouble(kept) == "store unavailable"
+        assert trouble(kept) == "store unavailable: Redis is full"
         store.away = False
         while not await store.offers.get():
             pass
