@@ -35,7 +35,7 @@ demo: setup ## the pair on the bundled model: words, a tool, a stop in mid-sente
 	$(BIN)/python -m dispatcher demo
 
 test: setup ## every test but the slow targets below
-	$(BIN)/pytest -n 3 -m "not faults and not compose"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not faults and not compose"
 
 check: setup ## style, types, imports between rooms, generated code, contract
 	$(BIN)/ruff format --check

@@ -14,7 +14,7 @@ from tests.programs import environment
 def test_the_demo_shows_a_tool_a_stop_and_a_rule(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "dispatcher", "demo"],
-        env=environment({}),
+        env=environment({"COMMANDER_LOCAL__THREADS": "1"}),  # those of one model wait for each other on busy cores
         cwd=tmp_path,
         capture_output=True,
         text=True,

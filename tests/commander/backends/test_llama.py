@@ -107,7 +107,7 @@ async def test_a_broken_model_file_is_one_clear_line(tmp_path: Path) -> None:
 
 @pytest.mark.model
 async def test_a_prompt_beyond_the_context_is_an_error() -> None:
-    engine = Engine(LocalSettings(context_tokens=512), 1)
+    engine = Engine(LocalSettings(context_tokens=512, threads=1), 1)
     with pytest.raises(ModelError, match="context"):
         async for _ in engine.chat({"messages": [{"role": "user", "content": "word " * 600}]}):
             pass

@@ -41,7 +41,7 @@ RESULTS: dict[str, Any] = {"calculate": 391, "current_time": {"time": "2026-11-2
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[LocalAgent]:
-    agent = LocalAgent(LocalSettings(), slots=1)
+    agent = LocalAgent(LocalSettings(threads=1), slots=1)  # several wait for each other on busy cores
     yield agent
     asyncio.run(agent.close())
 
