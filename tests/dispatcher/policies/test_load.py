@@ -1,11 +1,14 @@
+import gc
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from dispatcher.files import FileError
+from dispatcher.policies.automaton import Automaton
 from dispatcher.policies.budget import Limit
 from dispatcher.policies.load import load
-from dispatcher.policies.matches import Rule
+from dispatcher.policies.matches import CHANNELS, Rule
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.repeats import Repeats
 from dispatcher.policies.rules import BudgetPolicy, PatternsPolicy, PhrasesPolicy
@@ -328,3 +331,25 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         f"{tmp_path}/empty.toml: policy 1: `name` has to be a text that is not empty",
         f"{tmp_path}/empty.toml: policy 1: `kind` is missing; kinds are {KINDS}",
     ]
+
+
+def test_phrases_are_compiled_once_and_without_looking_for_garbage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[tuple[int, bool]] = []
+
+    class Counting(Automaton):
+        def __init__(self, phrases: Sequence[str], words: bool = False) -> None:
+            compiled.append((len(phrases), gc.isenabled()))
+            super().__init__(phrases, words)
+
+    monkeypatch.setattr("dispatcher.policies.rules.Automaton", Counting)
+    reads = ", ".join(f'"{channel}"' for channel in CHANNELS)
+    (tmp_path / "rules.toml").write_text(
+        f'[[policy]]\nname = "a"\nkind = "phrases"\nphrases = ["one", "two"]\nreads = [{reads}]\n'
+    )
+    rules = load(tmp_path / "rules.toml")
+    assert compiled == [(2, False)]
+    assert gc.isenabled()
+    for channel in CHANNELS:
+        assert rules.readers(channel) == ("a",)
