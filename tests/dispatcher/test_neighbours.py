@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Container
-from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
@@ -15,6 +14,7 @@ from dispatcher.neighbours import Neighbours
 from dispatcher.pool import Desk, Pool
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import Replicas, Waiting
+from tests.dispatcher.keeping import keeping
 
 
 class Others:
@@ -96,16 +96,6 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     made = World()
     async with keeping(made.neighbours):
         yield made
-
-
-@asynccontextmanager
-async def keeping(kept: Neighbours) -> AsyncIterator[None]:
-    task = asyncio.create_task(kept.keep())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def left_by(instance: str, *names: str) -> list[Record]:

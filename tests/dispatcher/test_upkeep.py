@@ -1,6 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 
 import pytest
 
@@ -8,6 +7,7 @@ from dispatcher import upkeep
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.upkeep import Upkeep
+from tests.dispatcher.keeping import keeping
 
 
 class Troubled(MemoryStore):
@@ -29,16 +29,6 @@ class Troubled(MemoryStore):
     async def expire(self, ended_before: float) -> int:
         self.expired.append(ended_before)
         return 0
-
-
-@asynccontextmanager
-async def keeping(kept: Upkeep) -> AsyncIterator[None]:
-    task = asyncio.create_task(kept.keep())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def trouble(kept: Upkeep) -> str:

@@ -2,7 +2,7 @@
 script when the search tells it to.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -12,7 +12,7 @@ from commander import session as module
 from commander.agent import Finish
 from shared import records
 from shared.records import ToolCall, Upstream
-from tests.model.copies import Atom, copied, frozen
+from tests.model.copies import Atom, Keyed
 
 BUDGET = 1 << 20  # bytes that the writer takes at once: whatever there is
 
@@ -91,7 +91,7 @@ def scripted() -> Iterator[None]:
         yield
 
 
-class Commander:
+class Commander(Keyed):
     """Given the session once. history, begun: the sequence that its history ends with, and how much of the script that
     tells; start: what it was welcomed at first, -1 until then; acked: what it was told to be in the log.
     """
@@ -102,18 +102,6 @@ class Commander:
         self.acked = 0
         self.session: Any = None  # a module.Session, once the assignment has come
         self.over = False  # it has let go of it, or it never came, or the Commander is dead
-        self._key: Hashable = None
-
-    def copy(self) -> "Commander":
-        twin: Commander = copied(self)
-        twin._key = None
-        return twin
-
-    @property
-    def key(self) -> Hashable:
-        if self._key is None:
-            self._key = frozen(self)
-        return self._key
 
     # ---- the assignment, streams
 

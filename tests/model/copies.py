@@ -5,7 +5,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Hashable
 from enum import Enum
-from typing import Any
+from typing import Any, Self, cast
 
 import msgspec
 
@@ -99,3 +99,20 @@ def _freezer(kind: type) -> Callable[[Any], Hashable]:
 
 def _slots(kind: type) -> tuple[str, ...]:
     return tuple(name for each in kind.__mro__ for name in getattr(each, "__slots__", ()))
+
+
+class Keyed:
+    """Copied by `copied`; its key is made once, for it is looked at more often than it changes."""
+
+    _key: Hashable = None
+
+    def copy(self) -> Self:
+        twin = copied(self)
+        twin.__dict__.pop("_key", None)  # not set to None: it would be a part of the next key
+        return cast("Self", twin)
+
+    @property
+    def key(self) -> Hashable:
+        if self._key is None:
+            self._key = frozen(self)
+        return self._key

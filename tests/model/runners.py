@@ -3,7 +3,6 @@
 whether it is answered, and when a deadline comes.
 """
 
-from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -14,7 +13,7 @@ from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Release, Violation
 from dispatcher.policies.questions import AskedPolicy, Question, Verdict
 from dispatcher.session import Limits, Session
-from tests.model.copies import copied, frozen
+from tests.model.copies import Keyed
 from tests.model.journal import REQUEST, Journal
 from tests.model.sides import NONE, Orphan
 
@@ -95,7 +94,7 @@ class Conclusion(NamedTuple):
         return Conclusion(self.kind, epoch, basis) if self.epoch == before else self
 
 
-class Post:
+class Post(Keyed):
     """An instance. `basis`, `asks`, `gives`, `away`, `takes_back`, `orphan` as in `tests.model.sides`.
 
     flying   the append that was not answered; pending: what comes after it
@@ -121,18 +120,6 @@ class Post:
         self.away = False
         self.takes_back = False
         self.orphan: Orphan | None = None
-        self._key: Hashable = None
-
-    def copy(self) -> "Post":
-        twin: Post = copied(self)
-        twin._key = None
-        return twin
-
-    @property
-    def key(self) -> Hashable:
-        if self._key is None:
-            self._key = frozen(self)
-        return self._key
 
     @property
     def idle(self) -> bool:
