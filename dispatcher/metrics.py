@@ -1,4 +1,4 @@
-"""The Dispatcher's own metrics. Names, types and labels are promised (README, metrics); those of gRPC are in
+"""The Dispatcher's own metrics. Names, types and labels are promised (docs/reference/metrics.md); those of gRPC are in
 `shared.grpc_metrics`.
 
 No label has a value that users or Commanders choose. Series whose label values are known begin at 0, and their children

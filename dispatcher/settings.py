@@ -23,7 +23,7 @@ def _checked_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class DispatcherSettings(Settings):
-    """Times in seconds. What the names mean stands in the README's table of settings."""
+    """Times in seconds. What the names mean stands in `docs/reference/settings.md`."""
 
     model_config = SettingsConfigDict(env_prefix="DISPATCHER_")
 

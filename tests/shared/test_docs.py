@@ -43,6 +43,15 @@ from shared.records import STOP_REASONS
 from tests import programs
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def documents() -> list[Path]:
+    """Each one that git knows of or would take."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return sorted({path for name in listed.split("\0") if name and (path := ROOT / name).is_file()})
+
+
 README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, TRYING = (
     ROOT / name
     for name in (
@@ -51,7 +60,10 @@ README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, TRYING = (
     )
 )
 RULES = ROOT / "dispatcher/policies/README.md"
-DOCUMENTS = (README, OPERATING, WRITING, CONTRACT, RULES, CONTRIBUTING, TRYING, ROOT / "CHANGELOG.md")
+HTTP, COMMANDS, SETTINGS, METRICS = (
+    ROOT / "docs/reference" / name for name in ("http.md", "commands.md", "settings.md", "metrics.md")
+)
+DOCUMENTS = documents()
 SECONDS = 30.0
 
 
@@ -134,7 +146,7 @@ def shown(default: Any) -> str:
     ("settings_class", "prefix"), [(DispatcherSettings, "DISPATCHER_"), (CommanderSettings, "COMMANDER_")]
 )
 def test_the_settings_are_those_of_the_code(settings_class: type[Settings], prefix: str) -> None:
-    rows = table(README, "setting") + table(OPERATING, "setting")
+    rows = table(SETTINGS, "setting") + table(OPERATING, "setting")
     documented = [(code(row[0]), row[1]) for row in rows if code(row[0]).startswith(prefix)]
     assert sorted(documented) == sorted(settings(settings_class, prefix))
 
@@ -166,7 +178,7 @@ def test_the_routes_are_those_of_the_code() -> None:
         for method in sorted((route.methods or set()) - {"HEAD"})
     ]
     health = [("GET", "/healthz"), ("GET", "/readyz")]  # in `gateway/app.py`, on both addresses
-    documented = [tuple(code(row[0]).split()) for row in table(README, "request")]
+    documented = [tuple(code(row[0]).split()) for row in table(HTTP, "request")]
     assert sorted(documented) == sorted([*served, *health, *health])
 
 
@@ -175,7 +187,7 @@ def test_the_commands_are_those_of_the_program(program: str, main: Any, capsys: 
     with pytest.raises(SystemExit):
         main(["--help"])
     offered = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
-    documented = [code(row[0]).split() for row in table(README, "command")]
+    documented = [code(row[0]).split() for row in table(COMMANDS, "command")]
     assert [verb for name, verb in documented if name == program] == [verb for verb in offered if verb != "VERB"]
 
 
@@ -186,13 +198,14 @@ def test_make_targets_are_those_of_the_makefile() -> None:
 
 
 def test_events_and_reasons_are_those_of_the_code() -> None:
-    text = README.read_text()
+    text = HTTP.read_text()
     for name in (*EVENT_NAMES.values(), *STOP_REASONS):
         assert f"`{name}`" in text, name
     heard = re.findall(r'addEventListener\("(\w+)"', "".join(blocks(README, "js")))
     assert heard
     assert set(heard) <= set(EVENT_NAMES.values())
-    for failure in re.findall(r"code `(\w+)`", text + OPERATING.read_text()):
+    said = "".join(document.read_text() for document in (HTTP, SETTINGS, OPERATING))
+    for failure in re.findall(r"code `(\w+)`", said):
         assert failure in FAILURES
 
 
@@ -226,7 +239,7 @@ def test_links_and_paths_exist(document: Path) -> None:
         assert file.exists(), target
         if anchor:
             assert anchor in set(anchors(file)), target
-    for path in re.findall(r"`((?:dispatcher|commander|shared|tests|protos|deploy)/[\w./-]*)`", text):
+    for path in re.findall(r"`((?:dispatcher|commander|shared|tests|protos|deploy|docs)/[\w./-]*)`", text):
         assert (ROOT / path).exists(), path
 
 
@@ -427,7 +440,7 @@ def test_the_metrics_are_those_of_the_programs(pair: Pair, tmp_path: Path) -> No
         labels[name] |= set(re.findall(r'(\w+)="', inside)) - {"le"}
     found = {(name, types[name], frozenset(labels[name])) for name in types if not name.startswith("grpc_client_")}
     documented = set()
-    for row in table(README, "metric"):
+    for row in table(METRICS, "metric"):
         name, _, inside = code(row[0]).rstrip("}").partition("{")
         documented.add((name, row[1], frozenset(filter(None, inside.split(",")))))
     assert documented == found
