@@ -28,7 +28,7 @@ from dispatcher.gateway.openai import OpenAIRoutes
 from dispatcher.gateway.operator import OperatorRoutes
 from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
-from dispatcher.gateway.views import EVENT_NAMES, FAILURES
+from dispatcher.gateway.views import CALL_STATUSES, EVENT_NAMES, FAILURES
 from dispatcher.policies.load import ACTIONS, ASKED, KINDS, QUANTITIES
 from dispatcher.policies.load import load as load_policies
 from dispatcher.policies.matches import CHANNELS
@@ -59,7 +59,7 @@ README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, TRYING = (
         "dispatcher/policy_tools/README.md",
     )
 )
-RULES = ROOT / "dispatcher/policies/README.md"
+RULES, TOOLS = ROOT / "dispatcher/policies/README.md", ROOT / "dispatcher/tools/README.md"
 HTTP, COMMANDS, SETTINGS, METRICS = (
     ROOT / "docs/reference" / name for name in ("http.md", "commands.md", "settings.md", "metrics.md")
 )
@@ -308,8 +308,23 @@ async def test_the_plugin_of_the_page_on_rules_decides(examples: Path) -> None:
         assert await decent(Question(policy, 1, "content", (text,))) is passes
 
 
+async def test_the_tool_of_the_page_on_tools_answers(examples: Path) -> None:
+    (toml,) = blocks(TOOLS, "toml")
+    file = examples / "example.toml"
+    file.write_text(toml)
+    tools = load_tools(file)
+    for city, said in (("Oslo", "sunny for 1 days"), ("Atlantis", "there is no weather there any more")):
+        answer = await tools.run("weather", json.dumps({"city": city}))
+        assert said in answer.result_json
+
+
+def test_the_page_on_tools_says_what_becomes_of_a_call() -> None:
+    told = {code(row[0]) for row in table(TOOLS, "the agent gets") if row[0].startswith("`")}
+    assert told == CALL_STATUSES - {"OK"}
+
+
 def test_the_built_in_tools_can_be_named_in_a_file(tmp_path: Path) -> None:
-    (use,) = re.findall(r'`use = "(dispatcher\.[\w.:]+)"`', README.read_text())
+    (use,) = re.findall(r'`use = "(dispatcher\.[\w.:]+)"`', TOOLS.read_text())
     file = tmp_path / "tools.toml"
     file.write_text(f'[[tool]]\nname = "calculate"\nkind = "local"\nuse = "{use}"\n')
     assert load_tools(file).knows("calculate")
