@@ -60,11 +60,13 @@ README, OPERATING, WRITING, CONTRACT, CONTRIBUTING, TRYING = (
     )
 )
 RULES, TOOLS = ROOT / "dispatcher/policies/README.md", ROOT / "dispatcher/tools/README.md"
+CLIENTS = ROOT / "docs/clients.md"
 HTTP, COMMANDS, SETTINGS, METRICS = (
     ROOT / "docs/reference" / name for name in ("http.md", "commands.md", "settings.md", "metrics.md")
 )
 DOCUMENTS = documents()
 SECONDS = 30.0
+README_BYTES = 10 * 1024  # five minutes
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def test_events_and_reasons_are_those_of_the_code() -> None:
     text = HTTP.read_text()
     for name in (*EVENT_NAMES.values(), *STOP_REASONS):
         assert f"`{name}`" in text, name
-    heard = re.findall(r'addEventListener\("(\w+)"', "".join(blocks(README, "js")))
+    heard = re.findall(r'addEventListener\("(\w+)"', "".join(blocks(CLIENTS, "js")))
     assert heard
     assert set(heard) <= set(EVENT_NAMES.values())
     said = "".join(document.read_text() for document in (HTTP, SETTINGS, OPERATING))
@@ -226,6 +228,15 @@ def test_logged_events_are_those_of_the_code() -> None:
 
 
 # ---- paths and links
+
+
+def test_the_readme_stays_one_that_is_read_to_its_end() -> None:
+    assert len(README.read_bytes()) <= README_BYTES
+
+
+def test_no_two_examples_have_one_name() -> None:
+    names = [block.name for block in BLOCKS if block.name]
+    assert sorted(names) == sorted(EXAMPLES)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -426,7 +437,7 @@ def test_the_openai_examples_get_the_answer(pair: Pair, tmp_path: Path, name: st
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 def test_the_curl_example_stops_the_session(pair: Pair, tmp_path: Path) -> None:
-    (script,) = (text for text in blocks(README, "sh") if "curl" in text)
+    (script,) = blocks(CLIENTS, "sh")
     # The agent of the README may have finished before the stop comes.
     printed = run(["bash", "-euc", script.replace("127.0.0.1:8080", pair.http)], tmp_path)
     assert re.search(r'"state":"(stopped|finished)"', printed)
