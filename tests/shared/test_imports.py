@@ -180,6 +180,20 @@ def test_each_rule_finds_what_breaks_it(rule: Callable[[Import], str | None], im
     assert faults(rule, list(imports(line, importer, "example.py")))
 
 
+def test_the_rules_name_modules_that_exist() -> None:
+    """A rename must not make a rule blind: a list that names nothing holds nothing."""
+    named = {
+        *PURE,
+        *IMPURE,
+        *COMPOSITION,
+        *VERBS,
+        *ADAPTERS,
+        *STUBS,
+        *(home for homes in LIBRARIES.values() for home in homes),
+    }
+    assert not named - PATHS.keys()
+
+
 def test_no_tracked_file_names_a_package_registry() -> None:
     hosts = ["pypi." + "org", "python" + "hosted", "npm" + "js.", "crates." + "io", "anaconda." + "org", "quay." + "io"]
     pattern = re.compile(
