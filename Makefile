@@ -53,7 +53,7 @@ format: setup ## rewrite the sources in the project's style
 
 test-faults: setup ## break real processes and lines (FAULT_SEED, FAULT_COUNT); search the rules' interleavings
 	$(BIN)/pytest -m faults tests
-	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n 2 --timeout 3600 tests/dispatcher/test_session_machine.py tests/dispatcher/policies
+	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n 2 --timeout 3600 tests/dispatcher/core/test_session_machine.py tests/dispatcher/policies
 
 test-compose: setup ## bring up the compose file on a real engine
 	$(BIN)/pytest -m compose tests/compose

@@ -9,10 +9,10 @@ def main() -> None:
     # gRPC looks at this when it is imported. The Commander of `dev` is a program of its own: no fork to prepare for.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     if sys.argv[1:2] == ["health"]:
-        from dispatcher import health
+        from dispatcher.verbs import health
 
         sys.exit(health.main(sys.argv[2:]))
-    from dispatcher import cli
+    from dispatcher.verbs import main as cli
 
     sys.exit(cli.main())
 

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 from dispatcher.files import FileError
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
-from dispatcher.grpc_edge import AgentInteraction
+from dispatcher.grpc_edge.service import AgentInteraction
+from dispatcher.live.sessions import Sessions
 from dispatcher.metrics import Metrics, watch_loop
-from dispatcher.policy_files import PolicyFiles
-from dispatcher.service import Sessions
+from dispatcher.policing.watch import PolicyFiles
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable

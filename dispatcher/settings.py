@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
-from dispatcher.session import Limits
+from dispatcher.core.session import Limits
 from shared.channel import ServerKeepalive
 from shared.config import Address, CommaSeparated, Seconds, Settings
 

@@ -6,11 +6,11 @@ from typing import Protocol, TypeAlias
 
 from starlette.types import Receive, Send
 
-from dispatcher.events import Entry
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Record
 from dispatcher.gateway import sse
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.ports import Sessions
-from dispatcher.log import Record
 from dispatcher.metrics import Metrics
 
 Last: TypeAlias = Callable[[], Awaitable[None]]  # sends the last that is sent

@@ -19,9 +19,9 @@ from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.sse import Connections
+from dispatcher.live.pool import QueueFull
 from dispatcher.metrics import Metrics
-from dispatcher.pool import QueueFull
-from dispatcher.prompts import PromptRefused, PromptUnread
+from dispatcher.policing.prompts import PromptRefused, PromptUnread
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import StoreUnavailable
 

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
-from dispatcher.events import Entry
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Last, send_json
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
@@ -29,7 +30,6 @@ from dispatcher.gateway.views import (
     shown,
     user_failure,
 )
-from dispatcher.log import Record, Request
 from dispatcher.metrics import Metrics
 
 DONE = b"data: [DONE]\n\n"

@@ -9,12 +9,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
-from dispatcher.events import Entry
+from dispatcher.core.events import Entry
+from dispatcher.core.log import LIVE, Record, State
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.errors import json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.sessions import find, released_text
-from dispatcher.log import LIVE, Record, State
 from shared.records import Error
 
 STATES: tuple[State, ...] = ("waiting", "running", "finished", "stopped", "failed")

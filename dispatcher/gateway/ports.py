@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from dispatcher.log import Record, Request
+from dispatcher.core.log import Record, Request
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 
 

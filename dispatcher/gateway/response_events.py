@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from dispatcher.events import Entry
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Record
 from dispatcher.gateway.views import (
     FILTERED,
     FinalEvent,
@@ -20,7 +21,6 @@ from dispatcher.gateway.views import (
     UserUsage,
     user_event,
 )
-from dispatcher.log import Record
 
 STRIDE = 16  # sequence numbers of an entry, of which 4 are used at most
 ID_PREFIX = "resp_"

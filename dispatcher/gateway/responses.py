@@ -11,14 +11,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
-from dispatcher.events import Entry
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Last, send_json
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.response_events import ID_PREFIX, STRIDE, Object, ResponseView
 from dispatcher.gateway.views import FAILURES
-from dispatcher.log import Record, Request
 from dispatcher.metrics import Metrics
 from shared.records import Message
 

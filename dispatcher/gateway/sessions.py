@@ -11,7 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
-from dispatcher.events import Entry
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
@@ -27,7 +28,6 @@ from dispatcher.gateway.views import (
     user_event,
     user_session,
 )
-from dispatcher.log import Record, Request
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import IdempotencyKey, Store, StoreUnavailable
 from shared.records import Message

@@ -11,8 +11,8 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
-from dispatcher.events import Entry
-from dispatcher.log import Record
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Record
 from dispatcher.store.ports import Follower, Store, StoreUnavailable
 
 KEEP_ALIVE_SECONDS = 15.0  # proxies cut connections that are silent for 30 s or more

@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from dispatcher.events import Call, Entry, Failed, Finished, StopEntry, Text
-from dispatcher.log import Record, State
+from dispatcher.core.events import Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.log import Record, State
 from shared.records import FINISH_REASONS, STOP_REASONS, Content, Error, ToolResult, Usage
 
 FAILURES = {

@@ -6,9 +6,9 @@ from typing import Self
 
 from prometheus_client import CollectorRegistry
 
-from dispatcher.judges import Judges
 from dispatcher.metrics import Metrics
 from dispatcher.policies.questions import Question, Verdict
+from dispatcher.policing.judges import Judges
 
 
 class Asking:

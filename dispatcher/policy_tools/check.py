@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dispatcher.files import FileError, quoted
-from dispatcher.policies.load import load
 from dispatcher.policies.matches import CHANNELS, Channel
 from dispatcher.policies.rules import RuleSet
+from dispatcher.policing.load import load
 from dispatcher.policy_tools.lines import places
 
 # How the loaders begin what they say of an entry, and how they name what is wrong in it.

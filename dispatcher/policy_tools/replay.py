@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.events import Assigned, Body, Call, Entry, Finished
+from dispatcher.core.events import Assigned, Body, Call, Entry, Finished
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import RuleSet
-from dispatcher.policies.trial import Found, passes, try_log, try_text
+from dispatcher.policy_tools.trial import Found, passes, try_log, try_text
 from shared.records import Content, Error, Thought, ToolResult, Unknown
 
 SHOWN = 60  # characters of text on each side of a stop, where text is shown at all

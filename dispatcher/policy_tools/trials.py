@@ -11,9 +11,9 @@ from dispatcher.files import quoted
 from dispatcher.policies.outcomes import UNAVAILABLE, Violation
 from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import RuleSet
-from dispatcher.policies.trial import Trial, passes, try_text
 from dispatcher.policy_tools.cases import STREAMED, Case
 from dispatcher.policy_tools.splits import Cuts, pieces, splits
+from dispatcher.policy_tools.trial import Trial, passes, try_text
 
 Ask = Callable[[Question], Verdict]
 

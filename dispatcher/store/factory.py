@@ -6,9 +6,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Store, StoreMisconfigured
-from dispatcher.store.redis import RedisStore
-from dispatcher.store.redis_address import parse
-from dispatcher.store.sqlite import SqliteStore
+from dispatcher.store.redis.address import parse
+from dispatcher.store.redis.store import RedisStore
+from dispatcher.store.sqlite.store import SqliteStore
 
 KNOWN = "use sqlite:///PATH, redis://HOST:PORT or memory://"
 

@@ -8,8 +8,8 @@ from time import perf_counter
 
 from msgspec.structs import replace
 
-from dispatcher.events import Entry
-from dispatcher.log import Applied, Change, Outcome, Record, Refused, State, apply
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Applied, Change, Outcome, Record, Refused, State, apply
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
 

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import msgspec
 
-from dispatcher.events import Entry
-from dispatcher.log import Change, Outcome, Record, State
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Change, Outcome, Record, State
 
 
 class StoreUnavailable(Exception):
@@ -126,7 +126,7 @@ class Store(Protocol):
         """Keep a new session, and bind the key to it, in one atomic step."""
 
     def submit(self, session_id: str, change: Change) -> "Future[Outcome]":
-        """Carry out `dispatcher.log.apply` in one atomic, durable step.
+        """Carry out `dispatcher.core.log.apply` in one atomic, durable step.
 
         Changes that one process submits for a session are applied in that order, but a Settle (a stop, a result) may
         go ahead of what is queued. Those that come while a step is under way are carried out together (group commit).

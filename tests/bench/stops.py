@@ -21,8 +21,8 @@ import grpc
 import msgspec
 import uvloop
 
-from dispatcher.events import Entry
-from dispatcher.log import Acquire, Append, Applied, Assign, Head, Record, Request
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Record, Request
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Store
 from shared.channel import ClientKeepalive, ServerKeepalive, client_options, server_options

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.events import Call
-from dispatcher.log import Acquire, Applied, Assign, Requeue, Settle, TakeOver
+from dispatcher.core.events import Call
+from dispatcher.core.log import Acquire, Applied, Assign, Requeue, Settle, TakeOver
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store, Waiting
 from shared.records import Content, Stopped

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from dispatcher.client import Client, Event, RequestFailed
+from dispatcher.verbs.client import Client, Event, RequestFailed
 
 FINAL = ("finished", "stopped", "failed")
 

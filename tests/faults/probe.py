@@ -15,9 +15,9 @@ from types import FrameType
 
 # Of each there is none once nothing goes on.
 SHORT_LIVED = {
-    ("dispatcher.runner", "Runner"),
-    ("dispatcher.session", "Session"),
-    ("dispatcher.calls", "ToolRuns"),
+    ("dispatcher.live.runner", "Runner"),
+    ("dispatcher.core.session", "Session"),
+    ("dispatcher.live.tool_runs", "ToolRuns"),
     ("dispatcher.store.followers", "_Topic"),
     ("dispatcher.store.followers", "LogFollower"),
     ("dispatcher.gateway.sse", "LogReader"),

@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 import msgspec
 
-from dispatcher import log
+from dispatcher.core import log
 
 
 class Atom:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dispatcher import events, log
-from dispatcher.events import Entry, StopEntry
+from dispatcher.core import events, log
+from dispatcher.core.events import Entry, StopEntry
 from shared import records
 from shared.conversation import State
 from shared.records import Open, ToolResult

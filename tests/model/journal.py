@@ -1,4 +1,4 @@
-"""One session's log in the searched worlds: changed by the real `dispatcher.log.apply` alone, each change judged.
+"""One session's log in the searched worlds: changed by the real `dispatcher.core.log.apply` alone, each change judged.
 
 What it judges by, it does not take from the log's own numbers but from what has really happened:
 
@@ -15,9 +15,9 @@ from collections.abc import Hashable
 import msgspec
 from msgspec.structs import replace
 
-from dispatcher import log
-from dispatcher.events import Call, Entry, Failed, Finished, StopEntry
-from dispatcher.history import history_of
+from dispatcher.core import log
+from dispatcher.core.events import Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.history import history_of
 from shared.records import Content, Error, Message, Said, Stopped, ToolCall, ToolResult
 from tests.model.search import Broken
 

@@ -1,18 +1,18 @@
-"""A Dispatcher's side of a session, with the real core: what `dispatcher.runner`, `dispatcher.appends` and
-`dispatcher.service` do, one step at a time. The search decides when a step that waits for the store is carried out,
-whether it is answered, and when a deadline comes.
+"""A Dispatcher's side of a session, with the real core: what `dispatcher.live.runner`, `dispatcher.live.appends` and
+`dispatcher.live.sessions` do, one step at a time. The search decides when a step that waits for the store is carried
+out, whether it is answered, and when a deadline comes.
 """
 
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from dispatcher import events, log
-from dispatcher.events import Entry
+from dispatcher.core import events, log
+from dispatcher.core.events import Entry
+from dispatcher.core.session import Limits, Session
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Release, Violation
 from dispatcher.policies.questions import AskedPolicy, Question, Verdict
-from dispatcher.session import Limits, Session
 from tests.model.copies import Keyed
 from tests.model.journal import REQUEST, Journal
 from tests.model.sides import NONE, Orphan
@@ -105,7 +105,7 @@ class Post(Keyed):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.session: Any = None  # a dispatcher.session.Session, if it has to do with it
+        self.session: Any = None  # a dispatcher.core.session.Session, if it has to do with it
         self.basis = 0
         self.stream = NONE
         self.pending: list[Entry] = []

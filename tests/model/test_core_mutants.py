@@ -7,7 +7,7 @@ from tests.model.mutants import Mutant
 from tests.model.scenarios import WHOLE
 from tests.model.search import search
 
-SESSION, INTAKE = "dispatcher.session:Session.", "dispatcher.session_intake:Intake."
+SESSION, INTAKE = "dispatcher.core.session:Session.", "dispatcher.core.session_intake:Intake."
 COMMANDER, OUTBOX = "commander.session:Session.", "commander.outbox:Outbox."
 STUCK = "no end can be reached"
 OWN = "its Commander lets go of it, though it is still its own"
@@ -133,7 +133,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         OWN,
     ),
     "a lower epoch is a gap": (
-        Mutant("dispatcher.log:_other_epoch", '"superseded" if head.epoch > epoch else "gap"', '"superseded"'),
+        Mutant("dispatcher.core.log:_other_epoch", '"superseded" if head.epoch > epoch else "gap"', '"superseded"'),
         "a failover",
         OWN,
     ),

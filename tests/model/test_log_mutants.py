@@ -11,7 +11,7 @@ EARLIER = "an earlier Commander is given the session after a later one, or after
 
 
 def without(function: str, old: str, new: str = "") -> Mutant:
-    return Mutant(f"dispatcher.log:{function}", old, new)
+    return Mutant(f"dispatcher.core.log:{function}", old, new)
 
 
 NOT_CURRENT = "            if refusal := _not_current(head, change.epoch):\n                return refusal\n"

@@ -72,4 +72,4 @@ def test_moves_leave_the_world_as_it_was_and_lead_where_they_led_before(begin: C
 
 def test_a_mutant_of_what_no_longer_stands_there_is_an_error() -> None:
     with pytest.raises(AssertionError, match="0 times"):
-        Mutant("dispatcher.log:apply", "a rule that was rewritten").source()
+        Mutant("dispatcher.core.log:apply", "a rule that was rewritten").source()

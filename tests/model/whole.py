@@ -1,5 +1,5 @@
-"""The real pieces together: `dispatcher.log`, the core of `dispatcher.session`, and the Commander's `commander.session`
-with its outbox, over one log, in every interleaving.
+"""The real pieces together: `dispatcher.core.log`, the core of `dispatcher.core.session`, and the Commander's
+`commander.session` with its outbox, over one log, in every interleaving.
 
 Between the cores stands what has no rules of its own: streams, that break with what is on their way or deliver it late;
 stores, that answer or do not; and what the runner and the edge do of what the cores ask for (`tests.model.instances`).

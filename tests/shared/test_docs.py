@@ -23,19 +23,19 @@ from pydantic import BaseModel
 from commander import cli as commander_cli
 from commander import loading
 from commander.settings import CommanderSettings
-from dispatcher import cli as dispatcher_cli
 from dispatcher.gateway.openai import OpenAIRoutes
 from dispatcher.gateway.operator import OperatorRoutes
 from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.views import CALL_STATUSES, EVENT_NAMES, FAILURES
-from dispatcher.policies.load import ACTIONS, ASKED, KINDS, QUANTITIES
-from dispatcher.policies.load import load as load_policies
 from dispatcher.policies.matches import CHANNELS
 from dispatcher.policies.presets import PRESETS
 from dispatcher.policies.questions import AskedPolicy, Question
+from dispatcher.policing.load import ACTIONS, ASKED, KINDS, QUANTITIES
+from dispatcher.policing.load import load as load_policies
 from dispatcher.settings import DispatcherSettings
 from dispatcher.tools.load import load as load_tools
+from dispatcher.verbs import main as dispatcher_cli
 from shared import wire
 from shared.config import Settings
 from shared.pb import agent_pb2, agent_pb2_grpc

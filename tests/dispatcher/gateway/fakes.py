@@ -9,10 +9,10 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from dispatcher.events import Body, Call, Entry, Failed, Finished, StopEntry, Text
-from dispatcher.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
-from dispatcher.pool import QueueFull
-from dispatcher.prompts import PromptRefused
+from dispatcher.core.events import Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
+from dispatcher.live.pool import QueueFull
+from dispatcher.policing.prompts import PromptRefused
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Usage

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from starlette.types import Message as AsgiMessage
 
-from dispatcher.events import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.events import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.log import Head, Record, Request
 from dispatcher.gateway.response_events import STRIDE, ResponseView
 from dispatcher.gateway.responses import BEFORE_ALL, Streamed
 from dispatcher.gateway.views import FAILURES
-from dispatcher.log import Head, Record, Request
 from shared.records import FINISH_REASONS, STOP_REASONS, Content, Error, Message, Thought, ToolResult, Unknown, Usage
 
 REQUEST = Request(

@@ -6,7 +6,7 @@ import json
 import httpx2
 import pytest
 
-from dispatcher.log import Record
+from dispatcher.core.log import Record
 from shared.records import Message
 from tests.dispatcher.gateway.fakes import FakeSessions
 

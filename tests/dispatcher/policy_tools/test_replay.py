@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher import policy_cli
+from dispatcher.core.log import Request
 from dispatcher.gateway.app import operator_app
 from dispatcher.gateway.server import HttpServer, bind
-from dispatcher.log import Request
+from dispatcher.verbs import policy as policy_cli
 from shared.records import Message
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dispatcher.events import Finished, StopEntry
-from dispatcher.prompts import PromptRefused, PromptUnread
+from dispatcher.core.events import Finished, StopEntry
+from dispatcher.policing.prompts import PromptRefused, PromptUnread
 from shared.records import Content, Stop, Stopped, Thought, ToolCall, ToolResult
-from tests.dispatcher import asked_plugins
-from tests.dispatcher.asked_plugins import guardrail
+from tests.dispatcher.policing import asked_plugins
+from tests.dispatcher.policing.asked_plugins import guardrail
 from tests.integration.dispatcher import waiting_tools
 from tests.integration.dispatcher.peer import World, serving, sqlite
 
@@ -21,7 +21,7 @@ PLUGIN = """
 [[policy]]
 name = "birds"
 kind = "plugin"
-use = "tests.dispatcher.asked_plugins:{use}"
+use = "tests.dispatcher.policing.asked_plugins:{use}"
 {more}
 """
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dispatcher.events import Assigned, Failed
-from dispatcher.pool import QueueFull
+from dispatcher.core.events import Assigned, Failed
+from dispatcher.live.pool import QueueFull
 from shared.records import Assignment, Stop
 from tests.integration.dispatcher.peer import SECONDS, Peer, World, serving, until
 

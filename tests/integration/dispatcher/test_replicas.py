@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.events import Assigned, Call, Entry, StopEntry
-from dispatcher.log import Acquire, Append, Applied, Assign, Change, Outcome, Record, Settle, TakeOver
-from dispatcher.pool import QueueFull
+from dispatcher.core.events import Assigned, Call, Entry, StopEntry
+from dispatcher.core.log import Acquire, Append, Applied, Assign, Change, Outcome, Record, Settle, TakeOver
+from dispatcher.live.pool import QueueFull
 from dispatcher.store.ports import Created, StoreUnavailable
 from shared.records import Assignment, Closed, Content, Error, Stop, Stopped, ToolCall, ToolResult, Upstream
 from tests.integration.dispatcher import waiting_tools
@@ -24,7 +24,7 @@ CONTINUES = ("default",)
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> SharedStore:
     for name in ("LEASE_SECONDS", "RENEW_SECONDS", "LOOK_SECONDS"):
-        monkeypatch.setattr(f"dispatcher.neighbours.{name}", 0.02)
+        monkeypatch.setattr(f"dispatcher.live.neighbours.{name}", 0.02)
     return SharedStore()
 
 
@@ -345,7 +345,7 @@ async def test_no_lease_is_judged_soon_after_the_store_was_away(
     neighbours = b.sessions.neighbours
     assert neighbours
     await until(lambda: neighbours._may_judge, "b judges leases")
-    monkeypatch.setattr("dispatcher.neighbours.LEASE_SECONDS", 3600)
+    monkeypatch.setattr("dispatcher.live.neighbours.LEASE_SECONDS", 3600)
     view(b).away = True
     await until(lambda: not neighbours._may_judge, "b knows")
     view(b).away = False

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dispatcher.events import Failed
-from dispatcher.log import Acquire, Append, Assign, Record, Settle
+from dispatcher.core.events import Failed
+from dispatcher.core.log import Acquire, Append, Assign, Record, Settle
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import StoreUnavailable
 from shared.errors import ConfigError

@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from dispatcher.events import Assigned, Entry, StopEntry
-from dispatcher.log import Settle
+from dispatcher.core.events import Assigned, Entry, StopEntry
+from dispatcher.core.log import Settle
 from shared.records import (
     Assignment,
     Closed,

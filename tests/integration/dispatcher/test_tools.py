@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.events import Call
-from dispatcher.log import Settle
+from dispatcher.core.events import Call
+from dispatcher.core.log import Settle
 from shared.records import Content, Stop, Stopped, ToolCall, ToolResult
 from tests.integration.dispatcher import waiting_tools
 from tests.integration.dispatcher.peer import World, serving, sqlite, until

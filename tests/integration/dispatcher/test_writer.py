@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from dispatcher.grpc_edge_status import StreamOver
-from dispatcher.grpc_edge_stream import UNREAD, Stream
+from dispatcher.grpc_edge.status import StreamOver
+from dispatcher.grpc_edge.stream import UNREAD, Stream
 from shared import records, wire
 from shared.records import (
     Ack,

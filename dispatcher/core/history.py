@@ -1,0 +1,72 @@
+"""What a Commander that takes a session over is told of it."""
+
+from dispatcher.core.events import Call, Entry
+from dispatcher.core.log import Record
+from shared.records import (
+    MAX_HISTORY_BYTES,
+    Assignment,
+    Content,
+    History,
+    HistoryEntry,
+    Said,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+
+
+def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...]) -> Assignment | None:
+    """What the Commander is sent that the record's head names. None: the history is larger than the contract allows."""
+    request, head = record.request, record.head
+    history = history_of(head.sequence, entries)
+    if history and _size_of(history) > MAX_HISTORY_BYTES:
+        return None
+    return Assignment(
+        record.session_id,
+        head.generation,
+        request.agent,
+        request.messages,
+        request.parameters_json,
+        tools,
+        history,
+        request.conversation_id,
+        request.traceparent,
+    )
+
+
+def history_of(sequence: int, entries: list[Entry]) -> History | None:
+    """What predecessors said and got: consecutive content joined, each call followed by its result."""
+    if not sequence:
+        return None
+    results = {entry.body.call_id: entry.body for entry in entries if isinstance(entry.body, ToolResult)}
+    history: list[HistoryEntry] = []
+    said: list[str] = []
+
+    def flush() -> None:
+        if said:
+            history.append(Said("".join(said)))
+            said.clear()
+
+    for entry in entries:
+        match entry.body:
+            case Content(text=text) if text:
+                said.append(text)
+            case Call(tool_name, arguments_json, call_id, refused=False) if call_id in results:
+                flush()
+                history += [ToolCall(tool_name, arguments_json, call_id), results[call_id]]
+    flush()
+    return History(sequence, tuple(history))
+
+
+def _size_of(history: History) -> int:
+    """About its bytes on the wire."""
+    total = 0
+    for entry in history.entries:
+        match entry:
+            case Said(text):
+                total += len(text.encode())
+            case ToolCall(tool_name, arguments_json, call_id):
+                total += len(tool_name) + len(arguments_json.encode()) + len(call_id)
+            case ToolResult(tool_name, result_json, call_id):
+                total += len(tool_name) + len(result_json.encode()) + len(call_id)
+    return total

@@ -1,0 +1,378 @@
+"""One session at the Dispatcher that holds it: inputs in, effects out (`sessions.md`).
+
+Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix seconds. What the outside may rely on:
+
+- A packet is accepted once and in order, or refused; only accepted packets reach a policy and the log.
+- Effects that the world sees (acks, stops, results, tools) come from `logged`, never from `receive`: they leave only
+  after the log has what they follow from.
+- A session is always rebuilt from its log: after an `open`, a restart or a takeover alike. The log is the state.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from dispatcher.core.credit import Credit
+from dispatcher.core.events import (
+    Ack,
+    Assigned,
+    Call,
+    CancelTools,
+    Effect,
+    Entry,
+    Failed,
+    Finished,
+    GiveBack,
+    GiveUp,
+    RunTool,
+    SendClosed,
+    SendResult,
+    SendStop,
+    StopEntry,
+    Wake,
+)
+from dispatcher.core.guard import Gate
+from dispatcher.core.log import Applied, Offsets, Record, Refused
+from dispatcher.core.session_intake import Ending, Intake, Taken, ends, read_again
+from dispatcher.policies.outcomes import Violation
+from shared.conversation import State, kind_of, next_state
+from shared.records import (
+    MAX_TEXT_BYTES,
+    Content,
+    Error,
+    Stopped,
+    Thought,
+    ToolResult,
+    Upstream,
+)
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Seconds, counts and bytes that the session rules name; the settings of the same names."""
+
+    grace_seconds: float = 20
+    stop_seconds: float = 5
+    takeovers: int = 2
+    max_unacked_packets: int = 256
+    max_unacked_bytes: int = 262144
+
+
+TALK = (Content, Thought)  # nearly every entry: nothing follows from one once it is in the log
+
+
+class Session(Intake):
+    """The core of one session. `entries`: its whole log; `gate`: a fresh one. Follow with `restored`."""
+
+    def __init__(self, record: Record, entries: Iterable[Entry], gate: Gate, limits: Limits, instance: str) -> None:
+        super().__init__(record, gate, instance)
+        self.conversation = State.IDLE
+        self.limits = limits
+        self._seen = Offsets()
+        self._credit = Credit(limits.max_unacked_packets, limits.max_unacked_bytes)
+        self._results: dict[str, ToolResult] = {}
+        self._awaited: set[str] = set()
+        self._leaving: GiveBack | None = None  # waits for the results of running tools
+        self._found: Violation | None = None
+        self._spoken = False  # something but hand-overs was logged
+        self._handed_over = False  # by the Commander that was given it last
+        for entry in entries:
+            self._replay(entry)
+        self._accepted = self.head.sequence
+        self._guard.resume(self.head.decided)
+        self._guard.decided = self.head.decided
+
+    @property
+    def offset(self) -> int:
+        """Every entry up to it has been taken in."""
+        return self._seen.highest
+
+    @property
+    def older(self) -> bool:
+        return self.record.request.origin == "older"
+
+    @property
+    def held(self) -> int:
+        """Characters of content that policies hold back."""
+        return 0 if self.stop else self._guard.held
+
+    # ---- from the log
+
+    def _replay(self, entry: Entry) -> None:
+        """Take an entry that was there before: the policies read it again, nothing is let out again."""
+        self._seen.add(entry.offset)
+        self._remember(entry)
+        if not self.stop:
+            self._found = self._found or read_again(self._guard, entry)
+
+    def _remember(self, entry: Entry) -> None:
+        self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
+        if isinstance(entry.body, TALK):
+            return
+        match entry.body:
+            case Call(call_id=call_id, refused=False) as call:
+                self._calls[call_id] = call
+            case ToolResult(call_id=call_id) as result:
+                self._results[call_id] = result
+            case StopEntry() as stop:
+                self.stop = self.stop or stop
+            case Error(retryable=True):
+                self._handed_over = True
+            case Assigned():
+                self._handed_over = False
+
+    def restored(self, now: float) -> list[Effect]:
+        """What follows from the log as it was found: today's policies may stop what was said under yesterday's.
+
+        A call that was logged for this instance may not have been begun, where its append's answer was lost. The runner
+        knows which it has begun.
+        """
+        if self.head.final:
+            return [CancelTools()] if self.head.calls else []
+        if self._found:
+            return self._settle_stop(self._found, now)
+        calls = [self._calls[call_id] for call_id in self.head.calls if call_id in self._calls]
+        run: list[Effect] = [RunTool(call) for call in calls if call.instance == self._instance]
+        return [Wake("policy", self._guard.deadline), *run, *self._ask()]
+
+    # ---- the stream
+
+    def attach(self, awaiting_call_ids: Iterable[str], now: float) -> list[Effect]:
+        """A stream has opened the session, and its Welcome is the next that is sent (rule 2)."""
+        self.conversation = State.ENDED if self.head.over else State.OPEN
+        self._awaited = set(awaiting_call_ids)
+        effects: list[Effect] = [Wake("grace", None)]
+        if self.stop and not self.head.over:
+            effects += self._send_stop(self.stop, now)
+        effects += [SendResult(self._results[call_id]) for call_id in awaiting_call_ids if call_id in self._results]
+        self._awaited -= self._results.keys()
+        return effects
+
+    @property
+    def closing(self) -> bool:
+        """It broke the contract: `closed` follows once the end that goes with it is logged."""
+        return bool(self._closing)
+
+    def detach(self, now: float) -> list[Effect]:
+        """Its stream is gone without an end (rule 8). A disconnect is never a stop."""
+        self.conversation = State.IDLE
+        if self.head.over or self._closing:
+            return []
+        if self.older:
+            return self._fail("commander_lost", now)
+        return [Wake("grace", now + self.limits.grace_seconds)]
+
+    def await_open(self, now: float) -> list[Effect]:
+        """It was assigned, or found after a restart: somebody must open it within the grace."""
+        if self.older:
+            return self._fail("commander_lost", now)
+        return [] if self.head.over else [Wake("grace", now + self.limits.grace_seconds)]
+
+    def unserved(self, now: float) -> list[Effect]:
+        """Its time in the queue is over."""
+        return [] if self.head.final else self._fail("no_commander", now, waits=False)  # nobody has it meanwhile
+
+    def receive(self, packet: Upstream, now: float) -> list[Effect]:
+        """A packet of the attached stream; not `open`, not `status`."""
+        sequence = packet.sequence
+        if self.conversation is State.IDLE or self._closing:
+            return []  # closed on this stream: what still comes is dropped
+        if sequence == 0:
+            return self._refuse("invalid", now)
+        if sequence <= self._accepted:
+            return [Ack(at_once=False)] if sequence <= self.head.sequence else []
+        if self.conversation in (State.ENDED, State.GIVEN):
+            return self._close("ended")
+        if sequence > self._accepted + 1:
+            return [*self._close("gap"), Wake("grace", now + self.limits.grace_seconds)]
+        kind = kind_of(packet.payload)
+        if _oversize(packet):
+            return self._refuse("invalid", now)
+        if kind == "say" and not self.older and self._credit.exceeded_by(packet.size):
+            return self._refuse("credit", now)
+        self.conversation = next_state(self.conversation, kind)
+        self._accepted = sequence
+        self._credit.take(sequence, packet.size)
+        effects: list[Effect] = []
+        taken = self._take(packet, now, effects)
+        if self._guard.waiting and not self.stop and ends(taken[-1][0]):
+            self._ending = Ending(packet, taken)
+        else:
+            effects.append(self._store(packet, taken, now))
+        return effects + self._ask()
+
+    def acked(self, sequence: int) -> None:
+        """An Ack up to that sequence has been handed to the stream."""
+        self._credit.acked(sequence)
+
+    # ---- the log has grown
+
+    def logged(self, outcome: Applied, now: float) -> list[Effect]:
+        """Entries stand in the log, this session's own or another's: what they lead to. Repetitions are harmless."""
+        if outcome.head.epoch < self.epoch:  # it was asked before this core was built
+            return []
+        if outcome.head.epoch > self.epoch:  # somebody else has it
+            return [] if self.conversation is State.IDLE else self._close("superseded")
+        if outcome.head.offset >= self.head.offset:
+            self.head = outcome.head
+        effects: list[Effect] = []
+        at_once = False
+        for entry in outcome.entries:
+            if not self._seen.add(entry.offset):
+                continue
+            self._remember(entry)
+            if not isinstance(entry.body, TALK):
+                at_once |= self._follow(entry, effects, now)
+        logged = self.head.sequence
+        # An end that the Dispatcher made is told too: the stream lets go then.
+        if self._credit.due(logged) or (at_once and self.head.over):
+            effects.append(Ack(at_once or self._credit.half_used(logged)))
+        if self.head.over and self._closing:
+            effects += self._close(self._closing)
+        if self._leaving:
+            effects += self._leave(self._leaving, now)
+        return effects
+
+    def _follow(self, entry: Entry, effects: list[Effect], now: float) -> bool:
+        """The effects of one entry; True: its Ack is due at once."""
+        match entry.body:
+            case Call(refused=True) as call:
+                effects.append(SendResult(reused_call_id(call)))
+                return True
+            case Call() as call if call.instance == self._instance:
+                self._awaited.add(call.call_id)
+                if not call.denied:
+                    effects.append(CancelTools() if self.stop else RunTool(call))
+                return True
+            case ToolResult(call_id=call_id) as result if call_id in self._awaited:
+                self._awaited.discard(call_id)
+                if self.conversation is not State.IDLE:
+                    effects.append(SendResult(result))
+            case StopEntry():
+                effects += [Wake("policy", None), CancelTools()]
+                if self._ending:
+                    effects.append(self._end(now))
+                if self.stop and self.conversation in (State.OPEN, State.STOPPING):
+                    effects += self._send_stop(self.stop, now)
+                elif self.conversation is State.GIVEN:
+                    effects.append(GiveUp())  # its Commander has let go, and nobody gets it any more
+            case Finished() | Stopped() | Failed() | Error(retryable=False):
+                effects += [Wake("grace", None), Wake("stop", None), Wake("policy", None)]
+                return True
+            case Error():
+                self._leaving = GiveBack(handed_over=True)
+                return True
+        return False
+
+    def _send_stop(self, stop: StopEntry, now: float) -> list[Effect]:
+        """Sent after Welcome or when it is logged, again after each `open`, until an end answers it."""
+        if self.conversation is State.OPEN:
+            self.conversation = next_state(State.OPEN, "stop")
+        return [SendStop(stop), Wake("stop", now + self.limits.stop_seconds)]
+
+    def refused(self, refusal: Refused, now: float) -> list[Effect]:
+        """An append of this session was refused: it is over on this stream."""
+        if self.conversation is State.IDLE:
+            return []
+        effects = self._close(refusal.code)
+        if refusal.code == "gap":
+            effects.append(Wake("grace", now + self.limits.grace_seconds))
+        return effects
+
+    # ---- deadlines and ends that nobody sends
+
+    def deadline(self, name: str, now: float) -> list[Effect]:
+        """A time that `Wake` named has come."""
+        match name:
+            case "grace":
+                return self.lost(now)
+            case "stop":
+                return [] if self.head.over else [GiveUp()]
+            case _:
+                return self._overdue(now)
+
+    def _overdue(self, now: float) -> list[Effect]:
+        if self.head.final or self.stop:
+            return []
+        violation = self._guard.overdue(now)
+        return self._settle_stop(violation, now) if violation else [Wake("policy", self._guard.deadline)]
+
+    def lost(self, now: float, sent: bool = True) -> list[Effect]:
+        """Its Commander is lost: the grace is over, or it was dropped. sent: False for an assignment that was not sent,
+        which does not count.
+        """
+        if self.conversation is State.GIVEN:
+            return []  # it was handed over: not lost
+        self.conversation = State.IDLE
+        return self._leave(GiveBack(handed_over=not sent), now)
+
+    def _leave(self, how: GiveBack, now: float) -> list[Effect]:
+        """Assign again where rule 8 allows it; else the session has failed. First what came has to be in the log, and
+        every call to have its result: the next Commander's history must be complete. A stopped session is given up:
+        nobody is left to say that it has halted.
+        """
+        if self.head.over:
+            return []
+        if self.head.calls or self._accepted > self.head.sequence:
+            self._leaving = how
+            return []
+        self._leaving = None
+        if self.head.final:
+            return [GiveUp()]
+        if self._handed_over:  # also where the grace ran out before it was put among the waiting
+            how = GiveBack(handed_over=True)
+        may = self.record.request.origin == "user" and (self.head.continues or not self._spoken)
+        if may and (how.handed_over or self.head.takeovers < self.limits.takeovers):
+            return [how]
+        return self._fail("commander_lost", now)
+
+    def unstorable(self, now: float) -> list[Effect]:
+        """What it sent cannot be stored at all, now or later."""
+        return self._refuse("invalid", now)
+
+    def taken_back(self, outcome: Applied) -> None:
+        """This instance's lease had ended, and it has the session again, under the next epoch."""
+        self.head = outcome.head
+        self.epoch = outcome.head.epoch
+
+    def fenced(self, outcome: Applied) -> list[Effect]:
+        """The Commander was given up after a stop. A call may stand in the log of which nobody was told: it is
+        cancelled now, for the log's epoch is another from here on.
+        """
+        self.head = outcome.head
+        cancel: list[Effect] = [CancelTools()] if self.head.calls else []
+        return [Wake("grace", None), *cancel, *self._close("fenced")]
+
+    def _refuse(self, code: str, now: float) -> list[Effect]:
+        """The peer broke the contract: the Dispatcher logs the end itself, then closes."""
+        self._closing = code
+        return self._fail("protocol_error", now, code)
+
+    def _fail(self, code: str, now: float, detail: str = "", waits: bool = True) -> list[Effect]:
+        """An end that nobody sent. waits: for verdicts on the content before it, as one that was sent does."""
+        if self._ending:
+            return []  # it has come, and waits
+        effects: list[Effect] = []
+        taken: list[Taken] = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided)]
+        packet = Upstream(self.record.session_id, Error(code, detail))
+        if waits and self._guard.waiting and not self.stop:
+            self._ending = Ending(packet, taken)
+            return effects + self._ask()
+        return [*effects, self._store(packet, taken, now)]
+
+    def _close(self, code: str) -> list[Effect]:
+        self.conversation = State.IDLE
+        self._closing = ""
+        return [SendClosed(code)]
+
+
+def reused_call_id(call: Call) -> ToolResult:
+    error = '{"error": {"code": "call_id_reused", "message": "This call_id was used before in the session."}}'
+    return ToolResult(call.tool_name, error, call.call_id, "INVALID_ARGUMENTS")
+
+
+def _oversize(packet: Upstream) -> bool:
+    match packet.payload:
+        case Content(text=text) | Thought(delta=text):
+            return len(text) * 4 > MAX_TEXT_BYTES and len(text.encode()) > MAX_TEXT_BYTES
+        case _:
+            return False

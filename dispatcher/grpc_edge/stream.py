@@ -1,0 +1,386 @@
+"""One ChatStream: packets ⇄ inputs by session, errors → `closed` or a status. Older peers end here."""
+
+import asyncio
+from enum import Enum, auto
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from dispatcher.grpc_edge.older import Numbering
+from dispatcher.grpc_edge.status import OLDER_STATUS, Context, StreamOver, malformed
+from dispatcher.grpc_edge.writer import PeerDoesNotRead, StreamWriter
+from dispatcher.live import ids
+from dispatcher.live.pool import Member
+from dispatcher.live.ports import CLOSED_MESSAGES, closed
+from dispatcher.live.runner import Runner
+from dispatcher.live.sessions import Sessions
+from dispatcher.live.tasks import Tasks
+from shared.conversation import State
+from shared.records import (
+    Assignment,
+    Closed,
+    Downstream,
+    DownstreamSignal,
+    Drain,
+    Open,
+    Status,
+    Stop,
+    Unknown,
+    Upstream,
+)
+from shared.wire import (
+    MalformedPacketError,
+    UpstreamMessage,
+    decode_upstream,
+)
+
+log = structlog.get_logger()
+
+METADATA = (("midsentence-contract", "1"),)
+AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
+TURN_BYTES = 4096  # of a message that are taken before the event loop has a turn
+UNREAD = 16384  # refusals and other signals that may wait for a peer to read them
+REMEMBERED = 4096  # sessions that have left a stream
+LOOP_LAG_MICROS = 1_000_000  # from which on operators are told that a Commander's event loop is held up
+MAX_SESSION_ID = 256  # characters of an id that a peer brings
+
+
+class Kind(Enum):
+    """What a stream is; its first packet tells."""
+
+    POOL = auto()
+    OWN = auto()
+    OLDER = auto()
+
+
+class Stream:
+    """One ChatStream: one reader, one writer, and the sessions that are open on it."""
+
+    def __init__(self, sessions: Sessions, context: Context) -> None:
+        self._sessions, self._context = sessions, context
+        self._settings = sessions.settings
+        self._loop = asyncio.get_running_loop()
+        self.kind: Kind | None = None
+        self.alive = True
+        self._member: Member | None = None
+        self._own_id = ""
+        self._runners: dict[str, Runner] = {}  # open on this stream
+        self._opening: set[str] = set()
+        self._left: dict[str, str] = {}  # open here once: the `closed` code for what still comes, "" for none any more
+        self._numbering = Numbering()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._tasks = Tasks(self._task_failed)
+        self._changed = asyncio.Event()  # a session left this stream, or all is written
+        self._writer = StreamWriter(
+            context.write, self._settings.write_timeout_seconds, self._written, self._release, self._changed.set
+        )
+        self._doom: asyncio.Future[None] = self._loop.create_future()
+        self._status_at = 0.0
+        self._unknown_logged = False
+
+    # ---- life
+
+    async def run(self) -> None:
+        """Serve the stream to its end. Returns for OK; raises StreamOver."""
+        await self._context.send_initial_metadata(METADATA)
+        reader = self._loop.create_task(self._read())
+        writer = self._loop.create_task(self._writer.run())
+        try:
+            await self._first_of(reader, writer)
+            await self._half_closed(writer)
+        finally:
+            self.alive = False
+            self._let_go()
+            reader.cancel()
+            writer.cancel()
+            if self._doom.done() and not self._doom.cancelled():
+                self._doom.exception()  # seen
+            await asyncio.gather(reader, writer, self._tasks.cancel(), return_exceptions=True)
+
+    async def _first_of(self, *tasks: "asyncio.Task[Any]") -> None:
+        """Return when one of them has ended; raises what it, or `end`, ended the stream with."""
+        waited: set[asyncio.Future[Any]] = {*tasks, self._doom}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            for future in (self._doom, *tasks):
+                if future.done():
+                    future.result()
+        except PeerDoesNotRead:
+            raise StreamOver(grpc.StatusCode.UNAVAILABLE, "The peer does not read.") from None
+
+    async def _half_closed(self, writer: "asyncio.Task[None]") -> None:
+        """The peer has half-closed: OK once each session has its end logged and acked."""
+        while True:
+            self._changed.clear()
+            ended = (State.ENDED, State.GIVEN)
+            for runner in list(self._runners.values()):
+                core = runner.session
+                if core.older and core.head.final and not core.head.over and core.conversation not in ended:
+                    self.closed(runner.session_id, over=True)  # it has no other answer to a stop than to half-close
+                    runner.detach(self)
+            cores = [runner.session for runner in self._runners.values()]
+            open_ones = [core for core in cores if core.conversation not in ended and not core.closing]
+            if open_ones or (self._opening and not self._runners):
+                raise StreamOver(grpc.StatusCode.ABORTED, "The stream ended before its sessions did.")
+            if not (self._runners or self._opening or self._writer.busy):
+                return
+            changed = self._loop.create_task(self._changed.wait())
+            try:
+                await self._first_of(changed, writer)
+            finally:
+                changed.cancel()
+
+    def _let_go(self) -> None:
+        """The stream is over: what is still open on it has its grace from now."""
+        for timer in self._timers:
+            timer.cancel()
+        self._writer.close()
+        if self._member:
+            self._sessions.pool.leave(self._member)
+        runners, self._runners = self._runners, {}
+        for runner in runners.values():
+            runner.detach(self)
+
+    def end(self, code: grpc.StatusCode, text: str) -> None:
+        """End the stream with that status."""
+        if not self._doom.done():
+            self._doom.set_exception(StreamOver(code, text))
+
+    def drain(self, reason: str) -> None:
+        """No assignment follows on this stream."""
+        if self.kind is Kind.OLDER or self.kind is None:
+            return
+        if self._member:
+            self._sessions.pool.drain(self._member)
+        self._writer.queue(Downstream("", Drain(reason)))
+
+    def _task_failed(self, error: BaseException) -> None:
+        log.error("stream_task_failed", exc_info=error)
+        self.end(grpc.StatusCode.INTERNAL, "Internal error.")
+
+    # ---- reading
+
+    async def _read(self) -> None:
+        """One permanent reader: a read that is cancelled loses messages."""
+        while True:
+            try:
+                message = await self._context.read()
+            except DecodeError:
+                raise malformed("The message is malformed, or its text is not UTF-8.") from None
+            if message is grpc.aio.EOF:
+                return
+            try:
+                packets = self._packets(message)
+            except MalformedPacketError as error:
+                raise malformed(str(error)) from None
+            if self.kind is Kind.OLDER:
+                await self._older(packets[0])
+            else:
+                taken = 0
+                for packet in packets:
+                    self._take(packet)
+                    if (taken := taken + packet.size) >= TURN_BYTES:
+                        taken = 0
+                        await asyncio.sleep(0)  # stops and other streams need not wait for the whole message
+
+    def _packets(self, message: UpstreamMessage) -> list[Upstream]:
+        packets = decode_upstream(message)
+        if self.kind is None:
+            if message.batch:
+                raise MalformedPacketError("A batch is never a stream's first message.")
+            self._begin(packets[0])
+        elif message.batch and self.kind is Kind.OLDER:
+            raise MalformedPacketError("A batch needs a stream that began with status or open.")
+        return packets
+
+    def _begin(self, first: Upstream) -> None:
+        match first.payload:
+            case Status() as status:
+                self.kind = Kind.POOL
+                self._status_at = self._loop.time()
+                self._member = Member(self, status)
+                self._sessions.pool.join(self._member)
+                age = self._settings.keepalive.max_connection_age_ms / 1000 * AGE_FACTOR
+                self._timers = [
+                    self._loop.call_later(age, self.drain, "age"),
+                    self._loop.call_later(self._settings.status_timeout_seconds, self._check_status),
+                ]
+                log.info("commander_joined", commander_id=status.commander_id[:100], agents=list(status.agents)[:20])
+            case Open():
+                self.kind = Kind.OWN
+                self._own_id = first.session_id
+            case _:
+                self.kind = Kind.OLDER
+                self._writer.batches = False
+        if self._sessions.draining:
+            self.drain("leaving")
+
+    def _take(self, packet: Upstream) -> None:
+        session_id, payload = packet.session_id, packet.payload
+        if isinstance(payload, Status):
+            if self._member:
+                self._report(self._member, payload)
+            return
+        if self.kind is Kind.OWN and session_id != self._own_id:
+            self._refuse(session_id, "invalid")
+            return
+        if isinstance(payload, Open):
+            self._open(session_id, payload)
+            return
+        if isinstance(payload, Unknown) and not self._understood(packet):
+            return
+        if runner := self._runners.get(session_id):
+            runner.receive(packet)
+        elif session_id not in self._opening and (code := self._left.get(session_id, "unknown_session")):
+            self._refuse(session_id, code)
+
+    def _understood(self, packet: Upstream) -> bool:
+        """What is not known is counted, and logged once for a stream; with a sequence it is appended."""
+        if not packet.sequence:
+            self._sessions.metrics.packet_logged("unknown", 0.0)
+        if not self._unknown_logged:
+            self._unknown_logged = True
+            log.warning("unknown_packet", session_id=packet.session_id[:100], sequence=packet.sequence)
+        return packet.sequence > 0
+
+    def _open(self, session_id: str, opening: Open) -> None:
+        if not 0 < len(session_id) <= MAX_SESSION_ID:
+            self._refuse(session_id, "invalid")
+        elif session_id not in self._opening:
+            self._opening.add(session_id)
+            self._tasks.spawn(self._opened(session_id, opening))
+
+    async def _opened(self, session_id: str, opening: Open) -> None:
+        try:
+            code = await self._sessions.open(self, session_id, opening)
+        finally:
+            self._opening.discard(session_id)
+            self._changed.set()
+        if code:
+            log.info("open_refused", session_id=session_id, code=code)
+            self._refuse(session_id, code)
+        elif (runner := self._runners.get(session_id)) and runner.session.head.over:
+            self._release(runner)  # Welcome is all that an ended session gets
+
+    def _refuse(self, session_id: str, code: str) -> None:
+        self.send(session_id[:MAX_SESSION_ID], closed(code))
+        if self._writer.queued > UNREAD:
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many refusals wait to be read.")
+
+    def _report(self, member: Member, status: Status) -> None:
+        """A heartbeat. What is open here and not named was dropped."""
+        self._status_at = self._loop.time()
+        held = {(running.session_id, running.generation) for running in status.running}
+        for session_id, runner in list(self._runners.items()):
+            head, conversation = runner.session.head, runner.session.conversation
+            talks = conversation in (State.OPEN, State.STOPPING)
+            if talks and not head.over and head.generation and (session_id, head.generation) not in held:
+                log.warning("session_dropped", session_id=session_id)
+                runner.lost()
+        lag = status.loop_lag_micros
+        if lag >= LOOP_LAG_MICROS and lag != member.status.loop_lag_micros:
+            # An agent computes without awaiting: until it lets go, no stop reaches any session there.
+            log.warning("loop_lag", commander_id=status.commander_id[:100], seconds=lag / 1e6)
+        self._sessions.pool.report(member, status)
+
+    def _check_status(self) -> None:
+        """A Commander that hangs: C threads answer pings, but no status comes."""
+        left = self._status_at + self._settings.status_timeout_seconds - self._loop.time()
+        if left <= 0:
+            self.end(grpc.StatusCode.UNAVAILABLE, "No status for too long.")
+        else:
+            self._timers[1] = self._loop.call_later(left, self._check_status)
+
+    # ---- older peers
+
+    async def _older(self, packet: Upstream) -> None:
+        """One session, numbered here; read only as fast as it is logged."""
+        if isinstance(packet.payload, Open | Status):
+            raise malformed("This stream began without open or status.")
+        if not self._own_id:
+            await self._begin_older(packet)
+        if isinstance(packet.payload, Unknown) and not self._understood(packet):
+            return
+        runner = self._runners.get(self._own_id)
+        if runner is None:
+            code = "ended"
+            raise StreamOver(OLDER_STATUS[code], CLOSED_MESSAGES[code])
+        runner.receive(self._numbering.numbered(packet, self._own_id))
+        if runner.appends.backlog >= self._settings.max_unacked_packets:
+            await runner.appends.drained()
+
+    async def _begin_older(self, packet: Upstream) -> None:
+        if len(packet.session_id) > MAX_SESSION_ID:
+            raise malformed("The session id is too long.")
+        self._own_id = packet.session_id or ids.session_id()
+        runner = await self._sessions.open_older(self, self._own_id)
+        if isinstance(runner, str):
+            raise StreamOver(OLDER_STATUS[runner], CLOSED_MESSAGES[runner])
+        log.info("older_peer", session_id=self._own_id)
+
+    # ---- a session's link
+
+    def attach(self, runner: Runner) -> None:
+        """The session is open on this stream from now."""
+        self._runners[runner.session_id] = runner
+        self._left.pop(runner.session_id, None)
+        if self._member:
+            self._member.opened(runner.session_id)
+
+    def send(self, session_id: str, signal: DownstreamSignal) -> None:
+        """Queue a signal. A `closed` is the status of an older peer's stream."""
+        if self.kind is Kind.OLDER:
+            if isinstance(signal, Closed):
+                self.end(OLDER_STATUS[signal.code], CLOSED_MESSAGES[signal.code])
+                return
+            session_id = ""
+        elif isinstance(signal, Closed):
+            self._remember(session_id, "")  # one is enough: the rest is dropped until it is opened again
+        self._writer.queue(Downstream(session_id, signal))
+
+    def send_ack(self, runner: Runner, at_once: bool) -> None:
+        """Ack what is logged: at once, or soon together with others."""
+        self._writer.ack(runner, at_once)
+
+    def closed(self, session_id: str, over: bool) -> None:
+        """The session has left this stream."""
+        self._runners.pop(session_id, None)
+        runner = self._writer.forget_ack(session_id)
+        if runner and self._left.get(session_id) != "":  # handed over: its Ack is waited for
+            self._writer.queue(self._writer.ack_packet(runner))
+        if over:
+            self._remember(session_id, self._left.get(session_id, "ended"))
+        self._changed.set()
+
+    def _remember(self, session_id: str, code: str) -> None:
+        self._left[session_id] = code
+        if len(self._left) > REMEMBERED:
+            del self._left[next(iter(self._left))]
+
+    # ---- the pool's side
+
+    def assign(self, assignment: Assignment) -> None:
+        self._writer.queue(Downstream(assignment.session_id, assignment))
+
+    def _release(self, runner: Runner) -> None:
+        """The end is acked. An older peer gets the results of tools that still run first."""
+        if self._runners.get(runner.session_id) is not runner:
+            return
+        if self.kind is Kind.OLDER and runner.tools:
+            self._tasks.spawn(self._release_later(runner))
+            return
+        self.closed(runner.session_id, over=True)
+        runner.detach(self)
+
+    async def _release_later(self, runner: Runner) -> None:
+        await runner.tools.done()
+        self._release(runner)
+
+    def _written(self, packets: list[Downstream]) -> None:
+        for packet in packets:
+            if isinstance(packet.signal, Stop):
+                session_id = packet.session_id or self._own_id
+                if runner := self._runners.get(session_id):
+                    runner.facts.stop_written()

@@ -1,0 +1,167 @@
+"""What a session has to append to its log: one step is under way, and what comes meanwhile makes the next."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import structlog
+from msgspec.structs import replace
+
+from dispatcher.core.events import Entry, StopEntry
+from dispatcher.core.log import Append, Outcome, Refused
+from dispatcher.core.session import Session
+from dispatcher.metrics import Metrics
+from dispatcher.store.asking import RETRY_SECONDS
+from dispatcher.store.ports import Store, StoreUnavailable
+
+log = structlog.get_logger()
+
+Batch: TypeAlias = list[tuple[Entry, float]]  # with the time of receipt (perf_counter)
+
+
+class Host(Protocol):
+    """What appending needs of the set of sessions."""
+
+    store: Store
+    metrics: Metrics
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> object: ...
+
+
+class Appends:
+    """Of one session.
+
+    backlog   packets received and not yet in the log
+    current   the core that has the session now; None: this instance has it no more
+    answered  called with what came of a step: its outcome, or the exception that says it can never be stored, the core
+              that it was made for, and its batch
+    idle      called after each step
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        host: Host,
+        current: Callable[[], Session | None],
+        answered: Callable[[Outcome | BaseException, Session, Batch], None],
+        idle: Callable[[], None],
+    ) -> None:
+        self.backlog = 0
+        self._session_id, self._host, self._current = session_id, host, current
+        self._step_answered, self._idle = answered, idle
+        self._pending: Batch = []
+        self._under_way: Batch = []
+        self._flying = self._held = False
+        self._step: tuple[asyncio.Future[Outcome], Batch] | None = None  # with the store
+        self._drained = asyncio.Event()
+        self._drained.set()
+
+    @property
+    def busy(self) -> bool:
+        """Something is on its way to the log."""
+        return self._flying or bool(self._pending)
+
+    @property
+    def unlogged(self) -> list[Entry]:
+        """What is on its way to the log."""
+        return [entry for entry, _ in self._under_way + self._pending]
+
+    async def drained(self) -> None:
+        """Return when nothing is on its way to the log."""
+        await self._drained.wait()
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Append these, in one step with whatever else is pending then."""
+        received = time.perf_counter()
+        self._pending += [(entry, received) for entry in entries]
+        if entries[-1].sequence:
+            self._count(1)
+        self._drained.clear()
+        if isinstance(entries[-1].body, StopEntry):
+            self._withdraw()
+        self._flush()
+
+    def _withdraw(self) -> None:
+        """A stop does not wait for the step under way, which may stand in a long queue: it is submitted with that step
+        again. What the log has of it by then is skipped (rule 4).
+        """
+        if self._step:
+            future, batch = self._step
+            if not self._held and future.cancel():
+                self._step, self._flying = None, False
+                self._pending = batch + self._pending
+
+    def hold(self, held: bool) -> None:
+        """While held nothing is submitted: the epoch is about to change."""
+        self._held = held
+        self._flush()
+
+    def forget(self) -> None:
+        """What is pending belongs to an epoch that is over; it comes again."""
+        self._count(-self.backlog)
+        self._pending.clear()
+        self._drained.set()
+
+    def _flush(self) -> None:
+        session = self._current()
+        if self._flying or self._held or not self._pending or session is None:
+            return
+        self._flying = True
+        batch, self._pending = self._pending, []
+        self._under_way = batch
+        change = Append(session.epoch, tuple([entry for entry, _ in batch]), session.record.head.commander_id)
+        future = self._host.store.submit(self._session_id, change)
+        self._step = future, batch
+        future.add_done_callback(lambda done: self._answered(done, session, change, batch))
+
+    def _answered(self, future: "asyncio.Future[Outcome]", session: Session, change: Append, batch: Batch) -> None:
+        if self._step is None or self._step[0] is not future:
+            return  # withdrawn
+        self._step = None
+        error = None if future.cancelled() else future.exception()
+        if future.cancelled() or isinstance(error, StoreUnavailable):
+            self._host.spawn(self._repeat(session, change, batch))
+        else:
+            self._done(error or future.result(), session, batch)
+
+    async def _repeat(self, session: Session, change: Append, batch: Batch) -> None:
+        """The outcome is unknown: the same sequences again, until the store answers."""
+        delay = RETRY_SECONDS[0]
+        while self._current() is session:
+            log.warning("append_retried", session_id=self._session_id, seconds=delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RETRY_SECONDS[1])
+            try:
+                # It may have been taken back meanwhile, under the next epoch.
+                again = replace(change, epoch=session.epoch)
+                outcome = await self._host.store.submit(self._session_id, again)
+            except StoreUnavailable:
+                continue
+            self._done(outcome, session, batch)
+            return
+        self._end_step()
+
+    def _done(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
+        if session is self._current():
+            if isinstance(outcome, Refused | BaseException):
+                self.forget()
+            else:
+                packets = {entry.sequence for entry, _ in batch if entry.sequence}
+                self._count(-min(self.backlog, len(packets)))
+        self._flying = False
+        self._under_way = []
+        self._step_answered(outcome, session, batch)
+        self._end_step()
+
+    def _end_step(self) -> None:
+        self._flying = False
+        self._under_way = []
+        self._flush()
+        if not self._flying:
+            self._drained.set()
+            self._idle()
+
+    def _count(self, packets: int) -> None:
+        self.backlog += packets
+        self._host.metrics.backlog_packets.inc(packets)

@@ -1,0 +1,139 @@
+"""What a session's log tells metrics and operators, counted and logged once; the core must not know of it."""
+
+from collections.abc import Callable, Iterable
+from time import perf_counter  # uvloop's own clock ticks in milliseconds
+
+import structlog
+
+from dispatcher.core.events import Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.log import Applied, Offsets, Record
+from dispatcher.metrics import Metrics
+from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
+
+log = structlog.get_logger()
+
+# The oneof field's name of the packet that an entry came in.
+PACKET_KINDS: dict[type, str] = {
+    Thought: "thought",
+    Content: "content",
+    Finished: "content",
+    Call: "tool_call",
+    Error: "error",
+    Stopped: "stopped",
+    Unknown: "unknown",
+}
+
+
+class SessionFacts:
+    """Of one session, from when this instance got it."""
+
+    def __init__(self, metrics: Metrics, record: Record, log_thoughts: bool, known: Callable[[str], bool]) -> None:
+        """known: whether a tool of that name is registered."""
+        self._known = known
+        self._called = {call_id: call.at for call_id, call in record.head.calls.items()}
+        self._metrics, self._log_thoughts = metrics, log_thoughts
+        self._session_id, self._created_at = record.session_id, record.request.created_at
+        self._seen = Offsets(record.head.offset)
+        self._final = record.head.final
+        self._spoken = record.head.decided > 0
+        self._step: list[str] | None = None  # name, then deltas
+        self._detected = 0.0  # perf_counter when the stop was detected
+        self._stop_written = False
+
+    def packets(self, batch: Iterable[tuple[Entry, float]]) -> None:
+        """Packets are in the log: (entry, perf_counter at receipt). One packet may have made several entries."""
+        now = perf_counter()
+        counted = 0
+        for entry, received in batch:
+            if entry.sequence > counted and (kind := PACKET_KINDS.get(type(entry.body))):
+                counted = entry.sequence
+                self._metrics.packet_logged(kind, now - received)
+
+    def appended(self, outcome: Applied) -> None:
+        """The log has grown."""
+        for entry in outcome.entries:
+            if self._seen.add(entry.offset):
+                self._entry(entry)
+
+    def assigned(self, outcome: Applied) -> None:
+        """A Commander has been given the session."""
+        head = outcome.head
+        self._log("session_assigned", generation=head.generation, commander_id=head.commander_id)
+
+    def stop_detected(self) -> None:
+        """Somebody wants the session stopped; the first time counts."""
+        self._detected = self._detected or perf_counter()
+
+    def stop_written(self) -> None:
+        """The Stop has been handed to gRPC; the first time counts, for it is sent again after each Welcome."""
+        if self._detected and not self._stop_written:
+            self._stop_written = True
+            self._metrics.stop_sent(perf_counter() - self._detected)
+
+    def _entry(self, entry: Entry) -> None:
+        body = entry.body
+        if entry.released and not self._spoken:
+            self._spoken = True
+            self._metrics.first_event(entry.at - self._created_at)
+        if isinstance(body, Thought):
+            self._thought(body)
+        elif self._step:
+            self._end_step()
+        match body:
+            case Thought() | Content() if self._final:
+                self._metrics.delta_after_stop()
+            case Call(tool_name=tool_name, call_id=call_id, refused=refused):
+                self._log("tool_called", tool_name=tool_name[:100], call_id=call_id[:100])
+                if refused:
+                    self._answered(tool_name, "INVALID_ARGUMENTS", 0)
+                else:
+                    self._called[call_id] = entry.at
+            case ToolResult(tool_name=tool_name, call_id=call_id, status=status):
+                self._answered(tool_name, status, entry.at - self._called.pop(call_id, entry.at))
+            case StopEntry(_, reason, author, policy, detail):
+                self._metrics.stopped(reason)
+                self._over("stopped", reason=reason, author=author, policy=policy, detail=detail)
+            case Stopped(_, _, deltas, micros):
+                if self._detected:
+                    self._metrics.stop_halted(perf_counter() - self._detected)
+                self._log("commander_halted", deltas_after_stop=deltas, halt_ms=micros / 1000)
+                self._over("failed")
+            case Finished(reason):
+                self._over("finished", finish_reason=reason)
+            case Failed(code, detail):
+                self._over("failed", code=code, detail=detail)
+            case Error(code, message, retryable):
+                self._log("agent_error", code=code[:100], retryable=retryable)
+                log.debug("agent_error_message", session_id=self._session_id, message=message[:1000])
+                if not retryable:
+                    self._over("failed", code=code[:100])
+
+    def _answered(self, tool_name: str, status: str, seconds: float) -> None:
+        self._metrics.tool_done(tool_name if self._known(tool_name) else "unknown", status, seconds)
+
+    def _over(self, outcome: str, **fields: object) -> None:
+        """The first stop or end is the session's final state."""
+        if not self._final:
+            self._final = True
+            self._metrics.session_over(outcome)
+            self._log(f"session_{outcome}", **fields)
+
+    def _thought(self, thought: Thought) -> None:
+        """Thoughts are logged for each step, not for each delta."""
+        if self._step and self._step[0] != thought.step_name:
+            self._end_step()
+        if self._step is None:
+            self._step = [thought.step_name]
+        self._step.append(thought.delta)
+
+    def _end_step(self) -> None:
+        if self._step:
+            name, text = self._step[0][:100], "".join(self._step[1:])
+            self._step = None
+            if self._log_thoughts:
+                self._log("thought", step=name, text=text)
+            else:
+                self._log("thought", step=name, characters=len(text))
+
+    def _log(self, event: str, **fields: object) -> None:
+        log.info(event, session_id=self._session_id, **fields)

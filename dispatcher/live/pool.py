@@ -1,0 +1,227 @@
+"""The Commanders that are connected here, their slots, and the sessions that wait for one."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from dispatcher.core.log import Record
+from dispatcher.metrics import Metrics
+from dispatcher.store.ports import Waiting
+from shared.records import Assignment, Status
+
+# A list that the store gave may be that old; and that long another instance's sessions are left to it.
+SETTLED_SECONDS = 2.0
+
+RETRY_AFTER_SECONDS = 5
+
+
+class QueueFull(Exception):
+    """More sessions wait than `DISPATCHER_QUEUE_LIMIT` allows. retry_after: seconds."""
+
+    def __init__(self) -> None:
+        super().__init__("too many sessions wait for a Commander")
+        self.retry_after = RETRY_AFTER_SECONDS
+
+
+class PoolStream(Protocol):
+    """A Commander's stream, as far as the pool needs it."""
+
+    def assign(self, assignment: Assignment) -> None:
+        """Queue it for the one writer."""
+
+
+class Member:
+    """A Commander's stream that takes assignments. Its slots are counted by its own status and what was sent since."""
+
+    def __init__(self, stream: PoolStream, status: Status) -> None:
+        self.stream, self.status = stream, status
+        self.sent = 0  # assignments, on this stream
+        self.reserved = 0  # slots for assignments that are on their way through the log
+        self.draining = False
+        self.gone = False
+        self._unopened: list[tuple[int, str, int]] = []  # (its number on this stream, session, generation)
+
+    @property
+    def free(self) -> int:
+        """Slots that are really free."""
+        if self.draining or self.gone:
+            return 0
+        under_way = max(0, self.sent - self.status.assignments_received)
+        return max(0, self.status.free_slots - under_way - self.reserved)
+
+    def assign(self, assignment: Assignment) -> None:
+        self.sent += 1
+        self._unopened.append((self.sent, assignment.session_id, assignment.generation))
+        self.stream.assign(assignment)
+
+    def opened(self, session_id: str) -> None:
+        self._unopened = [item for item in self._unopened if item[1] != session_id]
+
+    def dropped(self, held: set[tuple[str, int]]) -> list[tuple[str, int]]:
+        """(session, generation) of assignments that the Commander has received, never opened and does not hold."""
+        received = self.status.assignments_received
+        lost = [(sid, gen) for number, sid, gen in self._unopened if number <= received and (sid, gen) not in held]
+        if lost:
+            self._unopened = [item for item in self._unopened if item[1:] not in lost]
+        return lost
+
+
+class Desk(Protocol):
+    """What the pool asks of the sessions."""
+
+    async def assign(self, session_id: str, commander_id: str, continues: Callable[[str], bool]) -> Assignment | None:
+        """Give the session to that Commander in the log. None: it does not wait any more."""
+
+    async def unserved(self, session_id: str) -> None:
+        """Its time in the queue is over."""
+
+    def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
+        """That generation's Commander does not hold it. sent: it was told of it."""
+
+    async def keep_known(self, agents: Iterable[str]) -> None:
+        """A Commander that offers these agents has come, or is gone: their names stay known for a while."""
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> object: ...
+
+
+class _Place(NamedTuple):
+    """A waiting session's. own: it was enlisted here, not by another instance. at: when, in the loop's time."""
+
+    own: bool
+    at: float
+    timer: asyncio.TimerHandle
+
+
+class Pool:
+    """Gives waiting sessions to free slots, the oldest first, where most slots are free."""
+
+    def __init__(self, desk: Desk, metrics: Metrics, queue_seconds: float) -> None:
+        self.members: set[Member] = set()
+        self.draining = False
+        self._desk, self._metrics, self._queue_seconds = desk, metrics, queue_seconds
+        self._waiting: dict[str, dict[str, float]] = {}  # agent → session → waiting since (Unix seconds), oldest first
+        self._places: dict[str, _Place] = {}  # by session
+        self.in_store: int | None = None  # sessions that wait, if several instances use the store
+
+    # ---- the queue
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def enlist(self, record: Record) -> None:
+        """The session waits for a slot. Repeated: it does already."""
+        self._enlist(Waiting(record.session_id, record.request.agent, record.head.since), own=True)
+
+    def heard(self, waiting: Waiting) -> None:
+        """It waits, as another instance says."""
+        self._enlist(waiting, own=False)
+
+    def agree(self, listed: Sequence[Waiting], limit: int) -> None:
+        """With the store's list, of `limit` at the most: news of other instances may have been lost."""
+        for waiting in listed:
+            self.heard(waiting)
+        if len(listed) < limit:
+            settled = asyncio.get_running_loop().time() - SETTLED_SECONDS
+            names = {waiting.session_id for waiting in listed}
+            for session_id in [sid for sid, place in self._places.items() if place.at < settled and sid not in names]:
+                self.withdraw(session_id)
+        self._count()
+
+    def _enlist(self, waiting: Waiting, own: bool) -> None:
+        session_id, loop = waiting.session_id, asyncio.get_running_loop()
+        if session_id in self._places:
+            return
+        queue = self._waiting.setdefault(waiting.agent, {})
+        late = bool(queue) and next(reversed(queue.values())) > waiting.since
+        queue[session_id] = waiting.since
+        if late:
+            self._waiting[waiting.agent] = dict(sorted(queue.items(), key=lambda item: item[1]))
+        delay = max(0.0, waiting.since + self._queue_seconds - time.time()) + (0 if own else SETTLED_SECONDS)
+        self._places[session_id] = _Place(own, loop.time(), loop.call_later(delay, self._overdue, session_id))
+        self._match()
+
+    def withdraw(self, session_id: str) -> None:
+        """It does not wait any more."""
+        if place := self._places.pop(session_id, None):
+            place.timer.cancel()
+        for agent, queue in list(self._waiting.items()):
+            if queue.pop(session_id, None) is not None and not queue:
+                del self._waiting[agent]
+        self._count()
+
+    def _overdue(self, session_id: str) -> None:
+        self.withdraw(session_id)
+        self._desk.spawn(self._desk.unserved(session_id))
+
+    # ---- members
+
+    def agents(self) -> set[str]:
+        """The names that Commanders connected here offer."""
+        return {agent for member in self.members for agent in member.status.agents}
+
+    def free(self, agent: str) -> int:
+        return sum(member.free for member in self.members if agent in member.status.agents)
+
+    def join(self, member: Member) -> None:
+        self.members.add(member)
+        self._desk.spawn(self._desk.keep_known(member.status.agents))
+        self._match()
+
+    def leave(self, member: Member) -> None:
+        member.gone = True
+        self.members.discard(member)
+        self._desk.spawn(self._desk.keep_known(member.status.agents))
+        self._count()
+
+    def drain(self, member: Member) -> None:
+        """No assignment follows on its stream."""
+        member.draining = True
+        self._count()
+
+    def report(self, member: Member, status: Status) -> None:
+        """A Commander's heartbeat, or news."""
+        member.status = status
+        held = {(running.session_id, running.generation) for running in status.running}
+        for session_id, generation in member.dropped(held):
+            self._desk.lost(session_id, generation)
+        self._match()
+
+    # ---- assignment
+
+    def _match(self) -> None:
+        while not self.draining and (found := self._next()):
+            session_id, member = found
+            self.withdraw(session_id)
+            member.reserved += 1
+            self._desk.spawn(self._assign(session_id, member))
+        self._count()
+
+    def _next(self) -> tuple[str, Member] | None:
+        """The session that waits longest of those that a free slot can serve."""
+        best: tuple[float, str, Member] | None = None
+        for agent, queue in self._waiting.items():
+            able = [member for member in self.members if member.free and agent in member.status.agents]
+            session_id, since = next(iter(queue.items()))
+            if able and (best is None or since < best[0]):
+                best = (since, session_id, max(able, key=lambda member: member.free))
+        return best[1:] if best else None
+
+    async def _assign(self, session_id: str, member: Member) -> None:
+        continues = member.status.continues.__contains__
+        try:
+            assignment = await self._desk.assign(session_id, member.status.commander_id, continues)
+        finally:
+            member.reserved -= 1
+        if assignment and (member.gone or member.draining):
+            self._desk.lost(session_id, assignment.generation, sent=False)
+        elif assignment:
+            member.assign(assignment)
+        self._match()
+
+    def _count(self) -> None:
+        members = {member.status.commander_id for member in self.members}
+        own = sum(place.own for place in self._places.values())
+        self._metrics.pool(len(members), sum(member.free for member in self.members), own)
+        self._metrics.waiting_sessions.set(self.waiting if self.in_store is None else self.in_store)

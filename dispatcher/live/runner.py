@@ -1,0 +1,400 @@
+"""Drives one session: carries the core's effects out, and tells it what came of them.
+
+No task of its own while nothing happens: appends answer through futures, deadlines are timers of the loop.
+"""
+
+import time
+from collections.abc import Callable, Container
+from functools import partial
+
+import structlog
+
+from dispatcher.core.events import (
+    Ack,
+    Ask,
+    CancelTools,
+    Effect,
+    Entry,
+    GiveBack,
+    GiveUp,
+    PolicyHit,
+    RunTool,
+    SendClosed,
+    SendResult,
+    SendStop,
+    Settle,
+    StopEntry,
+    Store,
+    Wake,
+)
+from dispatcher.core.guard import Gate
+from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
+from dispatcher.core.log import Settle as SettleChange
+from dispatcher.core.session import Session
+from dispatcher.live.appends import Appends, Batch
+from dispatcher.live.deadlines import Deadlines
+from dispatcher.live.facts import SessionFacts
+from dispatcher.live.ports import Host, Link, closed
+from dispatcher.live.screening import Screening
+from dispatcher.live.tool_runs import ToolRuns
+from dispatcher.store.asking import read_all, until_known
+from shared.conversation import State
+from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
+
+log = structlog.get_logger()
+ELSEWHERE = ("superseded", "unknown_session")  # why a step is refused where another has the session, or nobody
+
+
+class Runner:
+    """One session on this instance, from its assignment (or `open`) to its end."""
+
+    def __init__(self, host: Host, session: Session) -> None:
+        self.session_id = session.record.session_id
+        self.session = session
+        self.link: Link | None = None
+        self._host = host
+        self.appends = Appends(
+            self.session_id,
+            host,
+            lambda: self.session if self.owned else None,
+            self._answered,
+            self._maybe_settled,
+        )
+        self.deadlines = Deadlines(self._due)
+        self._screening = Screening(
+            self.session_id, lambda: self.session, host.judges, host.registry, host.spawn, self._carry_out
+        )
+        self.tools = ToolRuns(
+            host.registry, self._screening.run, host.instance, host.spawn, self._settle_result, self._maybe_settled
+        )
+        self._held = 0
+        self._closed = False  # another instance has it, or nobody need
+        self._looking = self._look_again = self._taking_back = False
+        self.facts = self._new_facts(session.record)
+
+    def _new_facts(self, record: Record) -> SessionFacts:
+        host = self._host
+        return SessionFacts(host.metrics, record, host.log_thoughts, host.registry.knows)
+
+    # ---- attachment
+
+    def begin(
+        self, session: Session, link: Link | None, awaiting_call_ids: tuple[str, ...] = (), anew: bool = False
+    ) -> None:
+        """Go on with a core that was just rebuilt from the log, on that stream if one is given. anew: even if its epoch
+        is a lower one, as the log was rolled back.
+        """
+        if link and not link.alive:
+            link = None
+        if session.epoch < self.session.epoch and not anew:
+            if link:
+                link.send(self.session_id, closed("superseded"))
+            return
+        old_link, self.link = self.link, link
+        if old_link and old_link is not link:
+            old_link.send(self.session_id, closed("superseded"))
+            old_link.closed(self.session_id, over=False)
+        self.appends.forget()  # it comes again after Welcome
+        self.session = session
+        if self._closed:  # another instance had it, and counted what it did
+            self.facts = self._new_facts(session.record)
+            self._closed = False
+        now = time.time()
+        effects = session.restored(now)
+        if link:
+            limits = session.limits
+            link.attach(self)
+            if not session.older:
+                welcome = Welcome(session.head.sequence, limits.max_unacked_packets, limits.max_unacked_bytes)
+                link.send(self.session_id, welcome)
+            effects += session.attach(awaiting_call_ids, now)
+        else:
+            effects += session.await_open(now)
+        self._carry_out(effects)
+        self.judge_calls()
+
+    def judge_calls(self) -> None:
+        """See to the calls that other instances should have answered."""
+        if self.owned and any(call.instance != self._host.instance for call in self.session.head.calls.values()):
+            self._host.judge_calls(self)
+
+    def settle_gone(self, alive: Container[str]) -> None:
+        """Answer the calls of instances that are gone."""
+        if self.owned:
+            self.tools.settle_gone(self.session.head.calls, alive, time.time())
+
+    def detach(self, link: Link) -> None:
+        """The stream is gone."""
+        if self.link is link:
+            self.link = None
+            self._carry_out(self.session.detach(time.time()))
+            self._maybe_settled()
+
+    def unserved(self) -> None:
+        """Nobody took it from the queue in time."""
+        now = time.time()
+        self._carry_out([*self.session.restored(now), *self.session.unserved(now)])
+
+    def lost(self, sent: bool = True) -> None:
+        """The Commander does not hold the session, as it says, or because the assignment was not sent: no grace."""
+        if self.link:
+            self.link.closed(self.session_id, over=False)
+            self.link = None
+        self._carry_out(self.session.lost(time.time(), sent))
+
+    # ---- packets
+
+    def receive(self, packet: Upstream) -> None:
+        """A packet of the stream that has the session."""
+        self._carry_out(self.session.receive(packet, time.time()))
+
+    def take_ack(self) -> int:
+        """The sequence to ack now; what is acked no longer counts against the credit."""
+        sequence = self.session.head.sequence
+        self.session.acked(sequence)
+        return sequence
+
+    def observe(self, outcome: Applied) -> None:
+        """The log has grown by this, through whomever."""
+        if self._taking_back:  # its answer has not come yet, or its epoch would be taken for another's
+            self._look_again = True
+            return
+        counts = not self._closed
+        self._carry_out(self.session.logged(outcome, time.time()))  # a stop goes out before it is told of
+        if counts:
+            self.facts.appended(outcome)
+        if outcome.head.epoch > self.session.epoch:
+            self._give_way()
+        elif self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:
+            self._host.spawn(self._catch_up())
+        self._maybe_settled()
+
+    async def take_rules(self, gate_of: Callable[[Record, list[Entry]], Gate]) -> None:
+        """Go on under today's rules: a fresh gate reads what the session has said so far."""
+        session, store = self.session, self._host.store
+        entries: list[Entry] = []
+        read = -1
+        while read < session.offset:
+            before, read = read, entries[-1].offset if entries else 0
+            entries += await until_known(lambda: read_all(store, self.session_id, read))  # noqa: B023
+            read = entries[-1].offset if entries else 0
+            if session is not self.session or not self.owned or read == before:
+                return  # it was rebuilt meanwhile, under today's rules, or is gone
+        logged = max((entry.sequence for entry in entries), default=0)
+        entries += [entry for entry in self.appends.unlogged if entry.sequence > logged]
+        self._carry_out(session.take_rules(gate_of(session.record, entries), entries, time.time()))
+
+    # ---- other instances
+
+    def grown(self) -> None:
+        """Another instance has changed the session in the log."""
+        self._look_again = True
+        if not self._looking:
+            self._looking = True
+            self._host.spawn(self._look())
+
+    async def _look(self) -> None:
+        try:
+            while self._look_again:
+                self._look_again = False
+                await self._look_once()
+        finally:
+            self._looking = False
+
+    async def _look_once(self) -> None:
+        session, store = self.session, self._host.store
+        record = await until_known(lambda: store.load(self.session_id))
+        entries = await until_known(lambda: read_all(store, self.session_id, session.offset)) if record else []
+        if session is not self.session:
+            self._look_again = True
+            return
+        if record and record.head.final and self.tools:
+            self.tools.cancel(record.head.calls)
+        elsewhere = record is None or (
+            record.head.instance != self._host.instance and record.head.epoch <= session.epoch  # lower: rolled back
+        )
+        if elsewhere and self.link and record:
+            await self.take_back()
+        elif elsewhere:
+            self._give_way()
+            self._maybe_settled()
+        elif record:
+            known = tuple(entry for entry in entries if entry.offset <= record.head.offset)
+            if any(isinstance(entry.body, StopEntry) for entry in known):
+                self.facts.stop_detected()
+            self.observe(Applied(record.head, known))
+
+    async def take_back(self) -> None:
+        """This instance's lease had ended, and it still has the session's stream: nobody else's silence counts."""
+        session = self.session
+        if not self.link or session.head.over or self._taking_back:
+            return
+        self._taking_back = True
+        self.appends.hold(True)
+        try:
+            outcome = await self._submit_until_known(TakeBack(session.epoch, self._host.instance))
+        finally:
+            self._taking_back = False
+        if session is self.session:
+            if isinstance(outcome, Applied):
+                log.info("session_taken_back", session_id=self.session_id)
+                session.taken_back(outcome)
+            else:
+                self._carry_out(session.refused(outcome, time.time()))
+            self.grown()
+        self.appends.hold(False)
+
+    def _give_way(self) -> None:
+        """Another instance has it. What runs here for it, a tool, runs on."""
+        if not self.link:
+            self.appends.forget()
+            self.close()
+
+    @property
+    def owned(self) -> bool:
+        """This instance has the session."""
+        return not self._closed
+
+    async def _catch_up(self) -> None:
+        """Read what the log holds and nobody told of: the answer to an append was lost, or is still under way."""
+        session, store = self.session, self._host.store
+        if session.offset < session.head.offset:
+            entries = await until_known(lambda: read_all(store, self.session_id, session.offset))
+            if session is self.session and entries:
+                self.observe(Applied(session.head, tuple(entries)))
+
+    # ---- effects
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Store(entries):
+                    self.appends.add(entries)
+                case Ack(at_once):
+                    if self.link:
+                        self.link.send_ack(self, at_once)
+                case SendResult(result):
+                    self._send(result)
+                case SendStop(stop):
+                    self._send(Stop(stop.reason, stop.stop_id, stop.detail))
+                case RunTool(call):
+                    self.tools.run(call)
+                case Settle(entry):
+                    self._settle(entry)
+                case CancelTools():
+                    self._screening.cancel()
+                    self.tools.cancel(self.session.head.calls)
+                case Wake(name, at):
+                    self.deadlines.set(name, at)
+                case SendClosed(code):
+                    self._close(code)
+                case GiveBack(handed_over):
+                    requeue = partial(Requeue, now=time.time(), handed_over=handed_over)
+                    self._host.spawn(self._conclude(requeue))
+                case GiveUp():
+                    if self.session.conversation is State.STOPPING:
+                        log.warning("commander_did_not_stop", session_id=self.session_id)
+                    self._host.spawn(self._conclude(Fence))
+                case Ask(question):
+                    self._screening.ask(question)
+                case PolicyHit(policy, action):
+                    if action == "stop":
+                        self.facts.stop_detected()
+                    self._host.metrics.policy_hit(policy, action)
+        if self._held != (held := self.session.held) and not self._closed:
+            self._host.metrics.held_characters.inc(held - self._held)
+            self._held = held
+
+    def _send(self, signal: DownstreamSignal) -> None:
+        if self.link:
+            self.link.send(self.session_id, signal)
+
+    def _close(self, code: str) -> None:
+        if self.link:
+            log.info("session_closed", session_id=self.session_id, code=code)
+            link, self.link = self.link, None
+            link.send(self.session_id, closed(code))
+            link.closed(self.session_id, over=self.session.head.over)
+
+    def _due(self, name: str) -> None:
+        self._carry_out(self.session.deadline(name, time.time()))
+
+    # ---- the log
+
+    def _answered(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
+        current = session is self.session and self.owned
+        if isinstance(outcome, BaseException):
+            log.error("append_failed", session_id=self.session_id, exc_info=outcome)
+            if current:
+                self._carry_out(session.unstorable(time.time()))
+        elif isinstance(outcome, Applied):
+            self.facts.packets(batch)
+            if current:
+                self.observe(outcome)
+            elif self.owned:
+                self.facts.appended(outcome)  # the core that went on has read it from the log
+        elif current:
+            concluded = session.conversation is State.IDLE
+            self._carry_out(session.refused(outcome, time.time()))
+            if outcome.code in ELSEWHERE:
+                self.grown()
+            elif outcome.code == "gap" and concluded:  # nobody is told to open it again
+                self._host.spawn(self._host.look_again(self.session_id))
+
+    def _settle(self, entry: Entry) -> None:
+        self._host.spawn(self._settle_until_known(entry))
+
+    async def _settle_until_known(self, entry: Entry) -> None:
+        outcome = await self._submit_until_known(SettleChange(entry))
+        if isinstance(outcome, Applied):
+            self.observe(outcome)
+
+    async def _settle_result(self, result: ToolResult) -> None:
+        await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
+
+    async def _submit_until_known(self, change: Change) -> Outcome:
+        return await until_known(lambda: self._host.store.submit(self.session_id, change))
+
+    async def _conclude(self, change_of: Callable[[int], Requeue | Fence]) -> None:
+        """What silence leads to, under the session's epoch. Refused: somebody has it, and nothing is concluded."""
+        session = self.session
+        change = change_of(session.epoch)
+        outcome = await self._submit_until_known(change)
+        while isinstance(outcome, Refused) and session is self.session and session.epoch != change.epoch:
+            change = change_of(session.epoch)  # it was taken back meanwhile
+            outcome = await self._submit_until_known(change)
+        if isinstance(outcome, Refused):
+            if outcome.code in ELSEWHERE:
+                self.grown()
+            else:
+                self._host.spawn(self._host.look_again(self.session_id))
+            return
+        session = self.session
+        if isinstance(change, Fence):
+            self._carry_out(session.fenced(outcome))
+        else:
+            if self.link:
+                self.link.closed(self.session_id, over=False)
+                self.link = None
+            self.close()
+            self._host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
+        self._maybe_settled()
+
+    # ---- the end
+
+    def _maybe_settled(self) -> None:
+        """Nothing is left to do here: the host forgets this runner, and the log keeps the session."""
+        head = self.session.head
+        idle = not (self.appends.busy or self.tools or self.link)
+        if idle and (self._closed or head.complete or head.state == "waiting"):
+            self.close()
+            self._host.settled(self)
+
+    def close(self) -> None:
+        """Let go of timers, and of what is held. Idempotent."""
+        self._closed = True
+        if not self.session.head.final:  # observers may still count
+            self._screening.cancel()
+        self.deadlines.clear()
+        self._host.metrics.held_characters.dec(self._held)
+        self._held = 0

@@ -1,0 +1,87 @@
+"""The tool calls of one session that this instance runs: each at most once, each with a result in the log."""
+
+import asyncio
+from collections.abc import Callable, Container, Coroutine, Mapping
+from typing import Any
+
+from dispatcher.core.events import Call
+from dispatcher.core.log import OpenCall
+from dispatcher.tools.registry import Answer, Registry, error_json
+from shared.records import ToolResult
+
+ANSWER_SECONDS = 5.0  # that another instance may take beyond a tool's time limit
+GONE = "The Dispatcher that ran this call is gone; whether the tool ran is not known."
+
+
+class ToolRuns:
+    """run: a call's answer; it raises nothing but CancelledError. settle: put a result into the log, however long that
+    takes. over: called when a run is over, result and all.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        run: Callable[[Call], Coroutine[Any, Any, Answer]],
+        instance: str,
+        spawn: Callable[[Coroutine[Any, Any, Any]], object],
+        settle: Callable[[ToolResult], Coroutine[Any, Any, None]],
+        over: Callable[[], None],
+    ) -> None:
+        self._registry, self._run, self._instance, self._spawn = registry, run, instance, spawn
+        self._settle, self._over = settle, over
+        self._running: dict[str, asyncio.Task[Answer]] = {}  # by call_id, until the answer is in the log
+        self._begun: set[str] = set()  # call_ids
+        self._ended = asyncio.Event()
+
+    def __bool__(self) -> bool:
+        return bool(self._running)
+
+    async def done(self) -> None:
+        """Return when no tool runs and every result is in the log."""
+        while self._running:
+            self._ended.clear()
+            await self._ended.wait()
+
+    def run(self, call: Call) -> None:
+        """Run it, unless it was begun before."""
+        if call.call_id not in self._begun:
+            self._begun.add(call.call_id)
+            task = asyncio.get_running_loop().create_task(self._run(call), name=f"tool {call.tool_name}")
+            self._running[call.call_id] = task
+            self._spawn(self._answer(call, task))
+
+    async def _answer(self, call: Call, tool: "asyncio.Task[Answer]") -> None:
+        """The tool's answer into the log; a tool may be cancelled, this never is."""
+        try:
+            await asyncio.wait({tool})
+            if tool.cancelled():
+                await self._cancelled(call.call_id, call.tool_name, "The session was stopped while the tool ran.")
+            else:
+                answer = tool.result()
+                await self._settle(ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status))
+        finally:
+            tool.cancel()
+            del self._running[call.call_id]
+            self._ended.set()
+            self._over()
+
+    def cancel(self, calls: Mapping[str, OpenCall]) -> None:
+        """The session was stopped: cancel what runs, and answer this instance's other calls without a result."""
+        for task in self._running.values():
+            task.cancel()
+        for call_id, call in calls.items():
+            if call_id not in self._running and call.instance == self._instance:
+                self._spawn(self._cancelled(call_id, call.tool_name, "The session was stopped before the tool ran."))
+
+    def _cancelled(self, call_id: str, tool_name: str, message: str) -> Coroutine[Any, Any, None]:
+        return self._settle(ToolResult(tool_name, error_json("cancelled", message), call_id, "CANCELLED"))
+
+    def settle_gone(self, calls: Mapping[str, OpenCall], alive: Container[str], now: float) -> None:
+        """Calls of instances that are not `alive` (only this one is not among them), or that do not answer in time
+        (session rules, Tools): whether they ran cannot be known. now: Unix seconds.
+        """
+        for call_id, call in calls.items():
+            overdue = now - call.at > self._registry.timeout(call.tool_name) + ANSWER_SECONDS
+            if call.instance != self._instance and (overdue or call.instance not in alive):
+                result = ToolResult(call.tool_name, error_json("unknown_outcome", GONE), call_id, "UNKNOWN_OUTCOME")
+                self._spawn(self._settle(result))

@@ -1,0 +1,276 @@
+"""`[[policy]]` entries of the operators' files, checked and made into rules."""
+
+import contextlib
+import gc
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from msgspec.structs import replace
+
+from dispatcher.files import FileError, entries, quoted
+from dispatcher.policies.budget import Limit, Quantity
+from dispatcher.policies.expressions import Program, UnusableExpressionError
+from dispatcher.policies.folding import fold
+from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Rule
+from dispatcher.policies.presets import PRESETS
+from dispatcher.policies.questions import MAX_QUESTION, AskedPolicy
+from dispatcher.policies.repeats import MAX_BLOCK, Repeats
+from dispatcher.policies.rules import (
+    BudgetPolicy,
+    PatternsPolicy,
+    PhrasesPolicy,
+    Policy,
+    RuleSet,
+)
+from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
+from dispatcher.policing.entry import Entry, listed
+from dispatcher.policing.guardrail import PATH as GUARDRAIL_PATH
+from dispatcher.policing.plugins import plugin
+from shared.errors import ConfigError
+from shared.records import STOP_REASONS
+
+QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+ACTIONS: tuple[Action, ...] = get_args(Action)
+EVERYWHERE = ("name", "kind", "action", "reason")
+MAX_CAP = 100_000  # characters
+MAX_REPEATS = 100  # with the longest block, 200 KB of text that a session has to keep
+ASKED = ("mode", "timeout_seconds", "on_failure", "overlap", "reads", "replacement")
+
+# Built in where no file is given (`promises.md`).
+DEFAULT: tuple[Policy, ...] = (
+    BudgetPolicy("default time limit", (Limit("max_seconds", 600, "default time limit", "Timeout"),)),
+    BudgetPolicy(
+        "default length limit", (Limit("max_characters", 200_000, "default length limit", "PolicyViolation"),)
+    ),
+)
+
+
+def load(path: Path | None) -> RuleSet:
+    """The rules of a TOML file, of all *.toml files in a folder, or, for None, the built-in ones. Raises FileError
+    with all that is wrong.
+    """
+    if path is None:
+        return RuleSet(DEFAULT)
+    errors: list[str] = []
+    found = [_policy(place, table, errors) for place, table in entries(path, "policy", errors)]
+    if errors:
+        raise FileError(errors)
+    with _no_collection():
+        return RuleSet([policy for policy in found if policy])
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """An automaton of 10,000 phrases is 200,000 objects, none of them garbage: looking for some takes as long again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _policy(place: str, table: dict[str, Any], errors: list[str]) -> Policy | None:
+    """None: something is wrong with it."""
+    entry = Entry(place, table, errors)
+    entry.text("name")
+    kind = table.get("kind")
+    make = KINDS.get(kind) if isinstance(kind, str) else None
+    if make is None:
+        wrong = f"unknown kind {kind!r}" if "kind" in entry else "`kind` is missing"
+        entry.wrong(f"{wrong}; kinds are {listed(KINDS)}")
+        return None
+    policy = make(entry)
+    return policy if entry.faultless else None
+
+
+def _phrases(entry: Entry) -> Policy:
+    _only(entry, "phrases", "phrases", "words", "reads", "replacement")
+    phrases = entry.texts("phrases", "phrase")
+    for number, phrase in enumerate(phrases, 1):
+        entry.check(not phrase or bool(fold(phrase)), f"phrase {number} has only characters that are ignored")
+    return PhrasesPolicy(
+        entry.get("name"),
+        tuple(phrases),
+        _reads(entry),
+        _reason(entry),
+        _action(entry),
+        _replacement(entry),
+        entry.flag("words"),
+    )
+
+
+def _patterns(entry: Entry) -> Policy:
+    _only(entry, "patterns", "patterns", "presets", "cap", "beyond_cap", "reads", "replacement")
+    cap = entry.count("cap", 1000, least=1, most=MAX_CAP)
+    patterns = entry.texts("patterns", "pattern") if "patterns" in entry or "presets" not in entry else []
+    for number, pattern in enumerate(patterns, 1):
+        if pattern:
+            try:
+                program = Program()
+                shortest, _ = program.lengths[program.add(pattern)]
+            except UnusableExpressionError as error:
+                entry.wrong(f"pattern {number} {error}")
+            else:
+                entry.check(shortest <= cap, f"pattern {number} matches {shortest} characters or more, beyond `cap`")
+    presets = entry.texts("presets", "preset") if "presets" in entry else []
+    for preset in presets:
+        entry.check(preset in ("", *PRESETS), f"unknown preset {preset!r}; presets are {listed(PRESETS)}")
+    return PatternsPolicy(
+        entry.get("name"),
+        tuple(patterns),
+        tuple(presets),
+        cap,
+        entry.choice("beyond_cap", ("stop", "release"), "stop"),
+        _reads(entry),
+        _reason(entry),
+        _action(entry),
+        _replacement(entry),
+    )
+
+
+def _tools(entry: Entry) -> Policy:
+    _only(entry, "tools", "allow", "deny")
+    entry.check("allow" in entry or "deny" in entry, "a policy of tools needs `allow` or `deny`")
+    allow, deny = (_tool_entries(entry, key) for key in ("allow", "deny"))
+    return ToolsPolicy(entry.get("name"), allow, deny, _reason(entry), _action(entry))
+
+
+def _tool_entries(entry: Entry, key: str) -> tuple[ToolEntry, ...]:
+    listed_ = entry.get(key) if key in entry else []
+    if not isinstance(listed_, list) or (key in entry and not listed_):
+        entry.wrong(f"`{key}` has to be a list of tools that is not empty")
+        return ()
+    found = []
+    for number, each in enumerate(listed_, 1):
+        table = {"tool": each} if isinstance(each, str) else each
+        right = isinstance(table, dict) and all(isinstance(value, str) and value for value in table.values())
+        if not right or "tool" not in table or not set(table) <= {"tool", "argument", "pattern"}:
+            entry.wrong(f"`{key}` entry {number} has to be a tool's name, or {{tool, argument?, pattern?}}, all texts")
+            continue
+        try:
+            if pattern := table.get("pattern"):
+                Program().add(pattern, whole=key == "allow")
+        except UnusableExpressionError as error:
+            entry.wrong(f"`{key}` entry {number}: the pattern {error}")
+        found.append(ToolEntry(**table))
+    return tuple(found)
+
+
+def _plugin(entry: Entry) -> Policy:
+    _only(entry, "plugin", "use", *ASKED)
+    use = entry.text("use")
+    try:
+        if use:
+            plugin(use)
+    except ConfigError as error:
+        entry.wrong(f"`use`: {error}")
+    return _asked(entry, "plugin", use)
+
+
+def _http(entry: Entry) -> Policy:
+    _only(entry, "http", "url", "headers", "parameters", *ASKED)
+    url = entry.text("url")
+    parts = urlsplit(url)
+    entry.check(not url or (parts.scheme in ("http", "https") and bool(parts.hostname)), "`url` has to be http(s)://…")
+    if not url.endswith(GUARDRAIL_PATH):
+        url = url.rstrip("/") + GUARDRAIL_PATH
+    headers = []
+    for name, written in entry.table("headers").items():
+        variable = written[1:] if isinstance(written, str) and written.startswith("$") else ""
+        value = os.environ.get(variable) if variable else written
+        right = isinstance(value, str) and re.fullmatch(r"[\w-]+", name, re.ASCII) and re.fullmatch(r"[!-~ ]*", value)
+        unset = f": the variable {variable} is not set" if variable and value is None else ""
+        entry.check(bool(right), f"header {quoted(name)} cannot be sent{unset}")
+        headers.append((name, str(value)))
+    parameters = json.dumps(entry.table("parameters"), default=str)
+    return replace(_asked(entry, "http", url), headers=tuple(headers), parameters_json=parameters)
+
+
+def _asked(entry: Entry, kind: Literal["plugin", "http"], target: str) -> AskedPolicy:
+    mode: Literal["gate", "observer"] = entry.choice("mode", ("gate", "observer"), "gate")
+    action = _action(entry)
+    entry.check(not (mode == "observer" and action == "redact"), "an observer cannot redact: its text has gone on")
+    return AskedPolicy(
+        entry.get("name"),
+        kind,
+        target,
+        mode,
+        entry.seconds("timeout_seconds", 2.0),
+        entry.choice("on_failure", ("stop", "release"), "stop"),
+        entry.count("overlap", 0, most=MAX_QUESTION // 2),
+        _reads(entry),
+        _reason(entry),
+        action,
+        _replacement(entry),
+    )
+
+
+def _budget(entry: Entry) -> Policy:
+    _only(entry, "budget", *QUANTITIES, "max_repeats", "repeat_length")
+    entry.check(_action(entry) == "stop", "a budget can only stop")
+    reason = _reason(entry)
+    limits = []
+    for quantity in QUANTITIES:
+        if quantity in entry:
+            value = entry.seconds(quantity, 1) if quantity == "max_seconds" else entry.count(quantity, 0)
+            limits.append(Limit(quantity, value, entry.get("name"), reason))
+    repeats = None
+    if "max_repeats" in entry:
+        most = entry.count("max_repeats", 1, least=1, most=MAX_REPEATS)
+        rule = Rule(entry.get("name"), "stop", f"max_repeats = {most} exceeded", reason)
+        repeats = Repeats(most, entry.count("repeat_length", 20, least=1, most=MAX_BLOCK), rule)
+    entry.check("repeat_length" not in entry or repeats is not None, "`repeat_length` is for `max_repeats`")
+    entry.check(bool(limits or repeats), f"a budget needs one of {listed([*QUANTITIES, 'max_repeats'])}")
+    return BudgetPolicy(entry.get("name"), tuple(limits), repeats)
+
+
+KINDS: dict[str, Callable[[Entry], Policy]] = {
+    "phrases": _phrases,
+    "patterns": _patterns,
+    "budget": _budget,
+    "tools": _tools,
+    "plugin": _plugin,
+    "http": _http,
+}
+
+# ---- what policies of several kinds have
+
+
+def _only(entry: Entry, kind: str, *keys: str) -> None:
+    entry.only((*EVERYWHERE, *keys), f'kind "{kind}"')
+
+
+def _action(entry: Entry) -> Action:
+    return entry.choice("action", ACTIONS, "stop")
+
+
+def _reason(entry: Entry) -> str:
+    return entry.choice("reason", STOP_REASONS, "PolicyViolation")
+
+
+def _replacement(entry: Entry) -> str:
+    redacts = entry.get("action") == "redact"
+    entry.check(redacts or "replacement" not in entry, '`replacement` is for action "redact"')
+    if "replacement" not in entry:
+        return "[redacted]"
+    # If nothing stood between them, what is left on both sides could make up what another rule forbids.
+    replacement = entry.text("replacement")
+    entry.check(not replacement or bool(fold(replacement).strip()), "`replacement` has to be a text that can be seen")
+    return replacement
+
+
+def _reads(entry: Entry) -> frozenset[Channel]:
+    reads = entry.get("reads") if "reads" in entry else [*DEFAULT_READS]
+    if not isinstance(reads, list) or not reads:
+        entry.wrong(f"`reads` has to be a list of some of {listed(CHANNELS)}")
+        return frozenset()
+    for channel in reads:
+        entry.check(channel in CHANNELS, f"cannot read {channel!r}; `reads` takes {listed(CHANNELS)}")
+    return frozenset(channel for channel in CHANNELS if channel in reads)

@@ -1,0 +1,119 @@
+"""The operators' policy files: read at the start, and again on SIGHUP and when they are seen to have changed."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+import structlog
+
+from dispatcher.files import FileError
+from dispatcher.metrics import Metrics
+from dispatcher.policies.rules import RuleSet
+from dispatcher.policing.load import load
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 1.0  # between two looks at the files; what has changed is read once two looks see the same
+
+Seen: TypeAlias = tuple[tuple[str, int, int, int], ...]  # of each file: its path, when it changed, size, inode
+
+
+class PolicyFiles:
+    """path: as `DISPATCHER_POLICIES` has it; None: the built-in rules. use: puts rules in force."""
+
+    def __init__(self, path: Path | None, metrics: Metrics) -> None:
+        self._path, self._metrics = path, metrics
+        self._seen: Seen = ()
+        self._loaded_at = 0.0
+        self._errors: list[str] = []
+        self._rules = RuleSet(())
+        self._reading = asyncio.Lock()
+
+    def load(self) -> RuleSet:
+        """The rules to begin with. Raises FileError."""
+        self._seen = self._look()
+        self._took(load(self._path))
+        # The automata of many phrases are many objects that never die: the collector need not visit them.
+        gc.collect()
+        gc.freeze()
+        return self._rules
+
+    async def reload(self, use: Callable[[RuleSet], None]) -> None:
+        """Read the files now. Broken ones leave the rules in force that there are."""
+        async with self._reading:
+            self._seen = self._look()
+            try:
+                rules = await asyncio.to_thread(load, self._path)
+            except FileError as error:
+                self._broken(error.errors)
+            except Exception as error:
+                log.exception("policies_unreadable")
+                self._broken([f"{self._path}: {type(error).__name__}"])
+            else:
+                gc.unfreeze()  # or the old rules would stay for ever
+                self._took(rules)
+                use(rules)
+                gc.collect()
+                gc.freeze()
+                self._metrics.policy_reload_success.set(1)
+                log.info("policies_reloaded", policies=len(rules.policies))
+
+    async def watch(self, use: Callable[[RuleSet], None]) -> None:
+        """Read the files whenever they have changed, until cancelled."""
+        before = self._seen
+        while self._path is not None:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = self._look()
+            if now == before and now != self._seen:
+                await self.reload(use)
+            before = now
+
+    def status(self) -> dict[str, object]:
+        """For operators: what is in force, and what is wrong with the files as they are now."""
+        return {
+            "source": str(self._path) if self._path else None,
+            "loaded_at": self._loaded_at,
+            "errors": self._errors,
+            "notices": [{"policy": policy, "notice": notice} for policy, notice in self._rules.notices],
+            "policies": [_summary(policy) for policy in self._rules.policies],
+        }
+
+    def _took(self, rules: RuleSet) -> None:
+        self._rules, self._loaded_at, self._errors = rules, time.time(), []
+        for policy, notice in rules.notices:
+            log.warning("policy_notice", policy=policy, notice=notice)
+
+    def _broken(self, errors: list[str]) -> None:
+        self._errors = errors
+        self._metrics.policy_reload_success.set(0)
+        log.error("policies_broken", errors="\n".join(errors))
+
+    def _look(self) -> Seen:
+        path = self._path
+        if path is None:
+            return ()
+        files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+        found = []
+        for file in files:
+            try:
+                status = file.stat()
+            except OSError:
+                found.append((str(file), 0, 0, 0))
+            else:
+                found.append((str(file), status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(found)
+
+
+def _summary(policy: msgspec.Struct) -> dict[str, object]:
+    """Without what it looks for, and without headers, which hold keys."""
+    kind = type(policy).__name__.removesuffix("Policy").lower()
+    found: dict[str, object] = {"name": getattr(policy, "name", ""), "kind": getattr(policy, "kind", kind)}
+    for name in ("action", "reads", "reason", "mode"):
+        if hasattr(policy, name):
+            value = getattr(policy, name)
+            found[name] = sorted(value) if isinstance(value, frozenset) else value
+    return found

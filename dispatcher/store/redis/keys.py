@@ -1,0 +1,93 @@
+"""What stands where in Redis, and how a record is written there."""
+
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import quote
+
+import msgspec
+from msgspec.structs import replace
+
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Head, Record, Request
+from dispatcher.store.ports import StoreUnavailable
+from dispatcher.store.redis.link import Reply
+
+PREFIX = b"midsentence:"
+
+# Indexes are hints, each in a slot of its own; the sessions themselves say what is true.
+LIVE = PREFIX + b"{sessions}:live"  # sorted set: every session that is not complete, by when it was made
+ENDED = PREFIX + b"{sessions}:ended"  # sorted set: every session that has ended, by when
+WAITING = PREFIX + b"{waiting}:since"  # sorted set: the sessions that wait, by since when
+AGENTS = PREFIX + b"{waiting}:agents"  # hash: what for
+LEASES = PREFIX + b"leases"  # hash: instance → when its lease ends
+OFFERS = PREFIX + b"offers"  # sorted set: agents, by when they were last offered
+
+KEPT = 32_768  # sessions whose keys, and commands of the sweep, are not made anew each time
+
+_REQUEST = msgspec.msgpack.Decoder(Request)
+_HEAD = msgspec.msgpack.Decoder(Head)
+_ENTRY = msgspec.msgpack.Decoder(Entry)
+encode = msgspec.msgpack.Encoder().encode
+
+
+class SessionKeys(NamedTuple):
+    """The keys of one session, all in one slot of a cluster."""
+
+    head: bytes
+    log: bytes
+
+
+@lru_cache(maxsize=KEPT)
+def session_keys(session_id: str) -> SessionKeys:
+    # Quoted, so that no brace of an id that a Commander chose can break the hash tag.
+    stem = PREFIX + b"{%s}:" % quote(session_id, safe="").encode()
+    return SessionKeys(stem + b"head", stem + b"log")
+
+
+def binding_key(key: str) -> bytes:
+    return PREFIX + b"key:{%s}" % quote(key, safe="").encode()
+
+
+def head_of(blob: bytes) -> Head:
+    """Raises StoreUnavailable."""
+    try:
+        return _HEAD.decode(blob)
+    except msgspec.DecodeError as error:
+        raise StoreUnavailable(f"a session's head cannot be read: {error}") from error
+
+
+def record_of(session_id: str, request: bytes, head: bytes) -> Record:
+    """Raises StoreUnavailable."""
+    try:
+        return Record(session_id, _REQUEST.decode(request), _HEAD.decode(head))
+    except msgspec.DecodeError as error:
+        raise StoreUnavailable(f"a session's record cannot be read: {error}") from error
+
+
+def entries_of(reply: Reply) -> list[Entry]:
+    """From what XRANGE answers. Raises StoreUnavailable."""
+    try:
+        return [_ENTRY.decode(fields[1]) for _, fields in reply]
+    except msgspec.DecodeError as error:
+        raise StoreUnavailable(f"an entry cannot be read: {error}") from error
+
+
+def without_prompt(record: Record) -> Record:
+    """What of a record the steps need: thousands may be kept at hand."""
+    return replace(record, request=replace(record.request, messages=(), parameters_json=""))
+
+
+class Channels:
+    """Names of the channels; Redis's databases share them, so the database's number is in each."""
+
+    def __init__(self, database: int) -> None:
+        self._stem = PREFIX + b"%d:" % database
+        self.waiting = self._stem + b"waiting"
+
+    def log(self, session_id: str) -> bytes:
+        """News of that session's log, for who follows it."""
+        return self._stem + b"log:" + session_id.encode()
+
+    def instance(self, instance: str) -> bytes:
+        """News of sessions that are that instance's."""
+        return self._stem + b"instance:" + instance.encode()

@@ -1,0 +1,144 @@
+"""News of what other instances write, over one subscription of this process."""
+
+import asyncio
+import math
+
+import structlog
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from dispatcher.store.followers import Hub
+from dispatcher.store.ports import Listener, Waiting
+from dispatcher.store.redis.hints import decode_news
+from dispatcher.store.redis.keys import Channels
+from dispatcher.store.redis.link import REPLY_SECONDS, connect, pack, together
+from dispatcher.store.redis.server import Servers
+
+AGAIN_SECONDS = 0.2  # until the next attempt to subscribe
+DROPPED = -1  # in place of an offset: the session is gone
+
+log = structlog.get_logger()
+
+
+class Deaf:
+    """`Listener` of a store that nobody listens to."""
+
+    def enlisted(self, waiting: Waiting) -> None: ...
+    def withdrawn(self, session_id: str) -> None: ...
+    def grown(self, session_id: str) -> None: ...
+
+
+class Nudges:
+    """listener: hears of what concerns this instance; its followers hear by `hub`.
+
+    hearing: everything is subscribed to. look: set when that begins, for news were lost until then.
+    """
+
+    def __init__(self, servers: Servers, hub: Hub, channels: Channels, instance: str) -> None:
+        self.listener: Listener = Deaf()
+        self._servers, self._hub, self._channels = servers, hub, channels
+        self._instance = instance
+        self.hearing = asyncio.Event()
+        self.look = asyncio.Event()
+        self._own = channels.instance(instance)
+        self._dirty: set[str] = set()  # sessions whose followers have come or gone
+        self._changed = asyncio.Event()
+        self._channels_now: dict[bytes, str] = {}  # subscribed to: channel → session
+        self._replies = 0
+
+    def grown(self, session_id: str) -> None:
+        """Another instance changed a session that this one has or had, or for which it runs a tool."""
+        self.listener.grown(session_id)
+
+    def followed(self, session_id: str) -> None:
+        """The session's first follower has come, or its last has gone."""
+        self._dirty.add(session_id)
+        self._changed.set()
+
+    async def listen(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._servers.changed.clear()
+            connection = self._servers.listening()
+            try:
+                await connect(connection)
+                self._channels_now.clear()
+                self._dirty.update(self._hub.followed())
+                self._changed.set()
+                works = (self._read, self._subscribe, self._ping, self._until_changed)
+                await together(*(work(connection) for work in works))
+            except (RedisError, OSError):
+                pass
+            finally:
+                self.hearing.clear()
+                await connection.disconnect(nowait=True)
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _subscribe(self, connection: AbstractConnection) -> None:
+        packed = [pack("SUBSCRIBE", self._own, self._channels.waiting)]
+        first = True
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            dirty, self._dirty = self._dirty, set()
+            come, gone = [], []
+            for session_id in dirty:
+                channel = self._channels.log(session_id)
+                if session_id in self._hub and channel not in self._channels_now:
+                    self._channels_now[channel] = session_id
+                    come.append(channel)
+                elif session_id not in self._hub and self._channels_now.pop(channel, ""):
+                    gone.append(channel)
+            packed += [pack("SUBSCRIBE", *come)] if come else []
+            packed += [pack("UNSUBSCRIBE", *gone)] if gone else []
+            packed += [pack("PING", "subscribed")] if first else []
+            await connection.send_packed_command(packed, check_health=False)
+            packed, first = [], False
+
+    async def _ping(self, connection: AbstractConnection) -> None:
+        while True:
+            replies = self._replies
+            await connection.send_packed_command(pack("PING"), check_health=False)
+            await asyncio.sleep(REPLY_SECONDS)
+            if self._replies == replies:
+                raise TimeoutError
+
+    async def _until_changed(self, _: AbstractConnection) -> None:
+        await self._servers.changed.wait()
+        raise ConnectionResetError
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        while True:
+            reply = await connection.read_response(disable_decoding=True, timeout=math.inf)
+            self._replies += 1
+            match reply:
+                case [b"message", channel, payload]:
+                    try:
+                        self._heard(channel, payload)
+                    except Exception:
+                        log.exception("news_not_taken")
+                case [b"subscribe", channel, _] if channel in self._channels_now:
+                    self._hub.missed(self._channels_now[channel])
+                case [b"pong", b"subscribed"]:
+                    self.hearing.set()
+                    self.look.set()
+
+    def _heard(self, channel: bytes, payload: bytes) -> None:
+        if channel == self._own:
+            self.grown(payload.decode())
+        elif channel == self._channels.waiting:
+            news = decode_news(payload)
+            if news.instance == self._instance:
+                return
+            if news.since:
+                self.listener.enlisted(Waiting(news.session_id, news.agent, news.since))
+            else:
+                self.listener.withdrawn(news.session_id)
+        elif session_id := self._channels_now.get(channel):
+            offset, instance = payload.split()
+            if instance.decode() == self._instance:
+                return  # its own answer tells
+            if int(offset) == DROPPED:
+                self._hub.gone(session_id)
+            else:
+                self._hub.heard(session_id, int(offset))

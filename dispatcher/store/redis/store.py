@@ -1,0 +1,299 @@
+"""Session logs in Redis, for several Dispatchers: one server, with replicas or without, or a cluster.
+
+The rules are applied here (`dispatcher.core.log.apply`), and Redis compares and sets: a step is written only if the
+session is still as it was when it was read, which a random token tells; a counter could repeat after a failover that
+loses writes. A process keeps the heads of the sessions that it has, so that a step takes one round trip.
+
+`lanes` carries the steps out, `hints` writes the indexes after them, `nudges` hears of what others
+write, `replicas` knows who the others are. `link`, `server` and `cluster` are the way to Redis,
+`scripts` and `keys` what stands there.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
+from functools import partial
+
+from msgspec.structs import replace
+
+from dispatcher.core.events import Entry
+from dispatcher.core.log import LIVE as LIVE_STATES
+from dispatcher.core.log import Change, Outcome, Record, State
+from dispatcher.store.followers import Hub
+from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
+from dispatcher.store.redis.address import Address, ask_server, check_server
+from dispatcher.store.redis.cluster import Cluster
+from dispatcher.store.redis.hints import Hints
+from dispatcher.store.redis.keys import (
+    ENDED,
+    LIVE,
+    OFFERS,
+    Channels,
+    binding_key,
+    encode,
+    entries_of,
+    record_of,
+    session_keys,
+)
+from dispatcher.store.redis.lanes import Lanes
+from dispatcher.store.redis.link import CONNECT_SECONDS
+from dispatcher.store.redis.nudges import DROPPED, Nudges
+from dispatcher.store.redis.replicas import RedisReplicas, heads, readable, records
+from dispatcher.store.redis.scripts import BIND, CREATE, DROP, UNBIND, Command, command
+from dispatcher.store.redis.server import Server, Servers, checked
+from dispatcher.store.redis.sweep import CHUNK, Sweep, chunks
+
+EXPIRE_SESSIONS = 50  # dropped in one go, so that appends need not wait for a sweep
+CREATING_SECONDS = 1.0  # for a session whose key is bound to appear; then its creator is taken for dead
+
+
+class RedisStore:
+    """`dispatcher.store.ports.Store`.
+
+    observe: called with the seconds that a step took, and the entries that it added.
+    """
+
+    def __init__(self, address: Address, observe: Callable[[float, int], None] | None = None) -> None:
+        self._address, self._observe = address, observe
+        self._instance = secrets.token_hex(8)
+        self._replicas = RedisReplicas(self._instance)
+        self.replicas: Replicas | None = self._replicas
+        self._channels = Channels(address.database)
+        self._hub = Hub(self._followed)
+        self._nudges: Nudges | None = None
+        self._open = False
+        self._closing = asyncio.Lock()
+        self._resources = AsyncExitStack()
+
+    async def start(self) -> None:
+        self._servers = await self._connect()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._servers.close)
+            self._hints = Hints(self._servers, self._channels, self._instance)
+            self._lanes = Lanes(
+                self._servers,
+                self._hub,
+                self._hints,
+                self._channels,
+                self._instance,
+                self._observe,
+                fresh=self._address.replicas > 0,
+            )
+            nudges = Nudges(self._servers, self._hub, self._channels, self._instance)
+            sweep = Sweep(self._servers, self._hub, self._lanes, self._hints, nudges)
+            for work in (nudges.listen(), sweep.keep()):
+                stack.push_async_callback(_cancel, asyncio.create_task(work))
+            self._nudges = nudges
+            self._replicas.attach(self._servers, self._lanes, self._hints, nudges)
+            with suppress(TimeoutError):  # then what it hears later is all that it hears
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await nudges.hearing.wait()
+            self._resources = stack.pop_all()
+        self._open = True
+
+    async def _connect(self) -> Servers:
+        info = await ask_server(self._address)
+        check_server(self._address, info)
+        if info.get("cluster_enabled") != "1":
+            return Server(self._address.connection, self._address.replicas)
+        cluster = Cluster(self._address)
+        try:
+            await cluster.open()
+        except BaseException:
+            await cluster.close()
+            raise
+        return cluster
+
+    async def close(self) -> None:
+        async with self._closing:
+            if self._open:
+                self._open = False
+                await self._lanes.finish()
+                await self._hints.written()
+            await self._resources.aclose()
+
+    def _followed(self, session_id: str) -> None:
+        if self._nudges:
+            self._nudges.followed(session_id)
+
+    # ---- writing
+
+    def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
+        if not self._open:
+            future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            future.set_exception(StoreUnavailable("the store is closed"))
+            return future
+        return self._lanes.submit(session_id, change)
+
+    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
+        self._check_open()
+        if key:
+            return await self._create_once(record, key)
+        return await self._lanes.run(record.session_id, partial(self._create, record, ""))
+
+    async def _create_once(self, record: Record, key: IdempotencyKey) -> Created:
+        """The key is bound to an id first. Who comes later under it makes the session, if the first did not live to."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + CREATING_SECONDS
+        binding = binding_key(key.key)
+        milliseconds = max(1, int((key.expires_at - record.request.created_at) * 1000))
+        replaced = ""
+        while True:
+            bound, fingerprint = await self._servers.call(
+                BIND(
+                    (binding,),
+                    key.fingerprint,
+                    record.session_id,
+                    key.expires_at,
+                    record.request.created_at,
+                    milliseconds,
+                    replaced,
+                )
+            )
+            session_id, same = bound.decode(), fingerprint == key.fingerprint
+            known = await self.load(session_id) if session_id != record.session_id else None
+            if known:
+                return Created(known, fresh=False, same_request=same)
+            if same:
+                wanted = replace(record, session_id=session_id)
+                return await self._lanes.run(session_id, partial(self._create, wanted, key.key))
+            if loop.time() > give_up:
+                replaced = session_id
+            else:
+                await asyncio.sleep(CREATING_SECONDS / 20)
+
+    async def _create(self, record: Record, key: str) -> Created:
+        session_id = record.session_id
+        # Before the session: a live one always stands in the index.
+        await self._servers.call(command("ZADD", LIVE, record.request.created_at, session_id))
+        keys = session_keys(session_id)
+        reply = await self._servers.call(
+            CREATE((keys.head, keys.log), os.urandom(8), encode(record.request), encode(record.head), key)
+        )
+        if reply == 1:
+            self._hints.created(record)
+            return Created(record, fresh=True)
+        request, head, made_by = reply
+        known = record_of(session_id, request, head)
+        return Created(known, fresh=False, same_request=bool(key) and made_by == key.encode())
+
+    async def delete(self, session_id: str) -> bool:
+        self._check_open()
+        return await self._lanes.run(session_id, partial(self._delete, session_id))
+
+    async def _delete(self, session_id: str) -> bool:
+        reply = await self._servers.call(self._drop(session_id, ""))
+        if not isinstance(reply, bytes):
+            return False
+        await self._dropped(session_id, reply)
+        return True
+
+    def _drop(self, session_id: str, ended_before: float | str) -> Command:
+        keys = session_keys(session_id)
+        news = f"{DROPPED} {self._instance}"
+        return DROP((keys.head, keys.log), ended_before, self._channels.log(session_id), news)
+
+    async def _dropped(self, session_id: str, key: bytes) -> None:
+        self._hub.gone(session_id)
+        self._hints.dropped(session_id)
+        if key:
+            await self._servers.call(UNBIND((binding_key(key.decode()),), session_id))
+
+    async def expire(self, ended_before: float) -> int:
+        self._check_open()
+        await self._hints.written()
+        total = 0
+        while True:
+            due = command("ZRANGE", ENDED, "-inf", f"({ended_before}", "BYSCORE", "LIMIT", 0, EXPIRE_SESSIONS)
+            names = [blob.decode() for blob in await self._servers.read(due)]
+            replies = await self._servers.call_all([self._drop(name, ended_before) for name in names])
+            for name, reply in zip(names, replies, strict=True):
+                if isinstance(checked(reply), bytes):
+                    self._lanes.forget(name)
+                    await self._dropped(name, reply)
+                    total += 1
+                elif reply == 0:  # its end was rolled back: the sweep puts it where it belongs
+                    await self._servers.call(command("ZADD", LIVE, "NX", ended_before, name))
+            if names:
+                await self._servers.call(command("ZREM", ENDED, *names))
+            if len(names) < EXPIRE_SESSIONS:
+                break
+        await self._servers.call(command("ZREMRANGEBYSCORE", OFFERS, "-inf", f"({ended_before}"))
+        return total
+
+    async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
+        self._check_open()
+        offers = [argument for agent in agents for argument in (now, agent)]
+        # Without agents, a write that changes nothing: who offers learns whether the store answers.
+        nothing = command("ZREMRANGEBYSCORE", OFFERS, "(0", 0)
+        await self._servers.call(command("ZADD", OFFERS, "GT", *offers) if offers else nothing)
+
+    # ---- reading
+
+    async def load(self, session_id: str) -> Record | None:
+        self._check_open()
+        head_key = session_keys(session_id).head
+        token, request, head = await self._servers.read(command("HMGET", head_key, "token", "request", "head"))
+        if not token:
+            return None
+        record = record_of(session_id, request, head)
+        self._lanes.learn(session_id, token, record)
+        return record
+
+    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+        self._check_open()
+        recent = self._hub.recent(session_id, after, limit)
+        if recent is not None:
+            return recent
+        log, entries = session_keys(session_id).log, list[Entry]()
+        while True:
+            count = min(limit - len(entries), CHUNK)
+            part = entries_of(await self._servers.read(command("XRANGE", log, f"{after + 1}-0", "+", "COUNT", count)))
+            entries += part
+            if len(part) < count or len(entries) == limit:
+                return entries
+            after = part[-1].offset
+
+    def follow(self, session_id: str) -> AbstractContextManager[Follower]:
+        return self._hub.follow(session_id)
+
+    async def select(self, states: Iterable[State], limit: int) -> list[Record]:
+        self._check_open()
+        await self._hints.written()
+        wanted = frozenset(states)
+        found: list[tuple[float, str]] = []
+        if live := wanted & LIVE_STATES:
+            found += await self._in_states(LIVE, live, None)
+        if ended := wanted - LIVE_STATES:
+            found += await self._in_states(ENDED, ended, limit)
+        chosen = [session_id for _, session_id in sorted(found)[:limit]]
+        return [record for record in await records(self._servers, chosen) if record.head.state in wanted]
+
+    async def _in_states(self, index: bytes, states: frozenset[State], limit: int | None) -> list[tuple[float, str]]:
+        """Since when, and which; the first `limit` in the order of the index."""
+        found: list[tuple[float, str]] = []
+        names = [blob.decode() for blob in await self._servers.read(command("ZRANGE", index, 0, -1))]
+        for part in chunks(names, CHUNK):
+            for session_id, blob in zip(part, await heads(self._servers, part), strict=True):
+                head = readable(session_id, blob)
+                if head and head.state in states:
+                    found.append((head.since, session_id))
+            if limit is not None and len(found) >= limit:
+                break
+        return found
+
+    async def offered(self, since: float) -> list[str]:
+        self._check_open()
+        found = await self._servers.read(command("ZRANGE", OFFERS, since, "+inf", "BYSCORE"))
+        return sorted(agent.decode() for agent in found)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StoreUnavailable("the store is closed")
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,60 @@
+"""What the reader thread of the SQLite store does. Reads fetch all at once: an open one would let the WAL grow."""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dispatcher.core.events import Entry
+from dispatcher.core.log import Record, State
+from dispatcher.store.ports import StoreUnavailable
+from dispatcher.store.sqlite.file import open_reader, record_of
+
+_ENTRY = msgspec.msgpack.Decoder(Entry)
+
+
+class Reader:
+    """Owns the read connection. All calls come from one thread; each raises StoreUnavailable."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = open_reader(path)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def load(self, session_id: str) -> Record | None:
+        rows = self._fetch(
+            "SELECT id, request, head FROM sessions JOIN heads ON session = key WHERE id = ?", (session_id,)
+        )
+        return record_of(*rows[0]) if rows else None
+
+    def entries(self, session_id: str, after: int, limit: int) -> list[Entry]:
+        rows = self._fetch(
+            "SELECT entry FROM entries WHERE session = (SELECT key FROM sessions WHERE id = ?) AND offset > ?"
+            " ORDER BY offset LIMIT ?",
+            (session_id, after, limit),
+        )
+        try:
+            return [_ENTRY.decode(row[0]) for row in rows]
+        except msgspec.DecodeError as error:
+            raise StoreUnavailable(f"an entry cannot be read: {error}") from error
+
+    def select(self, states: Sequence[State], limit: int) -> list[Record]:
+        marks = ", ".join("?" * len(states))
+        rows = self._fetch(
+            "SELECT id, request, head FROM heads JOIN sessions ON key = session"  # noqa: S608 - question marks only
+            f" WHERE state IN ({marks}) ORDER BY since, key LIMIT ?",
+            (*states, limit),
+        )
+        return [record_of(*row) for row in rows]
+
+    def offered(self, since: float) -> list[str]:
+        return [row[0] for row in self._fetch("SELECT agent FROM offers WHERE at >= ? ORDER BY agent", (since,))]
+
+    def _fetch(self, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the store failed: {error}") from error

@@ -1,0 +1,250 @@
+"""Session logs in one SQLite file (WAL): for one Dispatcher on one machine; survives `kill -9`.
+
+One thread writes, another reads, a third checkpoints; the event loop never waits for the disk. One batch of changes is
+under way at a time, and what is submitted meanwhile makes the next (group commit). Stops have a lane of their own: they
+wait for the transaction under way, and not for a flood's megabytes that are queued.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, AsyncExitStack
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+import structlog
+
+from dispatcher.core.events import Entry, StopEntry
+from dispatcher.core.log import Append, Applied, Change, Outcome, Record, Settle, State
+from dispatcher.store.followers import Hub
+from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
+from dispatcher.store.sqlite.checkpoints import Checkpointer
+from dispatcher.store.sqlite.file import lock
+from dispatcher.store.sqlite.reader import Reader
+from dispatcher.store.sqlite.writer import Answer, Command, Job, Writer
+
+EXPIRE_SESSIONS = 50  # dropped in one transaction, so that appends need not wait for a sweep
+# Of a transaction. With more, each costs no less, and all that follows from their answers comes at once, so that the
+# event loop is late by as much: with 64 floods a stop took 37 ms instead of 22.
+MAX_JOBS = 16
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Queued: TypeAlias = tuple[asyncio.Future[Any], Job]
+
+log = structlog.get_logger()
+
+
+class _Lane:
+    """Jobs in order. under_way: a batch of them is with the writer, or about to be handed over."""
+
+    __slots__ = ("queued", "under_way")
+
+    def __init__(self) -> None:
+        self.queued: deque[Queued] = deque()
+        self.under_way = False
+
+    def take(self) -> list[Queued]:
+        """The next batch, without what was cancelled meanwhile."""
+        batch: list[Queued] = []
+        while self.queued and len(batch) < MAX_JOBS:
+            if not (queued := self.queued.popleft())[0].cancelled():
+                batch.append(queued)
+        return batch
+
+
+class SqliteStore:
+    """`dispatcher.store.ports.Store`.
+
+    full: each commit is synced to the disk (`synchronous=FULL`), so that it survives a power cut too.
+    observe: called with the seconds that a transaction took, hand-over to the writer included, and the entries in it.
+    """
+
+    replicas: Replicas | None = None
+
+    def __init__(self, path: Path, full: bool = False, observe: Callable[[float, int], None] | None = None) -> None:
+        self._path = path.absolute()
+        self._full = full
+        self._observe = observe
+        self._hub = Hub()
+        self._jobs, self._stops = _Lane(), _Lane()
+        self._checkpoint: asyncio.Task[None] | None = None
+        self._holding = self._stalled = False  # jobs shall wait for the checkpoint; some do
+        self._open = False
+        self._closing = asyncio.Lock()
+        self._resources = AsyncExitStack()
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            self._writing = ThreadPoolExecutor(1, "store-writer")
+            stack.callback(self._writing.shutdown, wait=False)
+            self._reading = ThreadPoolExecutor(1, "store-reader")
+            stack.callback(self._reading.shutdown, wait=False)
+            stack.callback(os.close, await self._in(self._writing, lock, self._path))
+            self._writer = await self._in(self._writing, Writer, self._path, self._full)
+            stack.push_async_callback(self._in, self._writing, self._writer.close)
+            self._reader = await self._in(self._reading, Reader, self._path)
+            stack.push_async_callback(self._in, self._reading, self._reader.close)
+            self._checkpointing = ThreadPoolExecutor(1, "store-checkpointer")
+            stack.callback(self._checkpointing.shutdown, wait=False)
+            self._checkpointer = await self._in(self._checkpointing, Checkpointer, self._path)
+            stack.push_async_callback(self._in, self._checkpointing, self._checkpointer.close)
+            self._resources = stack.pop_all()
+        self._open = True
+
+    async def close(self) -> None:
+        async with self._closing:
+            if self._open:
+                last = self._enqueue(lambda _: None)
+                self._open = False
+                await asyncio.wait([last, *([self._checkpoint] if self._checkpoint else [])])
+            await self._resources.aclose()
+
+    async def _in(self, thread: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        return await self._loop.run_in_executor(thread, partial(function, *args, **named))
+
+    # ---- writing
+
+    def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
+        return self._enqueue((session_id, change))
+
+    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
+        created: Created = await self._enqueue(lambda writer: writer.create(record, key))
+        return created
+
+    async def delete(self, session_id: str) -> bool:
+        command: Command = lambda writer: writer.delete(session_id)  # noqa: E731
+        deleted: bool = await self._enqueue(command)
+        if deleted:
+            self._hub.gone(session_id)
+        return deleted
+
+    async def expire(self, ended_before: float) -> int:
+        total = 0
+        while True:
+            dropped: list[str] = await self._enqueue(lambda writer: writer.expire(ended_before, EXPIRE_SESSIONS))
+            for session_id in dropped:
+                self._hub.gone(session_id)
+            total += len(dropped)
+            if len(dropped) < EXPIRE_SESSIONS:
+                return total
+
+    async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
+        names = list(agents)
+        await self._enqueue(lambda writer: writer.offer(names, now))
+
+    def _enqueue(self, job: Job) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if not self._open:
+            future.set_exception(StoreUnavailable("the store is closed"))
+            return future
+        lane = self._stops if _goes_ahead(job) else self._jobs
+        lane.queued.append((future, job))
+        if not lane.under_way:
+            lane.under_way = True
+            if lane is self._stops:
+                self._hand_over(lane)
+            else:  # not at once: what else is submitted in this turn of the loop goes with it
+                self._loop.call_soon(self._hand_over, lane)
+        return future
+
+    def _hand_over(self, lane: _Lane) -> None:
+        if lane is self._jobs and self._checkpoint and (self._holding or self._checkpointer.behind):
+            self._stalled = True  # until its end
+            return
+        batch = lane.take()
+        lane.under_way = bool(batch)
+        if batch:
+            self._writing.submit(self._carry_out, lane, batch, perf_counter())
+
+    def _carry_out(self, lane: _Lane, batch: list[Queued], started: float) -> None:
+        """On the writer thread."""
+        answers: list[Answer]
+        try:
+            answers = self._writer.carry_out([job for _, job in batch])
+        except StoreUnavailable as error:
+            answers = [Answer(StoreUnavailable(str(error))) for _ in batch]
+        self._loop.call_soon_threadsafe(self._resolve, lane, batch, answers, perf_counter() - started)
+
+    def _resolve(self, lane: _Lane, batch: list[Queued], answers: list[Answer], seconds: float) -> None:
+        added = size = 0
+        for (future, job), answer in zip(batch, answers, strict=True):
+            value = answer.value
+            if isinstance(value, Applied) and value.entries and isinstance(job, tuple):
+                added += len(value.entries)
+                size += sum(answer.sizes)
+                self._hub.publish(job[0], value.entries, answer.sizes)
+            if future.done():
+                continue
+            if isinstance(value, Exception):
+                future.set_exception(value)
+            else:
+                future.set_result(value)
+        if added and self._observe:
+            self._observe(seconds, added)
+        # After the callbacks of these futures, so that what they submit goes with the next batch.
+        self._loop.call_soon(self._hand_over, lane)
+        self._checkpointer.wrote(size)
+        if self._checkpointer.due and self._open and self._checkpoint is None:
+            self._checkpoint = self._loop.create_task(self._checkpointed())
+
+    async def _checkpointed(self) -> None:
+        self._checkpointer.begin()
+        try:
+            if not await self._in(self._checkpointing, self._checkpointer.run):
+                self._holding = True
+                await self._in(self._writing, lambda: None)  # the transaction under way is done
+                await self._in(self._checkpointing, self._checkpointer.run)
+        except StoreUnavailable as error:  # the log is whole without; appends say for themselves what is wrong
+            log.warning("checkpoint_failed", exc_info=error)
+        finally:
+            self._checkpoint = None
+            self._holding = False
+            if self._stalled:
+                self._stalled = False
+                self._hand_over(self._jobs)
+
+    # ---- reading
+
+    async def load(self, session_id: str) -> Record | None:
+        self._check_open()
+        return await self._in(self._reading, self._reader.load, session_id)
+
+    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+        self._check_open()
+        recent = self._hub.recent(session_id, after, limit)
+        if recent is not None:
+            return recent
+        return await self._in(self._reading, self._reader.entries, session_id, after, limit)
+
+    def follow(self, session_id: str) -> AbstractContextManager[Follower]:
+        return self._hub.follow(session_id)
+
+    async def select(self, states: Iterable[State], limit: int) -> list[Record]:
+        self._check_open()
+        return await self._in(self._reading, self._reader.select, list(states), limit)
+
+    async def offered(self, since: float) -> list[str]:
+        self._check_open()
+        return await self._in(self._reading, self._reader.offered, since)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StoreUnavailable("the store is closed")
+
+
+def _goes_ahead(job: Job) -> bool:
+    """A stop does, by itself or with the packet that a rule has stopped. Nothing is queued that it has to come after:
+    of its session one append is under way at a time.
+    """
+    match job:
+        case (_, Settle()):
+            return True
+        case (_, Append(entries=entries)):
+            return any(isinstance(entry.body, StopEntry) for entry in entries)
+    return False

@@ -1,0 +1,230 @@
+"""What the writer thread of the SQLite store does: many changes in one transaction.
+
+Each SQLite call lets go of the GIL and has to wait for it again, for as long as the event loop is busy. So the number
+of statements counts more than their size: a transaction has about four, whatever it carries.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from dispatcher.core.log import Applied, Change, Head, Outcome, Record, Refused, apply
+from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
+from dispatcher.store.sqlite.file import open_writer, record_of
+
+ROWS_PER_STATEMENT = 100  # bounds the statements that are kept prepared, one for each number of rows
+
+Command: TypeAlias = Callable[["Writer"], Any]
+Job: TypeAlias = tuple[str, Change] | Command
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """value: the Outcome, the command's result, or the exception that this job alone met. sizes: bytes of each entry
+    that it added.
+    """
+
+    value: Any
+    sizes: Sequence[int] = ()
+
+
+@lru_cache(maxsize=2 * ROWS_PER_STATEMENT)
+def _insert_entries(rows: int) -> str:
+    return f"INSERT INTO entries (session, offset, entry) VALUES {', '.join(['(?, ?, ?)'] * rows)}"  # noqa: S608
+
+
+@lru_cache(maxsize=2 * ROWS_PER_STATEMENT)
+def _write_heads(rows: int) -> str:
+    # Always an update. One statement for many rows, and the indexed columns are left alone.
+    values = ", ".join(["(?, ?)"] * rows)
+    return f"INSERT INTO heads (session, head) VALUES {values} ON CONFLICT DO UPDATE SET head = excluded.head"  # noqa: S608
+
+
+class Writer:
+    """Owns the write connection and the records of live sessions. All calls come from one thread."""
+
+    def __init__(self, path: Path, full: bool) -> None:
+        self._connection = open_writer(path, full)
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._live: dict[str, tuple[int, Record]] = {}
+        # What the transaction under way has to write, and whose records it took from or put into `_live`.
+        self._entry_values: list[Any] = []
+        self._heads: dict[int, bytes] = {}
+        self._states: dict[int, Head] = {}
+        self._touched: set[str] = set()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def carry_out(self, jobs: Sequence[Job]) -> list[Answer]:
+        """All jobs in order, in one transaction. Raises StoreUnavailable."""
+        try:
+            if self._connection.in_transaction:  # the last one failed, and rolling it back failed too
+                self._connection.execute("ROLLBACK")
+            answers = [self._change(*job) if isinstance(job, tuple) else self._command(job) for job in jobs]
+            self._flush()
+            if self._connection.in_transaction:
+                self._connection.execute("COMMIT")
+            self._forget_ended()
+        except Exception as error:
+            self._abandon()
+            raise StoreUnavailable(f"the store failed: {error}") from error
+        return answers
+
+    def _forget_ended(self) -> None:
+        for session_id in self._touched:
+            head = self._live[session_id][1].head
+            if head.complete:
+                del self._live[session_id]
+        self._touched.clear()
+
+    def _abandon(self) -> None:
+        for session_id in self._touched:
+            self._live.pop(session_id, None)
+        self._touched.clear()
+        self._entry_values = []
+        self._heads = {}
+        self._states = {}
+        # SQLite may have rolled back itself, as it does when the disk is full.
+        if self._connection.in_transaction:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    # ---- changes
+
+    def _change(self, session_id: str, change: Change) -> Answer:
+        try:
+            return self._applied(session_id, change)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            return Answer(error)  # such as a number that has no place in a blob: the others are not to blame
+
+    def _applied(self, session_id: str, change: Change) -> Answer:
+        known = self._live.get(session_id) or self._load(session_id)
+        if not known:
+            return Answer(Refused("unknown_session"))
+        key, record = known
+        outcome: Outcome = apply(record, change)
+        if not isinstance(outcome, Applied) or outcome.head is record.head:
+            return Answer(outcome)
+        head, before = outcome.head, record.head
+        blobs = [self._encode(entry) for entry in outcome.entries]
+        self._heads[key] = self._encode(head)
+        for entry, blob in zip(outcome.entries, blobs, strict=True):
+            self._entry_values += (key, entry.offset, blob)
+        if head.state != before.state or head.since != before.since or head.ended_at != before.ended_at:
+            self._states[key] = head
+        self._live[session_id] = key, Record(session_id, record.request, head)
+        self._touched.add(session_id)
+        return Answer(outcome, [len(blob) for blob in blobs])
+
+    def _load(self, session_id: str) -> tuple[int, Record] | None:
+        row = self._connection.execute(
+            "SELECT key, request, head FROM sessions JOIN heads ON session = key WHERE id = ?", (session_id,)
+        ).fetchone()
+        return (row[0], record_of(session_id, row[1], row[2])) if row else None
+
+    def _flush(self) -> None:
+        if not self._heads:
+            return
+        self._begin()
+        self._in_chunks(_insert_entries, self._entry_values, 3)
+        self._in_chunks(_write_heads, [value for pair in self._heads.items() for value in pair], 2)
+        if self._states:
+            self._connection.executemany(
+                "UPDATE heads SET state = ?, since = ?, ended_at = ? WHERE session = ?",
+                [(head.state, head.since, head.ended_at, key) for key, head in self._states.items()],
+            )
+        self._entry_values = []
+        self._heads = {}
+        self._states = {}
+
+    def _in_chunks(self, statement: Callable[[int], str], values: list[Any], columns: int) -> None:
+        step = ROWS_PER_STATEMENT * columns
+        for start in range(0, len(values), step):
+            chunk = values[start : start + step]
+            self._connection.execute(statement(len(chunk) // columns), chunk)
+
+    def _begin(self) -> None:
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    # ---- commands
+
+    def _command(self, command: Command) -> Answer:
+        self._begin()
+        self._flush()  # a command sees what came before it
+        self._connection.execute("SAVEPOINT command")
+        try:
+            value = command(self)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            self._connection.execute("ROLLBACK TO command")
+            value = error
+        self._connection.execute("RELEASE command")
+        return Answer(value)
+
+    def create(self, record: Record, key: IdempotencyKey | None) -> Created:
+        execute = self._connection.execute
+        if key:
+            row = execute(
+                "SELECT id, request, head, fingerprint FROM keys JOIN sessions ON keys.session = sessions.key"
+                " JOIN heads ON heads.session = sessions.key WHERE keys.key = ? AND expires_at > ?",
+                (key.key, record.request.created_at),
+            ).fetchone()
+            if row:
+                return Created(record_of(*row[:3]), fresh=False, same_request=row[3] == key.fingerprint)
+        if known := self._load(record.session_id):
+            return Created(known[1], fresh=False, same_request=False)
+        head = record.head
+        session = execute(
+            "INSERT INTO sessions (id, request) VALUES (?, ?)", (record.session_id, self._encode(record.request))
+        ).lastrowid
+        execute(
+            "INSERT INTO heads (session, state, since, ended_at, head) VALUES (?, ?, ?, ?, ?)",
+            (session, head.state, head.since, head.ended_at, self._encode(head)),
+        )
+        if key:
+            execute(
+                "REPLACE INTO keys (key, fingerprint, expires_at, session) VALUES (?, ?, ?, ?)",
+                (key.key, key.fingerprint, key.expires_at, session),
+            )
+        return Created(record, fresh=True)
+
+    def delete(self, session_id: str) -> bool:
+        known = self._live.get(session_id) or self._load(session_id)
+        if not known or not known[1].head.final:
+            return False
+        self._drop(session_id, known[0])
+        return True
+
+    def expire(self, ended_before: float, limit: int) -> list[str]:
+        """Drop at most `limit` sessions; their ids."""
+        rows = self._connection.execute(
+            "SELECT id, key FROM heads JOIN sessions ON key = session"
+            " WHERE ended_at > 0 AND ended_at < ? ORDER BY ended_at LIMIT ?",
+            (ended_before, limit),
+        ).fetchall()
+        for session_id, key in rows:
+            self._drop(session_id, key)
+        self._connection.execute("DELETE FROM keys WHERE expires_at < ?", (ended_before,))
+        self._connection.execute("DELETE FROM offers WHERE at < ?", (ended_before,))
+        return [session_id for session_id, _ in rows]
+
+    def _drop(self, session_id: str, key: int) -> None:
+        self._live.pop(session_id, None)
+        self._touched.discard(session_id)
+        for table, column in (("entries", "session"), ("heads", "session"), ("keys", "session"), ("sessions", "key")):
+            self._connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (key,))  # noqa: S608
+
+    def offer(self, agents: Sequence[str], now: float) -> None:
+        self._connection.executemany(
+            "INSERT INTO offers (agent, at) VALUES (?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
+            [(agent, now) for agent in agents],
+        )

@@ -1,0 +1,239 @@
+"""A world without sockets or clocks around the pure core: one log, a Dispatcher that can die, Commanders, streams.
+
+The log is carried by the same `dispatcher.core.log.apply` that every store runs; nothing of the core is faked.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from dispatcher.core import events, log
+from dispatcher.core.events import Entry, StopEntry
+from dispatcher.core.session import Limits, Session
+from dispatcher.policies.questions import Question, Verdict
+from dispatcher.policies.rules import PhrasesPolicy, RuleSet
+from shared.records import Content, Message, Stopped, ToolCall, ToolResult, Upstream
+
+RULES = RuleSet([PhrasesPolicy("names", ("nightingale",))])
+NO_RULES = RuleSet([])
+LIMITS = Limits(grace_seconds=20, stop_seconds=5, takeovers=2, max_unacked_packets=8, max_unacked_bytes=4096)
+
+
+def new_record(origin="user", **head) -> log.Record:
+    return log.Record("s", log.Request("default", (Message("user", "hi"),), 0.0, origin), log.Head(**head))
+
+
+class Log:
+    """What a store keeps: applies changes one after the other."""
+
+    def __init__(self, origin="user") -> None:
+        self.record = new_record(origin)
+        if origin != "user":
+            self.record = new_record(origin, state="running", commander_id="c0")
+        self.entries: list[Entry] = []
+
+    def submit(self, change: log.Change) -> log.Outcome:
+        outcome = log.apply(self.record, change)
+        if isinstance(outcome, log.Applied):
+            self.record = log.Record("s", self.record.request, outcome.head)
+            self.entries += outcome.entries
+        return outcome
+
+    @property
+    def head(self) -> log.Head:
+        return self.record.head
+
+    @property
+    def text(self) -> str:
+        """What users have seen: a reader ends at the first stop or end."""
+        return "".join(entry.released for entry in self.entries)
+
+
+@dataclass
+class Stream:
+    """One stream of one Commander: what is on its way up, and which core it ends at."""
+
+    up: deque[Upstream] = field(default_factory=deque)
+    welcome: int = -1
+    acked: int = 0
+    closed: str = ""
+    stops: list[StopEntry] = field(default_factory=list)
+    results: list[ToolResult] = field(default_factory=list)
+
+
+class Dispatcher:
+    """The runner's part, without asyncio: appends are submitted by `answer`, so a test chooses their outcome."""
+
+    def __init__(self, log_: Log, instance: str, rules: RuleSet = NO_RULES, limits: Limits = LIMITS) -> None:
+        self.log, self.instance, self.rules, self.limits = log_, instance, rules, limits
+        self.now = 100.0
+        self.session: Any = None  # a Session, once there is one; a test that uses it before fails all the same
+        self.stream: Any = None  # likewise a Stream
+        self.pending: list[Entry] = []
+        self.flying: log.Append | None = None
+        self.wakes: dict[str, float] = {}
+        self.ran: list[str] = []
+        self.running: set[str] = set()
+        self.given_back = 0
+        self.hits: list[tuple[str, str]] = []
+        self.questions: list[tuple[Any, Question]] = []  # (the core that asks, what)
+
+    def rebuild(self) -> Any:
+        self.pending, self.flying = [], None
+        gate = self.rules.gate(0.0)
+        self.session = Session(self.log.record, list(self.log.entries), gate, self.limits, self.instance)
+        return self.session
+
+    def open(self, stream: Stream, commander: str, generation: int, awaiting=()) -> str | None:
+        outcome = self.log.submit(log.Acquire(commander, generation, self.instance, self.now))
+        if isinstance(outcome, log.Refused):
+            stream.closed = outcome.code
+            return outcome.code
+        if self.stream and self.stream is not stream:
+            self.stream.closed = "superseded"
+        self.stream = stream
+        session = self.rebuild()
+        stream.welcome = session.head.sequence
+        self.carry_out(session.restored(self.now) + session.attach(awaiting, self.now))
+        self.settle_unknown()
+        return None
+
+    def settle_unknown(self) -> None:
+        for call_id, call in self.log.head.calls.items():
+            if call.instance != self.instance:
+                self.settle(Entry(ToolResult(call.tool_name, "{}", call_id, "UNKNOWN_OUTCOME"), self.now))
+
+    def deliver(self) -> None:
+        self.carry_out(self.session.receive(self.stream.up.popleft(), self.now))
+
+    def answer(self, applied: bool = True, told: bool = True) -> None:
+        """The append under way reaches the log or not, and its answer the Dispatcher or not (then it is repeated)."""
+        if self.flying is None:
+            return
+        change = self.flying
+        outcome = self.log.submit(change) if applied else None
+        if outcome is None or not told:
+            outcome = self.log.submit(change)
+            if isinstance(outcome, log.Applied):
+                outcome = log.Applied(outcome.head, tuple(self.log.entries))
+        self.flying = None
+        if self.session is None:
+            return  # it was given back meanwhile
+        if isinstance(outcome, log.Applied):
+            self.carry_out(self.session.logged(outcome, self.now))
+        else:
+            self.pending = []
+            self.carry_out(self.session.refused(outcome, self.now))
+        self.flush()
+
+    def settle(self, entry: Entry) -> None:
+        outcome = self.log.submit(log.Settle(entry))
+        if isinstance(outcome, log.Applied) and self.session:
+            self.carry_out(self.session.logged(outcome, self.now))
+
+    def stop(self, reason="UserCancel") -> None:
+        self.settle(Entry(StopEntry("user-stop", reason, "user"), self.now))
+
+    def finish_tool(self, call_id: str, status="OK", result_json="1") -> None:
+        self.running.discard(call_id)
+        result = ToolResult("t", result_json, call_id, status)
+        if status != "CANCELLED" and self.session:
+            result, effects = self.session.result(result, self.now)
+            self.carry_out(effects)
+        self.settle(Entry(result, self.now))
+
+    def verdict(self, kind="pass", *texts: str) -> None:
+        """The oldest question is answered; what an earlier core asked is of no use."""
+        session, question = self.questions.pop(0)
+        if session is self.session:
+            verdict = Verdict(kind, texts, "broken" if kind == "unavailable" else "")
+            self.carry_out(session.answered(question, verdict, self.now))
+
+    def cut(self) -> None:
+        """The stream breaks: what was on its way up is lost."""
+        if self.stream:
+            self.stream.up.clear()
+            self.stream = None
+            self.carry_out(self.session.detach(self.now))
+
+    def wake(self, name: str) -> None:
+        """A deadline comes, at its time."""
+        self.now = max(self.now, self.wakes.pop(name))
+        self.carry_out(self.session.deadline(name, self.now))
+
+    def flush(self) -> None:
+        if self.flying is None and self.pending:
+            self.flying = log.Append(self.session.epoch, tuple(self.pending))
+            self.pending = []
+
+    def carry_out(self, effects: list[events.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case events.Store(entries):
+                    self.pending += entries
+                    self.flush()
+                case events.Settle(entry):
+                    self.settle(entry)
+                case events.Ack():
+                    if self.stream:
+                        self.stream.acked = self.session.head.sequence
+                        self.session.acked(self.stream.acked)
+                case events.SendStop(stop):
+                    self.stream.stops.append(stop)
+                case events.SendResult(result):
+                    if self.stream:
+                        self.stream.results.append(result)
+                case events.SendClosed(code):
+                    if self.stream:
+                        self.stream.closed = code
+                        self.stream.up.clear()
+                        self.stream = None
+                case events.RunTool(wanted) if wanted.call_id not in self.ran:
+                    self.ran.append(wanted.call_id)
+                    self.running.add(wanted.call_id)
+                case events.CancelTools():
+                    for call_id, call in self.log.head.calls.items():
+                        if call.instance == self.instance:
+                            self.finish_tool(call_id, "CANCELLED")
+                case events.Wake(name, at):
+                    self.wakes.pop(name, None)
+                    if at is not None:
+                        self.wakes[name] = at
+                case events.GiveBack(handed_over):
+                    outcome = self.log.submit(log.Requeue(self.session.epoch, self.now, handed_over))
+                    if isinstance(outcome, log.Applied):
+                        self.given_back += 1
+                        self.session, self.stream, self.wakes, self.pending = None, None, {}, []
+                        return
+                    if outcome.code == "unanswered":
+                        session = self.rebuild()
+                        self.carry_out(session.restored(self.now) + session.await_open(self.now))
+                        return
+                case events.Ask(question):
+                    self.questions.append((self.session, question))
+                case events.PolicyHit(policy, action):
+                    self.hits.append((policy, action))
+                case events.GiveUp():
+                    outcome = self.log.submit(log.Fence(self.session.epoch))
+                    if isinstance(outcome, log.Applied):
+                        self.carry_out(self.session.fenced(outcome))
+
+
+def packet(sequence: int, payload, size: int = 10) -> Upstream:
+    return Upstream("s", payload, sequence, 0, size)
+
+
+def said(sequence: int, text: str) -> Upstream:
+    return packet(sequence, Content(text))
+
+
+def end(sequence: int, text: str = "") -> Upstream:
+    return packet(sequence, Content(text, is_finish=True))
+
+
+def called(sequence: int, call_id: str) -> Upstream:
+    return packet(sequence, ToolCall("t", "{}", call_id))
+
+
+def halted(sequence: int, stop_id: str) -> Upstream:
+    return packet(sequence, Stopped(stop_id))

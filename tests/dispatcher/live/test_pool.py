@@ -1,0 +1,207 @@
+"""The pool without sockets: whose turn it is, and how many slots are free."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from dispatcher.core.log import Head, Record, Request
+from dispatcher.live.pool import Member, Pool
+from dispatcher.metrics import Metrics
+from shared.records import Assignment, Running, Status
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.assigned: list[str] = []
+
+    def assign(self, assignment: Assignment) -> None:
+        self.assigned.append(assignment.session_id)
+
+
+class Desk:
+    """Gives every session away, when the test lets it."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[object, ...]] = []
+        self.known: list[tuple[str, ...]] = []
+        self.go = asyncio.Event()
+        self.go.set()
+        self.refused: set[str] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def assign(self, session_id: str, commander_id: str, continues: Callable[[str], bool]) -> Assignment | None:
+        await self.go.wait()
+        return None if session_id in self.refused else Assignment(session_id, 1, "a")
+
+    async def unserved(self, session_id: str) -> None:
+        self.events.append(("unserved", session_id))
+
+    def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
+        self.events.append(("lost", session_id, generation, sent))
+
+    async def keep_known(self, agents: Iterable[str]) -> None:
+        self.known.append(tuple(agents))
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> object:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        return task
+
+    async def idle(self) -> None:
+        """Return when all that was spawned has ended."""
+        while waiting := {task for task in self._tasks if not task.done()}:
+            await asyncio.wait(waiting, timeout=5)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def pool(desk: Desk) -> Pool:
+    return Pool(desk, Metrics(CollectorRegistry()), queue_seconds=60)
+
+
+def record(session_id: str, agent: str = "a", since: float = 0) -> Record:
+    """since: seconds from now."""
+    at = time.time() + since
+    return Record(session_id, Request(agent, (), at), Head(since=at))
+
+
+def member(slots: int, *agents: str, commander_id: str = "c") -> tuple[Member, Stream]:
+    stream = Stream()
+    return Member(stream, Status(commander_id, agents or ("a",), (), slots)), stream
+
+
+@given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
+def test_free_slots(offered: int, sent: int, reserved: int, received: int) -> None:
+    each, _ = member(offered)
+    each.sent, each.reserved = sent, reserved
+    each.status = Status("c", ("a",), (), offered, received)
+    assert each.free == max(0, offered - reserved - max(0, sent - received))
+    each.draining = True
+    assert each.free == 0
+    each.draining, each.gone = False, True
+    assert each.free == 0
+
+
+async def test_the_oldest_of_all_agents_first(pool: Pool, desk: Desk) -> None:
+    for session_id, agent, since in (("s1", "a", 1.0), ("s2", "b", 2.0), ("s3", "a", 3.0), ("s4", "c", 0.5)):
+        pool.enlist(record(session_id, agent, since))
+    assert pool.waiting == 4
+    each, stream = member(2, "a", "b")
+    pool.join(each)
+    await desk.idle()
+    assert stream.assigned == ["s1", "s2"]
+    assert pool.waiting == 2
+
+
+async def test_a_slot_is_reserved_while_the_log_is_asked(pool: Pool, desk: Desk) -> None:
+    desk.go.clear()
+    each, stream = member(1)
+    pool.join(each)
+    pool.enlist(record("s1"))
+    pool.enlist(record("s2"))
+    assert each.free == 0
+    assert pool.waiting == 1
+    desk.refused = {"s1"}
+    desk.go.set()
+    await desk.idle()
+    assert stream.assigned == ["s2"], "what is refused costs no slot"
+    assert each.free == 0
+
+
+async def test_most_free_slots_first(pool: Pool, desk: Desk) -> None:
+    (small, first), (large, second) = member(1, commander_id="c1"), member(3, commander_id="c2")
+    for each in (small, large):
+        pool.join(each)
+    for number in range(4):
+        pool.enlist(record(f"s{number}"))
+    await desk.idle()
+    assert len(first.assigned) == 1
+    assert len(second.assigned) == 3
+
+
+async def test_enlisting_twice_is_enlisting_once(pool: Pool, desk: Desk) -> None:
+    for _ in range(2):
+        pool.enlist(record("s1"))
+    assert pool.waiting == 1
+    pool.withdraw("s1")
+    pool.withdraw("s1")
+    assert pool.waiting == 0
+    each, stream = member(1)
+    pool.join(each)
+    await desk.idle()
+    assert not stream.assigned
+
+
+async def test_the_queue_time(desk: Desk) -> None:
+    pool = Pool(desk, Metrics(CollectorRegistry()), queue_seconds=0)
+    pool.enlist(record("s1"))
+    async with asyncio.timeout(5):
+        while not desk.events:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert desk.events == [("unserved", "s1")]
+    assert pool.waiting == 0
+
+
+@pytest.mark.parametrize("how", ["gone", "draining"])
+async def test_what_could_not_be_sent_is_given_back(pool: Pool, desk: Desk, how: str) -> None:
+    desk.go.clear()
+    each, stream = member(1)
+    pool.join(each)
+    pool.enlist(record("s1"))
+    if how == "gone":
+        pool.leave(each)
+    else:
+        pool.drain(each)
+    desk.go.set()
+    await desk.idle()
+    assert ("lost", "s1", 1, False) in desk.events
+    assert not stream.assigned
+
+
+async def test_what_was_dropped(pool: Pool, desk: Desk) -> None:
+    each, stream = member(3)
+    pool.join(each)
+    for session_id in ("s1", "s2", "s3"):
+        pool.enlist(record(session_id))
+    await desk.idle()
+    each.opened("s1")
+    pool.report(each, Status("c", ("a",), (), 0, 2, (Running("s1", 1),)))
+    assert desk.events == [("lost", "s2", 1, True)], "s1 was opened, s3 is on its way"
+    pool.report(each, Status("c", ("a",), (), 0, 3, (Running("s3", 1),)))
+    assert len(desk.events) == 1
+
+
+async def test_no_assignment_while_the_replica_drains(pool: Pool, desk: Desk) -> None:
+    pool.draining = True
+    each, stream = member(1)
+    pool.join(each)
+    pool.enlist(record("s1"))
+    await desk.idle()
+    assert not stream.assigned
+    assert pool.waiting == 1
+    pool.withdraw("s1")
+
+
+async def test_agents(pool: Pool, desk: Desk) -> None:
+    first, _ = member(1, "a", "b")
+    second, _ = member(2, "b")
+    pool.join(first)
+    pool.join(second)
+    assert pool.agents() == {"a", "b"}
+    assert (pool.free("a"), pool.free("b"), pool.free("c")) == (1, 3, 0)
+    await desk.idle()
+    assert desk.known == [("a", "b"), ("b",)]
+    pool.leave(first)
+    await desk.idle()
+    assert pool.agents() == {"b"}
+    assert desk.known[2:] == [("a", "b")]

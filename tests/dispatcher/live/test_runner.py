@@ -1,0 +1,265 @@
+"""The runner without sockets: what it does when the store fails it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple, cast
+
+import pytest
+from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
+
+from dispatcher.core.events import StopEntry
+from dispatcher.core.log import Append, Change, Outcome, Refused
+from dispatcher.live import appends as module
+from dispatcher.live.runner import Runner
+from dispatcher.live.sessions import Sessions
+from dispatcher.metrics import Metrics
+from dispatcher.policing.load import load as load_policies
+from dispatcher.settings import DispatcherSettings
+from dispatcher.store.asking import until_known
+from dispatcher.store.memory import MemoryStore
+from dispatcher.store.ports import Store, StoreUnavailable
+from dispatcher.tools.load import load as load_tools
+from shared.records import Ack, Closed, Content, DownstreamSignal, Open, Stop, Upstream, Welcome
+
+REGISTRY: list[CollectorRegistry] = []  # of the test that runs
+
+
+class Link:
+    """A stream's side that keeps what it is told; Acks are taken at once."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.runner: Runner | None = None
+        self.signals: list[DownstreamSignal] = []
+        self.left: list[bool] = []
+
+    def attach(self, runner: Runner) -> None:
+        self.runner = runner
+
+    def send(self, session_id: str, signal: DownstreamSignal) -> None:
+        self.signals.append(signal)
+
+    def send_ack(self, runner: Runner, at_once: bool) -> None:
+        self.signals.append(Ack(runner.take_ack()))
+
+    def closed(self, session_id: str, over: bool) -> None:
+        self.left.append(over)
+
+    def kinds(self) -> list[type]:
+        return [type(signal) for signal in self.signals]
+
+
+class Unanswered(NamedTuple):
+    """An append that stands in the store's queue until the test is over, or of which only the answer is late."""
+
+    carried_out: bool
+
+
+class Scripted:
+    """A store whose next appends fail as the script says; an empty script: it works."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self.script = store, list[Exception | Outcome | Unanswered]()
+        self.appends: list[Append] = []
+
+    def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
+        if not isinstance(change, Append):
+            return self._store.submit(session_id, change)
+        self.appends.append(change)
+        if not self.script:
+            return self._store.submit(session_id, change)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        match self.script.pop(0):
+            case Exception() as error:
+                future.set_exception(error)
+            case Unanswered(carried_out):
+                if carried_out:
+                    self._store.submit(session_id, change)
+            case outcome:
+                future.set_result(outcome)
+        return future
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+@pytest.fixture
+async def store(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0.001, 0.01))
+    return Scripted(MemoryStore())
+
+
+@pytest.fixture
+async def sessions(store: Scripted) -> AsyncIterator[Sessions]:
+    REGISTRY[:] = [CollectorRegistry()]
+    settings = DispatcherSettings(grace_seconds=60)
+    metrics = Metrics(REGISTRY[0])
+    sessions = Sessions(cast("Store", store), load_policies(None), load_tools(None), metrics, settings)
+    yield sessions
+    await sessions.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def opened(sessions: Sessions) -> tuple[Link, Runner]:
+    link = Link()
+    assert await sessions.open(link, "s", Open("c")) is None
+    assert link.runner
+    assert link.kinds() == [Welcome]
+    return link, link.runner
+
+
+def memory(store: Scripted) -> MemoryStore:
+    assert isinstance(store._store, MemoryStore)
+    return store._store
+
+
+def say(runner: Runner, *texts: str) -> None:
+    start = runner.session._accepted
+    for number, text in enumerate(texts, start + 1):
+        runner.receive(Upstream("s", Content(text), number, 0, 10))
+
+
+def gauge(name: str) -> float | None:
+    return REGISTRY[0].get_sample_value(f"dispatcher_{name}")
+
+
+async def test_until_known_asks_again() -> None:
+    answers: list[Exception | str] = [StoreUnavailable(), StoreUnavailable(), "answer"]
+
+    async def ask() -> str:
+        match answers.pop(0):
+            case Exception() as error:
+                raise error
+            case answer:
+                return answer
+
+    assert await until_known(ask) == "answer"
+    answers[:] = [ValueError()]
+    with pytest.raises(ValueError):  # noqa: PT011
+        await until_known(ask)
+
+
+async def test_an_append_is_repeated_with_what_came_meanwhile_behind_it(sessions: Sessions, store: Scripted) -> None:
+    link, runner = await opened(sessions)
+    store.script += [StoreUnavailable(), StoreUnavailable()]
+    say(runner, "a")
+    await asyncio.sleep(0)
+    say(runner, "b", "c")
+    assert gauge("backlog_packets") == 3
+    assert Ack not in link.kinds()
+    await runner.appends.drained()
+    sequences = [[entry.sequence for entry in append.entries] for append in store.appends]
+    assert sequences == [[1], [1], [1], [2, 3]]
+    assert gauge("backlog_packets") == 0
+    assert link.signals[-1] == Ack(3)
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+async def test_a_stop_waits_for_no_step_under_way(sessions: Sessions, store: Scripted, carried_out: bool) -> None:
+    link, runner = await opened(sessions)
+    store.script.append(Unanswered(carried_out))
+    texts = ["a" * 65_000, "b" * 65_000, "c" * 65_000, "d" * 10_000]  # the built-in budget ends at 200,000
+    say(runner, texts[0])
+    await asyncio.sleep(0)
+    say(runner, *texts[1:3])
+    assert len(store.appends) == 1
+    say(runner, texts[3])
+    await runner.appends.drained()
+    assert [[entry.sequence for entry in append.entries] for append in store.appends] == [[1], [1, 2, 3, 4, 4]]
+    await until(lambda: Stop in link.kinds() and Ack in link.kinds())
+    assert link.signals[-1] == Ack(4)
+    entries = await sessions.store.read("s", 0, 10)
+    assert [entry.body for entry in entries[:-1]] == [Content(text) for text in texts]
+    assert isinstance(entries[-1].body, StopEntry)
+    assert "".join(entry.released for entry in entries) == "".join(texts)[:200_000]
+    await until(lambda: runner.session.offset == 5)
+    assert gauge("backlog_packets") == 0
+    assert REGISTRY[0].get_sample_value("dispatcher_packets_total", {"kind": "content"}) == 4
+
+
+async def test_a_refused_append_closes_the_session_and_forgets_what_waits(sessions: Sessions, store: Scripted) -> None:
+    link, runner = await opened(sessions)
+    store.script.append(Refused("superseded"))
+    say(runner, "a", "b", "c")
+    await until(lambda: link.left)
+    assert [signal.code for signal in link.signals if isinstance(signal, Closed)] == ["superseded"]
+    assert link.left == [False]
+    assert gauge("backlog_packets") == 0
+    say(runner, "d")
+    assert len(store.appends) == 1, "closed: dropped"
+
+
+@pytest.mark.parametrize("noticed_by", ["a packet", "the grace's end"])
+async def test_a_session_whose_log_is_gone_is_let_go(sessions: Sessions, store: Scripted, noticed_by: str) -> None:
+    """As when Redis comes back empty."""
+    link, runner = await opened(sessions)
+    say(runner, "a")
+    await until(lambda: Ack in link.kinds())
+    memory(store)._records.clear()
+    if noticed_by == "a packet":
+        say(runner, "b")
+        await until(
+            lambda: [signal.code for signal in link.signals if isinstance(signal, Closed)] == ["unknown_session"]
+        )
+    else:
+        runner.detach(link)
+        runner.lost()
+    await until(lambda: not sessions._runners)
+
+
+async def test_a_session_that_another_instance_was_given_after_a_rollback_is_let_go(
+    sessions: Sessions, store: Scripted
+) -> None:
+    """Epochs count on from where the log was rolled back to."""
+    link, runner = await opened(sessions)
+    runner.detach(link)
+    record = memory(store)._records["s"]
+    head = replace(record.head, instance="another", epoch=record.head.epoch - 1)
+    memory(store)._records["s"] = replace(record, head=head)
+    runner.grown()
+    await until(lambda: not sessions._runners)
+
+
+async def test_what_cannot_be_stored_fails_the_session(sessions: Sessions, store: Scripted) -> None:
+    """A fault that no repetition mends: the packets behind it are a gap, and must not hide the end."""
+    link, runner = await opened(sessions)
+    store.script.append(ValueError("no such thing can be stored"))
+    say(runner, "a", "b", "c")
+    await until(lambda: link.left)
+    assert [signal.code for signal in link.signals if isinstance(signal, Closed)] == ["invalid"]
+    record = await sessions.store.load("s")
+    assert record
+    assert (record.head.state, record.head.code, record.head.sequence) == ("failed", "protocol_error", 0)
+    assert gauge("backlog_packets") == 0
+
+
+async def test_a_dead_link_is_as_none(sessions: Sessions) -> None:
+    link = Link()
+    link.alive = False
+    assert await sessions.open(link, "s", Open("c")) is None
+    assert not link.signals
+    assert "grace" in sessions._runners["s"].deadlines
+
+
+async def test_closing_twice_lets_go_once(sessions: Sessions) -> None:
+    _, runner = await opened(sessions)
+    runner.close()
+    runner.close()
+    assert not runner.deadlines
+    assert gauge("held_characters") == 0
+
+
+async def test_time_stands_in_the_log(sessions: Sessions) -> None:
+    before = time.time()
+    _, runner = await opened(sessions)
+    say(runner, "a")
+    await runner.appends.drained()
+    [entry] = await sessions.store.read("s", 0, 10)
+    assert before <= entry.at <= time.time()

@@ -1,0 +1,129 @@
+"""What a Commander that takes a session over is told, and the limits of new sessions, without sockets."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from dispatcher.core.events import Assigned, Body, Call, Entry, Finished, Text
+from dispatcher.core.history import history_of
+from dispatcher.core.log import LIVE, Request
+from dispatcher.live.pool import QueueFull
+from dispatcher.live.sessions import Sessions
+from dispatcher.metrics import Metrics
+from dispatcher.policing.load import load as load_policies
+from dispatcher.policing.prompts import PromptRefused
+from dispatcher.settings import DispatcherSettings
+from dispatcher.store.memory import MemoryStore
+from dispatcher.store.ports import IdempotencyKey
+from dispatcher.tools.load import load as load_tools
+from shared.records import Content, History, Message, Said, Thought, ToolCall, ToolResult, Unknown
+
+
+@pytest.fixture
+async def sessions() -> AsyncIterator[Sessions]:
+    settings = DispatcherSettings(queue_limit=2, queue_seconds=60)
+    metrics = Metrics(CollectorRegistry())
+    sessions = Sessions(MemoryStore(), load_policies(None), load_tools(None), metrics, settings)
+    yield sessions
+    for record in await sessions.store.select(["waiting"], 10):
+        sessions.pool.withdraw(record.session_id)
+    await sessions.close()
+
+
+def entries(*bodies: Body) -> list[Entry]:
+    return [Entry(body, 0.0, 1, number, offset=number) for number, body in enumerate(bodies, 1)]
+
+
+def test_no_history_where_nothing_was_logged() -> None:
+    assert history_of(0, [Entry(Assigned(1, "c"), 0.0)]) is None
+
+
+def test_a_history_joins_what_was_said_and_pairs_calls_with_results() -> None:
+    result = ToolResult("t", '"r"', "c1", "OK")
+    log = entries(
+        Thought("plan", "secret"),
+        Content("It "),
+        Content("is "),
+        Call("t", "{}", "c1", "instance"),
+        Content("so"),
+        result,
+        Call("t", "{}", "c1", "instance", refused=True),
+        Call("t", "{}", "no result yet", "instance"),
+        Unknown(),
+        Text(),
+        Content(""),
+        Content("."),
+        Finished(),
+    )
+    assert history_of(13, log) == History(13, (Said("It is "), ToolCall("t", "{}", "c1"), result, Said("so.")))
+
+
+def test_a_history_tells_what_was_said_not_what_was_let_out() -> None:
+    log = [Entry(Content("Project Night"), 0.0, 1, 1, released="")]
+    assert history_of(1, log) == History(1, (Said("Project Night"),))
+
+
+def request(agent: str = "a") -> Request:
+    return Request(agent, (), time.time())
+
+
+async def test_a_key_makes_one_session(sessions: Sessions) -> None:
+    key = IdempotencyKey("k" * 16, b"body", time.time() + 60)
+    first, second = [await sessions.create(request(), key) for _ in range(2)]
+    assert first.fresh
+    assert not second.fresh
+    assert second.record == first.record
+    assert sessions.pool.waiting == 1
+
+
+@pytest.mark.parametrize(("action", "refused"), [("stop", True), ("redact", True), ("observe", False)])
+async def test_a_prompt_is_read_before_anything_is_logged(
+    sessions: Sessions, tmp_path: Path, action: str, refused: bool
+) -> None:
+    rules = f'[[policy]]\nname = "p"\nkind = "phrases"\nphrases = ["night"]\nreads = ["prompt"]\naction = "{action}"\n'
+    (tmp_path / "rules.toml").write_text(rules)
+    sessions.use(load_policies(tmp_path / "rules.toml"))
+    await sessions.create(Request("a", (Message("user", "a nig"), Message("user", "ht")), time.time()))
+    for asked in (
+        Request("a", (Message("system", "hi"), Message("user", "a \uff2eIGHT")), time.time()),
+        Request("a", (), time.time(), parameters_json='{"instructions": ["a n\\u0069ght"]}'),
+    ):
+        if refused:
+            with pytest.raises(PromptRefused):
+                await sessions.create(asked)
+        else:
+            sessions.pool.withdraw((await sessions.create(asked)).record.session_id)
+    assert sessions.pool.waiting == 1
+    assert len(await sessions.store.select(LIVE, 10)) == (1 if refused else 3)
+    hits = sessions.metrics._policy_hits.labels("p", action)._value.get()
+    assert hits == 2
+
+
+async def test_the_limit(sessions: Sessions) -> None:
+    for _ in range(2):
+        await sessions.create(request())
+    with pytest.raises(QueueFull) as caught:
+        await sessions.create(request("another"))
+    assert caught.value.retry_after >= 1
+
+
+async def test_a_stop_of_a_waiting_session_makes_room(sessions: Sessions) -> None:
+    ids = [(await sessions.create(request())).record.session_id for _ in range(2)]
+    record = await sessions.stop(ids[0], "UserCancel", "user")
+    assert record
+    assert record.head.over
+    assert (record.head.state, record.head.reason) == ("stopped", "UserCancel")
+    await sessions.create(request())
+
+
+async def test_an_unknown_session_is_not_stopped(sessions: Sessions) -> None:
+    assert await sessions.stop("nobody", "UserCancel", "user") is None
+
+
+async def test_trouble(sessions: Sessions) -> None:
+    assert sessions.trouble() == []
+    sessions.drain()
+    assert sessions.trouble() == ["draining"]

@@ -1,0 +1,303 @@
+"""What only the SQLite store promises: it outlives its process, one process owns it, and it says what is wrong."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from dispatcher.core.events import StopEntry
+from dispatcher.core.log import Settle
+from dispatcher.store.factory import open_store
+from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
+from dispatcher.store.sqlite import checkpoints
+from shared.records import Content
+from tests.contracts.sessions import (
+    acquire,
+    append,
+    bodies,
+    brought,
+    call,
+    finished,
+    head_of,
+    numbered,
+    result,
+    running,
+    said,
+    stop,
+    waiting,
+)
+from tests.dispatcher.store.writing_process import SESSIONS
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "sessions.db"
+
+
+@asynccontextmanager
+async def opened(path: Path, query: str = "") -> AsyncIterator[Store]:
+    store = open_store(f"sqlite:///{path}{query}")
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def writing_process(path: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        Path(__file__).parents[1] / "writing_process.py",
+        f"sqlite:///{path}",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+async def test_a_stop_waits_for_the_step_under_way_and_for_nothing_that_is_queued(path: Path) -> None:
+    async with opened(path) as store:
+        epoch = await running(store)
+        under_way = store.submit("s", append(epoch, said(1)))
+        await asyncio.sleep(0)  # the store hands a step over at the end of a turn of the loop
+        await asyncio.sleep(0)
+        queued = [store.submit("s", append(epoch, said(number))) for number in range(2, 6)]
+        stopped = store.submit("s", Settle(stop()))
+        await asyncio.gather(under_way, *queued, stopped)
+        entries = await store.read("s", 0, 20)
+    order = [type(entry.body).__name__ for entry in entries if isinstance(entry.body, Content | StopEntry)]
+    assert order == ["Content", "StopEntry", *["Content"] * 4]
+    assert not entries[-1].released
+
+
+# ---- it outlives its process
+
+
+@pytest.mark.parametrize("query", ["", "?synchronous=full"])
+async def test_everything_is_there_after_reopening(path: Path, query: str) -> None:
+    key = IdempotencyKey("0123456789abcdef", b"body", 1000.0)
+    async with opened(path, query) as store:
+        epoch = await running(store)
+        await store.submit("s", append(epoch, said(1), call(2), said(3)))
+        await store.create(waiting("s2"), key)
+        await store.offer("i1", ["default"], 100.0)
+        record, entries = await store.load("s"), await store.read("s", 0, 10)
+    async with opened(path, query) as store:
+        assert await store.load("s") == record
+        assert await store.read("s", 0, 10) == entries
+        assert [record.session_id for record in await store.select(["running"], 10)] == ["s"]
+        assert (await store.create(waiting("s3"), key)).record.session_id == "s2"
+        assert await store.offered(100.0) == ["default"]
+        head = head_of(await store.submit("s", acquire()))
+        assert (head.sequence, head.epoch) == (3, epoch + 1)
+        assert head_of(await store.submit("s", Settle(result()))).calls == {}
+        assert head_of(await store.submit("s", append(head.epoch, finished(4)))).offset == 6
+
+
+@pytest.mark.parametrize("answered", [1, 57, 400])
+async def test_what_was_answered_survives_kill_9(path: Path, answered: int) -> None:
+    process = await writing_process(path)
+    assert process.stdout
+    lines = [await process.stdout.readline() for _ in range(answered)]
+    process.kill()
+    rest, _ = await process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    logged = dict.fromkeys((f"s{n}" for n in range(SESSIONS)), 0)
+    for line in [*lines, *rest.splitlines(keepends=True)]:
+        if line.endswith(b"\n"):
+            name, sequence = line.decode().split()
+            logged[name] = int(sequence)
+    async with opened(path) as store:
+        for name, answered_sequence in logged.items():
+            entries = await store.read(name, 0, 100_000)
+            assert len(entries) >= answered_sequence
+            assert [entry.sequence for entry in entries] == list(range(1, len(entries) + 1))
+            assert [entry.offset for entry in entries] == list(range(1, len(entries) + 1))
+            record = await store.load(name)
+            assert bool(record) or not answered_sequence
+            if record:
+                assert (record.head.sequence, record.head.offset) == (len(entries), len(entries))
+                assert len(entries) % 2 == 0  # an append is there whole or not at all
+                await store.submit(name, acquire("c1", 0))
+
+
+async def test_the_wal_stays_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_BYTES", 256 * 1024)
+    monkeypatch.setattr(checkpoints, "MAX_WAL_BYTES", 1024 * 1024)
+    async with opened(path) as store:
+        epoch = await running(store)
+        for n in range(1, 801):  # 16 MB, without a pause in which others would be done with it
+            head_of(await store.submit("s", append(epoch, said(n, "x" * 20_000))))
+        assert path.with_name("sessions.db-wal").stat().st_size < 6 * 1024 * 1024
+
+
+async def test_a_checkpoint_that_fails_costs_no_append(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def fails(checkpointer: checkpoints.Checkpointer) -> bool:
+        loop.call_soon_threadsafe(failed.set)
+        raise StoreUnavailable("as the test says")
+
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_BYTES", 1)
+    monkeypatch.setattr(checkpoints.Checkpointer, "run", fails)
+    async with opened(path) as store:
+        epoch = await running(store)
+        head_of(await store.submit("s", append(epoch, said(1))))
+        await asyncio.wait_for(failed.wait(), 10)
+        head_of(await store.submit("s", append(epoch, said(2))))
+
+
+async def test_a_stop_waits_for_no_queue(path: Path) -> None:
+    """Neither one by itself nor one with the packet that a rule has stopped."""
+    async with opened(path) as store:
+        flood, epoch = await running(store, "flood"), await running(store, "ruled")
+        await running(store, "asked")
+        queued = [store.submit("flood", append(flood, said(n, "x" * 1000))) for n in range(1, 400)]
+        stopped = [
+            store.submit("asked", Settle(stop())),
+            store.submit("ruled", append(epoch, said(1), numbered(StopEntry("x", "RiskControl", "policy"), 1))),
+        ]
+        assert [head_of(outcome).state for outcome in await asyncio.gather(*stopped)] == ["stopped", "stopped"]
+        assert not queued[-1].done()
+        assert head_of((await asyncio.gather(*queued))[-1]).sequence == 399
+
+
+# ---- one process owns it
+
+
+async def test_a_second_dispatcher_is_refused(path: Path) -> None:
+    async with opened(path) as store:
+        with pytest.raises(StoreMisconfigured, match=r"sessions\.db is in use by another Dispatcher$"):
+            await open_store(f"sqlite:///{path}").start()
+        other = await writing_process(path)
+        output, errors = await asyncio.wait_for(other.communicate(), 30)
+        assert b"is in use by another Dispatcher" in errors
+        assert output == b""
+        await store.create(waiting())
+    async with opened(path) as store:
+        assert await store.load("s")
+
+
+async def test_a_second_dispatcher_is_refused_under_another_name_of_the_file_too(path: Path, tmp_path: Path) -> None:
+    names = [tmp_path / "link.db", tmp_path / "folder" / "sessions.db"]
+    names[0].symlink_to(path)
+    names[1].parent.symlink_to(path.parent)
+    for first, second in ((path, names[0]), (names[0], path), (path, names[1])):
+        async with opened(first):
+            with pytest.raises(StoreMisconfigured, match="is in use by another Dispatcher"):
+                await open_store(f"sqlite:///{second}").start()
+
+
+# ---- it says what is wrong
+
+
+async def start_error(path: Path) -> str:
+    store = open_store(f"sqlite:///{path}")
+    with pytest.raises(StoreMisconfigured) as caught:
+        await store.start()
+    await store.close()
+    line = str(caught.value)
+    assert str(path) in line
+    assert "\n" not in line
+    return line
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("These are my notes. " * 100)
+    assert "file is not a database" in await start_error(path)
+    assert path.read_text().startswith("These are my notes.")
+
+
+async def test_a_database_of_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE sessions (id)")
+    connection.close()
+    assert "another program" in await start_error(path)
+
+
+async def test_a_schema_of_another_version(path: Path) -> None:
+    async with opened(path):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    assert "schema version 99; this program works with 1" in await start_error(path)
+
+
+async def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
+    assert "cannot be opened" in await start_error(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert "cannot be opened" in await start_error(tmp_path / "file" / "sessions.db")
+    folder = tmp_path / "folder.db"
+    folder.mkdir()
+    assert "cannot be opened" in await start_error(folder)
+    loop = tmp_path / "loop.db"
+    loop.symlink_to(loop)
+    assert "cannot be opened" in await start_error(loop)
+
+
+async def test_a_store_that_could_not_start_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.db"
+    path.write_text("no database " * 100)
+    await start_error(path)
+    path.unlink()
+    async with opened(path) as store:
+        assert await store.select(["waiting"], 1) == []
+
+
+# ---- failing writes
+
+
+async def test_a_full_disk_fails_the_whole_step_and_passes(path: Path) -> None:
+    async with opened(path) as store:
+        epoch = await running(store)
+        await running(store, "s2")
+        await store.submit("s", append(epoch, said(1, "a")))
+        disk = sqlite3.connect(path, isolation_level=None)
+        disk.execute("CREATE TRIGGER full BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+        creating = asyncio.ensure_future(store.create(waiting("s3")))
+        await asyncio.sleep(0)  # it stands before the others, in the same step
+        outcomes = await asyncio.gather(
+            creating,
+            store.submit("s", append(epoch, said(2, "b"))),
+            store.submit("s", append(epoch, said(3, "c"))),
+            store.submit("s2", Settle(stop())),
+            return_exceptions=True,
+        )
+        assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 4
+        assert "disk is full" in str(outcomes[0])
+        assert await bodies(store) == [Content("a")]
+        disk.execute("DROP TRIGGER full")
+        disk.close()
+        assert await store.load("s3") is None
+        # The heads were read again: what failed left no trace in the writer's memory either.
+        assert head_of(await store.submit("s", append(epoch, said(2, "b"), said(3, "c")))).sequence == 3
+        assert head_of(await store.submit("s2", append(epoch, said(1)))).state == "running"
+        assert await bodies(store) == [Content("a"), Content("b"), Content("c")]
+
+
+async def test_a_record_that_cannot_be_read_fails_alone(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(brought("good"))
+        await store.create(brought("bad"))
+        disk = sqlite3.connect(path, isolation_level=None)
+        disk.execute("UPDATE heads SET head = x'c1' WHERE session = (SELECT key FROM sessions WHERE id = 'bad')")
+        disk.close()
+        good, bad = await asyncio.gather(
+            store.submit("good", acquire("c1", 0)), store.submit("bad", acquire("c1", 0)), return_exceptions=True
+        )
+        assert isinstance(bad, StoreUnavailable)
+        assert not isinstance(good, BaseException)
+        assert head_of(good).epoch == 1
+        with pytest.raises(StoreUnavailable):
+            await store.load("bad")

@@ -1,0 +1,244 @@
+"""`dispatcher chat`, `sessions` and `health`, as processes or calls against a gateway in this process."""
+
+import argparse
+import asyncio
+import json
+import os
+import pty
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from dispatcher.gateway.app import operator_app, user_app
+from dispatcher.gateway.server import HttpServer, bind
+from dispatcher.metrics import Metrics
+from dispatcher.settings import DispatcherSettings
+from dispatcher.verbs import chat, client, health
+from dispatcher.verbs import main as cli
+from dispatcher.verbs import sessions as operator_cli
+from dispatcher.verbs.client import base_url, printable
+from shared.records import Message
+from tests.dispatcher.gateway.fakes import FakeSessions
+
+
+@pytest.fixture
+async def sessions() -> FakeSessions:
+    return FakeSessions()
+
+
+@pytest.fixture
+async def urls(sessions: FakeSessions) -> AsyncIterator[tuple[str, str]]:
+    """The users' and the operators'."""
+    registry = CollectorRegistry()
+    users = user_app(sessions, DispatcherSettings(), Metrics(registry))
+    servers = [HttpServer(app, bind("TEST", "127.0.0.1:0")) for app in (users, operator_app(sessions, registry))]
+    for server in servers:
+        await server.start()
+    yield f"http://127.0.0.1:{servers[0].port}", f"http://127.0.0.1:{servers[1].port}"
+    sessions.closing.set()
+    for server in servers:
+        await server.close()
+
+
+async def call(module: ModuleType, *arguments: str) -> int:
+    """The verb in a thread, for it blocks."""
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    status: int = await asyncio.to_thread(module.run, parser.parse_args(arguments))
+    return status
+
+
+async def test_chat_streams_one_answer(
+    urls: tuple[str, str], sessions: FakeSessions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asking = asyncio.create_task(call(chat, "--url", urls[0], "--agent", "mine", "How are you?"))
+    commander = await sessions.begin(await sessions.created.get())
+    await commander.think("SECRET")
+    await commander.say("Fine, ")
+    await commander.call()
+    await commander.answer(status="TIMEOUT")
+    await commander.say("thanks.")
+    await commander.finish()
+    assert await asking == 0
+    out, err = capfd.readouterr()
+    assert out == "Fine, thanks.\n"
+    assert "[search …]" in err
+    assert "[search: TIMEOUT]" in err
+    record = await sessions.store.load(commander.session_id)
+    assert record
+    assert record.request.agent == "mine"
+    assert record.request.messages == (Message("user", "How are you?"),)
+
+
+async def test_chat_survives_a_broken_connection(
+    urls: tuple[str, str], sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "RECONNECT_SECONDS", 0.01)
+    sessions.closing.set()  # every stream ends as soon as it has to wait
+    asking = asyncio.create_task(call(chat, "--url", urls[0], "hi"))
+    commander = await sessions.begin(await sessions.created.get())
+    for n in range(5):
+        await commander.say(f"<{n}>")
+        await asyncio.sleep(0.02)
+    sessions.closing.clear()
+    await commander.fail("commander_lost", "SECRET")
+    assert await asking == 1
+    out, err = capfd.readouterr()
+    assert out == "<0><1><2><3><4>\n"
+    assert err == "failed: commander_lost: The agent was lost before it had finished.\n"
+
+
+async def start(*arguments: str, stdin: int = PIPE) -> Process:
+    code = f"import argparse, sys; from dispatcher.verbs import {arguments[0]} as v; p = argparse.ArgumentParser(); "
+    code += "v.add_arguments(p); sys.exit(v.run(p.parse_args()))"
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, *arguments[1:], stdin=stdin, stdout=PIPE, stderr=PIPE
+    )
+
+
+async def test_ctrl_c_stops_the_generation(urls: tuple[str, str], sessions: FakeSessions) -> None:
+    process = await start("chat", "--url", urls[0], "hi")
+    assert process.stdout
+    async with asyncio.timeout(20):
+        commander = await sessions.begin(await sessions.created.get())
+        await commander.say("so far")
+        assert await process.stdout.readexactly(6) == b"so far"
+        process.send_signal(signal.SIGINT)
+        assert await sessions.stops.get() == (commander.session_id, "UserCancel", "user", "")
+        out, err = await process.communicate()
+    assert (out, err) == (b"\n", b"stopped: UserCancel\n")
+    assert process.returncode == 3
+
+
+async def test_a_conversation_on_a_terminal(urls: tuple[str, str], sessions: FakeSessions) -> None:
+    ours, theirs = pty.openpty()
+    process = await start("chat", "--url", urls[0], stdin=theirs)
+    os.close(theirs)
+    async with asyncio.timeout(20):
+        os.write(ours, b"one\n")
+        first = await sessions.begin(await sessions.created.get())
+        await first.say("eins")
+        await first.finish()
+        os.write(ours, b"two\n")
+        second = await sessions.begin(await sessions.created.get())
+        await second.say("zwei")
+        await second.finish()
+        os.write(ours, b"\x04")
+        out, _ = await process.communicate()
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"eins\n" in out
+    assert b"zwei\n" in out
+    record = await sessions.store.load(second.session_id)
+    assert record
+    assert record.request.messages == (Message("user", "one"), Message("assistant", "eins"), Message("user", "two"))
+    assert record.request.conversation_id
+
+
+async def test_a_server_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
+    with bind("X", "127.0.0.1:0") as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    assert await call(chat, "--url", url, "hi") == 1
+    assert await call(operator_cli, "--url", url, "watch", "x") == 1
+    assert await call(health, "--url", url) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(f"cannot reach {url}" in line for line in lines)
+
+
+async def test_health(urls: tuple[str, str], sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHER_HTTP_ADDRESS", urls[0].removeprefix("http://"))
+    assert await call(health) == 0
+    sessions.troubles = ["draining"]
+    assert await call(health) == 1
+
+
+async def test_operators_list_watch_and_stop(
+    urls: tuple[str, str], sessions: FakeSessions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = urls[1]
+    commander = await sessions.begin()
+    assert await call(operator_cli, "--url", url, "list") == 0
+    head, line = capfd.readouterr().out.splitlines()
+    assert head.split() == ["SESSION", "STATE", "AGENT", "FOR", "COMMANDER", "ENTRIES"]
+    assert line.split() == [commander.session_id, "running", "default", "0s", "commander", "1"]
+
+    watching = asyncio.create_task(call(operator_cli, "--url", url, "watch", commander.session_id))
+    await commander.think("line one\nline two \x1b[31m")
+    await commander.say("text")
+    assert await call(operator_cli, "--url", url, "stop", commander.session_id, "--detail", "enough") == 0
+    await commander.halted()
+    assert await watching == 0
+    out = capfd.readouterr().out
+    assert "stopped: RiskControl\n" in out
+    assert r'step_name="Planning"  delta="line one\nline two \u001b[31m"' in out
+    assert 'released="text"  text="text"' in out
+    assert 'detail="enough"' in out
+    assert "\x1b" not in out
+
+    assert await call(operator_cli, "--url", url, "list", "--state", "stopped", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["session_id"] == commander.session_id
+    assert await call(operator_cli, "--url", url, "watch", commander.session_id, "--json") == 0
+    kinds = [json.loads(line)["event"] for line in capfd.readouterr().out.splitlines()]
+    assert kinds == ["assigned", "thought", "content", "stop", "stopped"]
+    assert await call(operator_cli, "--url", url, "stop", "nope") == 1
+    assert "No such session." in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("logs_restored")
+@pytest.mark.parametrize(
+    "verb", [["sessions", "watch"], ["sessions", "stop"], ["policy", "replay", "RULES", "--session"]]
+)
+async def test_a_session_s_id_may_begin_with_a_dash(
+    urls: tuple[str, str], verb: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.touch()
+    words = [str(rules) if word == "RULES" else word for word in verb]
+    words[1:1] = ["--url", urls[1]] if words[0] == "sessions" else []
+    words[3:3] = ["--url", urls[1]] if words[0] == "policy" else []
+    assert await asyncio.to_thread(cli.main, [*words, "-" + 31 * "a"]) == 1
+    assert capfd.readouterr().err.endswith(": No such session.\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1:80", "http://127.0.0.1:80"),
+        ("0.0.0.0:8080", "http://127.0.0.1:8080"),
+        ("[::]:8080", "http://[::1]:8080"),
+        ("dispatcher:8080", "http://dispatcher:8080"),
+    ],
+)
+def test_where_a_client_reaches_it(address: str, url: str) -> None:
+    assert base_url(address) == url
+
+
+def test_text_cannot_command_the_terminal() -> None:
+    assert printable("a\x1b[2J\x07\x9bb\tc\n\x7fé夜") == "a[2Jb\tc\né夜"
+
+
+async def test_health_as_a_command(urls: tuple[str, str], sessions: FakeSessions) -> None:
+    """It runs every few seconds in each container: without the server's libraries, which take a second of a core."""
+    url, _ = urls
+    look = (
+        "import sys; sys.argv[1:] = {}; from dispatcher.__main__ import main\n"
+        "try: main()\nfinally: print('grpc' in sys.modules)"
+    )
+
+    async def ask(*arguments: str) -> tuple[int | None, str]:
+        script = look.format(["health", *arguments])
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=PIPE, stderr=PIPE)
+        output, _ = await process.communicate()
+        return process.returncode, output.decode().strip()
+
+    assert await ask("--url", url) == (0, "False")
+    sessions.troubles = ["draining"]
+    assert await ask("--url", url) == (1, "False")
+    assert (await ask("--nonsense"))[0] == 2
