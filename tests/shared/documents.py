@@ -1,0 +1,85 @@
+"""Reads the documents: their prose, tables, links and fenced blocks."""
+
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def documents() -> list[Path]:
+    """Each one that git knows of or would take."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return sorted({path for name in listed.split("\0") if name and (path := ROOT / name).is_file()})
+
+
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+CLIENTS, GLOSSARY = ROOT / "docs/clients.md", ROOT / "docs/glossary.md"
+PACKET, STOP = ROOT / "docs/packet.md", ROOT / "docs/stop.md"
+HTTP, COMMANDS = ROOT / "docs/reference/http.md", ROOT / "docs/reference/commands.md"
+SETTINGS, METRICS = ROOT / "docs/reference/settings.md", ROOT / "docs/reference/metrics.md"
+OPERATING, WRITING, CONTRACT = ROOT / "deploy/README.md", ROOT / "commander/README.md", ROOT / "protos/README.md"
+RULES, TRYING = ROOT / "dispatcher/policies/README.md", ROOT / "dispatcher/policy_tools/README.md"
+TOOLS = ROOT / "dispatcher/tools/README.md"
+DOCUMENTS = documents()
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document. `name`: of the file that its first line says it is, if any."""
+
+    document: str
+    language: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        found = re.match(r"# (\w+\.py)\n", self.text)
+        return found[1] if found else ""
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return [block.text for block in BLOCKS if block.document == str(document) and block.language == language]
+
+
+def fenced(document: Path) -> Iterator[Block]:
+    for language, text in re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL):
+        yield Block(str(document), language, text)
+
+
+BLOCKS = [block for document in DOCUMENTS for block in fenced(document)]
+EXAMPLES = {block.name: block.text for block in BLOCKS if block.name}
+
+
+def prose(document: Path) -> str:
+    """The document without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def table(document: Path, heading: str) -> list[list[str]]:
+    """The rows of the table whose first heading that is, each a list of cells."""
+    lines = prose(document).splitlines()
+    return [cells for at, line in enumerate(lines) if line.startswith(f"| {heading} |") for cells in _rows(lines[at:])]
+
+
+def _rows(lines: Sequence[str]) -> Iterator[list[str]]:
+    for line in lines[2:]:  # after the headings and their rule
+        if not line.startswith("|"):
+            return
+        yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+
+
+def code(cell: str) -> str:
+    """What stands in backticks at the cell's beginning."""
+    found = re.match(r"`([^`]+)`", cell)
+    assert found, f"not code: {cell!r}"
+    return found[1]
+
+
+def anchors(document: Path) -> Iterable[str]:
+    """Of its headings, as GitHub makes them."""
+    for heading in re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
