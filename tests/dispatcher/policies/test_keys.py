@@ -1,0 +1,108 @@
+"""Keys as their providers give them out, of random characters: found whole, wherever they stand, in any split."""
+
+import random
+import re
+import string
+
+import pytest
+
+from dispatcher.policies.rules import PatternsPolicy, RuleSet
+
+ALPHABETS = {
+    "A": string.ascii_letters + string.digits,
+    "L": string.ascii_lowercase + string.digits,
+    "U": string.ascii_uppercase + string.digits,
+    "Z": string.ascii_letters,
+    "D": string.digits,
+    "H": "0123456789abcdef",
+    "W": string.ascii_letters + string.digits + "-_",
+    "B": string.ascii_letters + string.digits + "+/",
+}
+
+# `{W36}` is 36 random characters of that alphabet. The lengths are those of the providers, not of our table.
+SHAPES = """
+sk-{A20}T3BlbkFJ{A20} sk-proj-{W74}T3BlbkFJ{W74} sk-svcacct-{W58}T3BlbkFJ{W58} sk-admin-{W58}T3BlbkFJ{W58}
+sk-ant-api03-{W93}AA sk-ant-admin01-{W93}AA sk-or-v1-{H64} sk-{H32} sk-lf-{UUID} sk_{H48} gsk_{A52} xai-{A80} r8_{W37}
+hf_{Z34} api_org_{Z34} pplx-{A48} nvapi-{W64} pcsk_{A6}_{A63} lsv2_pt_{H32}_{H10} salad_cloud_{A5}_{A40} AKIA{U16}
+ASIA{U16} ABIA{U16} ACCA{U16} A3T{U17} ABSK{B109}== ABSK{B131}= bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t{B60}
+da2-{L26} AIza{W35} AIzaSy{W33} ya29.{W120} GOCSPX-{W28} 1//0{W98} AccountKey={B86}== SharedAccessKey={B43}=
+{A3}8Q~{W34} LTAI{A20} LTAI{A12} AKID{A32} AQVN{W36} t1.{W60}.{W86} YC{W38} dop_v1_{H64} doo_v1_{H64} dor_v1_{H64}
+HRKU-AA{W58} HRKU-{UUID} fo1_{W43} fm1a_{B200}= fm2_{B300}== tk-us-{W48} cfk_{A40}{H8} cfut_{A40}{H8} cfat_{A40}{H8}
+v1.0-{H24}-{H146} nfp_{A36} ddp_{A36} sbp_{H40} sb_secret_{W31} pscale_tkn_{A43} pscale_oauth_{A40} pscale_pw_{A43}
+4b1d{A38} dapi{H32} dapi{H32}-2 sha256~{W43} tskey-auth-{A16}-{A32} dnkey-{L26}-{L52} A3-{U6}-{U11}-{U5}-{U5}-{U5}
+A3-{U6}-{U6}-{U5}-{U5}-{U5}-{U5} ops_eyJ{B300}= dp.pt.{A43} dp.st.prd.{A43} dp.sa.{A40} hvs.{W95} hvb.{W150} s.{A24}
+{A14}.atlasv1.{W67} pul-{H40} ico-{A32} ghp_{A36} gho_{A36} ghu_{A36} ghs_{A36} ghr_{A76}
+ghs_{D7}_eyJ{W30}.eyJ{W300}.{W86} github_pat_{A22}_{A59} glpat-{W20} glpat-{W27}.01.{L9} glrt-{W20}
+glrt-t3_{W27}.01.{L9} gldt-{W20} glft-{W20} glptt-{H40} glcbt-{A5}_{W20} glsoat-{W20} glimt-{W25} glagent-{W50}
+gloas-{H64} glffct-{W20} GR1348941{W20} _gitlab_session={L32} ATBB{A32} ATATT3{W182}={H8} ATCTT3xFfG{W170}={H8}
+CCIPAT_{A22}_{H40} bkua_{L40} sgp_{H40} sgp_{H16}_{H40} sgp_local_{H40} slk_{H64} squ_{H40} sqp_{H40} npm_{A36}
+pypi-AgEIcHlwaS5vcmc{W150} rubygems_{H48} CLOJARS_{L60} oy2{L43} dckr_pat_{W27} dckr_oat_{W32} AKCp{A69} cmVmd{A59}
+API-{U26} pat.{W22}.{A24}.{A20} pnu_{A36} PMAK-{H24}-{H34} rdme_{L70} api-{H8}-{H4}-4{H3}-{H4}-{H12}
+sdk-{H8}-{H4}-4{H3}-{H4}-{H12} CFPAT-{W43} apify_api_{A36} s-s4t2ud-{H64} u-s4t2af-{H64} sntrys_eyJ{B120}=_{B43}
+sntryu_{H64} NRAK-{U27} NRII-{W32} NRJS-{H19} dt0c01.{U24}.{U64} dt0s16.{U24}.{U64} glc_eyJ{B100}== glsa_{A32}_{H8}
+eyJrIjoi{A80}= phx_{A43} rootly_{H64} pgar_{A27} xoxb-{D12}-{D13}-{A24} xoxp-{D12}-{D12}-{D12}-{H32} xoxe.xoxp-1-{U163}
+xoxe-1-{U146} xapp-1-{U11}-{D13}-{H64} xoxa-2-{A40} xoxs-{D10}-{D10}-{D10}-{H10}
+hooks.slack.com/services/T{U8}/B{U10}/{A24} https://hooks.slack.com/workflows/T{U9}/A{U10}/{D18}/{A24}
+https://acme.webhook.office.com/webhookb2/{UUID}@{UUID}/IncomingWebhook/{H32}/{UUID}
+https://discord.com/api/webhooks/{D19}/{W68} M{A23}.{W6}.{W27} N{A25}.{W6}.{W38}
+https://hooks.zapier.com/hooks/catch/{D8}/{L7}/ {D10}:AA{W33} AC{H32} SK{H32} SG.{W22}.{W43} key-{H32} pubkey-{H32}
+{H32}-{H8}-{H8} {H32}-us12 xkeysib-{H64}-{A16} xsmtpsib-{H64}-{A16} secret_{A43} ntn_{D11}{A35} lin_api_{A40}
+lin_oauth_{H64} pat{A14}.{H64} pk_{D8}_{U32} figd_{W40} fio-u-{W64} tfp_{W44} tfp_{A44}_{A14} pat-na1-{UUID}
+00D{A12}!{A96} 5AEP861{A80} 1000.{H32}.{H32} sl.{W135} sk.{W80}.{A22} pk.{L60}.{L22} {A6}_{A29}_mmk b_{W44} aio_{A28}
+VF.DM.{H24}.{A16} EAAC{A120} {D15}|{W27} {D16}%7C{W27} AAAAAAAAAAAAAAAAAAAAAA{A80} {D19}-{A40} sm_pat_{A16}
+scauth_{L12}.{L4}.acc_{L20}.{B60}= sk_live_{A24} sk_live_{A99} rk_test_{A99} sk_prod_{A30} whsec_{A32} whsec_{B43}=
+EAAA{W60} sq0atp-{W22} sq0csp-{W43} shpat_{H32} shpca_{H32} shppa_{H32} shpss_{H32} access-sandbox-{UUID}
+FLWSECK_TEST-{L32}-X FLWSECK-{L32}-X FLWPUBK_TEST-{L32}-X rzp_live_{A14} live_{H35} test_pub_{H31} live_{W40}
+live_{A30} EZAK{A54} EZTK{A54} shippo_live_{H40} duffel_test_{W43} ramp_sec_{A48} p8e-{L32}
+eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ{W60}.{W43} eyJhbGciOiJub25lIn0.eyJ{W60}
+eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.ew0{W90}.{W43} eyJ{W800}.eyJ{W2000}.{W683}
+eyJhbGciOiJSU0EtT0FFUCJ9.{W342}.{W16}.{W200}.{W22} eyJhbGciOiJkaXIifQ..{W16}.{W200}.{W22}
+""".split()  # noqa: SIM905
+
+AROUND = ["{}", "the key {} is", "KEY={}\n", '{{"key": "{}"}}', "Use {}.", "`{}`,", "密钥{}。", "<b>{}</b>"]
+
+
+def made(shape: str, chance: random.Random) -> str:
+    """A random part ends in a letter or digit: what stands behind it is not then taken for one."""
+
+    def part(match: re.Match[str]) -> str:
+        characters = "".join(chance.choices(ALPHABETS[match[1]], k=int(match[2])))
+        return characters[:-1] + characters[-1].replace("-", "0").replace("_", "0")
+
+    shape = shape.replace("{UUID}", "{H8}-{H4}-{H4}-{H4}-{H12}")
+    return re.sub(r"\{([A-Z])(\d+)\}", part, shape)
+
+
+RULES = RuleSet([PatternsPolicy("p", presets=("api_keys",), action="redact", replacement="#")])
+
+
+def shown(text: str, size: int) -> str:
+    gate = RULES.gate(0.0)
+    gate.resume(0)
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    return "".join(gate.content(piece, 1.0).text for piece in pieces) + gate.end(1.0).text
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_key_is_hidden_whole_wherever_it_stands_and_however_it_is_split(shape: str) -> None:
+    chance = random.Random(shape)
+    for around in AROUND:
+        key = made(shape, chance)
+        for size in (1, 10_000):
+            assert shown(around.format(key), size) == around.format("#"), key
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_recursive_generator_reference_is_rematerialized",
+        "sk-estimator-doc-link-wrapper",
+        "live_view_of_the_whole_garden",
+        "hf_hub_download_with_progress_bars",
+        "s.startswith",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9",
+        "key-value-store-of-the-application-server",
+    ],
+)
+def test_names_are_not_keys(name: str) -> None:
+    assert shown(f"call {name}(x)", 1) == f"call {name}(x)"
