@@ -9,7 +9,7 @@ import structlog
 
 from commander.agent import Finish, Thought, Yielded
 
-HALT_SECONDS = 2.0  # a generator that has not ended by then is said to have failed to stop (session rules, The stop)
+HALT_SECONDS = 2.0  # a generator that has not ended by then is said to have failed to stop (rule 22)
 # A generator that never waits gives the loop a turn after so many items, so that a stop gets through. Of 64 that flood
 # each waits for all others: with 4 a stop halts one in 2 ms, with 32 in 5, and a token costs 0.4 µs more.
 TURN_ITEMS = 4

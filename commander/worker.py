@@ -1,6 +1,6 @@
 """`commander serve`: a worker of the pool. It offers slots, is handed sessions, and keeps a stream to carry them.
 
-One stream is for work; one more may run out beside it, after a `drain`; never a third (session rules, Many replicas).
+One stream is for work; one more may run out beside it, after a `drain`; never a third (rule 39).
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What both ends of the gRPC connection must agree on: keepalive and message limits.
 
-The numbers and their reasons stand in the project's promises ("Keepalive"); the names are those that C-core reads.
+The numbers and their reasons stand in `deploy/README.md` ("Keepalive"); the names are those that C-core reads.
 """
 
 import json

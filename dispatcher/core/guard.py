@@ -1,4 +1,4 @@
-"""The policies of one session as the core asks them: they may raise, and then the session is stopped (fail closed)."""
+"""The policies of one session as the core asks them: they may raise, and then the session is stopped (rule 26)."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""What a Commander that takes a session over is told of it."""
+"""What a Commander that takes a session over is told of it (rules 1, 3 and 16)."""
 
 from dispatcher.core.events import Call, Entry
 from dispatcher.core.log import Record

@@ -1,7 +1,7 @@
-"""The session log's head, and the atomic steps by which a log changes (`sessions.md`, rules 1 to 4, 7 and 8).
+"""The session log's head, and the atomic steps by which a log changes (rules 1, 2, 4, 8, 12 to 14, 35 and 36).
 
 Pure: `apply(record, change)` answers with what a store has to write, or with a refusal. Every store runs this same
-function inside its atomic step, so that there is one set of rules whatever keeps the log.
+function inside its atomic step, so that there is one set of rules (`README.md`) whatever keeps the log.
 """
 
 from typing import Literal, TypeAlias
@@ -149,7 +149,7 @@ class Append(msgspec.Struct, frozen=True):
 
 class Settle(msgspec.Struct, frozen=True):
     """What any replica may append without an epoch: a tool's result, idempotent by call_id, or a stop, of which the
-    first counts. Applied to nothing where it comes second.
+    first counts (rule 12). Applied to nothing where it comes second.
     """
 
     entry: Entry
@@ -167,8 +167,8 @@ class Requeue(msgspec.Struct, frozen=True):
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """Give up a Commander that did not answer a stop: raise the generation, so that nothing of it is appended any more.
-    Refused: `superseded`, `ended`.
+    """Give up a Commander that did not answer a stop: raise the generation, so that nothing of it is appended any more
+    (rule 19). Refused: `superseded`, `ended`.
     """
 
     epoch: int
@@ -176,8 +176,8 @@ class Fence(msgspec.Struct, frozen=True):
 
 class TakeOver(msgspec.Struct, frozen=True):
     """The lease of the instance that had the session under `epoch`, `gone`, has ended: `instance` has it from now, and
-    starts its grace. The epoch stays, for the stream may live. Refused: `superseded` (another has it, or `gone` is back
-    and was given it anew), `gap` (the log was rolled back), `ended`.
+    starts its grace (rule 35). The epoch stays, for the stream may live. Refused: `superseded` (another has it, or
+    `gone` is back and was given it anew), `gap` (the log was rolled back), `ended`.
     """
 
     epoch: int
@@ -187,7 +187,7 @@ class TakeOver(msgspec.Struct, frozen=True):
 
 class TakeBack(msgspec.Struct, frozen=True):
     """An instance whose lease had ended still has the session's stream: nothing that another concluded from the silence
-    counts any more. Refused: `superseded`, `ended`; `gap`: it waits again, and has to be opened again.
+    counts any more (rule 36). Refused: `superseded`, `ended`; `gap`: it waits again, and has to be opened again.
     """
 
     epoch: int
@@ -353,7 +353,7 @@ def _settle(head: Head, entry: Entry) -> Outcome:
 
 
 def _added(head: Head, entries: list[Entry]) -> Applied:
-    """Number the entries and take them into the head. After the first stop or end nothing is released any more."""
+    """Number the entries and take them into the head. After the first stop or end nothing is released (rule 14)."""
     state, over, ended_at, reason, code = head.state, head.over, head.ended_at, head.reason, head.code
     sequence, offset, decided, calls = head.sequence, head.offset, head.decided, head.calls
     added = []

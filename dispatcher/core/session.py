@@ -1,4 +1,4 @@
-"""One session at the Dispatcher that holds it: inputs in, effects out (`sessions.md`).
+"""One session at the Dispatcher that holds it: inputs in, effects out (`README.md`, the session rules).
 
 Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix seconds. What the outside may rely on:
 
@@ -121,10 +121,10 @@ class Session(Intake):
                 self._handed_over = False
 
     def restored(self, now: float) -> list[Effect]:
-        """What follows from the log as it was found: today's policies may stop what was said under yesterday's.
+        """What follows from the log as it was found: today's policies may stop what was said before (rule 28).
 
         A call that was logged for this instance may not have been begun, where its append's answer was lost. The runner
-        knows which it has begun.
+        knows which it has begun (rule 15).
         """
         if self.head.final:
             return [CancelTools()] if self.head.calls else []
@@ -264,7 +264,7 @@ class Session(Intake):
         return False
 
     def _send_stop(self, stop: StopEntry, now: float) -> list[Effect]:
-        """Sent after Welcome or when it is logged, again after each `open`, until an end answers it."""
+        """Sent after Welcome or when it is logged, again after each `open`, until an end answers it (rule 19)."""
         if self.conversation is State.OPEN:
             self.conversation = next_state(State.OPEN, "stop")
         return [SendStop(stop), Wake("stop", now + self.limits.stop_seconds)]

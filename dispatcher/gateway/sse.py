@@ -1,4 +1,4 @@
-"""Event streams as raw ASGI: a reader goes through a session's log at its own pace, and nothing is queued for it.
+"""Event streams as raw ASGI: a reader reads a session's log at its own pace, and nothing is queued for it (rule 31).
 
 A reader that is slow waits in `send`, and reads on from its offset when the socket has drained.
 """

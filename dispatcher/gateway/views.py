@@ -1,8 +1,8 @@
 """What users may see of a session: a pure function of its log.
 
 A `UserEvent` has no place for a thought, an argument, a result, an error's message or a stop's detail, so none of them
-can reach a user. What a Commander or a client wrote shows only if it is content, a call's id, or one of the values
-published in `promises.md`.
+can reach a user (rule 29). What a Commander or a client wrote shows only if it is content, a call's id, or one of the
+published values: those of `FAILURES` and `CALL_STATUSES`, and the reasons in `shared.records`.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The one writer of a ChatStream: stops first, acks together, no message larger than a batch may be."""
+"""The one writer of a ChatStream: stops first (rule 19), acks together, no message larger than a batch may be."""
 
 import asyncio
 from collections import deque

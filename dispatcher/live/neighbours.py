@@ -1,4 +1,4 @@
-"""This instance among those that share its store (session rules, Many replicas): its lease, the sessions of instances
+"""This instance among those that share its store (rules 34 to 38): its lease, the sessions of instances
 that are gone, and the waiting sessions of all.
 """
 

@@ -1,4 +1,4 @@
-"""The tool calls of one session that this instance runs: each at most once, each with a result in the log."""
+"""The tool calls of one session that run here: each at most once, each with a result in the log (rules 15 and 16)."""
 
 import asyncio
 from collections.abc import Callable, Container, Coroutine, Mapping
@@ -78,7 +78,7 @@ class ToolRuns:
 
     def settle_gone(self, calls: Mapping[str, OpenCall], alive: Container[str], now: float) -> None:
         """Calls of instances that are not `alive` (only this one is not among them), or that do not answer in time
-        (session rules, Tools): whether they ran cannot be known. now: Unix seconds.
+        (rule 16): whether they ran cannot be known. now: Unix seconds.
         """
         for call_id, call in calls.items():
             overdue = now - call.at > self._registry.timeout(call.tool_name) + ANSWER_SECONDS

@@ -1,7 +1,7 @@
 """Folding: text reduced to symbols in which look-alikes are equal, decided as it streams.
 
 Per code point: NFKD, casefold, NFKD; default-ignorable characters vanish. What then still depends on neighbours is
-decided as soon as the text decides it, never by where a packet ends (`sessions.md`, Released text):
+decided as soon as the text decides it, never by where a packet ends (rule 25):
 
 - A run of combining marks stands in canonical order (Unicode standard, 3.11), known when the next starter comes.
 - Hangul syllables are one symbol each, so that 가 is not found in 각; conjoining jamo are composed to them

@@ -41,7 +41,7 @@ MAX_CAP = 100_000  # characters
 MAX_REPEATS = 100  # with the longest block, 200 KB of text that a session has to keep
 ASKED = ("mode", "timeout_seconds", "on_failure", "overlap", "reads", "replacement")
 
-# Built in where no file is given (`promises.md`).
+# Built in where no file is given.
 DEFAULT: tuple[Policy, ...] = (
     BudgetPolicy("default time limit", (Limit("max_seconds", 600, "default time limit", "Timeout"),)),
     BudgetPolicy(

@@ -103,7 +103,7 @@ class Replicas(Protocol):
         """How many wait."""
 
 
-LEASE_SECONDS = 10.0  # renewed every RENEW_SECONDS (session rules, Many replicas)
+LEASE_SECONDS = 10.0  # renewed every RENEW_SECONDS (rule 34)
 RENEW_SECONDS = 2.0
 SWEEP_SECONDS = 30.0
 

@@ -1,6 +1,6 @@
 """What must hold of every session, whatever broke. Pure: evidence in, violations out, each a line.
 
-A session whose agent can go on has to be finished with its whole text. The rest of what `sessions.md` allows: a naive
+A session whose agent can go on has to be finished with its whole text. The rest of what rules 8 and 20 allow: a naive
 agent's session fails as `commander_lost`, if something of it was logged and its Commander was away for the grace, or
 gave it back as it left; a session that somebody stopped is stopped. Then its text is a beginning of the whole one.
 """
