@@ -22,8 +22,9 @@ from commander.settings import CommanderSettings
 from commander.stream import Channel
 from commander.worker import Worker
 from shared import logs
+from shared.addresses import split_address
 from shared.channel import client_options
-from shared.config import load, split_address
+from shared.config import load
 from shared.errors import ConfigError
 from shared.grpc_metrics import ClientMetrics
 

@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
-from dispatcher.core.session import Limits
 from shared.channel import ServerKeepalive
 from shared.config import Address, CommaSeparated, Seconds, Settings
 
@@ -49,13 +48,3 @@ class DispatcherSettings(Settings):
     keepalive: ServerKeepalive = ServerKeepalive()
     status_timeout_seconds: Seconds = 10
     write_timeout_seconds: Seconds = 10
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(
-            self.grace_seconds,
-            self.stop_seconds,
-            self.takeovers,
-            self.max_unacked_packets,
-            self.max_unacked_bytes,
-        )

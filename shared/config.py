@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from shared.addresses import split_address
 from shared.errors import ConfigError
 
 
@@ -42,18 +43,6 @@ class Settings(BaseSettings):
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`; an IPv6 host stands in brackets. Port 0: the system chooses. Raises ValueError."""
-    host, _, port = address.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if bracketed:
-        host = host[1:-1]
-    valid_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
-    if not host or not valid_port or (":" in host and not bracketed):
-        raise ValueError(f"must be an address as host:port, got {address!r}")
-    return host, int(port)
 
 
 def _checked_address(address: str) -> str:

@@ -10,8 +10,6 @@ Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix
 
 from collections.abc import Iterable
 
-import msgspec
-
 from dispatcher.core.credit import Credit
 from dispatcher.core.events import (
     Ack,
@@ -32,6 +30,7 @@ from dispatcher.core.events import (
     Wake,
 )
 from dispatcher.core.guard import Gate
+from dispatcher.core.limits import Limits
 from dispatcher.core.log import Applied, Offsets, Record, Refused
 from dispatcher.core.session_intake import Ending, Intake, Taken, ends, read_again
 from dispatcher.policies.outcomes import Violation
@@ -45,17 +44,6 @@ from shared.records import (
     ToolResult,
     Upstream,
 )
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """Seconds, counts and bytes that the session rules name; the settings of the same names."""
-
-    grace_seconds: float = 20
-    stop_seconds: float = 5
-    takeovers: int = 2
-    max_unacked_packets: int = 256
-    max_unacked_bytes: int = 262144
-
 
 TALK = (Content, Thought)  # nearly every entry: nothing follows from one once it is in the log
 

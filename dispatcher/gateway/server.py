@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from shared.config import split_address
+from shared.addresses import split_address
 from shared.errors import ConfigError
 
 BACKLOG = 2048

@@ -6,11 +6,13 @@ from collections import ChainMap, Counter
 from collections.abc import Callable, Container, Coroutine, Iterable
 from typing import Any, Literal, TypeVar
 
+import msgspec
 import structlog
 
 from dispatcher.core.events import Assigned, Entry, Failed, StopEntry
 from dispatcher.core.guard import Gate
 from dispatcher.core.history import assignment_of
+from dispatcher.core.limits import Limits
 from dispatcher.core.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle, TakeOver
 from dispatcher.core.session import Session
 from dispatcher.live import ids
@@ -46,6 +48,7 @@ class Sessions:
         self, store: Store, rules: RuleSet, registry: Registry, metrics: Metrics, settings: DispatcherSettings
     ) -> None:
         self.store, self.registry, self.metrics, self.settings = store, registry, metrics, settings
+        self._limits = msgspec.convert(settings, Limits, from_attributes=True)  # of the same names
         self.instance = store.replicas.instance if store.replicas else ids.instance()
         self.log_thoughts = settings.log_thoughts
         self.closing = asyncio.Event()
@@ -225,7 +228,7 @@ class Sessions:
         return runner
 
     def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
-        return Session(record, entries, self._gate(record, entries), self.settings.limits, self.instance)
+        return Session(record, entries, self._gate(record, entries), self._limits, self.instance)
 
     def _gate(self, record: Record, entries: list[Entry]) -> Gate:
         """A fresh one of today's rules. Time limits count from the first assignment."""

@@ -6,7 +6,8 @@ import sys
 from typing import Any
 
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs.client import Client, Event, RequestFailed, base_url, printable
+from dispatcher.verbs.client import Client, Event, printable
+from dispatcher.verbs.servers import RequestFailed, base_url
 from shared.config import load
 
 FAILED, STOPPED = 1, 3  # exit statuses; 3 as `commander run` has it

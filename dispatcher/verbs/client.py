@@ -1,4 +1,4 @@
-"""What the client verbs share: where the server is, requests with clear errors, event streams that survive a break."""
+"""What the client verbs share: requests with clear errors, and event streams that survive a break."""
 
 import json
 import re
@@ -10,16 +10,12 @@ from typing import Any
 import httpx2
 import msgspec
 
-from shared.config import split_address
+from dispatcher.verbs.servers import RequestFailed, is_local, refusal, unreachable
 
 RECONNECT_SECONDS = 1.0  # as the server's `retry:` says
 GIVE_UP_SECONDS = 60.0  # without a connection
 ANSWER_SECONDS = 30.0
 SILENCE_SECONDS = 45.0  # three keep-alives: the connection is dead
-
-
-class RequestFailed(Exception):
-    """The server refused, or cannot be reached. Its text is for the user."""
 
 
 class NotFound(RequestFailed):
@@ -31,20 +27,12 @@ class Event(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-def base_url(address: str) -> str:
-    """Where a client on this machine reaches what listens on `host:port`."""
-    host, port = split_address(address)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - listening everywhere is reached here
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 class Client:
     """Requests to one address. Use as a context manager. Methods raise RequestFailed."""
 
-    def __init__(self, url: str, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        local = httpx2.URL(url).host in ("127.0.0.1", "::1", "localhost")  # no proxy of the environment reaches it
-        self._http = httpx2.Client(base_url=url, timeout=answer_seconds, trust_env=not local)
+        self._http = httpx2.Client(base_url=url, timeout=ANSWER_SECONDS, trust_env=not is_local(url))
 
     def __enter__(self) -> "Client":
         return self
@@ -64,7 +52,7 @@ class Client:
         try:
             response = self._http.request(method, path, **how)
         except httpx2.TransportError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self.url, error) from error
         if response.is_error:
             raise _refused(response)
         return response.json()
@@ -91,27 +79,17 @@ class Client:
                                 after = event.id
                                 yield after, Event(event.event, json.loads(event.data))
             except httpx2.TransportError as error:
-                trouble = self._unreachable(error)
+                trouble = unreachable(self.url, error)
             if trouble:
                 lost_at = lost_at or time.monotonic()
                 if not connected or time.monotonic() - lost_at > GIVE_UP_SECONDS:
                     raise trouble
             time.sleep(RECONNECT_SECONDS)
 
-    def _unreachable(self, error: httpx2.TransportError) -> RequestFailed:
-        return RequestFailed(f"cannot reach {self.url}: {str(error) or type(error).__name__}")
-
 
 def _refused(response: httpx2.Response) -> RequestFailed:
     kind = NotFound if response.status_code == httpx2.codes.NOT_FOUND else RequestFailed
-    return kind(_message(response))
-
-
-def _message(response: httpx2.Response) -> str:
-    try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {response.status_code}"
+    return kind(refusal(response.status_code, response.content))
 
 
 _BEGINS_WITH_A_DASH = re.compile(r"-[\w-]{31}")  # a session's id is 24 bytes in URL-safe base64

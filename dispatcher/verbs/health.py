@@ -1,15 +1,22 @@
 """`dispatcher health`: for containers' health checks.
 
-It is asked every few seconds in each container, so nothing of the server is imported for it.
+It is asked every few seconds in each container, so it imports neither the server, nor the settings, nor an HTTP
+library: all that it needs is one address.
 """
 
 import argparse
+import os
 import sys
+from http.client import HTTPException
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, build_opener
 
-from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs.client import Client, RequestFailed, base_url
-from shared.config import load
+from dispatcher.verbs.servers import RequestFailed, base_url, is_local, refusal, unreachable
 from shared.errors import ConfigError
+
+ANSWER_SECONDS = 3.0
+SETTING = "DISPATCHER_HTTP_ADDRESS"
+DEFAULT_ADDRESS = "127.0.0.1:8080"  # of `DispatcherSettings`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +36,34 @@ def main(arguments: list[str]) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """0: serving. 1: not, with the reason on standard error. Raises ConfigError."""
-    url = options.url or base_url(load(DispatcherSettings).http_address)
     try:
-        with Client(url, answer_seconds=3) as client:
-            client.get("/readyz")
+        _ask(options.url or configured_url())
     except RequestFailed as error:
         print(f"dispatcher health: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def configured_url() -> str:
+    """Where the settings say that it is, as `shared.config.load` reads them. Raises ConfigError."""
+    address = next((value for name, value in os.environ.items() if name.upper() == SETTING and value), DEFAULT_ADDRESS)
+    try:
+        return base_url(address)
+    except ValueError as error:
+        raise ConfigError(f"{SETTING}: {error}") from None
+
+
+def _ask(url: str) -> None:
+    """Raises RequestFailed."""
+    if not url.startswith(("http://", "https://")):  # urllib would read a file too
+        raise RequestFailed(f"cannot reach {url}: not a URL of HTTP")
+    try:
+        opener = build_opener(ProxyHandler({} if is_local(url) else None))
+        opener.open(f"{url}/readyz", timeout=ANSWER_SECONDS).close()
+    except HTTPError as error:
+        with error:
+            raise RequestFailed(refusal(error.code, error.read())) from None
+    except URLError as error:
+        raise unreachable(url, error.reason if isinstance(error.reason, Exception) else error) from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise unreachable(url, error) from None

@@ -18,7 +18,8 @@ from dispatcher.policy_tools.check import check, located, summary, with_line
 from dispatcher.policy_tools.replay import Event, Replayed, replayed
 from dispatcher.policy_tools.splits import ALL_UP_TO, AT_RANDOM
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs.client import Client, NotFound, RequestFailed, as_session_id, base_url, printable
+from dispatcher.verbs.client import Client, NotFound, as_session_id, printable
+from dispatcher.verbs.servers import RequestFailed, base_url
 from shared import logs
 from shared.config import load
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs.client import Client, Event, RequestFailed, as_session_id, base_url, printable
+from dispatcher.verbs.client import Client, Event, as_session_id, printable
+from dispatcher.verbs.servers import RequestFailed, base_url
 from shared.config import load
 from shared.records import STOP_REASONS
 

@@ -17,7 +17,7 @@ import httpx2
 import pytest
 from grpc_health.v1 import health_pb2
 
-from shared.config import split_address
+from shared.addresses import split_address
 from tests.names import name_server
 from tests.replicas import CONFIGURATION, NAME, NETWORK, PORTS, Edge, edge, eventually
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx2
 
-from dispatcher.verbs.client import Client, Event, RequestFailed
+from dispatcher.verbs.client import Client, Event
+from dispatcher.verbs.servers import RequestFailed
 
 FINAL = ("finished", "stopped", "failed")
 

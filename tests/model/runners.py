@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from dispatcher.core import events, log
 from dispatcher.core.events import Entry
-from dispatcher.core.session import Limits, Session
+from dispatcher.core.limits import Limits
+from dispatcher.core.session import Session
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Release, Violation
 from dispatcher.policies.questions import AskedPolicy, Question, Verdict

@@ -13,7 +13,6 @@ from shared.config import (
     Settings,
     import_attribute,
     load,
-    split_address,
 )
 from shared.errors import ConfigError
 
@@ -137,19 +136,6 @@ def test_variables_that_kubernetes_sets_are_no_settings(monkeypatch: pytest.Monk
     monkeypatch.setenv("EXAMPLE_PORT", "tcp://10.0.0.1:8080")
     monkeypatch.setenv("EXAMPLE_PORT_8080_TCP_ADDR", "10.0.0.1")
     load(Example)
-
-
-@pytest.mark.parametrize(
-    ("address", "parts"), [("a:1", ("a", 1)), ("[::1]:0", ("::1", 0)), ("0.0.0.0:65535", ("0.0.0.0", 65535))]
-)
-def test_addresses(address: str, parts: tuple[str, int]) -> None:
-    assert split_address(address) == parts
-
-
-@pytest.mark.parametrize("address", ["", ":", "a", "a:", ":1", "::1:80", "a:65536", "a:-1", "a:1x", "a:²"])
-def test_wrong_addresses(address: str) -> None:
-    with pytest.raises(ValueError, match="host:port"):
-        split_address(address)
 
 
 def test_an_attribute_is_found_from_the_working_folder(

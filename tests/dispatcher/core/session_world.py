@@ -9,7 +9,8 @@ from typing import Any
 
 from dispatcher.core import events, log
 from dispatcher.core.events import Entry, StopEntry
-from dispatcher.core.session import Limits, Session
+from dispatcher.core.limits import Limits
+from dispatcher.core.session import Session
 from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from shared.records import Content, Message, Stopped, ToolCall, ToolResult, Upstream

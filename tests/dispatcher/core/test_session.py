@@ -4,7 +4,7 @@ import pytest
 
 from dispatcher.core import log
 from dispatcher.core.events import Ack, Entry, Failed, Finished, StopEntry, Store, Text
-from dispatcher.core.session import Limits
+from dispatcher.core.limits import Limits
 from shared.conversation import State
 from shared.records import Content, Error, Stopped, Thought, ToolCall, ToolResult, Unknown
 from tests.dispatcher.core.session_world import (

@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -22,7 +23,10 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs import chat, client, health
 from dispatcher.verbs import main as cli
 from dispatcher.verbs import sessions as operator_cli
-from dispatcher.verbs.client import base_url, printable
+from dispatcher.verbs.client import printable
+from dispatcher.verbs.servers import base_url
+from shared.config import load
+from shared.errors import ConfigError
 from shared.records import Message
 from tests.dispatcher.gateway.fakes import FakeSessions
 
@@ -225,20 +229,44 @@ def test_text_cannot_command_the_terminal() -> None:
 
 
 async def test_health_as_a_command(urls: tuple[str, str], sessions: FakeSessions) -> None:
-    """It runs every few seconds in each container: without the server's libraries, which take a second of a core."""
+    """It runs every few seconds in each container: without what the server imports, which takes a second of a core."""
     url, _ = urls
-    look = (
-        "import sys; sys.argv[1:] = {}; from dispatcher.__main__ import main\n"
-        "try: main()\nfinally: print('grpc' in sys.modules)"
+    script = (
+        "import sys; from dispatcher.__main__ import main\n"
+        "try: main()\nfinally: print(*(name for name in sys.modules if name.startswith(('dispatcher', 'grpc',"
+        " 'starlette', 'uvicorn', 'httpx', 'pydantic'))))"
     )
 
-    async def ask(*arguments: str) -> tuple[int | None, str]:
-        script = look.format(["health", *arguments])
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=PIPE, stderr=PIPE)
+    async def ask(*arguments: str) -> tuple[int | None, set[str]]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, "health", *arguments, stdout=PIPE, stderr=PIPE
+        )
         output, _ = await process.communicate()
-        return process.returncode, output.decode().strip()
+        return process.returncode, set(output.decode().split())
 
-    assert await ask("--url", url) == (0, "False")
+    own = {"__main__", "verbs", "verbs.health", "verbs.servers"}
+    needed = {"dispatcher", *(f"dispatcher.{name}" for name in own)}
+    assert await ask("--url", url) == (0, needed)
     sessions.troubles = ["draining"]
-    assert await ask("--url", url) == (1, "False")
+    assert await ask("--url", url) == (1, needed)
     assert (await ask("--nonsense"))[0] == 2
+
+
+@pytest.mark.parametrize("name", ["DISPATCHER_HTTP_ADDRESS", "dispatcher_http_address"])
+@pytest.mark.parametrize("value", ["", "0.0.0.0:81", "[::1]:82", "nowhere", "a:99999"])
+def test_health_reads_its_one_setting_as_all_are_read(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    try:
+        expected = base_url(load(DispatcherSettings).http_address)
+    except ConfigError as error:
+        with pytest.raises(ConfigError, match=re.escape(str(error).partition(": ")[2])):
+            health.configured_url()
+    else:
+        assert health.configured_url() == expected
+
+
+@pytest.mark.parametrize("url", ["file:///etc", "nowhere", "http://127.0.0.1:x", "http://[::1"])
+async def test_health_of_what_is_no_server(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert await call(health, "--url", url) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"dispatcher health: cannot reach {url}: ")

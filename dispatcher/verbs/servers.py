@@ -1,0 +1,34 @@
+"""Where a server is, and what its refusals say. Imports no HTTP library, for `health` is asked every few seconds."""
+
+import json
+from urllib.parse import urlsplit
+
+from shared.addresses import split_address
+
+
+class RequestFailed(Exception):
+    """The server refused, or cannot be reached. Its text is for the user."""
+
+
+def base_url(address: str) -> str:
+    """Where a client on this machine reaches what listens on `host:port`."""
+    host, port = split_address(address)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - listening everywhere is reached here
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_local(url: str) -> bool:
+    """Whether it is on this machine: no proxy of the environment reaches that. Raises ValueError."""
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+
+
+def unreachable(url: str, error: Exception) -> RequestFailed:
+    return RequestFailed(f"cannot reach {url}: {str(error) or type(error).__name__}")
+
+
+def refusal(status: int, body: bytes) -> str:
+    """What an answer that is an error says."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {status}"
