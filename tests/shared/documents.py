@@ -16,7 +16,7 @@ def documents() -> list[Path]:
     return sorted({path for name in listed.split("\0") if name and (path := ROOT / name).is_file()})
 
 
-README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+README, CONTRIBUTING, INDEX = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/README.md"
 CLIENTS, GLOSSARY = ROOT / "docs/clients.md", ROOT / "docs/glossary.md"
 PACKET, STOP = ROOT / "docs/packet.md", ROOT / "docs/stop.md"
 HTTP, COMMANDS = ROOT / "docs/reference/http.md", ROOT / "docs/reference/commands.md"
@@ -77,6 +77,14 @@ def code(cell: str) -> str:
     found = re.match(r"`([^`]+)`", cell)
     assert found, f"not code: {cell!r}"
     return found[1]
+
+
+def links(document: Path) -> Iterator[tuple[str, Path, str]]:
+    """Those to files of the house and places in them: as written, the file, the anchor or ""."""
+    for target in re.findall(r"\]\(([^)]+)\)", prose(document)):
+        if not target.startswith("https://"):
+            name, _, anchor = target.partition("#")
+            yield target, (document.parent / name).resolve() if name else document, anchor
 
 
 def anchors(document: Path) -> Iterable[str]:

@@ -38,6 +38,7 @@ from tests.shared.documents import (
     EXAMPLES,
     GLOSSARY,
     HTTP,
+    INDEX,
     OPERATING,
     PACKET,
     README,
@@ -49,6 +50,7 @@ from tests.shared.documents import (
     anchors,
     blocks,
     code,
+    links,
     prose,
     table,
 )
@@ -175,17 +177,20 @@ def test_no_two_examples_have_one_name() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_and_paths_exist(document: Path) -> None:
-    text = prose(document)
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("https://"):
-            continue
-        name, _, anchor = target.partition("#")
-        file = (document.parent / name).resolve() if name else document
+    for target, file, anchor in links(document):
         assert file.exists(), target
-        if anchor:
-            assert anchor in set(anchors(file)), target
-    for path in re.findall(r"`((?:dispatcher|commander|shared|tests|protos|deploy|docs)/[\w./-]*)`", text):
+        assert not anchor or anchor in set(anchors(file)), target
+    for path in re.findall(r"`((?:dispatcher|commander|shared|tests|protos|deploy|docs)/[\w./-]*)`", prose(document)):
         assert (ROOT / path).exists(), path
+
+
+def test_each_document_stands_in_the_index() -> None:
+    assert {file for _, file, _ in links(INDEX)} >= set(DOCUMENTS) - {INDEX}
+
+
+def test_each_room_is_in_the_table_of_rooms() -> None:
+    listed = [room for row in table(CONTRIBUTING, "room") for room in re.findall(r"`dispatcher/(\w+)/`", row[0])]
+    assert sorted(listed) == sorted(path.parent.name for path in (ROOT / "dispatcher").glob("*/__init__.py"))
 
 
 # ---- what pages name
