@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from dispatcher.files import FileError
+from dispatcher.gateway import limits
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.grpc_edge.service import AgentInteraction
@@ -107,11 +108,18 @@ class Dispatcher:
         await server.start()
         self._server = server
         self._stack.push_async_callback(self._stop_server)
-        for app, listening in (
-            (user_app(sessions, settings, metrics), users),
-            (operator_app(sessions, registry), operators),
+        of_users, of_operators = limits.connections()
+        for app, listening, connections in (
+            (user_app(sessions, settings, metrics), users, of_users),
+            (operator_app(sessions, registry), operators, of_operators),
         ):
-            http = HttpServer(app, listening)
+            http = HttpServer(
+                app,
+                listening,
+                head_seconds=settings.http_head_seconds,
+                idle_seconds=settings.http_idle_seconds,
+                connections=connections,
+            )
             await http.start()
             self._stack.push_async_callback(http.close)
         self.http_port, self.operator_port = users.getsockname()[1], operators.getsockname()[1]

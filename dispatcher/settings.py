@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from shared.channel import ServerKeepalive
-from shared.config import Address, CommaSeparated, Seconds, Settings
+from shared.config import Address, CommaSeparated, Count, Seconds, Settings
 
 # As browsers send it (RFC 6454, 6.2): no path, not even its slash, in lower case.
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
@@ -42,6 +42,10 @@ class DispatcherSettings(Settings):
     policies: Path | None = None
     policy_reload_running: bool = False
     tools: Path | None = None
+    max_body_bytes: Count = 8 * 1024 * 1024
+    early_headers: bool = False
+    http_head_seconds: Seconds = 10
+    http_idle_seconds: Seconds = 75
     cors_origins: Annotated[CommaSeparated, AfterValidator(_checked_origins)] = ()
     log_thoughts: bool = True
     log_json: bool | None = None

@@ -18,9 +18,6 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 # Lines of a traceback would be many, and those of a library say little: the innermost places are enough to find it.
 MAX_PLACES = 5
 
-# uvicorn.access writes paths, and a session's path holds its id, which is all that is needed to read it.
-_SILENCED = ("uvicorn.access",)
-
 
 def configure(json: bool | None = None, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send all logs, also those of `logging`, to the stream (default: stderr).
@@ -62,12 +59,10 @@ def _configure_stdlib(processors: list[Processor], renderer: Processor, level: i
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for name in ("uvicorn", "uvicorn.error", "grpc", "asyncio"):
+    for name in ("grpc", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
-    for name in _SILENCED:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _first_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

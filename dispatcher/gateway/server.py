@@ -1,19 +1,21 @@
-"""uvicorn inside the running loop, beside grpc.aio."""
+"""Listens, and keeps the connections, in the loop that grpc.aio runs in."""
 
 import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+import time
+from email.utils import formatdate
+from functools import partial
 
-import uvicorn
 from starlette.types import ASGIApp
 
+from dispatcher.gateway import limits
+from dispatcher.gateway.connection import Connection
+from dispatcher.gateway.exchange import Exchange
 from shared.addresses import split_address
 from shared.errors import ConfigError
 
-BACKLOG = 2048
-STARTED_WITHIN_SECONDS = 10.0
 CLOSE_SECONDS = 2  # for answers that are under way; event streams have ended before, by `Sessions.closing`
 
 
@@ -32,7 +34,7 @@ def bind(setting: str, address: str) -> socket.socket:
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind(target)
-        listening.listen(BACKLOG)
+        listening.listen(limits.BACKLOG)
     except OSError as error:
         listening.close()
         raise ConfigError(f"{setting}: cannot listen on {address}: {_reason(error)}") from error
@@ -44,50 +46,93 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno or 0).lower() if known else str(error.strerror or error)
 
 
-class _Uvicorn(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # signals are the program's
-        yield
-
-
 class HttpServer:
-    """Serves one application on a bound socket."""
+    """Serves one application on a bound socket.
 
-    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
-        config = uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=75,  # longer than the 60 s after which common proxies drop idle connections
-            timeout_graceful_shutdown=CLOSE_SECONDS,
-            backlog=BACKLOG,
-        )
-        self._server = _Uvicorn(config)
-        self._listening = listening
-        self._serving: asyncio.Task[None] | None = None
+    head_seconds, idle_seconds: for a request's head, and between requests. connections: how many at once. Beyond that
+    the one that has been without a request for longest makes room; where there is none, the newcomer gets 503.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        listening: socket.socket,
+        *,
+        head_seconds: float = 10.0,
+        idle_seconds: float = 75.0,
+        connections: int = limits.MAX_DESCRIPTORS,
+    ) -> None:
+        self.app = app
+        self.head_seconds, self.idle_seconds = head_seconds, idle_seconds
         self.port: int = listening.getsockname()[1]
+        self._listening = listening
+        self._most = connections
+        self._server: asyncio.Server | None = None
+        self._open: set[Connection] = set()
+        self._idle: dict[Connection, None] = {}  # the longest there first
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._quiet = asyncio.Event()
+        self._date = (0, b"")
 
     async def start(self) -> None:
         """Return when requests are answered."""
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listening]))
-        async with asyncio.timeout(STARTED_WITHIN_SECONDS):
-            while not self._server.started:
-                if self._serving.done():
-                    self._serving.result()
-                await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        connection = partial(Connection, self)
+        self._server = await loop.create_server(connection, sock=self._listening, backlog=limits.BACKLOG)
 
     async def close(self) -> None:
         """Take no more requests, let the answers under way end for CLOSE_SECONDS, cut the rest. May be called twice."""
-        if self._serving is None:
+        self._closing = True
+        if self._server is None:
             self._listening.close()
             return
-        self._server.should_exit = True
-        await asyncio.wait([self._serving])
-        for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
+        self._server.close()
+        for connection in list(self._open):
+            connection.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while self._open or self._tasks:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        for connection in list(self._open):
+            connection.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- for its connections
+
+    def opened(self, connection: Connection) -> bool:
+        if self._closing or (len(self._open) >= self._most and not self._idle):
+            return False
+        if len(self._open) >= self._most:
+            next(iter(self._idle)).abort()
+        self._open.add(connection)
+        self._idle[connection] = None
+        return True
+
+    def waits(self, connection: Connection, *, idle: bool) -> None:
+        self._idle.pop(connection, None)
+        if idle and connection in self._open:
+            self._idle[connection] = None
+
+    def closed(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        self._idle.pop(connection, None)
+        self._quiet.set()
+
+    def serve(self, exchange: Exchange) -> None:
+        task = asyncio.create_task(exchange.run(self.app))
+        self._tasks.add(task)
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._quiet.set()
+
+    def date(self) -> bytes:
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = now, formatdate(now, usegmt=True).encode()
+        return self._date[1]

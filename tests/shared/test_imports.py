@@ -49,7 +49,7 @@ LIBRARIES = {
     "sqlite3": ("dispatcher.store.sqlite",),
     "redis": ("dispatcher.store.redis",),
     "starlette": ("dispatcher.gateway",),
-    "uvicorn": ("dispatcher.gateway",),
+    "httptools": ("dispatcher.gateway", "commander.check"),
     "xllamacpp": ("commander.backends.llama",),
 }
 
