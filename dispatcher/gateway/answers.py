@@ -1,18 +1,20 @@
 """A session answered on the connection that asked for it, in any of OpenAI's protocols."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Protocol, TypeAlias
 
 from starlette.types import Receive, Send
 
-from dispatcher.core.events import Entry
+from dispatcher.core.events import Call, Entry
 from dispatcher.core.log import Record
 from dispatcher.gateway import sse
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.ports import Sessions
 from dispatcher.metrics import Metrics
 
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+NO_RETRY = {"x-should-retry": "false"}  # OpenAI's clients ask again by themselves, and the tool would run again
 Last: TypeAlias = Callable[[], Awaitable[None]]  # sends the last that is sent
 
 
@@ -28,7 +30,7 @@ class Sending(Protocol):
         """Send what these entries let the user read. Where the session's end is among them: how to send that."""
 
     async def silence(self) -> None:
-        """Nothing came for a while."""
+        """It has taken KEEP_ALIVE_SECONDS, or as long again. Once it has begun, an answer does not fall silent."""
 
     async def lost(self) -> None:
         """Send, at last, that the log, or part of what was read of it, is gone."""
@@ -38,8 +40,10 @@ class Sending(Protocol):
 
 
 class Answers:
-    def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections) -> None:
-        self._sessions, self._metrics, self._connections = sessions, metrics, connections
+    """early: see `Json`."""
+
+    def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections, early: bool) -> None:
+        self._sessions, self._metrics, self._connections, self.early = sessions, metrics, connections, early
 
     async def require(self, agent: str) -> None:
         """Raises HttpError 404 where no Commander offers that agent."""
@@ -52,11 +56,13 @@ class Answers:
         stop_when_left: a client that goes away before the end stops it. A server that drains never does.
         """
         ended = done = False
-        with self._metrics.event_streams.track_inprogress() if sending.streamed else nullcontext():
+        seen = _Seen()
+        counted = self._metrics.event_streams.track_inprogress() if sending.streamed else nullcontext()
+        with counted, seen.errors():
             try:
                 async with self._connections.watch(receive) as watch:
                     await sending.begin()
-                    last = await self._follow(sse.LogReader(self._sessions.store, record.session_id, 0), sending)
+                    last = await self._follow(sse.LogReader(self._sessions.store, record.session_id, 0), sending, seen)
                     ended = True
                     await last()
                     done = True
@@ -66,21 +72,65 @@ class Answers:
                 if stop_when_left and not ended and not watch.closing:
                     await self._sessions.stop(record.session_id, "UserCancel", "user")
 
-    async def _follow(self, reader: sse.LogReader, sending: Sending) -> Last:
+    async def _follow(self, reader: sse.LogReader, sending: Sending, seen: "_Seen") -> Last:
         """Read on until the answer has an end."""
         with reader:
             while True:
                 entries = await reader.next()
                 if entries:
+                    seen.tool_ran = seen.tool_ran or any(map(_may_have_run, entries))
                     if last := await sending.take(entries):
                         return last
-                elif await reader.intact():
-                    await sending.silence()
-                else:
+                    continue
+                await sending.silence()
+                if not await reader.intact():
                     return sending.lost
 
 
-async def send_json(send: Send, body: bytes, extra_headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *(extra_headers or [])]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await sse.write(send, body, last=True)
+class _Seen:
+    """Of a session's log, so far."""
+
+    tool_ran = False  # or it may have
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Where a tool ran, an error says that asking again would run it again."""
+        try:
+            yield
+        except HttpError as error:
+            if self.tool_ran:
+                error.headers |= NO_RETRY
+            raise
+
+
+def _may_have_run(entry: Entry) -> bool:
+    return isinstance(entry.body, Call) and not (entry.body.refused or entry.body.denied)
+
+
+class Json:
+    """One JSON object, when it is there; until then a failure can be a status.
+
+    early: if that takes KEEP_ALIVE_SECONDS, its headers go ahead, and white space until it comes. A failure after that
+    has status 200 and an `error` in its body.
+    """
+
+    def __init__(self, send: Send, early: bool, headers: Headers = ()) -> None:
+        self._send, self._early, self._headers = send, early, [(b"content-type", b"application/json"), *headers]
+        self._started = False
+
+    async def silence(self) -> None:
+        if self._early and not self._started:
+            self._started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": self._headers, "filler": b" "})
+            await sse.write(self._send, b" ")
+
+    async def end(self, body: bytes) -> None:
+        if not self._started:
+            headers = [*self._headers, (b"content-length", b"%d" % len(body))]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await sse.write(self._send, body, last=True)
+
+    async def fail(self, error: HttpError) -> None:
+        if not self._started:
+            raise error
+        await sse.end(self._send, error.body)

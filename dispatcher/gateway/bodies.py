@@ -9,7 +9,6 @@ from starlette.requests import Request as HttpRequest
 from dispatcher.gateway.errors import HttpError
 from shared.records import Message
 
-MAX_BODY_BYTES = 1024 * 1024
 MAX_NAME = 256  # characters of an agent's name or a conversation_id: they stand in every log line and assignment
 
 BodyT = TypeVar("BodyT")
@@ -34,23 +33,31 @@ class ChatMessage(msgspec.Struct, frozen=True):
     content: str | list[Part] | None = None
 
 
-async def read(request: HttpRequest) -> bytes:
-    """The body. Raises HttpError 413 as soon as it is known to be too large."""
-    too_large = HttpError(
-        413,
-        f"The body is larger than {MAX_BODY_BYTES} bytes.",
-        code="body_too_large",
-        headers={"Connection": "close"},  # the rest of it is not read
-    )
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise too_large
-    return bytes(body)
+class Bodies:
+    """limit: bytes of a body."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    async def read(self, request: HttpRequest) -> bytes:
+        """The body. Raises HttpError 413 as soon as it is known to be too large."""
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length[:20]) > self._limit:
+            raise self._too_large()
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._limit:
+                raise self._too_large()
+        return bytes(body)
+
+    async def take(self, request: HttpRequest, kind: type[BodyT], default: BodyT | None = None) -> BodyT:
+        """The body as that type; without a body the default, if there is one. Raises HttpError 400, 413."""
+        body = await self.read(request)
+        return default if default is not None and not body.strip() else decode(body, kind)
+
+    def _too_large(self) -> HttpError:
+        return HttpError(413, f"The body is larger than {self._limit} bytes.", code="body_too_large")
 
 
 def decode(body: bytes, kind: type[BodyT]) -> BodyT:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Send
 from dispatcher.core.events import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
-from dispatcher.gateway.answers import Answers, Last, send_json
+from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.views import (
@@ -28,9 +28,9 @@ from dispatcher.gateway.views import (
     UserToolCall,
     UserToolResult,
     shown,
+    usage_of,
     user_failure,
 )
-from dispatcher.metrics import Metrics
 
 DONE = b"data: [DONE]\n\n"
 
@@ -72,9 +72,8 @@ PARAMETERS = (
 
 
 class OpenAIRoutes:
-    def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections) -> None:
-        self._sessions = sessions
-        self._answers = Answers(sessions, metrics, connections)
+    def __init__(self, sessions: Sessions, answers: Answers, taken: bodies.Bodies) -> None:
+        self._sessions, self._answers, self._bodies = sessions, answers, taken
         self.routes = [
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/v1/models/{model:path}", self._model, methods=["GET"]),
@@ -91,7 +90,7 @@ class OpenAIRoutes:
         return json_response(200, _model_object(name))
 
     async def _complete(self, http: HttpRequest) -> sse.RawAnswer:
-        body = bodies.decode(await bodies.read(http), ChatBody)
+        body = await self._bodies.take(http, ChatBody)
         if body.n not in (None, 1):
             raise bodies.invalid("n", "only one answer can be asked for")
         messages = bodies.messages(body.messages)
@@ -110,7 +109,11 @@ class OpenAIRoutes:
     async def _answer(self, record: Record, body: ChatBody, receive: Receive, send: Send) -> None:
         """Leaving a completion before its end stops the session, unless the server drains."""
         completion = Completion(record, include_usage=bool(body.stream_options and body.stream_options.include_usage))
-        sending = Streamed(completion, send) if body.stream else Whole(completion, send)
+        sending = (
+            Streamed(completion, send)
+            if body.stream
+            else Whole(completion, Json(send, self._answers.early, completion.headers))
+        )
         await self._answers.send(record, sending, receive, stop_when_left=True)
 
 
@@ -140,6 +143,14 @@ class Completion:
         self.id = f"chatcmpl-{secrets.token_hex(16)}"
         self.created = int(record.request.created_at)
         self.include_usage = include_usage
+        self._request = record.request
+        self._text: list[str] = []
+
+    def take(self, entries: Iterable[Entry]) -> tuple[list[str], FinalEvent | None]:
+        """What these entries let the user read, and the session's end if it is among them."""
+        text, final = said(entries)
+        self._text += text
+        return text, final
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
@@ -152,12 +163,18 @@ class Completion:
         return _data(chunk)
 
     def usage_chunk(self, final: FinalEvent) -> bytes:
-        return _data(self._object("chat.completion.chunk", []) | {"usage": _usage(final)})
+        return _data(self._object("chat.completion.chunk", []) | {"usage": self._usage(final)})
 
-    def whole(self, text: str, final: FinalEvent) -> bytes:
-        message = {"role": "assistant", "content": text, "refusal": None}
+    def whole(self, final: FinalEvent) -> bytes:
+        message = {"role": "assistant", "content": "".join(self._text), "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(final)}
-        return msgspec.json.encode(self._object("chat.completion", [choice]) | {"usage": _usage(final)})
+        return msgspec.json.encode(self._object("chat.completion", [choice]) | {"usage": self._usage(final)})
+
+    def _usage(self, final: FinalEvent) -> dict[str, object]:
+        usage = usage_of(final, self._request, self._text)
+        total = usage.prompt_tokens + usage.completion_tokens
+        counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+        return {**counts, "total_tokens": total, **({"estimated": True} if usage.estimated else {})}
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -170,7 +187,9 @@ class Completion:
 
 
 class Streamed:
-    """Sends a completion as chunks. Nothing is sent before the first text, so that a failure can still be a status."""
+    """Sends a completion as chunks. Nothing is sent before the first text, so that a failure can still be a status; but
+    for KEEP_ALIVE_SECONDS at most, for then a proxy may cut.
+    """
 
     streamed = True
 
@@ -182,7 +201,7 @@ class Streamed:
         """What comes first may be an error."""
 
     async def take(self, entries: list[Entry]) -> Last | None:
-        text, final = said(entries)
+        text, final = self._completion.take(entries)
         for piece in text:
             await self._start()
             await sse.write(self._send, self._completion.chunk({"content": piece}))
@@ -199,8 +218,7 @@ class Streamed:
         await sse.write(self._send, data + DONE, last=True)
 
     async def silence(self) -> None:
-        if self._started:
-            await sse.write(self._send, sse.KEEP_ALIVE)
+        await self._start()
 
     async def lost(self) -> None:
         await self._fail(self._completion.failure(user_failure("data_loss")))
@@ -225,32 +243,30 @@ class Whole:
 
     streamed = False
 
-    def __init__(self, completion: Completion, send: Send) -> None:
-        self._completion, self._send = completion, send
-        self._text: list[str] = []
+    def __init__(self, completion: Completion, json: Json) -> None:
+        self._completion, self._json = completion, json
 
     async def begin(self) -> None:
         """HTTP has nothing to send before the answer."""
 
     async def take(self, entries: list[Entry]) -> Last | None:
-        text, final = said(entries)
-        self._text += text
+        _, final = self._completion.take(entries)
         return partial(self._end, final) if final else None
 
     async def _end(self, final: FinalEvent) -> None:
         if isinstance(final, UserFailed):
-            raise self._completion.failure(final)
-        body = self._completion.whole("".join(self._text), final)
-        await send_json(self._send, body, self._completion.headers)
+            await self._json.fail(self._completion.failure(final))
+        else:
+            await self._json.end(self._completion.whole(final))
 
     async def silence(self) -> None:
-        """Nor in between."""
+        await self._json.silence()
 
     async def lost(self) -> None:
-        raise self._completion.failure(user_failure("data_loss"))
+        await self._json.fail(self._completion.failure(user_failure("data_loss")))
 
     async def interrupted(self) -> None:
-        raise shutting_down(self._completion.session_id)
+        await self._json.fail(shutting_down(self._completion.session_id))
 
 
 def _finish_reason(final: FinalEvent) -> str:
@@ -260,13 +276,6 @@ def _finish_reason(final: FinalEvent) -> str:
         case UserStopped(reason=reason) if reason in FILTERED:
             return "content_filter"
     return "stop"
-
-
-def _usage(final: FinalEvent) -> dict[str, int]:
-    """Zeros where the agent did not count, or was stopped: clients add these numbers up without asking."""
-    usage = final.usage if isinstance(final, UserFinished) else None
-    prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _parameters(body: ChatBody) -> dict[str, Any]:

@@ -30,8 +30,10 @@ class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OperatorRoutes:
-    def __init__(self, sessions: Sessions, registry: CollectorRegistry, connections: sse.Connections) -> None:
-        self._sessions, self._registry, self._connections = sessions, registry, connections
+    def __init__(
+        self, sessions: Sessions, registry: CollectorRegistry, connections: sse.Connections, taken: bodies.Bodies
+    ) -> None:
+        self._sessions, self._registry, self._connections, self._bodies = sessions, registry, connections, taken
         self.routes = [
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/operator/policies", self._policies, methods=["GET"]),
@@ -68,8 +70,7 @@ class OperatorRoutes:
         return json_response(200, {**_summary(record), **asked})
 
     async def _stop(self, http: HttpRequest) -> Response:
-        raw = await bodies.read(http)
-        body = bodies.decode(raw, StopBody) if raw.strip() else StopBody()
+        body = await self._bodies.take(http, StopBody, StopBody())
         record = await self._sessions.stop(http.path_params["session_id"], body.reason, "operator", body.detail)
         if record is None:
             raise unknown_session()
@@ -108,7 +109,8 @@ class OperatorRoutes:
                 if record.head.complete and reader.offset == record.head.offset:
                     return
                 entries = await reader.next()
-                await sse.write(send, b"".join(map(_frame, entries)) if entries else sse.KEEP_ALIVE)
+                if entries:
+                    await sse.write(send, b"".join(map(_frame, entries)))
 
 
 def _frame(entry: Entry) -> bytes:

@@ -19,6 +19,7 @@ from dispatcher.gateway.views import (
     UserFinished,
     UserStopped,
     UserUsage,
+    usage_of,
     user_event,
 )
 
@@ -89,7 +90,7 @@ class ResponseView:
             "tool_choice": "auto",
             "tools": [],
             "top_p": self._parameters.get("top_p"),
-            "usage": _usage(self._final.usage) if isinstance(self._final, UserFinished) else None,
+            "usage": _usage(usage_of(self._final, self._request, self._texts)) if self._final else None,
         }
 
     def _say(self, text: str) -> list[tuple[str, Object]]:
@@ -148,16 +149,14 @@ def _part(text: str) -> Object:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _usage(usage: UserUsage | None) -> Object | None:
-    """None where the agent did not count."""
-    if usage is None:
-        return None
+def _usage(usage: UserUsage) -> Object:
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        **({"estimated": True} if usage.estimated else {}),
     }
 
 

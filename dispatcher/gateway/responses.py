@@ -14,12 +14,11 @@ from starlette.types import Receive, Send
 from dispatcher.core.events import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
-from dispatcher.gateway.answers import Answers, Last, send_json
+from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.response_events import ID_PREFIX, STRIDE, Object, ResponseView
 from dispatcher.gateway.views import FAILURES
-from dispatcher.metrics import Metrics
 from shared.records import Message
 
 TEXT_TYPES = ("input_text", "output_text")
@@ -65,9 +64,8 @@ ELSEWHERE = ("previous_response_id", "conversation", "prompt")  # ways to give a
 
 
 class ResponseRoutes:
-    def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections) -> None:
-        self._sessions = sessions
-        self._answers = Answers(sessions, metrics, connections)
+    def __init__(self, sessions: Sessions, answers: Answers, taken: bodies.Bodies) -> None:
+        self._sessions, self._answers, self._bodies = sessions, answers, taken
         self.routes = [
             Route("/v1/responses", self._create, methods=["POST"]),
             Route("/v1/responses/{response_id}", self._one, methods=["GET"]),
@@ -76,7 +74,7 @@ class ResponseRoutes:
         ]
 
     async def _create(self, http: HttpRequest) -> sse.RawAnswer | Response:
-        body = bodies.decode(await bodies.read(http), ResponseBody)
+        body = await self._bodies.take(http, ResponseBody)
         background = bool(body.background)
         _check(body)
         messages = _messages(body)
@@ -152,7 +150,7 @@ class ResponseRoutes:
         await self._answers.send(record, Streamed(record, after, send), receive, stop_when_left=stop_when_left)
 
     async def _whole(self, record: Record, receive: Receive, send: Send) -> None:
-        await self._answers.send(record, Whole(record, send), receive, stop_when_left=True)
+        await self._answers.send(record, Whole(record, Json(send, self._answers.early)), receive, stop_when_left=True)
 
 
 class Streamed:
@@ -182,7 +180,7 @@ class Streamed:
         return None
 
     async def silence(self) -> None:
-        await sse.write(self._send, sse.KEEP_ALIVE)
+        """A stream that has begun does not fall silent."""
 
     async def lost(self) -> None:
         await self._fail(_lost())
@@ -207,8 +205,8 @@ class Whole:
 
     streamed = False
 
-    def __init__(self, record: Record, send: Send) -> None:
-        self._session_id, self._view, self._send = record.session_id, ResponseView(record), send
+    def __init__(self, record: Record, json: Json) -> None:
+        self._session_id, self._view, self._json = record.session_id, ResponseView(record), json
 
     async def begin(self) -> None:
         """HTTP has nothing to send before the answer."""
@@ -219,16 +217,16 @@ class Whole:
         return self._end if self._view.ended else None
 
     async def _end(self) -> None:
-        await send_json(self._send, msgspec.json.encode(self._view.response()))
+        await self._json.end(msgspec.json.encode(self._view.response()))
 
     async def silence(self) -> None:
-        """Nor in between."""
+        await self._json.silence()
 
     async def lost(self) -> None:
-        raise _lost()
+        await self._json.fail(_lost())
 
     async def interrupted(self) -> None:
-        raise shutting_down(self._session_id)
+        await self._json.fail(shutting_down(self._session_id))
 
 
 def _check(body: ResponseBody) -> None:

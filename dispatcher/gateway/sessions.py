@@ -51,8 +51,10 @@ class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SessionRoutes:
-    def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections) -> None:
-        self._sessions, self._metrics, self._connections = sessions, metrics, connections
+    def __init__(
+        self, sessions: Sessions, metrics: Metrics, connections: sse.Connections, taken: bodies.Bodies
+    ) -> None:
+        self._sessions, self._metrics, self._connections, self._bodies = sessions, metrics, connections, taken
         self.routes = [
             Route("/v1/sessions", self._create, methods=["POST"]),
             Route("/v1/sessions/{session_id}", self._one, methods=["GET", "DELETE"]),
@@ -61,7 +63,7 @@ class SessionRoutes:
         ]
 
     async def _create(self, http: HttpRequest) -> Response:
-        body = bodies.decode(await bodies.read(http), CreateBody)
+        body = await self._bodies.take(http, CreateBody)
         now = time.time()
         request = Request(
             agent=body.agent,
@@ -92,8 +94,7 @@ class SessionRoutes:
         return Response(status_code=204)
 
     async def _stop(self, http: HttpRequest) -> Response:
-        raw = await bodies.read(http)
-        body = bodies.decode(raw, StopBody) if raw.strip() else StopBody()
+        body = await self._bodies.take(http, StopBody, StopBody())
         record = await self._sessions.stop(http.path_params["session_id"], body.reason, "user")
         if record is None:
             raise unknown_session()
@@ -155,7 +156,6 @@ class SessionRoutes:
                 if not entries:
                     if not await reader.intact():
                         return False
-                    await sse.write(send, sse.KEEP_ALIVE)
                     continue
                 data, ended = render(entries, self._sessions.registry.knows)
                 if data:

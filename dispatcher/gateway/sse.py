@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 
 from dispatcher.core.events import Entry
 from dispatcher.core.log import Record
+from dispatcher.gateway import limits
 from dispatcher.store.ports import Follower, Store, StoreUnavailable
 
-KEEP_ALIVE_SECONDS = 15.0  # proxies cut connections that are silent for 30 s or more
-KEEP_ALIVE = b": keep-alive\n\n"
+FILLER = b": keep-alive\n\n"  # a comment, between any two frames
 RETRY = b"retry: 1000\n\n"  # milliseconds until an EventSource comes back
 BATCH_ENTRIES = 128  # read at once; bounds what a slow reader holds in memory
 RETRY_STORE_SECONDS = 1.0
@@ -41,6 +41,8 @@ class LogReader:
         self.offset = after
         self._store, self._session_id = store, session_id
         self._following: contextlib.AbstractContextManager[Follower] = store.follow(session_id)
+        self._loop = asyncio.get_running_loop()
+        self._pause_at = self._loop.time() + limits.KEEP_ALIVE_SECONDS
 
     def __enter__(self) -> "LogReader":
         self._follower = self._following.__enter__()
@@ -50,25 +52,24 @@ class LogReader:
         self._following.__exit__(None, None, None)
 
     async def next(self) -> list[Entry]:
-        """The next entries; none where KEEP_ALIVE_SECONDS brought none, or what was read may be gone: see `intact`.
-
-        An unreachable store is waited for.
+        """The next entries; none once in KEEP_ALIVE_SECONDS, whatever comes, or where what was read may be gone: see
+        `intact`. An unreachable store is waited for.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + KEEP_ALIVE_SECONDS
-        while True:
-            try:
-                entries = await self._store.read(self._session_id, self.offset, BATCH_ENTRIES)
-                if not entries and await self._follower.wait(until - loop.time()):
-                    return []
-            except StoreUnavailable:
-                entries = []
-                await asyncio.sleep(RETRY_STORE_SECONDS)
-            if entries:
-                self.offset = entries[-1].offset
-                return entries
-            if loop.time() >= until:
-                return []
+        try:
+            async with asyncio.timeout_at(self._pause_at):
+                while True:
+                    try:
+                        entries = await self._store.read(self._session_id, self.offset, BATCH_ENTRIES)
+                        if entries:
+                            self.offset = entries[-1].offset
+                            return entries
+                        if await self._follower.wait(self._pause_at - self._loop.time()):
+                            return []
+                    except StoreUnavailable:
+                        await asyncio.sleep(RETRY_STORE_SECONDS)
+        except TimeoutError:
+            self._pause_at = self._loop.time() + limits.KEEP_ALIVE_SECONDS
+            return []
 
     async def intact(self) -> bool:
         """Whether the log still holds what was read: it may be deleted, or rolled back. Asked when nothing comes."""
@@ -174,7 +175,8 @@ class RawAnswer:
 
 
 async def start(send: Send, extra_headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": HEADERS + (extra_headers or [])})
+    headers = HEADERS + (extra_headers or [])
+    await send({"type": "http.response.start", "status": 200, "headers": headers, "filler": FILLER})
 
 
 async def write(send: Send, data: bytes, *, last: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from dispatcher.core.events import Call, Entry, Failed, Finished, StopEntry, Text
-from dispatcher.core.log import Record, State
+from dispatcher.core.log import Record, Request, State
 from shared.records import FINISH_REASONS, STOP_REASONS, Content, Error, ToolResult, Usage
 
 FAILURES = {
@@ -28,6 +28,7 @@ CALL_STATUSES = frozenset(
     {"OK", "TOOL_ERROR", "UNKNOWN_TOOL", "INVALID_ARGUMENTS", "TIMEOUT", "DENIED", "CANCELLED", "UNKNOWN_OUTCOME"}
 )
 FILTERED = frozenset({"PolicyViolation", "RiskControl"})  # stops that OpenAI's clients see as `content_filter`
+BYTES_A_TOKEN = 4  # of UTF-8: what tokenisers come to for English, and near it for other scripts
 MAX_JOINED = 64 * 1024  # characters of text that go out as one event
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -59,9 +60,12 @@ class UserFailed(msgspec.Struct, frozen=True):
     message: str
 
 
-class UserUsage(msgspec.Struct, frozen=True):
+class UserUsage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """estimated: the agent did not come to count, or does not."""
+
     prompt_tokens: int
     completion_tokens: int
+    estimated: bool = False
 
 
 class UserFinished(msgspec.Struct, frozen=True):
@@ -196,6 +200,15 @@ def _call_id(call_id: str) -> str:
     if _ID.fullmatch(call_id):
         return call_id
     return hashlib.sha256(call_id.encode()).hexdigest()[:32]
+
+
+def usage_of(final: FinalEvent, request: Request, text: Iterable[str]) -> UserUsage:
+    """What the agent counted; else an estimate from what was asked and what was let out, at BYTES_A_TOKEN."""
+    if isinstance(final, UserFinished) and final.usage:
+        return final.usage
+    asked = sum(len(message.content.encode()) for message in request.messages)
+    answered = sum(len(piece.encode()) for piece in text)
+    return UserUsage(-(-asked // BYTES_A_TOKEN), -(-answered // BYTES_A_TOKEN), estimated=True)
 
 
 def _usage(usage: Usage | None) -> UserUsage | None:

@@ -25,7 +25,7 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 
 @pytest.fixture
 def settings() -> DispatcherSettings:
-    return DispatcherSettings(cors_origins=("https://app.example",))
+    return DispatcherSettings(cors_origins=("https://app.example",), max_body_bytes=1024 * 1024)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dispatcher.core.events import Body, Entry, Finished
-from dispatcher.gateway import sse
+from dispatcher.gateway import limits, sse
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.gateway.sessions import render
 from dispatcher.metrics import Metrics
@@ -161,7 +161,7 @@ async def test_a_log_that_is_rolled_back_under_a_reader_begins_anew(
     http: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch, heard: bool
 ) -> None:
     """At once where the store hears of it, else when nothing has come for a while."""
-    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 60 if heard else 0.02)
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 60 if heard else 0.02)
     commander = await sessions.begin()
     await commander.say("so ")
     async with asyncio.timeout(5), aclosing(stream(http, path(commander))) as events:
@@ -195,8 +195,8 @@ async def test_a_failure_in_fixed_words(
 async def test_a_silent_session_is_kept_alive(
     url: str, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sse.KEEP_ALIVE_SECONDS == 15
-    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.05)
+    assert limits.KEEP_ALIVE_SECONDS == 15
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 0.05)
     commander = await sessions.begin()
     async with raw(url, path(commander)) as (reader, _), asyncio.timeout(5):
         await reader.readuntil(b": keep-alive\n\n")

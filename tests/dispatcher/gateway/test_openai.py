@@ -9,7 +9,7 @@ import httpx2
 import openai
 import pytest
 
-from dispatcher.gateway import sse
+from dispatcher.gateway import limits, sse
 from shared.records import Message, Usage
 from tests.dispatcher.gateway.fakes import FakeSessions
 
@@ -239,7 +239,7 @@ async def test_a_draining_server_ends_the_answer_and_not_the_session(
 async def test_a_log_that_is_rolled_back_under_a_stream_is_an_error(
     client: openai.AsyncOpenAI, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.02)
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 0.02)
     asking = asyncio.create_task(client.chat.completions.create(**ASK, stream=True))
     commander = await sessions.begin(await sessions.created.get())
     await commander.say("so far")
@@ -255,7 +255,7 @@ async def test_a_log_that_is_rolled_back_under_a_stream_is_an_error(
 async def test_a_silent_stream_is_kept_alive(
     http: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.02)
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 0.02)
     asking = asyncio.create_task(
         http.send(http.build_request("POST", "/v1/chat/completions", json=ASK | {"stream": True}), stream=True)
     )

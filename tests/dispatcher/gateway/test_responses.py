@@ -12,7 +12,7 @@ import pytest
 from openai.types.responses import Response
 from prometheus_client import CollectorRegistry
 
-from dispatcher.gateway import sse
+from dispatcher.gateway import limits
 from dispatcher.gateway.app import user_app
 from dispatcher.gateway.response_events import STRIDE
 from dispatcher.gateway.server import HttpServer, bind
@@ -431,7 +431,7 @@ async def test_a_query_that_is_wrong(http: httpx2.AsyncClient, sessions: FakeSes
 async def test_a_log_that_is_rolled_back_under_a_stream_is_an_error(
     client: openai.AsyncOpenAI, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.02)
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 0.02)
     commander = await in_background(client, sessions)
     await commander.say("so ", "far")
     stream = await client.responses.retrieve(response_id(commander), stream=True)
@@ -446,7 +446,7 @@ async def test_a_log_that_is_rolled_back_under_a_stream_is_an_error(
 
 
 async def test_keep_alives_are_comments(url: str, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.02)
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 0.02)
     async with client_of(url) as client:
         stream = await client.responses.create(**ASK, stream=True)
         received = b""
@@ -600,7 +600,7 @@ async def test_an_unknown_id(http: httpx2.AsyncClient, sessions: FakeSessions, p
 async def test_a_session_that_vanishes_under_an_answer(
     client: openai.AsyncOpenAI, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.02)
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 0.02)
     asking = asyncio.create_task(client.responses.create(**ASK))
     commander = await sessions.begin(await sessions.created.get())
     await commander.say("so far")

@@ -114,7 +114,7 @@ async def test_a_body_that_is_no_json(http: httpx2.AsyncClient, body: bytes) -> 
 
 
 async def test_a_large_body_is_refused_while_it_is_read(http: httpx2.AsyncClient, url: str) -> None:
-    too_large = b" " * (1024 * 1024 + 1)
+    too_large = b" " * (1024 * 1024 + 1)  # one more than the fixture's setting
     check_error(await http.post("/v1/sessions", content=too_large), 413)
 
     # One that names no length, from a client that would never stop
@@ -195,7 +195,6 @@ async def test_a_stop_may_be_repeated(http: httpx2.AsyncClient, sessions: FakeSe
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
         ("GET", "/v1/sessions/nope", 404),
         ("DELETE", "/v1/sessions/nope", 404),
         ("GET", "/v1/sessions/nope/events", 404),
@@ -242,13 +241,13 @@ async def test_health_tells_users_no_reasons(http: httpx2.AsyncClient, sessions:
 async def test_pages_of_other_origins_get_no_leave(http: httpx2.AsyncClient) -> None:
     preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     allowed = await http.options("/v1/sessions", headers=preflight | {"Origin": "https://app.example"})
-    assert allowed.status_code == 204
+    assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == "https://app.example"
     assert allowed.headers["access-control-allow-headers"] == "content-type"
     answer = await http.get("/healthz", headers={"Origin": "https://app.example"})
     assert answer.headers["access-control-allow-origin"] == "https://app.example"
 
     refused = await http.options("/v1/sessions", headers=preflight | {"Origin": "https://evil.example"})
-    check_error(refused, 405)
+    assert refused.status_code == 400
     answer = await http.get("/healthz", headers={"Origin": "https://evil.example"})
-    assert not [name for name in answer.headers if name.startswith("access-control")]
+    assert "access-control-allow-origin" not in {*refused.headers, *answer.headers}
