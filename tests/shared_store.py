@@ -6,7 +6,7 @@ from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from typing import Any
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import Applied, Change, Outcome, Record
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Listener, StoreUnavailable, Waiting

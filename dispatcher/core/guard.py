@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from dispatcher.core.events import Call
+from dispatcher.core.entries import Call
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import UNAVAILABLE, Reading, Release, Violation
 from dispatcher.policies.questions import AskedPolicy, Question, Verdict

@@ -1,6 +1,6 @@
 """What a Commander that takes a session over is told of it (rules 1, 3 and 16)."""
 
-from dispatcher.core.events import Call, Entry
+from dispatcher.core.entries import Call, Entry
 from dispatcher.core.log import Record
 from shared.records import (
     MAX_HISTORY_BYTES,

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from dispatcher.core.events import Assigned, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import Assigned, Call, Entry, Failed, Finished, StopEntry, Text
 from shared.records import Error, Message, Stopped, ToolResult
 
 State: TypeAlias = Literal["waiting", "running", "finished", "stopped", "failed"]

@@ -11,24 +11,19 @@ Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix
 from collections.abc import Iterable
 
 from dispatcher.core.credit import Credit
-from dispatcher.core.events import (
+from dispatcher.core.effects import (
     Ack,
-    Assigned,
-    Call,
     CancelTools,
     Effect,
-    Entry,
-    Failed,
-    Finished,
     GiveBack,
     GiveUp,
     RunTool,
     SendClosed,
     SendResult,
     SendStop,
-    StopEntry,
     Wake,
 )
+from dispatcher.core.entries import Assigned, Call, Entry, Failed, Finished, StopEntry
 from dispatcher.core.guard import Gate
 from dispatcher.core.limits import Limits
 from dispatcher.core.log import Applied, Offsets, Record, Refused

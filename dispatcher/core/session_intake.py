@@ -9,21 +9,8 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from dispatcher.core.events import (
-    Ask,
-    Body,
-    Call,
-    Effect,
-    Entry,
-    Failed,
-    Finished,
-    PolicyHit,
-    Settle,
-    StopEntry,
-    Store,
-    Text,
-    Wake,
-)
+from dispatcher.core.effects import Ask, Effect, PolicyHit, Settle, Store, Wake
+from dispatcher.core.entries import Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.guard import Gate, Guard
 from dispatcher.core.log import Head, Record
 from dispatcher.policies.matches import Channel

@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 
 from starlette.types import Receive, Send
 
-from dispatcher.core.events import Call, Entry
+from dispatcher.core.entries import Call, Entry
 from dispatcher.core.log import Record
 from dispatcher.gateway import sse
 from dispatcher.gateway.errors import HttpError

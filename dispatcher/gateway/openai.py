@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import LIVE, Record, State
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.errors import json_response, unknown_session

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record
 from dispatcher.gateway.views import (
     FILTERED,

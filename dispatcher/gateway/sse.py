@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record
 from dispatcher.gateway import limits
 from dispatcher.store.ports import Follower, Store, StoreUnavailable

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from dispatcher.core.events import Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.log import Record, Request, State
 from shared.records import FINISH_REASONS, STOP_REASONS, Content, Error, ToolResult, Usage
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import structlog
 from msgspec.structs import replace
 
-from dispatcher.core.events import Entry, StopEntry
+from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.log import Append, Outcome, Refused
 from dispatcher.core.session import Session
 from dispatcher.metrics import Metrics

@@ -5,7 +5,7 @@ from time import perf_counter  # uvloop's own clock ticks in milliseconds
 
 import structlog
 
-from dispatcher.core.events import Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry
 from dispatcher.core.log import Applied, Offsets, Record
 from dispatcher.metrics import Metrics
 from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown

@@ -9,12 +9,11 @@ from functools import partial
 
 import structlog
 
-from dispatcher.core.events import (
+from dispatcher.core.effects import (
     Ack,
     Ask,
     CancelTools,
     Effect,
-    Entry,
     GiveBack,
     GiveUp,
     PolicyHit,
@@ -23,10 +22,10 @@ from dispatcher.core.events import (
     SendResult,
     SendStop,
     Settle,
-    StopEntry,
     Store,
     Wake,
 )
+from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.guard import Gate
 from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
 from dispatcher.core.log import Settle as SettleChange

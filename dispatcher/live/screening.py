@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from dispatcher.core.events import Call, Effect
+from dispatcher.core.effects import Effect
+from dispatcher.core.entries import Call
 from dispatcher.core.session import Session
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import AskedPolicy, Question

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import structlog
 
-from dispatcher.core.events import Assigned, Entry, Failed, StopEntry
+from dispatcher.core.entries import Assigned, Entry, Failed, StopEntry
 from dispatcher.core.guard import Gate
 from dispatcher.core.history import assignment_of
 from dispatcher.core.limits import Limits

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Container, Coroutine, Mapping
 from typing import Any
 
-from dispatcher.core.events import Call
+from dispatcher.core.entries import Call
 from dispatcher.core.log import OpenCall
 from dispatcher.tools.registry import Answer, Registry, error_json
 from shared.records import ToolResult

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.core.events import Assigned, Body, Call, Entry, Finished
+from dispatcher.core.entries import Assigned, Body, Call, Entry, Finished
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import RuleSet

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from dispatcher.core.events import Call, Entry, Finished
+from dispatcher.core.entries import Call, Entry, Finished
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Hit, Reading, Release, Violation

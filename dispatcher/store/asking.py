@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.store.ports import Store, StoreUnavailable
 
 READ_ENTRIES = 1000  # of the log in one read

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 
 # Of one followed log, whichever is reached first. A follower that lags further reads the store.
 TAIL_ENTRIES = 256

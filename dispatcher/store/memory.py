@@ -8,7 +8,7 @@ from time import perf_counter
 
 from msgspec.structs import replace
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import Applied, Change, Outcome, Record, Refused, State, apply
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable

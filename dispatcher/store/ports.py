@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import Change, Outcome, Record, State
 
 

@@ -21,7 +21,7 @@ import grpc
 import msgspec
 import uvloop
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Record, Request
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Store

@@ -1,6 +1,6 @@
 """Sessions and entries in short, for the tests of logs and stores."""
 
-from dispatcher.core.events import Assigned, Body, Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Outcome, Record, Refused, Request
 from dispatcher.store.ports import Store
 from shared.records import Content, Message, ToolResult

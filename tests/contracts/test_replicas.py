@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.core.events import Call
+from dispatcher.core.entries import Call
 from dispatcher.core.log import Acquire, Applied, Assign, Requeue, Settle, TakeOver
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store, Waiting

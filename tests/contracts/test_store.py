@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.core.events import Assigned, Body, Call, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import Assigned, Body, Call, Failed, Finished, StopEntry, Text
 from dispatcher.core.log import Applied, Fence, Request, Requeue, Settle, State, TakeBack, TakeOver
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Follower, IdempotencyKey, Store, StoreUnavailable

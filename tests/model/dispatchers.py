@@ -6,7 +6,7 @@ from typing import Self
 from msgspec.structs import asdict, replace
 
 from dispatcher.core import log
-from dispatcher.core.events import Body, Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.entries import Body, Call, Entry, Failed, Finished, StopEntry
 from shared.records import Content, Error, Stopped, ToolResult
 from tests.model.journal import NOW, Journal, told
 from tests.model.sides import COMMANDERS, NONE, Hand, Orphan, Post, Sides

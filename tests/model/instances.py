@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dispatcher.core import events, log
-from dispatcher.core.events import Entry, StopEntry
+from dispatcher.core import effects, log
+from dispatcher.core.entries import Entry, StopEntry
 from shared import records
 from shared.conversation import State
 from shared.records import Open, ToolResult
@@ -96,50 +96,50 @@ class Instances(Parts):
             self._refuse(old, "superseded")
         post.pending, post.flying, post.takes_back = [], (), False
         post.session, post.stream, post.basis = session, slot, self.journal.given
-        effects = session.restored(NOW)
+        asked = session.restored(NOW)
         if slot != NONE:
             limits = post.session.limits
             self._tell(
                 slot, records.Welcome(session.head.sequence, limits.max_unacked_packets, limits.max_unacked_bytes)
             )
-            effects += session.attach(awaiting, NOW)
+            asked += session.attach(awaiting, NOW)
         else:
-            effects += session.await_open(NOW)
-        self._carry_out(number, effects)
+            asked += session.await_open(NOW)
+        self._carry_out(number, asked)
 
-    def _carry_out(self, number: int, effects: list[events.Effect]) -> None:
+    def _carry_out(self, number: int, asked: list[effects.Effect]) -> None:
         post = self._post(number)
-        for effect in effects:
+        for effect in asked:
             match effect:
-                case events.Store(entries):
+                case effects.Store(entries):
                     post.pending += entries
-                case events.Ack():
+                case effects.Ack():
                     if post.stream != NONE:
                         sequence = post.session.head.sequence
                         post.session.acked(sequence)
                         self._tell(post.stream, records.Ack(sequence))
-                case events.SendResult(result):
+                case effects.SendResult(result):
                     if post.stream != NONE:
                         self._tell(post.stream, result)
-                case events.SendStop(stop):
+                case effects.SendStop(stop):
                     if post.stream != NONE:
                         self._tell(post.stream, records.Stop(stop.reason, stop.stop_id))
-                case events.RunTool(call):
+                case effects.RunTool(call):
                     if call.call_id not in post.begun:
                         post.begun.add(call.call_id)
                         post.running.add(call.call_id)
                         self.journal = self.journal.run(call.call_id)
-                case events.Settle(entry):
+                case effects.Settle(entry):
                     post.settle(entry)
-                case events.CancelTools():
+                case effects.CancelTools():
                     self._cancel_tools(post)
-                case events.Wake(name, at):
+                case effects.Wake(name, at):
                     (post.wakes.discard if at is None else post.wakes.add)(name)
-                case events.SendClosed(code):
+                case effects.SendClosed(code):
                     if post.stream != NONE:
                         slot, post.stream = post.stream, NONE
                         self._refuse(slot, code)
-                case events.GiveBack() | events.GiveUp():
+                case effects.GiveBack() | effects.GiveUp():
                     post.conclude(effect)
 
     def _cancel_tools(self, post: Post) -> None:

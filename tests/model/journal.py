@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dispatcher.core import log
-from dispatcher.core.events import Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry
 from dispatcher.core.history import history_of
 from shared.records import Content, Error, Message, Said, Stopped, ToolCall, ToolResult
 from tests.model.search import Broken

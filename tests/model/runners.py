@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from dispatcher.core import events, log
-from dispatcher.core.events import Entry
+from dispatcher.core import effects, log
+from dispatcher.core.entries import Entry
 from dispatcher.core.limits import Limits
 from dispatcher.core.session import Session
 from dispatcher.policies.matches import Channel
@@ -136,6 +136,6 @@ class Post(Keyed):
         if entry not in self.settles:
             self.settles.append(entry)
 
-    def conclude(self, effect: events.GiveBack | events.GiveUp) -> None:
-        kind = "fence" if isinstance(effect, events.GiveUp) else "hand over" if effect.handed_over else "requeue"
+    def conclude(self, effect: effects.GiveBack | effects.GiveUp) -> None:
+        kind = "fence" if isinstance(effect, effects.GiveUp) else "hand over" if effect.handed_over else "requeue"
         self.concludes.append(Conclusion(kind, self.session.epoch, self.basis))

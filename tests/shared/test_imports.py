@@ -158,7 +158,7 @@ def test_imports_keep_to_their_rooms(rule: Callable[[Import], str | None]) -> No
 @pytest.mark.parametrize(
     ("rule", "importer", "line"),
     [
-        (other_side, "commander.worker", "from dispatcher.core.events import Append"),
+        (other_side, "commander.worker", "from dispatcher.core.log import Append"),
         (other_side, "shared.logs", "import commander.agent"),
         (other_side, "dispatcher.verbs.main", "def dev():\n    import commander.cli"),
         (impure, "dispatcher.core.session", "import asyncio"),

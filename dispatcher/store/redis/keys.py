@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import Head, Record, Request
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.store.redis.link import Reply

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import Applied, Assign, Change, Head, Outcome, Record, Refused, Settle, apply
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import StoreUnavailable

@@ -18,7 +18,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import LIVE as LIVE_STATES
 from dispatcher.core.log import Change, Outcome, Record, State
 from dispatcher.store.followers import Hub

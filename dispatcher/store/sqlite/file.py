@@ -16,7 +16,7 @@ WAL_LIMIT_BYTES = 64 * 1024 * 1024  # to which the WAL is cut after a checkpoint
 
 # sessions  what never changes; heads: what changes, narrow, with what `select` and `expire` look for beside the blob
 # entries   clustered by session and offset: a log is read in one sweep
-# The blobs are msgpack of dispatcher.core.log.Request, dispatcher.core.log.Head and dispatcher.core.events.Entry.
+# The blobs are msgpack of dispatcher.core.log.Request, dispatcher.core.log.Head and dispatcher.core.entries.Entry.
 _REQUEST = msgspec.msgpack.Decoder(Request)
 _HEAD = msgspec.msgpack.Decoder(Head)
 _SCHEMA = f"""

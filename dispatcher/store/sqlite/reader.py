@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, State
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.store.sqlite.file import open_reader, record_of

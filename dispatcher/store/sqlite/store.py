@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import structlog
 
-from dispatcher.core.events import Entry, StopEntry
+from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.log import Append, Applied, Change, Outcome, Record, Settle, State
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable

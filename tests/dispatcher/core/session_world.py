@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from dispatcher.core import events, log
-from dispatcher.core.events import Entry, StopEntry
+from dispatcher.core import effects, log
+from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.limits import Limits
 from dispatcher.core.session import Session
 from dispatcher.policies.questions import Question, Verdict
@@ -139,8 +139,8 @@ class Dispatcher:
         self.running.discard(call_id)
         result = ToolResult("t", result_json, call_id, status)
         if status != "CANCELLED" and self.session:
-            result, effects = self.session.result(result, self.now)
-            self.carry_out(effects)
+            result, asked = self.session.result(result, self.now)
+            self.carry_out(asked)
         self.settle(Entry(result, self.now))
 
     def verdict(self, kind="pass", *texts: str) -> None:
@@ -167,40 +167,40 @@ class Dispatcher:
             self.flying = log.Append(self.session.epoch, tuple(self.pending))
             self.pending = []
 
-    def carry_out(self, effects: list[events.Effect]) -> None:
-        for effect in effects:
+    def carry_out(self, asked: list[effects.Effect]) -> None:
+        for effect in asked:
             match effect:
-                case events.Store(entries):
+                case effects.Store(entries):
                     self.pending += entries
                     self.flush()
-                case events.Settle(entry):
+                case effects.Settle(entry):
                     self.settle(entry)
-                case events.Ack():
+                case effects.Ack():
                     if self.stream:
                         self.stream.acked = self.session.head.sequence
                         self.session.acked(self.stream.acked)
-                case events.SendStop(stop):
+                case effects.SendStop(stop):
                     self.stream.stops.append(stop)
-                case events.SendResult(result):
+                case effects.SendResult(result):
                     if self.stream:
                         self.stream.results.append(result)
-                case events.SendClosed(code):
+                case effects.SendClosed(code):
                     if self.stream:
                         self.stream.closed = code
                         self.stream.up.clear()
                         self.stream = None
-                case events.RunTool(wanted) if wanted.call_id not in self.ran:
+                case effects.RunTool(wanted) if wanted.call_id not in self.ran:
                     self.ran.append(wanted.call_id)
                     self.running.add(wanted.call_id)
-                case events.CancelTools():
+                case effects.CancelTools():
                     for call_id, call in self.log.head.calls.items():
                         if call.instance == self.instance:
                             self.finish_tool(call_id, "CANCELLED")
-                case events.Wake(name, at):
+                case effects.Wake(name, at):
                     self.wakes.pop(name, None)
                     if at is not None:
                         self.wakes[name] = at
-                case events.GiveBack(handed_over):
+                case effects.GiveBack(handed_over):
                     outcome = self.log.submit(log.Requeue(self.session.epoch, self.now, handed_over))
                     if isinstance(outcome, log.Applied):
                         self.given_back += 1
@@ -210,11 +210,11 @@ class Dispatcher:
                         session = self.rebuild()
                         self.carry_out(session.restored(self.now) + session.await_open(self.now))
                         return
-                case events.Ask(question):
+                case effects.Ask(question):
                     self.questions.append((self.session, question))
-                case events.PolicyHit(policy, action):
+                case effects.PolicyHit(policy, action):
                     self.hits.append((policy, action))
-                case events.GiveUp():
+                case effects.GiveUp():
                     outcome = self.log.submit(log.Fence(self.session.epoch))
                     if isinstance(outcome, log.Applied):
                         self.carry_out(self.session.fenced(outcome))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
 
-from dispatcher.core.events import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.log import (
     MAX_GENERATION,
     Acquire,

@@ -3,7 +3,8 @@
 import pytest
 
 from dispatcher.core import log
-from dispatcher.core.events import Ack, Entry, Failed, Finished, StopEntry, Store, Text
+from dispatcher.core.effects import Ack, Store
+from dispatcher.core.entries import Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.limits import Limits
 from shared.conversation import State
 from shared.records import Content, Error, Stopped, Thought, ToolCall, ToolResult, Unknown

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.core.events import Finished, StopEntry, Text
+from dispatcher.core.entries import Finished, StopEntry, Text
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from shared.records import Content, Error, Thought

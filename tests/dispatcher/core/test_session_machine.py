@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dispatcher.core import log
-from dispatcher.core.events import Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from shared.conversation import State

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.core.events import Call, StopEntry
+from dispatcher.core.entries import Call, StopEntry
 from dispatcher.policies.budget import Limit
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.rules import BudgetPolicy, PhrasesPolicy, RuleSet

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from dispatcher.core.events import Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
 from dispatcher.live.pool import QueueFull
 from dispatcher.policing.prompts import PromptRefused

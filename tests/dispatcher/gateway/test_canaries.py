@@ -6,7 +6,7 @@ import json
 import httpx2
 import pytest
 
-from dispatcher.core.events import Failed, StopEntry
+from dispatcher.core.entries import Failed, StopEntry
 from dispatcher.gateway.response_events import STRIDE
 from shared.records import Stopped, Thought, Unknown
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions

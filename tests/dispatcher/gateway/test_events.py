@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dispatcher.core.events import Body, Entry, Finished
+from dispatcher.core.entries import Body, Entry, Finished
 from dispatcher.gateway import limits, sse
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.gateway.sessions import render

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from starlette.types import Message as AsgiMessage
 
-from dispatcher.core.events import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.log import Head, Record, Request
 from dispatcher.gateway.response_events import STRIDE, ResponseView
 from dispatcher.gateway.responses import BEFORE_ALL, Streamed

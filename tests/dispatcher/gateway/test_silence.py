@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import openai
 import pytest
 
-from dispatcher.core.events import Entry
+from dispatcher.core.entries import Entry
 from dispatcher.gateway import limits, sse
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.memory import MemoryStore

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.core.events import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.gateway.views import (
     FAILURES,
     MAX_JOINED,

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from dispatcher.core.events import StopEntry
+from dispatcher.core.entries import StopEntry
 from dispatcher.core.log import Append, Change, Outcome, Refused
 from dispatcher.live import appends as module
 from dispatcher.live.runner import Runner

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher.core.events import Assigned, Body, Call, Entry, Finished, Text
+from dispatcher.core.entries import Assigned, Body, Call, Entry, Finished, Text
 from dispatcher.core.history import history_of
 from dispatcher.core.log import LIVE, Request
 from dispatcher.live.pool import QueueFull

@@ -1,4 +1,4 @@
-from dispatcher.core.events import Call, Entry, Finished
+from dispatcher.core.entries import Call, Entry, Finished
 from dispatcher.policies.budget import Limit
 from dispatcher.policies.matches import CHANNELS
 from dispatcher.policies.outcomes import Hit, Violation

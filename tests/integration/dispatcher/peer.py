@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dispatcher.app import Dispatcher
-from dispatcher.core.events import Body, Entry
+from dispatcher.core.entries import Body, Entry
 from dispatcher.core.log import Change, Outcome, Record, Request
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import read_all

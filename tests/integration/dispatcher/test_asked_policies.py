@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dispatcher.core.events import Finished, StopEntry
+from dispatcher.core.entries import Finished, StopEntry
 from dispatcher.policing.prompts import PromptRefused, PromptUnread
 from shared.records import Content, Stop, Stopped, Thought, ToolCall, ToolResult
 from tests.dispatcher.policing import asked_plugins

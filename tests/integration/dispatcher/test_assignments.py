@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dispatcher.core.events import Assigned, Failed
+from dispatcher.core.entries import Assigned, Failed
 from dispatcher.live.pool import QueueFull
 from shared.records import Assignment, Stop
 from tests.integration.dispatcher.peer import SECONDS, Peer, World, serving, until

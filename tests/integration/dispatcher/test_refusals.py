@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dispatcher.core.events import Failed
+from dispatcher.core.entries import Failed
 from shared.records import MAX_TEXT_BYTES, Ack, Closed, Content, Open, Stop, Stopped, Thought, Upstream
 from tests.integration.dispatcher.peer import Peer, World, serving
 

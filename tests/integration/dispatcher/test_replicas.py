@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.core.events import Assigned, Call, Entry, StopEntry
+from dispatcher.core.entries import Assigned, Call, Entry, StopEntry
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Change, Outcome, Record, Settle, TakeOver
 from dispatcher.live.pool import QueueFull
 from dispatcher.store.ports import Created, StoreUnavailable

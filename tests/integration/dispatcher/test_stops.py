@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.core.events import StopEntry
+from dispatcher.core.entries import StopEntry
 from shared.records import Closed, Content, Error, Stop, Stopped, Thought, ToolCall, ToolResult, Welcome
 from tests.integration.dispatcher.peer import World, serving
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dispatcher.core.events import Failed
+from dispatcher.core.entries import Failed
 from dispatcher.core.log import Acquire, Append, Assign, Record, Settle
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import StoreUnavailable

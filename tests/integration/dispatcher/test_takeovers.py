@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from dispatcher.core.events import Assigned, Entry, StopEntry
+from dispatcher.core.entries import Assigned, Entry, StopEntry
 from dispatcher.core.log import Settle
 from shared.records import (
     Assignment,

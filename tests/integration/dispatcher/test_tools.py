@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.core.events import Call
+from dispatcher.core.entries import Call
 from dispatcher.core.log import Settle
 from shared.records import Content, Stop, Stopped, ToolCall, ToolResult
 from tests.integration.dispatcher import waiting_tools

@@ -6,7 +6,7 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.core.events import StopEntry
+from dispatcher.core.entries import StopEntry
 from dispatcher.core.log import Assign, Settle
 from dispatcher.store.ports import IdempotencyKey, StoreUnavailable
 from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, binding_key, encode, session_keys

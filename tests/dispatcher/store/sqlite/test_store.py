@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.core.events import StopEntry
+from dispatcher.core.entries import StopEntry
 from dispatcher.core.log import Settle
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable

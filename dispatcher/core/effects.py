@@ -1,0 +1,100 @@
+"""What the pure core asks the runner to carry out, in order. No asyncio, no clock, no gRPC."""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from dispatcher.core.entries import Call, Entry, StopEntry
+from dispatcher.policies.questions import Question
+from shared.records import ToolResult
+
+
+class Store(msgspec.Struct, frozen=True):
+    """Append these under the epoch that the session's `open` got."""
+
+    entries: tuple[Entry, ...]
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """Append this without an epoch: a stop, of which the first counts."""
+
+    entry: Entry
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """What is logged may be acked: at once, or within 50 ms together with others (rule 5)."""
+
+    at_once: bool
+
+
+class SendStop(msgspec.Struct, frozen=True):
+    """Ahead of all else that is queued for this session's Commander."""
+
+    stop: StopEntry
+
+
+class SendResult(msgspec.Struct, frozen=True):
+    result: ToolResult
+
+
+class SendClosed(msgspec.Struct, frozen=True):
+    """The session is over on its stream."""
+
+    code: str
+
+
+class RunTool(msgspec.Struct, frozen=True):
+    """Run it, unless this instance has begun it already."""
+
+    call: Call
+
+
+class CancelTools(msgspec.Struct, frozen=True):
+    """The session was stopped: cancel what runs, and settle every call without a result as CANCELLED."""
+
+
+class Wake(msgspec.Struct, frozen=True):
+    """Call `Session.deadline(name)` at that time (Unix seconds); replaces an earlier one of that name. None: never."""
+
+    name: Literal["grace", "stop", "policy"]
+    at: float | None
+
+
+class GiveBack(msgspec.Struct, frozen=True):
+    """Put the session back among the waiting (rules 1 and 8)."""
+
+    handed_over: bool
+
+
+class GiveUp(msgspec.Struct, frozen=True):
+    """The Commander did not answer a stop: fence it off."""
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Get a verdict, within the policy's time, and bring it to `Session.answered`."""
+
+    question: Question
+
+
+class PolicyHit(msgspec.Struct, frozen=True):
+    """A fact for metrics and logs: a policy has acted, once for each match. action: stop, redact or observe."""
+
+    policy: str
+    action: str
+
+
+Effect: TypeAlias = (
+    Store
+    | Settle
+    | Ack
+    | SendStop
+    | SendResult
+    | SendClosed
+    | RunTool
+    | CancelTools
+    | Wake
+    | GiveBack
+    | GiveUp
+    | Ask
+    | PolicyHit
+)

@@ -1,0 +1,80 @@
+"""What stands in a session's log: packets as they came (Thought, Content, Error, Stopped, Unknown), and these."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from shared.records import Content, Error, Record, Stopped, Thought, ToolResult, Unknown, Usage
+
+
+class Text(Record, tag="text", frozen=True):
+    """Held text that something other than a content packet let out: the entry's `released`, no raw text of its own."""
+
+
+class Finished(Record, tag="finished", frozen=True):
+    """The `is_finish` of a content packet; its text, if any, is the entry before."""
+
+    finish_reason: str = "stop"
+    usage: Usage | None = None
+
+
+class StopEntry(Record, tag="stop", frozen=True):
+    """The decision to stop. author: `user`, `operator`, `policy` or `dispatcher`. policy, detail: for operators."""
+
+    stop_id: str
+    reason: str
+    author: str
+    policy: str = ""
+    detail: str = ""
+
+
+class Failed(Record, tag="failed", frozen=True):
+    """The Dispatcher ended the session: `commander_lost`, `no_commander`, `protocol_error`, `history_too_large`."""
+
+    code: str
+    detail: str = ""
+
+
+class Assigned(Record, tag="assigned", frozen=True):
+    generation: int
+    commander_id: str
+
+
+class Call(Record, tag="call", frozen=True):
+    """A logged tool call, and the one instance that may run it. `refused`: its call_id was used before, so it is
+    answered INVALID_ARGUMENTS and not run. `denied`: a policy denies it, and its result is the entry after it.
+    """
+
+    tool_name: str
+    arguments_json: str
+    call_id: str
+    instance: str
+    refused: bool = False
+    denied: bool = False
+
+
+Body: TypeAlias = (
+    Thought | Content | Call | ToolResult | Error | Stopped | Unknown | Text | Finished | StopEntry | Failed | Assigned
+)
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One entry of a session's log.
+
+    offset      1, 2, 3 ... within the session; set by the store
+    at          Unix seconds at the Dispatcher
+    generation  under which it came; 0 for a session without Assignment
+    sequence    the Commander's number; 0 where the Dispatcher made the entry. The entries of one packet share it
+    released    the content that this entry lets out to users
+    decided     raw content characters of the session let out, redacted or dropped so far, this entry included
+    timestamp   the Commander's clock, Unix milliseconds; 0: not given
+    """
+
+    body: Body
+    at: float
+    generation: int = 0
+    sequence: int = 0
+    released: str = ""
+    decided: int = 0
+    timestamp: int = 0
+    offset: int = 0
