@@ -2,11 +2,11 @@
 
 from typing import Protocol
 
-from dispatcher.core.entries import Call
+from dispatcher.core.entries import Call, Entry
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import UNAVAILABLE, Reading, Release, Violation
 from dispatcher.policies.questions import AskedPolicy, Question, Verdict
-from shared.records import Thought, ToolResult
+from shared.records import Content, Thought, ToolResult
 
 
 class Gate(Protocol):
@@ -50,6 +50,7 @@ class Guard:
     def resume(self, decided: int) -> None:
         """The raw log was fed through: let out nothing up to `decided`."""
         self._gate.resume(decided)
+        self.decided = decided
 
     def content(self, text: str, now: float) -> Release:
         """What is let out now; nothing where a policy raises."""
@@ -103,6 +104,15 @@ class Guard:
                     return self._gate.result(result_json, now)
         except Exception as error:
             return Reading(_unavailable(error))
+
+    def again(self, entry: Entry) -> Violation | None:
+        """What the policies say today to what was logged then. What was denied stays so; what was not has been seen."""
+        match entry.body:
+            case Content(text):
+                return self.content(text, entry.at).violation
+            case Thought() | Call() | ToolResult() as body:
+                return self.read(body, entry.at).violation
+        return None
 
     def overdue(self, now: float) -> Violation | None:
         """Whether a limit of time has been reached."""

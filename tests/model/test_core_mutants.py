@@ -7,7 +7,7 @@ from tests.model.mutants import Mutant
 from tests.model.scenarios import WHOLE
 from tests.model.search import search
 
-SESSION, INTAKE = "dispatcher.core.session:Session.", "dispatcher.core.session_intake:Intake."
+SESSION = "dispatcher.core.session:Session."
 COMMANDER, OUTBOX = "commander.session:Session.", "commander.outbox:Outbox."
 STUCK = "no end can be reached"
 OWN = "its Commander lets go of it, though it is still its own"
@@ -30,7 +30,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
             SESSION + "receive",
             "        self._credit.take(sequence, packet.size)\n        effects: list[Effect] = []\n",
             "        self._credit.take(sequence, packet.size)\n        effects: list[Effect] = [Ack(at_once=True)]\n"
-            "        self.head = msgspec.structs.replace(self.head, sequence=sequence)\n",
+            "        self.head = replace(self.head, sequence=sequence)\n",
         ),
         "one Commander",
         "packet 1 is acked, and not in the log",

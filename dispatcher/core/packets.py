@@ -1,0 +1,55 @@
+"""What becomes of a packet, as far as that depends on nothing else of its session."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from dispatcher.core.entries import Body, Call, Entry, Finished
+from shared.records import MAX_TEXT_BYTES, Content, Error, Thought, ToolResult, Upstream
+
+Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
+
+
+class Ending(msgspec.Struct):
+    """An end that waits, and with it its packet, until verdicts on the content before it are in. taken: what becomes of
+    the packet, the end last.
+    """
+
+    packet: Upstream
+    taken: list[Taken]
+
+    @property
+    def speaks(self) -> bool:
+        """Something is let out before it that is not in the log yet: what its packet says, or what other rules held."""
+        return len(self.taken) > 1
+
+
+def entries_of(
+    taken: list[Taken], now: float, generation: int, sequence: int = 0, timestamp: int = 0
+) -> tuple[Entry, ...]:
+    return tuple(
+        [Entry(body, now, generation, sequence, released, decided, timestamp) for body, released, decided in taken]
+    )
+
+
+def ends(body: Body) -> bool:
+    return isinstance(body, Finished) or (isinstance(body, Error) and not body.retryable)
+
+
+def oversize(packet: Upstream) -> bool:
+    match packet.payload:
+        case Content(text=text) | Thought(delta=text):
+            return len(text) * 4 > MAX_TEXT_BYTES and len(text.encode()) > MAX_TEXT_BYTES
+        case _:
+            return False
+
+
+def denial(of: Call | ToolResult) -> ToolResult:
+    """The result of a call that a policy does not let through, or in place of the result."""
+    error = '{"error": {"code": "denied", "message": "A rule forbids this."}}'
+    return ToolResult(of.tool_name, error, of.call_id, "DENIED")
+
+
+def reused_call_id(call: Call) -> ToolResult:
+    error = '{"error": {"code": "call_id_reused", "message": "This call_id was used before in the session."}}'
+    return ToolResult(call.tool_name, error, call.call_id, "INVALID_ARGUMENTS")
