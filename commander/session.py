@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from enum import Enum, auto
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 
@@ -18,7 +18,6 @@ from commander.agent import Finish, Thought, ToolCaller, ToolError, Yielded
 from commander.driver import Driver, Failure
 from commander.metrics import Metrics
 from commander.outbox import Outbox
-from commander.ports import Carrier, Host
 from shared import records, wire
 from shared.conversation import Kind, State, Violation, kind_of, next_state
 from shared.records import Upstream
@@ -29,6 +28,32 @@ MAX_DOUBLINGS = 5  # of that, while nothing gets through: about 3 s
 log = structlog.get_logger()
 
 Begin: TypeAlias = Callable[[ToolCaller], AsyncIterator[Yielded]]
+
+
+class Carrier(Protocol):
+    """A stream, as its sessions see it."""
+
+    def queue(self, session: "Session") -> None:
+        """Something may be taken: call `session.take` soon."""
+
+
+class Host(Protocol):
+    """Whoever holds sessions: the worker of the pool, or `commander run`."""
+
+    @property
+    def commander_id(self) -> str: ...
+
+    def generator_ended(self, session: "Session") -> None:
+        """Its slot is free."""
+
+    def let_go(self, session: "Session") -> None:
+        """It is over: the log has its end, or it is somebody else's, or it was given up."""
+
+    def moved(self, session: "Session") -> None:
+        """It left a stream that may be waiting for that."""
+
+    def reopen(self, session: "Session", delay: float) -> None:
+        """Open it again after so many seconds, on the stream for work."""
 
 
 class Halt(Enum):
