@@ -19,7 +19,7 @@ from commander.driver import Driver, Failure
 from commander.metrics import Metrics
 from commander.outbox import Outbox
 from shared import records, wire
-from shared.conversation import Kind, State, Violation, kind_of, next_state
+from shared.conversation import ProtocolError, State, kind_of, kind_of_signal, next_state
 from shared.records import Upstream
 
 FIRST_REOPEN_SECONDS = 0.1
@@ -73,15 +73,6 @@ class _Link:
     def __init__(self, stream: Carrier) -> None:
         self.stream = stream
         self.state = State.IDLE
-
-
-_KINDS: dict[type, Kind] = {
-    records.Welcome: "welcome",
-    records.Ack: "ack",
-    records.ToolResult: "tool_result",
-    records.Stop: "stop",
-    records.Closed: "closed",
-}
 
 
 class Session:
@@ -181,13 +172,13 @@ class Session:
     def receive(self, stream: Carrier, signal: records.DownstreamSignal) -> None:
         """A packet for this session. What this state has no place for is dropped."""
         link = next((each for each in (self._current, self._opening) if each and each.stream is stream), None)
-        kind = _KINDS.get(type(signal))
+        kind = kind_of_signal(signal)
         if link is None or kind is None or self._over:
             return
         try:
             link.state = next_state(link.state, kind)
-        except Violation as violation:
-            self._log.debug("packet_dropped", reason=str(violation))
+        except ProtocolError as error:
+            self._log.debug("packet_dropped", reason=str(error))
             return
         match signal:
             case records.Ack(sequence):

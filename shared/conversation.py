@@ -1,6 +1,7 @@
-"""One session on one stream, as both ends see it: a table (state, packet kind) → state.
+"""One session on one stream, as both ends see it: a table (state, what happens) → state.
 
-Role-blind: the Dispatcher asks it of what it receives, the Commander of what it receives, each with the same table.
+Role-blind: each end asks it of what it sends and of what it receives, with the same table. Only what leaves a state as
+it is need not be asked for: an end that sends `ack` and `tool_result` counts them in its own books.
 
     IDLE       nothing opened yet, or closed and not opened again: packets are dropped
     OPENING    `open` sent, `welcome` not yet
@@ -9,13 +10,25 @@ Role-blind: the Dispatcher asks it of what it receives, the Commander of what it
     ENDED      an end was sent (`is_finish`, an error that is none to retry, `stopped`), its ack may be outstanding
     GIVEN      handed over by a retryable error: an end on this stream only
 
-What is not in the table is a fault of the peer (`next_state` raises Violation), never of the program that reads it.
+What is not in the table is a fault of the peer (`next_state` raises ProtocolError), never of the program that reads it.
 """
 
 from enum import Enum, auto
 from typing import Literal, TypeAlias
 
-from shared.records import Content, Error, Open, Stopped, UpstreamPayload
+from shared.records import (
+    Ack,
+    Closed,
+    Content,
+    DownstreamSignal,
+    Error,
+    Open,
+    Stop,
+    Stopped,
+    ToolResult,
+    UpstreamPayload,
+    Welcome,
+)
 
 
 class State(Enum):
@@ -28,8 +41,9 @@ class State(Enum):
 
 
 Kind: TypeAlias = Literal[
-    "open", "say", "end", "give", "stopped", "welcome", "ack", "tool_result", "stop", "closed"
-]  # say: thought, content, tool_call, unknown; end: is_finish, error; give: retryable error
+    "open", "say", "end", "give", "stopped", "welcome", "ack", "tool_result", "stop", "closed", "lost"
+]
+# say: thought, content, tool_call, unknown; end: is_finish, error; give: retryable error; lost: no packet, but silence
 UPSTREAM: tuple[Kind, ...] = ("open", "say", "end", "give", "stopped")
 DOWNSTREAM: tuple[Kind, ...] = ("welcome", "ack", "tool_result", "stop", "closed")
 
@@ -38,8 +52,9 @@ _IDLE, _OPENING, _OPEN, _STOPPING, _ENDED, _GIVEN = State
 TABLE: dict[tuple[State, Kind], State] = {
     # `open` begins a session, or begins it again, from wherever it is (rule 2 of the session rules).
     **{(state, "open"): _OPENING for state in State},
-    # `closed` ends it on this stream, from wherever it is.
+    # `closed` ends it on this stream, from wherever it is, and so does the stream's loss, or its Commander's.
     **{(state, "closed"): _IDLE for state in State},
+    **{(state, "lost"): _IDLE for state in State},
     (_OPENING, "welcome"): _OPEN,
     (_OPEN, "say"): _OPEN,
     (_OPEN, "end"): _ENDED,
@@ -66,7 +81,7 @@ TABLE: dict[tuple[State, Kind], State] = {
 }
 
 
-class Violation(Exception):
+class ProtocolError(Exception):
     """The peer sent what this state has no place for. `code`: the `closed` code of the contract."""
 
     def __init__(self, state: State, kind: Kind) -> None:
@@ -75,11 +90,25 @@ class Violation(Exception):
 
 
 def next_state(state: State, kind: Kind) -> State:
-    """The state after that packet. Raises Violation."""
+    """The state after that packet. Raises ProtocolError."""
     try:
         return TABLE[state, kind]
     except KeyError:
-        raise Violation(state, kind) from None
+        raise ProtocolError(state, kind) from None
+
+
+_SIGNALS: dict[type, Kind] = {
+    Welcome: "welcome",
+    Ack: "ack",
+    ToolResult: "tool_result",
+    Stop: "stop",
+    Closed: "closed",
+}
+
+
+def kind_of_signal(signal: DownstreamSignal) -> Kind | None:
+    """Which kind of packet a signal makes. None: of no session's conversation."""
+    return _SIGNALS.get(type(signal))
 
 
 def kind_of(payload: UpstreamPayload) -> Kind:

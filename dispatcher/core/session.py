@@ -37,7 +37,7 @@ from dispatcher.core.packets import Ending, Taken, denial, ends, entries_of, ove
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Release, Violation
 from dispatcher.policies.questions import AskedPolicy, Question, Verdict
-from shared.conversation import State, kind_of, next_state
+from shared.conversation import Kind, ProtocolError, State, kind_of, next_state
 from shared.records import (
     FINISH_REASONS,
     Content,
@@ -141,7 +141,10 @@ class Session:
 
     def attach(self, awaiting_call_ids: Iterable[str], now: float) -> list[Effect]:
         """A stream has opened the session, and its Welcome is the next that is sent (rule 2)."""
-        self.conversation = State.ENDED if self.head.over else State.OPEN
+        self._enter("open")
+        self._enter("welcome")
+        if self.head.over:
+            self._enter("end")  # as the log has it
         self._awaited = set(awaiting_call_ids)
         effects: list[Effect] = [Wake("grace", None)]
         if self.stop and not self.head.over:
@@ -157,7 +160,7 @@ class Session:
 
     def detach(self, now: float) -> list[Effect]:
         """Its stream is gone without an end (rule 8). A disconnect is never a stop."""
-        self.conversation = State.IDLE
+        self._enter("lost")
         if self.head.over or self._closing:
             return []
         if self.older:
@@ -183,16 +186,18 @@ class Session:
             return self._refuse("invalid", now)
         if sequence <= self._accepted:
             return [Ack(at_once=False)] if sequence <= self.head.sequence else []
-        if self.conversation in (State.ENDED, State.GIVEN):
-            return self._close("ended")
+        kind = kind_of(packet.payload)
+        try:
+            after = next_state(self.conversation, kind)
+        except ProtocolError as error:
+            return self._close(error.code)
         if sequence > self._accepted + 1:
             return [*self._close("gap"), Wake("grace", now + self.limits.grace_seconds)]
-        kind = kind_of(packet.payload)
         if oversize(packet):
             return self._refuse("invalid", now)
         if kind == "say" and not self.older and self._credit.exceeded_by(packet.size):
             return self._refuse("credit", now)
-        self.conversation = next_state(self.conversation, kind)
+        self.conversation = after
         self._accepted = sequence
         self._credit.take(sequence, packet.size)
         effects: list[Effect] = []
@@ -409,8 +414,7 @@ class Session:
 
     def _send_stop(self, stop: StopEntry, now: float) -> list[Effect]:
         """Sent after Welcome or when it is logged, again after each `open`, until an end answers it (rule 19)."""
-        if self.conversation is State.OPEN:
-            self.conversation = next_state(State.OPEN, "stop")
+        self._enter("stop")
         return [SendStop(stop), Wake("stop", now + self.limits.stop_seconds)]
 
     def refused(self, refusal: Refused, now: float) -> list[Effect]:
@@ -446,7 +450,7 @@ class Session:
         """
         if self.conversation is State.GIVEN:
             return []  # it was handed over: not lost
-        self.conversation = State.IDLE
+        self._enter("lost")
         return self._leave(GiveBack(handed_over=not sent), now)
 
     def _leave(self, how: GiveBack, now: float) -> list[Effect]:
@@ -504,6 +508,9 @@ class Session:
         return [*effects, self._store(packet, taken, now)]
 
     def _close(self, code: str) -> list[Effect]:
-        self.conversation = State.IDLE
+        self._enter("closed")
         self._closing = ""
         return [SendClosed(code)]
+
+    def _enter(self, kind: Kind) -> None:
+        self.conversation = next_state(self.conversation, kind)

@@ -1,26 +1,44 @@
 """Every (state, packet kind) pair of the table."""
 
+from typing import get_args
+
 import pytest
 
-from shared.conversation import DOWNSTREAM, TABLE, UPSTREAM, State, Violation, kind_of, next_state
+from shared import records
+from shared.conversation import (
+    DOWNSTREAM,
+    TABLE,
+    UPSTREAM,
+    Kind,
+    ProtocolError,
+    State,
+    kind_of,
+    kind_of_signal,
+    next_state,
+)
 from shared.records import Content, Error, Open, Stopped, Thought, ToolCall, Unknown
 
-PAIRS = [(state, kind) for state in State for kind in (*UPSTREAM, *DOWNSTREAM)]
+PAIRS = [(state, kind) for state in State for kind in get_args(Kind)]
 
 
 @pytest.mark.parametrize(("state", "kind"), PAIRS)
-def test_every_pair_has_a_next_state_or_is_a_violation_with_a_code(state, kind):
+def test_every_pair_has_a_next_state_or_is_an_error_with_a_code(state, kind):
     if (state, kind) in TABLE:
         assert next_state(state, kind) is TABLE[state, kind]
     else:
-        with pytest.raises(Violation) as violation:
+        with pytest.raises(ProtocolError) as error:
             next_state(state, kind)
-        assert violation.value.code == ("ended" if state in (State.ENDED, State.GIVEN) else "unknown_session")
+        assert error.value.code == ("ended" if state in (State.ENDED, State.GIVEN) else "unknown_session")
 
 
-def test_a_session_can_be_opened_again_and_closed_from_everywhere():
+def test_each_kind_is_of_one_direction_or_silence():
+    assert sorted([*UPSTREAM, *DOWNSTREAM, "lost"]) == sorted(get_args(Kind))
+
+
+def test_a_session_can_be_opened_again_closed_and_lost_from_everywhere():
     assert {next_state(state, "open") for state in State} == {State.OPENING}
     assert {next_state(state, "closed") for state in State} == {State.IDLE}
+    assert {next_state(state, "lost") for state in State} == {State.IDLE}
 
 
 def test_nothing_is_said_before_welcome_or_after_an_end():
@@ -56,3 +74,20 @@ def test_every_state_is_reached_from_idle():
 )
 def test_kinds(payload, kind):
     assert kind_of(payload) == kind
+
+
+SIGNALS: list[tuple[records.DownstreamSignal, Kind | None]] = [
+    (records.Welcome(0, 1, 1), "welcome"),
+    (records.Ack(1), "ack"),
+    (records.ToolResult("t", "{}"), "tool_result"),
+    (records.Stop("UserCancel"), "stop"),
+    (records.Closed("gap"), "closed"),
+    (records.Assignment("s", 1, "a"), None),
+    (records.Drain(""), None),
+    (records.Unknown(), None),
+]
+
+
+def test_kinds_of_signals():
+    assert {type(signal) for signal, _ in SIGNALS} == set(get_args(records.DownstreamSignal))
+    assert [kind_of_signal(signal) for signal, _ in SIGNALS] == [kind for _, kind in SIGNALS]

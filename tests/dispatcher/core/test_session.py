@@ -3,10 +3,10 @@
 import pytest
 
 from dispatcher.core import log
-from dispatcher.core.effects import Ack, Store
+from dispatcher.core.effects import Ack, SendClosed, Store
 from dispatcher.core.entries import Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.limits import Limits
-from shared.conversation import State
+from shared.conversation import TABLE, State
 from shared.records import Content, Error, Stopped, Thought, ToolCall, ToolResult, Unknown
 from tests.dispatcher.core.session_world import (
     LIMITS,
@@ -47,6 +47,53 @@ def feed(dispatcher, stream, *packets, answered=True):
         dispatcher.deliver()
         if answered:
             dispatcher.answer()
+
+
+RETRY = Error("x", retryable=True)
+REACHED = {
+    State.IDLE: lambda dispatcher, stream: dispatcher.session.detach(100.0),
+    State.OPEN: lambda dispatcher, stream: None,
+    State.STOPPING: lambda dispatcher, stream: dispatcher.stop(),
+    State.ENDED: lambda dispatcher, stream: feed(dispatcher, stream, end(1), answered=False),
+    State.GIVEN: lambda dispatcher, stream: feed(dispatcher, stream, packet(1, RETRY), answered=False),
+}  # OPENING is passed through: its Welcome is the next that is sent
+HAPPENS = {
+    "say": lambda session, log_: session.receive(packet(session._accepted + 1, Thought("s", "x")), 100.0),
+    "end": lambda session, log_: session.receive(end(session._accepted + 1), 100.0),
+    "give": lambda session, log_: session.receive(packet(session._accepted + 1, RETRY), 100.0),
+    "stopped": lambda session, log_: session.receive(packet(session._accepted + 1, Stopped("x")), 100.0),
+    "stop": lambda session, log_: session.logged(
+        log_.submit(log.Settle(Entry(StopEntry("x", "UserCancel", "user"), 100.0))), 100.0
+    ),
+    "closed": lambda session, log_: session.refused(log.Refused("superseded"), 100.0),
+    "lost": lambda session, log_: session.detach(100.0),
+}  # `open` and `welcome` are `attach`; the core takes `ack` and `tool_result`, which change nothing, from nobody
+
+
+@pytest.mark.parametrize("kind", HAPPENS)
+@pytest.mark.parametrize("state", REACHED)
+def test_each_state_is_left_as_the_table_says(state, kind, world):
+    dispatcher, stream, log_ = world
+    session = dispatcher.session
+    REACHED[state](dispatcher, stream)
+    assert session.conversation is state
+    effects = HAPPENS[kind](session, log_)
+    if (state, kind) in TABLE:
+        assert session.conversation is TABLE[state, kind]
+    else:
+        assert session.conversation is State.IDLE
+        assert (SendClosed("ended") in effects) == (state is not State.IDLE)
+
+
+@pytest.mark.parametrize(("over", "state"), [(False, State.OPEN), (True, State.ENDED)])
+def test_it_is_opened_as_the_table_says(over, state, world):
+    dispatcher, stream, log_ = world
+    if over:
+        feed(dispatcher, stream, end(1))
+    session = dispatcher.rebuild()
+    assert session.conversation is State.IDLE
+    session.attach((), 100.0)
+    assert session.conversation is state
 
 
 def test_text_is_released_acked_and_finished(world):
