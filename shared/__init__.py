@@ -1,0 +1,6 @@
+"""What both programs need: records and their form on the wire, the conversation's table, settings, logs, what both
+ends of a connection agree on. It knows neither side.
+
+Imports: none.
+Libraries: annotated_types, grpc, msgspec, prometheus_client, pydantic, pydantic_core, pydantic_settings, structlog.
+"""

@@ -1,0 +1,6 @@
+"""The agents that come with the Commander, each with its section of the settings: a local model, a server that speaks
+OpenAI's Chat Completions, scripts.
+
+Imports: commander.agent, commander.settings, shared.
+Libraries: httpx2, msgspec, pydantic, xllamacpp.
+"""

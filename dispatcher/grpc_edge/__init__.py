@@ -1,0 +1,5 @@
+"""ChatStream: Commanders' packets to the sessions, signals back to them, and each stream's status.
+
+Imports: dispatcher.live.ids, dispatcher.live.ports, dispatcher.live.tasks, shared.
+Libraries: google, grpc, structlog.
+"""

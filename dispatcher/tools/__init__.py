@@ -1,0 +1,5 @@
+"""What agents may call: the registry, and the kinds of tools behind it (`README.md`).
+
+Imports: dispatcher.files, shared.
+Libraries: jsonschema_rs, pydantic, pydantic_core, structlog, typing_extensions.
+"""
