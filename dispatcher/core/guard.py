@@ -1,61 +1,27 @@
 """The policies of one session as the core asks them: they may raise, and then the session is stopped (rule 26)."""
 
-from typing import Protocol
-
 from dispatcher.core.entries import Call, Entry
-from dispatcher.policies.matches import Channel
+from dispatcher.policies.gate import Gate
 from dispatcher.policies.outcomes import UNAVAILABLE, Reading, Release, Violation
-from dispatcher.policies.questions import AskedPolicy, Question, Verdict
+from dispatcher.policies.questions import Question, Verdict
 from shared.records import Content, Thought, ToolResult
 
 
-class Gate(Protocol):
-    """The policies' side of a session: `dispatcher.policies.gate.Gate`, which says what each method does."""
-
-    @property
-    def deadline(self) -> float | None: ...
-    @property
-    def held(self) -> int: ...
-    def content(self, text: str, at: float) -> Release: ...
-    def thought(self, step_name: str, delta: str, at: float) -> Reading: ...
-    def arguments(self, tool_name: str, arguments_json: str, at: float) -> Reading: ...
-    def result(self, result_json: str, at: float) -> Reading: ...
-    def end(self, at: float) -> Release: ...
-    def overdue(self, at: float) -> Violation | None: ...
-    def resume(self, decided: int) -> None: ...
-    @property
-    def waiting(self) -> bool: ...
-    def asked(self, channel: Channel) -> list[AskedPolicy]: ...
-    def questions(self) -> list[Question]: ...
-    def answered(self, question: Question, verdict: Verdict, at: float) -> Release: ...
-
-
 class Guard:
-    """A gate that never raises. decided: raw content characters let out, redacted or dropped so far."""
+    """Asks the gate where it may raise. decided: raw content characters let out, redacted or dropped so far."""
 
     def __init__(self, gate: Gate, decided: int) -> None:
-        self.decided = decided
-        self._gate = gate
-
-    @property
-    def deadline(self) -> float | None:
-        """When `overdue` has to be asked, Unix seconds; None: never."""
-        return self._gate.deadline
-
-    @property
-    def held(self) -> int:
-        """Characters of content that are held back."""
-        return self._gate.held
+        self.gate, self.decided = gate, decided
 
     def resume(self, decided: int) -> None:
         """The raw log was fed through: let out nothing up to `decided`."""
-        self._gate.resume(decided)
+        self.gate.resume(decided)
         self.decided = decided
 
     def content(self, text: str, now: float) -> Release:
         """What is let out now; nothing where a policy raises."""
         try:
-            release = self._gate.content(text, now)
+            release = self.gate.content(text, now)
         except Exception as error:
             return Release("", self.decided, _unavailable(error))
         self.decided = release.decided
@@ -64,29 +30,16 @@ class Guard:
     def end(self, now: float) -> Release:
         """The content is over: what is held is let out, unless a rule fires at the end."""
         try:
-            release = self._gate.end(now)
+            release = self.gate.end(now)
         except Exception as error:
             return Release("", self.decided, _unavailable(error))
         self.decided = release.decided
         return release
 
-    @property
-    def waiting(self) -> bool:
-        """Some content waits for a verdict, which will come."""
-        return self._gate.waiting
-
-    def asked(self, channel: Channel) -> list[AskedPolicy]:
-        """The policies that are to be asked about a whole text of that channel."""
-        return self._gate.asked(channel)
-
-    def questions(self) -> list[Question]:
-        """What is to be asked now, once."""
-        return self._gate.questions()
-
     def answered(self, question: Question, verdict: Verdict, now: float) -> Release:
         """What a verdict lets out."""
         try:
-            release = self._gate.answered(question, verdict, now)
+            release = self.gate.answered(question, verdict, now)
         except Exception as error:
             return Release("", self.decided, _unavailable(error))
         self.decided = release.decided
@@ -97,11 +50,11 @@ class Guard:
         try:
             match body:
                 case Thought(step_name, delta):
-                    return self._gate.thought(step_name, delta, now)
+                    return self.gate.thought(step_name, delta, now)
                 case Call(tool_name, arguments_json):
-                    return self._gate.arguments(tool_name, arguments_json, now)
+                    return self.gate.arguments(tool_name, arguments_json, now)
                 case ToolResult(result_json=result_json):
-                    return self._gate.result(result_json, now)
+                    return self.gate.result(result_json, now)
         except Exception as error:
             return Reading(_unavailable(error))
 
@@ -117,7 +70,7 @@ class Guard:
     def overdue(self, now: float) -> Violation | None:
         """Whether a limit of time has been reached."""
         try:
-            return self._gate.overdue(now)
+            return self.gate.overdue(now)
         except Exception as error:
             return _unavailable(error)
 

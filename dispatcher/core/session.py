@@ -30,10 +30,11 @@ from dispatcher.core.effects import (
     Wake,
 )
 from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
-from dispatcher.core.guard import Gate, Guard
+from dispatcher.core.guard import Guard
 from dispatcher.core.limits import Limits
 from dispatcher.core.log import Applied, Head, Offsets, Record, Refused
 from dispatcher.core.packets import Ending, Taken, denial, ends, entries_of, oversize, reused_call_id
+from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Release, Violation
 from dispatcher.policies.questions import AskedPolicy, Question, Verdict
@@ -96,7 +97,7 @@ class Session:
     @property
     def held(self) -> int:
         """Characters of content that policies hold back."""
-        return 0 if self.stop else self._guard.held
+        return 0 if self.stop else self._guard.gate.held
 
     # ---- from the log
 
@@ -135,7 +136,7 @@ class Session:
             return self._settle_stop(self._found, now)
         calls = [self._calls[call_id] for call_id in self.head.calls if call_id in self._calls]
         run: list[Effect] = [RunTool(call) for call in calls if call.instance == self._instance]
-        return [Wake("policy", self._guard.deadline), *run, *self._ask()]
+        return [Wake("policy", self._guard.gate.deadline), *run, *self._ask()]
 
     # ---- the stream
 
@@ -202,7 +203,7 @@ class Session:
         self._credit.take(sequence, packet.size)
         effects: list[Effect] = []
         taken = self._take(packet, now, effects)
-        if self._guard.waiting and not self.stop and ends(taken[-1][0]):
+        if self._guard.gate.waiting and not self.stop and ends(taken[-1][0]):
             self._ending = Ending(packet, taken)
         else:
             effects.append(self._store(packet, taken, now))
@@ -255,11 +256,11 @@ class Session:
     # ---- policies that are asked
 
     def _ask(self) -> list[Effect]:
-        return [] if self.stop else [Ask(question) for question in self._guard.questions()]
+        return [] if self.stop else [Ask(question) for question in self._guard.gate.questions()]
 
     def asked(self, channel: Channel) -> list[AskedPolicy]:
         """The policies that are to be asked about a call's arguments before it runs, and about its result."""
-        return self._guard.asked(channel)
+        return self._guard.gate.asked(channel)
 
     def answered(self, question: Question, verdict: Verdict, now: float) -> list[Effect]:
         """A verdict on content or a thought. After a stop or an end it only counts."""
@@ -269,10 +270,10 @@ class Session:
             return [PolicyHit(hit.policy, hit.action) for hit in release.hits]
         taken: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
         taken += self._act(release, effects)
-        if self._ending and (self._ending.speaks or self.stop or not self._guard.waiting):
+        if self._ending and (self._ending.speaks or self.stop or not self._guard.gate.waiting):
             self._ending.taken[-1:-1] = taken
             taken = []
-            if self.stop or not self._guard.waiting:
+            if self.stop or not self._guard.gate.waiting:
                 effects.append(self._end(now))
         if taken:
             effects.append(Store(entries_of(taken, now, self.head.generation)))
@@ -351,7 +352,7 @@ class Session:
         self._guard = guard
         if found:
             return self._settle_stop(found, now)
-        return [Wake("policy", guard.deadline), *self._ask()]
+        return [Wake("policy", guard.gate.deadline), *self._ask()]
 
     # ---- the log has grown
 
@@ -442,7 +443,7 @@ class Session:
         if self.head.final or self.stop:
             return []
         violation = self._guard.overdue(now)
-        return self._settle_stop(violation, now) if violation else [Wake("policy", self._guard.deadline)]
+        return self._settle_stop(violation, now) if violation else [Wake("policy", self._guard.gate.deadline)]
 
     def lost(self, now: float, sent: bool = True) -> list[Effect]:
         """Its Commander is lost: the grace is over, or it was dropped. sent: False for an assignment that was not sent,
@@ -502,7 +503,7 @@ class Session:
         effects: list[Effect] = []
         taken: list[Taken] = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided)]
         packet = Upstream(self.record.session_id, Error(code, detail))
-        if waits and self._guard.waiting and not self.stop:
+        if waits and self._guard.gate.waiting and not self.stop:
             self._ending = Ending(packet, taken)
             return effects + self._ask()
         return [*effects, self._store(packet, taken, now)]

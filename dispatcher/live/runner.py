@@ -26,7 +26,6 @@ from dispatcher.core.effects import (
     Wake,
 )
 from dispatcher.core.entries import Entry, StopEntry
-from dispatcher.core.guard import Gate
 from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
 from dispatcher.core.log import Settle as SettleChange
 from dispatcher.core.session import Session
@@ -36,6 +35,7 @@ from dispatcher.live.facts import SessionFacts
 from dispatcher.live.ports import Host, Link, closed
 from dispatcher.live.screening import Screening
 from dispatcher.live.tool_runs import ToolRuns
+from dispatcher.policies.gate import Gate
 from dispatcher.store.asking import read_all, until_known
 from shared.conversation import State
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome

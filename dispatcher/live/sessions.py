@@ -10,7 +10,6 @@ import msgspec
 import structlog
 
 from dispatcher.core.entries import Assigned, Entry, Failed, StopEntry
-from dispatcher.core.guard import Gate
 from dispatcher.core.history import assignment_of
 from dispatcher.core.limits import Limits
 from dispatcher.core.log import LIVE, Acquire, Append, Applied, Assign, Head, Record, Request, Settle, TakeOver
@@ -23,6 +22,7 @@ from dispatcher.live.runner import Runner
 from dispatcher.live.tasks import Tasks
 from dispatcher.live.upkeep import Upkeep
 from dispatcher.metrics import Metrics
+from dispatcher.policies.gate import Gate
 from dispatcher.policies.outcomes import Violation
 from dispatcher.policies.rules import RuleSet
 from dispatcher.policing.judges import Judges
@@ -233,7 +233,7 @@ class Sessions:
     def _gate(self, record: Record, entries: list[Entry]) -> Gate:
         """A fresh one of today's rules. Time limits count from the first assignment."""
         started = next((entry.at for entry in entries if isinstance(entry.body, Assigned)), record.request.created_at)
-        return self._clock.gate(self._rules.gate(started))
+        return self._clock.gate(started)
 
     # ---- the pool's desk
 

@@ -64,7 +64,7 @@ Acting: TypeAlias = Sequence[tuple[TextPolicy, Action]]  # with what a policy do
 
 
 class RuleSet:
-    """policies: as they were loaded. notices: (policy, what its operator should know)."""
+    """policies: as they were loaded. notices: (policy, what its operator should know). rules: for a gate."""
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         self.policies = tuple(policies)
@@ -76,7 +76,7 @@ class RuleSet:
         )
         self._compiled: dict[object, tuple[Source, ...]] = {}
         self._channels = {channel: self._channel(channel) for channel in CHANNELS}
-        self._rules = Rules(
+        self.rules = Rules(
             budget=_budget(self.policies),
             content=self._channels["content"],
             thoughts=self._channels["thoughts"],
@@ -92,11 +92,11 @@ class RuleSet:
 
     def gate(self, started_at: float) -> Gate:
         """A new session's gate. started_at: Unix seconds, what time limits count from."""
-        return Gate(self._rules, started_at)
+        return Gate(self.rules, started_at)
 
     def asked(self, channel: Channel) -> list[AskedPolicy]:
         """The policies that are to be asked about texts of that channel."""
-        return [policy for policy in self._rules.asked if channel in policy.reads]
+        return [policy for policy in self.rules.asked if channel in policy.reads]
 
     def prompt(self, texts: Iterable[str]) -> Reading:
         """What a user asks with, before anything is logged: a violation and a denial both refuse it."""

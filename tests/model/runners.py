@@ -11,6 +11,7 @@ from dispatcher.core import effects, log
 from dispatcher.core.entries import Entry
 from dispatcher.core.limits import Limits
 from dispatcher.core.session import Session
+from dispatcher.policies import gate
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Release, Violation
 from dispatcher.policies.questions import AskedPolicy, Question, Verdict
@@ -22,7 +23,7 @@ LIMITS = Limits(max_unacked_packets=2, max_unacked_bytes=1 << 16)
 PROCEED = Reading()
 
 
-class Gate:
+class Gate(gate.Gate):
     """Policies: `!` stops the session. Where they are stricter, an `h` is held until it is known what follows it."""
 
     deadline = None
@@ -45,12 +46,12 @@ class Gate:
         certain = self.text.find("!") if self.violation else len(self.text)
         if self.stricter and self.text.endswith("h"):
             certain -= 1
-        return self._let_out(certain)
+        return self._certain(certain)
 
     def end(self, at: float) -> Release:
-        return self._let_out(self.decided if self.violation else len(self.text))
+        return self._certain(self.decided if self.violation else len(self.text))
 
-    def _let_out(self, certain: int) -> Release:
+    def _certain(self, certain: int) -> Release:
         text, self.decided = self.text[self.decided : certain], max(certain, self.decided)
         return Release(text, self.decided, self.violation)
 

@@ -332,7 +332,7 @@ def test_a_policy_that_raises_stops_the_session(world, monkeypatch):
     def broken(text, at):
         raise RuntimeError("internals")
 
-    monkeypatch.setattr(dispatcher.session._guard._gate, "content", broken)
+    monkeypatch.setattr(dispatcher.session._guard.gate, "content", broken)
     feed(dispatcher, stream, said(1, "anything"))
     assert (log_.head.state, log_.head.reason, log_.text) == ("stopped", "RiskControl", "")
     stop = next(e.body for e in log_.entries if isinstance(e.body, StopEntry))
