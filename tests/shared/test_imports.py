@@ -241,7 +241,7 @@ def test_imports_keep_to_their_rooms(rule: Callable[[Import], str | None]) -> No
         (unstated, "dispatcher.live.runner", "from dispatcher.store.memory import MemoryStore"),
         (unstated, "dispatcher.grpc_edge.stream", "from dispatcher.live.appends import Appends"),
         (unstated, "dispatcher.core.session", "from dispatcher.policing.load import load"),
-        (unstated, "dispatcher.store.sqlite.store", "from dispatcher.store.redis.keys import record_of"),
+        (unstated, "dispatcher.store.sqlite.store", "from dispatcher.store.redis.keys import session_keys"),
         (other_side, "commander.worker", "from dispatcher.core.log import Append"),
         (other_side, "shared.logs", "import commander.agent"),
         (other_side, "dispatcher.verbs.main", "def dev():\n    import commander.cli"),

@@ -169,8 +169,6 @@ class Cluster:
             self._looking = asyncio.get_running_loop().create_task(self._look_again())
 
     async def _look_again(self) -> None:
-        if not self._first.host:
-            raise StoreMisconfigured(f"the store {self._address.shown} is a cluster: redis://HOST:PORT is needed")
         try:
             await self._look()
         except StoreUnavailable as error:

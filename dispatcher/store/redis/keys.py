@@ -4,13 +4,9 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
-import msgspec
 from msgspec.structs import replace
 
-from dispatcher.core.entries import Entry
-from dispatcher.core.log import Head, Record, Request
-from dispatcher.store.ports import StoreUnavailable
-from dispatcher.store.redis.link import Reply
+from dispatcher.core.log import Record
 
 PREFIX = b"midsentence:"
 
@@ -23,11 +19,6 @@ LEASES = PREFIX + b"leases"  # hash: instance → when its lease ends
 OFFERS = PREFIX + b"offers"  # sorted set: agents, by when they were last offered
 
 KEPT = 32_768  # sessions whose keys, and commands of the sweep, are not made anew each time
-
-_REQUEST = msgspec.msgpack.Decoder(Request)
-_HEAD = msgspec.msgpack.Decoder(Head)
-_ENTRY = msgspec.msgpack.Decoder(Entry)
-encode = msgspec.msgpack.Encoder().encode
 
 
 class SessionKeys(NamedTuple):
@@ -46,30 +37,6 @@ def session_keys(session_id: str) -> SessionKeys:
 
 def binding_key(key: str) -> bytes:
     return PREFIX + b"key:{%s}" % quote(key, safe="").encode()
-
-
-def head_of(blob: bytes) -> Head:
-    """Raises StoreUnavailable."""
-    try:
-        return _HEAD.decode(blob)
-    except msgspec.DecodeError as error:
-        raise StoreUnavailable(f"a session's head cannot be read: {error}") from error
-
-
-def record_of(session_id: str, request: bytes, head: bytes) -> Record:
-    """Raises StoreUnavailable."""
-    try:
-        return Record(session_id, _REQUEST.decode(request), _HEAD.decode(head))
-    except msgspec.DecodeError as error:
-        raise StoreUnavailable(f"a session's record cannot be read: {error}") from error
-
-
-def entries_of(reply: Reply) -> list[Entry]:
-    """From what XRANGE answers. Raises StoreUnavailable."""
-    try:
-        return [_ENTRY.decode(fields[1]) for _, fields in reply]
-    except msgspec.DecodeError as error:
-        raise StoreUnavailable(f"an entry cannot be read: {error}") from error
 
 
 def without_prompt(record: Record) -> Record:

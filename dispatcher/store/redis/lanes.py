@@ -11,10 +11,11 @@ from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Applied, Assign, Change, Head, Outcome, Record, Refused, Settle, apply
+from dispatcher.store.blobs import encode, head_of, record_of
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.store.redis.hints import Hints
-from dispatcher.store.redis.keys import Channels, encode, head_of, record_of, session_keys, without_prompt
+from dispatcher.store.redis.keys import Channels, session_keys, without_prompt
 from dispatcher.store.redis.link import Argument
 from dispatcher.store.redis.scripts import STEP, Command, command
 from dispatcher.store.redis.server import Servers
@@ -131,14 +132,20 @@ class Lanes:
             if lane.known and not lane.running:
                 yield session_id, lane.known
 
-    def learn(self, session_id: str, token: bytes, record: Record) -> None:
-        """The session was read."""
+    async def read(self, session_id: str) -> Record | None:
+        """The session as Redis has it, from which its lane learns. Raises StoreUnavailable."""
+        known = await self._fetch(session_id)
+        if known:
+            self._learn(session_id, known)
+        return known and known.record
+
+    def _learn(self, session_id: str, known: Known) -> None:
         lane = self._lanes.get(session_id)
         if lane and lane.running:
             return  # the step under way knows better
-        if self._keeps(record.head):
+        if self._keeps(known.record.head):
             lane = lane or self._lanes.setdefault(session_id, _Lane(session_id))
-            lane.known = Known(token, without_prompt(record))
+            lane.known = Known(known.token, without_prompt(known.record))
         elif lane:
             del self._lanes[session_id]
 
@@ -197,7 +204,8 @@ class Lanes:
         while True:
             known = lane.known
             if not (known and known.token):
-                known = lane.known = await self._fetch(lane.session_id)
+                known = await self._fetch(lane.session_id)
+                known = lane.known = known and Known(known.token, without_prompt(known.record))
             if known is None:
                 return self._unknown(lane.session_id, changes)
             step = _Step(known, changes)
@@ -242,7 +250,7 @@ class Lanes:
     async def _fetch(self, session_id: str) -> Known | None:
         keys = session_keys(session_id)
         token, request, head = await self._servers.read(command("HMGET", keys.head, "token", "request", "head"))
-        return Known(token, without_prompt(record_of(session_id, request, head))) if token else None
+        return Known(token, record_of(session_id, request, head)) if token else None
 
     def _stepped(self, session_id: str, before: Record, step: _Step, seconds: float) -> None:
         self._hints.stepped(session_id, before.request.agent, before.head, step.record.head)

@@ -7,9 +7,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 import structlog
 
 from dispatcher.core.log import Head, Record
+from dispatcher.store.blobs import head_of, record_of
 from dispatcher.store.ports import LEASE_SECONDS, SWEEP_SECONDS, Listener, StoreUnavailable, Waiting
 from dispatcher.store.redis.hints import FOR_GOOD, Hints
-from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, head_of, record_of, session_keys
+from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, session_keys
 from dispatcher.store.redis.lanes import Lanes
 from dispatcher.store.redis.nudges import Deaf, Nudges
 from dispatcher.store.redis.scripts import (

@@ -21,22 +21,13 @@ from msgspec.structs import replace
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import LIVE as LIVE_STATES
 from dispatcher.core.log import Change, Outcome, Record, State
+from dispatcher.store.blobs import encode, entry_of, record_of
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
 from dispatcher.store.redis.address import Address, ask_server, check_server
 from dispatcher.store.redis.cluster import Cluster
 from dispatcher.store.redis.hints import Hints
-from dispatcher.store.redis.keys import (
-    ENDED,
-    LIVE,
-    OFFERS,
-    Channels,
-    binding_key,
-    encode,
-    entries_of,
-    record_of,
-    session_keys,
-)
+from dispatcher.store.redis.keys import ENDED, LIVE, OFFERS, Channels, binding_key, session_keys
 from dispatcher.store.redis.lanes import Lanes
 from dispatcher.store.redis.link import CONNECT_SECONDS
 from dispatcher.store.redis.nudges import DROPPED, Nudges
@@ -234,13 +225,7 @@ class RedisStore:
 
     async def load(self, session_id: str) -> Record | None:
         self._check_open()
-        head_key = session_keys(session_id).head
-        token, request, head = await self._servers.read(command("HMGET", head_key, "token", "request", "head"))
-        if not token:
-            return None
-        record = record_of(session_id, request, head)
-        self._lanes.learn(session_id, token, record)
-        return record
+        return await self._lanes.read(session_id)
 
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         self._check_open()
@@ -250,7 +235,8 @@ class RedisStore:
         log, entries = session_keys(session_id).log, list[Entry]()
         while True:
             count = min(limit - len(entries), CHUNK)
-            part = entries_of(await self._servers.read(command("XRANGE", log, f"{after + 1}-0", "+", "COUNT", count)))
+            reply = await self._servers.read(command("XRANGE", log, f"{after + 1}-0", "+", "COUNT", count))
+            part = [entry_of(fields[1]) for _, fields in reply]
             entries += part
             if len(part) < count or len(entries) == limit:
                 return entries

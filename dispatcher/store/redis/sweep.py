@@ -11,7 +11,7 @@ import structlog
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.store.redis.hints import Hints
-from dispatcher.store.redis.keys import KEPT, record_of, session_keys
+from dispatcher.store.redis.keys import KEPT, session_keys
 from dispatcher.store.redis.lanes import Lanes
 from dispatcher.store.redis.nudges import Nudges
 from dispatcher.store.redis.scripts import Command, command
@@ -68,10 +68,7 @@ class Sweep:
                     await self._look_again(session_id)
 
     async def _look_again(self, session_id: str) -> None:
-        found = await self._servers.read(command("HMGET", session_keys(session_id).head, "token", "request", "head"))
-        if found[0]:
-            self._lanes.learn(session_id, found[0], record_of(session_id, found[1], found[2]))
-        else:
+        if await self._lanes.read(session_id) is None:
             self._lanes.forget(session_id)
         self._nudges.grown(session_id)
 

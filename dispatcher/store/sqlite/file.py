@@ -5,9 +5,6 @@ import os
 import sqlite3
 from pathlib import Path
 
-import msgspec
-
-from dispatcher.core.log import Head, Record, Request
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 
 APPLICATION_ID = 0x4D696473  # "Mids": tells our file from another program's (SQLite, PRAGMA application_id)
@@ -16,9 +13,7 @@ WAL_LIMIT_BYTES = 64 * 1024 * 1024  # to which the WAL is cut after a checkpoint
 
 # sessions  what never changes; heads: what changes, narrow, with what `select` and `expire` look for beside the blob
 # entries   clustered by session and offset: a log is read in one sweep
-# The blobs are msgpack of dispatcher.core.log.Request, dispatcher.core.log.Head and dispatcher.core.entries.Entry.
-_REQUEST = msgspec.msgpack.Decoder(Request)
-_HEAD = msgspec.msgpack.Decoder(Head)
+# The blobs: `dispatcher.store.blobs`.
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE sessions (key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request BLOB NOT NULL);
@@ -117,14 +112,6 @@ def checkpoint(connection: sqlite3.Connection) -> int:
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the store cannot be checkpointed: {error}") from error
     return int(pages * page_bytes)
-
-
-def record_of(session_id: str, request: bytes, head: bytes) -> Record:
-    """From the blobs. Raises StoreUnavailable."""
-    try:
-        return Record(session_id, _REQUEST.decode(request), _HEAD.decode(head))
-    except msgspec.DecodeError as error:
-        raise StoreUnavailable(f"a session's record cannot be read: {error}") from error
 
 
 def _check_schema(path: Path, connection: sqlite3.Connection) -> None:

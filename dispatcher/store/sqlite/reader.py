@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, State
+from dispatcher.store.blobs import entry_of, record_of
 from dispatcher.store.ports import StoreUnavailable
-from dispatcher.store.sqlite.file import open_reader, record_of
-
-_ENTRY = msgspec.msgpack.Decoder(Entry)
+from dispatcher.store.sqlite.file import open_reader
 
 
 class Reader:
@@ -36,10 +33,7 @@ class Reader:
             " ORDER BY offset LIMIT ?",
             (session_id, after, limit),
         )
-        try:
-            return [_ENTRY.decode(row[0]) for row in rows]
-        except msgspec.DecodeError as error:
-            raise StoreUnavailable(f"an entry cannot be read: {error}") from error
+        return [entry_of(row[0]) for row in rows]
 
     def select(self, states: Sequence[State], limit: int) -> list[Record]:
         marks = ", ".join("?" * len(states))

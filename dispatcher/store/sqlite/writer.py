@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 import msgspec
 
 from dispatcher.core.log import Applied, Change, Head, Outcome, Record, Refused, apply
+from dispatcher.store.blobs import encode, record_of
 from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
-from dispatcher.store.sqlite.file import open_writer, record_of
+from dispatcher.store.sqlite.file import open_writer
 
 ROWS_PER_STATEMENT = 100  # bounds the statements that are kept prepared, one for each number of rows
 
@@ -49,7 +50,6 @@ class Writer:
 
     def __init__(self, path: Path, full: bool) -> None:
         self._connection = open_writer(path, full)
-        self._encode = msgspec.msgpack.Encoder().encode
         self._live: dict[str, tuple[int, Record]] = {}
         # What the transaction under way has to write, and whose records it took from or put into `_live`.
         self._entry_values: list[Any] = []
@@ -113,8 +113,8 @@ class Writer:
         if not isinstance(outcome, Applied) or outcome.head is record.head:
             return Answer(outcome)
         head, before = outcome.head, record.head
-        blobs = [self._encode(entry) for entry in outcome.entries]
-        self._heads[key] = self._encode(head)
+        blobs = [encode(entry) for entry in outcome.entries]
+        self._heads[key] = encode(head)
         for entry, blob in zip(outcome.entries, blobs, strict=True):
             self._entry_values += (key, entry.offset, blob)
         if head.state != before.state or head.since != before.since or head.ended_at != before.ended_at:
@@ -184,11 +184,11 @@ class Writer:
             return Created(known[1], fresh=False, same_request=False)
         head = record.head
         session = execute(
-            "INSERT INTO sessions (id, request) VALUES (?, ?)", (record.session_id, self._encode(record.request))
+            "INSERT INTO sessions (id, request) VALUES (?, ?)", (record.session_id, encode(record.request))
         ).lastrowid
         execute(
             "INSERT INTO heads (session, state, since, ended_at, head) VALUES (?, ?, ?, ?, ?)",
-            (session, head.state, head.since, head.ended_at, self._encode(head)),
+            (session, head.state, head.since, head.ended_at, encode(head)),
         )
         if key:
             execute(

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from dispatcher.core.entries import StopEntry
 from dispatcher.core.log import Assign, Settle
+from dispatcher.store.blobs import encode
 from dispatcher.store.ports import IdempotencyKey, StoreUnavailable
-from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, binding_key, encode, session_keys
+from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, binding_key, session_keys
 from dispatcher.store.redis.lanes import Lanes
 from dispatcher.store.redis.server import Server
 from shared.records import Content

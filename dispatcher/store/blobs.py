@@ -1,0 +1,36 @@
+"""What of a session the stores on disk and in Redis keep as blobs: msgpack of `Request`, `Head` and `Entry`."""
+
+import msgspec
+
+from dispatcher.core.entries import Entry
+from dispatcher.core.log import Head, Record, Request
+from dispatcher.store.ports import StoreUnavailable
+
+_REQUEST = msgspec.msgpack.Decoder(Request)
+_HEAD = msgspec.msgpack.Decoder(Head)
+_ENTRY = msgspec.msgpack.Decoder(Entry)
+encode = msgspec.msgpack.Encoder().encode
+
+
+def head_of(blob: bytes) -> Head:
+    """Raises StoreUnavailable."""
+    try:
+        return _HEAD.decode(blob)
+    except msgspec.DecodeError as error:
+        raise StoreUnavailable(f"a session's head cannot be read: {error}") from error
+
+
+def record_of(session_id: str, request: bytes, head: bytes) -> Record:
+    """Raises StoreUnavailable."""
+    try:
+        return Record(session_id, _REQUEST.decode(request), _HEAD.decode(head))
+    except msgspec.DecodeError as error:
+        raise StoreUnavailable(f"a session's record cannot be read: {error}") from error
+
+
+def entry_of(blob: bytes) -> Entry:
+    """Raises StoreUnavailable."""
+    try:
+        return _ENTRY.decode(blob)
+    except msgspec.DecodeError as error:
+        raise StoreUnavailable(f"an entry cannot be read: {error}") from error
