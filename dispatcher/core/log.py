@@ -4,7 +4,7 @@ Pure: `apply(record, change)` answers with what a store has to write, or with a 
 function inside its atomic step, so that there is one set of rules (`README.md`) whatever keeps the log.
 """
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from dispatcher.core.entries import Assigned, Call, Entry, Failed, Finished, Sto
 from shared.records import Error, Message, Stopped, ToolResult
 
 State: TypeAlias = Literal["waiting", "running", "finished", "stopped", "failed"]
+STATES: tuple[State, ...] = get_args(State)
 LIVE: frozenset[State] = frozenset({"waiting", "running"})
 MAX_GENERATION = 2**63 - 1  # that a Commander may bring: uint64 on the wire, and it must still be raised
 

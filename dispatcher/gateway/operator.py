@@ -10,14 +10,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Send
 
 from dispatcher.core.entries import Entry
-from dispatcher.core.log import LIVE, Record, State
+from dispatcher.core.log import LIVE, STATES, Record
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.errors import json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.sessions import find, released_text
 from shared.records import Error
 
-STATES: tuple[State, ...] = ("waiting", "running", "finished", "stopped", "failed")
 LIST_LIMIT = 100
 MAX_LIST_LIMIT = 1000
 

@@ -14,9 +14,11 @@ from dispatcher.policing.judges import Judges
 class Asking:
     """Called with a question, answers with a verdict, as the server would get it. Use as a context manager."""
 
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
         self._runner = asyncio.Runner()
         self._judges = Judges(Metrics(CollectorRegistry()))
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from dispatcher.core.log import STATES
 from dispatcher.files import FileError, quoted
 from dispatcher.policies.matches import CHANNELS
 from dispatcher.policies.rules import RuleSet
@@ -24,7 +25,6 @@ from shared import logs
 from shared.config import load
 
 RIGHT, WRONG, UNUSABLE = 0, 1, 2  # exit statuses
-STATES = ("waiting", "running", "finished", "stopped", "failed")
 LIST_LIMIT = 1000  # sessions in one state, the most that the server lists
 
 _CHECK = "Exit status: 0 right; 2 wrong: every error with its line and entry on standard error."

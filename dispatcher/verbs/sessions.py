@@ -7,13 +7,13 @@ import time
 from datetime import datetime
 from typing import Any
 
+from dispatcher.core.log import STATES
 from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs.client import Client, Event, as_session_id, printable
 from dispatcher.verbs.servers import RequestFailed, base_url
 from shared.config import load
 from shared.records import STOP_REASONS
 
-STATES = ("waiting", "running", "finished", "stopped", "failed")
 COMMON = ("at", "generation", "sequence", "timestamp", "decided")  # of every entry; `at` stands before the line
 
 
