@@ -2,5 +2,5 @@
 
 Imports: dispatcher.core, dispatcher.live.pool, dispatcher.metrics, dispatcher.policing.prompts, dispatcher.settings,
 dispatcher.store.ports, shared.
-Libraries: msgspec, prometheus_client, starlette, structlog, uvicorn.
+Libraries: httptools, msgspec, prometheus_client, starlette, structlog.
 """
