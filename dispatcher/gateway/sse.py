@@ -1,6 +1,7 @@
 """Event streams as raw ASGI: a reader reads a session's log at its own pace, and nothing is queued for it (rule 31).
 
-A reader that is slow waits in `send`, and reads on from its offset when the socket has drained.
+A reader that is slow waits in `send`, and reads on from its offset when the socket has drained. sse-starlette runs four
+tasks for each response, and learns of a drain from uvicorn's signal handler or a flag of the whole process.
 """
 
 import asyncio
