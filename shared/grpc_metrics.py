@@ -1,7 +1,8 @@
 """Prometheus metrics of gRPC calls, with the names and labels of the Go ecosystem (go-grpc-middleware).
 
-An interceptor of our own, because the packaged ones raise on coroutine handlers of grpc.aio. A message counts as one,
-also when it is a batch of packets.
+An interceptor of our own: grpc.aio refuses py-grpc-prometheus's, and its fork for asyncio iterates what a stream's
+handler returns, which raises where that is a coroutine, as here. A message counts as one, also when it is a batch of
+packets.
 """
 
 import asyncio

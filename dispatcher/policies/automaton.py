@@ -1,5 +1,7 @@
 """Aho–Corasick over folded phrases, shared by all sessions. A node stands for a prefix of a phrase; being a dictionary
 from symbols to nodes that finds what it misses, it costs one look-up a character, whatever the number of phrases.
+
+pyahocorasick goes on from one part of a text to the next too, but does not tell how deep it stands: what must be held.
 """
 
 from collections import defaultdict

@@ -3,6 +3,9 @@
 `re` itself cannot say how far a text that goes on is decided, and it backtracks. Its parser is used, so that an
 expression means what it means there; what has no meaning for a text that goes on is refused: what looks at more than
 one character beside a match, back-references, atomic groups. (The parser is not public; Hypothesis relies on it too.)
+
+Of what is linear, RE2 keeps no state from one part of a text to the next, and Hyperscan does, but tells what has
+matched and not what still may; neither takes look-around. `regex` tells that a match may go on, and backtracks.
 """
 
 import re
