@@ -1,7 +1,6 @@
 """The documents say what is true: tables equal the code, links and paths exist."""
 
 import importlib
-import inspect
 import re
 from collections.abc import Iterator
 from operator import attrgetter
@@ -16,10 +15,6 @@ from pydantic import BaseModel
 from commander import cli as commander_cli
 from commander.settings import CommanderSettings
 from dispatcher.core.log import State
-from dispatcher.gateway.openai import OpenAIRoutes
-from dispatcher.gateway.operator import OperatorRoutes
-from dispatcher.gateway.responses import ResponseRoutes
-from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.views import CALL_STATUSES, EVENT_NAMES, FAILURES
 from dispatcher.policies.matches import CHANNELS
 from dispatcher.policies.presets import PRESETS
@@ -29,6 +24,7 @@ from dispatcher.verbs import main as dispatcher_cli
 from shared import wire
 from shared.config import Settings
 from shared.records import STOP_REASONS
+from tests.gateway_routes import routes
 from tests.shared.documents import (
     BLOCKS,
     CLIENTS,
@@ -108,17 +104,9 @@ def prefix_of(kind: type[Settings]) -> str:
 
 
 def test_the_routes_are_those_of_the_code() -> None:
-    nothing: Any = None
-    kinds = (SessionRoutes, OpenAIRoutes, ResponseRoutes, OperatorRoutes)
-    served = [
-        (method, re.sub(r":\w+}", "}", route.path))
-        for kind in kinds
-        for route in kind(*[nothing] * len(inspect.signature(kind).parameters)).routes
-        for method in sorted((route.methods or set()) - {"HEAD"})
-    ]
-    own = [("GET", "/"), *[("GET", "/healthz"), ("GET", "/readyz")] * 2]  # of `gateway/app.py`
+    served = [(method, re.sub(r":\w+}", "}", path)) for method, path in routes()]
     documented = [tuple(code(row[0]).split()) for row in table(HTTP, "request")]
-    assert sorted(documented) == sorted([*served, *own])
+    assert sorted(documented) == sorted(served)
 
 
 @pytest.mark.parametrize(("program", "main"), [("dispatcher", dispatcher_cli.main), ("commander", commander_cli.main)])

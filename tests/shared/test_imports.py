@@ -367,6 +367,7 @@ def test_the_rules_name_modules_that_exist() -> None:
         *(entry for room in SAYS.values() for entry in room.imports),
     }
     assert not named - PATHS.keys()
+    assert not LIBRARIES.keys() - {found.imported.split(".")[0] for found in ALL}
 
 
 def test_no_tracked_file_names_a_package_registry() -> None:

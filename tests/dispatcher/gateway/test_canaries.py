@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import httpx2
 import pytest
@@ -10,6 +11,7 @@ from dispatcher.core.entries import Failed, StopEntry
 from dispatcher.gateway.response_events import STRIDE
 from shared.records import Stopped, Thought, Unknown
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions
+from tests.gateway_routes import routes
 
 CANARY = "CANARY with a space"
 
@@ -62,10 +64,21 @@ async def test_no_canary_on_any_user_route(http: httpx2.AsyncClient, sessions: F
             numbers = range(0, (commander.head.offset + 1) * STRIDE, STRIDE)
             seen += [await http.get(f"{path}?stream=true&starting_after={number}") for number in numbers]
             seen.append(await http.post(f"{path}/cancel"))
-    seen += [await http.get(path) for path in ("/v1/models", "/healthz", "/readyz", "/v1/sessions/x/events")]
+    seen.append(await http.post("/v1/sessions", json={"prompt": "hi"}))
+    commander = await sessions.begin(await sessions.created.get())
+    await chirp(commander)
+    await end(commander, how)
+    seen.append(await http.delete(f"/v1/responses/resp_{commander.session_id}"))
+    seen.append(await http.delete(f"/v1/sessions/{commander.session_id}"))
+    paths = ("/", "/v1/models", "/v1/models/default", "/healthz", "/readyz", "/v1/sessions/x/events")
+    seen += [await http.get(path) for path in paths]
     texts = 0
     for answer in seen:
         everything = f"{answer.headers} {answer.text}"
         assert "CANARY" not in everything, answer.request.url
         texts += "clean " in answer.text
     assert texts >= 16
+    reached = {(answer.request.method, answer.request.url.path) for answer in seen}
+    for method, path in routes("operator.py"):
+        pattern = re.sub(r"{[^}]*}", "[^/]+", path)
+        assert any(method == by and re.fullmatch(pattern, at) for by, at in reached), f"{method} {path} was not asked"

@@ -1,0 +1,91 @@
+"""What is only named, by files that nothing reads until it is needed, is there: no rename may pass in silence."""
+
+import re
+import subprocess
+from typing import Any
+
+import yaml
+
+from commander.settings import CommanderSettings
+from dispatcher.settings import DispatcherSettings
+from tests.gateway_routes import routes
+from tests.shared.documents import ROOT
+from tests.shared.test_docs import prefix_of, settings
+
+
+def tracked() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [path for path in listed.split("\0") if (ROOT / path).is_file()]
+
+
+def read(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def test_settings_that_are_named_are_settings() -> None:
+    """In documents, comments, images, the compose file. Tests name wrong ones too, and generated code is not ours."""
+    kinds = (DispatcherSettings, CommanderSettings)
+    known = {name for kind in kinds for name, _ in settings(kind, prefix_of(kind))}
+    sections = {f"{name.rsplit('__', 1)[0]}__" for name in known if "__" in name}
+    named = {
+        (path, name)
+        for path in tracked()
+        if not path.startswith("shared/pb/") and (not path.startswith("tests/") or path.endswith(".yml"))
+        for name in re.findall(
+            r"(?<![A-Z_])(?:DISPATCHER|COMMANDER)_[A-Z][A-Z_]*", (ROOT / path).read_text(errors="replace")
+        )
+    }
+    assert {"docker-compose.yml", "deploy/Dockerfile", "tests/compose/scripted.yml"} <= {path for path, _ in named}
+    assert not {(path, name) for path, name in named if name not in known | sections}
+
+
+def test_paths_of_haproxy_are_routes() -> None:
+    config = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
+    served = {path for _, path in routes()} | {"/grpc.health.v1.Health/Watch"}
+    named = re.findall(r"(?:httpchk GET|uri|path|path_end) (/\S+)", config)
+    assert "/readyz" in named
+    for path in named:
+        assert any(each.endswith(path) for each in served), path
+
+
+def test_alerts_ask_for_jobs_and_proxies_that_there_are() -> None:
+    scraped = read("deploy/prometheus/prometheus.yml")["scrape_configs"]
+    config = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
+    there = {("job", job["job_name"]) for job in scraped}
+    there |= {("proxy", name) for name in re.findall(r"^(?:backend|frontend|listen) (\w+)$", config, re.MULTILINE)}
+    rules = [rule for group in read("deploy/prometheus/alerts.yml")["groups"] for rule in group["rules"]]
+    asked = {
+        (label, value)
+        for rule in rules
+        for label, values in re.findall(r'\b(job|proxy)=~?"([^"]+)"', rule["expr"])
+        for value in values.split("|")
+    }
+    assert {label for label, _ in asked} == {"job", "proxy"}
+    assert not asked - there
+
+
+def test_what_is_scraped_are_services_of_the_compose_file() -> None:
+    scraped = read("deploy/prometheus/prometheus.yml")["scrape_configs"]
+    names = {name for job in scraped for found in job["dns_sd_configs"] for name in found["names"]}
+    assert names
+    assert not names - read("docker-compose.yml")["services"].keys()
+
+
+def test_hooks_look_at_files_that_there_are() -> None:
+    (repo,) = read(".pre-commit-config.yaml")["repos"]
+    patterns = [hook["files"] for hook in repo["hooks"] if "files" in hook]
+    assert patterns
+    for pattern in patterns:
+        for path in re.findall(r"[\w./]*\w", pattern.replace("\\", "")):
+            assert (ROOT / path).exists(), path
+
+
+def test_what_can_be_searched_for_long_is() -> None:
+    """By `make test-faults`, which names the folders."""
+    (line,) = re.findall(r"^\tHYPOTHESIS_PROFILE=long (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    places = re.findall(r"tests/\S+", line)
+    asks = re.compile(r'environ\S*\(\s*"HYPOTHESIS_PROFILE"')
+    searched = [path for path in tracked() if path.endswith(".py") and asks.search((ROOT / path).read_text())]
+    assert searched
+    for path in searched:
+        assert any(path == place or path.startswith(f"{place}/") for place in places), path
