@@ -91,7 +91,7 @@ class Dispatcher:
 
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        self._service = AgentInteraction(sessions)
+        self._service = AgentInteraction(sessions.desk)
         self._service.register(server)
         reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
@@ -99,7 +99,7 @@ class Dispatcher:
             await sessions.recover()
         except StoreUnavailable as error:
             raise ConfigError(f"DISPATCHER_STORE: the store was lost while starting: {error}") from None
-        works = [sessions.upkeep.keep(), watch_loop(metrics), self._policies.watch(sessions.use)]
+        works = [sessions.desk.upkeep.keep(), watch_loop(metrics), self._policies.watch(sessions.runners.use)]
         if sessions.neighbours:
             works.append(sessions.neighbours.keep())
         for work in works:
@@ -138,7 +138,7 @@ class Dispatcher:
 
     def reload(self) -> None:
         """Read the policies again, now."""
-        self.sessions.spawn(self._policies.reload(self.sessions.use))
+        self.sessions.runners.spawn(self._policies.reload(self.sessions.runners.use))
 
     async def drain(self) -> None:
         """Not ready any more; sessions move or end, for `DISPATCHER_DRAIN_SECONDS` at most."""
@@ -158,7 +158,7 @@ class Dispatcher:
         """Return when no session's Commander is connected here any more, or after that time."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while self.sessions.running and loop.time() < until:  # noqa: ASYNC110 - many places end a session's stay here
+        while self.sessions.runners.running and loop.time() < until:  # noqa: ASYNC110 - many places end a session's stay here
             await asyncio.sleep(MOVE_SECONDS)
 
     async def _noticed(self, seconds: float) -> None:

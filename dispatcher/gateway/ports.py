@@ -16,9 +16,11 @@ class Tools(Protocol):
 class Sessions(Protocol):
     """Creates and stops sessions, whichever replica they run at. Methods raise StoreUnavailable."""
 
-    store: Store
     closing: asyncio.Event  # set when the server drains: every event stream ends then
     policy_status: Callable[[], dict[str, object]]  # what rules are in force, and what is wrong with their files
+
+    @property
+    def store(self) -> Store: ...
 
     @property
     def registry(self) -> Tools: ...

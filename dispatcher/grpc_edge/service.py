@@ -8,7 +8,7 @@ import structlog
 
 from dispatcher.grpc_edge.status import StreamOver, abort
 from dispatcher.grpc_edge.stream import Stream
-from dispatcher.live.sessions import Sessions
+from dispatcher.live.desk import Desk
 from shared.pb import agent_pb2_grpc
 
 log = structlog.get_logger()
@@ -17,8 +17,8 @@ log = structlog.get_logger()
 class AgentInteraction(agent_pb2_grpc.AgentInteractionServicer):
     """The service: keeps the streams, and tells them to drain."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
         self._streams: set[Stream] = set()
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -26,7 +26,7 @@ class AgentInteraction(agent_pb2_grpc.AgentInteractionServicer):
         agent_pb2_grpc.add_AgentInteractionServicer_to_server(self, server)  # type: ignore[no-untyped-call]
 
     async def ChatStream(self, request_iterator: Any, context: Any) -> None:  # noqa: N802 - the contract's name
-        stream = Stream(self._sessions, context)
+        stream = Stream(self._desk, context)
         self._streams.add(stream)
         try:
             await stream.run()

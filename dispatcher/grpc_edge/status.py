@@ -1,27 +1,42 @@
 """How a stream ends: the statuses, and their way to the peer."""
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 import structlog
+
+from shared.records import Closed
 
 log = structlog.get_logger()
 
 STATUS_SECONDS = 1.0  # that a status may take to be sent
 
-# A session that is refused on an older peer's stream, which is its session.
-OLDER_STATUS = {
-    "fenced": grpc.StatusCode.FAILED_PRECONDITION,
-    "superseded": grpc.StatusCode.ABORTED,
-    "gap": grpc.StatusCode.ABORTED,
-    "ended": grpc.StatusCode.FAILED_PRECONDITION,
-    "unknown_session": grpc.StatusCode.NOT_FOUND,
-    "exists": grpc.StatusCode.ALREADY_EXISTS,
-    "invalid": grpc.StatusCode.INVALID_ARGUMENT,
-    "credit": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "unavailable": grpc.StatusCode.UNAVAILABLE,
+
+class Close(NamedTuple):
+    """How a `closed` code is told. status: of an older peer's stream, which is its session."""
+
+    message: str
+    status: grpc.StatusCode
+
+
+CLOSES = {
+    "fenced": Close("A later assignment has this session.", grpc.StatusCode.FAILED_PRECONDITION),
+    "superseded": Close("Another stream has opened this session since.", grpc.StatusCode.ABORTED),
+    "gap": Close("A packet is missing before this one; open the session again.", grpc.StatusCode.ABORTED),
+    "ended": Close("The session has ended.", grpc.StatusCode.FAILED_PRECONDITION),
+    "unknown_session": Close("The session is not known, or not open on this stream.", grpc.StatusCode.NOT_FOUND),
+    "exists": Close("The session id is taken.", grpc.StatusCode.ALREADY_EXISTS),
+    "invalid": Close("The packet breaks the contract; the session has failed.", grpc.StatusCode.INVALID_ARGUMENT),
+    "credit": Close(
+        "More than the credit was sent without an Ack; the session has failed.", grpc.StatusCode.RESOURCE_EXHAUSTED
+    ),
+    "unavailable": Close("The session's log cannot be reached now; try again.", grpc.StatusCode.UNAVAILABLE),
 }
+
+
+def closed(code: str) -> Closed:
+    return Closed(code, CLOSES[code].message)
 
 
 class StreamOver(Exception):
@@ -39,6 +54,11 @@ class Context(Protocol):
     async def write(self, message: Any) -> None: ...
     async def send_initial_metadata(self, initial_metadata: Any) -> None: ...
     async def abort(self, code: grpc.StatusCode, details: str = "") -> Any: ...
+
+
+def refused(code: str) -> StreamOver:
+    """The session is refused on an older peer's stream."""
+    return StreamOver(CLOSES[code].status, CLOSES[code].message)
 
 
 def malformed(text: str) -> StreamOver:

@@ -9,18 +9,15 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from dispatcher.grpc_edge.older import Numbering
-from dispatcher.grpc_edge.status import OLDER_STATUS, Context, StreamOver, malformed
+from dispatcher.grpc_edge.status import Context, StreamOver, closed, malformed, refused
 from dispatcher.grpc_edge.writer import PeerDoesNotRead, StreamWriter
 from dispatcher.live import ids
+from dispatcher.live.desk import Desk
 from dispatcher.live.pool import Member
-from dispatcher.live.ports import CLOSED_MESSAGES, closed
-from dispatcher.live.runner import Runner
-from dispatcher.live.sessions import Sessions
+from dispatcher.live.ports import Carried
 from dispatcher.live.tasks import Tasks
-from shared.conversation import State
 from shared.records import (
     Assignment,
-    Closed,
     Downstream,
     DownstreamSignal,
     Drain,
@@ -58,15 +55,15 @@ class Kind(Enum):
 class Stream:
     """One ChatStream: one reader, one writer, and the sessions that are open on it."""
 
-    def __init__(self, sessions: Sessions, context: Context) -> None:
-        self._sessions, self._context = sessions, context
-        self._settings = sessions.settings
+    def __init__(self, desk: Desk, context: Context) -> None:
+        self._desk, self._context = desk, context
+        self._settings = desk.settings
         self._loop = asyncio.get_running_loop()
         self.kind: Kind | None = None
         self.alive = True
         self._member: Member | None = None
         self._own_id = ""
-        self._runners: dict[str, Runner] = {}  # open on this stream
+        self._carried: dict[str, Carried] = {}  # open on this stream
         self._opening: set[str] = set()
         self._left: dict[str, str] = {}  # open here once: the `closed` code for what still comes, "" for none any more
         self._numbering = Numbering()
@@ -114,17 +111,13 @@ class Stream:
         """The peer has half-closed: OK once each session has its end logged and acked."""
         while True:
             self._changed.clear()
-            ended = (State.ENDED, State.GIVEN)
-            for runner in list(self._runners.values()):
-                core = runner.session
-                if core.older and core.head.final and not core.head.over and core.conversation not in ended:
-                    self.closed(runner.session_id, over=True)  # it has no other answer to a stop than to half-close
-                    runner.detach(self)
-            cores = [runner.session for runner in self._runners.values()]
-            open_ones = [core for core in cores if core.conversation not in ended and not core.closing]
-            if open_ones or (self._opening and not self._runners):
+            for carried in list(self._carried.values()):
+                if carried.answered_by_leaving:
+                    self._let_go_of(carried)
+            waits = self._opening and not self._carried
+            if waits or not all(carried.done for carried in self._carried.values()):
                 raise StreamOver(grpc.StatusCode.ABORTED, "The stream ended before its sessions did.")
-            if not (self._runners or self._opening or self._writer.busy):
+            if not (self._carried or self._opening or self._writer.busy):
                 return
             changed = self._loop.create_task(self._changed.wait())
             try:
@@ -138,10 +131,10 @@ class Stream:
             timer.cancel()
         self._writer.close()
         if self._member:
-            self._sessions.pool.leave(self._member)
-        runners, self._runners = self._runners, {}
-        for runner in runners.values():
-            runner.detach(self)
+            self._desk.pool.leave(self._member)
+        every, self._carried = self._carried, {}
+        for carried in every.values():
+            carried.detach(self)
 
     def end(self, code: grpc.StatusCode, text: str) -> None:
         """End the stream with that status."""
@@ -153,7 +146,7 @@ class Stream:
         if self.kind is Kind.OLDER or self.kind is None:
             return
         if self._member:
-            self._sessions.pool.drain(self._member)
+            self._desk.pool.drain(self._member)
         self._writer.queue(Downstream("", Drain(reason)))
 
     def _task_failed(self, error: BaseException) -> None:
@@ -201,7 +194,7 @@ class Stream:
                 self.kind = Kind.POOL
                 self._status_at = self._loop.time()
                 self._member = Member(self, status)
-                self._sessions.pool.join(self._member)
+                self._desk.pool.join(self._member)
                 age = self._settings.keepalive.max_connection_age_ms / 1000 * AGE_FACTOR
                 self._timers = [
                     self._loop.call_later(age, self.drain, "age"),
@@ -214,7 +207,7 @@ class Stream:
             case _:
                 self.kind = Kind.OLDER
                 self._writer.batches = False
-        if self._sessions.draining:
+        if self._desk.pool.draining:
             self.drain("leaving")
 
     def _take(self, packet: Upstream) -> None:
@@ -231,15 +224,15 @@ class Stream:
             return
         if isinstance(payload, Unknown) and not self._understood(packet):
             return
-        if runner := self._runners.get(session_id):
-            runner.receive(packet)
+        if carried := self._carried.get(session_id):
+            carried.receive(packet)
         elif session_id not in self._opening and (code := self._left.get(session_id, "unknown_session")):
             self._refuse(session_id, code)
 
     def _understood(self, packet: Upstream) -> bool:
         """What is not known is counted, and logged once for a stream; with a sequence it is appended."""
         if not packet.sequence:
-            self._sessions.metrics.packet_logged("unknown", 0.0)
+            self._desk.metrics.packet_logged("unknown", 0.0)
         if not self._unknown_logged:
             self._unknown_logged = True
             log.warning("unknown_packet", session_id=packet.session_id[:100], sequence=packet.sequence)
@@ -254,18 +247,18 @@ class Stream:
 
     async def _opened(self, session_id: str, opening: Open) -> None:
         try:
-            code = await self._sessions.open(self, session_id, opening)
+            code = await self._desk.open(self, session_id, opening)
         finally:
             self._opening.discard(session_id)
             self._changed.set()
         if code:
             log.info("open_refused", session_id=session_id, code=code)
             self._refuse(session_id, code)
-        elif (runner := self._runners.get(session_id)) and runner.session.head.over:
-            self._release(runner)  # Welcome is all that an ended session gets
+        elif (carried := self._carried.get(session_id)) and carried.over:
+            self._release(carried)  # Welcome is all that an ended session gets
 
     def _refuse(self, session_id: str, code: str) -> None:
-        self.send(session_id[:MAX_SESSION_ID], closed(code))
+        self._tell_closed(session_id[:MAX_SESSION_ID], code)
         if self._writer.queued > UNREAD:
             self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many refusals wait to be read.")
 
@@ -273,17 +266,15 @@ class Stream:
         """A heartbeat. What is open here and not named was dropped."""
         self._status_at = self._loop.time()
         held = {(running.session_id, running.generation) for running in status.running}
-        for session_id, runner in list(self._runners.items()):
-            head, conversation = runner.session.head, runner.session.conversation
-            talks = conversation in (State.OPEN, State.STOPPING)
-            if talks and not head.over and head.generation and (session_id, head.generation) not in held:
+        for session_id, carried in list(self._carried.items()):
+            if carried.expected and (session_id, carried.expected) not in held:
                 log.warning("session_dropped", session_id=session_id)
-                runner.lost()
+                carried.lost()
         lag = status.loop_lag_micros
         if lag >= LOOP_LAG_MICROS and lag != member.status.loop_lag_micros:
             # An agent computes without awaiting: until it lets go, no stop reaches any session there.
             log.warning("loop_lag", commander_id=status.commander_id[:100], seconds=lag / 1e6)
-        self._sessions.pool.report(member, status)
+        self._desk.pool.report(member, status)
 
     def _check_status(self) -> None:
         """A Commander that hangs: C threads answer pings, but no status comes."""
@@ -303,56 +294,64 @@ class Stream:
             await self._begin_older(packet)
         if isinstance(packet.payload, Unknown) and not self._understood(packet):
             return
-        runner = self._runners.get(self._own_id)
-        if runner is None:
-            code = "ended"
-            raise StreamOver(OLDER_STATUS[code], CLOSED_MESSAGES[code])
-        runner.receive(self._numbering.numbered(packet, self._own_id))
-        if runner.appends.backlog >= self._settings.max_unacked_packets:
-            await runner.appends.drained()
+        carried = self._carried.get(self._own_id)
+        if carried is None:
+            raise refused("ended")
+        carried.receive(self._numbering.numbered(packet, self._own_id))
+        await carried.room()
 
     async def _begin_older(self, packet: Upstream) -> None:
         if len(packet.session_id) > MAX_SESSION_ID:
             raise malformed("The session id is too long.")
         self._own_id = packet.session_id or ids.session_id()
-        runner = await self._sessions.open_older(self, self._own_id)
-        if isinstance(runner, str):
-            raise StreamOver(OLDER_STATUS[runner], CLOSED_MESSAGES[runner])
+        opened = await self._desk.open_older(self, self._own_id)
+        if isinstance(opened, str):
+            raise refused(opened)
         log.info("older_peer", session_id=self._own_id)
 
     # ---- a session's link
 
-    def attach(self, runner: Runner) -> None:
+    def attach(self, carried: Carried) -> None:
         """The session is open on this stream from now."""
-        self._runners[runner.session_id] = runner
-        self._left.pop(runner.session_id, None)
+        self._carried[carried.session_id] = carried
+        self._left.pop(carried.session_id, None)
         if self._member:
-            self._member.opened(runner.session_id)
+            self._member.opened(carried.session_id)
 
     def send(self, session_id: str, signal: DownstreamSignal) -> None:
-        """Queue a signal. A `closed` is the status of an older peer's stream."""
-        if self.kind is Kind.OLDER:
-            if isinstance(signal, Closed):
-                self.end(OLDER_STATUS[signal.code], CLOSED_MESSAGES[signal.code])
-                return
-            session_id = ""
-        elif isinstance(signal, Closed):
-            self._remember(session_id, "")  # one is enough: the rest is dropped until it is opened again
-        self._writer.queue(Downstream(session_id, signal))
+        """Queue a signal."""
+        self._writer.queue(Downstream("" if self.kind is Kind.OLDER else session_id, signal))
 
-    def send_ack(self, runner: Runner, at_once: bool) -> None:
+    def send_ack(self, carried: Carried, at_once: bool) -> None:
         """Ack what is logged: at once, or soon together with others."""
-        self._writer.ack(runner, at_once)
+        self._writer.ack(carried, at_once)
 
-    def closed(self, session_id: str, over: bool) -> None:
-        """The session has left this stream."""
-        self._runners.pop(session_id, None)
-        runner = self._writer.forget_ack(session_id)
-        if runner and self._left.get(session_id) != "":  # handed over: its Ack is waited for
-            self._writer.queue(self._writer.ack_packet(runner))
+    def close(self, session_id: str, code: str) -> None:
+        """The session is over on this stream, and its peer is told why."""
+        self._forget(session_id)
+        self._tell_closed(session_id, code)
+
+    def leave(self, session_id: str, over: bool) -> None:
+        """The session is no longer on this stream, as its peer knows."""
+        if carried := self._forget(session_id):  # handed over: its Ack is waited for
+            self._writer.queue(self._writer.ack_packet(carried))
         if over:
-            self._remember(session_id, self._left.get(session_id, "ended"))
+            self._remember(session_id, "ended")
+
+    def _forget(self, session_id: str) -> Carried | None:
+        """It is not carried any more. Returns it if an Ack of it was due."""
+        self._carried.pop(session_id, None)
         self._changed.set()
+        return self._writer.forget_ack(session_id)
+
+    def _tell_closed(self, session_id: str, code: str) -> None:
+        """`closed`; to an older peer it is the status of the stream."""
+        if self.kind is Kind.OLDER:
+            over = refused(code)
+            self.end(over.code, over.text)
+        else:
+            self._remember(session_id, "")  # one is enough: the rest is dropped until it is opened again
+            self._writer.queue(Downstream(session_id, closed(code)))
 
     def _remember(self, session_id: str, code: str) -> None:
         self._left[session_id] = code
@@ -364,23 +363,25 @@ class Stream:
     def assign(self, assignment: Assignment) -> None:
         self._writer.queue(Downstream(assignment.session_id, assignment))
 
-    def _release(self, runner: Runner) -> None:
+    def _release(self, carried: Carried) -> None:
         """The end is acked. An older peer gets the results of tools that still run first."""
-        if self._runners.get(runner.session_id) is not runner:
+        if self._carried.get(carried.session_id) is not carried:
             return
-        if self.kind is Kind.OLDER and runner.tools:
-            self._tasks.spawn(self._release_later(runner))
-            return
-        self.closed(runner.session_id, over=True)
-        runner.detach(self)
+        if self.kind is Kind.OLDER and carried.tools_run:
+            self._tasks.spawn(self._release_later(carried))
+        else:
+            self._let_go_of(carried)
 
-    async def _release_later(self, runner: Runner) -> None:
-        await runner.tools.done()
-        self._release(runner)
+    async def _release_later(self, carried: Carried) -> None:
+        await carried.tools_over()
+        self._release(carried)
+
+    def _let_go_of(self, carried: Carried) -> None:
+        """It has ended, and its peer knows."""
+        self.leave(carried.session_id, over=True)
+        carried.detach(self)
 
     def _written(self, packets: list[Downstream]) -> None:
         for packet in packets:
-            if isinstance(packet.signal, Stop):
-                session_id = packet.session_id or self._own_id
-                if runner := self._runners.get(session_id):
-                    runner.facts.stop_written()
+            if isinstance(packet.signal, Stop) and (found := self._carried.get(packet.session_id or self._own_id)):
+                found.stop_written()

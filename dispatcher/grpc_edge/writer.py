@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dispatcher.live.runner import Runner
+from dispatcher.live.ports import Carried
 from shared.records import Ack, Downstream, Stop, Welcome
 from shared.wire import DownstreamMessage, downstream_messages, encode_downstream
 
@@ -23,7 +23,7 @@ class StreamWriter:
     write     of the RPC
     seconds   the longest that one write may take
     written   called with what has just been handed to gRPC
-    acked     called with a runner whose end's Ack goes out now
+    acked     called with a session whose end's Ack goes out now
     idle      called whenever all is written
     batches   False: an older peer, whose packets go one by one and name no session
     """
@@ -33,7 +33,7 @@ class StreamWriter:
         write: Callable[[Any], Awaitable[None]],
         seconds: float,
         written: Callable[[list[Downstream]], None],
-        acked: Callable[[Runner], None],
+        acked: Callable[[Carried], None],
         idle: Callable[[], None],
     ) -> None:
         self.batches = True
@@ -42,8 +42,8 @@ class StreamWriter:
         self._loop = asyncio.get_running_loop()
         self._first: deque[Downstream] = deque()  # Welcomes and Stops
         self._rest: deque[Downstream] = deque()
-        self._acks: dict[str, Runner] = {}  # due
-        self._acks_later: dict[str, Runner] = {}
+        self._acks: dict[str, Carried] = {}  # due
+        self._acks_later: dict[str, Carried] = {}
         self._ack_timer: asyncio.TimerHandle | None = None
         self._work = asyncio.Event()
         self._writing = False
@@ -62,24 +62,24 @@ class StreamWriter:
         """Something is not written yet."""
         return self._writing or bool(self._first or self._rest or self._acks)
 
-    def ack(self, runner: Runner, at_once: bool) -> None:
+    def ack(self, carried: Carried, at_once: bool) -> None:
         """Ack what is logged: at once, or with what else comes within ACK_SECONDS."""
         if at_once:
-            self._acks_later.pop(runner.session_id, None)
-            self._acks[runner.session_id] = runner
+            self._acks_later.pop(carried.session_id, None)
+            self._acks[carried.session_id] = carried
             self._work.set()
-        elif runner.session_id not in self._acks:
-            self._acks_later[runner.session_id] = runner
+        elif carried.session_id not in self._acks:
+            self._acks_later[carried.session_id] = carried
             if self._ack_timer is None:
                 self._ack_timer = self._loop.call_later(ACK_SECONDS, self._acks_due)
 
-    def forget_ack(self, session_id: str) -> Runner | None:
-        """The runner whose Ack was due, sooner or later."""
+    def forget_ack(self, session_id: str) -> Carried | None:
+        """The session whose Ack was due, sooner or later."""
         due, later = self._acks.pop(session_id, None), self._acks_later.pop(session_id, None)
         return due or later
 
-    def ack_packet(self, runner: Runner) -> Downstream:
-        return Downstream(runner.session_id if self.batches else "", Ack(runner.take_ack()))
+    def ack_packet(self, carried: Carried) -> Downstream:
+        return Downstream(carried.session_id if self.batches else "", Ack(carried.take_ack()))
 
     def close(self) -> None:
         """No Ack is timed any more."""
@@ -128,10 +128,10 @@ class StreamWriter:
     def _next(self) -> list[Downstream]:
         """What goes out next: stops first."""
         packets = self._urgent()
-        for runner in self._acks.values():
-            packets.append(self.ack_packet(runner))
-            if runner.session.head.over:
-                self._loop.call_soon(self._acked, runner)
+        for carried in self._acks.values():
+            packets.append(self.ack_packet(carried))
+            if carried.over:
+                self._loop.call_soon(self._acked, carried)
         self._acks.clear()
         while self._rest and len(packets) < PACKETS_A_TURN:
             packets.append(self._rest.popleft())

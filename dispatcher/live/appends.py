@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Sequence
 
 import structlog
 from msgspec.structs import replace
@@ -11,45 +10,19 @@ from msgspec.structs import replace
 from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.log import Append, Outcome, Refused
 from dispatcher.core.session import Session
-from dispatcher.metrics import Metrics
+from dispatcher.live.ports import Batch, Owner
 from dispatcher.store.asking import RETRY_SECONDS
-from dispatcher.store.ports import Store, StoreUnavailable
+from dispatcher.store.ports import StoreUnavailable
 
 log = structlog.get_logger()
 
-Batch: TypeAlias = list[tuple[Entry, float]]  # with the time of receipt (perf_counter)
-
-
-class Host(Protocol):
-    """What appending needs of the set of sessions."""
-
-    store: Store
-    metrics: Metrics
-
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> object: ...
-
 
 class Appends:
-    """Of one session.
+    """Of one session. backlog: packets received and not yet in the log."""
 
-    backlog   packets received and not yet in the log
-    current   the core that has the session now; None: this instance has it no more
-    answered  called with what came of a step: its outcome, or the exception that says it can never be stored, the core
-              that it was made for, and its batch
-    idle      called after each step
-    """
-
-    def __init__(
-        self,
-        session_id: str,
-        host: Host,
-        current: Callable[[], Session | None],
-        answered: Callable[[Outcome | BaseException, Session, Batch], None],
-        idle: Callable[[], None],
-    ) -> None:
+    def __init__(self, owner: Owner) -> None:
         self.backlog = 0
-        self._session_id, self._host, self._current = session_id, host, current
-        self._step_answered, self._idle = answered, idle
+        self._owner = owner
         self._pending: Batch = []
         self._under_way: Batch = []
         self._flying = self._held = False
@@ -104,14 +77,14 @@ class Appends:
         self._drained.set()
 
     def _flush(self) -> None:
-        session = self._current()
-        if self._flying or self._held or not self._pending or session is None:
+        session = self._owner.session
+        if self._flying or self._held or not self._pending or not self._owner.owned:
             return
         self._flying = True
         batch, self._pending = self._pending, []
         self._under_way = batch
         change = Append(session.epoch, tuple([entry for entry, _ in batch]), session.record.head.commander_id)
-        future = self._host.store.submit(self._session_id, change)
+        future = self._owner.host.store.submit(self._owner.session_id, change)
         self._step = future, batch
         future.add_done_callback(lambda done: self._answered(done, session, change, batch))
 
@@ -121,21 +94,21 @@ class Appends:
         self._step = None
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or isinstance(error, StoreUnavailable):
-            self._host.spawn(self._repeat(session, change, batch))
+            self._owner.host.spawn(self._repeat(session, change, batch))
         else:
             self._done(error or future.result(), session, batch)
 
     async def _repeat(self, session: Session, change: Append, batch: Batch) -> None:
         """The outcome is unknown: the same sequences again, until the store answers."""
         delay = RETRY_SECONDS[0]
-        while self._current() is session:
-            log.warning("append_retried", session_id=self._session_id, seconds=delay)
+        while self._has(session):
+            log.warning("append_retried", session_id=self._owner.session_id, seconds=delay)
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_SECONDS[1])
             try:
                 # It may have been taken back meanwhile, under the next epoch.
                 again = replace(change, epoch=session.epoch)
-                outcome = await self._host.store.submit(self._session_id, again)
+                outcome = await self._owner.host.store.submit(self._owner.session_id, again)
             except StoreUnavailable:
                 continue
             self._done(outcome, session, batch)
@@ -143,7 +116,7 @@ class Appends:
         self._end_step()
 
     def _done(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
-        if session is self._current():
+        if self._has(session):
             if isinstance(outcome, Refused | BaseException):
                 self.forget()
             else:
@@ -151,7 +124,7 @@ class Appends:
                 self._count(-min(self.backlog, len(packets)))
         self._flying = False
         self._under_way = []
-        self._step_answered(outcome, session, batch)
+        self._owner.answered(outcome, session, batch)
         self._end_step()
 
     def _end_step(self) -> None:
@@ -160,8 +133,12 @@ class Appends:
         self._flush()
         if not self._flying:
             self._drained.set()
-            self._idle()
+            self._owner.maybe_settled()
+
+    def _has(self, session: Session) -> bool:
+        """This instance has the session, and that is its core."""
+        return self._owner.owned and self._owner.session is session
 
     def _count(self, packets: int) -> None:
         self.backlog += packets
-        self._host.metrics.backlog_packets.inc(packets)
+        self._owner.host.metrics.backlog_packets.inc(packets)

@@ -1,36 +1,69 @@
-"""What a session's runner needs: of the stream that it is open on, and of the set of sessions that it is part of."""
+"""What the pieces of a live session need of each other: its stream, its runner, and the set that it is part of."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Container, Coroutine
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from dispatcher.core.log import Record
+from dispatcher.core.effects import Effect
+from dispatcher.core.entries import Call, Entry
+from dispatcher.core.log import Outcome, Record
+from dispatcher.core.session import Session
 from dispatcher.metrics import Metrics
 from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
-from dispatcher.tools.registry import Registry
-from shared.records import Closed, DownstreamSignal
-
-if TYPE_CHECKING:
-    from dispatcher.live.runner import Runner
+from dispatcher.tools.registry import Answer, Registry
+from shared.records import DownstreamSignal, ToolResult, Upstream
 
 T = TypeVar("T")
 
-CLOSED_MESSAGES = {
-    "fenced": "A later assignment has this session.",
-    "superseded": "Another stream has opened this session since.",
-    "gap": "A packet is missing before this one; open the session again.",
-    "ended": "The session has ended.",
-    "unknown_session": "The session is not known, or not open on this stream.",
-    "exists": "The session id is taken.",
-    "invalid": "The packet breaks the contract; the session has failed.",
-    "credit": "More than the credit was sent without an Ack; the session has failed.",
-    "unavailable": "The session's log cannot be reached now; try again.",
-}
+Batch: TypeAlias = list[tuple[Entry, float]]  # of one append, with the time of receipt (perf_counter)
 
 
-def closed(code: str) -> Closed:
-    return Closed(code, CLOSED_MESSAGES[code])
+class Carried(Protocol):
+    """A session as the stream that carries it sees it."""
+
+    session_id: str
+
+    def receive(self, packet: Upstream) -> None:
+        """A packet of the session; not `open`, not `status`."""
+
+    def take_ack(self) -> int:
+        """The sequence to ack now; what is acked no longer counts against the credit."""
+
+    def detach(self, link: "Link") -> None:
+        """That stream carries it no more: its grace begins, unless it has ended. Another's: nothing happens."""
+
+    def lost(self, sent: bool = True) -> None:
+        """Its Commander does not hold it, as it says, or as the assignment was not sent (sent: False): no grace."""
+
+    def stop_written(self) -> None:
+        """A stop has just been handed to gRPC."""
+
+    @property
+    def over(self) -> bool:
+        """The end that its Commander sent, or that the Dispatcher made, is in the log."""
+
+    @property
+    def expected(self) -> int:
+        """The generation whose Commander has to hold it now; 0: nobody has to."""
+
+    @property
+    def done(self) -> bool:
+        """Its end has come, or is about to be refused: nothing more of it is awaited on its stream."""
+
+    @property
+    def answered_by_leaving(self) -> bool:
+        """It was stopped, and its peer is an older one, which has no other answer than to end its stream."""
+
+    async def room(self) -> None:
+        """Return when fewer packets than its credit are on their way to the log."""
+
+    @property
+    def tools_run(self) -> bool:
+        """A tool of it runs, or its result is not in the log yet."""
+
+    async def tools_over(self) -> None:
+        """Return when none does."""
 
 
 class Link(Protocol):
@@ -38,17 +71,20 @@ class Link(Protocol):
 
     alive: bool
 
-    def attach(self, runner: "Runner") -> None:
+    def attach(self, carried: Carried) -> None:
         """The session is open on this stream from now."""
 
     def send(self, session_id: str, signal: DownstreamSignal) -> None:
         """Queue a signal for the one writer. Welcome and Stop go ahead of all else."""
 
-    def send_ack(self, runner: "Runner", at_once: bool) -> None:
-        """See to it that `runner.take_ack` is asked soon (within 50 ms), or at once."""
+    def send_ack(self, carried: Carried, at_once: bool) -> None:
+        """See to it that `carried.take_ack` is asked soon (within 50 ms), or at once."""
 
-    def closed(self, session_id: str, over: bool) -> None:
-        """The session is no longer on this stream. over: it has ended."""
+    def close(self, session_id: str, code: str) -> None:
+        """The session is over on this stream, and its peer is told `closed` with that code."""
+
+    def leave(self, session_id: str, over: bool) -> None:
+        """The session is no longer on this stream, as its peer knows. over: it has ended."""
 
 
 class Host(Protocol):
@@ -67,11 +103,38 @@ class Host(Protocol):
     async def look_again(self, session_id: str) -> None:
         """The log knows more than the core did: rebuild it, and begin its grace anew."""
 
-    def judge_calls(self, runner: "Runner") -> None:
-        """Call `runner.settle_gone` with the instances that live, soon."""
+    def judge_calls(self, settle_gone: Callable[[Container[str]], None]) -> None:
+        """Call it with the instances that live, soon."""
 
-    def requeued(self, runner: "Runner", record: Record) -> None:
+    def requeued(self, runner: Carried, record: Record) -> None:
         """The session waits again."""
 
-    def settled(self, runner: "Runner") -> None:
+    def settled(self, runner: Carried) -> None:
         """Nothing is left to do for the session here."""
+
+
+class Owner(Protocol):
+    """A session's runner, as its helpers see it: those that append, run tools and ask policies for it."""
+
+    session_id: str
+    session: Session  # the core as it is now
+    host: Host
+
+    @property
+    def owned(self) -> bool:
+        """This instance has the session."""
+
+    def carry_out(self, effects: list[Effect]) -> None:
+        """Do what the core asks for."""
+
+    def answered(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
+        """What came of an append: its outcome, or why it can never be stored; the core that it was made for."""
+
+    async def run_call(self, call: Call) -> Answer:
+        """The answer of a call; raises nothing but CancelledError."""
+
+    async def settle_result(self, result: ToolResult) -> None:
+        """Put a result into the log, however long that takes."""
+
+    def maybe_settled(self) -> None:
+        """Something is over: perhaps all is."""

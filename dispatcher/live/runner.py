@@ -25,18 +25,19 @@ from dispatcher.core.effects import (
     Store,
     Wake,
 )
-from dispatcher.core.entries import Entry, StopEntry
+from dispatcher.core.entries import Call, Entry, StopEntry
 from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
 from dispatcher.core.log import Settle as SettleChange
 from dispatcher.core.session import Session
-from dispatcher.live.appends import Appends, Batch
+from dispatcher.live.appends import Appends
 from dispatcher.live.deadlines import Deadlines
 from dispatcher.live.facts import SessionFacts
-from dispatcher.live.ports import Host, Link, closed
+from dispatcher.live.ports import Batch, Host, Link
 from dispatcher.live.screening import Screening
 from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.gate import Gate
 from dispatcher.store.asking import read_all, until_known
+from dispatcher.tools.registry import Answer
 from shared.conversation import State
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
@@ -51,28 +52,16 @@ class Runner:
         self.session_id = session.record.session_id
         self.session = session
         self.link: Link | None = None
-        self._host = host
-        self.appends = Appends(
-            self.session_id,
-            host,
-            lambda: self.session if self.owned else None,
-            self._answered,
-            self._maybe_settled,
-        )
+        self.host = host
+        self.appends, self.tools, self._screening = Appends(self), ToolRuns(self), Screening(self)
         self.deadlines = Deadlines(self._due)
-        self._screening = Screening(
-            self.session_id, lambda: self.session, host.judges, host.registry, host.spawn, self._carry_out
-        )
-        self.tools = ToolRuns(
-            host.registry, self._screening.run, host.instance, host.spawn, self._settle_result, self._maybe_settled
-        )
         self._held = 0
         self._closed = False  # another instance has it, or nobody need
         self._looking = self._look_again = self._taking_back = False
         self.facts = self._new_facts(session.record)
 
     def _new_facts(self, record: Record) -> SessionFacts:
-        host = self._host
+        host = self.host
         return SessionFacts(host.metrics, record, host.log_thoughts, host.registry.knows)
 
     # ---- attachment
@@ -87,12 +76,11 @@ class Runner:
             link = None
         if session.epoch < self.session.epoch and not anew:
             if link:
-                link.send(self.session_id, closed("superseded"))
+                link.close(self.session_id, "superseded")
             return
         old_link, self.link = self.link, link
         if old_link and old_link is not link:
-            old_link.send(self.session_id, closed("superseded"))
-            old_link.closed(self.session_id, over=False)
+            old_link.close(self.session_id, "superseded")
         self.appends.forget()  # it comes again after Welcome
         self.session = session
         if self._closed:  # another instance had it, and counted what it did
@@ -109,13 +97,13 @@ class Runner:
             effects += session.attach(awaiting_call_ids, now)
         else:
             effects += session.await_open(now)
-        self._carry_out(effects)
+        self.carry_out(effects)
         self.judge_calls()
 
     def judge_calls(self) -> None:
         """See to the calls that other instances should have answered."""
-        if self.owned and any(call.instance != self._host.instance for call in self.session.head.calls.values()):
-            self._host.judge_calls(self)
+        if self.owned and any(call.instance != self.host.instance for call in self.session.head.calls.values()):
+            self.host.judge_calls(self.settle_gone)
 
     def settle_gone(self, alive: Container[str]) -> None:
         """Answer the calls of instances that are gone."""
@@ -126,26 +114,24 @@ class Runner:
         """The stream is gone."""
         if self.link is link:
             self.link = None
-            self._carry_out(self.session.detach(time.time()))
-            self._maybe_settled()
+            self.carry_out(self.session.detach(time.time()))
+            self.maybe_settled()
 
     def unserved(self) -> None:
         """Nobody took it from the queue in time."""
         now = time.time()
-        self._carry_out([*self.session.restored(now), *self.session.unserved(now)])
+        self.carry_out([*self.session.restored(now), *self.session.unserved(now)])
 
     def lost(self, sent: bool = True) -> None:
         """The Commander does not hold the session, as it says, or because the assignment was not sent: no grace."""
-        if self.link:
-            self.link.closed(self.session_id, over=False)
-            self.link = None
-        self._carry_out(self.session.lost(time.time(), sent))
+        self._leave()
+        self.carry_out(self.session.lost(time.time(), sent))
 
-    # ---- packets
+    # ---- the stream's side (`Carried`)
 
     def receive(self, packet: Upstream) -> None:
         """A packet of the stream that has the session."""
-        self._carry_out(self.session.receive(packet, time.time()))
+        self.carry_out(self.session.receive(packet, time.time()))
 
     def take_ack(self) -> int:
         """The sequence to ack now; what is acked no longer counts against the credit."""
@@ -153,24 +139,68 @@ class Runner:
         self.session.acked(sequence)
         return sequence
 
+    def stop_written(self) -> None:
+        """A stop has just been handed to gRPC."""
+        self.facts.stop_written()
+
+    @property
+    def over(self) -> bool:
+        return self.session.head.over
+
+    @property
+    def expected(self) -> int:
+        """The generation whose Commander has to hold it now; 0: nobody has to."""
+        talks = self.session.conversation in (State.OPEN, State.STOPPING)
+        return self.session.head.generation if talks and not self.over else 0
+
+    @property
+    def done(self) -> bool:
+        """Its end has come, or is about to be refused: nothing more of it is awaited on its stream."""
+        return self.session.conversation in (State.ENDED, State.GIVEN) or self.session.closing
+
+    @property
+    def answered_by_leaving(self) -> bool:
+        """It was stopped, and its peer is an older one, which has no other answer than to end its stream."""
+        session = self.session
+        ended = session.conversation in (State.ENDED, State.GIVEN)
+        return session.older and session.head.final and not session.head.over and not ended
+
+    async def room(self) -> None:
+        """Return when fewer packets than its credit are on their way to the log."""
+        if self.appends.backlog >= self.session.limits.max_unacked_packets:
+            await self.appends.drained()
+
+    @property
+    def tools_run(self) -> bool:
+        return bool(self.tools)
+
+    async def tools_over(self) -> None:
+        await self.tools.done()
+
+    async def run_call(self, call: Call) -> Answer:
+        """The answer of a call; raises nothing but CancelledError."""
+        return await self._screening.run(call)
+
+    # ---- the log has grown
+
     def observe(self, outcome: Applied) -> None:
         """The log has grown by this, through whomever."""
         if self._taking_back:  # its answer has not come yet, or its epoch would be taken for another's
             self._look_again = True
             return
         counts = not self._closed
-        self._carry_out(self.session.logged(outcome, time.time()))  # a stop goes out before it is told of
+        self.carry_out(self.session.logged(outcome, time.time()))  # a stop goes out before it is told of
         if counts:
             self.facts.appended(outcome)
         if outcome.head.epoch > self.session.epoch:
             self._give_way()
         elif self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:
-            self._host.spawn(self._catch_up())
-        self._maybe_settled()
+            self.host.spawn(self._catch_up())
+        self.maybe_settled()
 
     async def take_rules(self, gate_of: Callable[[Record, list[Entry]], Gate]) -> None:
         """Go on under today's rules: a fresh gate reads what the session has said so far."""
-        session, store = self.session, self._host.store
+        session, store = self.session, self.host.store
         entries: list[Entry] = []
         read = -1
         while read < session.offset:
@@ -181,7 +211,7 @@ class Runner:
                 return  # it was rebuilt meanwhile, under today's rules, or is gone
         logged = max((entry.sequence for entry in entries), default=0)
         entries += [entry for entry in self.appends.unlogged if entry.sequence > logged]
-        self._carry_out(session.take_rules(gate_of(session.record, entries), entries, time.time()))
+        self.carry_out(session.take_rules(gate_of(session.record, entries), entries, time.time()))
 
     # ---- other instances
 
@@ -190,7 +220,7 @@ class Runner:
         self._look_again = True
         if not self._looking:
             self._looking = True
-            self._host.spawn(self._look())
+            self.host.spawn(self._look())
 
     async def _look(self) -> None:
         try:
@@ -201,7 +231,7 @@ class Runner:
             self._looking = False
 
     async def _look_once(self) -> None:
-        session, store = self.session, self._host.store
+        session, store = self.session, self.host.store
         record = await until_known(lambda: store.load(self.session_id))
         entries = await until_known(lambda: read_all(store, self.session_id, session.offset)) if record else []
         if session is not self.session:
@@ -210,13 +240,13 @@ class Runner:
         if record and record.head.final and self.tools:
             self.tools.cancel(record.head.calls)
         elsewhere = record is None or (
-            record.head.instance != self._host.instance and record.head.epoch <= session.epoch  # lower: rolled back
+            record.head.instance != self.host.instance and record.head.epoch <= session.epoch  # lower: rolled back
         )
         if elsewhere and self.link and record:
             await self.take_back()
         elif elsewhere:
             self._give_way()
-            self._maybe_settled()
+            self.maybe_settled()
         elif record:
             known = tuple(entry for entry in entries if entry.offset <= record.head.offset)
             if any(isinstance(entry.body, StopEntry) for entry in known):
@@ -231,7 +261,7 @@ class Runner:
         self._taking_back = True
         self.appends.hold(True)
         try:
-            outcome = await self._submit_until_known(TakeBack(session.epoch, self._host.instance))
+            outcome = await self._submit_until_known(TakeBack(session.epoch, self.host.instance))
         finally:
             self._taking_back = False
         if session is self.session:
@@ -239,7 +269,7 @@ class Runner:
                 log.info("session_taken_back", session_id=self.session_id)
                 session.taken_back(outcome)
             else:
-                self._carry_out(session.refused(outcome, time.time()))
+                self.carry_out(session.refused(outcome, time.time()))
             self.grown()
         self.appends.hold(False)
 
@@ -256,7 +286,7 @@ class Runner:
 
     async def _catch_up(self) -> None:
         """Read what the log holds and nobody told of: the answer to an append was lost, or is still under way."""
-        session, store = self.session, self._host.store
+        session, store = self.session, self.host.store
         if session.offset < session.head.offset:
             entries = await until_known(lambda: read_all(store, self.session_id, session.offset))
             if session is self.session and entries:
@@ -264,7 +294,7 @@ class Runner:
 
     # ---- effects
 
-    def _carry_out(self, effects: list[Effect]) -> None:
+    def carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
                 case Store(entries):
@@ -289,19 +319,19 @@ class Runner:
                     self._close(code)
                 case GiveBack(handed_over):
                     requeue = partial(Requeue, now=time.time(), handed_over=handed_over)
-                    self._host.spawn(self._conclude(requeue))
+                    self.host.spawn(self._conclude(requeue))
                 case GiveUp():
                     if self.session.conversation is State.STOPPING:
                         log.warning("commander_did_not_stop", session_id=self.session_id)
-                    self._host.spawn(self._conclude(Fence))
+                    self.host.spawn(self._conclude(Fence))
                 case Ask(question):
                     self._screening.ask(question)
                 case PolicyHit(policy, action):
                     if action == "stop":
                         self.facts.stop_detected()
-                    self._host.metrics.policy_hit(policy, action)
+                    self.host.metrics.policy_hit(policy, action)
         if self._held != (held := self.session.held) and not self._closed:
-            self._host.metrics.held_characters.inc(held - self._held)
+            self.host.metrics.held_characters.inc(held - self._held)
             self._held = held
 
     def _send(self, signal: DownstreamSignal) -> None:
@@ -312,20 +342,25 @@ class Runner:
         if self.link:
             log.info("session_closed", session_id=self.session_id, code=code)
             link, self.link = self.link, None
-            link.send(self.session_id, closed(code))
-            link.closed(self.session_id, over=self.session.head.over)
+            link.close(self.session_id, code)
+
+    def _leave(self) -> None:
+        """Its peer knows that it is no longer on its stream."""
+        if self.link:
+            link, self.link = self.link, None
+            link.leave(self.session_id, over=False)
 
     def _due(self, name: str) -> None:
-        self._carry_out(self.session.deadline(name, time.time()))
+        self.carry_out(self.session.deadline(name, time.time()))
 
     # ---- the log
 
-    def _answered(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
+    def answered(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
         current = session is self.session and self.owned
         if isinstance(outcome, BaseException):
             log.error("append_failed", session_id=self.session_id, exc_info=outcome)
             if current:
-                self._carry_out(session.unstorable(time.time()))
+                self.carry_out(session.unstorable(time.time()))
         elif isinstance(outcome, Applied):
             self.facts.packets(batch)
             if current:
@@ -334,25 +369,25 @@ class Runner:
                 self.facts.appended(outcome)  # the core that went on has read it from the log
         elif current:
             concluded = session.conversation is State.IDLE
-            self._carry_out(session.refused(outcome, time.time()))
+            self.carry_out(session.refused(outcome, time.time()))
             if outcome.code in ELSEWHERE:
                 self.grown()
             elif outcome.code == "gap" and concluded:  # nobody is told to open it again
-                self._host.spawn(self._host.look_again(self.session_id))
+                self.host.spawn(self.host.look_again(self.session_id))
 
     def _settle(self, entry: Entry) -> None:
-        self._host.spawn(self._settle_until_known(entry))
+        self.host.spawn(self._settle_until_known(entry))
 
     async def _settle_until_known(self, entry: Entry) -> None:
         outcome = await self._submit_until_known(SettleChange(entry))
         if isinstance(outcome, Applied):
             self.observe(outcome)
 
-    async def _settle_result(self, result: ToolResult) -> None:
+    async def settle_result(self, result: ToolResult) -> None:
         await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
 
     async def _submit_until_known(self, change: Change) -> Outcome:
-        return await until_known(lambda: self._host.store.submit(self.session_id, change))
+        return await until_known(lambda: self.host.store.submit(self.session_id, change))
 
     async def _conclude(self, change_of: Callable[[int], Requeue | Fence]) -> None:
         """What silence leads to, under the session's epoch. Refused: somebody has it, and nothing is concluded."""
@@ -366,28 +401,28 @@ class Runner:
             if outcome.code in ELSEWHERE:
                 self.grown()
             else:
-                self._host.spawn(self._host.look_again(self.session_id))
+                self.host.spawn(self.host.look_again(self.session_id))
             return
         session = self.session
         if isinstance(change, Fence):
-            self._carry_out(session.fenced(outcome))
+            self.carry_out(session.fenced(outcome))
         else:
-            if self.link:
-                self.link.closed(self.session_id, over=False)
-                self.link = None
+            self._leave()
             self.close()
-            self._host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
-        self._maybe_settled()
+            if outcome.head.takeovers > session.record.head.takeovers:
+                self.host.metrics.takeovers.inc()
+            self.host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
+        self.maybe_settled()
 
     # ---- the end
 
-    def _maybe_settled(self) -> None:
+    def maybe_settled(self) -> None:
         """Nothing is left to do here: the host forgets this runner, and the log keeps the session."""
         head = self.session.head
         idle = not (self.appends.busy or self.tools or self.link)
         if idle and (self._closed or head.complete or head.state == "waiting"):
             self.close()
-            self._host.settled(self)
+            self.host.settled(self)
 
     def close(self) -> None:
         """Let go of timers, and of what is held. Idempotent."""
@@ -395,5 +430,5 @@ class Runner:
         if not self.session.head.final:  # observers may still count
             self._screening.cancel()
         self.deadlines.clear()
-        self._host.metrics.held_characters.dec(self._held)
+        self.host.metrics.held_characters.dec(self._held)
         self._held = 0

@@ -2,41 +2,30 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from dispatcher.core.effects import Effect
 from dispatcher.core.entries import Call
 from dispatcher.core.session import Session
+from dispatcher.live.ports import Owner
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import AskedPolicy, Question
-from dispatcher.policing.judges import Judges
-from dispatcher.tools.registry import Answer, Registry
+from dispatcher.tools.registry import Answer
 from shared.records import ToolResult
 
 
 class Screening:
-    """session: the core as it is now. carry_out: its effects."""
+    """Of one session."""
 
-    def __init__(
-        self,
-        session_id: str,
-        session: Callable[[], Session],
-        judges: Judges,
-        registry: Registry,
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        carry_out: Callable[[list[Effect]], None],
-    ) -> None:
+    def __init__(self, owner: Owner) -> None:
+        self._owner, self._judges = owner, owner.host.judges
         self._asking: set[asyncio.Task[None]] = set()
-        self._session_id, self._session = session_id, session
-        self._judges, self._registry = judges, registry
-        self._spawn, self._carry_out = spawn, carry_out
 
     def ask(self, question: Question) -> None:
         """About content or a thought: the verdict comes back to the core that asks."""
-        self._spawn_asking(self._ask(question, self._session()))
+        self._spawn_asking(self._ask(question, self._owner.session))
 
     def cancel(self) -> None:
         """What is asked about content, and by observers, matters to nobody any more."""
@@ -44,23 +33,23 @@ class Screening:
             task.cancel()
 
     def _spawn_asking(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._spawn(work)
+        task = self._owner.host.spawn(work)
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
     async def _ask(self, question: Question, session: Session) -> None:
-        verdict = await self._judges.ask(replace(question, session_id=self._session_id))
-        if session is self._session():
-            self._carry_out(session.answered(question, verdict, time.time()))
+        verdict = await self._judges.ask(replace(question, session_id=self._owner.session_id))
+        if session is self._owner.session:
+            self._owner.carry_out(session.answered(question, verdict, time.time()))
 
     async def run(self, call: Call) -> Answer:
         """The call's answer: policies are asked before the tool runs, and about its result."""
         denied = await self._read("arguments", call, strings(call.arguments_json))
         if denied is None:
-            answer = await self._registry.run(call.tool_name, call.arguments_json)
+            answer = await self._owner.host.registry.run(call.tool_name, call.arguments_json)
             given = ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
-            result, effects = self._session().result(given, time.time())
-            self._carry_out(effects)
+            result, effects = self._owner.session.result(given, time.time())
+            self._owner.carry_out(effects)
             denied = result if result is not given else None
             denied = denied or await self._read("results", given, strings(given.result_json))
             if denied is None:
@@ -71,18 +60,18 @@ class Screening:
         self, channel: Literal["arguments", "results"], of: Call | ToolResult, texts: list[str]
     ) -> ToolResult | None:
         """The result that goes into the log instead, if one does."""
-        policies = self._session().asked(channel) if any(texts) else []
+        policies = self._owner.session.asked(channel) if any(texts) else []
         if not policies:
             return None
 
         def question(policy: AskedPolicy) -> Question:
-            return Question(policy, 0, channel, tuple(texts), "", of.tool_name, self._session_id)
+            return Question(policy, 0, channel, tuple(texts), "", of.tool_name, self._owner.session_id)
 
         async def read(several: list[AskedPolicy]) -> ToolResult | None:
             denied = None
             for reading in await self._judges.read(several, question):
-                result, effects = self._session().judged(of, reading, time.time())
-                self._carry_out(effects)
+                result, effects = self._owner.session.judged(of, reading, time.time())
+                self._owner.carry_out(effects)
                 denied = denied or result
             return denied
 

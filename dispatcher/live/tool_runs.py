@@ -1,12 +1,13 @@
 """The tool calls of one session that run here: each at most once, each with a result in the log (rules 15 and 16)."""
 
 import asyncio
-from collections.abc import Callable, Container, Coroutine, Mapping
+from collections.abc import Container, Coroutine, Mapping
 from typing import Any
 
 from dispatcher.core.entries import Call
 from dispatcher.core.log import OpenCall
-from dispatcher.tools.registry import Answer, Registry, error_json
+from dispatcher.live.ports import Owner
+from dispatcher.tools.registry import Answer, error_json
 from shared.records import ToolResult
 
 ANSWER_SECONDS = 5.0  # that another instance may take beyond a tool's time limit
@@ -14,21 +15,10 @@ GONE = "The Dispatcher that ran this call is gone; whether the tool ran is not k
 
 
 class ToolRuns:
-    """run: a call's answer; it raises nothing but CancelledError. settle: put a result into the log, however long that
-    takes. over: called when a run is over, result and all.
-    """
+    """Of one session."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        run: Callable[[Call], Coroutine[Any, Any, Answer]],
-        instance: str,
-        spawn: Callable[[Coroutine[Any, Any, Any]], object],
-        settle: Callable[[ToolResult], Coroutine[Any, Any, None]],
-        over: Callable[[], None],
-    ) -> None:
-        self._registry, self._run, self._instance, self._spawn = registry, run, instance, spawn
-        self._settle, self._over = settle, over
+    def __init__(self, owner: Owner) -> None:
+        self._owner, self._instance = owner, owner.host.instance
         self._running: dict[str, asyncio.Task[Answer]] = {}  # by call_id, until the answer is in the log
         self._begun: set[str] = set()  # call_ids
         self._ended = asyncio.Event()
@@ -46,9 +36,9 @@ class ToolRuns:
         """Run it, unless it was begun before."""
         if call.call_id not in self._begun:
             self._begun.add(call.call_id)
-            task = asyncio.get_running_loop().create_task(self._run(call), name=f"tool {call.tool_name}")
+            task = asyncio.get_running_loop().create_task(self._owner.run_call(call), name=f"tool {call.tool_name}")
             self._running[call.call_id] = task
-            self._spawn(self._answer(call, task))
+            self._owner.host.spawn(self._answer(call, task))
 
     async def _answer(self, call: Call, tool: "asyncio.Task[Answer]") -> None:
         """The tool's answer into the log; a tool may be cancelled, this never is."""
@@ -58,12 +48,14 @@ class ToolRuns:
                 await self._cancelled(call.call_id, call.tool_name, "The session was stopped while the tool ran.")
             else:
                 answer = tool.result()
-                await self._settle(ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status))
+                await self._owner.settle_result(
+                    ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
+                )
         finally:
             tool.cancel()
             del self._running[call.call_id]
             self._ended.set()
-            self._over()
+            self._owner.maybe_settled()
 
     def cancel(self, calls: Mapping[str, OpenCall]) -> None:
         """The session was stopped: cancel what runs, and answer this instance's other calls without a result."""
@@ -71,17 +63,19 @@ class ToolRuns:
             task.cancel()
         for call_id, call in calls.items():
             if call_id not in self._running and call.instance == self._instance:
-                self._spawn(self._cancelled(call_id, call.tool_name, "The session was stopped before the tool ran."))
+                self._owner.host.spawn(
+                    self._cancelled(call_id, call.tool_name, "The session was stopped before the tool ran.")
+                )
 
     def _cancelled(self, call_id: str, tool_name: str, message: str) -> Coroutine[Any, Any, None]:
-        return self._settle(ToolResult(tool_name, error_json("cancelled", message), call_id, "CANCELLED"))
+        return self._owner.settle_result(ToolResult(tool_name, error_json("cancelled", message), call_id, "CANCELLED"))
 
     def settle_gone(self, calls: Mapping[str, OpenCall], alive: Container[str], now: float) -> None:
         """Calls of instances that are not `alive` (only this one is not among them), or that do not answer in time
         (rule 16): whether they ran cannot be known. now: Unix seconds.
         """
         for call_id, call in calls.items():
-            overdue = now - call.at > self._registry.timeout(call.tool_name) + ANSWER_SECONDS
+            overdue = now - call.at > self._owner.host.registry.timeout(call.tool_name) + ANSWER_SECONDS
             if call.instance != self._instance and (overdue or call.instance not in alive):
                 result = ToolResult(call.tool_name, error_json("unknown_outcome", GONE), call_id, "UNKNOWN_OUTCOME")
-                self._spawn(self._settle(result))
+                self._owner.host.spawn(self._owner.settle_result(result))

@@ -22,16 +22,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("shared", "dispatcher", "commander")
 
-# What still breaks a rule, as (importer, imported). What is needed no more has to leave this list.
-LEFT: dict[tuple[str, str], str] = {
-    ("dispatcher.grpc_edge.service", "dispatcher.live.sessions"): "unstated",
-    ("dispatcher.grpc_edge.stream", "dispatcher.live.pool"): "unstated",
-    ("dispatcher.grpc_edge.stream", "dispatcher.live.runner"): "unstated",
-    ("dispatcher.grpc_edge.stream", "dispatcher.live.sessions"): "unstated",
-    ("dispatcher.grpc_edge.writer", "dispatcher.live.runner"): "unstated",
-    ("dispatcher.live.ports", "dispatcher.live.runner"): "circle",
-}
-
 COMPUTES = {
     "__future__", "abc", "array", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib",
     "heapq", "itertools", "json", "math", "msgspec", "operator", "re", "string", "types", "typing", "unicodedata",
@@ -221,11 +211,7 @@ RULES: tuple[Callable[[Import], str | None], ...] = (
 
 
 def faults(rule: Callable[[Import], str | None], found: list[Import]) -> list[str]:
-    return [
-        f"{each.place} imports {each.imported}: {fault}"
-        for each in found
-        if LEFT.get((each.importer, each.imported)) != rule.__name__ and (fault := rule(each))
-    ]
+    return [f"{each.place} imports {each.imported}: {fault}" for each in found if (fault := rule(each))]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule.__name__))
@@ -291,7 +277,7 @@ def circles(found: Iterable[Import]) -> list[list[str]]:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert not circles(found for found in ALL if LEFT.get((found.importer, found.imported)) != "circle")
+    assert not circles(ALL)
 
 
 def test_a_circle_is_found() -> None:
@@ -299,16 +285,6 @@ def test_a_circle_is_found() -> None:
     ring = [Import(importer, imported, "") for importer, imported in zip(names, [*names[1:], names[0]], strict=True)]
     assert circles([*ring, Import("shared.errors", "shared.logs", "")]) == [sorted(names)]
     assert circles(ring[1:]) == []
-
-
-def test_nothing_is_left_that_breaks_no_rule() -> None:
-    every = {(found.importer, found.imported): found for found in ALL}
-    for pair, rule in LEFT.items():
-        assert pair in every, f"{pair} is no import any more: take it out of LEFT"
-        if rule == "unstated":
-            assert unstated(every[pair]), f"{pair} breaks no rule any more: take it out of LEFT"
-        else:
-            assert any(pair[0] in circle for circle in circles(ALL)), f"{pair} makes no circle: take it out of LEFT"
 
 
 # ---- underscores

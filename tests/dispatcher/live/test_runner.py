@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from dispatcher.core.entries import StopEntry
 from dispatcher.core.log import Append, Change, Outcome, Refused
 from dispatcher.live import appends as module
+from dispatcher.live.ports import Carried
 from dispatcher.live.runner import Runner
 from dispatcher.live.sessions import Sessions
 from dispatcher.metrics import Metrics
@@ -21,7 +22,7 @@ from dispatcher.store.asking import until_known
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.load import load as load_tools
-from shared.records import Ack, Closed, Content, DownstreamSignal, Open, Stop, Upstream, Welcome
+from shared.records import Ack, Content, DownstreamSignal, Open, Stop, Upstream, Welcome
 
 REGISTRY: list[CollectorRegistry] = []  # of the test that runs
 
@@ -33,19 +34,23 @@ class Link:
         self.alive = True
         self.runner: Runner | None = None
         self.signals: list[DownstreamSignal] = []
-        self.left: list[bool] = []
+        self.closed: list[str] = []
 
-    def attach(self, runner: Runner) -> None:
-        self.runner = runner
+    def attach(self, carried: Carried) -> None:
+        assert isinstance(carried, Runner)
+        self.runner = carried
 
     def send(self, session_id: str, signal: DownstreamSignal) -> None:
         self.signals.append(signal)
 
-    def send_ack(self, runner: Runner, at_once: bool) -> None:
-        self.signals.append(Ack(runner.take_ack()))
+    def send_ack(self, carried: Carried, at_once: bool) -> None:
+        self.signals.append(Ack(carried.take_ack()))
 
-    def closed(self, session_id: str, over: bool) -> None:
-        self.left.append(over)
+    def close(self, session_id: str, code: str) -> None:
+        self.closed.append(code)
+
+    def leave(self, session_id: str, over: bool) -> None:
+        raise AssertionError("it leaves with a code in these tests")
 
     def kinds(self) -> list[type]:
         return [type(signal) for signal in self.signals]
@@ -109,7 +114,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def opened(sessions: Sessions) -> tuple[Link, Runner]:
     link = Link()
-    assert await sessions.open(link, "s", Open("c")) is None
+    assert await sessions.desk.open(link, "s", Open("c")) is None
     assert link.runner
     assert link.kinds() == [Welcome]
     return link, link.runner
@@ -188,9 +193,8 @@ async def test_a_refused_append_closes_the_session_and_forgets_what_waits(sessio
     link, runner = await opened(sessions)
     store.script.append(Refused("superseded"))
     say(runner, "a", "b", "c")
-    await until(lambda: link.left)
-    assert [signal.code for signal in link.signals if isinstance(signal, Closed)] == ["superseded"]
-    assert link.left == [False]
+    await until(lambda: link.closed)
+    assert link.closed == ["superseded"]
     assert gauge("backlog_packets") == 0
     say(runner, "d")
     assert len(store.appends) == 1, "closed: dropped"
@@ -205,13 +209,11 @@ async def test_a_session_whose_log_is_gone_is_let_go(sessions: Sessions, store: 
     memory(store)._records.clear()
     if noticed_by == "a packet":
         say(runner, "b")
-        await until(
-            lambda: [signal.code for signal in link.signals if isinstance(signal, Closed)] == ["unknown_session"]
-        )
+        await until(lambda: link.closed == ["unknown_session"])
     else:
         runner.detach(link)
         runner.lost()
-    await until(lambda: not sessions._runners)
+    await until(lambda: not sessions.runners.by_session)
 
 
 async def test_a_session_that_another_instance_was_given_after_a_rollback_is_let_go(
@@ -224,7 +226,7 @@ async def test_a_session_that_another_instance_was_given_after_a_rollback_is_let
     head = replace(record.head, instance="another", epoch=record.head.epoch - 1)
     memory(store)._records["s"] = replace(record, head=head)
     runner.grown()
-    await until(lambda: not sessions._runners)
+    await until(lambda: not sessions.runners.by_session)
 
 
 async def test_what_cannot_be_stored_fails_the_session(sessions: Sessions, store: Scripted) -> None:
@@ -232,8 +234,8 @@ async def test_what_cannot_be_stored_fails_the_session(sessions: Sessions, store
     link, runner = await opened(sessions)
     store.script.append(ValueError("no such thing can be stored"))
     say(runner, "a", "b", "c")
-    await until(lambda: link.left)
-    assert [signal.code for signal in link.signals if isinstance(signal, Closed)] == ["invalid"]
+    await until(lambda: link.closed)
+    assert link.closed == ["invalid"]
     record = await sessions.store.load("s")
     assert record
     assert (record.head.state, record.head.code, record.head.sequence) == ("failed", "protocol_error", 0)
@@ -243,9 +245,9 @@ async def test_what_cannot_be_stored_fails_the_session(sessions: Sessions, store
 async def test_a_dead_link_is_as_none(sessions: Sessions) -> None:
     link = Link()
     link.alive = False
-    assert await sessions.open(link, "s", Open("c")) is None
+    assert await sessions.desk.open(link, "s", Open("c")) is None
     assert not link.signals
-    assert "grace" in sessions._runners["s"].deadlines
+    assert "grace" in sessions.runners.by_session["s"].deadlines
 
 
 async def test_closing_twice_lets_go_once(sessions: Sessions) -> None:

@@ -85,7 +85,7 @@ async def test_a_prompt_is_read_before_anything_is_logged(
 ) -> None:
     rules = f'[[policy]]\nname = "p"\nkind = "phrases"\nphrases = ["night"]\nreads = ["prompt"]\naction = "{action}"\n'
     (tmp_path / "rules.toml").write_text(rules)
-    sessions.use(load_policies(tmp_path / "rules.toml"))
+    sessions.runners.use(load_policies(tmp_path / "rules.toml"))
     await sessions.create(Request("a", (Message("user", "a nig"), Message("user", "ht")), time.time()))
     for asked in (
         Request("a", (Message("system", "hi"), Message("user", "a \uff2eIGHT")), time.time()),

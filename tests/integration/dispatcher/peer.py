@@ -338,7 +338,7 @@ class World:
             async with asyncio.timeout(SECONDS):
                 while not (await self.record(session_id)).head.final:
                     await follower.wait(1)
-        runners = self.sessions._runners
+        runners = self.sessions.runners.by_session
         await until(lambda: session_id not in runners or runners[session_id].session.head.final, "told")
         return await self.state(session_id)
 
@@ -347,7 +347,7 @@ class World:
         async with asyncio.timeout(SECONDS):
             while not (head := (await self.record(session_id)).head).over or head.calls:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
-        await until(lambda: session_id not in self.sessions._runners, "let go")
+        await until(lambda: session_id not in self.sessions.runners.by_session, "let go")
 
     async def becomes(self, session_id: str, state: str) -> None:
         """Return when the log, whatever trouble hides it, has the session in that state."""
@@ -387,7 +387,7 @@ class World:
     def trouble(self) -> Trouble:
         """Puts a store that makes trouble before the Dispatcher's."""
         trouble = Trouble(self.sessions.store)
-        self.sessions.store = cast("Store", trouble)
+        self.sessions.runners.store = cast("Store", trouble)
         return trouble
 
     async def end(self) -> None:
@@ -399,11 +399,11 @@ class World:
         service = self.dispatcher._service
         await until(lambda: not service._streams, "streams left")
         await self.sessions.shut_down()
-        for runner in list(self.sessions._runners.values()):
+        for runner in list(self.sessions.runners.by_session.values()):
             if "grace" in runner.deadlines:  # nobody comes back
                 runner.deadlines.come("grace")
-        await until(lambda: not self.sessions._runners, "runners left")
-        await until(lambda: not self.sessions._tasks, "tasks left")
+        await until(lambda: not self.sessions.runners.by_session, "runners left")
+        await until(lambda: not self.sessions.runners._tasks, "tasks left")
         await until(lambda: not self.sessions.pool.waiting, "waiting sessions left")
         assert not self.sessions.pool._places
         metrics = await self.metrics()

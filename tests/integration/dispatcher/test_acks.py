@@ -80,7 +80,7 @@ async def test_an_ack_never_runs_ahead_of_the_log(world: World) -> None:
     await member.say(session_id, ToolCall("nothing", "{}", "c1"))
     await until(lambda: trouble.asked)
     await member.say(session_id, "x", "y")
-    await until(lambda: world.sessions._runners[session_id].appends.backlog == 3)
+    await until(lambda: world.sessions.runners.by_session[session_id].appends.backlog == 3)
     assert not member.has(Ack)
     assert not member.has(ToolResult)
     trouble.answers.set()
@@ -129,7 +129,7 @@ async def test_the_counts_of_a_scripted_run(world: World) -> None:
     peer, third = await world.own()
     await peer.say(third, Error("boom"))
     await peer.acked(third)
-    await until(lambda: not world.sessions._runners)
+    await until(lambda: not world.sessions.runners.by_session)
     metrics = await world.metrics()
 
     def counted(name: str) -> dict[str, float]:
@@ -172,7 +172,7 @@ async def test_running_sessions_are_counted(world: World) -> None:
     assert metrics['dispatcher_sessions{state="waiting"}'] == 1
     assert metrics["dispatcher_waiting_sessions"] == 1
     await member.finish(session_id)
-    await until(lambda: not world.sessions._runners)
+    await until(lambda: not world.sessions.runners.by_session)
     assert (await world.metrics())['dispatcher_sessions{state="running"}'] == 0
 
 

@@ -263,7 +263,7 @@ async def test_agents_stay_known_for_the_queue_time() -> None:
         assert await world.sessions.agents() == ["clerk", "poet"]
         await member.cut()
         await until(lambda: not world.sessions.pool.members)
-        await until(lambda: not world.sessions._tasks)
+        await until(lambda: not world.sessions.runners._tasks)
         assert await world.sessions.agents() == ["clerk", "poet"], "also of one that was there for a moment"
         async with asyncio.timeout(SECONDS):
             while await world.sessions.agents():  # noqa: ASYNC110 - nothing tells of a name that is forgotten

@@ -86,8 +86,8 @@ async def test_running_sessions_take_changed_rules_where_the_setting_says_so(tmp
                 await member.say(session_id, f"<{number}> ")
 
         await talk()
-        await until(lambda: world.sessions._rules.readers("content") == ("numbers",))
-        await until(lambda: not world.sessions._tasks)
+        await until(lambda: world.sessions.runners.rules.readers("content") == ("numbers",))
+        await until(lambda: not world.sessions.runners._tasks)
         await member.finish(session_id, "<200>, Nightingale")
         text = await world.text(session_id)
         assert text.startswith("[redacted] <1> night")

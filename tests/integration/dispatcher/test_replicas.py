@@ -132,7 +132,7 @@ async def test_a_commander_moves_to_another_instance_and_the_first_lets_go(world
     assert await member.closed(session_id) == "superseded"
     await moved.finish(session_id, "and at b")
     assert await a.text(session_id) == "said at a, and at b"
-    await until(lambda: not a.sessions._runners, "a has let go")
+    await until(lambda: not a.sessions.runners.by_session, "a has let go")
 
 
 async def test_one_that_left_without_a_word_is_not_waited_for(worlds: tuple[World, World]) -> None:
@@ -144,7 +144,7 @@ async def test_one_that_left_without_a_word_is_not_waited_for(worlds: tuple[Worl
     await member.cut()
     moved = await b.join(commander_id=member.commander_id)
     await moved.open(session_id, generation)
-    await until(lambda: not a.sessions._runners, "a has let go")
+    await until(lambda: not a.sessions.runners.by_session, "a has let go")
     await moved.finish(session_id, "and at b")
     assert await b.ended(session_id) == "finished"
 
@@ -174,10 +174,10 @@ async def test_an_instance_that_was_paused_takes_its_sessions_back(
     await member.say(session_id, "before, ")
     await member.acked(session_id)
     with lapsed(shared, a):
-        await until(lambda: session_id in b.sessions._runners, "b has taken it over")
-    await until(lambda: session_id not in b.sessions._runners, "b has let go")
+        await until(lambda: session_id in b.sessions.runners.by_session, "b has taken it over")
+    await until(lambda: session_id not in b.sessions.runners.by_session, "b has let go")
     head = (await a.record(session_id)).head
-    assert (head.instance, head.generation) == (a.sessions.instance, generation)
+    assert (head.instance, head.generation) == (a.sessions.runners.instance, generation)
     await member.report(0, {session_id: generation})
     await member.say(session_id, "between, ")
     await member.acked(session_id)
@@ -216,7 +216,7 @@ async def test_a_tool_runs_on_where_its_call_was_logged(worlds: tuple[World, Wor
     assert (result.call_id, result.status) == ("c1", "OK")
     assert waiting_tools.begun == ["t"]
     await moved.finish(session_id)
-    await until(lambda: not a.sessions._runners, "a has let go")
+    await until(lambda: not a.sessions.runners.by_session, "a has let go")
 
 
 async def test_a_stop_cancels_a_tool_that_runs_elsewhere(worlds: tuple[World, World]) -> None:
@@ -231,7 +231,7 @@ async def test_a_stop_cancels_a_tool_that_runs_elsewhere(worlds: tuple[World, Wo
     stop = await moved.next(Stop, session_id)
     await moved.say(session_id, Stopped(stop.stop_id, 1, 0, 10))
     await moved.acked(session_id)
-    await until(lambda: not a.sessions._runners, "a has let go")
+    await until(lambda: not a.sessions.runners.by_session, "a has let go")
 
 
 async def test_a_call_whose_instance_is_gone_gets_unknown_outcome(
@@ -262,8 +262,8 @@ async def test_a_stop_that_was_not_answered_takes_the_session_from_nobody(worlds
     with pytest.raises(StoreUnavailable):
         await b.sessions.stop(session_id, "UserCancel", "user")
     trouble.away = False
-    await until(lambda: not b.sessions._tasks, "b has looked what became of it")
-    assert session_id not in b.sessions._runners, "it is a's: b has no silence to conclude from"
+    await until(lambda: not b.sessions.runners._tasks, "b has looked what became of it")
+    assert session_id not in b.sessions.runners.by_session, "it is a's: b has no silence to conclude from"
     await member.finish(session_id)
 
 
@@ -276,7 +276,7 @@ async def test_a_grace_that_ends_as_another_stops_the_session(worlds: tuple[Worl
     await member.cut()
     assert await b.sessions.stop(session_id, "UserCancel", "user")
     await a.over(session_id)
-    await until(lambda: not a.sessions._runners, "a has let go")
+    await until(lambda: not a.sessions.runners.by_session, "a has let go")
 
 
 async def test_a_session_that_was_taken_over_without_an_answer_is_not_left_to_nobody(
@@ -302,9 +302,9 @@ async def test_a_grace_that_ends_while_a_call_is_open_begins_anew(shared: Shared
         other = await b.join(continues=CONTINUES)
         shared.lossy = True
         with lapsed(shared, a):
-            await until(lambda: session_id in b.sessions._runners, "b has taken it over")
-            runner = b.sessions._runners[session_id]
-            call = Entry(Call("wait", "{}", "c1", a.sessions.instance), time.time(), generation, 1)
+            await until(lambda: session_id in b.sessions.runners.by_session, "b has taken it over")
+            runner = b.sessions.runners.by_session[session_id]
+            call = Entry(Call("wait", "{}", "c1", a.sessions.runners.instance), time.time(), generation, 1)
             # It was on its way, and b is not told.
             await shared.memory.submit(session_id, Append(runner.session.epoch, (call,)))
             runner.deadlines.come("grace")
@@ -351,9 +351,9 @@ async def test_no_lease_is_judged_soon_after_the_store_was_away(
     view(b).away = False
     with lapsed(shared, a):
         for _ in range(5):  # b renews, and looks
-            shared.leases.discard(b.sessions.instance)
-            await until(lambda: b.sessions.instance in shared.leases, "renewed")
-        assert session_id not in b.sessions._runners
+            shared.leases.discard(b.sessions.runners.instance)
+            await until(lambda: b.sessions.runners.instance in shared.leases, "renewed")
+        assert session_id not in b.sessions.runners.by_session
 
 
 async def test_a_commander_that_gives_a_session_back_is_replaced_elsewhere(worlds: tuple[World, World]) -> None:
@@ -391,7 +391,7 @@ async def test_an_instance_that_leaves_gives_its_sessions_away(shared: SharedSto
             member, session_id, _ = await a.served(continues=CONTINUES)
             await member.say(session_id, "said ")
             await member.acked(session_id)
-        assert a.sessions.instance not in shared.leases
+        assert a.sessions.runners.instance not in shared.leases
         await other.report(1)
         assert (await other.serve()).session_id == session_id
         await other.finish(session_id)
@@ -405,7 +405,7 @@ async def test_a_session_whose_end_a_failover_lost_ends_again(worlds: tuple[Worl
     await member.acked(session_id)
     roll_back = shared.keep(session_id)
     await member.finish(session_id)
-    await until(lambda: session_id not in a.sessions._runners, "a has forgotten it")
+    await until(lambda: session_id not in a.sessions.runners.by_session, "a has forgotten it")
     roll_back()
     assert await a.ended(session_id) == "failed commander_lost"
     assert await a.text(session_id) == "half"

@@ -35,7 +35,7 @@ async def replicas() -> AsyncIterator[tuple[openai.AsyncOpenAI, openai.AsyncOpen
         client_of(b) as at_b,
     ):
         member = await b.join()
-        await b.sessions.upkeep.offer(member.agents)
+        await b.sessions.desk.upkeep.offer(member.agents)
         await until(lambda: len(shared.leases) == 2, "leases")
         yield at_a, at_b, member
 

@@ -76,7 +76,7 @@ async def test_a_stop_that_its_lost_commander_cannot_answer_is_over_all_the_same
     await member.next(Stop)
     await member.cut()
     await world.over(session_id)
-    assert session_id not in world.sessions._runners
+    assert session_id not in world.sessions.runners.by_session
 
 
 async def test_a_session_that_is_stopped_within_its_grace_is_over_at_its_end(world: World) -> None:

@@ -28,7 +28,7 @@ async def test_appends_wait_and_are_retried(world: World) -> None:
     await member.say(session_id, "one ")
     await until(lambda: trouble.asked)
     await member.say(session_id, "two ", Content("three", True))
-    runner = world.sessions._runners[session_id]
+    runner = world.sessions.runners.by_session[session_id]
     await until(lambda: runner.appends.backlog == 3)
     before = trouble.asked
     await until(lambda: trouble.asked > before, "tried again")
@@ -159,7 +159,7 @@ async def test_a_stop_in_the_middle_of_an_assignment(world: World) -> None:
     metrics = await world.metrics()
     assert metrics['dispatcher_stops_total{reason="UserCancel"}'] == 1
     assert metrics['dispatcher_sessions_total{outcome="stopped"}'] == 1
-    await until(lambda: session_id not in world.sessions._runners, "its runner is gone")
+    await until(lambda: session_id not in world.sessions.runners.by_session, "its runner is gone")
 
 
 async def test_a_stop_whose_answer_is_lost_reaches_the_commander(world: World) -> None:
@@ -237,12 +237,12 @@ async def test_an_older_peers_end_after_a_stop_is_waited_for(world: World) -> No
     await peer.send(Upstream("", Content("", True)))
     await peer.half_close()
     try:
-        await until(lambda: world.sessions._runners[session_id].appends.backlog == 2)
+        await until(lambda: world.sessions.runners.by_session[session_id].appends.backlog == 2)
         await world.metrics()  # meanwhile the half-close is seen
     finally:
         trouble.answers.set()
     assert (await peer.status()).name == "OK"
-    await until(lambda: session_id not in world.sessions._runners, "its runner is gone")
+    await until(lambda: session_id not in world.sessions.runners.by_session, "its runner is gone")
     assert await world.state(session_id) == "stopped UserCancel"
     assert not await world.bodies(session_id, Failed)
 

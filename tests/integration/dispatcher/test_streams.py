@@ -309,7 +309,7 @@ async def test_a_peer_that_never_reads_is_cut_and_hurts_nobody() -> None:
         deaf = world.stream(reads=False)
         session_id = secrets.token_hex(8)
         await deaf.request(session_id)
-        await until(lambda: session_id in world.sessions._runners)
+        await until(lambda: session_id in world.sessions.runners.by_session)
         service = world.dispatcher._service
 
         async def call_tools() -> None:

@@ -124,7 +124,7 @@ async def test_a_takeover_waits_for_the_results_of_tools(world: World) -> None:
     await member.acked(session_id)
     await member.cut()
     other = await world.join(continues=CONTINUES)
-    await until(lambda: not world.sessions._runners[session_id].deadlines, "the grace is over")
+    await until(lambda: not world.sessions.runners.by_session[session_id].deadlines, "the grace is over")
     await other.barrier()
     assert not other.has(Assignment)
     waiting_tools.answer.set()
@@ -221,7 +221,7 @@ async def test_a_stop_in_the_middle_of_a_hand_over(world: World) -> None:
     await member.half_close()
     assert (await member.status()).name == "OK"
     assert await world.state(session_id) == "stopped UserCancel"
-    await until(lambda: session_id not in world.sessions._runners)
+    await until(lambda: session_id not in world.sessions.runners.by_session)
 
 
 async def test_an_own_sessions_retryable_error_is_its_end(world: World) -> None:
@@ -297,14 +297,14 @@ async def test_a_stop_that_nobody_answers_is_over_after_a_restart(tmp_path: Path
         member, session_id, _ = await world.served()
         await member.say(session_id, ToolCall("wait", '{"name": "a"}', "call"))
         await member.acked(session_id)
-        instance = world.sessions.instance
+        instance = world.sessions.runners.instance
         # It dies between the stop's entry and all that would follow from it.
         await world.sessions.store.submit(
             session_id, Settle(Entry(StopEntry("stop", "UserCancel", "user"), time.time()))
         )
     async with serving(sqlite(tmp_path), tools=tools) as world:
         await world.over(session_id)
-        assert world.sessions.instance != instance
+        assert world.sessions.runners.instance != instance
         [result] = await world.bodies(session_id, ToolResult)
         assert result.status == "UNKNOWN_OUTCOME"
 

@@ -193,7 +193,7 @@ async def test_an_end_with_a_tool_under_way(world: World) -> None:
     await member.half_close()
     assert (await member.status()).name == "OK"
     waiting_tools.answer.set()
-    await until(lambda: session_id not in world.sessions._runners)
+    await until(lambda: session_id not in world.sessions.runners.by_session)
     assert [result.status for result in await world.bodies(session_id, ToolResult)] == ["OK"]
 
 

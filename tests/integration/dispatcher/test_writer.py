@@ -75,7 +75,7 @@ async def world() -> AsyncIterator[World]:
 @pytest.fixture
 async def peer(world: World) -> AsyncIterator[SlowPeer]:
     slow = SlowPeer()
-    serving_it = asyncio.create_task(Stream(world.sessions, slow).run())
+    serving_it = asyncio.create_task(Stream(world.sessions.desk, slow).run())
     yield slow
     slow.read_on(10_000)
     slow.half_close()
@@ -98,7 +98,7 @@ async def test_a_stop_is_first_in_the_next_message_whatever_is_queued(world: Wor
     session_id, neighbour = await opened(world, peer, 2)
     # Answered with their own long names: 50 results of 60 kB are a dozen messages.
     peer.send(*(Upstream(neighbour, ToolCall("x" * 60_000, "{}", f"c{n}"), n + 1) for n in range(50)))
-    await until(lambda: len(world.sessions._runners[neighbour].session._results) == 50, "answered")
+    await until(lambda: len(world.sessions.runners.by_session[neighbour].session._results) == 50, "answered")
     await asyncio.wait_for(peer.writing.wait(), SECONDS)
     before = len(peer.written) + 1
     peer.read_on(1)
@@ -109,14 +109,14 @@ async def test_a_stop_is_first_in_the_next_message_whatever_is_queued(world: Wor
     position = [number for number, message in enumerate(peer.written) if isinstance(message[0].signal, Stop)]
     assert position == [before + 1], "the message that was under way, then the stop"
     peer.send(Upstream(session_id, records.Stopped(peer.came(Stop)[0].signal.stop_id), 1))  # type: ignore[union-attr]
-    await until(lambda: session_id not in world.sessions._runners)
+    await until(lambda: session_id not in world.sessions.runners.by_session)
 
 
 async def test_a_long_message_leaves_others_their_turns(
     world: World, peer: SlowPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [session_id] = await opened(world, peer, 1)
-    runner, order = world.sessions._runners[session_id], list[str]()
+    runner, order = world.sessions.runners.by_session[session_id], list[str]()
     receive = runner.receive
 
     def received(packet: Upstream) -> None:
@@ -148,7 +148,7 @@ async def test_acks_are_cumulative_for_a_peer_that_is_slow(world: World, peer: S
     [session_id] = await opened(world, peer, 1)
     for number in range(1, 6):
         peer.send(Upstream(session_id, ToolCall("nothing", "{}", f"c{number}"), number))
-    await until(lambda: len(world.sessions._runners[session_id].session._results) == 5, "answered")
+    await until(lambda: len(world.sessions.runners.by_session[session_id].session._results) == 5, "answered")
     peer.read_on(100)
     await until(lambda: len(peer.came(ToolResult)) == 5)
     acks = [packet.signal.sequence for packet in peer.came(Ack)]  # type: ignore[union-attr]
@@ -171,14 +171,14 @@ async def test_the_ack_of_a_hand_over_comes_though_the_session_is_gone(world: Wo
     peer.send(Upstream("", records.Status("c", ("default",), ("default",), 0, 1, (records.Running(session_id, 1),))))
     peer.send(Upstream(session_id, records.Error(retryable=True), 1))
     await world.waits(session_id)
-    await until(lambda: session_id not in world.sessions._runners)
+    await until(lambda: session_id not in world.sessions.runners.by_session)
     peer.read_on(100)
     await until(lambda: [packet for packet in peer.came(Ack) if packet.session_id == session_id], "its Ack")
 
 
 async def test_refusals_that_nobody_reads_end_the_stream(world: World) -> None:
     deaf = SlowPeer()
-    stream = asyncio.create_task(Stream(world.sessions, deaf).run())
+    stream = asyncio.create_task(Stream(world.sessions.desk, deaf).run())
     deaf.send(Upstream("", records.Status("c")))
     for start in range(0, 2 * UNREAD, 1024):
         deaf.send(*(Upstream(f"stranger-{number}", Content("x"), 1) for number in range(start, start + 1024)))

@@ -1,0 +1,126 @@
+"""Where Commanders get their sessions: assigned to them from the queue, or opened by them on a stream."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Literal
+
+from dispatcher.core.entries import Entry, Failed
+from dispatcher.core.history import assignment_of
+from dispatcher.core.log import Acquire, Applied, Assign, Head, Record, Request
+from dispatcher.live import ids
+from dispatcher.live.pool import Pool
+from dispatcher.live.ports import Carried, Link
+from dispatcher.live.runners import Runners
+from dispatcher.live.upkeep import Upkeep
+from dispatcher.metrics import Metrics
+from dispatcher.settings import DispatcherSettings
+from dispatcher.store.asking import read_all, until_known
+from dispatcher.store.ports import Created, StoreUnavailable
+from shared.records import Assignment, Open
+
+
+class Desk:
+    """What streams and the pool ask of the sessions."""
+
+    def __init__(self, runners: Runners, metrics: Metrics, settings: DispatcherSettings) -> None:
+        self.metrics, self.settings = metrics, settings
+        self.pool = Pool(self, metrics, settings.queue_seconds)
+        self._runners, self._instance = runners, runners.instance
+        self.upkeep = Upkeep(runners.store, runners.instance, self.pool.agents, settings.retention_seconds)
+
+    # ---- opened on a stream
+
+    async def open(self, link: Link, session_id: str, opening: Open) -> str | None:
+        """A Commander opens the session on a stream: Welcome is sent, or the `closed` code is returned.
+
+        Also when the stream is gone meanwhile: what the log gave to it must not be left to nobody.
+        """
+        return await asyncio.shield(self.spawn(self._open(link, session_id, opening)))
+
+    async def _open(self, link: Link, session_id: str, opening: Open) -> str | None:
+        now = time.time()
+        acquire = Acquire(opening.commander_id, opening.generation, self._instance, now)
+        try:
+            if opening.generation == 0 and not await self._runners.store.load(session_id):
+                await self._bring(session_id, opening.commander_id, "commander", now)
+            outcome = await self._runners.store.submit(session_id, acquire)
+            if not isinstance(outcome, Applied):
+                return outcome.code
+            self.pool.withdraw(session_id)
+            if not await self._runners.take_up(session_id, link, opening.awaiting_call_ids, outcome.head.epoch):
+                return "superseded"
+        except StoreUnavailable:
+            self._runners.find_again(session_id)
+            return "unavailable"
+        return None
+
+    async def open_older(self, link: Link, session_id: str) -> Carried | str:
+        """The session of a peer of the published contract, which brings no `open`: its runner, or why not."""
+        return await asyncio.shield(self.spawn(self._open_older(link, session_id)))
+
+    async def _open_older(self, link: Link, session_id: str) -> Carried | str:
+        commander_id, now = ids.commander_id(), time.time()
+        with self._runners.bringing(session_id):
+            try:
+                created = await self._bring(session_id, commander_id, "older", now)
+                if not created.fresh:
+                    return "exists"
+                outcome = await self._runners.store.submit(session_id, Acquire(commander_id, 0, self._instance, now))
+                if not isinstance(outcome, Applied):
+                    return outcome.code
+                return await self._runners.take_up(session_id, link, (), outcome.head.epoch) or "superseded"
+            except StoreUnavailable:
+                self._runners.find_again(session_id)
+                return "unavailable"
+
+    async def _bring(
+        self, session_id: str, commander_id: str, origin: Literal["commander", "older"], now: float
+    ) -> Created:
+        request = Request("", (), now, origin)
+        head = Head(state="running", commander_id=commander_id, instance=self._instance, since=now)
+        return await self._runners.store.create(Record(session_id, request, head))
+
+    # ---- assigned from the queue
+
+    async def assign(self, session_id: str, commander_id: str, continues: Callable[[str], bool]) -> Assignment | None:
+        """Give a waiting session to that Commander, in the log first; the history is read after that (rule 1)."""
+        try:
+            record = await self._runners.store.load(session_id)
+            if record is None:
+                return None
+            change = Assign(commander_id, self._instance, continues(record.request.agent), time.time())
+            outcome = await self._runners.store.submit(session_id, change)
+        except StoreUnavailable:
+            self._runners.find_again(session_id)
+            return None
+        if not isinstance(outcome, Applied):
+            return None
+        epoch = outcome.head.epoch
+        runner = await until_known(lambda: self._runners.take_up(session_id, None, (), epoch))
+        if runner is None or runner.session.head.final:
+            return None  # it was stopped meanwhile
+        runner.facts.assigned(outcome)
+        entries = await until_known(lambda: read_all(self._runners.store, session_id)) if outcome.head.sequence else []
+        tools = self._runners.registry.tools
+        assignment = assignment_of(Record(session_id, record.request, outcome.head), entries, tools)
+        if assignment is None:
+            failed = Entry(Failed("history_too_large"), time.time(), outcome.head.generation)
+            await self._runners.fail(session_id, epoch, failed)
+        return assignment
+
+    async def unserved(self, session_id: str) -> None:
+        """It has waited for `DISPATCHER_QUEUE_SECONDS`."""
+        await self._runners.unserved(session_id)
+
+    def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
+        """That generation's Commander does not hold it: no grace. sent: it was told of it."""
+        self._runners.lost(session_id, generation, sent)
+
+    async def keep_known(self, agents: Iterable[str]) -> None:
+        """A Commander that offers these agents has come, or is gone."""
+        await self.upkeep.offer_soon(agents)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Run it to its end; a fault in it is logged, and harms nothing else."""
+        return self._runners.spawn(work)

@@ -1,0 +1,230 @@
+"""The runners of this instance: begun from the log, found again where an answer was lost, taken over and taken back."""
+
+import asyncio
+from collections import ChainMap, Counter
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from dispatcher.core.entries import Assigned, Entry
+from dispatcher.core.limits import Limits
+from dispatcher.core.log import Append, Applied, Record, TakeOver
+from dispatcher.core.session import Session
+from dispatcher.live import ids
+from dispatcher.live.ports import Carried, Link
+from dispatcher.live.runner import Runner
+from dispatcher.live.tasks import Tasks
+from dispatcher.metrics import Metrics
+from dispatcher.policies.gate import Gate
+from dispatcher.policies.rules import RuleSet
+from dispatcher.policing.judges import Judges
+from dispatcher.policing.timed import PolicyClock
+from dispatcher.settings import DispatcherSettings
+from dispatcher.store.asking import read_all, until_known
+from dispatcher.store.ports import Store, StoreUnavailable
+from dispatcher.tools.registry import Registry
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class Runners:
+    """By session. A runner's `Host`.
+
+    waits     called with the record of a session that waits for a Commander again
+    alive     asked for the instances that are not known to be gone; raises StoreUnavailable
+    instance  random at each start; tool calls name it
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rules: RuleSet,
+        registry: Registry,
+        metrics: Metrics,
+        settings: DispatcherSettings,
+        waits: Callable[[Record], None],
+        alive: Callable[[], Awaitable[Container[str]]],
+    ) -> None:
+        self.store, self.registry, self.metrics = store, registry, metrics
+        self.instance = store.replicas.instance if store.replicas else ids.instance()
+        self.log_thoughts = settings.log_thoughts
+        self.judges = Judges(metrics)
+        self.by_session: dict[str, Runner] = {}
+        self._limits = msgspec.convert(settings, Limits, from_attributes=True)  # of the same names
+        self._reload_running = settings.policy_reload_running
+        self._waits, self._alive = waits, alive
+        self._bringing: Counter[str] = Counter()  # sessions of older peers, on their way into the log
+        self._tasks = Tasks(lambda error: log.error("task_failed", exc_info=error))
+        self.use(rules)
+        metrics.running.set_function(
+            lambda: sum(each.owned and each.session.head.state == "running" for each in self.by_session.values())
+        )
+
+    def use(self, rules: RuleSet) -> None:
+        """The rules of sessions that are rebuilt from now on; by `DISPATCHER_POLICY_RELOAD_RUNNING` of all sessions."""
+        self.metrics.know(policies=(policy.name for policy in rules.policies))
+        self.rules, self.clock = rules, PolicyClock(rules, self.metrics)
+        if self._reload_running:
+            for runner in self.by_session.values():
+                self.spawn(runner.take_rules(self._gate))
+
+    # ---- begun from the log
+
+    async def take_up(
+        self,
+        session_id: str,
+        link: Link | None,
+        awaiting_call_ids: tuple[str, ...] = (),
+        epoch: int | None = None,
+        anew: bool = False,
+    ) -> Runner | None:
+        """Rebuild the session from its log and go on with it. None: it is gone, or another has the epoch. anew: also
+        where nobody was given it since, unless its stream is here. Raises StoreUnavailable.
+        """
+        entries = await read_all(self.store, session_id)
+        record = await self.store.load(session_id)
+        if record is None or (epoch is not None and record.head.epoch != epoch):
+            return None
+        session = self._rebuild(record, entries)
+        runner = self.by_session.get(session_id)
+        if runner is None:
+            runner = self.by_session[session_id] = Runner(self, session)
+        anew = anew and runner.link is None
+        if link or anew or runner.session is session or runner.session.epoch < session.epoch:
+            runner.begin(session, link, awaiting_call_ids, anew)
+        runner.observe(Applied(record.head, tuple(entries)))
+        return runner
+
+    def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
+        return Session(record, entries, self._gate(record, entries), self._limits, self.instance)
+
+    def _gate(self, record: Record, entries: list[Entry]) -> Gate:
+        """A fresh one of today's rules. Time limits count from the first assignment."""
+        started = next((entry.at for entry in entries if isinstance(entry.body, Assigned)), record.request.created_at)
+        return self.clock.gate(started)
+
+    @contextmanager
+    def bringing(self, session_id: str) -> Iterator[None]:
+        """Meanwhile a peer brings the session into the log: found without a stream, it would fail."""
+        self._bringing[session_id] += 1
+        try:
+            yield
+        finally:
+            self._bringing[session_id] -= 1
+            self._bringing += Counter()  # forget those with none
+
+    # ---- what becomes of one without its Commander
+
+    def find_again(self, session_id: str) -> None:
+        """The outcome of a step is unknown: where the log gave the session to this instance, it must know of it. From
+        another's silence nothing may be concluded here.
+        """
+        self.spawn(self._find_again(session_id))
+
+    async def _find_again(self, session_id: str) -> None:
+        record = await until_known(lambda: self.store.load(session_id))
+        if record and record.head.state == "waiting":
+            self._waits(record)
+        elif record and not record.head.complete and record.head.instance == self.instance:
+            await until_known(lambda: self.take_up(session_id, None))
+
+    async def unserved(self, session_id: str) -> None:
+        """It has waited for `DISPATCHER_QUEUE_SECONDS`."""
+        entries = await until_known(lambda: read_all(self.store, session_id))
+        record = await until_known(lambda: self.store.load(session_id))
+        if record and record.head.state == "waiting" and session_id not in self.by_session:
+            runner = self.by_session[session_id] = Runner(self, self._rebuild(record, entries))
+            runner.unserved()
+
+    async def fail(self, session_id: str, epoch: int, failed: Entry) -> None:
+        """Append that end, as the one who has the epoch."""
+        outcome = await until_known(lambda: self.store.submit(session_id, Append(epoch, (failed,))))
+        if isinstance(outcome, Applied) and (runner := self.by_session.get(session_id)):
+            runner.observe(outcome)
+
+    def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
+        """That generation's Commander does not hold it: no grace. sent: it was told of it."""
+        runner = self.by_session.get(session_id)
+        if runner and runner.session.head.generation == generation:
+            runner.lost(sent)
+
+    # ---- the runners' host
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Run it to its end; a fault in it is logged, and harms nothing else."""
+        return self._tasks.spawn(work)
+
+    async def look_again(self, session_id: str) -> None:
+        """The log knows more than the core did: rebuild it, and begin its grace anew."""
+        await until_known(lambda: self.take_up(session_id, None, anew=True))
+
+    def judge_calls(self, settle_gone: Callable[[Container[str]], None]) -> None:
+        """Tool calls of instances that are gone get an answer."""
+        self.spawn(self._judge_calls(settle_gone))
+
+    async def _judge_calls(self, settle_gone: Callable[[Container[str]], None]) -> None:
+        settle_gone(await until_known(self._alive))
+
+    def requeued(self, runner: Carried, record: Record) -> None:
+        """Its Commander is lost, or gave it back: it waits again."""
+        self.settled(runner)
+        self._waits(record)
+
+    def settled(self, runner: Carried) -> None:
+        """Nothing is left to do for it here."""
+        if self.by_session.get(runner.session_id) is runner:
+            del self.by_session[runner.session_id]
+
+    # ---- other instances
+
+    @property
+    def held(self) -> Container[str]:
+        """The sessions that this instance has to do with, whenever that is asked."""
+        return ChainMap[str, Any](self.by_session, self._bringing)
+
+    def grown(self, session_id: str) -> None:
+        """Another instance changed the session in the log."""
+        if runner := self.by_session.get(session_id):
+            runner.grown()
+
+    async def take_over(self, record: Record) -> None:
+        """Nobody has the session any more; its grace runs from now. Raises StoreUnavailable."""
+        session_id, head = record.session_id, record.head
+        try:
+            outcome = await self.store.submit(session_id, TakeOver(head.epoch, head.instance, self.instance))
+            if isinstance(outcome, Applied):
+                # Its own: a failover has lost that it was done with it.
+                event = "session_found_again" if head.instance == self.instance else "session_taken_over"
+                log.info(event, session_id=session_id, gone=head.instance)
+                await self.take_up(session_id, None)
+        except StoreUnavailable:
+            self.find_again(session_id)  # if it is this instance's now, nobody else finds it
+            raise
+
+    async def take_back(self) -> None:
+        """This instance's lease had ended: it still has the sessions whose streams it has."""
+        await asyncio.gather(*(runner.take_back() for runner in list(self.by_session.values())))
+
+    def judge_all_calls(self) -> None:
+        """Look again at the tool calls that other instances should have answered."""
+        for runner in list(self.by_session.values()):
+            runner.judge_calls()
+
+    # ---- life
+
+    @property
+    def running(self) -> bool:
+        """Some session's Commander is connected here, or a tool of it runs here."""
+        return any(each.tools or (each.link and not each.session.head.over) for each in self.by_session.values())
+
+    async def close(self) -> None:
+        """Let go of what runs. The log stays as it is."""
+        for runner in list(self.by_session.values()):
+            runner.close()
+        await self._tasks.cancel()
+        await self.judges.close()
