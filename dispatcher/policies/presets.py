@@ -10,7 +10,12 @@ from unicodedata import digit
 
 import msgspec
 
+from dispatcher.policies.cards import issued
 from dispatcher.policies.keys import KEYS
+from dispatcher.policies.mail import ADDRESS, UNPARTED_ADDRESS
+from dispatcher.policies.mail import LONGEST as MAIL_LONGEST
+from dispatcher.policies.phones import INTERNATIONAL, NATIONAL, TOGETHER, not_counted_nor_a_book
+from dispatcher.policies.phones import LONGEST as PHONE_LONGEST
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -30,6 +35,10 @@ def _luhn(text: str) -> bool:
     digits = _digits(text)
     doubled = [sum(divmod(2 * each, 10)) if at % 2 else each for at, each in enumerate(reversed(digits))]
     return sum(doubled) % 10 == 0 and len(set(digits)) > 1
+
+
+def _card(text: str) -> bool:
+    return issued("".join(map(str, _digits(text)))) and _luhn(text)
 
 
 # ISO 13616: the length of each country's IBAN, from the SWIFT registry, release 99.
@@ -62,13 +71,38 @@ def _cn_id(text: str) -> bool:
     return bool(sum(weight * value for weight, value in zip(weights, values, strict=True)) % 11 == 1)
 
 
-_GAP = r"[ \u00a0\u2000-\u200a\u202f\u2010-\u2015\u2212-]"  # a space or a dash
 _ALNUM = "[A-Za-z0-9]"
-_LETTERS = r"A-Za-z\u00c0-\u024f\u0300-\u036f\u0370-\u052f"  # of alphabets that part their words, RFC 6531
-_LABEL = rf"[{_LETTERS}0-9](?:[{_LETTERS}0-9-]*[{_LETTERS}0-9])?"
-# Also as a quotation, and as a program's strings, one for each line.
-_KEY_BODY = r"(?:\n[ \t]*[>#*|]+|[\"'][\s+,.&\\]*[\"']|[A-Za-z0-9+/=\s:,.\\]|-(?!-))*"
-_KEY_NAME = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+_GAP = r"[ \u00a0\u2000-\u200a\u202f\u2010-\u2015\u2212-]"  # a space or a dash
+# Between a card's digits: a space, a dash, or a dash between spaces. Its groups are those that cards are written in:
+# of four, as American Express has them, of six and the rest, or of one.
+_SPACE = r"[ \u00a0\u2000-\u200a\u202f]"
+_APART = rf"(?:{_SPACE}?[\u2010-\u2015\u2212-]{_SPACE}?|{_SPACE})"
+_CARD = (
+    rf"(?:[0-9]{{12,19}}|[0-9]{{4}}(?:{_APART}[0-9]{{4}}){{2,3}}(?:{_APART}[0-9]{{1,4}})?"
+    rf"|[0-9]{{4}}{_APART}[0-9]{{6}}{_APART}[0-9]{{4,5}}|[0-9]{{6}}{_APART}[0-9]{{10,13}}|[0-9](?:{_APART}[0-9]){{12,18}})"
+)
+
+# A key's text may be quoted, numbered, in a table, escaped for a URL or for HTML, or a program's strings.
+_BLANK = r"(?:[ +_]|%20|&nbsp;|&#32;)"
+_KEY_NAME = (
+    rf"(?:(?i:(?:[A-Z0-9]+{_BLANK}){{0,3}}PRIVATE{_BLANK}KEY(?:{_BLANK}BLOCK)?)"
+    rf"|OpenVPN{_BLANK}Static{_BLANK}key{_BLANK}V1){_BLANK}?-{{4,6}}"
+)
+_BESIDE_KEY = (
+    r"(?:\n[ \t]*[>#*|]+|[\"'`][\s+,.&|:)\\0-9>#*]*[\"'`]|%[0-9A-Fa-f]{2}|&#?[0-9A-Za-z]{1,8};"
+    r"|</?[A-Za-z][^<>\n]{0,60}>|[\s:,.\\|]|-(?!-))"
+)
+_PEM = (
+    rf"-{{4,6}}{_BLANK}?(?i:BEGIN){_BLANK}{_KEY_NAME}(?:{_BESIDE_KEY}*[A-Za-z0-9+/=]+)*"
+    rf"(?:{_BESIDE_KEY}*-{{4,6}}{_BLANK}?(?i:END){_BLANK}{_KEY_NAME})?"
+)
+# A PuTTY key's lines: named ones, and base64 up to the end of a line.
+_PUTTY = (
+    r"PuTTY-User-Key-File-[0-9]: (?:(?:ssh|ecdsa)-[^\r\n]*"
+    r"(?:\r?\n[>#*|+\"'` \t-]*[0-9]{0,6}[>#*|+\"'`:.)\] \t-]*"
+    r"(?:(?:Encryption|Comment|(?:Public|Private)-(?:Lines|MAC|Hash)|Key-Derivation|Argon2-[A-Za-z]+):[^\r\n]*"
+    r"|[A-Za-z0-9+/=]{2,}[ \t|\"'`,+\\]*(?=[\r\n]|\Z)))*)?"
+)
 
 # A header in JSON, a payload or what stands for one, and a signature (RFC 7515) or what is encrypted (RFC 7516).
 _JWT = (
@@ -80,30 +114,14 @@ _JWT = (
 _KEYS = "|".join(key.expression for key in KEYS)
 
 PRESETS: dict[str, tuple[Form, ...]] = {
-    "email": (
-        # RFC 5321: 64 characters before the @, 255 after it
-        Form(rf"[{_LETTERS}0-9.!#$%&'*+/=?^_`{{|}}~-]+@(?:{_LABEL}\.)+[{_LETTERS}][{_LETTERS}0-9-]*[{_LETTERS}]", 320),
-    ),
+    "email": (Form(ADDRESS, MAIL_LONGEST), Form(UNPARTED_ADDRESS, MAIL_LONGEST)),
     "phone": (
-        # E.164: a + (or 00) and up to 15 digits, in groups
-        Form(r"(?<![\w+])\+[1-9](?:[ \u00a0().\u2010-\u2015/-]{0,2}[0-9]){6,14}(?![0-9])", 44),
-        Form(r"(?<![\w+])00[1-9](?:[ \u00a0().\u2010-\u2015/-]{0,2}[0-9]){8,14}(?![0-9])", 45),
-        # North American
-        Form(
-            rf"(?<![\w+-])(?:1{_GAP})?(?:\([2-9][0-9]{{2}}\){_GAP}?|[2-9][0-9]{{2}}(?:{_GAP}|\.))"
-            rf"[2-9][0-9]{{2}}(?:{_GAP}|\.)[0-9]{{4}}(?![\w-])",
-            18,
-        ),
-        # national, with its leading 0, in groups; after two digits only in those that no date has
-        Form(
-            rf"(?<![\w+.,/-])(?:\(0[1-9]\){_GAP}?|\(?0[1-9][0-9]{{1,4}}(?:\){_GAP}?|{_GAP}|/))"
-            rf"[0-9]{{2,5}}(?:{_GAP}?[0-9]{{2,4}}){{1,3}}(?![\w-])",
-            32,
-        ),
-        Form(rf"(?<![\w+.,/-])0[1-9](?:(?:{_GAP}|\.)[0-9]{{2}}){{4}}(?![\w-])", 14),
-        Form(rf"(?<![\w+.,/-])0[1-9]{_GAP}[0-9]{{3,5}}(?:{_GAP}?[0-9]){{4,5}}(?![\w-])", 18),
+        *(Form(expression, PHONE_LONGEST) for expression in INTERNATIONAL),
+        *(Form(national.expression, PHONE_LONGEST) for national in NATIONAL),
+        Form(TOGETHER, PHONE_LONGEST, not_counted_nor_a_book),
     ),
-    "payment_card": (Form(rf"(?<![0-9])[2-68](?:{_GAP}?[0-9]){{12,18}}(?![0-9])", 37, _luhn),),
+    # Not behind a decimal point, nor within hexadecimal digits; 19 digits with three characters between them.
+    "payment_card": (Form(rf"(?<![0-9.])(?=[2-689]){_CARD}(?![0-9A-Fa-f])", 73, _card),),
     "iban": (Form(rf"(?<!{_ALNUM})[A-Za-z]{{2}}[0-9]{{2}}(?:{_GAP}?{_ALNUM}){{11,30}}(?!{_ALNUM})", 64, _iban),),
     "cn_id": (
         Form(
@@ -118,8 +136,8 @@ PRESETS: dict[str, tuple[Form, ...]] = {
     ),
     "api_keys": (Form(rf"(?<!{_ALNUM})(?:{_KEYS})", 200), Form(rf"(?<!{_ALNUM}){_JWT}", 4096)),
     "private_keys": (
-        Form(rf"-----BEGIN {_KEY_NAME}{_KEY_BODY}(?:-----END {_KEY_NAME})?", 100),
-        Form(r"PuTTY-User-Key-File-[0-9]: ", 30),
-        Form(rf"(?<!{_ALNUM})AGE-SECRET-KEY-1[0-9A-Z]{{58}}", 80),
+        Form(_PEM, 200),
+        Form(_PUTTY, 1000),
+        Form(rf"(?<!{_ALNUM})AGE-SECRET-KEY-(?:PQ-)?1[0-9A-Z]{{58,}}", 80),
     ),
 }

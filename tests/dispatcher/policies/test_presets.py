@@ -1,7 +1,10 @@
 """What the presets find, in any split, and what they let pass; no number here is anybody's."""
 
+from functools import cache
+
 import pytest
 
+from dispatcher.policies.matches import Action
 from dispatcher.policies.presets import PRESETS
 from dispatcher.policies.rules import PatternsPolicy, RuleSet
 
@@ -19,6 +22,13 @@ FOUND = {
         "me@x «you@example.net»",
         "«müller@exämple.de», «mu\u0308ller@example.com»",
         "пиши на «иван@пример.рф».",
+        # one script each
+        "«χρήστης@παράδειγμα.ελ» «квіточка@пошта.укр» «अजय@डाटा.भारत» «ইউজার@উদাহরণ.বাংলা» «பயனர்@உதாரணம்.இந்தியா»",
+        "«مستخدم@مثال.إختبار» «משתמש@דוגמה.קום» «օգտվող@օրինակ.հայ» «მომხმარებელი@მაგალითი.გე» «ተጠቃሚ@ምሳሌ.ኢትዮ»",
+        "«用户@例子.广告», «ユーザー@例え.テスト»! «사용자@예시.한국» «ผู้ใช้@ตัวอย่าง.ไทย» «អ្នកប្រើ@ឧទាហរណ៍.ខ្មែរ»",
+        "请联系«123456@qq.com»谢谢, 发到«wang@例子.中国»。메일은 «hong@example.com»으로",
+        "«jane@example。com»! «jane@mail．example｡com»; «jane@例子。中国»。谢谢",
+        "在«wang@example.com»。谢谢大家",
     ],
     "phone": [
         "call «+1 (415) 555-2671» now",
@@ -33,6 +43,8 @@ FOUND = {
         "Tokyo «03-1234-5678», Sydney «02 9374 4000», Brussels «02 512 34 56»",
         "London «(020) 7946 0958»",
         "«+8613800138000»",
+        "«+1 (202) 555 - 0143» or «+33\u202f1\u202f42\u202f68\u202f53\u202f00» or «+49\u200930\u2009901820»",
+        "«202-555-0143x12». Or «(202) 555-0143 ext. 12» or «+1-202-555-0143;ext=12» or «202.555.0143 #7»",
     ],
     "payment_card": [
         "card «4111 1111 1111 1111» 12/26",
@@ -46,6 +58,11 @@ FOUND = {
         "«４１１１ １１１１ １１１１ １１１１»",
         "«4111\u200b1111\u00ad11111111»",
         "«4222222222222»",
+        "«9792885393363384».",
+        "«2200 1234 5678 9019», «6759 6498 2643 8453», «5018 0000 0009»",
+        "«4111-1111-1111-1111»,«5500000000000004»",
+        "«4111 - 1111 - 1111 - 1111» and «4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1»",
+        "«3782 822463 10005»; «6799990100000000019»; «5066991111111118»; «8600 1234 5678 9012»",
     ],
     "iban": [
         "pay to «GB82 WEST 1234 5698 7654 32» is my wish",
@@ -88,6 +105,23 @@ FOUND = {
         "> «-----BEGIN RSA PRIVATE KEY-----\n> MIIE\n>\n> abc\n> -----END RSA PRIVATE KEY-----»\n> so",
         'k = ("«-----BEGIN PRIVATE KEY-----\\n"\n     "MIIEvQ\\n" +\n  "-----END PRIVATE KEY-----»\\n")',
         'The line "«-----BEGIN PRIVATE KEY-----»" begins a "key".',
+        "1 | «-----BEGIN PRIVATE KEY-----\n2 | MIIEvQIBADANBgkqhkiG9w0B\n3 | -----END PRIVATE KEY-----»\n",
+        "| «-----BEGIN PRIVATE KEY----- |\n| MIIEvQ |\n| -----END PRIVATE KEY-----» |\n",
+        "1. `«-----BEGIN PRIVATE KEY-----`\n2. `MIIEvQ`\n3. `-----END PRIVATE KEY-----»`",
+        "k=«-----BEGIN%20PRIVATE%20KEY-----%0AMIIE%2BvQ%3D%3D%0A-----END%20PRIVATE%20KEY-----»%0A",
+        "<code>«-----BEGIN PRIVATE KEY-----<br>MIIEvQ<br/>-----END PRIVATE KEY-----»</code>",
+        "«-----BEGIN PRIVATE KEY-----&#10;MIIEvQ&#x2B;A&#10;-----END PRIVATE KEY-----»&#10;",
+        "+«-----BEGIN PRIVATE KEY-----\n+MIIEvQ\n+-----END PRIVATE KEY-----»\n-and on",
+        "«---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nP2/56wAAA\n---- END SSH2 ENCRYPTED PRIVATE KEY ----»",
+        "«-----BEGIN OpenVPN Static key V1-----\n6acef03f62675b4b\n-----END OpenVPN Static key V1-----»",
+        "«PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\nAAAAIGxSECRETSECRET»\n",
+        (
+            "«PuTTY-User-Key-File-2: ssh-rsa\r\nEncryption: none\r\nComment: me@home (100% & more)\r\n"
+            "Public-Lines: 2\r\nAAAAB3NzaC1yc2EAAAABJQAAAQ\r\nEA==\r\nPrivate-Lines: 1\r\nAAABAQ\r\n"
+            "Private-MAC: 8b1f»\r\nKeep it safe.\r\n"
+        ),
+        "> 1 | «PuTTY-User-Key-File-3: ssh-rsa |\n> 2 | Private-Lines: 1 |\n> 3 | AAABAQ |»\n> 4 | Keep it safe. |",
+        "«AGE-SECRET-KEY-1" + "Q" * 58 + "» or «AGE-SECRET-KEY-PQ-1" + "Q" * 62 + "»",
     ],
 }
 
@@ -107,6 +141,9 @@ PASSED = {
         "01/02/2024, 01-02-2024, 01.02.2024 10:30 or 01 02 2024",
         "05/2024 and 05-2024",
         "01/02/24 09:15",
+        "Boston, MA 02110-1301",
+        "0123456789 and 01234567890, ISBN 0596000278",
+        "192.168.1.100 - 10.0.0.1",
     ],
     "payment_card": [
         "4111111111111112",  # fails its check
@@ -116,6 +153,12 @@ PASSED = {
         "41111111111111111111",  # too long
         "2222222222222222",
         "123e4567-e89b-12d3-a456-426614174000",
+        "2.6457513110645907 is it; 2.6457513110645906 too",  # the square root of 7
+        "job 53033190-7660-45b1-99e1-7b552e94525c",
+        "IMEI 490154203237518, ICCID 8991101200003204510",
+        "1700000000000000009, 3000000000000000009",
+        "41 42 43 44 45 46 47 48",  # letters, in hexadecimal
+        "a94111111111111111f3",
     ],
     "iban": [
         "GB82 WEST 1234 5698 7654 33",
@@ -141,9 +184,13 @@ PASSED = {
 }
 
 
+@cache
+def rules(preset: str, action: Action) -> RuleSet:
+    return RuleSet([PatternsPolicy("p", presets=(preset,), action=action, replacement="#")])
+
+
 def shown(preset: str, text: str, size: int) -> str:
-    rules = RuleSet([PatternsPolicy("p", presets=(preset,), action="redact", replacement="#")])
-    gate = rules.gate(0.0)
+    gate = rules(preset, "redact").gate(0.0)
     gate.resume(0)
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
     return "".join(gate.content(piece, 1.0).text for piece in pieces) + gate.end(1.0).text
@@ -166,7 +213,7 @@ def test_near_misses_pass(preset: str, text: str, size: int) -> None:
 @pytest.mark.parametrize("size", [1, 5, 1000])
 @pytest.mark.parametrize(("preset", "marked"), [(preset, text) for preset in FOUND for text in FOUND[preset]])
 def test_nothing_of_it_gets_out_where_it_stops(preset: str, marked: str, size: int) -> None:
-    gate = RuleSet([PatternsPolicy("p", presets=(preset,))]).gate(0.0)
+    gate = rules(preset, "stop").gate(0.0)
     gate.resume(0)
     text, out = marked.replace("«", "").replace("»", ""), ""
     for at in range(0, len(text), size):
@@ -190,7 +237,7 @@ PROSE = "The quick brown fox jumps over the lazy dog, who sleeps in a quiet corn
     [("email", 7), ("iban", 2), ("api_keys", 7), ("phone", 0), ("payment_card", 0), ("cn_id", 0), ("cn_mobile", 0)],
 )
 def test_prose_is_held_no_longer_than_needed(preset: str, held: int) -> None:
-    gate = RuleSet([PatternsPolicy("p", presets=(preset,))]).gate(0.0)
+    gate = rules(preset, "stop").gate(0.0)
     gate.resume(0)
     most = 0
     for character in PROSE:
@@ -201,11 +248,52 @@ def test_prose_is_held_no_longer_than_needed(preset: str, held: int) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_long_word_is_held_up_to_the_longest_form_and_not_stopped(preset: str) -> None:
-    gate = RuleSet([PatternsPolicy("p", presets=(preset,))]).gate(0.0)
+    gate = rules(preset, "stop").gate(0.0)
     gate.resume(0)
     for _ in range(1000):
         assert gate.content("deadbeefz", 1.0).violation is None
     assert gate.held <= max(form.longest for form in PRESETS[preset])
+
+
+# As libphonenumber writes its examples of fixed and mobile numbers in their own country; and some with other marks.
+NATIONAL = {
+    "India": "074104 10123, 081234 56789, 81234 56789, 81234-56789, 022-23456789, 09812345678",
+    "China": "010 1234 5678, 131 2345 6789, 0755-12345678, (021) 1234 5678",
+    "United States": "(201) 555-0123, 201-555-0123, 201.555.0123, 1-201-555-0123",
+    "Indonesia": "(021) 8350123, 0812-345-678, 0812 3456 7890",
+    "Pakistan": "(021) 23456789, 0301 2345678, 0301-2345678, 03012345678",
+    "Nigeria": "02033 12 3456, 0802 123 4567, 08021234567",
+    "Brazil": "(11) 2345-6789, (11) 96123-4567, (11)961234567, 11 96123-4567",
+    "Bangladesh": "02-7111234, 01812-345678, 01812345678",
+    "Russia": "8 (301) 123-45-67, 8 (912) 345-67-89, 8 912 345 67 89, 8-912-345-67-89, 8(912)345-67-89, 89123456789",
+    "Ethiopia": "011 111 2345, 091 123 4567, 0911234567",
+    "Mexico": "200 123 4567, 222 123 4567, 55 1234 5678",
+    "Japan": "03-1234-5678, 090-1234-5678, (03) 1234-5678, 09012345678",
+    "Egypt": "02 34567890, 010 01234567, 01001234567",
+    "Philippines": "(02) 3234 5678, 0905 123 4567, 0905-123-4567, 09051234567",
+    "DR Congo": "012 34567, 0991 234 567, 0991234567",
+    "Vietnam": "0210 1234 567, 0912 345 678, 0912345678",
+    "Iran": "021 2345 6789, 0912 345 6789, 09123456789",
+    "Turkey": "(0212) 345 67 89, 0501 234 56 78, 501 234 56 78, 05012345678",
+    "Germany": "030 123456, 01512 3456789, 030/123456, 089 / 123456, 030 - 123456",
+    "Thailand": "02 123 4567, 081 234 5678, 081-234-5678, 0812345678",
+    "Britain": "0121 234 5678, 07400 123456, 020 7946 0958, 07400123456",
+    "France": "01 23 45 67 89, 06.12.34.56.78, 0612345678",
+    "Italy": "02 1234 5678, 312 345 6789, 312 3456789",
+    "Spain": "810 12 34 56, 612 34 56 78",
+    "Korea": "02-212-3456, 010-2000-0000, 01020000000",
+    "Australia": "(02) 1234 5678, 0412 345 678",
+    "South Africa": "010 123 4567, 071 123 4567",
+}
+
+
+@pytest.mark.parametrize("country", NATIONAL)
+def test_numbers_are_found_as_they_are_written_at_home(country: str) -> None:
+    for number in NATIONAL[country].split(", "):
+        for around in ("{}", "call {}.", "({})", "tel: {}, or", "{}\n", "{} ext. 5"):
+            for size in (1, 100):
+                hidden = around.replace(" ext. 5", "")
+                assert shown("phone", around.format(number), size) == hidden.format("#"), around.format(number)
 
 
 def test_every_preset_is_tested() -> None:
