@@ -88,9 +88,10 @@ _KEY_NAME = (
     rf"(?:(?i:(?:[A-Z0-9]+{_BLANK}){{0,3}}PRIVATE{_BLANK}KEY(?:{_BLANK}BLOCK)?)"
     rf"|OpenVPN{_BLANK}Static{_BLANK}key{_BLANK}V1){_BLANK}?-{{4,6}}"
 )
+_BAR = r"|\u2192\u2500-\u257f"  # also drawn, or an arrow
 _BESIDE_KEY = (
-    r"(?:\n[ \t]*[>#*|]+|[\"'`][\s+,.&|:)\\0-9>#*]*[\"'`]|%[0-9A-Fa-f]{2}|&#?[0-9A-Za-z]{1,8};"
-    r"|</?[A-Za-z][^<>\n]{0,60}>|[\s:,.\\|]|-(?!-))"
+    rf"(?:\n[ \t]*[>#*|]+|[\"'`][\s+,.&:)\\0-9>#*{_BAR}]*[\"'`]|%[0-9A-Fa-f]{{2}}|&(?:amp;)*#?[0-9A-Za-z]{{1,8}};"
+    rf"|</?[A-Za-z][^<>\n]{{0,60}}>|\x1b\[[0-9;]*m|[\s:,.\\{_BAR}]|-(?!-))"
 )
 _PEM = (
     rf"-{{4,6}}{_BLANK}?(?i:BEGIN){_BLANK}{_KEY_NAME}(?:{_BESIDE_KEY}*[A-Za-z0-9+/=]+)*"
@@ -99,9 +100,9 @@ _PEM = (
 # A PuTTY key's lines: named ones, and base64 up to the end of a line.
 _PUTTY = (
     r"PuTTY-User-Key-File-[0-9]: (?:(?:ssh|ecdsa)-[^\r\n]*"
-    r"(?:\r?\n[>#*|+\"'` \t-]*[0-9]{0,6}[>#*|+\"'`:.)\] \t-]*"
+    rf"(?:\r?\n[>#*+\"'` \t{_BAR}-]*[0-9]{{0,6}}[>#*+\"'`:.)\] \t{_BAR}-]*"
     r"(?:(?:Encryption|Comment|(?:Public|Private)-(?:Lines|MAC|Hash)|Key-Derivation|Argon2-[A-Za-z]+):[^\r\n]*"
-    r"|[A-Za-z0-9+/=]{2,}[ \t|\"'`,+\\]*(?=[\r\n]|\Z)))*)?"
+    rf"|[A-Za-z0-9+/=]{{2,}}[ \t\"'`,+\\{_BAR}]*(?=[\r\n]|\Z)))*)?"
 )
 
 # A header in JSON, a payload or what stands for one, and a signature (RFC 7515) or what is encrypted (RFC 7516).
@@ -132,7 +133,7 @@ PRESETS: dict[str, tuple[Form, ...]] = {
         ),
     ),
     "cn_mobile": (
-        Form(rf"(?<![0-9])(?:(?:\+|00)?86{_GAP}?)?1[3-9][0-9]{_GAP}?[0-9]{{4}}{_GAP}?[0-9]{{4}}(?![0-9])", 18),
+        Form(rf"(?<![0-9.])(?:(?:\+|00)?86{_GAP}?)?1[3-9][0-9]{_GAP}?[0-9]{{4}}{_GAP}?[0-9]{{4}}(?![0-9A-Fa-f])", 18),
     ),
     "api_keys": (Form(rf"(?<!{_ALNUM})(?:{_KEYS})", 200), Form(rf"(?<!{_ALNUM}){_JWT}", 4096)),
     "private_keys": (
