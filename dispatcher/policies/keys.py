@@ -192,7 +192,7 @@ KEYS = (
     Key("Salesforce", "00[A-Za-z0-9]{13}!", ("[A-Za-z0-9_.]", r"(?:\.*[A-Za-z0-9_])*"), 40, "trufflehog/salesforce"),
     Key("Salesforce", "5AEP861", DOTTED, 40, "trufflehog/salesforcerefreshtoken"),
     Key("Zoho", r"1000\.[0-9a-f]{32}\.", HEX, 32, "trufflehog/zohocrm"),
-    Key("Dropbox", r"sl\.", DOTTED, 40, "gitleaks/dropbox-short-lived-api-token"),
+    Key("Dropbox", r"sl\.(?:u\.)?", DOTTED, 40, "gitleaks/dropbox-short-lived-api-token"),
     Key("Mapbox", r"[ps]k\.[A-Za-z0-9_-]{60,}\.", WORD, 22, "gitleaks/mapbox-api-token"),
     Key("MaxMind", "[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mm", ("k", _GOES_ON), 1, "gitleaks/maxmind-license-key"),
     Key("Beamer", "b_", WORD, 44, "gitleaks/beamer-api-token"),
@@ -225,5 +225,7 @@ KEYS = (
     Key("Shippo", "shippo_(?:live|test)_", HEX, 40, "gitleaks/shippo-api-token"),
     Key("Duffel", "duffel_(?:live|test)_", WORD, 40, "gitleaks/duffel-api-token"),
     Key("Ramp", "ramp_(?:id|sec)_", ALNUM, 40, "trufflehog/ramp"),
+    # of several
+    Key("JSON Web Tokens in base64", "ZXlK", BASE64, 40, "gitleaks/jwt-base64"),
     Key("Adobe", "p8e-", ALNUM, 32, "gitleaks/adobe-client-secret"),
 )  # fmt: skip

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 LONGEST = 80  # characters, with all marks and an extension
 
-_SPACE = r"[ \u00a0\u2000-\u200a\u202f]"
-_DASH = r"[\u2010-\u2015\u2212-]"
-_GAP = f"(?:{_SPACE}?{_DASH}{_SPACE}?|{_SPACE})"
-_MARKS = rf"(?:{_SPACE}{_DASH}{_SPACE}|[ \u00a0\u2000-\u200a\u202f().\u2010-\u2015\u2212/-]{{0,2}})"
+_SPACES = r" \u00a0\u2000-\u200a\u202f"
+_DASHES = r"\u2010-\u2015\u2212-"
+_SPACE = f"[{_SPACES}]"
+GAP = f"(?:{_SPACE}?[{_DASHES}]{_SPACE}?|{_SPACE})"  # between groups of any number; three characters at most
+_MARKS = rf"(?:{_SPACE}[{_DASHES}]{_SPACE}|[{_SPACES}()./{_DASHES}]{{0,2}})"
 # `x12`, `ext. 12`, `#12`, also touching the number; `;ext=12` (RFC 3966)
 _EXTENSION = rf"(?:[,;]?{_SPACE}?[eE][xX][tT]\.?|{_SPACE}?[xX#]){_SPACE}?[=:.]?{_SPACE}?[0-9]{{1,7}}(?!\w)"
 
@@ -32,7 +33,7 @@ class National(NamedTuple):
 
     @property
     def expression(self) -> str:
-        form = self.form.replace("~", r"(?: |\.)").replace(" ", _GAP).replace("d", "[0-9]")
+        form = self.form.replace("~", r"(?: |\.)").replace(" ", GAP).replace("d", "[0-9]")
         # not within a name, a date, a fraction or a longer number
         return rf"(?<![\w+./-])(?:{form})(?:{_EXTENSION}|(?![\w-]))"
 

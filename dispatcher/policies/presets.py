@@ -14,7 +14,7 @@ from dispatcher.policies.cards import issued
 from dispatcher.policies.keys import KEYS
 from dispatcher.policies.mail import ADDRESS, UNPARTED_ADDRESS
 from dispatcher.policies.mail import LONGEST as MAIL_LONGEST
-from dispatcher.policies.phones import INTERNATIONAL, NATIONAL, TOGETHER, not_counted_nor_a_book
+from dispatcher.policies.phones import GAP, INTERNATIONAL, NATIONAL, TOGETHER, not_counted_nor_a_book
 from dispatcher.policies.phones import LONGEST as PHONE_LONGEST
 
 
@@ -57,7 +57,7 @@ _IBAN_LENGTHS = {
 
 def _iban(text: str) -> bool:
     """ISO 7064, MOD 97-10, over the letters as two digits each."""
-    compact = re.sub(r"[\s-]", "", text).upper()
+    compact = re.sub(r"[\W_]", "", text).upper()
     if _IBAN_LENGTHS.get(compact[:2]) != len(compact):
         return False
     return int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4])) % 97 == 1
@@ -65,21 +65,17 @@ def _iban(text: str) -> bool:
 
 def _cn_id(text: str) -> bool:
     """GB 11643: ISO 7064, MOD 11-2; the last may be an X."""
-    characters = re.sub(r"[\s-]", "", text)
+    characters = re.sub(r"[\W_]", "", text)
     weights = [2 ** (17 - at) % 11 for at in range(18)]
     values = [10 if character in "Xx" else digit(character) for character in characters]
     return bool(sum(weight * value for weight, value in zip(weights, values, strict=True)) % 11 == 1)
 
 
 _ALNUM = "[A-Za-z0-9]"
-_GAP = r"[ \u00a0\u2000-\u200a\u202f\u2010-\u2015\u2212-]"  # a space or a dash
-# Between a card's digits: a space, a dash, or a dash between spaces. Its groups are those that cards are written in:
-# of four, as American Express has them, of six and the rest, or of one.
-_SPACE = r"[ \u00a0\u2000-\u200a\u202f]"
-_APART = rf"(?:{_SPACE}?[\u2010-\u2015\u2212-]{_SPACE}?|{_SPACE})"
+# The groups in which cards are written: of four, as American Express has them, of six and the rest, or of one.
 _CARD = (
-    rf"(?:[0-9]{{12,19}}|[0-9]{{4}}(?:{_APART}[0-9]{{4}}){{2,3}}(?:{_APART}[0-9]{{1,4}})?"
-    rf"|[0-9]{{4}}{_APART}[0-9]{{6}}{_APART}[0-9]{{4,5}}|[0-9]{{6}}{_APART}[0-9]{{10,13}}|[0-9](?:{_APART}[0-9]){{12,18}})"
+    rf"(?:[0-9]{{12,19}}|[0-9]{{4}}(?:{GAP}[0-9]{{4}}){{2,3}}(?:{GAP}[0-9]{{1,4}})?"
+    rf"|[0-9]{{4}}{GAP}[0-9]{{6}}{GAP}[0-9]{{4,5}}|[0-9]{{6}}{GAP}[0-9]{{10,13}}|[0-9](?:{GAP}[0-9]){{12,18}})"
 )
 
 # A key's text may be quoted, numbered, in a table, escaped for a URL or for HTML, or a program's strings.
@@ -123,17 +119,17 @@ PRESETS: dict[str, tuple[Form, ...]] = {
     ),
     # Not behind a decimal point, nor within hexadecimal digits; 19 digits with three characters between them.
     "payment_card": (Form(rf"(?<![0-9.])(?=[2-689]){_CARD}(?![0-9A-Fa-f])", 73, _card),),
-    "iban": (Form(rf"(?<!{_ALNUM})[A-Za-z]{{2}}[0-9]{{2}}(?:{_GAP}?{_ALNUM}){{11,30}}(?!{_ALNUM})", 64, _iban),),
+    "iban": (Form(rf"(?<!{_ALNUM})[A-Za-z]{{2}}[0-9]{{2}}(?:{GAP}?{_ALNUM}){{11,30}}(?!{_ALNUM})", 124, _iban),),
     "cn_id": (
         Form(
-            rf"(?<![0-9])[1-9][0-9]{{5}}{_GAP}?(?:18|19|20)[0-9]{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01]){_GAP}?"
+            rf"(?<![0-9])[1-9][0-9]{{5}}{GAP}?(?:18|19|20)[0-9]{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01]){GAP}?"
             rf"[0-9]{{3}}[0-9Xx](?!{_ALNUM})",
-            20,
+            24,
             _cn_id,
         ),
     ),
     "cn_mobile": (
-        Form(rf"(?<![0-9.])(?:(?:\+|00)?86{_GAP}?)?1[3-9][0-9]{_GAP}?[0-9]{{4}}{_GAP}?[0-9]{{4}}(?![0-9A-Fa-f])", 18),
+        Form(rf"(?<![0-9.])(?:(?:\+|00)?86{GAP}?)?1[3-9][0-9]{GAP}?[0-9]{{4}}{GAP}?[0-9]{{4}}(?![0-9A-Fa-f])", 24),
     ),
     "api_keys": (Form(rf"(?<!{_ALNUM})(?:{_KEYS})", 200), Form(rf"(?<!{_ALNUM}){_JWT}", 4096)),
     "private_keys": (

@@ -70,8 +70,13 @@ FOUND = {
         "«fr14 2004 1010 0505 0001 3m02 606»",
         "(«NO93 8601 1117 947»)",
         "«MT84MALT011000012345MTLCAST001S»",
+        "«DE89–3704–0044–0532–0130–00», «DE89\u20093704\u20090044\u20090532\u20090130\u200900»",
     ],
-    "cn_id": ["身份证«11010519491231002X»。", "«110105 19491231 002x»", "ID:«440524188001010014»"],
+    "cn_id": [
+        "身份证«11010519491231002X»。",
+        "«110105 19491231 002x»",
+        "ID:«440524188001010014», «110105–19491231–002X»",
+    ],
     "cn_mobile": [
         "手机«13800138000»，",
         "«+86 138-0013-8000»",
@@ -247,6 +252,15 @@ def test_prose_is_held_no_longer_than_needed(preset: str, held: int) -> None:
         gate.content(character, 1.0)
         most = max(most, gate.held)
     assert most <= held
+
+
+def test_text_without_blanks_is_held_no_longer_than_a_name_may_be() -> None:
+    gate = rules("email", "stop").gate(0.0)
+    gate.resume(0)
+    for character in "今天天气很好我们去公园散步然后一起吃午饭再回家看书写字听音乐" * 3 + "。":
+        gate.content(character, 1.0)
+        assert gate.held <= 21
+    assert gate.held == 0
 
 
 @pytest.mark.parametrize("preset", PRESETS)
