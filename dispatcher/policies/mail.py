@@ -58,6 +58,7 @@ _DOMAIN = (
     rf"{_LABEL}(?:(?:\.|。(?=[A-Za-z]))(?:{_LABEL}(?:\.|。(?=[a-z])))*{_LAST}|(?:\.{_LABEL})*。(?:{_IDEOGRAPHIC}))"
 )
 
-ADDRESS = rf"[{_LETTER}0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_DOMAIN}"
+# What may stand first is a letter, a digit or `_`: quotes and marks of emphasis before an address are not its own.
+ADDRESS = rf"[{_LETTER}0-9_][{_LETTER}0-9.!#$%&'*+/=?^_`{{|}}~-]*@{_DOMAIN}"
 # 64 octets are 21 such letters.
 UNPARTED_ADDRESS = rf"(?<![{_UNPARTED_LETTER}])[{_UNPARTED_LETTER}]{{1,21}}@{_DOMAIN}"

@@ -19,7 +19,7 @@ _EXTENSION = rf"(?:[,;]?{_SPACE}?[eE][xX][tT]\.?|{_SPACE}?[xX#]){_SPACE}?[=:.]?{
 
 INTERNATIONAL = (
     rf"(?<![\w+])\+[1-9](?:{_MARKS}[0-9]){{6,14}}(?:{_EXTENSION}|(?![0-9]))",
-    rf"(?<![\w+])00[1-9](?:{_MARKS}[0-9]){{8,14}}(?:{_EXTENSION}|(?![0-9]))",
+    rf"(?<![\w+./-])00[1-9](?:{_MARKS}[0-9]){{8,14}}(?:{_EXTENSION}|(?![0-9]))",
 )
 
 
@@ -39,7 +39,7 @@ class National(NamedTuple):
 
 
 NATIONAL = (
-    National("United States, Canada, Mexico", r"(?:1 )?(?:\([2-9]dd\) ?|[2-9]dd~)ddd~dddd"),
+    National("United States, Canada, Mexico", r"(?:1 )?(?:\([2-9]dd\) ?ddd~dddd|[2-9]dd(?: ddd dddd|\.ddd\.dddd))"),
     # With the 0 of most countries: Bangladesh, DR Congo, Egypt, Ethiopia, Germany, India, Indonesia, Iran, Japan,
     # Nigeria, Pakistan, Philippines, Thailand, Turkey, Vietnam; Australia, Britain, Italy, Korea, South Africa.
     # After two digits only in groups that no date has.
@@ -65,4 +65,5 @@ def not_counted_nor_a_book(text: str) -> bool:
     """Neither the digits in their order, as programs have them, nor an ISBN-10 by its check digit (ISO 2108)."""
     number = text[: 11 if text[10:11].isdigit() else 10]
     weighed = sum(weight * int(digit) for weight, digit in zip(range(10, 0, -1), number, strict=False))
-    return number not in "012345678901234567890" and (len(number) != 10 or weighed % 11 != 0)
+    counted = "012345678901234567890"
+    return number not in counted and number[::-1] not in counted and (len(number) != 10 or weighed % 11 != 0)
