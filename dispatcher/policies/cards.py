@@ -32,6 +32,8 @@ NETWORKS = (
     Network("Discover, RuPay, Troy, Elo", "65", "65", _16_19, _ISO),
     Network("UnionPay", "62", "62", _16_19, _ISO),
     Network("UnionPay", "8100", "8171", _16_19, _BRAINTREE),
+    Network("JCB", "1800", "1800", (15,), _BRAINTREE),
+    Network("JCB", "2131", "2131", (15,), _BRAINTREE),
     Network("JCB, LankaPay", "3528", "3589", _16_19, _ISO),
     Network("Maestro, Verve, Elo", "50", "50", _16_19, _BRAINTREE),
     Network("Maestro", "56", "58", _16_19, _BRAINTREE),

@@ -48,17 +48,18 @@ NATIONAL = (
     National("with a leading 0", r"0[1-9]ddd(?: | ?/ ?)(?:d{3,5}(?: ?d{2,4}){1,3}|dd d{2,4}(?: ?d{2,4}){0,2})"),
     National("with a leading 0", r"0[1-9] d{3,5}(?: ?d){4,5}"),
     National("France", r"0[1-9](?:~dd){4}"),
-    National("Brazil", r"\([1-9][1-9]\) ?9?dddd ?dddd|[1-9][1-9] 9dddd dddd"),
+    National("Brazil", r"\([1-9][1-9]\) ?9?dddd ?dddd|[1-9][1-9] (?:9dddd dddd|(?:[3-5]d|2[1-9])dd-dddd)"),
     National("China", r"1[3-9]d dddd dddd"),
     National("India", r"[6-9]dddd ddddd"),
     National("Mexico", r"(?:33|55|56|81) dddd dddd"),
-    National("Russia", r"8(?: ?\([3489]dd\) ?| [3489]dd )ddd ?dd ?dd|89d{9}"),
+    National("Russia, Kazakhstan", r"8(?: ?\([34789]dd\) ?| [34789]dd )ddd ?dd ?dd|89d{9}"),
     National("Russia, Turkey", r"(?:\([2-9]dd\) ?|[2-9]dd )ddd dd dd"),
+    National("Thailand", r"0-[1-9]ddd-dddd"),
     National("Italy", r"3dd d{6,7}"),
     National("Spain", r"[6-9]dd dd dd dd"),
 )
-# In one group, with the 0: mobile phones, and all of eleven digits.
-TOGETHER = rf"(?<![\w+./-])(?:0[1-9][0-9]{{9}}|0[5-9][0-9]{{8}})(?:{_EXTENSION}|(?![\w-]))"
+# In one group, with the 0.
+TOGETHER = rf"(?<![\w+./-])0[1-9][0-9]{{8,9}}(?:{_EXTENSION}|(?![\w-]))"
 
 
 def not_counted_nor_a_book(text: str) -> bool:

@@ -118,7 +118,7 @@ PRESETS: dict[str, tuple[Form, ...]] = {
         Form(TOGETHER, PHONE_LONGEST, not_counted_nor_a_book),
     ),
     # Not behind a decimal point, nor within hexadecimal digits; 19 digits with three characters between them.
-    "payment_card": (Form(rf"(?<![0-9.])(?=[2-689]){_CARD}(?![0-9A-Fa-f])", 73, _card),),
+    "payment_card": (Form(rf"(?<![0-9.])(?=[1-689]){_CARD}(?![0-9A-Fa-f])", 73, _card),),
     "iban": (Form(rf"(?<!{_ALNUM})[A-Za-z]{{2}}[0-9]{{2}}(?:{GAP}?{_ALNUM}){{11,30}}(?!{_ALNUM})", 124, _iban),),
     "cn_id": (
         Form(
