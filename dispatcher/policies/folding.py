@@ -1,26 +1,30 @@
 """Folding: text reduced to symbols in which look-alikes are equal, decided as it streams.
 
-Per code point: NFKD, casefold, NFKD; default-ignorable characters vanish. What then still depends on neighbours is
-decided as soon as the text decides it, never by where a packet ends (rule 25):
+Per code point: NFKD, casefold, NFKD; what is not seen vanishes; dashes, apostrophes and quotation marks become those of
+ASCII, and every white space a space. What then still depends on neighbours is decided as soon as the text decides it,
+never by where a packet ends (rule 25):
 
-- A run of combining marks stands in canonical order (Unicode standard, 3.11), known when the next starter comes.
+- White space beside white space is one symbol.
+- Combining marks belong to the symbol before them; `marks` compares them, in any order that means the same.
 - Hangul syllables are one symbol each, so that 가 is not found in 각; conjoining jamo are composed to them
   (Unicode standard, 3.12), known when the next code point comes.
 
 A symbol is one code point of folded text, with the raw code points that it came from. (An iota subscript
-is the letter that it casefolds to, no mark: marks written after it, against canonical order, stay after it.)
+is the letter that it casefolds to, no mark.)
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import TypeAlias
 from unicodedata import category, combining, normalize
 
-Placed: TypeAlias = tuple[str, int, int]  # a symbol, the index of its first raw code point, and that after its last
-
-# Default_Ignorable_Code_Point, from DerivedCoreProperties.txt of the Unicode Character Database, version 15.1.
+# What is not seen: Default_Ignorable_Code_Point, from DerivedCoreProperties.txt of the Unicode Character Database,
+# version 15.1; and control characters that are no white space, with those of interlinear annotation.
 IGNORABLE_RANGES = (
+    (0x0000, 0x0008),
+    (0x000E, 0x001F),
+    (0x007F, 0x0084),
+    (0x0086, 0x009F),
     (0x00AD, 0x00AD),
     (0x034F, 0x034F),
     (0x061C, 0x061C),
@@ -34,7 +38,7 @@ IGNORABLE_RANGES = (
     (0xFE00, 0xFE0F),
     (0xFEFF, 0xFEFF),
     (0xFFA0, 0xFFA0),
-    (0xFFF0, 0xFFF8),
+    (0xFFF0, 0xFFFB),
     (0x1BCA0, 0x1BCA3),
     (0x1D173, 0x1D17A),
     (0xE0000, 0xE0FFF),
@@ -44,8 +48,21 @@ IGNORABLE_RANGES = (
 S_BASE, S_LAST, L_BASE, V_BASE, T_BASE = 0xAC00, 0xD7A3, 0x1100, 0x1161, 0x11A7
 L_COUNT, V_COUNT, T_COUNT = 19, 21, 28
 
-# A longer run of marks is cut here: the bound of Stream-Safe Text (UAX 15, 13), so that a run costs linear time.
-MAX_MARKS = 30
+MAX_STRETCH = 1000  # characters that are looked at and folded at once, however soon something comes of them
+
+# White space, and what looks like one stroke, apostrophe or quotation mark of ASCII; NFKD makes them of some others.
+WHITE_SPACE = "\t\n\v\f\r \x85\u1680\u2028\u2029"
+_DASHES = "\u02d7\u058a\u05be\u1806\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212\u2796\u2e3a\u2e3b\U00010ead"
+_APOSTROPHES = (
+    "\u00b4\u02b9\u02bb\u02bc\u02bd\u02c8\u02ca\u055a\u05f3\u1fbd\u1fbf\u1ffd\u1ffe"
+    "\u2018\u2019\u201b\u2032\u2035\ua78b\ua78c"
+)
+_QUOTATION_MARKS = "\u02ba\u02dd\u05f4\u201c\u201d\u201f\u301d\u301e"
+_LOOK_ALIKES = {
+    ord(character): plain
+    for alike, plain in ((WHITE_SPACE, " "), (_DASHES, "-"), (_APOSTROPHES, "'"), (_QUOTATION_MARKS, '"'))
+    for character in alike
+}
 
 
 def is_ignorable(character: str) -> bool:
@@ -60,7 +77,8 @@ def fold_character(character: str) -> str:
         return ""
     if S_BASE <= ord(character) <= S_LAST:
         return character
-    folded = normalize("NFKD", normalize("NFKD", character).casefold())
+    character = character.translate(_LOOK_ALIKES)  # before NFKD, which makes a space and a mark of an acute accent
+    folded = normalize("NFKD", normalize("NFKD", character).casefold()).translate(_LOOK_ALIKES)
     return "".join(symbol for symbol in folded if not is_ignorable(symbol))
 
 
@@ -87,68 +105,29 @@ def compose(left: str, right: str) -> str:
     return ""
 
 
-class Pending:
-    """The end of a folded stream that what follows may still change: jamo or marks, never both.
-
-    jamo    a leading consonant or an open syllable
-    spelled that open syllable came as jamo, not as one code point
-    marks   a run of combining marks in the order in which they came
-    """
-
-    __slots__ = ("jamo", "marks", "spelled")
-
-    def __init__(self) -> None:
-        self.jamo: Placed | None = None
-        self.spelled = False
-        self.marks: list[Placed] = []
-
-    def __bool__(self) -> bool:
-        return self.jamo is not None or bool(self.marks)
-
-    def copy(self) -> "Pending":
-        twin = Pending()
-        twin.jamo, twin.spelled, twin.marks = self.jamo, self.spelled, self.marks[:]
-        return twin
-
-    def push(self, symbol: str, index: int) -> list[Placed]:
-        """Take the next symbol, of that raw code point; answers with what it decides, in canonical order."""
-        placed = (symbol, index, index + 1)
-        if combining(symbol):
-            decided = self.flush() if self.jamo or len(self.marks) == MAX_MARKS else []
-            self.marks.append(placed)
-            return decided
-        if self.jamo and (syllable := compose(self.jamo[0], symbol)):
-            whole = (syllable, self.jamo[1], index + 1)
-            self.jamo, self.spelled = whole if is_open_syllable(syllable) else None, True
-            return [] if self.jamo else [whole]
-        decided = self.flush()
-        if is_leading(symbol) or is_open_syllable(symbol):
-            self.jamo, self.spelled = placed, False
-        else:
-            decided.append(placed)
-        return decided
-
-    def flush(self) -> list[Placed]:
-        """Decide what is pending: a starter or the end has come."""
-        if self.jamo:
-            decided = [self.jamo]
-            self.jamo = None
-        else:
-            decided = sorted(self.marks, key=lambda mark: combining(mark[0]))
-            self.marks = []
-        return decided
-
-
 def fold(text: str) -> str:
-    """A whole text, folded."""
-    if is_plain(text):
-        return text.casefold()
-    pending = Pending()
-    symbols: list[Placed] = []
-    for index, character in enumerate(text):
-        for symbol in fold_character(character):
-            symbols += pending.push(symbol, index)
-    return "".join(symbol for symbol, _, _ in symbols + pending.flush())
+    """A whole text, folded; marks stand in canonical order (Unicode standard, 3.11)."""
+    if text.isascii() and text.isprintable():
+        return _SPACES.sub(" ", text.casefold()) if "  " in text else text.casefold()
+    symbols: list[str] = []
+    last, marks = "", 0  # symbol that is no mark, and marks after it
+    for symbol in "".join(map(fold_character, text)):
+        if combining(symbol):
+            marks += 1
+            symbols.append(symbol)
+        elif last and not marks and (syllable := compose(last, symbol)):
+            symbols[-1] = last = syllable
+        elif symbol != " " or last != " ":
+            _order(symbols, marks)
+            symbols.append(symbol)
+            last, marks = symbol, 0
+    _order(symbols, marks)
+    return "".join(symbols)
+
+
+def _order(symbols: list[str], marks: int) -> None:
+    if marks > 1:
+        symbols[-marks:] = sorted(symbols[-marks:], key=combining)
 
 
 # ---- the short cut: characters that fold to one symbol each, whatever stands beside them
@@ -187,17 +166,25 @@ def _plain_codes() -> Iterator[int]:
     yield from (code for code in range(S_BASE, S_LAST + 1) if (code - S_BASE) % T_COUNT)
 
 
-_PLAIN = re.compile(f"[{''.join(_ranges(_plain_codes()))}]*")
+_PLAIN = re.compile(f"[{''.join(_ranges(_plain_codes()))}]{{0,{MAX_STRETCH}}}")
+_SPACES = re.compile(" +")
+_WHITE = re.compile(f"[{''.join(chr(code) for code in range(0x3001) if fold_character(chr(code)) == ' ')}]*")
 
 
 def plain_end(text: str, start: int) -> int:
-    """Where the stretch of characters from `start` ends of which each folds to its casefold, one symbol, decided."""
+    """Where the stretch from `start` ends of characters that fold to their casefold, one symbol each, decided; so does
+    white space after other characters.
+    """
     match = _PLAIN.match(text, start)
+    end = match.end() if match else start
+    twice = text.find("  ", start, end)
+    return end if twice < 0 else twice + 1
+
+
+def white_end(text: str, start: int) -> int:
+    """Where the white space from `start` on ends."""
+    match = _WHITE.match(text, start)
     return match.end() if match else start
-
-
-def is_plain(text: str) -> bool:
-    return text.isascii() or plain_end(text, 0) == len(text)
 
 
 # ---- words

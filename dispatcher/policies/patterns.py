@@ -5,11 +5,11 @@ Held is what an expression may still match through: from where the oldest begun 
 """
 
 import re
-from bisect import bisect_right
 from collections.abc import Sequence
 
 from dispatcher.policies.machine import Change, Machine, Pattern, Step
 from dispatcher.policies.matches import Match
+from dispatcher.policies.places import Places
 from dispatcher.policies.visible import visible
 
 CLEARS, BEGINS, MOVES = int(Change.CLEARS), int(Change.BEGINS), int(Change.MOVES)
@@ -27,10 +27,10 @@ class PatternSet:
 
 
 class PatternStream:
-    """A `Stream` of a set's patterns. Places are counted in visible characters; `_raw` leads back."""
+    """A `Stream` of a set's patterns. Places are counted in visible characters; `_places` leads back."""
 
     __slots__ = (
-        "_begun", "_configuration", "_halted", "_ignored", "_machine", "_read", "_tail", "_tail_from", "length",
+        "_begun", "_configuration", "_halted", "_machine", "_places", "_read", "_tail", "_tail_from", "length",
     )  # fmt: skip
 
     def __init__(self, machine: Machine) -> None:
@@ -39,14 +39,14 @@ class PatternStream:
         self._configuration = machine.start
         self._begun: list[tuple[int, int]] = []  # for each item: where it began, and from where it is undecided
         self._read = 0  # visible characters
-        self._ignored: list[tuple[int, int]] = [(0, 0)]  # (from this place on, so many were ignored before)
+        self._places = Places()
         self._tail, self._tail_from = "", 0  # the last visible characters, where matches are checked
         self._halted = False
 
     def copy(self) -> "PatternStream":
         twin = PatternStream(self._machine)
         twin.length, twin._configuration, twin._begun = self.length, self._configuration, self._begun
-        twin._read, twin._ignored, twin._halted = self._read, self._ignored[:], self._halted
+        twin._read, twin._places, twin._halted = self._read, self._places.copy(), self._halted
         twin._tail, twin._tail_from = self._tail, self._tail_from
         return twin
 
@@ -59,13 +59,13 @@ class PatternStream:
             return ()
         seen, ignored = visible(text)
         for count, index in enumerate(ignored):
-            self._ignored.append((self._read + index - count, self._ignored[-1][1] + 1))
+            self._places.note(self._read + index - count, self.length + index + 1)
         if self._machine.checks:
             self._tail += seen
         found: list[Match] = []
         read = self._run(seen, found)
         if self._halted:
-            self.length = self._raw(self._read + read - 1) + 1
+            self.length = self._places.raw(self._read + read - 1) + 1
         else:
             self.length += len(text)
         self._read += read
@@ -91,7 +91,7 @@ class PatternStream:
                 goes_on = start < place == undecided
                 first, open_ended = place, goes_on or (open_ended and place == first)
         # What is ignored after what has matched is covered, if the match goes on.
-        return self._raw(first - 1) + 1 if open_ended else self._raw(first)
+        return self._places.raw(first - 1) + 1 if open_ended else self._places.raw(first)
 
     def _run(self, seen: str, found: list[Match]) -> int:
         """Answers how many of the characters it read: all, unless one completed a match that stops."""
@@ -155,7 +155,7 @@ class PatternStream:
         pattern = self._machine.patterns[number]
         if pattern.check and not pattern.check(self._tail[start - self._tail_from : end - self._tail_from]):
             return None
-        return Match(self._raw(start), self._raw(end - 1) + 1, pattern.rule)
+        return Match(self._places.raw(start), self._places.raw(end - 1) + 1, pattern.rule)
 
     def _due(self) -> int | None:
         """The place of the character with which some match comes to its cap; None: that never matters."""
@@ -174,20 +174,13 @@ class PatternStream:
         for (number, _), (_, undecided) in zip(self._configuration.begun, self._begun, strict=True):
             pattern = self._machine.patterns[number]
             if pattern.beyond and read - undecided > (pattern.cap or 0):
-                found.append(Match(self._raw(undecided), self._raw(read - 1) + 1, pattern.beyond))
+                found.append(Match(self._places.raw(undecided), self._places.raw(read - 1) + 1, pattern.beyond))
                 self._halted = True
-
-    def _raw(self, place: int) -> int:
-        """The raw index of that visible character."""
-        at = bisect_right(self._ignored, place, key=lambda ignored: ignored[0]) - 1
-        return place + self._ignored[at][1]
 
     def _forget(self) -> None:
         """What lies before everything that is begun is not needed any more."""
         oldest = min((start for start, _ in self._begun), default=self._read)
-        if len(self._ignored) > 1:
-            at = bisect_right(self._ignored, oldest, key=lambda ignored: ignored[0]) - 1
-            del self._ignored[:at]
+        self._places.forget(oldest)
         if self._machine.checks:
             self._tail = self._tail[max(0, oldest - self._tail_from) :]
             self._tail_from = max(self._tail_from, oldest)

@@ -1,18 +1,33 @@
 """Phrases in a stream of text: found whatever the split, and what must be held back until they are ruled out.
 
-A phrase occurs in a text if a text canonically equivalent to the folded one contains the folded phrase: so a mark
-after the phrase's last letter does not hide it, wherever canonical order puts that mark. Where only whole words count,
-a letter or digit of the phrase may stand beside none of the text (marks between them do not part them).
+A phrase occurs in a text if its symbols do, each with the marks that it has in the phrase. More marks do not hide it:
+accents nowhere, others not after its last symbol (`marks`). Where only whole words count, a letter or digit of the
+phrase may stand beside none of the text (marks between them do not part them).
+
+Symbols are counted as places. What is open at a place are the suffixes of the automaton's state, and phrases that are
+alone, each with where it began and how many of its symbols have come.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 from unicodedata import combining
 
 import msgspec
 
-from dispatcher.policies.automaton import Automaton, MarkRun, Node
-from dispatcher.policies.folding import Pending, Placed, fold_character, in_word, is_open_syllable, plain_end
+from dispatcher.policies.automaton import UNKNOWN, Automaton
+from dispatcher.policies.folding import (
+    MAX_STRETCH,
+    compose,
+    fold_character,
+    in_word,
+    is_leading,
+    is_open_syllable,
+    plain_end,
+    white_end,
+)
+from dispatcher.policies.marks import Marks, begins_with, may_begin_with
 from dispatcher.policies.matches import Match, Rule
+from dispatcher.policies.places import Places
 
 
 class PhraseSet(msgspec.Struct, frozen=True):
@@ -25,75 +40,127 @@ class PhraseSet(msgspec.Struct, frozen=True):
         return PhraseStream(self)
 
 
+class Alone(NamedTuple):
+    """Phrases that are all alike, of which so many symbols have come. low, high: their range."""
+
+    start: int
+    low: int
+    high: int
+    read: int
+
+
+class Jamo(NamedTuple):
+    """A leading consonant or open syllable that what follows may still change, with its raw code points.
+
+    taken   it came whole, and so counts as it is, as a letter does, unless a trailing consonant follows
+    state   and `alone`: what was open before it
+    """
+
+    symbol: str
+    first: int
+    after: int
+    taken: bool
+    state: int
+    alone: list[Alone]
+
+
 class PhraseStream:
     """A `Stream` of a set's phrases."""
 
     __slots__ = (
-        "_automaton", "_early", "_ending", "_found", "_halted", "_inner", "_inside", "_node", "_pending", "_phrases",
-        "_slow", "_window", "length",
+        "_alone", "_automaton", "_ending", "_found", "_halted", "_jamo", "_marks", "_phrases", "_place", "_places",
+        "_spaced", "_spaces", "_state", "_symbols", "_symbols_from", "_wanting", "length",
     )  # fmt: skip
 
     def __init__(self, phrases: PhraseSet) -> None:
         self.length = 0
         self._phrases = phrases
         self._automaton = phrases.automaton
-        self._node = self._automaton.root
-        self._window: list[int] = []  # raw indices of the node's symbols
-        self._pending = Pending()
-        self._early: list[Match] = []  # that what is pending was already enough for
+        self._state = 0
+        self._place = 0  # symbols read
+        self._places = Places()
+        self._alone: list[Alone] = []
+        self._jamo: Jamo | None = None
         self._found: list[Match] = []
         self._halted = False
+        self._spaced = False  # the last symbol is a space
+        self._spaces: list[Match] = []  # that ended with it: more white space belongs to them
+        self._marks = Marks(self._automaton.exact, self._automaton.most)
+        self._wanting: list[tuple[int, int]] = []  # complete but for marks: (start, number)
         # Of whole words only:
         self._ending: list[Match] = []  # complete, unless the word goes on
-        self._inner: list[bool] = []  # for each of the node's symbols: a word goes on into it
-        self._inside = False  # the last starter belongs to a word
-        self._slow = False  # something is pending or ending
+        self._symbols, self._symbols_from = "", 0  # the last that were read, and the place of the first of them
 
     def copy(self) -> "PhraseStream":
         twin = PhraseStream(self._phrases)
-        twin.length, twin._node, twin._halted = self.length, self._node, self._halted
-        twin._window, twin._pending = self._window[:], self._pending.copy()
-        twin._early, twin._ending, twin._inner = self._early[:], self._ending[:], self._inner[:]
-        twin._inside, twin._slow = self._inside, self._slow
+        twin.length, twin._state, twin._place, twin._halted = self.length, self._state, self._place, self._halted
+        twin._places, twin._alone, twin._jamo = self._places.copy(), self._alone[:], self._jamo
+        twin._spaced, twin._spaces = self._spaced, self._spaces[:]
+        twin._marks, twin._wanting = self._marks.copy(), self._wanting[:]
+        twin._ending, twin._symbols, twin._symbols_from = self._ending[:], self._symbols, self._symbols_from
         return twin
 
     @property
     def idle(self) -> bool:
-        return self._node is self._automaton.root and not self._slow and not self._inside
+        open_ended = self._state or self._alone or self._jamo or self._wanting or self._ending or self._spaces
+        return not (open_ended or (self._symbols and in_word(self._symbols[-1])))
 
     def feed(self, text: str) -> Sequence[Match]:
         base, index = self.length, 0
+        simple = text.isascii() and text.isprintable() and "  " not in text
+        folded = text.casefold() if simple else ""
         while index < len(text) and not self._halted:
-            end = index if self._slow else len(text) if text.isascii() else plain_end(text, index)
-            if end > index:
-                index += self._scan(text[index:end].casefold(), base + index)
+            if self._spaced and (end := white_end(text, index)) > index:
+                self._widen(base + end)
+            elif simple and not (self._jamo or self._ending):
+                end = index + self._scan(folded[index : index + MAX_STRETCH], base + index)
+            elif not (self._jamo or self._ending) and (end := plain_end(text, index)) > index:
+                end = index + self._scan(text[index:end].casefold(), base + index)
             else:
-                for symbol in fold_character(text[index]):
-                    self._push(symbol, base + index)
-                index += 1
+                end = self._take(text, index, base)
+            index = end
             self.length = base + index
+        if self._places or self._marks:
+            self._forget()
         return self._take_found()
 
     def end(self) -> Sequence[Match]:
         if not self._halted:
-            self._advance(self._pending.flush(), decided=True)
+            self._settle()
             for match in self._ending:
                 self._report(match)
-            self._ending, self._slow = [], False
+            self._ending = []
         return self._take_found()
 
     def hold(self) -> int:
-        if not (self._slow or self._automaton.words):  # as nearly always
-            depth = self._node.partial
-            return min(self._window[-depth:]) if depth else self.length
-        if self._pending.jamo:
-            held = self._hold_jamo(self._pending.jamo)
-        elif self._pending.marks:
-            held = self._hold_marks(self._pending.marks)
-        else:
-            growing = (node for node in self._node.suffixes() if node.grows and self._may_begin(node))
-            held = next((self._start(node.depth) for node in growing), self.length)
-        return min([held, *(match.start for match in self._ending)])
+        automaton = self._automaton
+        if not (self._jamo or self._marks or automaton.words):  # as nearly always
+            first = self._place - automaton.partial[self._state]
+            for start, low, high, read in self._alone:
+                if start < first and automaton.may_be_bare(low, high, read):
+                    first = start
+            for start, _ in self._wanting:
+                first = min(first, start)
+            return self._places.raw(first) if first < self._place else self.length
+        held = [self.length, *(match.start for match in self._ending)]
+        if self._jamo:
+            held.append(self._hold_jamo(self._jamo))
+        if not self._jamo or self._jamo.taken:
+            held += [self._places.raw(start) for start in self._open()]
+        return min(held)
+
+    def _open(self) -> Iterator[int]:
+        """Where what may go on, or wants marks on the last symbol, begins."""
+        automaton = self._automaton
+        for state in automaton.suffixes(self._state):
+            start = self._place - automaton.depth[state]
+            going_on = (start, automaton.mid[state], automaton.high[state], automaton.depth[state])
+            if automaton.leads(state) and self._may_begin(state, start) and self._may_go_on(*going_on):
+                yield start
+                break
+        yield from (each.start for each in self._alone if self._may_go_on(*each))
+        run = self._marks.on(self._place - 1)
+        yield from (start for start, number in self._wanting if may_begin_with(run, automaton.wanted[number][-1]))
 
     def _take_found(self) -> Sequence[Match]:
         if not self._found:
@@ -101,184 +168,261 @@ class PhraseStream:
         found, self._found = self._found, []
         return found
 
-    def _scan(self, run: str, start: int) -> int:
-        """The hot path: symbols decided as they come, one for each raw code point. Answers how many it read."""
-        node, read, kept = self._node, 0, 0
+    # ---- symbols
+
+    def _scan(self, run: str, raw: int) -> int:
+        """The hot path: symbols decided as they come, one for each raw code point from that one on. Answers how many it
+        read: up to where something came of them.
+        """
+        self._places.note(self._place, raw)
+        self._wanting, self._spaces = [], []
+        alone: list[Alone] = []
+        if self._alone:
+            alone, end = self._compare(run)
+            if not end:
+                self._step(run[0], raw, raw + 1)
+                return 1
+            run = run[:end]
+        before, words = self._place, self._automaton.words
+        if words:
+            self._symbols += run
+        columns, following = self._automaton.columns, self._automaton.next
+        state, size, self._alone = self._state, len(run), []
+        read, symbol = 0, ""
         for read, symbol in enumerate(run, 1):
-            node = node[symbol]
-            if node.hit:
-                self._node = node
-                self._keep(run, kept, read, start)
-                kept = read
-                self._record(node, (start + read,))
-                if self._halted or self._slow:
-                    return read
-        self._node = node
-        self._keep(run, kept, read, start)
+            to = columns[symbol][state]
+            if to < 0:
+                if to == UNKNOWN and (to := self._automaton.step(state, symbol)) >= 0:
+                    state = to
+                    continue
+                state = self._state = ~to
+                if read < size and following.get(state, run[read]) != run[read]:
+                    continue  # that phrase goes on otherwise
+                self._place, self._spaced = before + read, symbol == " "
+                if self._arrive(state, raw + read, [], run, read):
+                    break
+            else:
+                state = to
+        self._state, self._place, self._spaced = state, before + read, symbol == " "
+        if alone:
+            self._alone += [each._replace(read=each.read + read) for each in alone]
+        if words:
+            self._symbols = self._symbols[: len(self._symbols) + read - len(run)]
+            self._trim()
         return read
 
-    def _keep(self, run: str, kept: int, read: int, start: int) -> None:
-        """Add the raw indices of what was read of a run, and keep those of the node's symbols."""
-        depth = self._node.depth
-        if self._automaton.words and read > kept:
-            parts = range(max(kept, read - depth), read)
-            self._inner += [in_word(run[part - 1]) if part else self._inside for part in parts]
-            del self._inner[: len(self._inner) - depth]
-            self._inside = in_word(run[read - 1])
-        if depth:
-            self._window += range(start + max(kept, read - depth), start + read)
-            del self._window[: len(self._window) - depth]
-        else:
-            self._window.clear()
+    def _compare(self, run: str) -> tuple[list[Alone], int]:
+        """Of what is alone: what this may be more of, and how many symbols may be read before one of it is complete."""
+        kept, end = [], len(run)
+        for each in self._alone:
+            rest = self._automaton.bases[each.low][each.read :]
+            if run.startswith(rest):
+                kept.append(each)
+                end = min(end, len(rest) - 1)
+            elif rest.startswith(run):
+                kept.append(each)
+        return kept, end
 
-    def _push(self, symbol: str, index: int) -> None:
+    def _take(self, text: str, index: int, base: int) -> int:
+        """One character of any kind. Answers with the index of the next."""
+        for symbol in fold_character(text[index]):
+            self._push(symbol, base + index)
+        self._widen(base + index + 1)
+        return index + 1
+
+    def _push(self, symbol: str, raw: int) -> None:
         """Take a symbol of that raw code point, which may have to wait for what follows."""
-        pending, before = self._pending, self._pending.jamo
-        if decided := pending.push(symbol, index):
-            self._advance(decided, decided=decided[0] is before)
-            self._early = []
-        # What is pending can already be enough for a phrase to end with it, whatever follows.
-        if pending.marks:
-            self._look_for_ending(pending.marks)
-        elif pending.jamo:
-            if self._ending:
-                self._end_words(pending.jamo[0])
-            if not pending.spelled:
-                self._look_for_syllable(pending.jamo)
-        self._slow = bool(pending.marks or pending.jamo or self._ending)
+        if combining(symbol):
+            self._settle()
+            self._mark(symbol, raw)
+            return
+        jamo = self._jamo
+        if jamo and (syllable := compose(jamo.symbol, symbol)):
+            self._jamo = None
+            if jamo.taken:
+                self._state, self._alone = jamo.state, jamo.alone
+                self._place -= 1
+                self._symbols = self._symbols[:-1]
+            self._syllable(syllable, jamo.first, raw + 1, whole=False)
+            return
+        self._settle()
+        if symbol == " " and self._spaced:
+            return
+        if is_leading(symbol) or is_open_syllable(symbol):
+            self._syllable(symbol, raw, raw + 1, whole=True)
+        else:
+            self._step(symbol, raw, raw + 1)
 
-    def _advance(self, symbols: Iterable[Placed], decided: bool) -> None:
-        """decided: the first of them was pending, and what it ends has been looked at."""
-        ends: list[int] = []
-        for symbol, first, after in symbols:
-            ends.append(after)
-            if self._ending and not (combining(symbol) or decided):
-                self._end_words(symbol)
-            decided = False
-            self._node = node = self._node[symbol]
-            self._window.append(first)
-            del self._window[: len(self._window) - node.depth]
-            if self._automaton.words:
-                self._inner.append(self._inside)
-                del self._inner[: len(self._inner) - node.depth]
-                if not combining(symbol):
-                    self._inside = in_word(symbol)
-            if node.hit:
-                self._record(node, ends)
+    def _syllable(self, symbol: str, first: int, after: int, whole: bool) -> None:
+        """A syllable, or a leading consonant. whole: it is one code point."""
+        if not (is_leading(symbol) or is_open_syllable(symbol)):
+            self._step(symbol, first, after)
+            return
+        taken = whole and is_open_syllable(symbol)
+        jamo = Jamo(symbol, first, after, taken, self._state, self._alone)
+        if self._ending:
+            self._end_words(symbol)
+        if taken:
+            self._step(symbol, first, after)
+        else:
+            self._wanting, self._spaces, self._spaced = [], [], False
+        self._jamo = jamo
 
-    def _record(self, node: Node, ends: Sequence[int]) -> None:
-        """Phrases end at this node. ends: of its last symbols, all before them having ended earlier."""
-        for suffix in node.suffixes():
-            if suffix.ends and self._may_begin(suffix):
-                # The greatest, not the last: in a run of marks canonical order is not raw order.
-                end = max(ends[-suffix.depth :])
-                for number in suffix.ends:
-                    self._complete(number, self._start(suffix.depth), end)
+    def _settle(self) -> None:
+        """What follows does not change the jamo."""
+        jamo, self._jamo = self._jamo, None
+        if jamo and not jamo.taken:
+            self._step(jamo.symbol, jamo.first, jamo.after)
 
-    def _complete(self, number: int, start: int, end: int) -> Match:
-        match = Match(start, end, self._phrases.rules[number])
-        if match in self._early:
-            return match
+    def _step(self, symbol: str, first: int, after: int) -> None:
+        """Read a symbol, of these raw code points."""
+        if self._ending:
+            self._end_words(symbol)
+        self._wanting, self._spaces, self._spaced = [], [], symbol == " "
+        self._places.note(self._place, first)
+        self._place += 1
+        if self._automaton.words:
+            self._symbols += symbol
+            self._trim()
+        done, alone = [], []
+        for each in self._alone:
+            base = self._automaton.bases[each.low]
+            if base[each.read] == symbol:
+                if each.read + 1 == len(base):
+                    done.append((each.start, each.low, each.high))
+                else:
+                    alone.append(each._replace(read=each.read + 1))
+        self._alone = alone
+        state = self._automaton.step(self._state, symbol)
+        self._state = state if state >= 0 else ~state
+        if state < 0 or done:
+            self._arrive(self._state, after, done)
+
+    def _arrive(self, state: int, after: int, done: list[tuple[int, int, int]], run: str = "", read: int = 0) -> bool:
+        """The state is an event, or what is alone is done: (start, low, high). run: what is to come, from `read` on, as
+        far as it is known. Answers whether something came of it.
+        """
+        automaton, came = self._automaton, False
+        for suffix in automaton.events(state):
+            depth = automaton.depth[suffix]
+            start, low, mid = self._place - depth, automaton.low[suffix], automaton.mid[suffix]
+            if not self._may_begin(suffix, start):
+                continue
+            if low < mid:
+                done.append((start, low, mid))
+            if automaton.is_alone(suffix):
+                base = automaton.bases[mid]
+                rest = len(base) - depth
+                if run.startswith(base[depth:], read) or (
+                    len(run) - read < rest and base.startswith(run[read:], depth)
+                ):
+                    self._alone.append(Alone(start, mid, automaton.high[suffix], depth))
+                    came = True
+        done.sort()
+        for start, low, high in done:
+            for number in automaton.numbers[low:high]:
+                self._complete(number, start, after)
+        return came or bool(done)
+
+    def _complete(self, number: int, start: int, end: int) -> None:
+        """All symbols of a phrase have come, whatever their marks."""
+        wanted = self._automaton.wanted.get(number)
+        if not wanted:
+            if self._marks.barred < start:
+                self._finish(number, start, end)
+        elif self._marks.are_inside(wanted[:-1], start):
+            if wanted[-1]:
+                self._wanting.append((start, number))
+            else:
+                self._finish(number, start, end)
+
+    def _finish(self, number: int, start: int, end: int) -> None:
+        match = Match(self._places.raw(start), end, self._phrases.rules[number])
         if number in self._automaton.closed:
             self._ending.append(match)
-            self._slow = True
         else:
             self._report(match)
-        return match
+        if self._spaced:
+            self._spaces.append(match)
 
     def _report(self, match: Match) -> None:
         self._found.append(match)
         self._halted |= match.rule.action == "stop"
 
-    def _end_words(self, starter: str) -> None:
-        """Where the next starter goes on with the word, what was complete is no match."""
-        if not in_word(starter):
+    def _widen(self, end: int) -> None:
+        """White space goes on up to that raw index, with what is not seen in it."""
+        self._found += [match._replace(end=end) for match in self._spaces if match.end < end]
+
+    # ---- words
+
+    def _end_words(self, symbol: str) -> None:
+        """Where the next symbol goes on with the word, what was complete is no match."""
+        if not in_word(symbol):
             for match in self._ending:
                 self._report(match)
         self._ending = []
 
-    def _may_begin(self, node: Node) -> bool:
-        """No word goes on into the node's prefix, where it matters."""
-        return not (node.bounded and self._inner[-node.depth])
+    def _may_begin(self, state: int, start: int) -> bool:
+        """No word goes on into the state's symbols, where it matters."""
+        if not self._automaton.words:
+            return True
+        at = start - 1 - self._symbols_from
+        into = at >= 0 and in_word(self._symbols[at])
+        return not (into and in_word(self._automaton.bases[self._automaton.low[state]][0]))
 
-    def _start(self, depth: int) -> int:
-        # The least, not the first: in a run of marks canonical order is not raw order.
-        return min(self._window[-depth:])
+    def _trim(self) -> None:
+        """Keep the symbols that may be asked about."""
+        dropped = max(0, len(self._symbols) - self._automaton.longest - 1)
+        self._symbols = self._symbols[dropped:]
+        self._symbols_from += dropped
 
-    # ---- pending marks
+    # ---- marks
 
-    def _look_for_ending(self, run: list[Placed]) -> None:
-        for node in self._node.suffixes() if self._automaton.has_runs else ():
-            if not self._may_begin(node):
-                continue
-            for ending in node.runs:
-                # Once, with the mark that completes it.
-                if ending.phrase >= 0 and _begins_with(run, ending.marks) and not _begins_with(run[:-1], ending.marks):
-                    self._early.append(self._complete(ending.phrase, self._start(node.depth), run[-1][2]))
+    def _mark(self, mark: str, raw: int) -> None:
+        """The last symbol has a mark more."""
+        place = self._place - 1
+        if place < 0:
+            return
+        run = self._marks.add(place, mark)
+        wanting, self._wanting = self._wanting, []
+        for start, number in wanting:
+            if begins_with(run, self._automaton.wanted[number][-1]):
+                self._finish(number, start, raw + 1)
+            else:
+                self._wanting.append((start, number))
 
-    def _hold_marks(self, run: list[Placed]) -> int:
-        for node in self._node.suffixes() if self._automaton.has_runs else ():
-            if self._may_begin(node) and any(_may_become(run, wanted) for wanted in node.runs):
-                return self._start(node.depth)
-        return next((first for mark, first, _ in run if mark in self._automaton.root_marks), self.length)
+    def _may_go_on(self, start: int, low: int, high: int, read: int) -> bool:
+        """So many symbols of some phrase of the range have come with its marks, or with some that may be more."""
+        return self._marks.may_go_on(self._automaton.kinds(low, high, read), start, start + read - 1)
 
-    # ---- pending jamo
+    # ---- jamo
 
-    def _look_for_syllable(self, jamo: Placed) -> None:
-        """A syllable that came whole ends a phrase at once, as a letter does: a trailing consonant that might follow
-        is like a mark. One spelled in jamo waits, for the next of them may be a part of it.
-        """
-        symbol, _, end = jamo
-        if is_open_syllable(symbol):
-            for node in self._node[symbol].suffixes():
-                if node.ends and self._may_begin_with(node):
-                    for number in node.ends:
-                        self._early.append(self._complete(number, self._start_with(jamo, node), end))
+    def _hold_jamo(self, jamo: Jamo) -> int:
+        """The raw index from which on some syllable that it may become is a part of what may match."""
+        automaton = self._automaton
+        place = self._place - jamo.taken
+        starts = []
+        for syllable in automaton.syllables.get(jamo.symbol, ()):
+            if jamo.taken and syllable == jamo.symbol:
+                continue  # has been read
+            here = [each for each in jamo.alone if automaton.bases[each.low][each.read] == syllable]
+            starts += [each.start for each in here if self._may_go_on(*each)]
+            to = automaton.step(jamo.state, syllable)
+            for state in automaton.suffixes(to if to >= 0 else ~to):
+                start = place + 1 - automaton.depth[state]
+                low, high = automaton.low[state], automaton.high[state]
+                if self._may_begin(state, start) and self._may_go_on(start, low, high, automaton.depth[state]):
+                    starts.append(start)
+        return min([jamo.first if start == place else self._places.raw(start) for start in starts], default=self.length)
 
-    def _hold_jamo(self, jamo: Placed) -> int:
-        held = self.length
-        whole = is_open_syllable(jamo[0]) and not self._pending.spelled
-        for syllable in self._automaton.syllables.get(jamo[0], ()):
-            complete = whole and syllable == jamo[0]  # reported, if a phrase ends with it
-            for node in self._node[syllable].suffixes():
-                if (node.grows or (node.ends and not complete)) and self._may_begin_with(node):
-                    held = min(held, self._start_with(jamo, node))
-                    break
-        return held
-
-    def _start_with(self, jamo: Placed, node: Node) -> int:
-        """Where the node's prefix begins, if `jamo` is to become its last symbol."""
-        return self._start(node.depth - 1) if node.depth > 1 else jamo[1]
-
-    def _may_begin_with(self, node: Node) -> bool:
-        into = self._inner[1 - node.depth] if node.depth > 1 and node.bounded else self._inside
-        return not (node.bounded and into)
-
-
-# ---- mark runs. Marks of different classes may change places, marks of one class may not (canonical equivalence).
-
-
-def _by_class(marks: Iterable[str]) -> dict[int, str]:
-    classes: dict[int, str] = {}
-    for mark in marks:
-        order = combining(mark)
-        classes[order] = classes.get(order, "") + mark
-    return classes
-
-
-def _begins_with(run: list[Placed], marks: str) -> bool:
-    """The run can be written so that it begins with these marks."""
-    came = _by_class(mark for mark, _, _ in run)
-    return all(came.get(order, "").startswith(wanted) for order, wanted in _by_class(marks).items())
-
-
-def _may_become(run: list[Placed], wanted: MarkRun) -> bool:
-    """With more marks the run can be written as the wanted one; if a phrase ends with that, as one beginning so."""
-    if wanted.phrase >= 0 and _begins_with(run, wanted.marks):
-        return False  # it has, and was reported
-    classes = _by_class(wanted.marks)
-    for order, came in _by_class(mark for mark, _, _ in run).items():
-        marks = classes.get(order, "")
-        if not (marks.startswith(came) or (wanted.phrase >= 0 and came.startswith(marks))):
-            return False
-    return True
+    def _forget(self) -> None:
+        """What lies before everything that is open is not needed any more."""
+        depth = self._automaton.depth
+        first = [self._place - depth[self._state] - 1]
+        first += [each.start for each in self._alone]
+        first += [start for start, _ in self._wanting]
+        if self._jamo:
+            first.append(self._place - depth[self._jamo.state] - 1)
+            first += [each.start for each in self._jamo.alone]
+        self._places.forget(min(first))
+        self._marks.forget(min(first))

@@ -21,9 +21,11 @@ from dispatcher.policies.reader import ChannelRules, Source
 from dispatcher.policies.repeats import Repeats
 from dispatcher.policies.tool_rules import ToolRules, ToolsPolicy
 
+Accents: TypeAlias = Literal["any", "exact"]
+
 
 class PhrasesPolicy(msgspec.Struct, frozen=True):
-    """words: only whole words count."""
+    """words: only whole words count. accents: "any" that a phrase has not are looked through, or none ("exact")."""
 
     name: str
     phrases: tuple[str, ...]
@@ -32,6 +34,7 @@ class PhrasesPolicy(msgspec.Struct, frozen=True):
     action: Action = "stop"
     replacement: str = "[redacted]"
     words: bool = False
+    accents: Accents = "any"
 
 
 class PatternsPolicy(msgspec.Struct, frozen=True):
@@ -129,13 +132,14 @@ class RuleSet:
 
 
 def _phrase_sets(acting: Acting) -> tuple[Source, ...]:
-    found = []
-    for words in (False, True):
-        phrases = [rule for policy, action in acting for rule in _phrases(policy, action, words)]
-        if phrases:
-            automaton = Automaton([phrase for phrase, _ in phrases], words)
-            found.append(PhraseSet(automaton, tuple(rule for _, rule in phrases)))
-    return tuple(found)
+    sorts: dict[tuple[bool, Accents], list[tuple[str, Rule]]] = {}
+    for policy, action in acting:
+        if isinstance(policy, PhrasesPolicy):
+            sorts.setdefault((policy.words, policy.accents), []).extend(_phrases(policy, action))
+    return tuple(
+        PhraseSet(Automaton([phrase for phrase, _ in phrases], words, accents == "exact"), tuple(r for _, r in phrases))
+        for (words, accents), phrases in sorted(sorts.items())
+    )
 
 
 def _pattern_sets(acting: Acting, capped: bool) -> tuple[Source, ...]:
@@ -148,10 +152,8 @@ def _action(policy: TextPolicy, channel: Channel) -> Action:
     return "observe" if channel == "thoughts" and policy.action == "redact" else policy.action
 
 
-def _phrases(policy: TextPolicy, action: Action, words: bool) -> list[tuple[str, Rule]]:
-    """Folded, if it is a policy of phrases of that sort."""
-    if not isinstance(policy, PhrasesPolicy) or policy.words != words:
-        return []
+def _phrases(policy: PhrasesPolicy, action: Action) -> list[tuple[str, Rule]]:
+    """Folded."""
     return [
         (fold(phrase), Rule(policy.name, action, f"phrase {number}", policy.reason, policy.replacement))
         for number, phrase in enumerate(policy.phrases, 1)

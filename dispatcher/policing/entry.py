@@ -43,7 +43,8 @@ class Entry:
     def choice(self, key: str, choices: tuple[ChoiceT, ...], default: ChoiceT) -> ChoiceT:
         value = self._table.get(key, default)
         found = next((choice for choice in choices if choice == value), None)
-        self.check(found is not None, f"unknown {key} {value!r}; {key}s are {listed(choices)}")
+        plural = key if key.endswith("s") else f"{key}s"
+        self.check(found is not None, f"unknown {key} {value!r}; {plural} are {listed(choices)}")
         return found or default
 
     def flag(self, key: str, default: bool = False) -> bool:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
+from unicodedata import combining
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -66,7 +67,7 @@ def load(path: Path | None) -> RuleSet:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """An automaton of 10,000 phrases is 200,000 objects, none of them garbage: looking for some takes as long again."""
+    """Phrases are as many rules, none of them garbage: looking for some takes as long again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -91,10 +92,13 @@ def _policy(place: str, table: dict[str, Any], errors: list[str]) -> Policy | No
 
 
 def _phrases(entry: Entry) -> Policy:
-    _only(entry, "phrases", "phrases", "words", "reads", "replacement")
+    _only(entry, "phrases", "phrases", "words", "accents", "reads", "replacement")
     phrases = entry.texts("phrases", "phrase")
     for number, phrase in enumerate(phrases, 1):
-        entry.check(not phrase or bool(fold(phrase)), f"phrase {number} has only characters that are ignored")
+        if phrase and not (folded := fold(phrase)):
+            entry.wrong(f"phrase {number} has only characters that are ignored")
+        elif phrase and combining(folded[0]):
+            entry.wrong(f"phrase {number} begins with a combining mark, which has to stand on a character")
     return PhrasesPolicy(
         entry.get("name"),
         tuple(phrases),
@@ -103,6 +107,7 @@ def _phrases(entry: Entry) -> Policy:
         _action(entry),
         _replacement(entry),
         entry.flag("words"),
+        entry.choice("accents", ("any", "exact"), "any"),
     )
 
 

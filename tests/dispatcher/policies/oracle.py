@@ -11,8 +11,11 @@ from functools import lru_cache
 from typing import NamedTuple
 from unicodedata import combining, normalize
 
-# The characters of the alphabet below that Unicode says to ignore; the whole property is checked in test_folding.py.
-IGNORED = set("\u00ad\u034f\u200b\u200d\u2060\ufe0f\ufeff\u115f\u1160\u3164\U000e0041")
+# The characters of the alphabet in `strategies` that are not seen, are white space, or look like one of ASCII; the
+# whole sets are checked in test_folding.py.
+IGNORED = set("\u00ad\u034f\u200b\u200d\u2060\ufe0f\ufeff\u115f\u1160\u3164\U000e0041\0\x9f\ufff9")
+ALIKE = {"\t": " ", "\n": " ", "\x85": " ", "\u2028": " ", "\u2010": "-", "\u2014": "-", "\u2019": "'", "\u00b4": "'"}
+LETTERS_OWN = {8, 9, 103}  # classes of marks of the alphabet that are no accents
 
 
 class Wanted(NamedTuple):
@@ -21,13 +24,18 @@ class Wanted(NamedTuple):
     phrase: str
     action: str = "stop"
     words: bool = False
+    exact: bool = False
 
 
 class Symbol(NamedTuple):
+    """end: after the first raw code point that made it whole. wide: where the next begins."""
+
     text: str
     raw: int
     end: int
+    wide: int
     pending: bool  # jamo that the next code point may still change
+    marks: tuple["Symbol", ...] = ()
 
 
 class Found(NamedTuple):
@@ -38,15 +46,26 @@ class Found(NamedTuple):
 
 @lru_cache(maxsize=10_000)
 def folded(text: str, over: bool = True) -> list[Symbol]:
+    """Symbols with the marks on them, as they came; marks before all others on an empty one."""
     symbols = [
-        Symbol(symbol, raw, raw + 1, False) for raw, character in enumerate(text) for symbol in _folded(character)
+        Symbol(symbol, raw, raw + 1, raw + 1, False)
+        for raw, character in enumerate(text)
+        for symbol in _folded(character)
     ]
-    return _ordered(_composed(symbols, over))
+    found = [Symbol("", 0, 0, 0, False)]
+    for symbol in _composed(symbols, over):
+        if combining(symbol.text):
+            found[-1] = found[-1]._replace(marks=(*found[-1].marks, symbol))
+        elif not symbol.text == found[-1].text == " ":
+            found[-1] = found[-1]._replace(wide=symbol.raw)
+            found.append(symbol)
+    found[-1] = found[-1]._replace(wide=len(text))
+    return found if found[0].marks else found[1:]
 
 
 @lru_cache(maxsize=1000)
 def string(text: str) -> str:
-    return "".join(symbol.text for symbol in folded(text))
+    return "".join(symbol.text + _ordered("".join(mark.text for mark in symbol.marks)) for symbol in folded(text))
 
 
 def _folded(character: str) -> str:
@@ -54,8 +73,9 @@ def _folded(character: str) -> str:
         return ""
     if re.fullmatch("[가-힣]", character):
         return character
+    character = ALIKE.get(character, character)
     folded = normalize("NFKD", normalize("NFKD", character).casefold())
-    return "".join(c for c in folded if c not in IGNORED)
+    return "".join(ALIKE.get(c, c) for c in folded if c not in IGNORED)
 
 
 def _composed(symbols: list[Symbol], over: bool) -> list[Symbol]:
@@ -68,62 +88,54 @@ def _composed(symbols: list[Symbol], over: bool) -> list[Symbol]:
             spelled = bool(re.match("[\u1100-\u1112]", block[0]))
             open_ended = len(normalize("NFD", syllable)) < 3 and block.end() == len(text)
             first, last = symbols[block.start()], symbols[block.end() - 1]
-            result.append(Symbol(syllable, first.raw, last.end, spelled and open_ended and not over))
+            result.append(Symbol(syllable, first.raw, last.end, last.end, spelled and open_ended and not over))
         else:  # a closed syllable before a trailing consonant
             result += symbols[block.start() : block.end()]
     return result
 
 
-def _ordered(symbols: list[Symbol]) -> list[Symbol]:
-    """Swap marks until no pair stands against canonical order."""
-    result = list(symbols)
-    for _ in result:
-        for i in range(len(result) - 1):
-            left, right = combining(result[i].text), combining(result[i + 1].text)
-            if left > right > 0:
-                result[i], result[i + 1] = result[i + 1], result[i]
-    return result
+def _ordered(marks: str) -> str:
+    return normalize("NFD", "x" + marks)[1:]
 
 
 def matches(text: str, wanted: Sequence[Wanted], over: bool) -> set[Found]:
-    """Every match that is certain."""
-    spans = ((number, _spans(text, each.phrase, each.words, over)) for number, each in enumerate(wanted))
-    return {Found(start, end, number) for number, found in spans for start, end in found}
-
-
-@lru_cache(maxsize=10_000)
-def _spans(text: str, phrase: str, words: bool, over: bool) -> set[tuple[int, int]]:
-    symbols = folded(text, over)
+    """Every match that is certain; where it ends with white space, all of that."""
     found = set()
-    body, marks = _split(string(phrase))
-    for start in range(len(symbols)):
-        end = start + len(body)
-        if "".join(symbol.text for symbol in symbols[start:end]) != body:
-            continue
-        run = list(itertools.takewhile(lambda s: combining(s.text), symbols[end:]))
-        if body:
-            needed = _needed(run, marks)
-            if needed is None or any(symbol.pending for symbol in symbols[start:end]):
-                continue
-            covered = symbols[start:end] + needed
-        else:
-            # Marks alone are looked for in a run that is decided.
-            if "".join(s.text for s in run[: len(marks)]) != marks or not (over or end + len(run) < len(symbols)):
-                continue
-            covered = run[: len(marks)]
-        if words and not _stands_alone(symbols, start, end, body, over):
-            continue
-        found.add((min(s.raw for s in covered), max(s.end for s in covered)))
+    for number, each in enumerate(wanted):
+        for start, end, wide in _spans(text, each, over):
+            found |= {Found(start, end, number), Found(start, wide, number)}
     return found
 
 
-def _stands_alone(symbols: list[Symbol], start: int, end: int, body: str, over: bool) -> bool:
-    before = [s.text for s in symbols[:start] if not combining(s.text)]
-    after = [s.text for s in symbols[end:] if not combining(s.text)]
-    if body and _lettered(body[0]) and before and _lettered(before[-1]):
+@lru_cache(maxsize=10_000)
+def _spans(text: str, wanted: Wanted, over: bool) -> set[tuple[int, int, int]]:
+    """Where the phrase stands: start, end, and the end with all its white space."""
+    symbols = folded(text, over)
+    phrase = folded(wanted.phrase)
+    found = set()
+    for start in range(len(symbols)):
+        here = symbols[start : start + len(phrase)]
+        if [symbol.text for symbol in here] != [symbol.text for symbol in phrase]:
+            continue
+        pairs = [(symbol, "".join(m.text for m in each.marks)) for symbol, each in zip(here, phrase, strict=True)]
+        last, marks = pairs.pop()
+        needed = _needed(last.marks, marks)
+        if needed is None or any(symbol.pending for symbol in here):
+            continue
+        if not all(_has(symbol.marks, marks, wanted.exact) for symbol, marks in pairs):
+            continue
+        if wanted.words and not _stands_alone(symbols, start, start + len(phrase), over):
+            continue
+        end = max(symbol.end for symbol in (last, *needed))
+        found.add((here[0].raw, end, max(end, last.wide) if last.text == " " else end))
+    return found
+
+
+def _stands_alone(symbols: list[Symbol], start: int, end: int, over: bool) -> bool:
+    if _lettered(symbols[start].text) and any(_lettered(symbol.text) for symbol in symbols[max(0, start - 1) : start]):
         return False
-    if body and _lettered([c for c in body if not combining(c)][-1]):
-        return not _lettered(after[0]) if after else over
+    if _lettered(symbols[end - 1].text):
+        return not _lettered(symbols[end].text) if end < len(symbols) else over
     return True
 
 
@@ -132,33 +144,29 @@ def _lettered(symbol: str) -> bool:
     return bool(re.fullmatch(r"\w", symbol)) and not re.fullmatch("[ぁ-ヿ一-鿿]", symbol)
 
 
-def _split(wanted: str) -> tuple[str, str]:
-    """The phrase up to its last starter, and the marks after it."""
-    end = len(wanted)
-    while end and combining(wanted[end - 1]):
-        end -= 1
-    return wanted[:end], wanted[end:]
-
-
-def _needed(run: list[Symbol], marks: str) -> list[Symbol] | None:
-    """The least part of the run, in the order in which it came, that can be written to begin with the marks."""
-    came = sorted(run, key=lambda symbol: (symbol.raw, -symbol.end))
-    for length in range(len(came) + 1):
-        if _can_begin_with("".join(symbol.text for symbol in came[:length]), marks):
-            return came[:length]
-    return None
-
-
-def _can_begin_with(run: str, marks: str) -> bool:
-    """Some canonically equivalent order of the run begins with the marks."""
+def _has(run: Sequence[Symbol], marks: str, exact: bool) -> bool:
+    """The run can be written as these marks and accents; exactly: as these marks."""
+    came = "".join(mark.text for mark in run)
     return any(
-        normalize("NFD", "x" + marks + "".join(rest)) == normalize("NFD", "x" + run)
-        for rest in _remainders(run, len(run) - len(marks))
+        (not rest or not exact) and all(combining(mark) not in LETTERS_OWN for mark in rest)
+        for rest in _remainders(came, marks)
     )
 
 
-def _remainders(run: str, length: int) -> list[tuple[str, ...]]:
-    return list(itertools.combinations(run, length)) if length >= 0 else []
+def _needed(run: Sequence[Symbol], marks: str) -> Sequence[Symbol] | None:
+    """The least part of the run that can be written to begin with the marks."""
+    for length in range(len(run) + 1):
+        if _remainders("".join(mark.text for mark in run[:length]), marks):
+            return run[:length]
+    return None
+
+
+@lru_cache(maxsize=10_000)
+def _remainders(run: str, marks: str) -> list[tuple[str, ...]]:
+    """What may stand after the marks in runs that begin with them and are canonically equivalent to this one."""
+    size = len(run) - len(marks)
+    rests = itertools.combinations(run, size) if size >= 0 else ()
+    return [rest for rest in rests if _ordered(marks + "".join(rest)) == _ordered(run)]
 
 
 def completed(text: str, wanted: Sequence[Wanted]) -> list[set[Found]]:
@@ -178,7 +186,7 @@ def held_from(text: str, wanted: Sequence[Wanted]) -> int:
         complete = {(f.start, f.end) for f in known if f.number == number}
         for continuation in _continuations(string(each.phrase)):
             for over in (False, True):
-                found = _spans(text + continuation, each.phrase, each.words, over) - complete
+                found = {(start, end) for start, end, _ in _spans(text + continuation, each, over)} - complete
                 starts += [start for start, _ in found]
     return min(starts)
 
@@ -227,8 +235,8 @@ def _outcome(
     text: str, known: list[set[Found]], wanted: Sequence[Wanted], replacement: str, stopped: int | None
 ) -> Outcome:
     covered = {index for f in known[-1] if wanted[f.number].action == "redact" for index in range(f.start, f.end)}
-    marked = "".join("\0" if index in covered else character for index, character in enumerate(text))
-    shown = re.sub("\0+", lambda _: replacement, marked)
+    marked = "".join("\uffff" if index in covered else character for index, character in enumerate(text))
+    shown = re.sub("\uffff+", lambda _: replacement, marked)
     hits = {}
     for number, each in enumerate(wanted):
         if each.action != "stop":

@@ -1,11 +1,10 @@
-from unicodedata import category, combining, normalize
+from unicodedata import category, normalize
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.policies import folding
-from dispatcher.policies.folding import MAX_MARKS, Pending, fold, fold_character, is_ignorable, is_plain
+from dispatcher.policies.folding import fold, fold_character, is_ignorable, plain_end, white_end
 from tests.dispatcher.policies import oracle
 from tests.dispatcher.policies.strategies import ALPHABET
 
@@ -31,35 +30,53 @@ ALL = [chr(code) for code in CODES]
         ("ﾊﾞ", "バ"),
         ("㎏", "kg"),
         ("a\u034f\u0323", "ạ"),
+        ("a\x00b\x1b\x7f\x9fc\ufff9\ufffa\ufffb", "abc"),
+        ("\ta\n \u3000b\x85\u2028\xa0", " a b "),
+        ("x\u2010y\u2011z\u2014\u2212\uff0d\ufe58\u207b", "x-y-z-----"),
+        ("don\u2019t don\u2018t don\xb4t don\u02bct don\uff07t \u0149", "don't don't don't don't don't 'n"),
+        ("\u201cno\u201d \u2033", "\"no\" ''"),
     ],
 )
 def test_look_alikes_are_equal(text: str, alike: str) -> None:
     assert fold(text) == fold(alike)
 
 
-@pytest.mark.parametrize(("text", "other"), [("가", "각"), ("é", "e"), ("e\u0300\u0301", "e\u0301\u0300"), ("ı", "i")])
+@pytest.mark.parametrize(
+    ("text", "other"), [("가", "각"), ("é", "e"), ("e\u0300\u0301", "e\u0301\u0300"), ("ı", "i"), ("a b", "ab")]
+)
 def test_what_is_not_alike_stays_different(text: str, other: str) -> None:
     assert fold(text) != fold(other)
 
 
-def test_ignorable_characters_are_those_of_the_unicode_character_database() -> None:
+def test_ignorable_characters_are_those_of_the_unicode_character_database_and_controls() -> None:
     # The derivation in DerivedCoreProperties.txt: format characters but for visible ones, and Other_Default_Ignorable.
-    visible = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
-    visible |= {*range(0xFFF9, 0xFFFC), *range(0x13430, 0x13440)}
+    visible = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD, *range(0x13430, 0x13440)}
     expected = {ord(character) for character in ALL if category(character) == "Cf"} - visible
     expected |= {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2065, 0x3164, 0xFFA0}
     expected |= {*range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)}
+    expected |= {ord(character) for character in ALL if category(character) == "Cc"} - {*range(9, 14), 0x85}
     assert {ord(character) for character in ALL if is_ignorable(character)} == expected
 
 
+def test_white_space_is_that_of_the_unicode_character_database() -> None:
+    # White_Space, from PropList.txt.
+    expected = {*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+    assert {ord(character) for character in ALL if fold_character(character) == " "} == expected
+    assert all(white_end(f"a{chr(code)}\t b", 1) == 4 for code in expected)
+
+
+def test_dashes_of_one_stroke_are_hyphens() -> None:
+    others = set("\u1400\u2e17\u2e1a\u2e40\u2e5d\u301c\u3030\u30a0")  # of two strokes, waved, dotted
+    assert {character for character in ALL if category(character) == "Pd" and fold(character) != "-"} == others
+
+
 def test_the_plain_fold_to_their_casefold_whatever_stands_beside_them() -> None:
-    plain = [character for character in ALL if is_plain(character)]
+    plain = [character for character in ALL if plain_end(character, 0)]
     assert len(plain) > 40_000
     for character in plain:
         assert fold_character.__wrapped__(character) == character.casefold()
         assert len(character.casefold()) == 1
-        pending = Pending()
-        assert pending.push(character.casefold(), 0) == [(character.casefold(), 0, 1)]
+        assert fold(f"x{character}x") == f"x{character.casefold()}x"
 
 
 def test_folding_is_stable() -> None:
@@ -78,25 +95,3 @@ def test_canonically_equivalent_texts_fold_alike(text: str) -> None:
 @given(st.text(st.sampled_from(ALPHABET)))
 def test_it_agrees_with_the_oracle(text: str) -> None:
     assert fold(text) == oracle.string(text)
-
-
-@given(st.text(st.sampled_from(ALPHABET)), st.text(st.sampled_from(ALPHABET)))
-def test_what_is_decided_stays(text: str, more: str) -> None:
-    def decided(text: str) -> list[folding.Placed]:
-        pending = Pending()
-        return [
-            placed
-            for index, character in enumerate(text)
-            for symbol in fold_character(character)
-            for placed in pending.push(symbol, index)
-        ]
-
-    before = decided(text)
-    assert decided(text + more)[: len(before)] == before
-
-
-def test_a_run_of_marks_is_cut_so_that_it_costs_linear_time() -> None:
-    marks = "\u0301" * MAX_MARKS + "\u0323"
-    assert fold("a" + marks) == "a" + marks
-    assert fold("a" + marks[1:]) == "a\u0323" + marks[1:-1]
-    assert combining("\u0323") < combining("\u0301")

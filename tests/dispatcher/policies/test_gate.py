@@ -423,8 +423,8 @@ def test_new_rules_stop_a_session_whose_log_breaks_them() -> None:
 def test_phrases_are_compiled_once_for_all_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Automaton] = []
 
-    def compiling(folded: list[str], words: bool) -> Automaton:
-        compiled.append(Automaton(folded, words))
+    def compiling(folded: list[str], words: bool, exact: bool) -> Automaton:
+        compiled.append(Automaton(folded, words, exact))
         return compiled[-1]
 
     monkeypatch.setattr("dispatcher.policies.rules.Automaton", compiling)

@@ -135,6 +135,14 @@ def test_the_rules_built_in() -> None:
         ('kind = "phrases"', "`phrases` has to be a list of texts that is not empty"),
         ('kind = "phrases"\nphrases = ["x", ""]', "phrase 2 is empty"),
         ('kind = "phrases"\nphrases = ["\\u200B\\u00AD"]', "phrase 1 has only characters that are ignored"),
+        (
+            'kind = "phrases"\nphrases = ["a", "\\u0301b"]',
+            "phrase 2 begins with a combining mark, which has to stand on a character",
+        ),
+        (
+            'kind = "phrases"\nphrases = ["a"]\naccents = "none"',
+            'unknown accents \'none\'; accents are "any", "exact"',
+        ),
         ('kind = "phrases"\nphrases = [1]', "phrase 1 is not a text"),
         ('kind = "phrases"\nphrases = ["x"]\nphrase = 1', 'unknown key "phrase" for kind "phrases"'),
         (
@@ -339,9 +347,9 @@ def test_phrases_are_compiled_once_and_without_looking_for_garbage(
     compiled: list[tuple[int, bool]] = []
 
     class Counting(Automaton):
-        def __init__(self, phrases: Sequence[str], words: bool = False) -> None:
+        def __init__(self, phrases: Sequence[str], words: bool = False, exact: bool = False) -> None:
             compiled.append((len(phrases), gc.isenabled()))
-            super().__init__(phrases, words)
+            super().__init__(phrases, words, exact)
 
     monkeypatch.setattr("dispatcher.policies.rules.Automaton", Counting)
     reads = ", ".join(f'"{channel}"' for channel in CHANNELS)
