@@ -99,7 +99,12 @@ class Dispatcher:
             await sessions.recover()
         except StoreUnavailable as error:
             raise ConfigError(f"DISPATCHER_STORE: the store was lost while starting: {error}") from None
-        works = [sessions.desk.upkeep.keep(), watch_loop(metrics), self._policies.watch(sessions.runners.use)]
+        works = [
+            sessions.desk.upkeep.keep(),
+            sessions.sweep.keep(),
+            watch_loop(metrics),
+            self._policies.watch(sessions.runners.use),
+        ]
         if sessions.neighbours:
             works.append(sessions.neighbours.keep())
         for work in works:

@@ -70,6 +70,7 @@ class Metrics:
         registry.register(_Unlisted(outcomes))
         self._outcomes = {outcome: outcomes.labels(outcome) for outcome in OUTCOMES}
         self.takeovers = counter("takeovers_total", "Sessions assigned again after their Commander was lost.")
+        self.unattended = counter("unattended_sessions_total", "Sessions that nothing led to an end: a fault of ours.")
 
         stops = counter("stops_total", "Sessions stopped.", "reason")
         self._stops = {reason: stops.labels(reason) for reason in (*STOP_REASONS, UNKNOWN)}

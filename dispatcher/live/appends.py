@@ -25,7 +25,9 @@ class Appends:
         self._owner = owner
         self._pending: Batch = []
         self._under_way: Batch = []
-        self._flying = self._held = False
+        self._flying = False
+        self._free = asyncio.Event()  # not held
+        self._free.set()
         self._step: tuple[asyncio.Future[Outcome], Batch] | None = None  # with the store
         self._drained = asyncio.Event()
         self._drained.set()
@@ -61,14 +63,17 @@ class Appends:
         """
         if self._step:
             future, batch = self._step
-            if not self._held and future.cancel():
+            if self._free.is_set() and future.cancel():
                 self._step, self._flying = None, False
                 self._pending = batch + self._pending
 
     def hold(self, held: bool) -> None:
-        """While held nothing is submitted: the epoch is about to change."""
-        self._held = held
-        self._flush()
+        """While held nothing is submitted, nor repeated: the epoch is about to change."""
+        if held:
+            self._free.clear()
+        else:
+            self._free.set()
+            self._flush()
 
     def forget(self) -> None:
         """What is pending belongs to an epoch that is over; it comes again."""
@@ -78,7 +83,7 @@ class Appends:
 
     def _flush(self) -> None:
         session = self._owner.session
-        if self._flying or self._held or not self._pending or not self._owner.owned:
+        if self._flying or not self._free.is_set() or not self._pending or not self._owner.owned:
             return
         self._flying = True
         batch, self._pending = self._pending, []
@@ -95,24 +100,36 @@ class Appends:
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or isinstance(error, StoreUnavailable):
             self._owner.host.spawn(self._repeat(session, change, batch))
+        elif error:
+            self._done(error, session, batch)
+        elif self._outdated(change, session, future.result()):
+            self._owner.host.spawn(self._repeat(session, change, batch))
         else:
-            self._done(error or future.result(), session, batch)
+            self._done(future.result(), session, batch)
+
+    def _outdated(self, change: Append, session: Session, outcome: Outcome) -> bool:
+        """It was refused under the epoch from before this instance took the session back, or while it does: that is no
+        one else's epoch, and says nothing.
+        """
+        superseded = isinstance(outcome, Refused) and outcome.code == "superseded"
+        return superseded and (change.epoch != session.epoch or not self._free.is_set())
 
     async def _repeat(self, session: Session, change: Append, batch: Batch) -> None:
-        """The outcome is unknown: the same sequences again, until the store answers."""
+        """The outcome is unknown, or says nothing: the same sequences again, until the store has an answer."""
         delay = RETRY_SECONDS[0]
         while self._has(session):
             log.warning("append_retried", session_id=self._owner.session_id, seconds=delay)
             await asyncio.sleep(delay)
+            await self._free.wait()  # it may be taken back meanwhile, under the next epoch
             delay = min(delay * 2, RETRY_SECONDS[1])
             try:
-                # It may have been taken back meanwhile, under the next epoch.
                 again = replace(change, epoch=session.epoch)
                 outcome = await self._owner.host.store.submit(self._owner.session_id, again)
             except StoreUnavailable:
                 continue
-            self._done(outcome, session, batch)
-            return
+            if not self._outdated(again, session, outcome):
+                self._done(outcome, session, batch)
+                return
         self._end_step()
 
     def _done(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:

@@ -58,6 +58,7 @@ class Runner:
         self._held = 0
         self._closed = False  # another instance has it, or nobody need
         self._looking = self._look_again = self._taking_back = False
+        self._concluding = 0  # steps under way that follow from silence
         self.facts = self._new_facts(session.record)
 
     def _new_facts(self, record: Record) -> SessionFacts:
@@ -252,6 +253,17 @@ class Runner:
             if any(isinstance(entry.body, StopEntry) for entry in known):
                 self.facts.stop_detected()
             self.observe(Applied(record.head, known))
+            if record.head.instance == self.host.instance and self.unattended:
+                # Its Commander was told that it is over here, and the log gives it to this instance all the same.
+                await self.host.look_again(self.session_id)
+
+    @property
+    def unattended(self) -> bool:
+        """The session lives, and nothing here leads to its end: no stream, no deadline, nothing under way."""
+        head = self.session.head
+        under_way = self.link or self.appends.busy or self.tools or self._taking_back or self._concluding
+        awaited = "grace" in self.deadlines or "stop" in self.deadlines
+        return self.owned and not (head.complete or head.state == "waiting" or under_way or awaited)
 
     async def take_back(self) -> None:
         """This instance's lease had ended, and it still has the session's stream: nobody else's silence counts."""
@@ -319,11 +331,11 @@ class Runner:
                     self._close(code)
                 case GiveBack(handed_over):
                     requeue = partial(Requeue, now=time.time(), handed_over=handed_over)
-                    self.host.spawn(self._conclude(requeue))
+                    self._conclude(requeue)
                 case GiveUp():
                     if self.session.conversation is State.STOPPING:
                         log.warning("commander_did_not_stop", session_id=self.session_id)
-                    self.host.spawn(self._conclude(Fence))
+                    self._conclude(Fence)
                 case Ask(question):
                     self._screening.ask(question)
                 case PolicyHit(policy, action):
@@ -389,14 +401,16 @@ class Runner:
     async def _submit_until_known(self, change: Change) -> Outcome:
         return await until_known(lambda: self.host.store.submit(self.session_id, change))
 
-    async def _conclude(self, change_of: Callable[[int], Requeue | Fence]) -> None:
+    def _conclude(self, change_of: Callable[[int], Requeue | Fence]) -> None:
         """What silence leads to, under the session's epoch. Refused: somebody has it, and nothing is concluded."""
-        session = self.session
-        change = change_of(session.epoch)
-        outcome = await self._submit_until_known(change)
-        while isinstance(outcome, Refused) and session is self.session and session.epoch != change.epoch:
-            change = change_of(session.epoch)  # it was taken back meanwhile
-            outcome = await self._submit_until_known(change)
+        self._concluding += 1
+        self.host.spawn(self._conclude_until_known(change_of))
+
+    async def _conclude_until_known(self, change_of: Callable[[int], Requeue | Fence]) -> None:
+        try:
+            change, outcome = await self._concluded(change_of)
+        finally:
+            self._concluding -= 1
         if isinstance(outcome, Refused):
             if outcome.code in ELSEWHERE:
                 self.grown()
@@ -413,6 +427,15 @@ class Runner:
                 self.host.metrics.takeovers.inc()
             self.host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
         self.maybe_settled()
+
+    async def _concluded(self, change_of: Callable[[int], Requeue | Fence]) -> tuple[Requeue | Fence, Outcome]:
+        session = self.session
+        change = change_of(session.epoch)
+        outcome = await self._submit_until_known(change)
+        while isinstance(outcome, Refused) and session is self.session and session.epoch != change.epoch:
+            change = change_of(session.epoch)  # it was taken back meanwhile
+            outcome = await self._submit_until_known(change)
+        return change, outcome
 
     # ---- the end
 

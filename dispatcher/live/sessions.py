@@ -15,6 +15,7 @@ from dispatcher.live.desk import Desk
 from dispatcher.live.neighbours import Neighbours
 from dispatcher.live.pool import QueueFull
 from dispatcher.live.runners import Runners
+from dispatcher.live.sweep import Sweep
 from dispatcher.metrics import Metrics
 from dispatcher.policies.outcomes import Violation
 from dispatcher.policies.rules import RuleSet
@@ -43,6 +44,8 @@ class Sessions:
         self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive)
         self.desk = Desk(self.runners, metrics, settings)
         self.pool = self.desk.pool
+        every_wait = settings.grace_seconds + settings.queue_seconds + settings.stop_seconds
+        self.sweep = Sweep(self.runners, metrics, every_wait)
         self.neighbours = Neighbours(store.replicas, self.runners, self.pool, settings) if store.replicas else None
 
     @property

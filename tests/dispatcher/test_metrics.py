@@ -19,6 +19,7 @@ PROMISED = [
     ("dispatcher_waiting_sessions", "gauge", set()),
     ("dispatcher_sessions", "counter", {"outcome"}),
     ("dispatcher_takeovers", "counter", set()),
+    ("dispatcher_unattended_sessions", "counter", set()),
     ("dispatcher_stops", "counter", {"reason"}),
     ("dispatcher_stop_seconds", "histogram", {"stage"}),
     ("dispatcher_deltas_after_stop", "counter", set()),

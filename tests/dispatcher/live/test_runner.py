@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from dispatcher.core.entries import StopEntry
-from dispatcher.core.log import Append, Change, Outcome, Refused
+from dispatcher.core.log import Append, Change, Outcome, Refused, TakeBack
 from dispatcher.live import appends as module
 from dispatcher.live.ports import Carried
 from dispatcher.live.runner import Runner
@@ -66,7 +66,7 @@ class Scripted:
     """A store whose next appends fail as the script says; an empty script: it works."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self.script = store, list[Exception | Outcome | Unanswered]()
+        self._store, self.script = store, list[Exception | Outcome | Unanswered | asyncio.Future[Outcome]]()
         self.appends: list[Append] = []
 
     def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
@@ -77,6 +77,8 @@ class Scripted:
             return self._store.submit(session_id, change)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         match self.script.pop(0):
+            case asyncio.Future() as later:
+                return later
             case Exception() as error:
                 future.set_exception(error)
             case Unanswered(carried_out):
@@ -265,3 +267,69 @@ async def test_time_stands_in_the_log(sessions: Sessions) -> None:
     await runner.appends.drained()
     [entry] = await sessions.store.read("s", 0, 10)
     assert before <= entry.at <= time.time()
+
+
+class LateTakeBack:
+    """A TakeBack is carried out at once, and its answer is under way until `answer` is called."""
+
+    def __init__(self, store: Scripted) -> None:
+        self._inner, self.carried_out = store.submit, asyncio.Event()
+        self._late: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._outcome: asyncio.Future[Outcome] | None = None
+
+    def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
+        if not isinstance(change, TakeBack):
+            return self._inner(session_id, change)
+        self._outcome = self._inner(session_id, change)
+        self.carried_out.set()
+        return self._late
+
+    def answer(self) -> None:
+        assert self._outcome
+        self._late.set_result(self._outcome.result())
+
+
+@pytest.mark.parametrize("came", [StoreUnavailable(), Refused("superseded")], ids=["of no outcome", "refused"])
+async def test_an_append_that_meets_a_take_back_is_repeated_under_its_epoch(
+    sessions: Sessions, store: Scripted, monkeypatch: pytest.MonkeyPatch, came: Exception | Outcome
+) -> None:
+    """The lease had ended while the store was away. The epoch from before the take-back is nobody else's."""
+    link, runner = await opened(sessions)
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0.0, 0.0))
+    taking = LateTakeBack(store)
+    monkeypatch.setattr(store, "submit", taking.submit)
+    append: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    store.script.append(append)
+    say(runner, "a")
+    before = runner.session.epoch
+    back = asyncio.create_task(runner.take_back())
+    await taking.carried_out.wait()
+    if isinstance(came, Exception):
+        append.set_exception(came)
+    else:
+        append.set_result(came)
+    for _ in range(10):  # turns of the loop in which it would be repeated too early
+        await asyncio.sleep(0)
+    taking.answer()
+    await back
+    await runner.appends.drained()
+    assert link.closed == []
+    assert [append.epoch for append in store.appends] == [before, before + 1]
+    assert link.signals[-1] == Ack(1)
+    assert gauge("backlog_packets") == 0
+
+
+async def test_a_session_that_was_closed_here_and_stays_this_instances_gets_its_grace(
+    sessions: Sessions, store: Scripted
+) -> None:
+    """Its Commander has let go, as it was told; nobody else has it."""
+    link, runner = await opened(sessions)
+    store.script.append(Refused("superseded"))
+    say(runner, "a")
+    await until(lambda: link.closed)
+    await until(lambda: "grace" in sessions.runners.by_session["s"].deadlines)
+    sessions.runners.by_session["s"].deadlines.come("grace")
+    await until(lambda: not sessions.runners.by_session)
+    record = await sessions.store.load("s")
+    assert record
+    assert (record.head.state, record.head.code) == ("failed", "commander_lost")
