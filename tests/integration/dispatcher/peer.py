@@ -197,11 +197,11 @@ class Peer:
 
 
 class Unserved:
-    """In place of the HTTP servers, which have tests of their own and take 0.4 s to close: the application, by port."""
+    """In place of the HTTP servers, which have tests of their own: the application, by port."""
 
     apps: ClassVar[dict[int, Any]] = {}
 
-    def __init__(self, app: Any, listening: socket.socket) -> None:
+    def __init__(self, app: Any, listening: socket.socket, **_: float) -> None:
         self.apps[listening.getsockname()[1]] = app
 
     async def start(self) -> None: ...
