@@ -2,7 +2,7 @@
 # The Dispatcher of docker-compose.yml on the store that there is: Redis where the profile `scaled` has brought it, else
 # a file. One service cannot say both: nothing in a compose file tells its profiles apart.
 #   choose-store.sh COMMAND ARGUMENT...
-# DISPATCHER_STORE, where it is set, is left as it is.
+# DISPATCHER_STORE, where .env or the image says it, is left as it is.
 set -euo pipefail
 
 redis=${REDIS_HOST:-midsentence-redis} # the alias of compose's redis: no other network's name
@@ -10,7 +10,7 @@ chosen=${CHOSEN:-/var/lib/midsentence/chosen}/redis
 
 answers() { timeout 2 bash -c ": </dev/tcp/$redis/6379" 2>/dev/null; }
 
-if [ -n "${DISPATCHER_STORE:-}" ]; then
+if [ -n "${DOTENV_DISPATCHER_STORE:-${DISPATCHER_STORE:-}}" ]; then
   exec "$@"
 fi
 # Once Redis, always Redis, while this container lives: a Dispatcher that starts while Redis is away has to wait for it,

@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     )
 
 
+# A compose file passes a setting on as DOTENV_NAME=${NAME:-}: it has no other way to say "only where it is set" that
+# leaves the image's own NAME alone.
+PASSED_ON = "DOTENV_"
+
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
@@ -64,6 +68,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_sep
 
 def load(settings_class: type[SettingsT]) -> SettingsT:
     """The settings from the environment. Raises ConfigError, one line, also for unknown variables with the prefix."""
+    _take_passed_on()
     problems = list(_unknown(settings_class, os.environ))
     if not problems:
         try:
@@ -73,6 +78,13 @@ def load(settings_class: type[SettingsT]) -> SettingsT:
         except SettingsError as error:
             problems = [_undecodable(settings_class, error)]
     raise ConfigError("; ".join(problems))
+
+
+def _take_passed_on() -> None:
+    """What a compose file passed on comes into force where it says something; else what the image sets stays."""
+    for name in [name for name in os.environ if name.startswith(PASSED_ON)]:
+        if value := os.environ.pop(name):
+            os.environ[name.removeprefix(PASSED_ON)] = value
 
 
 def import_attribute(reference: str) -> object:

@@ -1,7 +1,7 @@
 """The compose file on a real engine: images built from this tree, brought up under a name of its own, taken down.
 
-Variables: DOCKER (the client), COMPOSE (another Compose), BASE, PROMETHEUS_IMAGE and REDIS_IMAGE (images to use
-instead of those that engine.sh makes).
+Variables: DOCKER (the client), COMPOSE (another Compose), BASE, PROMETHEUS_IMAGE, REDIS_IMAGE and ALERTMANAGER_IMAGE
+(images to use instead of those that engine.sh makes).
 """
 
 import os
@@ -37,7 +37,7 @@ def images(engine: str) -> dict[str, str]:
     named = {"BASE": os.environ.get("BASE") or "midsentence-base:bookworm"}
     if "BASE" not in os.environ:
         run("bash", str(ENGINE), "base", named["BASE"], seconds=600)
-    for kind in ("prometheus", "redis"):
+    for kind in ("prometheus", "redis", "alertmanager"):
         variable = f"{kind.upper()}_IMAGE"
         named[variable] = os.environ.get(variable) or f"midsentence-{kind}:debian"
         if variable not in os.environ:
@@ -50,7 +50,7 @@ def variables(engine: str, images: dict[str, str]) -> dict[str, str]:
     """What the compose file is told: images of this tree, ports on 127.0.0.1 chosen by the engine."""
     for target in ("haproxy", "dispatcher", "commander"):
         build(engine, target, images["BASE"], "test")
-    ports = dict.fromkeys(("HTTP_PORT", "OPERATOR_PORT", "PROMETHEUS_PORT"), "0")
+    ports = dict.fromkeys(("HTTP_PORT", "OPERATOR_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT"), "0")
     return images | ports | {"TAG": "test"}
 
 
@@ -72,9 +72,9 @@ def stack(engine: str, variables: dict[str, str], env_file: Path) -> Iterator[St
 
 @pytest.fixture(scope="module")
 def scaled(engine: str, variables: dict[str, str], env_file: Path) -> Iterator[Stack]:
-    """The profile `scaled`, two of each, with Commanders that follow a script."""
+    """The profiles `scaled` and `watch`, two of each, with Commanders that follow a script."""
     files = ("--file", "docker-compose.yml", "--file", "tests/compose/scripted.yml")
-    made = Stack(engine, variables, env_file, *files, "--profile", "scaled")
+    made = Stack(engine, variables, env_file, *files, "--profile", "scaled", "--profile", "watch")
     with made.up(
         ("haproxy", "redis", "dispatcher", "commander"), 6, "--scale", "dispatcher=2", "--scale", "commander=2"
     ):

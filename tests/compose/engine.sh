@@ -4,6 +4,7 @@
 #   engine.sh base NAME         make image NAME: Debian bookworm, Python 3.11, this machine's CA store
 #   engine.sh prometheus NAME BASE    the same with a Prometheus
 #   engine.sh redis NAME BASE         and with a Redis
+#   engine.sh alertmanager NAME BASE  and with an Alertmanager
 set -euo pipefail
 
 docker=$(command -v /usr/bin/docker || command -v docker || echo /usr/bin/docker)
@@ -68,9 +69,17 @@ VOLUME /data
 DOCKERFILE
 }
 
+alertmanager() {
+  packaged "$1" "$2" prometheus-alertmanager <<'DOCKERFILE'
+RUN install -d -o nobody -g nogroup /alertmanager
+USER nobody
+ENTRYPOINT ["/usr/bin/prometheus-alertmanager"]
+DOCKERFILE
+}
+
 case ${1:-} in
   engine) engine ;;
   base) base "${2:?a name for the image}" ;;
-  prometheus | redis) "$1" "${2:?a name for the image}" "${3:?the base image}" ;;
-  *) sed -n '2,6p' "$0" >&2; exit 2 ;;
+  prometheus | redis | alertmanager) "$1" "${2:?a name for the image}" "${3:?the base image}" ;;
+  *) sed -n '2,7p' "$0" >&2; exit 2 ;;
 esac

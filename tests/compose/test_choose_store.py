@@ -73,3 +73,9 @@ def test_it_ends_when_redis_comes_and_is_on_redis_when_started_again(tmp_path):
 @pytest.mark.usefixtures("redis")
 def test_what_the_operator_says_stays(tmp_path):
     assert store(tmp_path, DISPATCHER_STORE="memory://") == "memory://"
+
+
+@pytest.mark.usefixtures("redis")
+def test_what_env_says_is_left_to_the_program(tmp_path):
+    assert store(tmp_path, DOTENV_DISPATCHER_STORE="memory://", DISPATCHER_STORE="") == ""
+    assert store(tmp_path, DOTENV_DISPATCHER_STORE="", DISPATCHER_STORE="memory://") == "memory://"

@@ -1,18 +1,45 @@
 """`docker compose up`, as a stranger would have it: health, a prompt, a third Commander, a figure, a restart."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import yaml
 
 from tests.compose.stack import ROOT, Stack, eventually, run
 
 pytestmark = [pytest.mark.compose, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PROMPT = "Say hello in one short sentence."
+OWN_AGENT = """import humanize
+
+
+async def agent(turn):
+    yield humanize.intcomma(1234567)
+"""
+RULES = """[[policy]]
+name = "project names"
+kind = "phrases"
+phrases = ["Project Nightingale"]
+
+[[tool]]
+name = "weather"
+kind = "local"
+use = "config.my_tools:weather"
+"""
+
+
+def block(language: str, *names: str) -> str:
+    """The fenced block of the page on operating that names one of these."""
+    found = re.findall(
+        rf"^```{language}\n(.*?)^```$", (ROOT / "deploy/README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (wanted,) = [text for text in found if any(name in text for name in names)]
+    return str(wanted)
 
 
 def events(stack: Stack, session_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -83,6 +110,53 @@ def test_the_lines_of_env_switch_to_another_server(stack: Stack, tmp_path: Path)
     container = stack.compose("run", "-d", "--no-deps", "commander", env_file=env_file).split()[-1]
     try:
         assert text_of(events(stack, ask(stack, agent="relay"))).strip()
+    finally:
+        run(stack.docker, "rm", "--force", container)
+
+
+def test_an_agent_of_ones_own_is_the_one_that_its_image_names(
+    engine: str, stack: Stack, variables: dict[str, str], tmp_path: Path
+) -> None:
+    """Built as the page on operating says, with a dependency from PyPI, and not replaced by the bundled model."""
+    folder = tmp_path / "my-agent"
+    folder.mkdir()
+    dockerfile, override = (
+        block(language, "FROM midsentence-commander", "my-agent") for language in ("dockerfile", "yaml")
+    )
+    (folder / "Dockerfile").write_text(dockerfile.replace("midsentence-commander:latest", "midsentence-commander:test"))
+    (folder / "requirements.txt").write_text("humanize==4.*\n")
+    (folder / "my_agent.py").write_text(OWN_AGENT)
+    own = yaml.safe_load(override)["services"]["commander"]
+    own["build"] |= {"context": str(folder), "network": "host"}
+    file, env_file = tmp_path / "override.yml", tmp_path / "own.env"
+    file.write_text(yaml.safe_dump({"services": {"commander": own}}))
+    env_file.write_text("COMMANDER_AGENT=mine\n")
+    mine = Stack(engine, variables, env_file, "--file", "docker-compose.yml", "--file", str(file))
+    mine.compose("build", "commander", seconds=300)
+    container = mine.compose("run", "-d", "--no-deps", "commander").split()[-1]
+    try:
+        assert text_of(events(stack, ask(stack, agent="mine"))) == "1,234,567"
+    finally:
+        run(stack.docker, "rm", "--force", container)
+        run(stack.docker, "image", "rm", own["image"])
+
+
+def test_policies_and_tools_come_from_env(stack: Stack, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir(mode=0o755)
+    (folder / "rules.toml").write_text(RULES)
+    (folder / "my_tools.py").write_text("def weather(city: str) -> str:\n    return 'sunny'\n")
+    env_file = tmp_path / "own.env"
+    named = {"CONFIG": folder, "DISPATCHER_POLICIES": "config", "DISPATCHER_TOOLS": "config/rules.toml"}
+    named |= {"DISPATCHER_STORE": "memory://"}
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in named.items()))
+    container = stack.compose("run", "-d", "--no-deps", "dispatcher", env_file=env_file).split()[-1]
+    try:
+        eventually(lambda: stack.inspect(container)["State"]["Health"]["Status"], lambda found: found == "healthy", 60)
+        operators = f"http://{stack.address(container)}:9464"
+        loaded = httpx2.get(f"{operators}/operator/policies", timeout=10).json()
+        assert [policy["name"] for policy in loaded["policies"]] == ["project names"]
+        assert 'dispatcher_tool_calls_total{status="OK",tool="weather"}' in httpx2.get(f"{operators}/metrics").text
     finally:
         run(stack.docker, "rm", "--force", container)
 

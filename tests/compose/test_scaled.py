@@ -1,4 +1,4 @@
-"""`docker compose --profile scaled up`: replicas on one Redis behind HAProxy. One is killed, one is stopped."""
+"""The profiles `scaled` and `watch`: replicas on one Redis behind HAProxy, and an Alertmanager."""
 
 import httpx2
 import pytest
@@ -74,3 +74,14 @@ def test_a_dispatcher_that_starts_while_redis_is_away_waits_for_it(scaled: Stack
     eventually(lambda: scaled.health("dispatcher"), lambda health: set(health.values()) == {"healthy"}, 120)
     assert Reader(scaled.users, session_id).ended(60).text == said
     assert Reader(f"http://{scaled.address(restarted)}:8080", session_id).ended(60).text == said
+
+
+def test_an_alert_that_fires_reaches_the_alertmanager(scaled: Stack) -> None:
+    """The last: it takes the Commanders away."""
+    scaled.compose("stop", "commander")
+    url = f"{scaled.url('alertmanager', 9093)}/api/v2/alerts"
+
+    def told() -> list[str]:
+        return [alert["labels"]["alertname"] for alert in httpx2.get(url, timeout=10).raise_for_status().json()]
+
+    eventually(told, lambda names: "NoCommander" in names, 120)

@@ -61,6 +61,20 @@ def test_defaults_and_values(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sk-1" not in repr(settings)
 
 
+def test_what_a_compose_file_passes_on_counts_where_it_says_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXAMPLE_NAME", "image")
+    monkeypatch.setenv("EXAMPLE_TAKEOVERS", "1")
+    monkeypatch.setenv("EXAMPLE_OPENAI__TRIES", "1")
+    monkeypatch.setenv("DOTENV_EXAMPLE_NAME", "")
+    monkeypatch.setenv("DOTENV_EXAMPLE_TAKEOVERS", "2")
+    monkeypatch.setenv("DOTENV_EXAMPLE_OPENAI__TRIES", "4")
+    settings = load(Example)
+    assert (settings.name, settings.takeovers, settings.openai.tries) == ("image", 2, 4)
+    monkeypatch.setenv("DOTENV_EXAMPLE_TAKEOVERS", "many")
+    with pytest.raises(ConfigError, match=r"^EXAMPLE_TAKEOVERS: must be a whole number"):
+        load(Example)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [

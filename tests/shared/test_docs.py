@@ -22,7 +22,7 @@ from dispatcher.policing.load import ACTIONS, ASKED, KINDS, QUANTITIES
 from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs import main as dispatcher_cli
 from shared import wire
-from shared.config import Settings
+from shared.config import PASSED_ON, Settings
 from shared.records import STOP_REASONS
 from tests.gateway_routes import routes
 from tests.shared.documents import (
@@ -86,14 +86,28 @@ def test_the_settings_are_those_of_the_code(settings_class: type[Settings], pref
     assert sorted(documented) == sorted(settings(settings_class, prefix))
 
 
-def test_env_example_names_settings_and_what_the_compose_file_takes() -> None:
-    named = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / "deploy/env.example").read_text(), re.MULTILINE))
+# Where the containers listen is what the compose file's ports, and its Prometheus, were written for.
+WIRED = {f"DISPATCHER_{edge}_ADDRESS" for edge in ("GRPC", "HTTP", "OPERATOR")} | {"COMMANDER_METRICS_ADDRESS"}
+
+
+def test_the_compose_file_passes_every_setting_on() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for service, kind in (("dispatcher", DispatcherSettings), ("commander", CommanderSettings)):
+        passed = services[service]["environment"]
+        for name in {name for name, _ in settings(kind, prefix_of(kind))} - WIRED - {"COMMANDER_DISPATCHER"}:
+            assert f"{PASSED_ON}{name}=${{{name}:-}}" in passed, f"the compose file does not pass {name} on"
+        # A name without a value would remove what the image sets, and a value would replace it.
+        assert all(entry.startswith((PASSED_ON, "COMMANDER_DISPATCHER=${COMMANDER_DISPATCHER:-")) for entry in passed)
+
+
+def test_env_example_names_what_the_compose_file_takes() -> None:
+    named = re.findall(r"^#?([A-Z_]+)=", (ROOT / "deploy/env.example").read_text(), re.MULTILINE)
     compose = (ROOT / "docker-compose.yml").read_text()
-    known = {name for kind in (DispatcherSettings, CommanderSettings) for name, _ in settings(kind, prefix_of(kind))}
-    assert named
-    for name in named:
-        assert name in known or f"${{{name}:-" in compose, f"{name} is no setting and no variable of the compose file"
-        assert name in compose, f"the compose file does not pass {name} on"
+    assert len(named) == len(set(named))
+    taken = set(re.findall(r"\$\{([A-Z_]+):-", compose))
+    assert set(named) <= taken, "the compose file does not pass it on"
+    own = {name for name in taken if not name.startswith(("DISPATCHER_", "COMMANDER_"))}
+    assert own <= set(named), "env.example does not say it"
 
 
 def prefix_of(kind: type[Settings]) -> str:
