@@ -47,7 +47,7 @@ class DispatcherSettings(Settings):
     http_head_seconds: Seconds = 10
     http_idle_seconds: Seconds = 75
     cors_origins: Annotated[CommaSeparated, AfterValidator(_checked_origins)] = ()
-    log_thoughts: bool = True
+    log_thoughts: bool = False
     log_json: bool | None = None
     keepalive: ServerKeepalive = ServerKeepalive()
     status_timeout_seconds: Seconds = 10

@@ -4,13 +4,16 @@
     log.info("session_ended", outcome="finished")      # the event's name is static, what varies stands in fields
 
 No user text, tool arguments or secrets above DEBUG: so an exception is its type and place, not its message, and
-a library's record is the first line of its text.
+a library's record is the first line of its text. A line that cannot be written, on a full disk or a closed terminal, is
+counted and forgotten: logging ends nothing.
 """
 
+import io
 import logging
+import os
 import sys
 import traceback
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -19,15 +22,64 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 MAX_PLACES = 5
 
 
+class _Lines(io.TextIOBase):
+    """Lines for the stream, each written straight to its descriptor, where it has one: what a buffer keeps of a line
+    that failed would come out later, in the midst of others.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        """None: standard error was closed before the program began."""
+        self._stream = stream
+        self._torn = False  # part of the last line was written
+        self.lost = 0
+        try:
+            self._descriptor = stream.fileno() if stream else None
+        except OSError:  # io.UnsupportedOperation: it is in memory
+            self._descriptor = None
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def write(self, line: str) -> int:
+        """Raises nothing."""
+        try:
+            if self._stream is None:
+                self.lost += 1
+            elif self._descriptor is None:
+                self._stream.write(line)
+            else:
+                self._put(self._descriptor, line.encode(errors="backslashreplace"))
+        except (OSError, ValueError):  # ValueError: the stream was closed
+            self.lost += 1
+        return len(line)
+
+    def _put(self, descriptor: int, line: bytes) -> None:
+        rest = b"\n" + line if self._torn else line
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        finally:
+            self._torn = 0 < len(rest) < len(line) or (self._torn and bool(rest))
+
+
+_lines = _Lines(None)
+
+
+def lost() -> int:
+    """Lines that could not be written since `configure`."""
+    return _lines.lost
+
+
 def configure(json: bool | None = None, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send all logs, also those of `logging`, to the stream (default: stderr).
 
     json   None: unless the stream is a terminal
     level  DEBUG shows whole tracebacks too
     """
-    stream = stream or sys.stderr
+    global _lines  # noqa: PLW0603 - as the configuration of `logging` and `structlog` is: one for the process
+    _lines = lines = _Lines(stream or sys.stderr)
     if json is None:
-        json = not stream.isatty()
+        json = not lines.isatty()
     number = logging.getLevelNamesMapping()[level.upper()]
     debug = number <= logging.DEBUG
     shared: list[Processor] = [
@@ -37,19 +89,19 @@ def configure(json: bool | None = None, level: str = "INFO", stream: TextIO | No
         _with_traceback if debug else _exception_as_fields,
     ]
     renderer: Processor = (
-        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=lines.isatty())
     )
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
         cache_logger_on_first_use=False,
     )
-    _configure_stdlib([*([] if debug else [_first_line]), _library_event, *shared], renderer, number, stream)
+    _configure_stdlib([*([] if debug else [_first_line]), _library_event, *shared], renderer, number, lines)
 
 
-def _configure_stdlib(processors: list[Processor], renderer: Processor, level: int, stream: TextIO) -> None:
-    handler = logging.StreamHandler(stream)
+def _configure_stdlib(processors: list[Processor], renderer: Processor, level: int, lines: _Lines) -> None:
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=processors,

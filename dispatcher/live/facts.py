@@ -7,7 +7,7 @@ import structlog
 
 from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry
 from dispatcher.core.log import Applied, Offsets, Record
-from dispatcher.metrics import Metrics
+from dispatcher.metrics import UNKNOWN, Metrics
 from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
 
 log = structlog.get_logger()
@@ -83,7 +83,7 @@ class SessionFacts:
             case Thought() | Content() if self._final:
                 self._metrics.delta_after_stop()
             case Call(tool_name=tool_name, call_id=call_id, refused=refused):
-                self._log("tool_called", tool_name=tool_name[:100], call_id=call_id[:100])
+                self._log("tool_called", tool_name=self._tool(tool_name), call_id=call_id[:100])
                 if refused:
                     self._answered(tool_name, "INVALID_ARGUMENTS", 0)
                 else:
@@ -109,7 +109,11 @@ class SessionFacts:
                     self._over("failed", code=code[:100])
 
     def _answered(self, tool_name: str, status: str, seconds: float) -> None:
-        self._metrics.tool_done(tool_name if self._known(tool_name) else "unknown", status, seconds)
+        self._metrics.tool_done(self._tool(tool_name), status, seconds)
+
+    def _tool(self, name: str) -> str:
+        """The tool's name; of what a model merely calls so, nothing."""
+        return name if self._known(name) else UNKNOWN
 
     def _over(self, outcome: str, **fields: object) -> None:
         """The first stop or end is the session's final state."""

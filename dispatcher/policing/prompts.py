@@ -28,7 +28,6 @@ class Prompt:
     """The messages of a request, and the strings of its parameters, each for itself."""
 
     def __init__(self, request: Request, rules: RuleSet, clock: PolicyClock, judges: Judges, metrics: Metrics) -> None:
-        self._agent = request.agent
         self._texts = [message.content for message in request.messages] + strings(request.parameters_json)
         self._clock, self._judges, self._metrics = clock, judges, metrics
         asked = rules.asked("prompt")
@@ -64,10 +63,10 @@ class Prompt:
         self._count(reading)
         violation = reading.violation
         if violation and violation.unavailable:
-            log.info("prompt_unread", policy=violation.policy, agent=self._agent)
+            log.info("prompt_unread", policy=violation.policy)
             raise PromptUnread
         if violation or reading.denied:
-            log.info("prompt_refused", policy=violation.policy if violation else reading.denied, agent=self._agent)
+            log.info("prompt_refused", policy=violation.policy if violation else reading.denied)
             raise PromptRefused
 
     def _count(self, reading: Reading) -> None:

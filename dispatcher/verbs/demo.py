@@ -45,20 +45,20 @@ def run(_: argparse.Namespace) -> int:
 
 
 async def _demo(folder: Path) -> int:
+    leave = leaving()
     settings = _settings(folder)
     print("Starting a Dispatcher and a Commander with the bundled model …", flush=True)
     commander_log = folder / "commander.log"
     with commander_log.open("wb") as log:
         try:
             async with pair(settings, log) as (dispatcher, commander):
-                return await _run(dispatcher, commander)
+                return await _run(dispatcher, commander, leave)
         except ConfigError:
             print(commander_log.read_text(), file=sys.stderr)
             raise
 
 
-async def _run(dispatcher: Dispatcher, commander: asyncio.subprocess.Process) -> int:
-    leave = leaving()
+async def _run(dispatcher: Dispatcher, commander: asyncio.subprocess.Process, leave: asyncio.Event) -> int:
     left = asyncio.create_task(leave.wait())
     show = asyncio.create_task(_show(dispatcher, commander))
     await asyncio.wait({show, left}, return_when=asyncio.FIRST_COMPLETED)

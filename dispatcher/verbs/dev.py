@@ -46,10 +46,11 @@ async def _dev(settings: DispatcherSettings) -> int:
 
 
 def leaving() -> asyncio.Event:
-    """Set at SIGTERM or Ctrl-C."""
+    """Set at SIGTERM, Ctrl-C, or the terminal's end (SIGHUP), unless `nohup` has it outlive that."""
     leave, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leave.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            loop.add_signal_handler(number, leave.set)
     return leave
 
 
@@ -63,7 +64,6 @@ async def pair(
     """
     dispatcher = Dispatcher(settings)
     await dispatcher.start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, dispatcher.reload)
     try:
         target = f"dns:///127.0.0.1:{dispatcher.grpc_port}"
         environment = {"COMMANDER_METRICS_ADDRESS": "127.0.0.1:0"} | os.environ | {"COMMANDER_DISPATCHER": target}

@@ -1,7 +1,10 @@
 import asyncio
+import contextlib
+import fcntl
 import io
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +106,41 @@ def test_a_terminal_is_coloured_and_a_file_is_not(stream: io.StringIO) -> None:
     structlog.get_logger().info("ready", port=1)
     assert "port=1" in stream.getvalue()
     assert "\x1b[" not in stream.getvalue()
+
+
+def test_a_full_device_and_a_closed_terminal_end_nothing_and_are_counted() -> None:
+    terminal, end = os.openpty()
+    os.close(terminal)
+    for device in (Path("/dev/full").open("w"), open(end, "w")):  # noqa: PTH123, SIM115 - a descriptor; closed below
+        logs.configure(stream=device)
+        structlog.get_logger().info("one")
+        logging.getLogger("grpc").warning("two")
+        assert logs.lost() == 2
+        with contextlib.suppress(OSError):
+            device.close()
+        structlog.get_logger().info("three")
+        assert logs.lost() == 3
+
+
+def test_without_standard_error_lines_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    logs.configure()
+    structlog.get_logger().info("one")
+    assert logs.lost() == 1
+
+
+def test_a_line_that_was_written_in_part_spoils_none_behind_it() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(writing, "w") as stream, open(reading, "rb") as received:  # noqa: PTH123 - descriptors
+        room = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
+        logs.configure(json=True, stream=stream)
+        log = structlog.get_logger()
+        log.info("long", text="x" * room)
+        assert logs.lost() == 1
+        os.read(reading, room)
+        log.info("next")
+        stream.close()
+        torn, line = received.read().split(b"\n", 1)
+        assert not torn
+        assert json.loads(line)["event"] == "next"

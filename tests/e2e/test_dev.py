@@ -1,0 +1,60 @@
+"""`dispatcher dev` and the demo in a terminal: both end with it, and leave nothing behind."""
+
+import os
+import pty
+import select
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_kill import wait_until
+from tests.programs import environment
+
+SECONDS = 30.0
+PORTS = {f"DISPATCHER_{edge}_ADDRESS": "127.0.0.1:0" for edge in ("GRPC", "HTTP", "OPERATOR")}
+
+
+def running(pid: int) -> bool:
+    """It has not ended; one that nobody has waited for has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+class Terminal:
+    """A program that is alone in it. close: as its window does."""
+
+    def __init__(self, verb: str, folder: Path, **settings: str) -> None:
+        environ = environment(PORTS | {"COMMANDER_BACKEND": "scripted"} | settings)
+        self.pid, self._screen = pty.fork()
+        if not self.pid:
+            os.chdir(folder)
+            os.execve(sys.executable, [sys.executable, "-m", "dispatcher", verb], environ)  # noqa: S606 - itself
+
+    def read_until(self, text: bytes) -> bytes:
+        seen, deadline = b"", time.monotonic() + SECONDS
+        while text not in seen:
+            ready, _, _ = select.select([self._screen], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"it shows {seen!r}"
+            seen += os.read(self._screen, 65536)
+        return seen
+
+    def close(self) -> None:
+        os.close(self._screen)
+
+
+@pytest.mark.parametrize(("verb", "shown"), [("dev", b"commander_joined"), ("demo", b"Ready after")])
+def test_it_ends_with_its_terminal(verb: str, shown: bytes, tmp_path: Path) -> None:
+    terminal = Terminal(verb, tmp_path)
+    terminal.read_until(shown)
+    (commander,) = children(terminal.pid)
+    terminal.close()
+    wait_until(lambda: not running(terminal.pid) and not running(commander), SECONDS)
+    os.waitpid(terminal.pid, 0)
