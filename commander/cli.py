@@ -81,7 +81,7 @@ by Ctrl-C."""
 
 
 async def _serve(settings: CommanderSettings, agent: Agent, options: argparse.Namespace) -> int:
-    logs.configure()
+    logs.configure(level=settings.log_level, exception_text=settings.log_exception_text)
     registry = CollectorRegistry()
     metrics, client_metrics = Metrics(registry), ClientMetrics(registry)
     metrics_port = _serve_metrics(settings.metrics_address, registry)
@@ -102,7 +102,7 @@ async def _serve(settings: CommanderSettings, agent: Agent, options: argparse.Na
 
 
 async def _run(settings: CommanderSettings, agent: Agent, options: argparse.Namespace) -> int:
-    logs.configure(level="WARNING")
+    logs.configure(level="WARNING", exception_text=True)  # who asks is who reads
     registry = CollectorRegistry()
     async with loading.ready(agent):
         channel = Channel(settings.dispatcher, client_options(settings.keepalive), ClientMetrics(registry))

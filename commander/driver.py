@@ -1,6 +1,7 @@
 """Runs one agent's generator, and halts it: cancelled at its current `await`, closed, its `finally` blocks run."""
 
 import asyncio
+import reprlib
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, Protocol
@@ -86,7 +87,7 @@ class Driver:
         try:
             generator = self._begin()
             if not hasattr(generator, "__anext__"):
-                return Failure(f"the agent returned {type(generator).__name__}; it must be an async generator function")
+                return _wrong("returned", generator, "it must be an async generator function")
         except BaseException as error:
             return self._failed(error)
         try:
@@ -109,12 +110,12 @@ class Driver:
                 self._count_late(item)
                 return None
             if finish:
-                return Failure("the agent yielded something after Finish")
+                return _wrong("yielded", item, "nothing may come after Finish", generator)
             if isinstance(item, Finish):
                 finish = item
                 continue
             if not isinstance(item, str | Thought):
-                return Failure(f"the agent yielded {type(item).__name__}; it may yield str, Thought or Finish")
+                return _wrong("yielded", item, "it may yield str, Thought or Finish", generator)
             self.deltas += 1
             if not sink.accept(item):
                 await sink.room()
@@ -139,14 +140,31 @@ class Driver:
         except RuntimeError as error:
             if "ignored GeneratorExit" in str(error):  # it yielded once more; Python never runs it again
                 self.late_deltas += 1
-            log.warning("agent_failed_to_close", exc_info=error)
+            log.warning("agent_failed_to_close", exc_info=error, traceback=True)
         except BaseException as error:
-            log.warning("agent_failed_to_close", exc_info=error)
+            log.warning("agent_failed_to_close", exc_info=error, traceback=True)
 
     def _failed(self, error: BaseException) -> Failure:
-        log.warning("agent_failed", exc_info=error)
+        log.warning("agent_failed", exc_info=error, traceback=True)
         try:
             text = f"{type(error).__name__}: {error}"
         except Exception:  # its own __str__ failed
             text = type(error).__name__
         return Failure(text[:MESSAGE_CHARACTERS])
+
+
+def _wrong(did: str, item: object, rule: str, generator: object = None) -> Failure:
+    """What the agent gave that it may not, and where: for its author's log, and without the place for operators."""
+    frame = getattr(generator, "ag_frame", None)
+    place = {"raised_at": [f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"]} if frame else {}
+    why = f"the agent {did} {type(item).__qualname__}; {rule}"
+    error = TypeError(f"{why}: {_shown(item)}")
+    log.warning("agent_failed", why=why, exc_info=error, traceback=True, **place)
+    return Failure(str(error)[:MESSAGE_CHARACTERS])
+
+
+def _shown(item: object) -> str:
+    try:
+        return reprlib.repr(item)
+    except Exception:  # its own __repr__ failed
+        return object.__repr__(item)

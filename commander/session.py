@@ -204,7 +204,8 @@ class Session:
         if not known:
             self._lost_data(welcome.sequence)
         elif self._driver is None and self._halt is None:
-            self._driver = Driver(self._start, self)
+            with structlog.contextvars.bound_contextvars(session_id=self.session_id):  # of what the agent logs, too
+                self._driver = Driver(self._start, self)
         elif self._driver is None:
             self.driver_ended(None)  # handed over before it began
         else:

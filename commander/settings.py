@@ -7,7 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from commander.backends.settings import LocalSettings, OpenAISettings, ScriptedSettings
 from shared.channel import ClientKeepalive
-from shared.config import Address, Count, Seconds, Settings
+from shared.config import Address, Count, LogLevel, Seconds, Settings
 
 # What C-core resolves. It takes any other scheme for a part of a host's name, and looks for that for ever.
 SCHEMES = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
@@ -30,6 +30,7 @@ class CommanderSettings(Settings):
     legacy_seconds   how long `commander run` waits for a sign that the Dispatcher knows all of the contract
     flush_ms         no message sooner than that after the last one
     metrics_address  host:port of /metrics
+    log_…            what is logged: `shared.logs.configure`
     """
 
     model_config = SettingsConfigDict(env_prefix="COMMANDER_")
@@ -42,6 +43,8 @@ class CommanderSettings(Settings):
     legacy_seconds: Seconds = 2
     flush_ms: Annotated[float, Field(ge=0)] = 1
     metrics_address: Address = "127.0.0.1:9465"
+    log_level: LogLevel = "INFO"
+    log_exception_text: bool = False
     keepalive: ClientKeepalive = ClientKeepalive()
     local: LocalSettings = LocalSettings()
     openai: OpenAISettings = OpenAISettings()

@@ -19,6 +19,7 @@ def from_assignment(assignment: records.Assignment, tool_caller: ToolCaller) -> 
         history=_history(assignment.history),
         session_id=assignment.session_id,
         tool_caller=tool_caller,
+        conversation_id=assignment.conversation_id,
     )
 
 

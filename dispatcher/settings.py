@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from shared.channel import ServerKeepalive
-from shared.config import Address, CommaSeparated, Count, Seconds, Settings
+from shared.config import Address, CommaSeparated, Count, LogLevel, Seconds, Settings
 
 # As browsers send it (RFC 6454, 6.2): no path, not even its slash, in lower case.
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
@@ -49,6 +49,8 @@ class DispatcherSettings(Settings):
     cors_origins: Annotated[CommaSeparated, AfterValidator(_checked_origins)] = ()
     log_thoughts: bool = False
     log_json: bool | None = None
+    log_level: LogLevel = "INFO"
+    log_exception_text: bool = False
     keepalive: ServerKeepalive = ServerKeepalive()
     status_timeout_seconds: Seconds = 10
     write_timeout_seconds: Seconds = 10

@@ -4,7 +4,8 @@
     log.info("session_ended", outcome="finished")      # the event's name is static, what varies stands in fields
 
 No user text, tool arguments or secrets above DEBUG: so an exception is its type and place, not its message, and
-a library's record is the first line of its text. A line that cannot be written, on a full disk or a closed terminal, is
+a library's record is the first line of its text. With `traceback=True` beside `exc_info` it is its whole traceback: the
+code of an agent's or a tool's author has failed. A line that cannot be written, on a full disk or a closed terminal, is
 counted and forgotten: logging ends nothing.
 """
 
@@ -13,6 +14,8 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from functools import partial
 from typing import TextIO, cast
 
 import structlog
@@ -20,6 +23,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 # Lines of a traceback would be many, and those of a library say little: the innermost places are enough to find it.
 MAX_PLACES = 5
+MAX_FRAMES = 50  # of a traceback, for what an author wrote: the innermost
+MAX_CHAIN = 10  # exceptions of which each led to the next, or that one group holds
 
 
 class _Lines(io.TextIOBase):
@@ -70,11 +75,14 @@ def lost() -> int:
     return _lines.lost
 
 
-def configure(json: bool | None = None, level: str = "INFO", stream: TextIO | None = None) -> None:
+def configure(
+    json: bool | None = None, level: str = "INFO", stream: TextIO | None = None, exception_text: bool = False
+) -> None:
     """Send all logs, also those of `logging`, to the stream (default: stderr).
 
-    json   None: unless the stream is a terminal
-    level  DEBUG shows whole tracebacks too
+    json            None: unless the stream is a terminal
+    level           DEBUG shows whole tracebacks of all exceptions
+    exception_text  what exceptions say stands in the tracebacks of authors' code too; it may quote a user
     """
     global _lines  # noqa: PLW0603 - as the configuration of `logging` and `structlog` is: one for the process
     _lines = lines = _Lines(stream or sys.stderr)
@@ -86,7 +94,8 @@ def configure(json: bool | None = None, level: str = "INFO", stream: TextIO | No
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _with_traceback if debug else _exception_as_fields,
+        _with_traceback if debug else partial(_exception_as_fields, exception_text),
+        *(() if json else (_shown_below,)),
     ]
     renderer: Processor = (
         structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=lines.isatty())
@@ -128,11 +137,14 @@ def _library_event(logger: WrappedLogger, method: str, event: EventDict) -> Even
     return {**event, "event": "library_log", "logger": record.name, "message": event["event"]}
 
 
-def _exception_as_fields(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def _exception_as_fields(text: bool, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     error = _exception(event.pop("exc_info", None))
+    authors = event.pop("traceback", False)
     if error is not None:
         event["exception"] = type(error).__qualname__
-        event["raised_at"] = places(error)
+        event.setdefault("raised_at", places(error))
+        if authors:
+            event["traceback"] = _full(error) if text else "".join(_silent(error))
         cause = error.__cause__ or error.__context__
         if cause is not None:
             event["cause"] = type(cause).__qualname__
@@ -143,9 +155,37 @@ def _exception_as_fields(logger: WrappedLogger, method: str, event: EventDict) -
 
 def _with_traceback(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     error = _exception(event.pop("exc_info", None))
+    event.pop("traceback", None)
     if error is not None:
-        event["exception"] = "".join(traceback.format_exception(error))
+        event["exception"] = _full(error)
     return event
+
+
+def _shown_below(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """The console renders `exception` in lines of its own, and a traceback ends with its type."""
+    if trace := event.pop("traceback", None):
+        event["exception"] = trace
+    return event
+
+
+def _full(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error, limit=-MAX_FRAMES))
+
+
+def _silent(error: BaseException, depth: int = 0) -> Iterator[str]:
+    """As Python prints it, but without what the exceptions say."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None and depth < MAX_CHAIN:
+        yield from _silent(cause, depth + 1)
+        yield "\nwhich led to:\n\n"
+    if error.__traceback__:
+        yield "Traceback (most recent call last):\n"
+        yield from traceback.format_tb(error.__traceback__, limit=-MAX_FRAMES)
+    yield f"{type(error).__qualname__}\n"
+    if isinstance(error, BaseExceptionGroup) and depth < MAX_CHAIN:
+        for number, part in enumerate(error.exceptions[:MAX_CHAIN], 1):
+            yield f"\n{number} of its {len(error.exceptions)} exceptions:\n"
+            yield from _silent(part, depth + 1)
 
 
 def _exception(exc_info: object) -> BaseException | None:

@@ -59,7 +59,7 @@ def main() -> None:
     channel, stacks = socket.socket(fileno=int(sys.argv[1])), os.fdopen(int(sys.argv[2]), "wb")
     orders = channel.makefile("rb")
     task = msgspec.json.decode(orders.readline(), type=Task)
-    logs.configure(level="WARNING")
+    logs.configure(level="WARNING", exception_text=True)
     try:
         settings = load(CommanderSettings).model_copy(update={"backend": task.agent})
         agent = loading.load(settings, source="MODULE:AGENT")

@@ -137,7 +137,7 @@ class SessionFacts:
             if self._log_thoughts:
                 self._log("thought", step=name, text=text)
             else:
-                self._log("thought", step=name, characters=len(text))
+                self._log("thought", characters=len(text))
 
     def _log(self, event: str, **fields: object) -> None:
         log.info(event, session_id=self._session_id, **fields)

@@ -12,6 +12,7 @@ from dispatcher.core.session import Session
 from dispatcher.live.ports import Owner
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import AskedPolicy, Question
+from dispatcher.tools.context import Context
 from dispatcher.tools.registry import Answer
 from shared.records import ToolResult
 
@@ -46,7 +47,9 @@ class Screening:
         """The call's answer: policies are asked before the tool runs, and about its result."""
         denied = await self._read("arguments", call, strings(call.arguments_json))
         if denied is None:
-            answer = await self._owner.host.registry.run(call.tool_name, call.arguments_json)
+            request = self._owner.session.record.request
+            context = Context(self._owner.session_id, call.call_id, request.agent, request.conversation_id)
+            answer = await self._owner.host.registry.run(call.tool_name, call.arguments_json, context)
             given = ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
             result, effects = self._owner.session.result(given, time.time())
             self._owner.carry_out(effects)

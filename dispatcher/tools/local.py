@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
 from dispatcher.tools import strict_json
+from dispatcher.tools.context import Context
 from dispatcher.tools.errors import InvalidArgumentsError
 
 # Sync functions that run at once, each in a thread. Those beyond wait, within their time limit.
@@ -28,7 +29,8 @@ class UnusableFunctionError(ValueError):
 class LocalTool:
     """A function as a tool: its docstring is the description, its type hints are the schema.
 
-    Annotated[..., pydantic.Field(description="…", ge=0)] describes and bounds a single parameter.
+    Annotated[..., pydantic.Field(description="…", ge=0)] describes and bounds a single parameter. A parameter of type
+    `dispatcher.tools.context.Context` is given what the call is of.
     """
 
     def __init__(self, name: str, function: object, timeout_seconds: float, threads: "Threads") -> None:
@@ -42,7 +44,7 @@ class LocalTool:
         self.timeout_seconds = timeout_seconds
         self._function: Callable[..., Any] = function
         self._threads = threads
-        self._arguments = _arguments(function)
+        self._arguments, self._contexts = _arguments(function)
         try:
             schema = self._arguments.json_schema(schema_generator=_WithoutTitles)
         except PydanticUserError as error:
@@ -51,7 +53,7 @@ class LocalTool:
         schema.setdefault("properties", {})
         self.schema: dict[str, Any] = schema
 
-    async def call(self, arguments: dict[str, Any]) -> str:
+    async def call(self, arguments: dict[str, Any], context: Context) -> str:
         """The result as JSON. Raises InvalidArgumentsError before the function runs; then whatever it raises, and
         ValueError for a result that is no JSON.
         """
@@ -59,6 +61,7 @@ class LocalTool:
             converted = self._arguments.validate_python(arguments)
         except ValidationError as error:
             raise InvalidArgumentsError(_described(error)) from None
+        converted |= dict.fromkeys(self._contexts, context)
         if inspect.iscoroutinefunction(self._function):
             return strict_json.encode(await self._function(**converted))
         result = await self._threads.run(lambda: self._call(converted))
@@ -122,25 +125,31 @@ class _WithoutTitles(GenerateJsonSchema):
         return False
 
 
-def _arguments(function: Callable[..., Any]) -> TypeAdapter[dict[str, Any]]:
-    """What checks and converts the arguments: a TypedDict, in which any parameter name is allowed."""
+def _arguments(function: Callable[..., Any]) -> tuple[TypeAdapter[dict[str, Any]], list[str]]:
+    """What checks and converts the arguments: a TypedDict, in which any parameter name is allowed. And the parameters
+    that are given the Context.
+    """
     try:
         signature = inspect.signature(function)
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError, ValueError) as error:
         raise UnusableFunctionError(f"its type hints cannot be read: {_first_line(error)}") from error
     fields: dict[str, Any] = {}
+    contexts: list[str] = []
     for name, parameter in signature.parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise UnusableFunctionError(f"its parameter {parameter} cannot be given by name")
         if name not in hints:
             raise UnusableFunctionError(f"its parameter {name!r} has no type hint")
+        if hints[name] in (Context, Context | None):
+            contexts.append(name)
+            continue
         fields[name] = hints[name] if parameter.default is parameter.empty else NotRequired[hints[name]]
     make: Any = TypedDict  # mypy wants its fields written out
     arguments = make("Arguments", fields)
     arguments.__pydantic_config__ = ConfigDict(extra="forbid")
     try:
-        return TypeAdapter(arguments)
+        return TypeAdapter(arguments), contexts
     except PydanticUserError as error:
         raise UnusableFunctionError(f"its type hints cannot be used: {_first_line(error)}") from error
 

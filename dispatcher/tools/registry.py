@@ -10,6 +10,7 @@ import jsonschema_rs
 import structlog
 
 from dispatcher.tools import strict_json
+from dispatcher.tools.context import Context
 from dispatcher.tools.errors import InvalidArgumentsError, ToolError
 from shared import records, wire
 
@@ -18,6 +19,8 @@ log = structlog.get_logger()
 DEFAULT_TIMEOUT = 10.0  # seconds
 MAX_COMPLAINTS = 3  # about one call's arguments
 MAX_MESSAGE = 500  # characters of an error's message
+MAX_CALL_ID = 100  # characters of it in a log
+NOBODYS = Context()
 
 
 class Tool(Protocol):
@@ -32,8 +35,8 @@ class Tool(Protocol):
     schema: dict[str, Any]
     timeout_seconds: float
 
-    async def call(self, arguments: dict[str, Any]) -> str:
-        """The result as JSON. The arguments fit the schema.
+    async def call(self, arguments: dict[str, Any], context: Context) -> str:
+        """The result as JSON. The arguments fit the schema. context: whose call it is.
 
         Raises InvalidArgumentsError if nothing was run, ToolError with a text for the agent; any other exception is a
         fault whose text stays here.
@@ -75,7 +78,7 @@ class Registry:
         """Seconds that a call of it may take."""
         return self._tools[name].tool.timeout_seconds if name in self._tools else DEFAULT_TIMEOUT
 
-    async def run(self, name: str, arguments_json: str) -> Answer:
+    async def run(self, name: str, arguments_json: str, context: Context = NOBODYS) -> Answer:
         """The call's answer, whatever happens. Raises nothing but CancelledError, when it is cancelled itself: then the
         tool is cancelled too.
         """
@@ -84,7 +87,7 @@ class Registry:
             return _failed("UNKNOWN_TOOL", "There is no tool of this name.")
         try:
             arguments = entry.arguments(arguments_json)
-            result = await self._within_limit(entry.tool, arguments)
+            result = await self._within_limit(entry.tool, arguments, context)
         except InvalidArgumentsError as error:
             return _failed("INVALID_ARGUMENTS", str(error))
         except ToolError as error:
@@ -92,19 +95,18 @@ class Registry:
         except _TimeIsUpError:
             return _failed("TIMEOUT", f"The tool took longer than {entry.tool.timeout_seconds:g} seconds.")
         except Exception as error:
-            # type and place; the text may hold arguments, which are not for the log
-            log.warning("tool_failed", tool=name, exc_info=error)
-            log.debug("tool_failed_because", tool=name, message=str(error))
+            whose = {"session_id": context.session_id, "call_id": context.call_id[:MAX_CALL_ID]}
+            log.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
             return _failed("TOOL_ERROR", "The tool failed.")
         if len(result.encode()) > records.MAX_RESULT_BYTES:
             message = f"The result is larger than {records.MAX_RESULT_BYTES // 1024} KiB."
             return Answer("TOOL_ERROR", error_json("result_too_large", message))
         return Answer("OK", result)
 
-    async def _within_limit(self, tool: Tool, arguments: dict[str, Any]) -> str:
+    async def _within_limit(self, tool: Tool, arguments: dict[str, Any], context: Context) -> str:
         # A task of its own: a tool that holds up or swallows its cancellation holds nobody up, and a CancelledError
         # that it raises by itself is not taken for ours.
-        task = asyncio.create_task(_guarded(tool, arguments), name=f"tool {tool.name}")
+        task = asyncio.create_task(_guarded(tool, arguments, context), name=f"tool {tool.name}")
         try:
             await asyncio.wait({task}, timeout=tool.timeout_seconds)
         finally:
@@ -121,16 +123,16 @@ class Registry:
     def _drop(self, task: asyncio.Task[str]) -> None:
         self._abandoned.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.warning("tool_failed_late", task=task.get_name(), exc_info=error)
+            log.warning("tool_failed_late", task=task.get_name(), exc_info=error, traceback=True)
 
 
 class _TimeIsUpError(Exception):
     pass
 
 
-async def _guarded(tool: Tool, arguments: dict[str, Any]) -> str:
+async def _guarded(tool: Tool, arguments: dict[str, Any], context: Context) -> str:
     try:
-        return await tool.call(arguments)
+        return await tool.call(arguments, context)
     except (SystemExit, KeyboardInterrupt) as error:  # would end the whole program
         raise RuntimeError(f"the tool raised {type(error).__name__}") from error
 

@@ -25,8 +25,11 @@ def add_arguments(_: argparse.ArgumentParser) -> None:
 
 
 def run(_: argparse.Namespace) -> int:
+    # Whoever runs it wrote the agent and the tools, and asks the questions: they see their faults whole.
+    for program in ("DISPATCHER", "COMMANDER"):
+        os.environ.setdefault(f"{program}_LOG_EXCEPTION_TEXT", "true")
     settings = load(DispatcherSettings)
-    logs.configure(settings.log_json)
+    logs.configure(settings.log_json, settings.log_level, exception_text=settings.log_exception_text)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_dev(settings))
 

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(_: argparse.Namespace) -> int:
     settings = load(DispatcherSettings)
-    logs.configure(settings.log_json)
+    logs.configure(settings.log_json, settings.log_level, exception_text=settings.log_exception_text)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))
     return 0

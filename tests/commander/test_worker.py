@@ -1,10 +1,12 @@
 """`commander serve` against a scripted Dispatcher: the pool, streams that break and drain, leaving."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator
 
 import grpc
 import pytest
+import structlog
 
 from commander import worker
 from commander.agent import Call, Finish, Message, Thought, Tool, ToolError, Turn, Yielded, continues
@@ -105,10 +107,22 @@ async def test_history_parameters_and_tools_reach_the_agent(dispatcher: FakeDisp
 
 @pytest.mark.parametrize(
     ("item", "message"),
-    [(5, "the agent yielded int; it may yield str, Thought or Finish"), (b"x", "the agent yielded bytes")],
+    [
+        (5, "the agent yielded int; it may yield str, Thought or Finish: 5"),
+        (b"x", "the agent yielded bytes; it may yield str, Thought or Finish: b'x'"),
+        ({"text": "x" * 9999}, "the agent yielded dict; it may yield str, Thought or Finish: {'text': 'xxx"),
+    ],
 )
 async def test_a_wrong_yield_is_an_agent_error(dispatcher: FakeDispatcher, item: object, message: str) -> None:
     puppet = Puppet()
+    with structlog.testing.capture_logs() as logs:
+        await _wrong_yield(dispatcher, puppet, item, message)
+    (told,) = [entry for entry in logs if entry["event"] == "agent_failed"]
+    assert told["why"] == message.partition(": ")[0]
+    assert told["raised_at"][0].startswith(f"{inspect.getsourcefile(Puppet)}:"), "the line of the yield"
+
+
+async def _wrong_yield(dispatcher: FakeDispatcher, puppet: Puppet, item: object, message: str) -> None:
     async with serving(dispatcher, puppet):
         peer = await begin(dispatcher)
         puppet.say(item)  # type: ignore[arg-type]

@@ -1,10 +1,11 @@
 """Agents of the end-to-end tests, as their users would write them: COMMANDER_BACKEND=tests.e2e.agents:NAME."""
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
-from commander.agent import Thought, Turn, continues
+from commander.agent import Thought, ToolError, Turn, continues
 
 
 def word(number: int) -> str:
@@ -47,6 +48,19 @@ async def telling(turn: Turn):
     yield "Nothing to see."
     if turn.parameters.get("fail"):
         raise RuntimeError(f"it broke at {canary}")
+
+
+async def failing(turn: Turn):
+    """Calls the tool `broken` with `parameters.canary`, and breaks itself."""
+    with contextlib.suppress(ToolError):
+        await turn.call_tool("broken", {"text": turn.parameters["canary"]})
+    yield "So far."
+    raise RuntimeError(turn.parameters["canary"])
+
+
+def broken(text: str) -> str:
+    """Fails."""
+    raise ValueError(text)
 
 
 async def noting(turn: Turn):

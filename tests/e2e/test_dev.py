@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.reading import ask
 from tests.e2e.test_kill import wait_until
 from tests.programs import environment
 
@@ -57,4 +59,19 @@ def test_it_ends_with_its_terminal(verb: str, shown: bytes, tmp_path: Path) -> N
     (commander,) = children(terminal.pid)
     terminal.close()
     wait_until(lambda: not running(terminal.pid) and not running(commander), SECONDS)
+    os.waitpid(terminal.pid, 0)
+
+
+def test_an_authors_faults_are_on_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "my_agent.py").write_text(
+        "async def agent(turn):\n    yield 'So far.'\n    raise ValueError('as I said')\n"
+    )
+    terminal = Terminal("dev", tmp_path, COMMANDER_BACKEND="my_agent:agent")
+    shown = terminal.read_until(b"commander_joined").decode()
+    users = re.search(r"(http://127.0.0.1:\d+)/v1/sessions", shown)
+    assert users
+    ask(users[1])
+    trace = terminal.read_until(b"as I said").decode()
+    assert 'my_agent.py", line 3, in agent' in trace
+    terminal.close()
     os.waitpid(terminal.pid, 0)

@@ -87,3 +87,26 @@ def test_nothing_that_a_user_or_a_model_wrote_is_logged_unless_a_setting_asks(tm
     lines = [line for log in logs for line in log.read_text().splitlines()]
     told = [json.loads(line)["event"] for line in lines if CANARY in line]
     assert told == (["thought"] if asked else [])
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_authors_fault_is_whole_in_the_log_of_its_process_alone(tmp_path: Path, asked: bool) -> None:
+    tools = tmp_path / "tools.toml"
+    tools.write_text('[[tool]]\nname = "broken"\nkind = "local"\nuse = "tests.e2e.agents:broken"\n')
+    logs, text = (tmp_path / "d.log", tmp_path / "c.log"), str(asked).lower()
+    with (
+        dispatcher(logs[0], tools=str(tools), log_exception_text=text) as server,
+        commander(server.grpc, logs[1], "tests.e2e.agents:failing", log_exception_text=text),
+    ):
+        session = ask(f"http://{server.http}", canary=CANARY)
+        reader = Reader(f"http://{server.http}", session).ended(SECONDS)
+        assert (reader.final[0], reader.final[1]["code"]) == ("failed", "agent_error")
+    for log, event, function in ((logs[0], "tool_failed", "broken"), (logs[1], "agent_failed", "failing")):
+        (told,) = [record for line in log.read_text().splitlines() if (record := json.loads(line))["event"] == event]
+        assert told["session_id"] == session
+        assert "call_id" in told or event == "agent_failed"
+        assert f"in {function}\n" in told["traceback"]
+        assert (CANARY in told["traceback"]) == asked
+        assert log.read_text().count(f"in {function}\\n") == 1
+        assert sum(f"in {function}\\n" in other.read_text() for other in logs) == 1
+        assert asked or CANARY not in log.read_text()

@@ -144,3 +144,35 @@ def test_a_line_that_was_written_in_part_spoils_none_behind_it() -> None:
         torn, line = received.read().split(b"\n", 1)
         assert not torn
         assert json.loads(line)["event"] == "next"
+
+
+def failing(text: str) -> None:
+    try:
+        refuse(text)
+    except ValueError as error:
+        raise ExceptionGroup(text, [error]) from None
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_an_authors_fault_is_a_whole_traceback_whose_text_a_setting_asks_for(stream: io.StringIO, text: bool) -> None:
+    logs.configure(json=True, stream=stream, exception_text=text)
+    said = str(["a user's text"])  # a traceback shows the lines of the source
+    try:
+        failing(said)
+    except ExceptionGroup as error:
+        structlog.get_logger().warning("agent_failed", exc_info=error, traceback=True)
+    [record] = records(stream)
+    assert record["exception"] == "ExceptionGroup"
+    for part in ("Traceback (most recent call last):", "in refuse", "refuse(text)", "ValueError", "FileNotFoundError"):
+        assert part in record["traceback"]
+    assert (said in record["traceback"]) == text
+
+
+def test_a_console_shows_an_authors_fault_in_lines_of_its_own(stream: io.StringIO) -> None:
+    logs.configure(json=False, stream=stream, exception_text=True)
+    try:
+        refuse("the text")
+    except ValueError as error:
+        structlog.get_logger().warning("tool_failed", tool="search", exc_info=error, traceback=True)
+    assert "\nTraceback (most recent call last):\n" in stream.getvalue()
+    assert stream.getvalue().rstrip().endswith("ValueError: the text")

@@ -10,6 +10,7 @@ import pytest
 import structlog
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from dispatcher.tools.context import Context
 from dispatcher.tools.errors import ToolError
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
 from dispatcher.tools.registry import Answer, Registry, UnusableSchemaError, error_json
@@ -206,6 +207,29 @@ async def test_faults_leak_nothing(function: Callable[..., Any]) -> None:
     warnings = [record for record in records if record["log_level"] == "warning"]
     assert [(record["event"], record["tool"]) for record in warnings] == [("tool_failed", function.__name__)]
     assert "canary" not in str([{**record, "exc_info": ""} for record in warnings])
+
+
+async def test_a_parameter_of_type_context_is_given_the_call_and_is_no_argument() -> None:
+    async def note(text: str, call: Context) -> list[str]:
+        return [text, call.session_id, call.call_id, call.agent, call.conversation_id]
+
+    def other(call: Context | None = None) -> str:
+        return call.call_id if call else "nobody's"
+
+    registry = registry_of(note, other)
+    schema = json.loads(registry.tools[0].parameters_json_schema)
+    assert (list(schema["properties"]), schema["required"]) == (["text"], ["text"])
+    context = Context("s1", "c1", "default", "talk")
+    assert await registry.run("note", '{"text": "x"}', context) == ("OK", '["x","s1","c1","default","talk"]')
+    assert await registry.run("other", "{}", context) == ("OK", '"c1"')
+    assert (await registry.run("note", '{"text": "x", "call": {}}', context)).status == "INVALID_ARGUMENTS"
+
+
+async def test_a_fault_is_logged_with_its_session_and_call() -> None:
+    with structlog.testing.capture_logs() as records:
+        await registry_of(raises).run("raises", '{"q": "canary"}', Context("s1", "c1", "default"))
+    (record,) = records
+    assert (record["session_id"], record["call_id"], record["traceback"]) == ("s1", "c1", True)
 
 
 async def test_a_result_that_is_too_large() -> None:

@@ -1,0 +1,17 @@
+"""What a tool may learn of its call."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """For a parameter of this type, by whatever name: it is no argument of the tool's, and no model sees it.
+
+    agent            under whose name the session was asked for
+    conversation_id  the caller's grouping of sessions; may be empty
+    """
+
+    session_id: str = ""
+    call_id: str = ""
+    agent: str = ""
+    conversation_id: str = ""
