@@ -7,12 +7,15 @@ import sys
 # comes with the stream's status. Read when grpc is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from commander import cli
-
 
 def main() -> None:
+    """The installed command `commander`."""
+    from commander import cli
+
     sys.exit(cli.main())
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:  # the working folder, which may hold what is named like our packages, or Python's: last
+        sys.path.append(sys.path.pop(0))
     main()

@@ -18,4 +18,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:  # the working folder, which may hold what is named like our packages, or Python's: last
+        sys.path.append(sys.path.pop(0))
     main()

@@ -45,6 +45,7 @@ class Settings(BaseSettings):
 # A compose file passes a setting on as DOTENV_NAME=${NAME:-}: it has no other way to say "only where it is set" that
 # leaves the image's own NAME alone.
 PASSED_ON = "DOTENV_"
+OUR_PACKAGES = ("shared", "dispatcher", "commander")
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -102,7 +103,11 @@ def import_attribute(reference: str) -> object:
         sys.path.append(folder)
     try:
         found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
+    except (ImportError, AttributeError) as error:
+        if taken := _taken_name(error, folder):
+            raise ConfigError(f"module {module_name!r} cannot be imported: {taken}") from error
+        if not isinstance(error, ModuleNotFoundError):
+            raise ConfigError(f"module {module_name!r} cannot be imported: {_one_line(error)}") from error
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise ConfigError(f"no module {module_name!r} (looked in {folder} too)") from error
         raise ConfigError(f"module {module_name!r} needs {error.name!r}, which is not installed") from error
@@ -114,6 +119,16 @@ def import_attribute(reference: str) -> object:
         except AttributeError as error:
             raise ConfigError(f"module {module_name!r} has no {attribute!r}") from error
     return found
+
+
+def _taken_name(error: ImportError | AttributeError, folder: str) -> str | None:
+    """What to do, where a module of the user's is meant that has the name of a package of ours."""
+    named = error.name if isinstance(error, ImportError) else getattr(error.obj, "__name__", None)
+    name = (named or "").partition(".")[0]
+    own = Path(folder, name)
+    if name not in OUR_PACKAGES or not (own.is_dir() or own.with_suffix(".py").is_file()):
+        return None
+    return f"`{name}` is a package of Midsentence's own, which comes before {own}: give yours another name"
 
 
 def _one_line(error: BaseException) -> str:

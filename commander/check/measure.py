@@ -179,7 +179,7 @@ async def _started(task: Task, base_url: str) -> AsyncIterator[_Agent]:
     ours, its = socket.socketpair()
     with tempfile.NamedTemporaryFile() as log, its:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "commander.check.trial", str(its.fileno()), str(log.fileno())),
+            *(sys.executable, "-P", "-m", "commander.check.trial", str(its.fileno()), str(log.fileno())),
             pass_fds=(its.fileno(), log.fileno()),
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,  # ours is for the verdict

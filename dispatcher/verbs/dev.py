@@ -71,7 +71,10 @@ async def pair(
         target = f"dns:///127.0.0.1:{dispatcher.grpc_port}"
         environment = {"COMMANDER_METRICS_ADDRESS": "127.0.0.1:0"} | os.environ | {"COMMANDER_DISPATCHER": target}
         commander = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "commander", "serve", env=environment, stderr=commander_log, start_new_session=True
+            *(sys.executable, "-P", "-m", "commander", "serve"),
+            env=environment,
+            stderr=commander_log,
+            start_new_session=True,
         )
         try:
             yield dispatcher, commander
