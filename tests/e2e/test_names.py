@@ -9,7 +9,14 @@ import pytest
 from tests.programs import environment
 
 COMMAND = str(Path(sys.executable).with_name("commander"))
-AGENT = "import asyncio\n\n\nasync def agent(turn):\n    while True:\n        yield 'Hello. '\n        await asyncio.sleep(0.01)\n"
+AGENT = """import asyncio
+
+
+async def agent(turn):
+    while True:
+        yield "Hello. "
+        await asyncio.sleep(0.01)
+"""
 SECONDS = 60.0
 
 

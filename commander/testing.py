@@ -1,0 +1,106 @@
+"""To test an agent without a network: a turn whose tools and history are scripted, and what the agent makes of it.
+
+turn = ScriptedTurn("Will it rain?", tools={"weather": {"forecast": "sunny"}})
+answer = await ask(agent, turn)
+assert answer.text == "It is sunny."
+assert turn.made[0].arguments == {"city": "Oslo"}
+"""
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from commander import calls
+from commander.agent import Agent, Call, Finish, History, Message, Thought, Tool, ToolError, Turn
+
+
+class ScriptedTurn(Turn):
+    """A Turn of these messages, the newest last; a str is a user's.
+
+    tools          name → what a call of it gives: JSON, a ToolError, or a function of the arguments that returns or
+                   raises one of them, and may be async. Any other tool is UNKNOWN_TOOL, as in a real session
+    said, earlier  what a predecessor said and called (`turn.history`)
+    made           each call that the agent has made, with what it got
+    """
+
+    __slots__ = ("_script", "made")
+    _script: Mapping[str, Any]
+    made: list[Call]
+
+    def __init__(
+        self,
+        *messages: str | Message,
+        tools: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        said: str = "",
+        earlier: Sequence[Call] = (),
+        session_id: str = "session-of-a-test",
+        conversation_id: str = "",
+    ) -> None:
+        script = dict(tools or {})
+        super().__init__(
+            messages=tuple(Message("user", message) if isinstance(message, str) else message for message in messages),
+            parameters=dict(parameters or {}),
+            tools=tuple(Tool(name, "", {"type": "object"}) for name in script),
+            history=History(said, tuple(earlier)),
+            session_id=session_id,
+            tool_caller=self._run,
+            conversation_id=conversation_id,
+        )
+        object.__setattr__(self, "_script", script)  # a Turn is frozen
+        object.__setattr__(self, "made", [])
+
+    async def _run(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        call = calls.request(name, arguments)  # refuses what a real session would
+        given = json.loads(call.arguments_json)
+        try:
+            result = await self._result(name, given)
+        except ToolError as error:
+            failed = {"error": {"code": error.code.lower(), "message": error.message}}
+            self.made.append(Call(call.call_id, name, given, error.code, failed))
+            raise
+        self.made.append(Call(call.call_id, name, given, "OK", result))
+        return result
+
+    async def _result(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        if name not in self._script:
+            raise ToolError("UNKNOWN_TOOL", f"no tool {name!r}")
+        result = self._script[name]
+        if callable(result):
+            result = result(arguments)
+            if inspect.isawaitable(result):
+                result = await result
+        if isinstance(result, ToolError):
+            raise result
+        return json.loads(json.dumps(result, allow_nan=False))  # what comes over the wire is JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an agent said. text: to the user, all of it; thoughts: to operators, piece by piece."""
+
+    text: str
+    thoughts: tuple[Thought, ...]
+    finish: Finish
+
+
+async def ask(agent: Agent, turn: Turn) -> Answer:
+    """Run the agent to its end. Raises what it raises, and TypeError for what no session would take."""
+    text: list[str] = []
+    thoughts: list[Thought] = []
+    finish: Finish | None = None
+    async for item in agent(turn):
+        if finish:
+            raise TypeError(f"the agent yielded {item!r}; nothing may come after Finish")
+        match item:
+            case str():
+                text.append(item)
+            case Thought():
+                thoughts.append(item)
+            case Finish():
+                finish = item
+            case _:
+                raise TypeError(f"the agent yielded {item!r}; it may yield str, Thought or Finish")
+    return Answer("".join(text), tuple(thoughts), finish or Finish())
