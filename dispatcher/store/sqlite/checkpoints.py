@@ -5,7 +5,7 @@ SQLite's automatic one runs within a commit; on a slow disk that commit, and all
 
 from pathlib import Path
 
-from dispatcher.store.sqlite.file import checkpoint, open_checkpointer
+from dispatcher.store.sqlite.file import checkpoint, erase, open_checkpointer
 
 CHECKPOINT_BYTES = 4 * 1024 * 1024  # of the WAL; SQLite's own threshold, 1,000 pages
 TRANSACTION_BYTES = 16 * 1024  # that a transaction adds to the WAL besides what it was given: some pages of 4 KiB
@@ -46,3 +46,7 @@ class Checkpointer:
         StoreUnavailable.
         """
         return checkpoint(self._connection) <= MAX_WAL_BYTES
+
+    def erase(self) -> bool:
+        """Let nothing of what was deleted stay in the WAL. False: it has to be tried again. Raises StoreUnavailable."""
+        return erase(self._connection)

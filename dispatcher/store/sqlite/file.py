@@ -1,15 +1,28 @@
-"""The SQLite file: its lock, its schema, its connections."""
+"""The SQLite file: its lock, its modes, its schema, its connections."""
 
+import contextlib
 import fcntl
 import os
 import sqlite3
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import structlog
 
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 
 APPLICATION_ID = 0x4D696473  # "Mids": tells our file from another program's (SQLite, PRAGMA application_id)
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WAL_LIMIT_BYTES = 64 * 1024 * 1024  # to which the WAL is cut after a checkpoint, if a long reader let it grow
+
+# Of what it holds: up to that a file is written anew once something was deleted, which takes as long as a slow commit.
+# Where SQLite balanced its pages, copies of what it moved stay on their unused parts, unknown to `secure_delete`.
+REWRITE_BYTES = 4 * 1024 * 1024
+FILE_MODE, FOLDER_MODE = 0o600, 0o700  # whoever may read the file may read what users wrote
+BESIDE = ("", "-wal", "-shm", "-journal", ".lock")  # what stands beside the file, by its name's end
+
+log = structlog.get_logger()
 
 # sessions  what never changes; heads: what changes, narrow, with what `select` and `expire` look for beside the blob
 # entries   clustered by session and offset: a log is read in one sweep
@@ -42,7 +55,8 @@ COMMIT;
 
 
 def lock(path: Path) -> int:
-    """Make the folder, and keep every other process off the file; the lock ends with the returned descriptor.
+    """Make the folder and the file, for their owner alone, and keep every other process off them; the lock ends with
+    the returned descriptor.
 
     `flock` on a side file: SQLite's own `locking_mode=EXCLUSIVE` would lock out our own readers. It stands beside the
     file itself, whatever links lead there.
@@ -50,8 +64,8 @@ def lock(path: Path) -> int:
     file = Path(os.path.realpath(path))  # `resolve` would raise on a loop of links; SQLite says so better
     side = file.with_name(file.name + ".lock")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(side, os.O_RDWR | os.O_CREAT, 0o644)
+        file.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+        descriptor = os.open(side, os.O_RDWR | os.O_CREAT, FILE_MODE)
     except OSError as error:
         raise StoreMisconfigured(f"the store {path} cannot be opened: {error.strerror} ({error.filename})") from error
     try:
@@ -62,7 +76,32 @@ def lock(path: Path) -> int:
     except OSError as error:
         os.close(descriptor)
         raise StoreMisconfigured(f"the store {path} cannot be locked: {error.strerror} ({side})") from error
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, FILE_MODE))  # SQLite gives what it makes beside it the same mode
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreMisconfigured(f"the store {path} cannot be opened: {error.strerror}") from error
     return descriptor
+
+
+def _hide(file: Path) -> None:
+    """What was there before keeps no wider mode; nor does a folder that holds nothing but ours."""
+    ours = [file.with_name(file.name + end) for end in BESIDE]
+    for path in ours:
+        with contextlib.suppress(FileNotFoundError):
+            _chmod(path, FILE_MODE)
+    copies = f"{file.name}.version-"
+    if all(path in ours or path.name.startswith(copies) for path in file.parent.iterdir()):
+        _chmod(file.parent, FOLDER_MODE)
+
+
+def _chmod(path: Path, mode: int) -> None:
+    now = stat.S_IMODE(path.stat().st_mode)
+    if now & ~mode:
+        try:
+            path.chmod(now & mode)
+        except PermissionError:  # another user's; what the operator has arranged there is theirs to judge
+            log.warning("store_readable_by_others", path=str(path), mode=f"{now:o}")
 
 
 def open_writer(path: Path, full: bool) -> sqlite3.Connection:
@@ -72,11 +111,15 @@ def open_writer(path: Path, full: bool) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise StoreMisconfigured(f"the store {path} cannot be opened: {error}") from error
     try:
+        # What is deleted is overwritten, in the file and on its free pages; what more it takes: `rewrite`, `erase`.
+        connection.execute("PRAGMA secure_delete = ON")
         _check_schema(path, connection)
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what was deleted before a `kill -9`
         connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # see checkpoints
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        _hide(Path(os.path.realpath(path)))
     except sqlite3.Error as error:
         connection.close()
         raise StoreMisconfigured(f"the store {path} cannot be used: {error}") from error
@@ -114,6 +157,30 @@ def checkpoint(connection: sqlite3.Connection) -> int:
     return int(pages * page_bytes)
 
 
+def erase(connection: sqlite3.Connection) -> bool:
+    """Empty the WAL, which holds what was deleted as it was before. False: somebody reads, and it has to be tried
+    again. Transactions wait for the second part, so the first moves most of it. Raises StoreUnavailable.
+    """
+    checkpoint(connection)
+    try:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the store cannot be checkpointed: {error}") from error
+    return not busy
+
+
+def rewrite(connection: sqlite3.Connection) -> None:
+    """Write a small file anew, without what once was there. Raises StoreUnavailable."""
+    try:
+        pages, free, page_bytes = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        if (pages - free) * page_bytes <= REWRITE_BYTES:
+            connection.execute("VACUUM")
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the store cannot be written anew: {error}") from error
+
+
 def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -122,7 +189,46 @@ def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
         connection.executescript(_SCHEMA)
     elif application != APPLICATION_ID:
         raise StoreMisconfigured(f"the store {path} is the database of another program")
-    elif version != SCHEMA_VERSION:
+    elif version > SCHEMA_VERSION or version not in (*MIGRATIONS, SCHEMA_VERSION):
         raise StoreMisconfigured(
             f"the store {path} has schema version {version}; this program works with {SCHEMA_VERSION}"
         )
+    elif version < SCHEMA_VERSION:
+        _migrate(path, connection, version)
+
+
+# ---- older schemas
+
+
+def _without_remains(connection: sqlite3.Connection) -> None:
+    """Version 1 did not overwrite what it deleted: it may stand on free pages yet."""
+    connection.execute("VACUUM")
+
+
+# From each older version to the next. Whatever breaks off is done again at the next start: the version is written last.
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _without_remains}
+
+
+def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:
+    """A copy of the file as it was stays beside it, until the operator removes it. Raises StoreMisconfigured."""
+    copy = path.with_name(f"{path.name}.version-{version}")
+    try:
+        _copy(connection, copy)
+        for step in range(version, SCHEMA_VERSION):
+            MIGRATIONS[step](connection)
+            connection.execute(f"PRAGMA user_version = {step + 1}")
+    except (sqlite3.Error, OSError) as error:
+        raise StoreMisconfigured(
+            f"the store {path} cannot be brought from schema version {version} to {SCHEMA_VERSION}: {error}"
+        ) from error
+    log.info("store_migrated", version=SCHEMA_VERSION, before=version, copy=str(copy))
+
+
+def _copy(connection: sqlite3.Connection, to: Path) -> None:
+    """Whole, or not there."""
+    half = to.with_name(to.name + ".half")
+    half.unlink(missing_ok=True)
+    os.close(os.open(half, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE))
+    with contextlib.closing(sqlite3.connect(half)) as copied:
+        connection.backup(copied)
+    half.replace(to)

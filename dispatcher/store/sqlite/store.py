@@ -73,6 +73,7 @@ class SqliteStore:
         self._hub = Hub()
         self._jobs, self._stops = _Lane(), _Lane()
         self._checkpoint: asyncio.Task[None] | None = None
+        self._remains = False  # of what was deleted, in the WAL
         self._holding = self._stalled = False  # jobs shall wait for the checkpoint; some do
         self._open = False
         self._closing = asyncio.Lock()
@@ -122,6 +123,7 @@ class SqliteStore:
         deleted: bool = await self._enqueue(command)
         if deleted:
             self._hub.gone(session_id)
+            await self._erase()
         return deleted
 
     async def expire(self, ended_before: float) -> int:
@@ -132,7 +134,18 @@ class SqliteStore:
                 self._hub.gone(session_id)
             total += len(dropped)
             if len(dropped) < EXPIRE_SESSIONS:
+                if total or self._remains:
+                    await self._erase()
                 return total
+
+    async def _erase(self) -> None:
+        """What was deleted leaves every file; if that cannot be now, with the next that is deleted or expires."""
+        self._remains = True
+        try:
+            await self._in(self._writing, self._writer.rewrite)
+            self._remains = not await self._in(self._checkpointing, self._checkpointer.erase)
+        except StoreUnavailable as error:
+            log.warning("checkpoint_failed", exc_info=error)
 
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         names = list(agents)

@@ -16,7 +16,7 @@ import msgspec
 from dispatcher.core.log import Applied, Change, Head, Outcome, Record, Refused, apply
 from dispatcher.store.blobs import encode, record_of
 from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
-from dispatcher.store.sqlite.file import open_writer
+from dispatcher.store.sqlite.file import open_writer, rewrite
 
 ROWS_PER_STATEMENT = 100  # bounds the statements that are kept prepared, one for each number of rows
 
@@ -59,6 +59,10 @@ class Writer:
 
     def close(self) -> None:
         self._connection.close()
+
+    def rewrite(self) -> None:
+        """See `dispatcher.store.sqlite.file.rewrite`. Between two batches."""
+        rewrite(self._connection)
 
     def carry_out(self, jobs: Sequence[Job]) -> list[Answer]:
         """All jobs in order, in one transaction. Raises StoreUnavailable."""

@@ -4,10 +4,12 @@ import asyncio
 import os
 import signal
 import sqlite3
+import stat
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -35,6 +37,7 @@ from tests.contracts.sessions import (
 from tests.dispatcher.store.writing_process import SESSIONS
 
 ROOT = Path(__file__).parents[4]
+CANARY = "zx9canary7"
 
 
 @pytest.fixture
@@ -231,7 +234,102 @@ async def test_a_schema_of_another_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    assert "schema version 99; this program works with 1" in await start_error(path)
+    assert "schema version 99; this program works with 2" in await start_error(path)
+
+
+async def test_an_older_schema_is_migrated_and_a_copy_is_kept(path: Path) -> None:
+    """Version 1 left what it deleted on free pages."""
+    async with opened(path) as store:
+        await store.create(brought("kept"))
+    with sqlite3.connect(path, isolation_level=None) as older:
+        older.execute("PRAGMA secure_delete = OFF")
+        older.execute("CREATE TABLE gone (word TEXT)")
+        older.executemany("INSERT INTO gone VALUES (?)", [(f"{CANARY} {number}" * 50,) for number in range(50)])
+        older.execute("DROP TABLE gone")
+        older.execute("PRAGMA user_version = 1")
+        older.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    older.close()
+    assert remains(path) == [path.name]
+    async with opened(path) as store:
+        assert await store.load("kept")
+        assert remains(path) == ["sessions.db.version-1"]
+    copy = path.with_name("sessions.db.version-1")
+    with sqlite3.connect(copy) as kept:
+        assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+        assert kept.execute("SELECT id FROM sessions").fetchall() == [("kept",)]
+    kept.close()
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
+    async with opened(path):
+        pass
+    with sqlite3.connect(path) as older:
+        older.execute("PRAGMA user_version = 1")
+    older.close()
+    path.with_name("sessions.db.version-1").mkdir()
+    assert "cannot be brought from schema version 1 to 2" in await start_error(path)
+    with sqlite3.connect(path) as unchanged:
+        assert unchanged.execute("PRAGMA user_version").fetchone() == (1,)
+    unchanged.close()
+
+
+# ---- for whom
+
+
+def modes(path: Path) -> dict[str, str]:
+    return {found.name: f"{stat.S_IMODE(found.stat().st_mode):o}" for found in (path.parent, *path.parent.iterdir())}
+
+
+async def test_only_the_owner_can_read_it_also_where_it_was_there(path: Path) -> None:
+    ours = dict.fromkeys(("sessions.db", "sessions.db-wal", "sessions.db-shm", "sessions.db.lock"), "600")
+    async with opened(path):
+        assert modes(path) == ours | {"data": "700"}
+    for found in (path.parent, *path.parent.iterdir()):
+        found.chmod(0o755)
+    async with opened(path):
+        assert modes(path) == ours | {"data": "700"}
+
+
+async def test_a_folder_that_holds_what_is_not_ours_stays_as_it_is(path: Path) -> None:
+    path.parent.mkdir(mode=0o755)
+    (path.parent / "page.html").touch(0o644)
+    async with opened(path):
+        found = modes(path)
+    assert (found["data"], found["page.html"], found["sessions.db"]) == ("755", "644", "600")
+
+
+# ---- deleted is deleted
+
+
+def remains(path: Path) -> list[str]:
+    """Which of its files hold the canary."""
+    return [file.name for file in path.parent.iterdir() if CANARY.encode() in file.read_bytes()]
+
+
+@pytest.mark.parametrize("retention", [False, True])
+async def test_nothing_of_what_was_deleted_is_in_any_file(path: Path, retention: bool) -> None:
+    """Sessions that grow side by side share pages, which split and are balanced meanwhile."""
+    random = Random(7)
+    ids = [f"s{number}" for number in range(40)]
+    async with opened(path) as store:
+        epochs = {session_id: await running(store, session_id) for session_id in ids}
+        for sequence in range(1, 60):
+            for session_id in random.sample(ids, len(ids)):
+                text = (CANARY if session_id in ids[1:] else "kept") * random.choice((1, 20, 400))
+                await store.submit(session_id, append(epochs[session_id], said(sequence, text)))
+            if sequence % 20 == 0:
+                await asyncio.sleep(0)
+        assert remains(path)
+        for session_id in ids[1:]:
+            await store.submit(session_id, append(epochs[session_id], finished(60)))
+        if retention:
+            assert await store.expire(200.0) == len(ids) - 1
+        else:
+            for session_id in random.sample(ids[1:], len(ids) - 1):
+                assert await store.delete(session_id)
+        assert not remains(path)
+        assert len(await bodies(store, ids[0])) >= 59
 
 
 async def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
