@@ -3,6 +3,7 @@
 Imports: commander.backends.settings, commander.check.command, shared.
 Libraries: grpc, prometheus_client, pydantic, pydantic_settings, structlog, uvloop.
 """
+
 import sys
 from pathlib import Path
 

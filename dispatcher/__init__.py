@@ -4,6 +4,7 @@ Imports: dispatcher.gateway, dispatcher.grpc_edge, dispatcher.live, dispatcher.p
 dispatcher.tools, dispatcher.verbs, shared.
 Libraries: grpc, grpc_health, grpc_reflection, prometheus_client, pydantic, pydantic_settings, structlog.
 """
+
 import sys
 from pathlib import Path
 
