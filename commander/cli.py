@@ -27,6 +27,7 @@ from shared.channel import client_options
 from shared.config import load
 from shared.errors import ConfigError
 from shared.grpc_metrics import ClientMetrics
+from shared.version import version
 
 USAGE_ERROR = 2
 
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs an agent for a Dispatcher. Settings are environment variables: COMMANDER_DISPATCHER, "
         "COMMANDER_BACKEND (local, openai, scripted or module:attribute), COMMANDER_CAPACITY and more.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     serve = verbs.add_parser("serve", help="join the pool and serve sessions until SIGTERM", description=_SERVE)
     serve.set_defaults(verb=partial(_with_agent, _serve))

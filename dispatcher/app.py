@@ -61,6 +61,8 @@ class Dispatcher:
         with _named("DISPATCHER_POLICIES"):
             self._policies = PolicyFiles(settings.policies, metrics)
             rules = self._policies.load()
+        if missing := self._policies.unbounded:
+            log.warning("no_budget", missing=missing)
         with _named("DISPATCHER_TOOLS"):
             tools = load_tools(settings.tools)
         metrics.know(tools=(tool.name for tool in tools.tools))

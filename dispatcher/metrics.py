@@ -8,7 +8,6 @@ are bound once, for they are on the hot path.
 import asyncio
 import time
 from collections.abc import Iterable
-from importlib import metadata
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics_core import Metric
@@ -17,6 +16,7 @@ from prometheus_client.registry import Collector
 from dispatcher.fast_metrics import FastCounter, FastHistogram, Level, Series
 from shared.log_metrics import LostLines
 from shared.records import STOP_REASONS
+from shared.version import version
 
 UNKNOWN = "unknown"
 PACKET_KINDS = ("thought", "content", "tool_call", "error", "stopped", UNKNOWN)
@@ -98,7 +98,7 @@ class Metrics:
         self._append_batch = fast("append_batch_packets", "Packets in one append to the store.", _PACKETS)
         LostLines("dispatcher", registry)
         self.event_streams = gauge("event_streams", "Users connected to event streams.")
-        gauge("build_info", "Always 1; the version is the label.", "version").labels(_version()).set(1)
+        gauge("build_info", "Always 1; the version is the label.", "version").labels(version()).set(1)
 
     def know(self, tools: Iterable[str] = (), policies: Iterable[str] = ()) -> None:
         """Begin the series of these tools and policies at 0."""
@@ -191,10 +191,3 @@ async def watch_loop(metrics: Metrics) -> None:
         due = time.monotonic() + LOOP_INTERVAL  # uvloop's own time() stands still within a turn
         await asyncio.sleep(LOOP_INTERVAL)
         metrics.loop_late(time.monotonic() - due)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("midsentence")
-    except metadata.PackageNotFoundError:  # run from the source without being installed
-        return UNKNOWN

@@ -12,11 +12,13 @@ import structlog
 
 from dispatcher.files import FileError
 from dispatcher.metrics import Metrics
-from dispatcher.policies.rules import RuleSet
+from dispatcher.policies.budget import Quantity
+from dispatcher.policies.rules import BudgetPolicy, RuleSet
 from dispatcher.policing.load import load
 
 log = structlog.get_logger()
 
+BUILT_IN: tuple[Quantity, ...] = ("max_seconds", "max_characters")  # what is bounded where there is no file
 LOOK_SECONDS = 1.0  # between two looks at the files; what has changed is read once two looks see the same
 
 Seen: TypeAlias = tuple[tuple[str, int, int, int], ...]  # of each file: its path, when it changed, size, inode
@@ -71,6 +73,13 @@ class PolicyFiles:
             if now == before and now != self._seen:
                 await self.reload(use)
             before = now
+
+    @property
+    def unbounded(self) -> list[Quantity]:
+        """What the built-in budget bounds, and the operators' files, which take its place, do not."""
+        budgets = [policy for policy in self._rules.policies if isinstance(policy, BudgetPolicy)]
+        bounded = {limit.quantity for policy in budgets for limit in policy.limits}
+        return [quantity for quantity in BUILT_IN if quantity not in bounded]
 
     def status(self) -> dict[str, object]:
         """For operators: what is in force, and what is wrong with the files as they are now."""

@@ -2,5 +2,5 @@
 
 Imports: dispatcher.app, dispatcher.core, dispatcher.files, dispatcher.policies, dispatcher.policy_tools,
 dispatcher.settings, shared.
-Libraries: httpx2, msgspec, uvloop.
+Libraries: httpx2, msgspec, structlog, uvloop.
 """

@@ -4,8 +4,11 @@ import argparse
 import asyncio
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +27,7 @@ from shared.errors import ConfigError
 
 STORY_SECONDS = 2.0  # the story is cut in its third second
 LOAD_SECONDS = 120.0
+INDENT = " " * 12  # below the words, beside the time
 INTERRUPTED = 130  # exit status, as shells have it
 
 POLICIES = """[[policy]]
@@ -206,11 +210,19 @@ class _Demo:
 
 
 class _Screen:
-    """Lines with the time since the prompt; words as they come. The user's reader and the operator's share it."""
+    """Lines with the time since the prompt; words as they come. The user's reader and the operator's share it. On a
+    terminal both are wrapped at its width.
+    """
 
     def __init__(self) -> None:
         self._started, self._in_words = time.perf_counter(), False
         self._lock = threading.Lock()
+        self._column = 0  # where the words stand
+
+    @property
+    def _width(self) -> int:
+        """On a pipe, whose reader wants whole lines, without end."""
+        return max(shutil.get_terminal_size().columns, 2 * len(INDENT)) if sys.stdout.isatty() else sys.maxsize
 
     def _time(self) -> str:
         return f"  {time.perf_counter() - self._started:6.2f} s  "
@@ -219,12 +231,26 @@ class _Screen:
         with self._lock:
             if not self._in_words:
                 print(self._time(), end="")
-                self._in_words = True
-            print(text.replace("\n", "\n            "), end="", flush=True)
+                self._in_words, self._column = True, len(INDENT)
+            print("".join(self._wrapped(text)), end="", flush=True)
+
+    def _wrapped(self, text: str) -> Iterator[str]:
+        """A word that does not fit goes to the next line; one that has begun is broken."""
+        for part in re.findall(r"\n|[^\S\n]+|\S+", text):
+            if part == "\n" or self._column + len(part) >= self._width:
+                yield f"\n{INDENT}"
+                self._column = len(INDENT)
+                if part.isspace():
+                    continue
+            yield part
+            self._column += len(part)
 
     def line(self, text: str) -> None:
         with self._lock:
             if self._in_words:
                 print("▮")
                 self._in_words = False
-            print(self._time() + text, flush=True)
+            line = self._time() + text
+            if len(line) >= self._width:
+                line = textwrap.fill(line, self._width - 1, subsequent_indent=INDENT, drop_whitespace=True)
+            print(line, flush=True)

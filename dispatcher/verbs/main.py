@@ -16,11 +16,13 @@ from dispatcher.verbs.client import shielded
 from shared import logs
 from shared.config import load
 from shared.errors import ConfigError
+from shared.version import version
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb; its exit status. 2: a wrong setting, argument or file."""
     parser = argparse.ArgumentParser(prog="dispatcher", description="The gateway between AI agents and their users.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, text, module in (
         ("serve", "run the server", None),

@@ -10,11 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.reading import ask
+from tests.e2e.reading import Reader, ask
 from tests.e2e.test_kill import wait_until
 from tests.programs import environment
 
 SECONDS = 30.0
+GREETING = """import asyncio
+from pathlib import Path
+
+
+async def agent(turn):
+    yield "I am {}."
+    while not Path("go_on").exists():
+        await asyncio.sleep(0.01)
+    yield " And that is all."
+"""
 PORTS = {f"DISPATCHER_{edge}_ADDRESS": "127.0.0.1:0" for edge in ("GRPC", "HTTP", "OPERATOR")}
 
 
@@ -33,12 +43,12 @@ def children(pid: int) -> list[int]:
 class Terminal:
     """A program that is alone in it. close: as its window does."""
 
-    def __init__(self, verb: str, folder: Path, **settings: str) -> None:
+    def __init__(self, *arguments: str, folder: Path, **settings: str) -> None:
         environ = environment(PORTS | {"COMMANDER_BACKEND": "scripted"} | settings)
         self.pid, self._screen = pty.fork()
         if not self.pid:
             os.chdir(folder)
-            os.execve(sys.executable, [sys.executable, "-m", "dispatcher", verb], environ)  # noqa: S606 - itself
+            os.execve(sys.executable, [sys.executable, "-m", "dispatcher", *arguments], environ)  # noqa: S606 - itself
 
     def read_until(self, text: bytes) -> bytes:
         seen, deadline = b"", time.monotonic() + SECONDS
@@ -54,7 +64,7 @@ class Terminal:
 
 @pytest.mark.parametrize(("verb", "shown"), [("dev", b"commander_joined"), ("demo", b"Ready after")])
 def test_it_ends_with_its_terminal(verb: str, shown: bytes, tmp_path: Path) -> None:
-    terminal = Terminal(verb, tmp_path)
+    terminal = Terminal(verb, folder=tmp_path)
     terminal.read_until(shown)
     (commander,) = children(terminal.pid)
     terminal.close()
@@ -66,12 +76,34 @@ def test_an_authors_faults_are_on_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "my_agent.py").write_text(
         "async def agent(turn):\n    yield 'So far.'\n    raise ValueError('as I said')\n"
     )
-    terminal = Terminal("dev", tmp_path, COMMANDER_BACKEND="my_agent:agent")
+    terminal = Terminal("dev", folder=tmp_path, COMMANDER_BACKEND="my_agent:agent")
     shown = terminal.read_until(b"commander_joined").decode()
     users = re.search(r"(http://127.0.0.1:\d+)/v1/sessions", shown)
     assert users
     ask(users[1])
     trace = terminal.read_until(b"as I said").decode()
     assert 'my_agent.py", line 3, in agent' in trace
+    terminal.close()
+    os.waitpid(terminal.pid, 0)
+
+
+def test_reload_brings_the_changed_agent_and_what_runs_goes_on(tmp_path: Path) -> None:
+    agent = tmp_path / "my_agent.py"
+    agent.write_text(GREETING.format("old"))
+    (tmp_path / "go_on").touch()
+    terminal = Terminal("dev", "--reload", folder=tmp_path, COMMANDER_BACKEND="my_agent:agent")
+    shown = terminal.read_until(b"commander_joined").decode()
+    users = re.search(r"(http://127.0.0.1:\d+)/v1/sessions", shown)
+    assert users
+    (tmp_path / "go_on").unlink()
+    running_on = Reader(users[1], ask(users[1]))
+    wait_until(lambda: running_on.text, SECONDS)
+    agent.write_text("this is no Python")
+    terminal.read_until(b"cannot be imported: SyntaxError")
+    agent.write_text(GREETING.format("new"))
+    terminal.read_until(b"commander_joined")
+    (tmp_path / "go_on").touch()
+    assert Reader(users[1], ask(users[1])).ended(SECONDS).text == "I am new. And that is all."
+    assert running_on.ended(SECONDS).text == "I am old. And that is all."
     terminal.close()
     os.waitpid(terminal.pid, 0)

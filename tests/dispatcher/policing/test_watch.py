@@ -161,3 +161,23 @@ def test_the_rules_to_begin_with_have_to_be_right(tmp_path: Path) -> None:
     with pytest.raises(FileError):
         PolicyFiles(tmp_path, Metrics(CollectorRegistry())).load()
     assert PolicyFiles(None, Metrics(CollectorRegistry())).load().policies
+
+
+@pytest.mark.parametrize(
+    ("limits", "missing"),
+    [
+        ("", ["max_seconds", "max_characters"]),
+        ("max_characters = 5", ["max_seconds"]),
+        ("max_seconds = 1\nmax_characters = 5", []),
+        (None, []),
+    ],
+)
+def test_a_file_that_takes_the_built_in_budgets_place_is_told(
+    limits: str | None, missing: list[str], tmp_path: Path, registry: CollectorRegistry
+) -> None:
+    file = tmp_path / "rules.toml"
+    budget = f'[[policy]]\nname = "limits"\nkind = "budget"\n{limits}\n' if limits else ""
+    file.write_text(RULE.format("a") + budget)
+    files = PolicyFiles(None if limits is None else file, Metrics(registry))
+    files.load()
+    assert files.unbounded == missing
