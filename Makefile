@@ -18,12 +18,15 @@ help: ## list the targets
 setup: $(INSTALLED) ## build .venv from the lock
 
 # The lock holds everything, so nothing is resolved here (--no-deps): the weights' package would ask for a compiler.
+# Its text counts, not its time, which each checkout and rebase makes new.
 $(LOCKED): requirements-dev.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed (or: make PYTHON=...)" >&2; exit 1; }
-	@echo "building .venv from the lock, about a minute"
-	@rm -rf .venv
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
+	@cmp -s $< .venv/$< || { \
+		echo "building .venv from the lock, about a minute"; \
+		rm -rf .venv; \
+		$(PYTHON) -m venv .venv; \
+		$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $<; \
+		cp $< .venv/$<; }
 	touch $@
 
 $(INSTALLED): $(LOCKED) pyproject.toml
