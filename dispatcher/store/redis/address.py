@@ -1,16 +1,24 @@
 """From a URL to connections, and what is wrong with the server behind it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote
 
 import msgspec
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
-from redis.exceptions import AuthenticationError, AuthorizationError, InvalidResponse, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    InvalidResponse,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 
 from dispatcher.store.ports import StoreMisconfigured
-from dispatcher.store.redis.link import CONNECT_SECONDS, REPLY_SECONDS, connect
+from dispatcher.store.redis.link import CONNECT_SECONDS, REPLY_SECONDS, Reply, connect, pack
+from dispatcher.store.redis.rights import lacking, remedy, trials
 
 OLDEST = 7  # the oldest version of Redis that is served: scripts replicate what they did, not themselves
 LOADING_SECONDS = 30.0  # for a server that is starting to have read its data
@@ -100,25 +108,56 @@ async def ask_server(address: Address) -> dict[str, str]:
 
 
 async def _info(address: Address) -> dict[str, str]:
+    reply = (await _ask(address, [pack("INFO")]))[0]
+    if isinstance(reply, ResponseError):
+        raise _refusal(address, reply)
+    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
+async def _ask(address: Address, commands: Sequence[bytes]) -> list[Reply]:
+    """The replies; errors stand among them. Raises StoreMisconfigured."""
     connection = address.connection()
+    replies: list[Reply] = []
     try:
         await connect(connection)
         async with asyncio.timeout(REPLY_SECONDS):
-            await connection.send_command("INFO")
-            reply = await connection.read_response()
+            await connection.send_packed_command(commands, check_health=False)
+            while len(replies) < len(commands):
+                replies.append(await _reply(connection))
     except (AuthenticationError, AuthorizationError) as error:
         raise StoreMisconfigured(f"the store {address.shown} refuses the user or the password: {error}") from None
     except InvalidResponse as error:
         raise StoreMisconfigured(f"the store {address.shown} does not answer as Redis: {error}") from None
     except ResponseError as error:  # such as a database that is not there
-        raise StoreMisconfigured(f"the store {address.shown} refuses: {error}") from None
+        raise _refusal(address, error) from None
     except (RedisError, OSError) as error:
         reason = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
         raise StoreMisconfigured(f"the store {address.shown} cannot be reached: {reason}") from None
     finally:
         await connection.disconnect(nowait=True)
-    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
-    return {name: value for name, colon, value in lines if colon}
+    return replies
+
+
+async def _reply(connection: AbstractConnection) -> Reply:
+    try:
+        return await connection.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return error
+
+
+def _refusal(address: Address, error: ResponseError) -> StoreMisconfigured:
+    more = f"; {remedy(address.arguments.get('username'))}" if isinstance(error, NoPermissionError) else ""
+    return StoreMisconfigured(f"the store {address.shown} refuses: {error}{more}")
+
+
+async def check_rights(address: Address, cluster: bool) -> None:
+    """Try all that will be asked of the server. Raises StoreMisconfigured: what its user may not do."""
+    tried = trials(address.database, address.replicas > 0, cluster)
+    missing = lacking(tried, await _ask(address, [pack(*trial) for trial in tried]))
+    if missing:
+        user = address.arguments.get("username")
+        raise StoreMisconfigured(f"the store {address.shown} does not allow {missing}; {remedy(user)}")
 
 
 def check_server(address: Address, info: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, ResponseError, TryAgainError
 
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
-from dispatcher.store.redis.address import Address, ask_server, check_server
+from dispatcher.store.redis.address import Address, ask_server, check_rights, check_server
 from dispatcher.store.redis.link import Reply, pack
 from dispatcher.store.redis.scripts import Command
 from dispatcher.store.redis.server import Node, ask, checked, unavailable
@@ -62,6 +62,7 @@ class Cluster:
         for place in set(self._slots):
             address = self._at(place)
             check_server(address, await ask_server(address))
+            await check_rights(address, cluster=True)
 
     async def close(self) -> None:
         if self._looking:

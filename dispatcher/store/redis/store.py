@@ -24,7 +24,7 @@ from dispatcher.core.log import Change, Outcome, Record, State
 from dispatcher.store.blobs import encode, entry_of, record_of
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
-from dispatcher.store.redis.address import Address, ask_server, check_server
+from dispatcher.store.redis.address import Address, ask_server, check_rights, check_server
 from dispatcher.store.redis.cluster import Cluster
 from dispatcher.store.redis.hints import Hints
 from dispatcher.store.redis.keys import ENDED, LIVE, OFFERS, Channels, binding_key, session_keys
@@ -87,7 +87,9 @@ class RedisStore:
     async def _connect(self) -> Servers:
         info = await ask_server(self._address)
         check_server(self._address, info)
-        if info.get("cluster_enabled") != "1":
+        is_cluster = info.get("cluster_enabled") == "1"
+        await check_rights(self._address, is_cluster)
+        if not is_cluster:
             return Server(self._address.connection, self._address.replicas)
         cluster = Cluster(self._address)
         try:

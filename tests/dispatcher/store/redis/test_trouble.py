@@ -14,11 +14,22 @@ from pathlib import Path
 import pytest
 
 from dispatcher.core.log import Settle, TakeOver
-from dispatcher.store.factory import open_store
-from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
+from dispatcher.store.ports import IdempotencyKey, Store, StoreUnavailable
+from dispatcher.store.redis.rights import RULE
 from shared.records import Content
 from tests.contracts.sessions import append, bodies, finished, head_of, said, stop, waiting
-from tests.dispatcher.store.redis.world import SECONDS, Ears, Switch, answered, instance, opened, owned, until, url
+from tests.dispatcher.store.redis.world import (
+    SECONDS,
+    Ears,
+    Switch,
+    answered,
+    instance,
+    opened,
+    owned,
+    refused,
+    until,
+    url,
+)
 from tests.dispatcher.store.writing_process import SESSIONS
 from tests.programs import free_port
 from tests.redis_servers import RedisServer, answers, redis_server
@@ -51,17 +62,6 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- at start
 
 
-async def refused(url: str) -> str:
-    store = open_store(url)
-    with pytest.raises(StoreMisconfigured) as caught:
-        await store.start()
-    await store.close()
-    line = str(caught.value)
-    assert "secret" not in line
-    assert "\n" not in line
-    return line
-
-
 async def test_nobody_answers(server: RedisServer) -> None:
     server.kill()
     assert f"redis://{server.address}/0 cannot be reached" in await refused(f"redis://user:secret@{server.address}/0")
@@ -82,7 +82,7 @@ async def test_a_wrong_password_or_none(tmp_path: Path) -> None:
 
 async def test_a_user_of_its_own(cluster: list[RedisServer], redis: RedisServer) -> None:
     """With the rights that `deploy/README.md` says are enough."""
-    rights = ("on", ">secret", "~midsentence:*", "&midsentence:*", "+@all", "-@admin", "-@dangerous", "+info")
+    rights = ("on", ">secret", *(right.strip("'") for right in RULE.split()))
     for server in (*cluster, redis):
         assert server.ask("ACL", "SETUSER", "dispatcher", *rights) == b"+OK\r\n"
     try:

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
+import pytest
+
 from dispatcher.core.log import Acquire, Assign
 from dispatcher.store.factory import open_store
-from dispatcher.store.ports import Store, StoreUnavailable, Waiting
+from dispatcher.store.ports import Store, StoreMisconfigured, StoreUnavailable, Waiting
 from tests.contracts.sessions import head_of, waiting
 from tests.redis_servers import RedisServer
 
@@ -44,6 +46,18 @@ async def opened(url: str, ears: Ears | None = None) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+async def refused(url: str) -> str:
+    """The one line for which the store does not start. A password has "secret" in it."""
+    store = open_store(url)
+    with pytest.raises(StoreMisconfigured) as caught:
+        await store.start()
+    await store.close()
+    line = str(caught.value)
+    assert "secret" not in line
+    assert "\n" not in line
+    return line
 
 
 def instance(store: Store) -> str:
