@@ -88,7 +88,7 @@ async def _serve(settings: CommanderSettings, agent: Agent, options: argparse.Na
     metrics, client_metrics = Metrics(registry), ClientMetrics(registry)
     metrics_port = _serve_metrics(settings.metrics_address, registry)
     async with loading.ready(agent):
-        channel = Channel(settings.dispatcher, client_options(settings.keepalive), client_metrics)
+        channel = _channel(settings, client_metrics)
         worker = Worker(settings, agent, channel, metrics)
         log.info(
             "joining",
@@ -107,12 +107,16 @@ async def _run(settings: CommanderSettings, agent: Agent, options: argparse.Name
     logs.configure(level="WARNING", exception_text=True)  # who asks is who reads
     registry = CollectorRegistry()
     async with loading.ready(agent):
-        channel = Channel(settings.dispatcher, client_options(settings.keepalive), ClientMetrics(registry))
+        channel = _channel(settings, ClientMetrics(registry))
         run = Run(settings, agent, options.prompt, channel, Metrics(registry))
         status = await _until_signalled(run, run.run)
         await channel.close()
     _leave_stuck_agents(run.still_running, status)
     return status
+
+
+def _channel(settings: CommanderSettings, metrics: ClientMetrics) -> Channel:
+    return Channel(settings.dispatcher, client_options(settings.keepalive, proxy=settings.grpc_proxy), metrics)
 
 
 class _Leaves(Protocol):

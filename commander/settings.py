@@ -31,6 +31,7 @@ class CommanderSettings(Settings):
     flush_ms         no message sooner than that after the last one
     metrics_address  host:port of /metrics
     log_…            what is logged: `shared.logs.configure`
+    grpc_proxy       to the Dispatcher through the environment's HTTP proxy
     """
 
     model_config = SettingsConfigDict(env_prefix="COMMANDER_")
@@ -45,6 +46,7 @@ class CommanderSettings(Settings):
     metrics_address: Address = "127.0.0.1:9465"
     log_level: LogLevel = "INFO"
     log_exception_text: bool = False
+    grpc_proxy: bool = False
     keepalive: ClientKeepalive = ClientKeepalive()
     local: LocalSettings = LocalSettings()
     openai: OpenAISettings = OpenAISettings()

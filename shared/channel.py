@@ -48,7 +48,7 @@ class ClientKeepalive(Section):
 def server_options(keepalive: ServerKeepalive) -> Options:
     """Options of the gRPC server."""
     return [
-        # On by default in C-core: a second server would bind the same port in silence.
+        # On by default in C-core, on loopback too: a proxy meant for the web would be asked for the Dispatcher.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", keepalive.time_ms),
         # C-core arms keepalive_timeout_ms only together with the ping time limit.
@@ -67,9 +67,14 @@ def server_options(keepalive: ServerKeepalive) -> Options:
     ]
 
 
-def client_options(keepalive: ClientKeepalive) -> Options:
-    """Options of a Commander's channel: all addresses in turn, those that report themselves unhealthy left out."""
+def client_options(keepalive: ClientKeepalive, *, proxy: bool = False) -> Options:
+    """Options of a Commander's channel: all addresses in turn, those that report themselves unhealthy left out.
+
+    proxy   go through the environment's HTTP proxy (`grpc_proxy`, `https_proxy`, `http_proxy`)
+    """
     return [
+        # On by default in C-core, on loopback too: a proxy meant for the web would be asked for the Dispatcher.
+        ("grpc.enable_http_proxy", int(proxy)),
         ("grpc.keepalive_time_ms", keepalive.time_ms),
         ("grpc.keepalive_timeout_ms", keepalive.timeout_ms),
         ("grpc.http2.ping_timeout_ms", keepalive.ping_timeout_ms),

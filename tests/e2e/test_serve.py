@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.e2e.agents import word
 from tests.e2e.reading import Reader, ask
 from tests.e2e.test_kill import addresses, wait_until
-from tests.programs import commander, dispatcher, environment
+from tests.programs import commander, dispatcher, environment, free_port, running
 
 ADDRESSES = {f"DISPATCHER_{edge}_ADDRESS": "127.0.0.1:0" for edge in ("GRPC", "HTTP", "OPERATOR")}
 
@@ -39,6 +39,8 @@ def refused(**settings):
         ("DISPATCHER_HTTP_ADDRESS", "nonsense"),
         ("DISPATCHER_POLICIES", "/nowhere/policies.toml"),
         ("DISPATCHER_TOOLS", "/nowhere/tools.toml"),
+        ("http_proxy", "http://user:secret@[::1"),
+        ("SSL_CERT_FILE", "/nowhere.pem"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(name, value):
@@ -69,6 +71,39 @@ def test_a_port_in_use_is_one_line_that_names_the_setting(edge):
         lines = refused(**{f"DISPATCHER_{edge}_ADDRESS": f"127.0.0.1:{taken.getsockname()[1]}"})
     assert len(lines) == 1
     assert f"DISPATCHER_{edge}_ADDRESS" in lines[0]
+
+
+@pytest.fixture
+def proxied(monkeypatch):
+    """An environment whose proxy is nowhere; the programs that are started have it too."""
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+
+@pytest.mark.usefixtures("proxied")
+def test_dev_needs_no_proxy_for_its_own_machine(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    settings = ADDRESSES | {"DISPATCHER_HTTP_ADDRESS": address, "DISPATCHER_STORE": "memory://"}
+    settings["COMMANDER_BACKEND"] = "scripted"
+    with running("-m", "dispatcher", "dev", settings=settings, log=tmp_path / "dev.log") as program:
+        program.wait_for(lambda event: event.get("event") == "commander_joined")
+        chat = [sys.executable, "-m", "dispatcher", "chat", "--url", f"http://{address}", "hi"]
+        said = subprocess.run(chat, capture_output=True, text=True, timeout=30)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout.startswith("w0 w1 ")
+
+
+@pytest.mark.usefixtures("proxied")
+def test_a_commander_asks_the_environments_proxy_only_where_that_is_set(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as proxy, dispatcher(tmp_path / "d.log") as server:
+        monkeypatch.setenv("grpc_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        with commander(server.grpc, tmp_path / "c.log", "scripted"):
+            server.program.wait_for(lambda event: event.get("event") == "commander_joined")
+        proxy.settimeout(30)
+        with commander(server.grpc, tmp_path / "c.log", "scripted", grpc_proxy="true"), proxy.accept()[0] as asked:
+            assert asked.recv(1024).startswith(f"CONNECT {server.grpc} HTTP/1.1".encode())
 
 
 def test_a_second_dispatcher_on_the_same_file_refuses(tmp_path):

@@ -38,6 +38,7 @@ def test_the_clients_values() -> None:
         "healthCheckConfig": {"serviceName": ""},
     }
     assert options == {
+        "grpc.enable_http_proxy": 0,
         "grpc.keepalive_time_ms": 10000,
         "grpc.keepalive_timeout_ms": 5000,
         "grpc.http2.ping_timeout_ms": 5000,
@@ -50,6 +51,10 @@ def test_the_clients_values() -> None:
         "grpc.max_receive_message_length": 16 * 1024 * 1024,
         "grpc.max_send_message_length": 16 * 1024 * 1024,
     }
+
+
+def test_the_environments_proxy_is_asked_only_where_that_is_set() -> None:
+    assert dict(client_options(ClientKeepalive(), proxy=True))["grpc.enable_http_proxy"] == 1
 
 
 def test_they_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
