@@ -1,4 +1,4 @@
-"""Structured logs: JSON in production, coloured on a terminal; what libraries log goes through the same renderer.
+"""Structured logs: JSON in production, coloured on a terminal; what libraries warn of goes through the same renderer.
 
     log = structlog.get_logger()
     log.info("session_ended", outcome="finished")      # the event's name is static, what varies stands in fields
@@ -25,6 +25,9 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 MAX_PLACES = 5
 MAX_FRAMES = 50  # of a traceback, for what an author wrote: the innermost
 MAX_CHAIN = 10  # exceptions of which each led to the next, or that one group holds
+
+# Below that HTTP clients write a line for each request, with its URL and the server's own words: both may hold a key.
+LIBRARIES = logging.WARNING
 
 
 class _Lines(io.TextIOBase):
@@ -111,6 +114,7 @@ def configure(
 
 def _configure_stdlib(processors: list[Processor], renderer: Processor, level: int, lines: _Lines) -> None:
     handler = logging.StreamHandler(lines)
+    handler.setLevel(max(level, LIBRARIES))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=processors,

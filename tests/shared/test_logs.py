@@ -82,6 +82,17 @@ def test_libraries_go_through_the_same_renderer(stream: io.StringIO) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_libraries_are_heard_from_warnings_on(stream: io.StringIO, level: str) -> None:
+    logs.configure(json=True, level=level, stream=stream)
+    library = logging.getLogger("a_library")
+    library.setLevel(logging.DEBUG)  # as OPENAI_LOG sets it
+    library.debug("a user's text")
+    library.info('HTTP Request: POST http://user:password@host/v1 "HTTP/1.1 200 sk-secret"')
+    library.warning("odd")
+    assert [record.get("message") for record in records(stream)] == ["odd"]
+
+
 async def test_a_task_that_nobody_awaited_shows_no_payload(stream: io.StringIO) -> None:
     logs.configure(json=True, stream=stream)
     loop = asyncio.get_running_loop()
