@@ -280,9 +280,9 @@ def _finish_reason(final: FinalEvent) -> str:
 
 def _parameters(body: ChatBody) -> dict[str, Any]:
     parameters = {name: value for name in PARAMETERS if (value := getattr(body, name)) is not None}
-    if limit := body.max_completion_tokens or body.max_tokens:
-        parameters["max_tokens"] = limit
-    return parameters
+    if body.max_completion_tokens:  # some models refuse the one name, some servers the other: it goes on as it was used
+        return parameters | {"max_completion_tokens": body.max_completion_tokens}
+    return parameters | ({"max_tokens": body.max_tokens} if body.max_tokens else {})
 
 
 def _model_object(name: str) -> dict[str, object]:

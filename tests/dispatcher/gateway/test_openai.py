@@ -328,7 +328,11 @@ async def test_parameters_and_messages_reach_the_session(http: httpx2.AsyncClien
         Message("assistant", ""),
         Message("tool", "3"),
     )
-    assert json.loads(record.request.parameters_json) == {"max_tokens": 7, "temperature": 0.5, "stop": ["x"]}
+    assert json.loads(record.request.parameters_json) == {
+        "max_completion_tokens": 7,
+        "temperature": 0.5,
+        "stop": ["x"],
+    }
     await commander.finish()
     assert (await asking).status_code == 200
 
