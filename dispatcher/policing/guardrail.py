@@ -7,6 +7,7 @@ import msgspec
 from httpx2 import AsyncClient, HTTPError, Limits
 
 from dispatcher.policies.questions import Question, UnusableAnswerError, Verdict
+from shared import http_environment
 
 PATH = "/beta/litellm_basic_guardrail_api"
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -22,7 +23,10 @@ class Answer(msgspec.Struct):
 
 
 class Guardrail:
+    """Raises ConfigError: the environment's proxy cannot be used."""
+
     def __init__(self) -> None:
+        http_environment.check()
         self._client = AsyncClient(timeout=None, limits=CONNECTIONS)
 
     async def close(self) -> None:

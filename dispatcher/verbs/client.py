@@ -11,6 +11,7 @@ import httpx2
 import msgspec
 
 from dispatcher.verbs.servers import RequestFailed, is_local, refusal, unreachable
+from shared import http_environment
 
 RECONNECT_SECONDS = 1.0  # as the server's `retry:` says
 GIVE_UP_SECONDS = 60.0  # without a connection
@@ -32,6 +33,8 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        if not is_local(url):
+            http_environment.check()
         self._http = httpx2.Client(base_url=url, timeout=ANSWER_SECONDS, trust_env=not is_local(url))
 
     def __enter__(self) -> "Client":
