@@ -23,7 +23,12 @@ def load(settings: CommanderSettings, source: str = "COMMANDER_BACKEND") -> Agen
     if settings.backend not in BACKENDS:
         names = ", ".join(BACKENDS)
         raise ConfigError(f"{source}: must be {names} or module:attribute, got {settings.backend!r}")
-    module = importlib.import_module(f"commander.backends.{settings.backend}")
+    try:
+        module = importlib.import_module(f"commander.backends.{settings.backend}")
+    except ModuleNotFoundError as error:
+        if error.name != settings.backend:  # the package of that name is what its extra brings
+            raise
+        raise ConfigError(f"{source}: needs the extra: pip install 'midsentence[{settings.backend}]'") from error
     agent: Agent = module.make(settings)
     return agent
 

@@ -2,5 +2,5 @@
 OpenAI's Chat Completions, scripts.
 
 Imports: commander.agent, commander.settings, shared.
-Libraries: httpx2, msgspec, pydantic, xllamacpp.
+Libraries: httpx2, msgspec, openai, pydantic, structlog, xllamacpp.
 """

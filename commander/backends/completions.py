@@ -1,215 +1,251 @@
-"""One streaming request to a server that speaks OpenAI's Chat Completions."""
+"""What a server says in one piece of a Chat Completion's stream, whatever shape it gives it.
+
+Words, tool calls and the end are read from every shape that was seen; of all else (reasoning, counts, what a provider
+adds of its own) what cannot be read is passed over: an extra costs no words.
+"""
 
 import json
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
-from typing import Any, cast
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-import httpx2
 import msgspec
 
-from commander.backends.settings import OpenAISettings
-from shared.records import MAX_ARGUMENTS_BYTES
-from shared.wire import well_formed
+from commander.agent import FinishReason
+from commander.backends.calls import CallDelta, FunctionDelta
+from commander.backends.errors import ProviderError, message
 
-MAX_CALLS = 64  # of one round; no model asks for so many at once
-MAX_ERROR_BYTES = 16 * 1024  # read of an answer that is no stream
-MAX_ERROR_CHARACTERS = 300  # of it quoted
+MAX_COUNT = 2**32 - 1  # of tokens, as the contract has it
+MAX_DEPTH = 8  # of texts within texts
+
+# Names of texts: a piece's own, and those under which a thought comes. Of several that say the same the first counts.
+_TEXTS = ("text", "content", "thinking", "reasoning", "summary", "refusal", "value")
+_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks")
+_THOUGHT_KINDS = ("think", "thought", "reason", "summary")
+
+# What goes back as it came in the next round. Gemini's signatures stand in `extra_content`, which calls have too;
+# DeepSeek and Moonshot refuse calls without their `reasoning_content`; OpenRouter and MiniMax want `reasoning_details`.
+KEPT = ("reasoning_content", "reasoning", "reasoning_details", "extra_content")
 
 
-class ProviderError(Exception):
-    """The server refused, broke off or made no sense. For operators: the text holds the status, and never the key."""
+class Ending(NamedTuple):
+    """Why an answer ends. `calls`: for the tool calls that it made."""
+
+    reason: FinishReason
+    calls: bool = False
 
 
-class Model(msgspec.Struct, frozen=True):
-    id: str
+# By the servers' names for it, in small letters and in one word: `MAX_TOKENS`, `max-tokens` and `maxTokens` are one.
+# What is not here means that the answer was broken off (`abort`, `error`, `network_error`), or is not known.
+_ENDINGS = {
+    name: ending
+    for ending, names in {
+        Ending("stop"): "stop stopped stopsequence end endturn endofturn eos eostoken complete completed finished done",
+        Ending("stop", calls=True): "toolcalls toolcall tooluse functioncall functioncalls",
+        Ending("length"): "length maxlength modellength contextlength contextlengthexceeded modelcontextwindowexceeded"
+        " maxtokens maxcompletiontokens maxoutputtokens maxnewtokens tokenlimit tokenlimitreached errorlimit",
+        Ending("content_filter"): "contentfilter contentfiltered contentpolicy contentpolicyviolation policyviolation"
+        " moderation contentmoderation safety imagesafety sensitive refusal recitation blocklist blocked"
+        " prohibitedcontent spii errortoxic guardrail guardrailintervened",
+    }.items()
+    for name in names.split()
+}
+_NOT_YET = ("", "null", "none", "not_finished")  # what some servers write while the answer goes on
 
 
-class Models(msgspec.Struct, frozen=True):
-    data: list[Model]
+class Piece(NamedTuple):
+    """Words for the user, or a thought."""
+
+    text: str
+    thought: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    """Tokens. None: not counted."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
-class FunctionDelta(msgspec.Struct, frozen=True):
-    name: str | None = None
-    arguments: str | None = None
+class Chunk(msgspec.Struct):
+    """
+    whole    the answer as one message: what deltas said before is in it again
+    kept     what goes back as it came, by its name
+    failure  why this is the last one, and the answer no whole one; empty: it is not
+    """
 
-
-class CallDelta(msgspec.Struct, frozen=True):
-    index: int | None = None
-    id: str | None = None
-    function: FunctionDelta = FunctionDelta()
-
-
-class Delta(msgspec.Struct, frozen=True):
-    content: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None  # DeepSeek, vLLM, llama.cpp
-    reasoning: str | None = None  # OpenRouter, Ollama
-    tool_calls: list[CallDelta] | None = None
-
-
-class Choice(msgspec.Struct, frozen=True):
-    delta: Delta = Delta()
-    finish_reason: str | None = None
-
-
-class Chunk(msgspec.Struct, frozen=True):
-    choices: list[Choice] | None = None
-    usage: Usage | None = None
-    error: Any = None
-
-
-class CallParts:
-    """A tool call, as its deltas have put it together so far."""
-
-    def __init__(self, call_id: str) -> None:
-        self.call_id = call_id
-        self.name = ""
-        self._arguments: list[str] = []
-        self._length = 0
+    pieces: list[Piece] = []
+    calls: list[CallDelta] = []
+    ending: Ending | None = None
+    usage: Usage = Usage()
+    kept: dict[str, Any] = {}
+    whole: bool = False
+    failure: str = ""
 
     @property
-    def arguments(self) -> str:
-        return "".join(self._arguments)
-
-    def add(self, part: FunctionDelta) -> None:
-        self.name += part.name or ""
-        self._arguments.append(part.arguments or "")
-        self._length += len(self._arguments[-1])
-        if self._length > MAX_ARGUMENTS_BYTES or len(self.name) > MAX_ARGUMENTS_BYTES:
-            raise ProviderError(f"a tool call of more than {MAX_ARGUMENTS_BYTES} characters")
+    def speaks(self) -> bool:
+        """It is more than a sign of life."""
+        said = any(piece.text for piece in self.pieces) or self.ending is not None
+        return said or any(call.function.name or call.function.arguments for call in self.calls)
 
 
-class Calls:
-    """The tool calls of one round. Deltas name theirs by index; where a server gives none, an id begins the next."""
-
-    def __init__(self) -> None:
-        self._calls: dict[int, CallParts] = {}
-
-    def __iter__(self) -> Iterator[CallParts]:
-        return (self._calls[index] for index in sorted(self._calls))
-
-    def __bool__(self) -> bool:
-        return bool(self._calls)
-
-    def add(self, delta: CallDelta) -> None:
-        index = delta.index
-        if index is None:
-            last = max(self._calls, default=-1)
-            begins = not self._calls or (delta.id and delta.id != self._calls[last].call_id)
-            index = last + 1 if begins else last
-        if index not in self._calls:
-            if len(self._calls) == MAX_CALLS:
-                raise ProviderError(f"more than {MAX_CALLS} tool calls at once")
-            self._calls[index] = CallParts(delta.id or f"call_{index}")
-        self._calls[index].add(delta.function)
+def chunks(data: str) -> Iterator[Chunk]:
+    """The chunks in one event's data: one, or a list of them. Raises ProviderError: it is no JSON, or an error."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ProviderError(f"a chunk that cannot be read: {type(error).__name__}") from None
+    for each in found if isinstance(found, list) else [found]:
+        if isinstance(each, dict):
+            yield _chunk(each)
 
 
-class TextJoiner:
-    """Joins a character that a server has split over two deltas (the halves of a UTF-16 pair)."""
-
-    def __init__(self) -> None:
-        self._half = ""
-
-    def add(self, text: str) -> str:
-        text = self._half + text
-        self._half = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
-        return well_formed(text[: len(text) - len(self._half)])
-
-    def end(self) -> str:
-        half, self._half = self._half, ""
-        return well_formed(half)
+def _chunk(found: dict[str, Any]) -> Chunk:
+    choices = found.get("choices") or []
+    if not isinstance(choices, list):
+        raise ProviderError("a chunk that cannot be read: its choices are no list")
+    usage = found.get("usage") or _object(found.get("x_groq")).get("usage")
+    chunk = Chunk(usage=_usage(_object(usage)))
+    for choice in choices:
+        if isinstance(choice, dict):
+            _add(chunk, choice)
+    if error := _error(found, choices):
+        chunk.failure = f"the server reports an error: {message(error)}"
+    return chunk
 
 
-class Client:
-    """Connections are never kept: one that is closed, at its end or by a stop, is closed for the server too."""
-
-    def __init__(self, settings: OpenAISettings) -> None:
-        self._base = str(settings.base_url).rstrip("/")
-        self._key = settings.api_key.get_secret_value() if settings.api_key else ""
-        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}  # compression would hold tokens back
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        self._http = httpx2.AsyncClient(
-            headers=headers,
-            timeout=httpx2.Timeout(settings.silence_seconds, connect=settings.connect_seconds),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
-        )
-
-    async def close(self) -> None:
-        await self._http.aclose()
-
-    async def first_model(self) -> str:
-        """The name of the first model that the server lists. Raises ProviderError."""
-        try:
-            async with self._http.stream(
-                "GET", f"{self._base}/models", headers={"Accept": "application/json"}
-            ) as response:
-                if response.status_code != httpx2.codes.OK:
-                    raise ProviderError(await self._refusal(response))
-                listed = msgspec.json.decode(await response.aread(), type=Models).data
-        except httpx2.HTTPError as error:
-            raise ProviderError(self._quoted(f"{type(error).__name__}: {error}")) from None
-        except msgspec.DecodeError as error:
-            raise ProviderError(f"a list of models that cannot be read: {type(error).__name__}") from None
-        if not listed:
-            raise ProviderError("the server lists no model; name one: COMMANDER_OPENAI__MODEL")
-        return listed[0].id
-
-    async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
-        """The chunks of one completion, to its end. Closing the generator closes the connection. Raises ProviderError,
-        also where the stream ends without saying so."""
-        try:
-            async with self._http.stream("POST", f"{self._base}/chat/completions", json=body) as response:
-                if response.status_code != httpx2.codes.OK:
-                    raise ProviderError(await self._refusal(response))
-                response.encoding = "utf-8"  # as server-sent events always are
-                finished = False
-                # an async generator, though its annotation says less
-                events = cast("AsyncGenerator[httpx2.ServerSentEvent, None]", aiter(httpx2.EventSource(response)))
-                async with aclosing(events):
-                    async for event in events:
-                        if event.data == "[DONE]":
-                            return
-                        chunk = self._parsed(event.data)
-                        finished = finished or any(choice.finish_reason for choice in chunk.choices or ())
-                        yield chunk
-                if not finished:
-                    raise ProviderError("the server ended the stream before the answer was finished")
-        except httpx2.HTTPError as error:
-            raise ProviderError(self._quoted(f"{type(error).__name__}: {error}")) from None
-
-    def _parsed(self, data: str) -> Chunk:
-        try:
-            chunk = msgspec.convert(json.loads(data), Chunk)
-        except (ValueError, RecursionError) as error:  # msgspec's errors and json's are ValueErrors
-            raise ProviderError(f"a chunk that cannot be read: {type(error).__name__}") from None
-        if chunk.error:
-            raise ProviderError(self._quoted(f"error in mid-stream: {_message(chunk.error)}"))
-        return chunk
-
-    async def _refusal(self, response: httpx2.Response) -> str:
-        text = b""
-        async for part in response.aiter_bytes():
-            text += part
-            if len(text) >= MAX_ERROR_BYTES:
-                break
-        try:
-            reason = _message(json.loads(text).get("error"))
-        except (ValueError, AttributeError, RecursionError):
-            reason = text.decode(errors="replace")
-        return self._quoted(f"status {response.status_code} {response.reason_phrase}: {reason}")
-
-    def _quoted(self, text: str) -> str:
-        if self._key:
-            text = text.replace(self._key, "[key]")
-        return " ".join(text.split())[:MAX_ERROR_CHARACTERS]
+def _add(chunk: Chunk, choice: dict[str, Any]) -> None:
+    delta = _said(choice.get("delta"))
+    pieces, calls = _pieces(delta), _calls(delta)
+    if not pieces and not calls and (answer := _said(choice.get("message"))):
+        delta, pieces, calls, chunk.whole = answer, _pieces(answer), _calls(answer), True
+    chunk.pieces += pieces or [Piece(text) for text in [_text(choice.get("text"))] if text]  # as on Completions
+    chunk.calls += calls
+    if reason := _reason(choice.get("finish_reason")):
+        if ending := _ending(reason):
+            chunk.ending = ending
+        else:
+            chunk.failure = f"the server ended the answer with the reason {reason}"
+    chunk.kept |= {name: value for name in KEPT if isinstance(value := delta.get(name), str | list | dict) and value}
 
 
-def _message(error: object) -> str:
-    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+def _said(value: object) -> dict[str, Any]:
+    return {"content": value} if isinstance(value, str | list) else _object(value)
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+# ---- words and thoughts
+
+
+def _pieces(delta: dict[str, Any]) -> list[Piece]:
+    thoughts = (_text(value) for name in _THOUGHTS if (value := delta.get(name)))
+    pieces = [Piece(next(filter(None, thoughts), ""), True)]
+    content = delta.get("content")
+    pieces += map(_part, content) if isinstance(content, list) else [_part(content)]
+    pieces.append(Piece(_text(delta.get("refusal"))))
+    return [piece for piece in pieces if piece.text]
+
+
+def _part(part: object) -> Piece:
+    """Of content that comes in parts, as Mistral's."""
+    if isinstance(part, int | float) and not isinstance(part, bool):
+        return Piece(str(part))
+    if not isinstance(part, dict):
+        return Piece(_text(part))
+    kind = str(part.get("type", "")).lower()
+    thought = part.get("thought") is True or any(name in kind for name in _THOUGHT_KINDS)
+    return Piece(_text(part), thought)
+
+
+def _text(value: object, depth: int = 0) -> str:
+    match value:
+        case str():
+            return value
+        case list() if depth < MAX_DEPTH:
+            return "".join(_text(each, depth + 1) for each in value)
+        case dict() if depth < MAX_DEPTH:
+            return next(filter(None, (_text(value.get(name), depth + 1) for name in _TEXTS)), "")
+    return ""
+
+
+# ---- calls
+
+
+def _calls(delta: dict[str, Any]) -> list[CallDelta]:
+    calls = delta.get("tool_calls")
+    calls = calls if isinstance(calls, list) else [calls]
+    if isinstance(older := delta.get("function_call"), dict):
+        calls.append({"function": older})
+    return [_call(call) for call in calls if isinstance(call, dict)]
+
+
+def _call(call: dict[str, Any]) -> CallDelta:
+    function = _object(call.get("function")) or call  # some write name and arguments without `function`
+    arguments = function.get("arguments")
+    return CallDelta(
+        index=_index(call.get("index")),
+        id=_name(call.get("id")),
+        function=FunctionDelta(_name(function.get("name")), arguments),
+        extra_content=_object(call.get("extra_content")) or None,
+    )
+
+
+def _index(value: object) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _name(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+# ---- the end
+
+
+def _reason(written: object) -> str:
+    """As the server wrote it; empty: the answer goes on."""
+    written = _object(written).get("type", written)  # SGLang's own form
+    text = written if isinstance(written, str) else repr(written) if written else ""
+    return "" if text.strip().lower() in _NOT_YET else text
+
+
+def _ending(reason: str) -> Ending | None:
+    return _ENDINGS.get(re.sub(r"[-_ ]", "", reason.lower()))
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT else None
+
+
+def _error(found: dict[str, Any], choices: list[Any]) -> object:
+    """What a chunk says went wrong; None: nothing."""
+    if error := _told(found) or next(filter(None, map(_told, choices)), None):
+        return error
+    if choices:
+        return None
+    base = _object(found.get("base_resp"))  # MiniMax's
+    if base.get("status_code") not in (None, 0, "0"):
+        return base
+    texts = ("errors", "detail", "message", "msg", "error_message", "error_msg")
+    named = "error" in (found.get("object"), found.get("type"))
+    return found if named or any(isinstance(found.get(name), str | list) and found[name] for name in texts) else None
+
+
+def _told(place: object) -> object:
+    """An error that stands under that name; also where Groq puts it. Some servers always send an empty one."""
+    if not isinstance(place, dict):
+        return None
+    error = place.get("error") or _object(place.get("x_groq")).get("error")
+    if isinstance(error, dict) and not any(error.values()):
+        return None
+    return place if error is True else error

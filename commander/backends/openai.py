@@ -7,14 +7,19 @@ from contextlib import aclosing
 from typing import Any
 
 from commander.agent import Agent, Finish, FinishReason, Thought, Tool, ToolError, Turn, Yielded
-from commander.backends.completions import CallParts, Calls, Client, ProviderError, TextJoiner, Usage
+from commander.backends.calls import CallParts, Calls, parsed
+from commander.backends.client import Client
+from commander.backends.completions import MAX_COUNT, Chunk, Ending, Piece
+from commander.backends.errors import ProviderError
 from commander.backends.parameters import sampling
 from commander.backends.settings import OpenAISettings
+from commander.backends.texts import TextJoiner, ThinkTags
 from commander.settings import CommanderSettings
+from shared import http_environment
+from shared.wire import well_formed
 
 REASONING = "Reasoning"
-
-_FINISH: dict[str, FinishReason] = {"length": "length", "content_filter": "content_filter"}
+MAX_ROUND_CHARACTERS = 4 * 1024**2  # words and thoughts of one request's answer: all of them are kept for the next
 
 
 class OpenAIAgent:
@@ -33,21 +38,19 @@ class OpenAIAgent:
     async def __call__(self, turn: Turn) -> AsyncGenerator[Yielded, None]:
         """Raises ProviderError."""
         self._model = self._model or await self._client.first_model()
-        messages = _conversation(turn)
-        prompt_tokens: int | None = None  # of all rounds; None: the server does not count
-        completion_tokens: int | None = None
+        messages = _conversation(turn, self._settings.developer_role)
+        prompt_tokens = completion_tokens = None  # of all rounds; None: the server does not count
         for left in reversed(range(self._settings.max_rounds)):
             request = _Round(self._client, self._body(turn, messages, last=left == 0))
             async with aclosing(request.stream()) as pieces:
                 async for piece in pieces:
                     yield piece
-            if usage := request.usage:
-                prompt_tokens = (prompt_tokens or 0) + usage.prompt_tokens
-                completion_tokens = (completion_tokens or 0) + usage.completion_tokens
+            prompt_tokens = _sum(prompt_tokens, request.prompt_tokens)
+            completion_tokens = _sum(completion_tokens, request.completion_tokens)
             if request.reason or not request.calls:
                 yield Finish(request.reason or "stop", prompt_tokens, completion_tokens)
                 return
-            messages = _said(messages, request.text, request.calls)
+            messages = _said(messages, request)
             messages += await asyncio.gather(*(_answer(turn, call) for call in request.calls))
         raise ProviderError(f"the model still calls tools after {self._settings.max_rounds} rounds")
 
@@ -56,9 +59,10 @@ class OpenAIAgent:
             "model": self._model,
             "messages": messages,
             "stream": True,
-            "stream_options": {"include_usage": True},
-            **sampling(turn.parameters),
+            **sampling(turn.parameters, limit_name=self._settings.limit_name),
         }
+        if self._settings.stream_options:
+            body["stream_options"] = {"include_usage": True}
         if effort := turn.parameters.get("reasoning_effort"):
             body["reasoning_effort"] = effort
         if turn.tools:
@@ -71,38 +75,102 @@ class OpenAIAgent:
 
 
 class _Round:
-    """One request, and what came of it. `reason`: why the answer ends; None: it does not, or just stops."""
+    """One request, and what came of it.
+
+    text    what the model said, thinking in tags too: in the next round it goes back as it came
+    kept    what else goes back
+    reason  why the answer ends; None: it does not, or just stops
+    """
 
     def __init__(self, client: Client, body: dict[str, Any]) -> None:
         self._client = client
         self._body = body
-        self.text = ""
+        self._said: list[str] = []
+        self._kept: dict[str, list[Any]] = {}
+        self._characters = 0
+        self._ending = Ending("stop")
         self.calls = Calls()
-        self.reason: FinishReason | None = None
-        self.usage: Usage | None = None
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+
+    @property
+    def text(self) -> str:
+        return well_formed("".join(self._said))
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        return {name: _joined(values) for name, values in self._kept.items()}
+
+    @property
+    def reason(self) -> FinishReason | None:
+        return None if self._ending.reason == "stop" else self._ending.reason
 
     async def stream(self) -> AsyncGenerator[str | Thought, None]:
-        said: list[str] = []
-        content, thinking = TextJoiner(), TextJoiner()
+        """Raises ProviderError."""
+        words, thoughts, tags = TextJoiner(), TextJoiner(), ThinkTags()
         async with aclosing(self._client.stream(self._body)) as chunks:
             async for chunk in chunks:
-                self.usage = chunk.usage or self.usage  # some servers repeat it, growing, in each chunk
-                for choice in chunk.choices or ():
-                    delta = choice.delta
-                    if thought := thinking.add(delta.reasoning_content or delta.reasoning or ""):
-                        yield Thought(REASONING, thought)
-                    if text := content.add(delta.content or delta.refusal or ""):
-                        said.append(text)
-                        yield text
-                    for call in delta.tool_calls or ():
-                        self.calls.add(call)
-                    self.reason = _FINISH.get(choice.finish_reason or "", self.reason)
-        if thought := thinking.end():
-            yield Thought(REASONING, thought)
-        if text := content.end():
-            said.append(text)
-            yield text
-        self.text = "".join(said)
+                for text, thought in self._new(chunk):
+                    pieces = [Piece(thoughts.add(text), True)] if thought else tags.add(words.add(text))
+                    for piece in filter(_speaks, pieces):
+                        yield _yielded(piece)
+        for piece in filter(_speaks, [Piece(thoughts.end(), True), *tags.add(words.end()), *tags.end()]):
+            yield _yielded(piece)
+        if self._ending.calls and not self.calls:
+            raise ProviderError("the model asked for tools, and the server named none")
+        if not all(call.name for call in self.calls):
+            raise ProviderError("a tool call without a name")
+
+    def _new(self, chunk: Chunk) -> list[Piece]:
+        """What a chunk adds."""
+        # some servers repeat their counts, growing, in each chunk
+        self.prompt_tokens = _either(chunk.usage.prompt_tokens, self.prompt_tokens)
+        self.completion_tokens = _either(chunk.usage.completion_tokens, self.completion_tokens)
+        if chunk.ending and self.reason is None and (chunk.ending.reason != "stop" or not self._ending.calls):
+            self._ending = chunk.ending
+        if chunk.whole and self._characters:  # at the end, some repeat all that they said
+            return []
+        for text, thought in chunk.pieces:
+            self._characters += len(text)
+            if not thought:
+                self._said.append(text)
+        for name, value in chunk.kept.items():
+            self._characters += len(value if isinstance(value, str) else repr(value))
+            self._kept.setdefault(name, []).append(value)
+        for call in chunk.calls:
+            self._characters += len(repr(call.extra_content))
+        self.calls.add(*chunk.calls)
+        if self._characters > MAX_ROUND_CHARACTERS:
+            raise ProviderError(f"an answer of more than {MAX_ROUND_CHARACTERS} characters")
+        return chunk.pieces
+
+
+def _speaks(piece: Piece) -> bool:
+    return bool(piece.text)
+
+
+def _yielded(piece: Piece) -> str | Thought:
+    return Thought(REASONING, piece.text) if piece.thought else piece.text
+
+
+def _either(new: int | None, old: int | None) -> int | None:
+    return old if new is None else new
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    """Of what was counted; None: nothing was."""
+    return _either(first, second) if first is None or second is None else min(first + second, MAX_COUNT)
+
+
+def _joined(values: list[Any]) -> Any:
+    """What came in pieces, whole; where their types differ, the last."""
+    if all(isinstance(value, str) for value in values):
+        return "".join(values)
+    if all(isinstance(value, list) for value in values):
+        return [each for value in values for each in value]
+    if all(isinstance(value, dict) for value in values):
+        return {name: each for value in values for name, each in value.items()}
+    return values[-1]
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -114,21 +182,28 @@ def _asked(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def _said(messages: list[dict[str, Any]], text: str, calls: Calls) -> list[dict[str, Any]]:
+def _asked_again(call: CallParts) -> dict[str, Any]:
+    arguments = "{}" if parsed(call.arguments) == {} else call.arguments  # which may have come as null, or not at all
+    asked = _asked(call.call_id, call.name, arguments)
+    return asked | ({"extra_content": call.extra_content} if call.extra_content else {})
+
+
+def _said(messages: list[dict[str, Any]], request: _Round) -> list[dict[str, Any]]:
     """The messages with what the model said and asked for; a message that it continued stays one."""
+    text = request.text
     if messages and messages[-1]["role"] == "assistant":
         *messages, before = messages
         text = before["content"] + text
-    asked = [_asked(call.call_id, call.name, call.arguments or "{}") for call in calls]
-    return [*messages, {"role": "assistant", "content": text or None, "tool_calls": asked}]
+    asked = [_asked_again(call) for call in request.calls]
+    return [*messages, {"role": "assistant", "content": text or None, "tool_calls": asked, **request.kept}]
 
 
-def _conversation(turn: Turn) -> list[dict[str, Any]]:
+def _conversation(turn: Turn, developer_role: str) -> list[dict[str, Any]]:
     """The messages; what a predecessor asked and got; what it said. (How these two interleaved is not handed over.)"""
     # a tool's message is refused without the call that it answers, which the conversation does not show
+    roles = {"developer": developer_role, "tool": "user"}
     messages: list[dict[str, Any]] = [
-        {"role": "user" if message.role == "tool" else message.role, "content": message.content}
-        for message in turn.messages
+        {"role": roles.get(message.role, message.role), "content": message.content} for message in turn.messages
     ]
     if calls := turn.history.calls:
         asked = [_asked(call.call_id, call.tool_name, json.dumps(call.arguments)) for call in calls]
@@ -145,7 +220,7 @@ def _result(call_id: str, result: Any) -> dict[str, Any]:
 
 async def _answer(turn: Turn, call: CallParts) -> dict[str, Any]:
     """The message that answers a call. A model learns of its mistakes as it does of a tool's."""
-    arguments = _object(call.arguments or "{}")
+    arguments = parsed(call.arguments)
     if arguments is None:
         error = {"code": "INVALID_ARGUMENTS", "message": "the arguments are not a JSON object"}
         return _result(call.call_id, {"error": error})
@@ -155,14 +230,7 @@ async def _answer(turn: Turn, call: CallParts) -> dict[str, Any]:
         return _result(call.call_id, {"error": {"code": failure.code, "message": failure.message}})
 
 
-def _object(text: str) -> dict[str, Any] | None:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, dict) else None
-
-
 def make(settings: CommanderSettings) -> Agent:
-    """An agent over the server that the settings name."""
+    """An agent over the server that the settings name. Raises ConfigError: the environment's proxy cannot be used."""
+    http_environment.check()
     return OpenAIAgent(settings.openai)

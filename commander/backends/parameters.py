@@ -8,6 +8,7 @@ SAMPLING = ("temperature", "top_p", "seed", "stop", "presence_penalty", "frequen
 LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-def sampling(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The sampling parameters and limits that are given."""
-    return {name: parameters[name] for name in (*LIMITS, *SAMPLING) if parameters.get(name) is not None}
+def sampling(parameters: Mapping[str, Any], *, limit_name: str | None = None) -> dict[str, Any]:
+    """The sampling parameters and limits that are given. `limit_name`: what to call a limit; None: as it was given."""
+    given = {name: parameters[name] for name in (*LIMITS, *SAMPLING) if parameters.get(name) is not None}
+    return {limit_name if limit_name and name in LIMITS else name: value for name, value in given.items()}

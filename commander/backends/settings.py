@@ -39,10 +39,23 @@ class OpenAISettings(Section):
     connect_seconds: float = Field(default=10, gt=0)
 
     silence_seconds: float = Field(default=120, gt=0)
-    """The longest wait for the next byte; models that think send nothing for a while."""
+    """The longest wait for the next word, thought or part of a call; models that think send nothing for a while."""
+
+    retries: int = Field(default=2, ge=0, le=10)
+    """Of a request that was refused for the moment (408, 409, 429, 5xx) or cut before it was answered, about a second
+    later, or when the server says, if that is within 120 s."""
 
     max_rounds: int = Field(default=8, ge=1)
     """Requests of one session: each but the last is followed by tool calls."""
+
+    stream_options: bool = True
+    """False for a server that refuses `stream_options`: then it may not count tokens."""
+
+    developer_role: Literal["developer", "system"] = "developer"
+    """`system` for a server that does not know a message's role `developer`."""
+
+    limit_name: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """The name of a limit on tokens, for a server that refuses the other. None: as the session named it."""
 
     continues: bool = False
     """True only for a server that goes on with a last message of role `assistant` when it is asked with

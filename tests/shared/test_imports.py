@@ -52,6 +52,7 @@ LIBRARIES = {
     "starlette": ("dispatcher.gateway",),
     "httptools": ("dispatcher.gateway", "commander.check"),
     "xllamacpp": ("commander.backends.llama",),
+    "openai": ("commander.backends.client",),
 }
 
 

@@ -59,7 +59,14 @@ class Provider:
 
     def settings(self, **changes: Any) -> OpenAISettings:
         url = HttpUrl(f"http://127.0.0.1:{self.port}/v1")
-        values = {"base_url": url, "model": "tested", "api_key": SecretStr(KEY), "silence_seconds": 10, **changes}
+        values = {
+            "base_url": url,
+            "model": "tested",
+            "api_key": SecretStr(KEY),
+            "silence_seconds": 10,
+            "retries": 0,
+            **changes,
+        }
         return OpenAISettings(**values)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

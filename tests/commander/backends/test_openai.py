@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from commander.agent import Call, Finish, History, Message, Thought, Tool, ToolError, Turn, Yielded
-from commander.backends.completions import CallDelta, Calls, FunctionDelta, ProviderError, TextJoiner
+from commander.backends.calls import CallDelta, Calls, FunctionDelta
+from commander.backends.errors import ProviderError
 from commander.backends.openai import OpenAIAgent
 from commander.backends.settings import OpenAISettings
+from commander.backends.texts import TextJoiner
 from tests.commander.backends.provider import KEY, Connection, Provider, serving
 
 PROMPT = (Message("user", "hello"),)

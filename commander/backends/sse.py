@@ -1,0 +1,73 @@
+"""Server-sent events from bytes (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+The decoder of the package `openai` has no limit, ends at the first byte that is no UTF-8, and drops a last event whose
+blank line is missing. Here a line of JSON without a field's name is an event too: so errors come from some servers.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from commander.backends.errors import ProviderError
+
+MAX_EVENT_BYTES = 1024 * 1024  # a whole answer in one chunk is smaller, with its calls
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+BOM = b"\xef\xbb\xbf"
+
+
+class Event(NamedTuple):
+    """`name`: empty where the server gave none."""
+
+    name: str
+    data: str
+
+
+class Decoder:
+    def __init__(self) -> None:
+        self._rest = b""  # of a line
+        self._returned = False  # the last byte was a CR: an LF that follows is of the same line end
+        self._first = True
+        self._name = ""
+        self._data: list[str] = []
+        self._size = 0
+
+    def feed(self, part: bytes) -> Iterator[Event]:
+        """The events that this completes. Raises ProviderError: one is too large."""
+        if self._returned and part.startswith(b"\n"):
+            part = part[1:]
+        self._returned = part.endswith(b"\r")
+        *lines, self._rest = _LINE_END.split(self._rest + part)
+        for line in lines:
+            yield from self._line(line)
+        self._bounded(len(self._rest))
+
+    def end(self) -> Iterator[Event]:
+        """What was begun and not ended."""
+        for line in (self._rest, b""):
+            yield from self._line(line)
+
+    def _line(self, line: bytes) -> Iterator[Event]:
+        if self._first:
+            line, self._first = line.removeprefix(BOM), False
+        self._bounded(len(line))
+        if not line:
+            if self._data or self._name:
+                yield Event(self._name, "\n".join(self._data))
+            self._name, self._data, self._size = "", [], 0
+        elif line.startswith(b"{"):
+            yield Event("", line.decode(errors="replace"))
+        else:
+            self._field(line.decode(errors="replace"))
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")  # a comment's name is empty
+        value = value.removeprefix(" ")
+        if name == "event":
+            self._name = value
+        elif name == "data":
+            self._data.append(value)
+            self._size += len(line)
+
+    def _bounded(self, more: int) -> None:
+        if self._size + more > MAX_EVENT_BYTES:
+            raise ProviderError(f"an event beyond the limit of {MAX_EVENT_BYTES} bytes")
