@@ -1,6 +1,7 @@
 """What users ask with is read before anything is logged and before a Commander sees it."""
 
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 
 import structlog
 
@@ -28,15 +29,20 @@ class Prompt:
     """The messages of a request, and the strings of its parameters, each for itself."""
 
     def __init__(self, request: Request, rules: RuleSet, clock: PolicyClock, judges: Judges, metrics: Metrics) -> None:
-        self._texts = [message.content for message in request.messages] + strings(request.parameters_json)
+        self._request = request
         self._clock, self._judges, self._metrics = clock, judges, metrics
         asked = rules.asked("prompt")
         self._gates = [policy for policy in asked if policy.holds("prompt")]
         self._observers = [policy for policy in asked if not policy.holds("prompt")]
 
+    @cached_property
+    def _texts(self) -> list[str]:
+        """Found when a rule asks: parameters may hold many."""
+        return [message.content for message in self._request.messages] + strings(self._request.parameters_json)
+
     async def read(self) -> None:
         """Raises PromptRefused, PromptUnread."""
-        self._refuse(self._clock.prompt(self._texts))
+        self._refuse(self._clock.prompt(lambda: self._texts))
         for reading in await self._judges.read(self._gates, self._question):
             self._refuse(reading)
 

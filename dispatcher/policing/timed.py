@@ -1,6 +1,6 @@
 """How long policies take. They are pure and hold no clock, so it is measured around them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from dispatcher.metrics import Metrics
@@ -28,12 +28,12 @@ class PolicyClock:
             return TimedGate(self._rules.rules, started_at, self)
         return self._rules.gate(started_at)
 
-    def prompt(self, texts: Sequence[str]) -> Reading:
-        """What the rules say to a user's prompt."""
+    def prompt(self, texts: Callable[[], Sequence[str]]) -> Reading:
+        """What the rules say to a user's prompt; its texts are asked for where a rule reads them."""
         if not self._readers["prompt"]:
             return Reading()
         started = perf_counter()
-        reading = self._rules.prompt(texts)
+        reading = self._rules.prompt(texts())
         self.took("prompt", perf_counter() - started)
         return reading
 

@@ -1,0 +1,84 @@
+"""Bodies that are made to be slow are refused before they are decoded."""
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.gateway import bodies
+from dispatcher.gateway.bodies import MAX_UNQUOTED, MAX_VALUES, SMALL_BYTES, is_light
+from dispatcher.settings import DispatcherSettings
+from tests.dispatcher.gateway.fakes import FakeSessions
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(st.sampled_from('a"\\,[{\n€')),
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(st.sampled_from('k"\\,[')), inner, max_size=8),
+    max_leaves=40,
+)
+
+
+def outside(text: str) -> str:
+    """The text without its strings, read character by character."""
+    kept, within, escaped = [], False, False
+    for character in text:
+        if within and escaped:
+            escaped = False
+        elif within and character == "\\":
+            escaped = True
+        elif character == '"':
+            within = not within
+        elif not within:
+            kept.append(character)
+    return "".join(kept)
+
+
+@given(value=JSON, values=st.integers(1, 20), unquoted=st.integers(1, 60))
+def test_what_stands_in_strings_does_not_count(value: Any, values: int, unquoted: int) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    rest = outside(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bodies, "MAX_VALUES", values)
+        patch.setattr(bodies, "MAX_UNQUOTED", unquoted)
+        assert is_light(text.encode()) == (len(rest) <= unquoted and sum(map(rest.count, ",[{")) <= values)
+
+
+@pytest.fixture
+def settings() -> DispatcherSettings:
+    return DispatcherSettings()  # bodies of 8 MiB
+
+
+def of(unit: str, count: int) -> bytes:
+    return b'{"prompt": "hi", "parameters": {"a": [%b]}}' % ",".join([unit] * count).encode()
+
+
+@pytest.mark.parametrize("unit", ["1", '""', "[]", "{}", '{"a":1}', "[[[[]]]]", "null", "1.5e10"])
+async def test_many_values_are_refused(http: httpx2.AsyncClient, sessions: FakeSessions, unit: str) -> None:
+    answer = await http.post("/v1/sessions", content=of(unit, MAX_VALUES + 1))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "body_too_complex")
+    assert sessions.created.empty()
+
+
+async def test_long_numbers_are_refused(http: httpx2.AsyncClient) -> None:
+    answer = await http.post("/v1/sessions", content=of("1." + "9" * 1000, MAX_UNQUOTED // 1000))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "body_too_complex")
+
+
+@pytest.mark.parametrize("unit", ['a, b [c] {d} "e"\n', "é€ \\ "])
+async def test_long_texts_are_taken_whatever_stands_in_them(
+    http: httpx2.AsyncClient, sessions: FakeSessions, unit: str
+) -> None:
+    text = unit * (7 * 1024 * 1024 // len(json.dumps(unit, ensure_ascii=False).encode()))
+    answer = await http.post("/v1/sessions", content=json.dumps({"prompt": text}, ensure_ascii=False).encode())
+    assert answer.status_code == 201, answer.text
+    record = await sessions.store.load(answer.json()["session_id"])
+    assert record
+    assert record.request.messages[0].content == text
+
+
+async def test_as_many_values_as_are_allowed(http: httpx2.AsyncClient) -> None:
+    body = of("1", MAX_VALUES - 4)
+    assert len(body) > SMALL_BYTES
+    assert (await http.post("/v1/sessions", content=body)).status_code == 201
