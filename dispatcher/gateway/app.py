@@ -25,7 +25,7 @@ from dispatcher.live.pool import QueueFull
 from dispatcher.metrics import Metrics
 from dispatcher.policing.prompts import PromptRefused, PromptUnread
 from dispatcher.settings import DispatcherSettings
-from dispatcher.store.ports import StoreUnavailable
+from dispatcher.store.ports import StopKept, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -140,6 +140,11 @@ def _http_error(error: Exception) -> HttpError:
         case PromptUnread():
             message = "What you ask with could not be checked. Try again."
             return HttpError(503, message, code="policy_unavailable", headers={"Retry-After": "1"})
+        case StopKept():
+            message = (
+                "The store cannot be reached now. The stop is kept and tried until it can; asking again is harmless."
+            )
+            return HttpError(503, message, code="unavailable", headers={"Retry-After": "1"})
         case StoreUnavailable():
             return store_unavailable()
     return internal_error()

@@ -33,7 +33,7 @@ class Sessions(Protocol):
     async def stop(
         self, session_id: str, reason: str, author: Literal["user", "operator"], detail: str = ""
     ) -> Record | None:
-        """Stop the session; the first stop counts, repeating it is harmless. None: unknown."""
+        """Stop the session; the first stop counts, repeating it is harmless. None: unknown. Raises StopKept."""
 
     async def agents(self) -> list[str]:
         """The agents that some Commander offers, or offered a short while ago (`DISPATCHER_QUEUE_SECONDS`)."""

@@ -65,6 +65,10 @@ class SessionRoutes:
     async def _create(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, CreateBody)
         now = time.time()
+        key = http.headers.get("idempotency-key")
+        # A request that is repeated gets the answer that it got, whoever is here by then.
+        if key is None and body.agent not in await self._sessions.agents():
+            raise HttpError(404, "No such agent is offered.", code="agent_not_found", param="agent")
         request = Request(
             agent=body.agent,
             messages=_messages(body),
@@ -73,7 +77,7 @@ class SessionRoutes:
             conversation_id=body.conversation_id or "",
             traceparent=bodies.traceparent(http),
         )
-        created = await self._sessions.create(request, _idempotency_key(http, request, now))
+        created = await self._sessions.create(request, _idempotency_key(key, request, now))
         if not created.same_request:
             raise HttpError(
                 422,
@@ -203,8 +207,7 @@ def _messages(body: CreateBody) -> tuple[Message, ...]:
     raise bodies.invalid("messages", "give either `messages` or `prompt`")
 
 
-def _idempotency_key(http: HttpRequest, request: Request, now: float) -> IdempotencyKey | None:
-    key = http.headers.get("idempotency-key")
+def _idempotency_key(key: str | None, request: Request, now: float) -> IdempotencyKey | None:
     if key is None:
         return None
     if not MIN_KEY <= len(key) <= MAX_KEY:

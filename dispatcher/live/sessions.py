@@ -22,12 +22,13 @@ from dispatcher.policies.rules import RuleSet
 from dispatcher.policing.prompts import Prompt
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import until_known
-from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
+from dispatcher.store.ports import Created, IdempotencyKey, StopKept, Store, StoreUnavailable
 from dispatcher.tools.registry import Registry
 
 log = structlog.get_logger()
 
 ALL = 1_000_000  # sessions among which one instance finds, at its start, those to take up
+MAX_KEPT_STOPS = 10_000  # sessions whose stop the store is still to take
 
 
 class Sessions:
@@ -47,6 +48,7 @@ class Sessions:
         every_wait = settings.grace_seconds + settings.queue_seconds + settings.stop_seconds
         self.sweep = Sweep(self.runners, metrics, every_wait)
         self.neighbours = Neighbours(store.replicas, self.runners, self.pool, settings) if store.replicas else None
+        self._kept_stops: set[str] = set()
 
     @property
     def store(self) -> Store:
@@ -94,23 +96,37 @@ class Sessions:
     ) -> Record | None:
         """Stop a session for good; repeated, it is answered like the first time. None: unknown.
 
-        Raises StoreUnavailable: try again. reason: one of `shared.records.STOP_REASONS`.
+        Raises StopKept where the store is away: it is tried until the store answers; StoreUnavailable where too many
+        are. reason: one of `shared.records.STOP_REASONS`.
         """
-        return await self._stop(session_id, StopEntry(ids.stop_id(), reason, author, detail=detail))
+        stop = StopEntry(ids.stop_id(), reason, author, detail=detail)
+        try:
+            return await self._stop(session_id, stop)
+        except StoreUnavailable as error:
+            if session_id not in self._kept_stops:
+                if len(self._kept_stops) >= MAX_KEPT_STOPS:
+                    self.runners.find_again(session_id)
+                    raise
+                self._kept_stops.add(session_id)
+                self.runners.spawn(self._stop_when_it_can_be(session_id, stop))
+            raise StopKept(str(error)) from error
+
+    async def _stop_when_it_can_be(self, session_id: str, stop: StopEntry) -> None:
+        try:
+            await until_known(lambda: self._stop(session_id, stop))
+        finally:
+            self._kept_stops.discard(session_id)
 
     async def _stop_by_policy(self, session_id: str, violation: Violation) -> None:
         stop = StopEntry(ids.stop_id(), violation.reason, "policy", violation.policy, violation.detail)
         await until_known(lambda: self._stop(session_id, stop))
 
     async def _stop(self, session_id: str, stop: StopEntry) -> Record | None:
+        """Raises StoreUnavailable: the outcome is unknown until it was asked for again."""
         runners = self.runners
         if runner := runners.by_session.get(session_id):
             runner.facts.stop_detected()
-        try:
-            outcome = await self.store.submit(session_id, Settle(Entry(stop, time.time())))
-        except StoreUnavailable:
-            runners.find_again(session_id)
-            raise
+        outcome = await self.store.submit(session_id, Settle(Entry(stop, time.time())))
         if not isinstance(outcome, Applied):
             return None
         self.pool.withdraw(session_id)

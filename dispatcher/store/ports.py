@@ -15,6 +15,10 @@ class StoreUnavailable(Exception):
     """The log cannot be reached, or did not answer: the outcome of a change is unknown. Try again."""
 
 
+class StopKept(StoreUnavailable):
+    """So a stop could not be logged yet. It is tried until it can be, for as long as this process lives."""
+
+
 class StoreMisconfigured(Exception):
     """The store cannot be used at all; the text is one line for the operator (exit status 2)."""
 

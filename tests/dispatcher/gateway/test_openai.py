@@ -9,9 +9,10 @@ import httpx2
 import openai
 import pytest
 
+from dispatcher.core.entries import Call
 from dispatcher.gateway import limits, sse
 from shared.records import Message, Usage
-from tests.dispatcher.gateway.fakes import FakeSessions
+from tests.dispatcher.gateway.fakes import Commander, FakeSessions
 
 ASK: dict[str, Any] = {"model": "default", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -171,6 +172,51 @@ async def test_an_error_in_mid_stream_is_a_frame(client: openai.AsyncOpenAI, ses
             pass
     assert raised.value.code == "agent_error"
     assert raised.value.message == "The agent failed."
+
+
+async def test_a_question_that_ran_a_tool_is_not_asked_again(url: str, sessions: FakeSessions) -> None:
+    """The official client asks again by itself after a 502, twice, unless it is told not to."""
+
+    async def failing(commander: Commander, tool: bool) -> None:
+        if tool:
+            await commander.call()
+            await commander.answer()
+        await commander.fail()
+
+    for stream in (True, False):
+        for tool, asked in ((False, 3), (True, 1)):
+            async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2, timeout=10) as client:
+                asking = asyncio.create_task(client.chat.completions.create(**ASK, stream=stream))
+                for _ in range(asked):
+                    await failing(await sessions.begin(await sessions.created.get()), tool)
+                with pytest.raises(openai.InternalServerError) as raised:
+                    await asking
+            assert sessions.created.empty()
+            assert raised.value.response.headers.get("x-should-retry") == ("false" if tool else None)
+
+
+@pytest.mark.parametrize(("refused", "denied"), [(True, False), (False, True)])
+async def test_a_call_that_was_not_run_is_no_reason_not_to_ask_again(
+    http: httpx2.AsyncClient, sessions: FakeSessions, refused: bool, denied: bool
+) -> None:
+    asking = ask(http)
+    commander = await sessions.begin(await sessions.created.get())
+    await commander.log(Call("search", "{}", "call-1", "instance", refused, denied))
+    await commander.fail()
+    assert "x-should-retry" not in (await asking).headers
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_usage_of_a_stopped_answer_is_an_estimate_that_says_so(
+    http: httpx2.AsyncClient, sessions: FakeSessions, stream: bool
+) -> None:
+    asking = ask(http, stream=stream, stream_options={"include_usage": True} if stream else None)
+    commander = await sessions.begin(await sessions.created.get())
+    await commander.say("seven €")  # nine bytes
+    await commander.stop("UserCancel", "user")
+    answer = await asking
+    last = json.loads(frames(answer)[-2]) if stream else answer.json()
+    assert last["usage"] == {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4, "estimated": True}
 
 
 async def test_nobody_was_free(client: openai.AsyncOpenAI, sessions: FakeSessions) -> None:

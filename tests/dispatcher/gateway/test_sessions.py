@@ -43,6 +43,7 @@ async def test_a_prompt_makes_a_session(http: httpx2.AsyncClient, sessions: Fake
 
 
 async def test_all_fields_reach_the_request(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    sessions.offered.append("other")
     body = {
         "agent": "other",
         "messages": [
@@ -68,6 +69,18 @@ async def test_all_fields_reach_the_request(http: httpx2.AsyncClient, sessions: 
     assert json.loads(request.parameters_json) == body["parameters"]
     assert request.conversation_id == "thread 7"
     assert request.traceparent == ""
+
+
+async def test_an_agent_that_nobody_offers(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    body = {"prompt": "hi", "agent": "other"}
+    assert check_error(await http.post("/v1/sessions", json=body), 404, "agent")["code"] == "agent_not_found"
+    assert sessions.created.empty()
+    # What is asked again under a key gets the answer that it got, whoever is gone by then.
+    sessions.offered.append("other")
+    key = {"Idempotency-Key": "0123456789abcdef"}
+    first = await http.post("/v1/sessions", json=body, headers=key)
+    sessions.offered.remove("other")
+    assert (await http.post("/v1/sessions", json=body, headers=key)).json() == first.json()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +116,7 @@ async def test_an_invalid_body_names_the_field(http: httpx2.AsyncClient, body: o
         b"\xff",
         b'{"prompt": "\xff"}',
         b'{"prompt": "\\ud800"}',
-        b'{"parameters": {"a":' + b"[" * 100_000,
+        b'{"parameters": {"a":' + b"[" * 19_000,
         b'{"prompt": NaN}',
         b"{} {}",
     ],

@@ -1,5 +1,6 @@
 """What a Commander that takes a session over is told, and the limits of new sessions, without sockets."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,15 +10,17 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.core.entries import Assigned, Body, Call, Entry, Finished, Text
 from dispatcher.core.history import history_of
-from dispatcher.core.log import LIVE, Request
+from dispatcher.core.log import LIVE, Change, Outcome, Request
+from dispatcher.live import sessions as live_sessions
 from dispatcher.live.pool import QueueFull
 from dispatcher.live.sessions import Sessions
 from dispatcher.metrics import Metrics
 from dispatcher.policing.load import load as load_policies
 from dispatcher.policing.prompts import PromptRefused
 from dispatcher.settings import DispatcherSettings
+from dispatcher.store import asking
 from dispatcher.store.memory import MemoryStore
-from dispatcher.store.ports import IdempotencyKey
+from dispatcher.store.ports import IdempotencyKey, StopKept, StoreUnavailable
 from dispatcher.tools.load import load as load_tools
 from shared.records import Content, History, Message, Said, Thought, ToolCall, ToolResult, Unknown
 
@@ -31,6 +34,44 @@ async def sessions() -> AsyncIterator[Sessions]:
     for record in await sessions.store.select(["waiting"], 10):
         sessions.pool.withdraw(record.session_id)
     await sessions.close()
+
+
+class Away(MemoryStore):
+    """A store that can be away."""
+
+    away = False
+
+    def submit(self, session_id: str, change: Change) -> "asyncio.Future[Outcome]":
+        if self.away:
+            lost: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            lost.set_exception(StoreUnavailable("away"))
+            return lost
+        return super().submit(session_id, change)
+
+
+async def test_a_stop_while_the_store_is_away_is_kept_once_and_tried(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "RETRY_SECONDS", (0.001, 0.01))
+    store = sessions.runners.store = Away()
+    created = await sessions.create(Request("default", (Message("user", "hi"),), time.time()))
+    session_id = created.record.session_id
+    store.away = True
+    for _ in range(3):
+        with pytest.raises(StopKept):
+            await sessions.stop(session_id, "UserCancel", "user")
+    assert len(sessions._kept_stops) == 1
+    monkeypatch.setattr(live_sessions, "MAX_KEPT_STOPS", 1)
+    with pytest.raises(StoreUnavailable) as refused:
+        await sessions.stop("another", "UserCancel", "user")
+    assert not isinstance(refused.value, StopKept)
+    store.away = False
+    async with asyncio.timeout(5):
+        while sessions._kept_stops:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.005)
+    record = await store.load(session_id)
+    assert record
+    assert (record.head.state, record.head.reason) == ("stopped", "UserCancel")
 
 
 def entries(*bodies: Body) -> list[Entry]:

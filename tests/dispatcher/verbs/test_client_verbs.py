@@ -61,6 +61,7 @@ async def call(module: ModuleType, *arguments: str) -> int:
 async def test_chat_streams_one_answer(
     urls: tuple[str, str], sessions: FakeSessions, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    sessions.offered.append("mine")
     asking = asyncio.create_task(call(chat, "--url", urls[0], "--agent", "mine", "How are you?"))
     commander = await sessions.begin(await sessions.created.get())
     await commander.think("SECRET")
