@@ -1,24 +1,32 @@
 """The operators' routes: metrics, and sessions with all that their logs hold, thoughts and arguments included."""
 
+import base64
+import math
 from typing import Literal
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.datastructures import QueryParams
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
 from dispatcher.core.entries import Entry
-from dispatcher.core.log import LIVE, STATES, Record
+from dispatcher.core.log import LIVE, STATES, Record, State
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.errors import json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.sessions import find, released_text
+from dispatcher.store.ports import Place, place
 from shared.records import Error
 
 LIST_LIMIT = 100
 MAX_LIST_LIMIT = 1000
+FIELDS = ("agent", "reason", "conversation")
+PARAMETERS = ("state", *FIELDS, "since", "limit", "cursor")
+PAGE = 50  # sessions that are read at once, with what each was asked
+LOOKED_AT = 5000  # for one answer; one that found less has a cursor all the same
 
 
 class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,6 +34,70 @@ class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     reason: Literal["PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown"] = "RiskControl"
     detail: str = ""
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What `GET /operator/sessions` is asked for."""
+
+    states: tuple[State, ...]
+    limit: int
+    since: float
+    cursor: Place | None
+    fields: dict[str, str]  # only sessions that have these
+
+    @staticmethod
+    def of(asked: QueryParams) -> "Listing":
+        """Raises HttpError 400, for an unknown parameter too: a filter with a slip in its name would be none."""
+        for name in asked:
+            if name not in PARAMETERS:
+                raise bodies.invalid(name, f"unknown; there are {', '.join(PARAMETERS)}")
+            if name != "state" and len(asked.getlist(name)) > 1:
+                raise bodies.invalid(name, "must be given once")
+        states = asked.getlist("state")
+        if not all(state in STATES for state in states):
+            raise bodies.invalid("state", f"must be one of {', '.join(STATES)}")
+        limit = asked.get("limit", str(LIST_LIMIT))
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIST_LIMIT):
+            raise bodies.invalid("limit", f"must be a whole number from 1 to {MAX_LIST_LIMIT}")
+        return Listing(
+            tuple(state for state in STATES if (state in states if states else state in LIVE)),
+            int(limit),
+            _unix_seconds(asked.get("since", "0")),
+            _cursor(asked["cursor"]) if "cursor" in asked else None,
+            {name: asked[name] for name in FIELDS if name in asked},
+        )
+
+    def wants(self, record: Record) -> bool:
+        has = {
+            "agent": record.request.agent,
+            "reason": record.head.reason or record.head.code,
+            "conversation": record.request.conversation_id,
+        }
+        return all(has[name] == value for name, value in self.fields.items())
+
+
+def _unix_seconds(given: str) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise bodies.invalid("since", "must be a time in Unix seconds")
+    return seconds
+
+
+def _cursor(given: str) -> Place:
+    try:
+        cursor: Place = msgspec.msgpack.decode(base64.urlsafe_b64decode(given), type=Place)
+    except (ValueError, msgspec.DecodeError):
+        raise bodies.invalid("cursor", "must be the `cursor` of an answer before") from None
+    return cursor
+
+
+def _listed(found: list[dict[str, object]], at: Place | None) -> Response:
+    """at: where to look on, if there may be more."""
+    cursor = base64.urlsafe_b64encode(msgspec.msgpack.encode(at)).decode() if at else None
+    return json_response(200, {"sessions": found, "cursor": cursor})
 
 
 class OperatorRoutes:
@@ -49,17 +121,23 @@ class OperatorRoutes:
         return json_response(200, self._sessions.policy_status())
 
     async def _list(self, http: HttpRequest) -> Response:
-        """Live sessions, or those in the states that `?state=` names, at most `?limit=`; the longest there first."""
-        asked = http.query_params.getlist("state")
-        for state in asked:
-            if state not in STATES:
-                raise bodies.invalid("state", f"must be one of {', '.join(STATES)}")
-        limit = http.query_params.get("limit", str(LIST_LIMIT))
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIST_LIMIT):
-            raise bodies.invalid("limit", f"must be a whole number from 1 to {MAX_LIST_LIMIT}")
-        states = [state for state in STATES if (state in asked if asked else state in LIVE)]
-        records = await self._sessions.store.select(states, int(limit))
-        return json_response(200, {"sessions": [_summary(record) for record in records]})
+        """Live sessions, or those that are asked for, the newest first: see `Listing`."""
+        listing = Listing.of(http.query_params)
+        found: list[dict[str, object]] = []
+        at = listing.cursor
+        for _ in range(LOOKED_AT // PAGE):
+            records = await self._sessions.store.page(listing.states, PAGE, at)
+            for record in records:
+                at = place(record.session_id, record.head)
+                if at[0] < listing.since:
+                    return _listed(found, None)
+                if listing.wants(record):
+                    found.append(_summary(record))
+                    if len(found) == listing.limit:
+                        return _listed(found, at)
+            if len(records) < PAGE:
+                return _listed(found, None)
+        return _listed(found, at)
 
     async def _session(self, http: HttpRequest) -> Response:
         """One of the list, and what it was asked with, which is no entry of its log."""

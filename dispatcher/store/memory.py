@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
+from operator import itemgetter
 from time import perf_counter
 
 from msgspec.structs import replace
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Applied, Change, Outcome, Record, Refused, State, apply
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
+from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
 
 
 class MemoryStore:
@@ -95,6 +96,17 @@ class MemoryStore:
         wanted = set(states)
         found = (record for record in self._records.values() if record.head.state in wanted)
         return nsmallest(limit, found, key=lambda record: record.head.since)
+
+    async def page(self, states: Iterable[State], limit: int, before: Place | None = None) -> list[Record]:
+        self._check_open()
+        wanted = set(states)
+        found = [
+            (place(record.session_id, record.head), record)
+            for record in self._records.values()
+            if record.head.state in wanted
+        ]
+        behind = (at for at in found if before is None or at[0] < before)
+        return [record for _, record in nlargest(limit, behind, key=itemgetter(0))]
 
     async def delete(self, session_id: str) -> bool:
         self._check_open()

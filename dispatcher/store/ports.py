@@ -3,12 +3,12 @@
 from asyncio import Future
 from collections.abc import Container, Iterable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from dispatcher.core.entries import Entry
-from dispatcher.core.log import Change, Outcome, Record, State
+from dispatcher.core.log import Change, Head, Outcome, Record, State
 
 
 class StoreUnavailable(Exception):
@@ -41,6 +41,13 @@ class Created(msgspec.Struct, frozen=True):
     record: Record
     fresh: bool
     same_request: bool = True
+
+
+Place: TypeAlias = tuple[float, str]  # of a session among others: when it ended, or else entered its state; its id
+
+
+def place(session_id: str, head: Head) -> Place:
+    return head.ended_at or head.since, session_id
 
 
 class Follower(Protocol):
@@ -147,6 +154,9 @@ class Store(Protocol):
 
     async def select(self, states: Iterable[State], limit: int) -> list[Record]:
         """Sessions in one of `states`, those that entered it first (`head.since`) first."""
+
+    async def page(self, states: Iterable[State], limit: int, before: Place | None = None) -> list[Record]:
+        """Sessions in one of `states`, the newest first by their places; only those that come behind that one."""
 
     async def delete(self, session_id: str) -> bool:
         """Drop an ended session whole. False: it is unknown or live."""

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -50,6 +50,15 @@ class Client:
 
     def post(self, path: str, body: object) -> Any:
         return self._json("POST", path, json=body)
+
+    def sessions(self, **asked: Any) -> Iterator[dict[str, Any]]:
+        """An operator's list, the newest first, page by page."""
+        while True:
+            page = self.get("/operator/sessions", **asked)
+            yield from page["sessions"]
+            if page["cursor"] is None:
+                return
+            asked["cursor"] = page["cursor"]
 
     def _json(self, method: str, path: str, **how: Any) -> Any:
         try:

@@ -25,7 +25,6 @@ from shared import logs
 from shared.config import load
 
 RIGHT, WRONG, UNUSABLE = 0, 1, 2  # exit statuses
-LIST_LIMIT = 1000  # sessions in one state, the most that the server lists
 
 _CHECK = "Exit status: 0 right; 2 wrong: every error with its line and entry on standard error."
 _TEST = f"""Send the texts of [[case]] entries through the rules. What comes in packets (content, thoughts) is split in
@@ -51,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--session", metavar="ID", type=as_session_id, action="append", default=[], help="this one; may be repeated"
     )
-    which.add_argument("--all", action="store_true", help=f"all, up to {LIST_LIMIT:,} in each state")
+    which.add_argument("--all", action="store_true", help="all that the log still holds")
     replaying.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
     replaying.add_argument("--json", action="store_true", help="one JSON object a line, of each session")
     replaying.add_argument("--show-text", action="store_true", help="what stands around a stop")
@@ -117,10 +116,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 def _all(client: Client) -> Iterator[str]:
     for state in STATES:
-        sessions = client.get("/operator/sessions", state=state, limit=LIST_LIMIT)["sessions"]
-        if len(sessions) == LIST_LIMIT:
-            print(f"of the sessions in state {state} only the {LIST_LIMIT} oldest are read", file=sys.stderr)
-        yield from (session["session_id"] for session in sessions)
+        yield from (session["session_id"] for session in client.sessions(state=state))
 
 
 def _replayed(client: Client, rules: RuleSet, session_id: str, ask: Asking, *, skip: bool) -> Replayed | None:

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import re
 import sys
 import time
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from dispatcher.core.log import STATES
@@ -21,9 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    listing = verbs.add_parser("list", help="the live sessions, or those in a state")
+    listing = verbs.add_parser("list", help="the live sessions, or those that are asked for, the newest first")
     listing.add_argument("--state", action="append", choices=STATES, help="may be repeated")
-    listing.add_argument("--limit", type=int, default=100, help="at most so many (default: %(default)s)")
+    listing.add_argument("--agent", help="only those of that agent")
+    listing.add_argument("--reason", help="only those that were stopped for that reason, or failed with that code")
+    listing.add_argument("--conversation", metavar="ID", help="only those of that conversation")
+    listing.add_argument("--since", type=_age_of, metavar="AGE", help="not longer ago: 90s, 15m, 2h or 7d")
+    listing.add_argument("--limit", type=_count, default=100, help="at most so many (default: %(default)s)")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     listing.set_defaults(sessions_verb=_list)
 
@@ -52,7 +58,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list(client: Client, options: argparse.Namespace) -> int:
-    sessions = client.get("/operator/sessions", state=options.state or [], limit=options.limit)["sessions"]
+    since = None if options.since is None else time.time() - options.since
+    given = {"agent": options.agent, "reason": options.reason, "conversation": options.conversation, "since": since}
+    asked = {name: value for name, value in given.items() if value is not None}
+    sessions = list(islice(client.sessions(state=options.state or [], **asked), options.limit))
     if options.json:
         for session in sessions:
             print(json.dumps(session))
@@ -72,6 +81,20 @@ def _list(client: Client, options: argparse.Namespace) -> int:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(printable("  ".join(cells).rstrip()))
     return 0
+
+
+def _count(given: str) -> int:
+    if not (given.isascii() and given.isdigit() and int(given)):
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {given!r}")
+    return int(given)
+
+
+def _age_of(given: str) -> float:
+    """In seconds."""
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", given)
+    if not found:
+        raise argparse.ArgumentTypeError(f"must be an age like 90s, 15m, 2h or 7d, got {given!r}")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _age(seconds: float) -> str:

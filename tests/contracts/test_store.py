@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from dispatcher.core.entries import Assigned, Body, Call, Failed, Finished, StopEntry, Text
 from dispatcher.core.log import Applied, Fence, Request, Requeue, Settle, State, TakeBack, TakeOver
 from dispatcher.store.factory import open_store
-from dispatcher.store.ports import Follower, IdempotencyKey, Store, StoreUnavailable
+from dispatcher.store.ports import Follower, IdempotencyKey, Place, Store, StoreUnavailable, place
 from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
     acquire,
@@ -488,6 +488,31 @@ async def test_sessions_are_selected_by_state_the_oldest_first(store: Store) -> 
     await store.submit("s3", Settle(stop()))
     assert await names("stopped", "failed", "finished") == ["s3"]
     assert [record.head.state for record in await store.select(["stopped"], 10)] == ["stopped"]
+
+
+async def test_pages_of_sessions_are_the_newest_first_and_miss_none(store: Store) -> None:
+    """By when they ended, or else entered their state; where that is the same, by their names."""
+    for name, at in (("s1", 10.0), ("s2", 20.0), ("s3", 20.0), ("s4", 20.0), ("s5", 30.0), ("s6", 5.0)):
+        await store.create(waiting(name, created_at=at))
+    for name, at in (("s5", 40.0), ("s6", 40.0)):
+        await store.submit(name, Settle(replace(stop(), at=at)))
+    await store.submit("s1", assign(now=35.0))
+    everything: tuple[State, ...] = ("waiting", "running", "stopped")
+
+    async def pages(limit: int, *states: State) -> list[str]:
+        names: list[str] = []
+        before: Place | None = None
+        while records := await store.page(states, limit, before):
+            assert len(records) <= limit
+            names += [record.session_id for record in records]
+            before = place(records[-1].session_id, records[-1].head)
+        return names
+
+    for limit in (1, 2, 3, 10):
+        assert await pages(limit, *everything) == ["s6", "s5", "s1", "s4", "s3", "s2"]
+        assert await pages(limit, "waiting") == ["s4", "s3", "s2"]
+        assert await pages(limit, "stopped") == ["s6", "s5"]
+        assert await pages(limit, "failed") == []
 
 
 async def test_only_an_ended_session_is_deleted(store: Store) -> None:

@@ -23,7 +23,7 @@ from dispatcher.core.log import LIVE as LIVE_STATES
 from dispatcher.core.log import Change, Outcome, Record, State
 from dispatcher.store.blobs import encode, entry_of, record_of
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
+from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
 from dispatcher.store.redis.address import Address, ask_server, check_rights, check_server
 from dispatcher.store.redis.cluster import Cluster
 from dispatcher.store.redis.hints import Hints
@@ -248,26 +248,41 @@ class RedisStore:
         return self._hub.follow(session_id)
 
     async def select(self, states: Iterable[State], limit: int) -> list[Record]:
+        return await self._chosen(frozenset(states), limit, newest=False, before=None)
+
+    async def page(self, states: Iterable[State], limit: int, before: Place | None = None) -> list[Record]:
+        return await self._chosen(frozenset(states), limit, newest=True, before=before)
+
+    async def _chosen(
+        self, wanted: frozenset[State], limit: int, *, newest: bool, before: Place | None
+    ) -> list[Record]:
         self._check_open()
         await self._hints.written()
-        wanted = frozenset(states)
-        found: list[tuple[float, str]] = []
+        found: list[Place] = []
         if live := wanted & LIVE_STATES:
-            found += await self._in_states(LIVE, live, None)
+            found += await self._in_states(LIVE, live, None, newest, before)
         if ended := wanted - LIVE_STATES:
-            found += await self._in_states(ENDED, ended, limit)
-        chosen = [session_id for _, session_id in sorted(found)[:limit]]
+            found += await self._in_states(ENDED, ended, limit, newest, before)
+        chosen = [session_id for _, session_id in sorted(found, reverse=newest)[:limit]]
         return [record for record in await records(self._servers, chosen) if record.head.state in wanted]
 
-    async def _in_states(self, index: bytes, states: frozenset[State], limit: int | None) -> list[tuple[float, str]]:
-        """Since when, and which; the first `limit` in the order of the index."""
-        found: list[tuple[float, str]] = []
-        names = [blob.decode() for blob in await self._servers.read(command("ZRANGE", index, 0, -1))]
+    async def _in_states(
+        self, index: bytes, states: frozenset[State], limit: int | None, newest: bool, before: Place | None
+    ) -> list[Place]:
+        """The first `limit` in the order of the index, or the last."""
+        found: list[Place] = []
+        ordered = command("ZRANGE", index, 0, -1, *(["REV"] if newest else []))
+        if limit is not None and before is not None:  # of an index that has the order of places
+            ordered = command("ZRANGE", index, before[0], "-inf", "BYSCORE", "REV")
+        names = [blob.decode() for blob in await self._servers.read(ordered)]
         for part in chunks(names, CHUNK):
             for session_id, blob in zip(part, await heads(self._servers, part), strict=True):
                 head = readable(session_id, blob)
-                if head and head.state in states:
-                    found.append((head.since, session_id))
+                if head is None or head.state not in states:
+                    continue
+                at = place(session_id, head) if newest else (head.since, session_id)
+                if before is None or at < before:
+                    found.append(at)
             if limit is not None and len(found) >= limit:
                 break
         return found

@@ -8,7 +8,7 @@ from typing import Any
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, State
 from dispatcher.store.blobs import entry_of, record_of
-from dispatcher.store.ports import StoreUnavailable
+from dispatcher.store.ports import Place, StoreUnavailable
 from dispatcher.store.sqlite.file import open_reader
 
 
@@ -41,6 +41,17 @@ class Reader:
             "SELECT id, request, head FROM heads JOIN sessions ON key = session"  # noqa: S608 - question marks only
             f" WHERE state IN ({marks}) ORDER BY since, key LIMIT ?",
             (*states, limit),
+        )
+        return [record_of(*row) for row in rows]
+
+    def page(self, states: Sequence[State], limit: int, before: Place | None) -> list[Record]:
+        marks = ", ".join("?" * len(states))
+        at = "CASE WHEN ended_at > 0 THEN ended_at ELSE since END"  # as `ports.place` has it
+        behind, place = (f" AND ({at}, id) < (?, ?)", before) if before else ("", ())
+        rows = self._fetch(
+            "SELECT id, request, head FROM heads JOIN sessions ON key = session"  # noqa: S608 - question marks only
+            f" WHERE state IN ({marks}){behind} ORDER BY {at} DESC, id DESC LIMIT ?",
+            (*states, *place, limit),
         )
         return [record_of(*row) for row in rows]
 

@@ -21,7 +21,7 @@ import structlog
 from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.log import Append, Applied, Change, Outcome, Record, Settle, State
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import Created, Follower, IdempotencyKey, Replicas, StoreUnavailable
+from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable
 from dispatcher.store.sqlite.checkpoints import Checkpointer
 from dispatcher.store.sqlite.file import lock
 from dispatcher.store.sqlite.reader import Reader
@@ -241,6 +241,10 @@ class SqliteStore:
     async def select(self, states: Iterable[State], limit: int) -> list[Record]:
         self._check_open()
         return await self._in(self._reading, self._reader.select, list(states), limit)
+
+    async def page(self, states: Iterable[State], limit: int, before: Place | None = None) -> list[Record]:
+        self._check_open()
+        return await self._in(self._reading, self._reader.page, list(states), limit, before)
 
     async def offered(self, since: float) -> list[str]:
         self._check_open()

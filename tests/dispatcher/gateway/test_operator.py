@@ -7,8 +7,10 @@ from contextlib import aclosing
 import httpx2
 import pytest
 
+from dispatcher.core.log import Request
+from dispatcher.gateway import operator as operator_routes
 from dispatcher.metrics import Metrics
-from shared.records import Usage
+from shared.records import Message, Usage
 from tests.dispatcher.gateway.fakes import FakeSessions, Seen
 from tests.dispatcher.gateway.test_events import stream
 
@@ -31,10 +33,10 @@ async def test_live_sessions_are_listed_and_others_on_demand(
     await ended.fail("my_code", "message")
 
     listed = (await operator.get("/operator/sessions")).json()["sessions"]
-    assert [session["session_id"] for session in listed] == [first.session_id, second.session_id]
+    assert [session["session_id"] for session in listed] == [second.session_id, first.session_id]
     assert listed[0]["state"] == "running"
     assert listed[0]["commander_id"] == "commander"
-    assert listed[1]["running_calls"] == ["search"]
+    assert listed[0]["running_calls"] == ["search"]
     (failed,) = (await operator.get("/operator/sessions?state=failed&state=stopped")).json()["sessions"]
     assert failed["code"] == "my_code"
     assert len((await operator.get("/operator/sessions?limit=1")).json()["sessions"]) == 1
@@ -48,7 +50,77 @@ async def test_one_session_with_what_it_was_asked(operator: httpx2.AsyncClient, 
     assert (await operator.get("/operator/sessions/nope")).status_code == 404
 
 
-@pytest.mark.parametrize("query", ["state=asleep", "limit=0", "limit=x", "limit=1001", "limit="])
+async def made(sessions: FakeSessions, count: int) -> list[str]:
+    """Sessions that wait, the newest first; every third of another agent and of a conversation."""
+    ids = []
+    for n in range(count):
+        agent, conversation = ("other", "thread 7") if n % 3 == 0 else ("default", "")
+        request = Request(agent, (Message("user", "hi"),), 1000.0 + n, conversation_id=conversation)
+        ids.append((await sessions.create(request)).record.session_id)
+    return ids[::-1]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100])
+async def test_pages_miss_none_and_show_none_twice(
+    operator: httpx2.AsyncClient, sessions: FakeSessions, limit: int
+) -> None:
+    ids = await made(sessions, 20)
+    found: list[str] = []
+    asked = {"limit": str(limit)}
+    while True:
+        page = (await operator.get("/operator/sessions", params=asked)).json()
+        found += [session["session_id"] for session in page["sessions"]]
+        if page["cursor"] is None:
+            break
+        assert len(page["sessions"]) == limit
+        asked["cursor"] = page["cursor"]
+    assert found == ids
+
+
+@pytest.mark.parametrize("query", ["agent=other", "conversation=thread%207", "agent=other&conversation=thread%207"])
+async def test_only_those_that_are_asked_for(operator: httpx2.AsyncClient, sessions: FakeSessions, query: str) -> None:
+    ids = await made(sessions, 200)
+    page = (await operator.get(f"/operator/sessions?{query}&limit=1000")).json()
+    assert [session["session_id"] for session in page["sessions"]] == ids[::-1][::3][::-1]
+    assert page["cursor"] is None
+
+
+async def test_those_since_a_time(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    ids = await made(sessions, 10)
+    page = (await operator.get("/operator/sessions?since=1006.5")).json()
+    assert [session["session_id"] for session in page["sessions"]] == ids[:3]
+
+
+async def test_those_that_ended_for_a_reason(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    stopped, failed = await sessions.begin(), await sessions.begin()
+    await stopped.stop("RiskControl")
+    await failed.fail("my_code")
+    for reason, expected in (("RiskControl", stopped), ("my_code", failed)):
+        page = (await operator.get(f"/operator/sessions?state=stopped&state=failed&reason={reason}")).json()
+        assert [session["session_id"] for session in page["sessions"]] == [expected.session_id]
+
+
+async def test_one_answer_looks_at_a_bounded_number_and_says_where_to_go_on(
+    operator: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator_routes, "LOOKED_AT", 100)
+    ids = await made(sessions, 160)
+    oldest = {"conversation": "thread 7", "since": "0"}
+    first = (await operator.get("/operator/sessions", params=oldest)).json()
+    assert first["sessions"]
+    then = (await operator.get("/operator/sessions", params={**oldest, "cursor": first["cursor"]})).json()
+    assert then["cursor"] is None
+    found = [session["session_id"] for page in (first, then) for session in page["sessions"]]
+    assert found == ids[::-1][::3][::-1]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("state=asleep", "limit=0", "limit=x", "limit=1001", "limit=", "limit=1&limit=2"),
+        *("since=x", "since=-1", "since=nan", "since=inf", "cursor=x", "cursor=AA==", "cursor=%C3%A9", "satte=running"),
+    ],
+)
 async def test_wrong_questions(operator: httpx2.AsyncClient, query: str) -> None:
     answer = await operator.get(f"/operator/sessions?{query}")
     assert answer.status_code == 400

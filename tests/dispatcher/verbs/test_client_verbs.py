@@ -187,6 +187,21 @@ async def test_operators_list_watch_and_stop(
     assert 'detail="enough"' in out
     assert "\x1b" not in out
 
+    for asked, count in (
+        (("--agent", "default"), 1),
+        (("--agent", "other"), 0),
+        (("--reason", "RiskControl"), 1),
+        (("--reason", "UserCancel"), 0),
+        (("--conversation", "thread 7"), 0),
+        (("--since", "1h"), 1),
+    ):
+        assert await call(operator_cli, "--url", url, "list", "--state", "stopped", "--json", *asked) == 0
+        assert len(capfd.readouterr().out.splitlines()) == count, asked
+    for wrong in (("--since", "yesterday"), ("--limit", "0")):
+        with pytest.raises(SystemExit):
+            await call(operator_cli, "--url", url, "list", *wrong)
+        assert "must be" in capfd.readouterr().err
+
     assert await call(operator_cli, "--url", url, "list", "--state", "stopped", "--json") == 0
     assert json.loads(capfd.readouterr().out)["session_id"] == commander.session_id
     assert await call(operator_cli, "--url", url, "watch", commander.session_id, "--json") == 0
