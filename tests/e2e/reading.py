@@ -1,5 +1,6 @@
 """A user's reader over HTTP: goes on with Last-Event-ID whatever breaks, and keeps the text as the user saw it."""
 
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -71,7 +72,9 @@ class Reader(threading.Thread):
 
 
 def ask(url: str, prompt: str = "go", **parameters: Any) -> str:
-    """A new session's id."""
-    answer = httpx2.post(f"{url}/v1/sessions", json={"prompt": prompt, "parameters": parameters}, timeout=10)
+    """A new session's id. With a key, it waits where no Commander has come yet."""
+    key = {"Idempotency-Key": secrets.token_urlsafe()}
+    body = {"prompt": prompt, "parameters": parameters}
+    answer = httpx2.post(f"{url}/v1/sessions", json=body, headers=key, timeout=10)
     answer.raise_for_status()
     return str(answer.json()["session_id"])

@@ -44,7 +44,7 @@ def test_a_replica_that_leaves_answers_until_haproxy_has_noticed(tmp_path):
         leaving.program.send_signal(signal.SIGTERM)
         eventually(lambda: httpx2.get(f"http://{leaving.http}/readyz").status_code == 503, "it is not ready")
         eventually(lambda: edge.ready() == 0, "HAProxy has noticed")
-        assert httpx2.post(f"http://{leaving.http}/v1/sessions", json={"prompt": "Hello."}).status_code == 201
+        assert ask(f"http://{leaving.http}", "Hello.")
         assert leaving.program.exit_status(30) == 0
 
 

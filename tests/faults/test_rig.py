@@ -57,7 +57,9 @@ async def test_a_stream_that_nobody_closes_is_found(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(quiet, "QUIET_SECONDS", 0.0)  # from now on a look is a single one
         assert await quiet.leaks(rig, idle) == []
         async with httpx2.AsyncClient(trust_env=False) as http:
-            created = await http.post(f"{rig.users(0)}/v1/sessions", json={"agent": "nobody", "prompt": "go"})
+            key = {"Idempotency-Key": "a session that waits"}
+            body = {"agent": "nobody", "prompt": "go"}
+            created = await http.post(f"{rig.users(0)}/v1/sessions", json=body, headers=key)
         stream = events(rig.readers[0].port, created.json()["events"], "0")
         waiting = asyncio.ensure_future(anext(stream))
         missing = {"LogReader", "dispatcher_event_streams", 'dispatcher_sessions{state="waiting"}'}
