@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._buffer = bytearray()  # come, and not parsed yet
         self._searched = 0  # of the buffer, for the end of a head
+        self._blank = 0  # bytes of empty lines before it
         self._exchange: Exchange | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
@@ -145,15 +146,16 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> bool:
         """Parse the next request's head. False: it has not come whole, or is refused."""
         buffer = self._buffer
-        if buffer[0] in b"\r\n":  # empty lines in front (RFC 9112, 2.2)
-            del buffer[: len(buffer) - len(buffer.lstrip(b"\r\n"))]
+        while buffer[0] in b"\r\n" and self._blank < limits.BLANK_BYTES:  # RFC 9112, 2.2
+            del buffer[0]
+            self._blank += 1
             self._searched = 0
             if not buffer:
                 return False
         end = buffer.find(_END_OF_HEAD, max(0, self._searched - len(_END_OF_HEAD) + 1))
         self._searched = len(buffer)
         size = end + len(_END_OF_HEAD)
-        if end < 0 or size > limits.HEAD_BYTES:
+        if end < 0 or size > limits.HEAD_BYTES or buffer[0] in b"\r\n":
             if not buffer[:1].isalpha() or b"\n\n" in buffer[: limits.HEAD_BYTES]:
                 self._refuse(_NO_HTTP)
             elif max(size, len(buffer)) > limits.HEAD_BYTES:
@@ -163,7 +165,7 @@ class Connection(asyncio.Protocol):
             return False
         head = bytes(buffer[:size])
         del buffer[:size]
-        self._searched = 0
+        self._searched = self._blank = 0
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._length: int | None = None

@@ -3,6 +3,7 @@
 import resource
 
 HEAD_BYTES = 32 * 1024  # request line and headers of a request; browsers and SDKs send 1 to 8 KiB
+BLANK_BYTES = 16  # empty lines before a request: old clients send one after a body
 AHEAD_BYTES = (
     64 * 1024
 )  # unread of a connection: a body that its route is slow to take, or requests that wait their turn

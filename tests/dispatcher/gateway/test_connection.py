@@ -137,7 +137,7 @@ CHUNKED = (
 )
 REQUESTS = [
     GET,
-    b"\r\n" + GET,
+    b"\r\n" * 8 + GET,
     b"POST /p?q HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
     b"POST /e HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
     CHUNKED,
@@ -244,6 +244,7 @@ async def test_an_answer_before_the_bodys_end_reaches_a_client_that_sends_on() -
         b"nonsense\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
         b"GET / HTTP/1.1\nHost: x\n\n",
+        b"\r\n" * 9 + GET,
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /\r\n\r\n",
         b"GET / HTTP/3.7\r\n\r\n",
