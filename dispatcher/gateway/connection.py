@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is None or not self._exchange.whole:
             return False
         self._half_closed = True
-        self._within(0 if self._exchange.started else limits.PROBE_SECONDS, partial(self._look, limits.LOOK_SECONDS))
+        self._look_soon(self._exchange)
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
         while self._buffer and not self._deaf:
             if self._exchange is None:
                 if not self._begin():
-                    return
+                    break
             elif not self._exchange.whole:
                 self._take_body(self._exchange)
             else:
@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
         self._length: int | None = None
         self._expects_continue = False
         # An offer to speak another protocol (h2c) may be passed over; the parser would take the body for that protocol.
-        if b"pgrade" in head or b"PGRADE" in head:
+        if b"upgrade" in head.lower():
             head = _UPGRADE.sub(b"\r\nx-upgrade:", head)
         return self._parse(head)
 
@@ -250,6 +250,8 @@ class Connection(asyncio.Protocol):
         if self._exchange:
             self._within(None)
             self._exchange.end_of_body()
+            if self._half_closed:
+                self._look_soon(self._exchange)
 
     # ---- time
 
@@ -276,6 +278,9 @@ class Connection(asyncio.Protocol):
             self._within(left, self._body_is_late)
         else:
             self._refuse(_LATE)
+
+    def _look_soon(self, exchange: Exchange) -> None:
+        self._within(0 if exchange.started else limits.PROBE_SECONDS, partial(self._look, limits.LOOK_SECONDS))
 
     def _look(self, wait: float) -> None:
         """Whether a client that has closed its side reads on. One that has closed the connection looks the same until
@@ -312,7 +317,7 @@ class Connection(asyncio.Protocol):
             self._end(unread=self._deaf or bool(self._buffer or (exchange and not exchange.whole)))
             return
         self._owner.waits(self, idle=True)
-        self._within(self._owner.idle_seconds, self._transport.close)
+        self._within(self._owner.idle_seconds, self._transport.abort)  # whoever has not read its answer by then, too
         self._advance()
         if self._half_closed and self._exchange is None:  # what has come of a next request will never be whole
             self._transport.close()

@@ -416,6 +416,22 @@ async def test_a_client_that_closed_its_side_and_left_later_is_noticed() -> None
         app.go.set()
 
 
+async def test_a_client_that_left_while_its_second_request_is_answered_is_noticed() -> None:
+    held = Held(stream=False)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (echo if scope["path"] == "/first" else held)(scope, receive, send)
+
+    async with serving(app) as server:
+        async with connected(server) as (reader, writer):
+            writer.write(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
+            writer.write_eof()
+            assert (await answer(reader))[0] == 200
+            await held.asked.wait()
+        await held.gone.wait()
+        held.go.set()
+
+
 # ---- many
 
 
