@@ -74,6 +74,7 @@ class View:
         self.running.set()
         self.away, self.closed = False, False
         self.replicas = self
+        self.trouble = ""
         self._shared = shared
 
     # ---- Store

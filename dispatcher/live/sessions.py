@@ -145,8 +145,13 @@ class Sessions:
 
     def trouble(self) -> list[str]:
         """Why this instance cannot serve now; empty: it is ready. For operators."""
-        trouble = self.desk.upkeep.trouble
-        return [*([trouble] if trouble else []), *(["draining"] if self.pool.draining else [])]
+        replicas = self.store.replicas
+        reasons = (
+            self.desk.upkeep.trouble,
+            f"deaf to other instances: {replicas.trouble}" if replicas and replicas.trouble else "",
+            "draining" if self.pool.draining else "",
+        )
+        return [reason for reason in reasons if reason]
 
     # ---- life
 

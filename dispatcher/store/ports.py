@@ -89,6 +89,10 @@ class Replicas(Protocol):
 
     instance: str
 
+    @property
+    def trouble(self) -> str:
+        """Why this instance has heard no news of the others for longer than readers are to wait for them; or empty."""
+
     def listen(self, listener: Listener) -> None:
         """Tell that listener; called before `Store.start`."""
 

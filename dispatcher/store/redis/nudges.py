@@ -5,7 +5,6 @@ import math
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
 
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Listener, Waiting
@@ -15,6 +14,7 @@ from dispatcher.store.redis.link import REPLY_SECONDS, connect, pack, together
 from dispatcher.store.redis.server import Servers
 
 AGAIN_SECONDS = 0.2  # until the next attempt to subscribe
+LOOK_SECONDS = 1.0  # between two looks for what was lost (`sweep`): a lost nudge delays a reader by no more (rule 37)
 DROPPED = -1  # in place of an offset: the session is gone
 
 log = structlog.get_logger()
@@ -43,8 +43,19 @@ class Nudges:
         self._own = channels.instance(instance)
         self._dirty: set[str] = set()  # sessions whose followers have come or gone
         self._changed = asyncio.Event()
+        self._deaf_at, self._reason = self._now(), "not subscribed yet"
         self._channels_now: dict[bytes, str] = {}  # subscribed to: channel → session
         self._replies = 0
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is heard of other instances, and has not been for longer than a look makes up for; or empty."""
+        deaf = not self.hearing.is_set() and self._now() - self._deaf_at > LOOK_SECONDS
+        return self._reason if deaf else ""
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     def grown(self, session_id: str) -> None:
         """Another instance changed a session that this one has or had, or for which it runs a tool."""
@@ -67,12 +78,19 @@ class Nudges:
                 self._changed.set()
                 works = (self._read, self._subscribe, self._ping, self._until_changed)
                 await together(*(work(connection) for work in works))
-            except (RedisError, OSError):
-                pass
+            except Exception as error:  # whatever it is, a new connection is the remedy
+                self._lost(str(error) or "no answer in time")
             finally:
                 self.hearing.clear()
                 await connection.disconnect(nowait=True)
             await asyncio.sleep(AGAIN_SECONDS)
+
+    def _lost(self, reason: str) -> None:
+        if self.hearing.is_set():
+            self._deaf_at, self._reason = self._now(), ""
+        if reason != self._reason:
+            log.warning("subscription_lost", reason=reason)
+        self._reason = reason
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
         packed = [pack("SUBSCRIBE", self._own, self._channels.waiting)]
@@ -105,7 +123,7 @@ class Nudges:
 
     async def _until_changed(self, _: AbstractConnection) -> None:
         await self._servers.changed.wait()
-        raise ConnectionResetError
+        raise ConnectionResetError("the server has changed")
 
     async def _read(self, connection: AbstractConnection) -> None:
         while True:

@@ -49,6 +49,10 @@ class RedisReplicas:
         if self._open:
             self._nudges.listener = listener
 
+    @property
+    def trouble(self) -> str:
+        return self._nudges.trouble if self._open else ""
+
     def _parts(self) -> tuple[Servers, Lanes, Hints]:
         if not self._open:
             raise StoreUnavailable("the store is not open")

@@ -13,11 +13,10 @@ from dispatcher.store.ports import StoreUnavailable
 from dispatcher.store.redis.hints import Hints
 from dispatcher.store.redis.keys import KEPT, session_keys
 from dispatcher.store.redis.lanes import Lanes
-from dispatcher.store.redis.nudges import Nudges
+from dispatcher.store.redis.nudges import LOOK_SECONDS, Nudges
 from dispatcher.store.redis.scripts import Command, command
 from dispatcher.store.redis.server import Servers, checked
 
-LOOK_SECONDS = 1.0  # a lost nudge delays a reader by no more (rule 37)
 CHUNK = 250  # commands of a sweep in one go: appends and the event loop's other work come between
 
 T = TypeVar("T")

@@ -82,6 +82,15 @@ async def test_the_oldest_is_taken_first_wherever_it_came_in(worlds: tuple[World
     await member.finish(second)
 
 
+async def test_who_hears_nothing_of_the_others_is_not_ready(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    view(a).trouble = "no rights to its channel"
+    assert a.sessions.trouble() == ["deaf to other instances: no rights to its channel"]
+    assert b.sessions.trouble() == []
+    view(a).trouble = ""
+    assert a.sessions.trouble() == []
+
+
 async def test_the_queues_limit_is_the_stores(worlds: tuple[World, World]) -> None:
     a, b = worlds
     await a.create()

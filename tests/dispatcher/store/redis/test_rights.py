@@ -9,7 +9,7 @@ import pytest
 
 import dispatcher.store.redis
 from dispatcher.store.redis.rights import RULE, trials
-from tests.dispatcher.store.redis.world import opened, owned, refused
+from tests.dispatcher.store.redis.world import opened, owned, refused, until
 from tests.redis_servers import RedisServer
 
 ROOT = Path(__file__).parents[4]
@@ -82,6 +82,18 @@ async def test_a_server_needs_no_rights_of_clusters_and_of_replicas(redis: Redis
         async with opened(address) as store:
             await owned(store)
         assert "does not allow WAIT" in await refused_with_remedy(f"{address}?wait=1")
+
+
+async def test_channels_that_are_taken_away_later_are_a_trouble_until_they_are_back(redis: RedisServer) -> None:
+    with user(redis, *ENOUGH) as address:
+        async with opened(address) as store:
+            replicas = store.replicas
+            assert replicas
+            assert not replicas.trouble
+            redis.ask("ACL", "SETUSER", "dispatcher", "resetchannels")
+            await until(lambda: "no permissions to access one of the channels" in replicas.trouble)
+            redis.ask("ACL", "SETUSER", "dispatcher", "&midsentence:*")
+            await until(lambda: not replicas.trouble)
 
 
 async def test_trying_leaves_nothing_behind(redis: RedisServer) -> None:
