@@ -1,5 +1,6 @@
 """Reads the documents: their prose, tables, links and fenced blocks."""
 
+import pkgutil
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,9 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def documents() -> list[Path]:
+def files(pattern: str) -> list[Path]:
     """Each one that git knows of or would take."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", pattern]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return sorted({path for name in listed.split("\0") if name and (path := ROOT / name).is_file()})
 
@@ -24,7 +25,7 @@ SETTINGS, METRICS = ROOT / "docs/reference/settings.md", ROOT / "docs/reference/
 OPERATING, WRITING, CONTRACT = ROOT / "deploy/README.md", ROOT / "commander/README.md", ROOT / "protos/README.md"
 RULES, TRYING = ROOT / "dispatcher/policies/README.md", ROOT / "dispatcher/policy_tools/README.md"
 TOOLS = ROOT / "dispatcher/tools/README.md"
-DOCUMENTS = documents()
+DOCUMENTS = files("*.md")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,18 @@ def links(document: Path) -> Iterator[tuple[str, Path, str]]:
         if not target.startswith("https://"):
             name, _, anchor = target.partition("#")
             yield target, (document.parent / name).resolve() if name else document, anchor
+
+
+def missing(text: str) -> Iterator[str]:
+    """Paths and dotted names of the house that stand in the text, in backticks, and are there no more."""
+    for path in re.findall(r"`((?:dispatcher|commander|shared|tests|protos|deploy|docs)/[\w./-]*)`", text):
+        if not (ROOT / path).exists():
+            yield path
+    for name in re.findall(r"`((?:dispatcher|commander|shared|tests)(?:\.\w+)+)\b", text):
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            yield name
 
 
 def anchors(document: Path) -> Iterable[str]:

@@ -1,9 +1,8 @@
 """The documents say what is true: tables equal the code, links and paths exist."""
 
-import importlib
+import pkgutil
 import re
 from collections.abc import Iterator
-from operator import attrgetter
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -47,7 +46,9 @@ from tests.shared.documents import (
     anchors,
     blocks,
     code,
+    files,
     links,
+    missing,
     prose,
     table,
 )
@@ -183,8 +184,18 @@ def test_links_and_paths_exist(document: Path) -> None:
     for target, file, anchor in links(document):
         assert file.exists(), target
         assert not anchor or anchor in set(anchors(file)), target
-    for path in re.findall(r"`((?:dispatcher|commander|shared|tests|protos|deploy|docs)/[\w./-]*)`", prose(document)):
-        assert (ROOT / path).exists(), path
+    assert not list(missing(prose(document)))
+
+
+def test_comments_name_what_there_is() -> None:
+    sources = {path: path.read_text() for path in files("*.py")}
+    assert not [(str(path.relative_to(ROOT)), name) for path, text in sources.items() for name in missing(text)]
+
+
+def test_what_is_gone_is_missed() -> None:
+    text = "`dispatcher/{0}.py`, and `dispatcher.{0}.Dispatcher.start` in it"
+    assert not list(missing(text.format("app")))
+    assert list(missing(text.format("gone"))) == ["dispatcher/gone.py", "dispatcher.gone.Dispatcher.start"]
 
 
 def test_each_document_stands_in_the_index() -> None:
@@ -224,8 +235,7 @@ def test_a_walk_goes_through_what_there_is(document: Path) -> None:
     steps = table(document, "in")
     assert steps
     for step in steps:
-        module = importlib.import_module(code(step[0]).removesuffix(".py").replace("/", "."))
-        assert attrgetter(code(step[1]))(module), step
+        pkgutil.resolve_name(f"{code(step[0]).removesuffix('.py').replace('/', '.')}:{code(step[1])}")
     (picture,) = blocks(document, "mermaid")
     shown = re.findall(r"participant \w+ as (\w+/\S+)", picture)
     assert shown
