@@ -72,6 +72,8 @@ async def test_the_rules_and_tools_load_and_work(examples: Path) -> None:
     tools = load_tools(file)
     answer = await tools.run("weather", json.dumps({"city": "Oslo", "days": 2}))
     assert (answer.status, json.loads(answer.result_json)["forecast"]) == ("OK", "sunny for 2 days")
+    (called,) = re.findall(r'call_tool\("(\w+)"', EXAMPLES["my_agent.py"])
+    assert tools.knows(called)
 
 
 @pytest.mark.usefixtures("logs_restored")
