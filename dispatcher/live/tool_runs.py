@@ -4,11 +4,15 @@ import asyncio
 from collections.abc import Container, Coroutine, Mapping
 from typing import Any
 
+import structlog
+
 from dispatcher.core.entries import Call
 from dispatcher.core.log import OpenCall
 from dispatcher.live.ports import Owner
-from dispatcher.tools.registry import Answer, error_json
+from dispatcher.tools.registry import FAILED, Answer, error_json
 from shared.records import ToolResult
+
+log = structlog.get_logger()
 
 ANSWER_SECONDS = 5.0  # that another instance may take beyond a tool's time limit
 GONE = "The Dispatcher that ran this call is gone; whether the tool ran is not known."
@@ -47,7 +51,7 @@ class ToolRuns:
             if tool.cancelled():
                 await self._cancelled(call.call_id, call.tool_name, "The session was stopped while the tool ran.")
             else:
-                answer = tool.result()
+                answer = self._answer_of(call, tool)
                 await self._owner.settle_result(
                     ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
                 )
@@ -56,6 +60,13 @@ class ToolRuns:
             del self._running[call.call_id]
             self._ended.set()
             self._owner.maybe_settled()
+
+    def _answer_of(self, call: Call, tool: "asyncio.Task[Answer]") -> Answer:
+        """What it ended with; a fault of ours around the tool is no reason to leave the call without an answer."""
+        if error := tool.exception():
+            log.error("tool_call_failed", tool=call.tool_name[:100], call_id=call.call_id[:100], exc_info=error)
+            return Answer("TOOL_ERROR", error_json("tool_error", FAILED))
+        return tool.result()
 
     def cancel(self, calls: Mapping[str, OpenCall]) -> None:
         """The session was stopped: cancel what runs, and answer this instance's other calls without a result."""

@@ -13,6 +13,7 @@ from dispatcher.policies.outcomes import Reading
 from dispatcher.policies.questions import AskedPolicy, Question, UnusableAnswerError, Verdict, reading_of
 from dispatcher.policing.guardrail import Guardrail
 from dispatcher.policing.plugins import plugin
+from shared.errors import text_of
 
 log = structlog.get_logger()
 
@@ -48,7 +49,7 @@ class Judges:
             return self._unavailable(policy, "it cancelled itself")
         if error := task.exception():
             why = str(error) if isinstance(error, UnusableAnswerError) else type(error).__name__
-            log.debug("policy_failed_because", policy=policy.name, message=str(error))
+            log.debug("policy_failed_because", policy=policy.name, message=text_of(error))
             return self._unavailable(policy, why)
         return task.result()
 
@@ -64,7 +65,9 @@ class Judges:
     async def _asked(self, question: Question) -> Verdict:
         try:
             return await self._judge(question.policy)(question)
-        except (SystemExit, KeyboardInterrupt) as error:  # would end the whole program
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # would end the whole program
             raise RuntimeError(f"it raised {type(error).__name__}") from error
 
     def _judge(self, policy: AskedPolicy) -> Judge:

@@ -13,6 +13,7 @@ from dispatcher.tools import strict_json
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import InvalidArgumentsError, ToolError
 from shared import records, wire
+from shared.errors import text_of
 
 log = structlog.get_logger()
 
@@ -21,6 +22,7 @@ MAX_COMPLAINTS = 3  # about one call's arguments
 MAX_MESSAGE = 500  # characters of an error's message
 MAX_CALL_ID = 100  # characters of it in a log
 NOBODYS = Context()
+FAILED = "The tool failed."  # all that an agent learns of a fault
 
 
 class Tool(Protocol):
@@ -91,13 +93,13 @@ class Registry:
         except InvalidArgumentsError as error:
             return _failed("INVALID_ARGUMENTS", str(error))
         except ToolError as error:
-            return _failed("TOOL_ERROR", str(error))
+            return _failed("TOOL_ERROR", text_of(error))
         except _TimeIsUpError:
             return _failed("TIMEOUT", f"The tool took longer than {entry.tool.timeout_seconds:g} seconds.")
         except Exception as error:
             whose = {"session_id": context.session_id, "call_id": context.call_id[:MAX_CALL_ID]}
             log.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
-            return _failed("TOOL_ERROR", "The tool failed.")
+            return _failed("TOOL_ERROR", FAILED)
         if len(result.encode()) > records.MAX_RESULT_BYTES:
             message = f"The result is larger than {records.MAX_RESULT_BYTES // 1024} KiB."
             return Answer("TOOL_ERROR", error_json("result_too_large", message))
@@ -133,7 +135,9 @@ class _TimeIsUpError(Exception):
 async def _guarded(tool: Tool, arguments: dict[str, Any], context: Context) -> str:
     try:
         return await tool.call(arguments, context)
-    except (SystemExit, KeyboardInterrupt) as error:  # would end the whole program
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:  # would end the whole program, or pass by all that answers
         raise RuntimeError(f"the tool raised {type(error).__name__}") from error
 
 

@@ -21,8 +21,10 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import until_known
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Store, StoreUnavailable
+from dispatcher.tools.context import Context
 from dispatcher.tools.load import load as load_tools
-from shared.records import Ack, Content, DownstreamSignal, Open, Stop, Upstream, Welcome
+from dispatcher.tools.registry import NOBODYS, Answer, Registry
+from shared.records import Ack, Content, DownstreamSignal, Open, Stop, ToolCall, ToolResult, Upstream, Welcome
 
 REGISTRY: list[CollectorRegistry] = []  # of the test that runs
 
@@ -333,3 +335,30 @@ async def test_a_session_that_was_closed_here_and_stays_this_instances_gets_its_
     record = await sessions.store.load("s")
     assert record
     assert (record.head.state, record.head.code) == ("failed", "commander_lost")
+
+
+class Faulty(Registry):
+    """Breaks its promise to answer whatever happens."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(())
+        self._error = error
+
+    async def run(self, name: str, arguments_json: str, context: Context = NOBODYS) -> Answer:
+        raise self._error
+
+
+class OwnEnd(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError("canary"), OwnEnd("canary")])
+async def test_a_fault_around_a_tool_is_answered(sessions: Sessions, error: BaseException) -> None:
+    sessions.runners.registry = Faulty(error)
+    link, runner = await opened(sessions)
+    runner.receive(Upstream("s", ToolCall("t", "{}", "c"), 1, 0, 10))
+    await until(lambda: ToolResult in link.kinds())
+    [result] = [signal for signal in link.signals if isinstance(signal, ToolResult)]
+    assert (result.call_id, result.status) == ("c", "TOOL_ERROR")
+    assert "canary" not in result.result_json
+    await until(lambda: not runner.tools_run)

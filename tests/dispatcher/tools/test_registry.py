@@ -159,6 +159,19 @@ async def test_a_tools_own_words_reach_the_agent() -> None:
     assert code_of(answer) == ("TOOL_ERROR", "tool_error", "no such \ufffd city")
 
 
+class Wordless(ToolError):
+    def __str__(self) -> str:
+        raise ValueError("canary")
+
+
+async def test_own_words_that_cannot_be_had() -> None:
+    async def fail() -> None:
+        raise Wordless
+
+    answer = await registry_of(fail).run("fail", "{}")
+    assert code_of(answer) == ("TOOL_ERROR", "tool_error", "Wordless")
+
+
 async def raises_async(q: str) -> None:
     raise ValueError(f"secret {q}")
 
@@ -179,6 +192,35 @@ async def exits_async(q: str) -> None:
     raise SystemExit(3)
 
 
+class OwnEnd(BaseException):
+    """As some frameworks have for what must not be caught."""
+
+
+def ends(q: str) -> None:
+    raise OwnEnd(q)
+
+
+async def ends_async(q: str) -> None:
+    raise OwnEnd(q)
+
+
+async def ends_in_a_group(q: str) -> None:
+    raise BaseExceptionGroup("several", [OwnEnd(q)])
+
+
+async def generator_exit(q: str) -> None:
+    raise GeneratorExit(q)
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("canary")
+
+
+async def unprintable(q: str) -> None:
+    raise Unprintable
+
+
 async def cancels_itself(q: str) -> None:
     raise asyncio.CancelledError
 
@@ -197,7 +239,22 @@ def unknown_type(q: str) -> object:
 
 @pytest.mark.parametrize(
     "function",
-    [raises, raises_async, raises_timeout, exits, exits_async, cancels_itself, stops, not_json, unknown_type],
+    [
+        raises,
+        raises_async,
+        raises_timeout,
+        exits,
+        exits_async,
+        ends,
+        ends_async,
+        ends_in_a_group,
+        generator_exit,
+        unprintable,
+        cancels_itself,
+        stops,
+        not_json,
+        unknown_type,
+    ],
     ids=lambda function: function.__name__,
 )
 async def test_faults_leak_nothing(function: Callable[..., Any]) -> None:
