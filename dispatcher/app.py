@@ -64,7 +64,7 @@ class Dispatcher:
         if missing := self._policies.unbounded:
             log.warning("no_budget", missing=missing)
         with _named("DISPATCHER_TOOLS"):
-            tools = load_tools(settings.tools)
+            tools = load_tools(settings.tools, metrics.abandoned)
         metrics.know(tools=(tool.name for tool in tools.tools))
 
         users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)

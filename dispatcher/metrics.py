@@ -93,6 +93,7 @@ class Metrics:
         self._tool_calls = counter("tool_calls_total", "Tool calls answered.", "tool", "status")
         self._tool_seconds = histogram("tool_seconds", "Time to a tool call's answer.", _LATENCY, "tool")
         self._tool_calls.labels(UNKNOWN, "UNKNOWN_TOOL")
+        self._abandoned = gauge("abandoned_tool_threads", "Threads that outlived their calls and still run.", "tool")
 
         self._append = fast("append_seconds", "Time that an append to the store took.", _LATENCY)
         self._append_batch = fast("append_batch_packets", "Packets in one append to the store.", _PACKETS)
@@ -104,6 +105,7 @@ class Metrics:
         """Begin the series of these tools and policies at 0."""
         for tool in tools:
             self._tool_seconds.labels(tool)
+            self._abandoned.labels(tool)
             for status in TOOL_STATUSES:
                 self._tool_calls.labels(tool, status)
         for policy in policies:
@@ -162,6 +164,10 @@ class Metrics:
         """tool: a registered name, else `unknown`. status: as in the contract."""
         self._tool_calls.labels(tool, status).inc()
         self._tool_seconds.labels(tool).observe(max(0.0, seconds))
+
+    def abandoned(self, tool: str, threads: int) -> None:
+        """That many threads of a synchronous tool outlived their calls and still run."""
+        self._abandoned.labels(tool).set(threads)
 
     def appended(self, seconds: float, packets: int) -> None:
         """One append to the store, of that many packets."""

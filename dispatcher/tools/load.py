@@ -9,6 +9,7 @@ timeout_seconds = 10
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ KEYS = ("name", "kind", "use", "timeout_seconds")
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the OpenAI API takes as a function's name
 
 
-def load(path: Path | None) -> Registry:
+def load(path: Path | None, abandoned: Callable[[str, int], None] = lambda tool, threads: None) -> Registry:
     """The tools of a TOML file, of all *.toml files in a folder, or, for None, the built-in ones. Raises FileError
     with all that is wrong.
+
+    abandoned  told how many threads of a tool outlived their calls and still run
     """
-    threads = Threads()
+    threads = Threads(abandoned=abandoned)
     if path is None:
         functions = (builtin.current_time, builtin.calculate)
         return Registry(LocalTool(function.__name__, function, DEFAULT_TIMEOUT, threads) for function in functions)

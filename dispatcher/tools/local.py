@@ -5,9 +5,11 @@ import contextlib
 import contextvars
 import inspect
 import threading
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, NotRequired, TypeVar, cast, get_type_hints
 
+import structlog
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
@@ -16,8 +18,11 @@ from dispatcher.tools import strict_json
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import InvalidArgumentsError
 
-# Sync functions that run at once, each in a thread. Those beyond wait, within their time limit.
+log = structlog.get_logger()
+
+# Sync functions that run at once, each in a thread: of all tools, and of one. Those beyond wait, within their time.
 MAX_THREADS = 32
+MAX_THREADS_A_TOOL = 8
 
 ResultT = TypeVar("ResultT")
 
@@ -64,7 +69,7 @@ class LocalTool:
         converted |= dict.fromkeys(self._contexts, context)
         if inspect.iscoroutinefunction(self._function):
             return strict_json.encode(await self._function(**converted))
-        result = await self._threads.run(lambda: self._call(converted))
+        result = await self._threads.run(self.name, lambda: self._call(converted))
         return result if isinstance(result, str) else strict_json.encode(await result)
 
     def _call(self, arguments: dict[str, Any]) -> str | Awaitable[object]:
@@ -74,25 +79,58 @@ class LocalTool:
 
 
 class Threads:
-    """Runs functions in threads that the program's end does not wait for, as an executor's would be: a function that
-    never returns keeps its thread and its place.
+    """Runs functions in threads that the program's end does not wait for, as an executor's would be.
+
+    A function that outlives its call gives its place among all back, and keeps its tool's: what never returns takes
+    from its own tool alone. So `limit` threads run at the most, and of each tool `a_tool` that outlived their calls.
+
+    abandoned  told how many threads of a tool outlived their calls and still run
     """
 
-    def __init__(self, limit: int = MAX_THREADS) -> None:
+    def __init__(
+        self,
+        limit: int = MAX_THREADS,
+        a_tool: int = MAX_THREADS_A_TOOL,
+        abandoned: Callable[[str, int], None] = lambda tool, threads: None,
+    ) -> None:
         self._places = asyncio.Semaphore(limit)
+        self._of_tool: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(a_tool))
+        self._abandoned: Counter[str] = Counter()
+        self._tell = abandoned
 
-    async def run(self, function: Callable[[], ResultT]) -> ResultT:
+    async def run(self, tool: str, function: Callable[[], ResultT]) -> ResultT:
         """What it returns, or raises. If the caller is cancelled the function goes on, and its outcome is dropped."""
-        await self._places.acquire()
+        of_tool, outcome = self._of_tool[tool], None
+        await of_tool.acquire()
+        try:
+            async with self._places:
+                outcome = self._begin(tool, function)
+                result = await outcome
+        finally:
+            if outcome is None:  # it never ran
+                of_tool.release()
+            elif outcome.cancelled():
+                self._runs_on(tool, 1)
+                log.warning("tool_runs_on", tool=tool, threads=self._abandoned[tool])
+        if isinstance(result.error, Exception):
+            raise result.error
+        if result.error is not None:  # SystemExit, KeyboardInterrupt: would end the whole program
+            raise RuntimeError(f"the function raised {type(result.error).__name__}") from result.error
+        return cast("ResultT", result.value)
+
+    def _begin(self, tool: str, function: Callable[[], ResultT]) -> "asyncio.Future[_Outcome[ResultT]]":
+        """Raises RuntimeError where the system has no thread left."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[_Outcome[ResultT]] = loop.create_future()
         context = contextvars.copy_context()
 
         def deliver(result: _Outcome[ResultT]) -> None:
-            self._places.release()
+            self._of_tool[tool].release()
             if not outcome.cancelled():
                 outcome.set_result(result)
-            elif inspect.iscoroutine(result.value):
+                return
+            self._runs_on(tool, -1)
+            if inspect.iscoroutine(result.value):
                 result.value.close()
 
         def work() -> None:
@@ -105,12 +143,11 @@ class Threads:
                 loop.call_soon_threadsafe(deliver, result)
 
         threading.Thread(target=work, name="tool", daemon=True).start()
-        result = await outcome
-        if isinstance(result.error, Exception):
-            raise result.error
-        if result.error is not None:  # SystemExit, KeyboardInterrupt: would end the whole program
-            raise RuntimeError(f"the function raised {type(result.error).__name__}") from result.error
-        return cast("ResultT", result.value)
+        return outcome
+
+    def _runs_on(self, tool: str, change: int) -> None:
+        self._abandoned[tool] += change
+        self._tell(tool, self._abandoned[tool])
 
 
 class _Outcome(NamedTuple, Generic[ResultT]):

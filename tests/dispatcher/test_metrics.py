@@ -29,6 +29,7 @@ PROMISED = [
     ("dispatcher_policy_reload_success", "gauge", set()),
     ("dispatcher_tool_calls", "counter", {"tool", "status"}),
     ("dispatcher_tool_seconds", "histogram", {"tool"}),
+    ("dispatcher_abandoned_tool_threads", "gauge", {"tool"}),
     ("dispatcher_append_seconds", "histogram", set()),
     ("dispatcher_append_batch_packets", "histogram", set()),
     ("dispatcher_log_lines_lost", "counter", set()),

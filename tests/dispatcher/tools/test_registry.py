@@ -329,7 +329,7 @@ async def test_a_tool_that_swallows_its_cancellation_holds_nobody_up() -> None:
         release.set()
 
 
-async def test_a_sync_tool_beyond_its_time_keeps_its_thread_and_no_other_call_waits() -> None:
+async def test_what_hangs_takes_from_its_own_tool_alone_and_is_told() -> None:
     release = threading.Event()
 
     def block() -> None:
@@ -338,15 +338,38 @@ async def test_a_sync_tool_beyond_its_time_keeps_its_thread_and_no_other_call_wa
     def quick() -> int:
         return 1
 
-    registry = registry_of(block, quick, timeout=0.1, threads=Threads(2))
+    told: list[tuple[str, int]] = []
+    threads = Threads(2, 2, lambda tool, threads: told.append((tool, threads)))
+    registry = registry_of(block, quick, timeout=0.1, threads=threads)
+    with structlog.testing.capture_logs() as records:
+        answers = await asyncio.gather(*(registry.run("block", "{}") for _ in range(40)))
+    assert {answer.status for answer in answers} == {"TIMEOUT"}
+    assert told == [("block", 1), ("block", 2)], "the others never ran"
+    assert [(record["event"], record["tool"], record["threads"]) for record in records] == [
+        ("tool_runs_on", "block", 1),
+        ("tool_runs_on", "block", 2),
+    ]
+    assert await registry.run("quick", "{}") == Answer("OK", "1"), "only its own places are taken"
     assert (await registry.run("block", "{}")).status == "TIMEOUT"
-    assert await registry.run("quick", "{}") == Answer("OK", "1")
-    assert (await registry.run("block", "{}")).status == "TIMEOUT"
-    assert (await registry.run("quick", "{}")).status == "TIMEOUT"  # both places are taken
     release.set()
     async with asyncio.timeout(5):
-        while (await registry.run("quick", "{}")).status != "OK":
+        while (await registry.run("block", "{}")).status != "OK":
             pass
+    assert told[-1] == ("block", 0)
+
+
+async def test_a_thread_that_cannot_be_begun_costs_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick() -> int:
+        return 1
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    registry = registry_of(quick, timeout=5, threads=Threads(1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        assert (await registry.run("quick", "{}")).status == "TOOL_ERROR"
+    assert await registry.run("quick", "{}") == Answer("OK", "1")
 
 
 async def test_a_cancelled_call_cancels_its_tool() -> None:
