@@ -7,5 +7,9 @@ class ToolError(Exception):
     """
 
 
+class ResultTooLargeError(ValueError):
+    """A result is larger than the contract allows; the agent is told so."""
+
+
 class InvalidArgumentsError(Exception):
     """The arguments do not fit, so that nothing was run; the agent is told how."""

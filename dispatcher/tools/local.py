@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from dispatcher.tools import strict_json
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import InvalidArgumentsError
+from shared import records
 
 log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ class LocalTool:
 
     async def call(self, arguments: dict[str, Any], context: Context) -> str:
         """The result as JSON. Raises InvalidArgumentsError before the function runs; then whatever it raises, and
-        ValueError for a result that is no JSON.
+        ValueError for a result that is no JSON, ResultTooLargeError for one that is too large.
         """
         try:
             converted = self._arguments.validate_python(arguments)
@@ -68,14 +69,19 @@ class LocalTool:
             raise InvalidArgumentsError(_described(error)) from None
         converted |= dict.fromkeys(self._contexts, context)
         if inspect.iscoroutinefunction(self._function):
-            return strict_json.encode(await self._function(**converted))
+            return await asyncio.to_thread(_encode, await self._function(**converted))
         result = await self._threads.run(self.name, lambda: self._call(converted))
-        return result if isinstance(result, str) else strict_json.encode(await result)
+        return result if isinstance(result, str) else await asyncio.to_thread(_encode, await result)
 
     def _call(self, arguments: dict[str, Any]) -> str | Awaitable[object]:
         result = self._function(**arguments)
         # a decorator may hide that a function is a coroutine function: its coroutine goes back to the loop
-        return result if inspect.isawaitable(result) else strict_json.encode(result)
+        return result if inspect.isawaitable(result) else _encode(result)
+
+
+def _encode(result: object) -> str:
+    """Slow where the result is large: never in the loop."""
+    return strict_json.encode(result, records.MAX_RESULT_BYTES)
 
 
 class Threads:

@@ -11,7 +11,7 @@ import structlog
 
 from dispatcher.tools import strict_json
 from dispatcher.tools.context import Context
-from dispatcher.tools.errors import InvalidArgumentsError, ToolError
+from dispatcher.tools.errors import InvalidArgumentsError, ResultTooLargeError, ToolError
 from shared import records, wire
 from shared.errors import text_of
 
@@ -40,8 +40,8 @@ class Tool(Protocol):
     async def call(self, arguments: dict[str, Any], context: Context) -> str:
         """The result as JSON. The arguments fit the schema. context: whose call it is.
 
-        Raises InvalidArgumentsError if nothing was run, ToolError with a text for the agent; any other exception is a
-        fault whose text stays here.
+        Raises InvalidArgumentsError if nothing was run, ToolError with a text for the agent, ResultTooLargeError; any
+        other exception is a fault whose text stays here.
         """
 
 
@@ -89,9 +89,12 @@ class Registry:
             return _failed("UNKNOWN_TOOL", "There is no tool of this name.")
         try:
             arguments = entry.arguments(arguments_json)
-            result = await self._within_limit(entry.tool, arguments, context)
+            result = _within_size(await self._within_limit(entry.tool, arguments, context))
         except InvalidArgumentsError as error:
             return _failed("INVALID_ARGUMENTS", str(error))
+        except ResultTooLargeError:
+            message = f"The result is larger than {records.MAX_RESULT_BYTES // 1024} KiB."
+            return Answer("TOOL_ERROR", error_json("result_too_large", message))
         except ToolError as error:
             return _failed("TOOL_ERROR", text_of(error))
         except _TimeIsUpError:
@@ -100,9 +103,6 @@ class Registry:
             whose = {"session_id": context.session_id, "call_id": context.call_id[:MAX_CALL_ID]}
             log.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
             return _failed("TOOL_ERROR", FAILED)
-        if len(result.encode()) > records.MAX_RESULT_BYTES:
-            message = f"The result is larger than {records.MAX_RESULT_BYTES // 1024} KiB."
-            return Answer("TOOL_ERROR", error_json("result_too_large", message))
         return Answer("OK", result)
 
     async def _within_limit(self, tool: Tool, arguments: dict[str, Any], context: Context) -> str:
@@ -139,6 +139,13 @@ async def _guarded(tool: Tool, arguments: dict[str, Any], context: Context) -> s
         raise
     except BaseException as error:  # would end the whole program, or pass by all that answers
         raise RuntimeError(f"the tool raised {type(error).__name__}") from error
+
+
+def _within_size(result: str) -> str:
+    # characters first: a text is encoded only to be measured
+    if len(result) > records.MAX_RESULT_BYTES or len(result.encode()) > records.MAX_RESULT_BYTES:
+        raise ResultTooLargeError
+    return result
 
 
 def _failed(status: str, message: str) -> Answer:

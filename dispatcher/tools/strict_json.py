@@ -7,13 +7,17 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from dispatcher.tools.errors import ResultTooLargeError
 from shared.wire import well_formed
 
-MAX_DEPTH = 64
+MAX_DEPTH = 64  # of a text that is read
+MAX_LEVELS = 1000  # of a value that is written: neither pydantic nor json goes deeper
 MAX_NUMBER_LENGTH = 400  # characters: more than any float has, and far below where int() becomes slow
 MAX_QUOTED = 100  # characters of the text that a message repeats
 
@@ -21,6 +25,7 @@ MAX_QUOTED = 100  # characters of the text that a message repeats
 _STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 _STRINGS_AND_CONSTANTS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|-?Infinity|NaN', re.DOTALL)
 
+_END = object()
 _SURROGATE = "a string holds half of a surrogate pair (\\ud800 to \\udfff)"
 
 
@@ -52,12 +57,19 @@ def parse(text: str, max_bytes: int) -> Any:
     return value
 
 
-def encode(value: object) -> str:
+def encode(value: object, max_bytes: int) -> str:
     """The value as JSON; dataclasses, pydantic models, dates and the like too. Raises ValueError for what JSON cannot
-    say: NaN, infinities, cycles, depth, unknown types.
+    say: NaN, infinities, cycles, depth, unknown types; ResultTooLargeError for what surely has more than max_bytes in
+    UTF-8.
+
+    It is measured before it is converted, and before it is written, so that a large value costs what a small one does;
+    what models and iterators make of themselves is measured only then.
     """
+    _measure(value, max_bytes)
     try:
-        text = json.dumps(to_jsonable_python(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        plain = to_jsonable_python(value)
+        _measure(plain, max_bytes)
+        text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return well_formed(text)
@@ -65,6 +77,29 @@ def encode(value: object) -> str:
 
 class _ConstantError(ValueError):
     """NaN, Infinity or -Infinity."""
+
+
+def _measure(value: object, max_bytes: int) -> None:
+    """Raise ResultTooLargeError if what is written of it is surely larger: a character for each value, and strings."""
+    room = max_bytes
+    levels: list[Iterator[object]] = [iter((value,))]
+    while levels:
+        each = next(levels[-1], _END)
+        if each is _END:
+            levels.pop()
+            continue
+        room -= 1
+        match each:
+            case str() | bytes():
+                room -= len(each)
+            case dict():
+                levels.append(chain.from_iterable(each.items()))
+            case list() | tuple() | set() | frozenset():
+                levels.append(iter(each))
+        if room < 0:
+            raise ResultTooLargeError
+        if len(levels) > MAX_LEVELS:
+            raise ValueError("nested too deeply")
 
 
 def _check_depth(text: str) -> None:

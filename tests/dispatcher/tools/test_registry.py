@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import pytest
 import structlog
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, Field, WithJsonSchema, model_serializer
 
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import ToolError
@@ -298,6 +298,36 @@ async def test_a_result_that_is_too_large() -> None:
     assert (await registry.run("repeat", json.dumps({"times": limit}))).status == "OK"
     status, code, _ = code_of(await registry.run("repeat", json.dumps({"times": limit + 1})))
     assert (status, code) == ("TOOL_ERROR", "result_too_large")
+
+
+class Written(BaseModel):
+    """Says in which thread it was written."""
+
+    @model_serializer
+    def write(self) -> dict[str, bool]:
+        return {"in_loop": threading.get_ident() == MAIN_THREAD}
+
+
+async def test_a_result_is_written_outside_the_loop() -> None:
+    async def one() -> Written:
+        return Written()
+
+    @functools.wraps(one)
+    def other(**arguments: Any) -> Any:
+        return one(**arguments)
+
+    for function in (one, other):
+        assert await registry_of(function).run("one", "{}") == Answer("OK", '{"in_loop":false}')
+
+
+async def test_another_kind_of_tool_is_measured_too() -> None:
+    class Verbose:
+        name, description, schema, timeout_seconds = "verbose", "", {"type": "object"}, 5.0
+
+        async def call(self, arguments: dict[str, Any], context: Context) -> str:
+            return '"' + "x" * (256 * 1024) + '"'
+
+    assert code_of(await Registry([Verbose()]).run("verbose", "{}"))[1] == "result_too_large"
 
 
 async def test_an_async_tool_beyond_its_time_is_cancelled() -> None:

@@ -2,12 +2,15 @@ import dataclasses
 import datetime
 import json
 import time
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dispatcher.tools.errors import ResultTooLargeError
 from dispatcher.tools.strict_json import StrictJSONError, encode, parse
 
 LIMIT = 64 * 1024
@@ -27,7 +30,7 @@ json_like = st.text(st.sampled_from('[]{}",:\\ud8001eE+-.NaIfinty \n\U0001f600é
 @given(values, st.booleans())
 def test_what_json_writes_is_read_back(value: Any, ascii_only: bool) -> None:
     assert parse(json.dumps(value, ensure_ascii=ascii_only), LIMIT) == value
-    assert parse(encode(value), LIMIT) == value
+    assert parse(encode(value, LIMIT), LIMIT) == value
 
 
 @given(json_like | st.text())
@@ -93,8 +96,8 @@ def test_results_that_are_more_than_plain_values() -> None:
         x: int
         day: datetime.date
 
-    assert encode([Point(1, datetime.date(2026, 1, 2)), (2, "é")]) == '[{"x":1,"day":"2026-01-02"},[2,"é"]]'
-    assert encode("\ud800") == '"\ufffd"'
+    assert encode([Point(1, datetime.date(2026, 1, 2)), (2, "é")], LIMIT) == '[{"x":1,"day":"2026-01-02"},[2,"é"]]'
+    assert encode("\ud800", LIMIT) == '"\ufffd"'
 
 
 def test_results_that_json_cannot_say() -> None:
@@ -105,4 +108,42 @@ def test_results_that_json_cannot_say() -> None:
         deep = [deep]
     for value in (float("nan"), [float("-inf")], cycle, deep, object(), {"a": print}):
         with pytest.raises(ValueError, match=r"."):
-            encode(value)
+            encode(value, LIMIT)
+
+
+def bomb() -> list[object]:
+    """2 to the power of 60 values, in 60 lists."""
+    value: list[object] = [0]
+    for _ in range(60):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: "x" * 50_000_000,
+        lambda: b"x" * 50_000_000,
+        lambda: {"x" * 50_000_000: 1},
+        lambda: [0] * 5_000_000,
+        lambda: dict.fromkeys(range(1_000_000)),
+        lambda: {"a": [("x" * 1000,)] * 1_000_000},
+        bomb,
+    ],
+    ids=["text", "bytes", "key", "list", "dict", "nested", "bomb"],
+)
+def test_what_is_too_large_is_neither_converted_nor_written(make: Callable[[], object]) -> None:
+    value = make()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ResultTooLargeError):
+            encode(value, LIMIT)
+        assert tracemalloc.get_traced_memory()[1] < 10 * LIMIT
+    finally:
+        tracemalloc.stop()
+
+
+@given(values)
+def test_nothing_that_fits_is_refused(value: Any) -> None:
+    written = encode(value, LIMIT)
+    assert encode(value, len(written.encode())) == written
