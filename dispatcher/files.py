@@ -2,7 +2,8 @@
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,58 @@ from shared.errors import ConfigError
 KINDS = {"policy": "policies", "tool": "tools", "case": "cases"}  # in one file, if one likes; each loader reads its own
 
 
+@dataclass(frozen=True)
+class Where:
+    """An entry of a file: the number-th `[[kind]]` in it, and its name if it has one. 0: the file itself."""
+
+    file: Path
+    kind: str = ""
+    number: int = 0
+    name: str = ""
+
+    def __str__(self) -> str:
+        entry = f": {self.kind} {self.number}" if self.number else ""
+        return f"{self.file}{entry}" + (f" {quoted(self.name)}" if self.name else "")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with an entry. key: of what in it; item: of the key's list, counted from 1."""
+
+    where: Where
+    reason: str
+    key: str = ""
+    item: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
 class FileError(ConfigError):
-    """errors: each with the file, the entry and the reason. Its text is all of them on one line."""
+    """Its text is all faults on one line."""
 
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("; ".join(errors))
-        self.errors = errors
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = faults
 
 
-def entries(path: Path, kind: str, errors: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each `[[kind]]` table of the file, or of all *.toml files in the folder, with where it stands: `FILE: kind N`,
-    and its name if it has one. What is wrong with the files, and a name that comes twice, is added to `errors`.
+def entries(path: Path, kind: str, faults: list[Fault]) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """Each `[[kind]]` table of the file, or of all *.toml files in the folder, with where it stands. What is wrong with
+    the files, and a name that comes twice, is added to `faults`.
     """
-    names: dict[str, str] = {}
-    for file in _files(path, errors):
-        for number, entry in enumerate(_tables(file, kind, errors), 1):
-            where = f"{file}: {kind} {number}"
+    names: dict[str, Where] = {}
+    for file in _files(path, faults):
+        for number, entry in enumerate(_tables(file, kind, faults), 1):
+            where = Where(file, kind, number)
             if not isinstance(entry, dict):
-                errors.append(f"{where}: is not a table")
+                faults.append(Fault(where, "is not a table"))
                 continue
             name = entry.get("name")
             if isinstance(name, str) and name:
-                where += f" {quoted(name)}"
-                if name in names:
-                    errors.append(f"{where}: its name is taken by {names[name]}")
-                names.setdefault(name, f"{file}: {kind} {number}")
+                taken = names.setdefault(name, where)
+                where = replace(where, name=name)
+                if taken.file != file or taken.number != number:
+                    faults.append(Fault(where, f"its name is taken by {taken}", "name"))
             yield where, entry
 
 
@@ -44,28 +72,29 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _files(path: Path, errors: list[str]) -> list[Path]:
+def _files(path: Path, faults: list[Fault]) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = sorted(path.glob("*.toml"))
     if not files:
-        errors.append(f"{path}: no *.toml file in this folder")
+        faults.append(Fault(Where(path), "no *.toml file in this folder"))
     return files
 
 
-def _tables(file: Path, kind: str, errors: list[str]) -> list[Any]:
+def _tables(file: Path, kind: str, faults: list[Fault]) -> list[Any]:
+    where = Where(file)
     try:
         document = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
-        errors.append(f"{file}: {error.strerror}")
+        faults.append(Fault(where, error.strerror or "cannot be read"))
     except UnicodeDecodeError:
-        errors.append(f"{file}: not UTF-8")
+        faults.append(Fault(where, "not UTF-8"))
     except tomllib.TOMLDecodeError as error:
-        errors.append(f"{file}: {error}")
+        faults.append(Fault(where, str(error)))
     else:
-        errors += [f"{file}: unknown key {quoted(key)}" for key in document if key not in KINDS]
+        faults += [Fault(where, f"unknown key {quoted(key)}") for key in document if key not in KINDS]
         tables = document.get(kind, [])
         if isinstance(tables, list):
             return tables
-        errors.append(f"{file}: {KINDS[kind]} are written as [[{kind}]]")
+        faults.append(Fault(where, f"{KINDS[kind]} are written as [[{kind}]]"))
     return []

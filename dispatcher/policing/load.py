@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from dispatcher.files import FileError, entries, quoted
+from dispatcher.files import Fault, FileError, Where, entries, quoted
 from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.expressions import Program, UnusableExpressionError
 from dispatcher.policies.folding import fold
@@ -57,10 +57,10 @@ def load(path: Path | None) -> RuleSet:
     """
     if path is None:
         return RuleSet(DEFAULT)
-    errors: list[str] = []
-    found = [_policy(place, table, errors) for place, table in entries(path, "policy", errors)]
-    if errors:
-        raise FileError(errors)
+    faults: list[Fault] = []
+    found = [_policy(where, table, faults) for where, table in entries(path, "policy", faults)]
+    if faults:
+        raise FileError(faults)
     with _no_collection():
         return RuleSet([policy for policy in found if policy])
 
@@ -77,15 +77,15 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _policy(place: str, table: dict[str, Any], errors: list[str]) -> Policy | None:
+def _policy(where: Where, table: dict[str, Any], faults: list[Fault]) -> Policy | None:
     """None: something is wrong with it."""
-    entry = Entry(place, table, errors)
+    entry = Entry(where, table, faults)
     entry.text("name")
     kind = table.get("kind")
     make = KINDS.get(kind) if isinstance(kind, str) else None
     if make is None:
         wrong = f"unknown kind {kind!r}" if "kind" in entry else "`kind` is missing"
-        entry.wrong(f"{wrong}; kinds are {listed(KINDS)}")
+        entry.wrong(f"{wrong}; kinds are {listed(KINDS)}", "kind")
         return None
     policy = make(entry)
     return policy if entry.faultless else None
@@ -96,9 +96,11 @@ def _phrases(entry: Entry) -> Policy:
     phrases = entry.texts("phrases", "phrase")
     for number, phrase in enumerate(phrases, 1):
         if phrase and not (folded := fold(phrase)):
-            entry.wrong(f"phrase {number} has only characters that are ignored")
+            entry.wrong(f"phrase {number} has only characters that are ignored", "phrases", number)
         elif phrase and combining(folded[0]):
-            entry.wrong(f"phrase {number} begins with a combining mark, which has to stand on a character")
+            entry.wrong(
+                f"phrase {number} begins with a combining mark, which has to stand on a character", "phrases", number
+            )
     return PhrasesPolicy(
         entry.get("name"),
         tuple(phrases),
@@ -121,12 +123,14 @@ def _patterns(entry: Entry) -> Policy:
                 program = Program()
                 shortest, _ = program.lengths[program.add(pattern)]
             except UnusableExpressionError as error:
-                entry.wrong(f"pattern {number} {error}")
+                entry.wrong(f"pattern {number} {error}", "patterns", number)
             else:
-                entry.check(shortest <= cap, f"pattern {number} matches {shortest} characters or more, beyond `cap`")
+                reason = f"pattern {number} matches {shortest} characters or more, beyond `cap`"
+                entry.check(shortest <= cap, reason, "patterns", number)
     presets = entry.texts("presets", "preset") if "presets" in entry else []
-    for preset in presets:
-        entry.check(preset in ("", *PRESETS), f"unknown preset {preset!r}; presets are {listed(PRESETS)}")
+    for number, preset in enumerate(presets, 1):
+        known = f"presets are {listed(PRESETS)}"
+        entry.check(preset in ("", *PRESETS), f"unknown preset {preset!r}; {known}", "presets", number)
     return PatternsPolicy(
         entry.get("name"),
         tuple(patterns),
@@ -150,20 +154,21 @@ def _tools(entry: Entry) -> Policy:
 def _tool_entries(entry: Entry, key: str) -> tuple[ToolEntry, ...]:
     listed_ = entry.get(key) if key in entry else []
     if not isinstance(listed_, list) or (key in entry and not listed_):
-        entry.wrong(f"`{key}` has to be a list of tools that is not empty")
+        entry.wrong(f"`{key}` has to be a list of tools that is not empty", key)
         return ()
     found = []
     for number, each in enumerate(listed_, 1):
         table = {"tool": each} if isinstance(each, str) else each
         right = isinstance(table, dict) and all(isinstance(value, str) and value for value in table.values())
         if not right or "tool" not in table or not set(table) <= {"tool", "argument", "pattern"}:
-            entry.wrong(f"`{key}` entry {number} has to be a tool's name, or {{tool, argument?, pattern?}}, all texts")
+            reason = f"`{key}` entry {number} has to be a tool's name, or {{tool, argument?, pattern?}}, all texts"
+            entry.wrong(reason, key, number)
             continue
         try:
             if pattern := table.get("pattern"):
                 Program().add(pattern, whole=key == "allow")
         except UnusableExpressionError as error:
-            entry.wrong(f"`{key}` entry {number}: the pattern {error}")
+            entry.wrong(f"`{key}` entry {number}: the pattern {error}", key, number)
         found.append(ToolEntry(**table))
     return tuple(found)
 
@@ -175,7 +180,7 @@ def _plugin(entry: Entry) -> Policy:
         if use:
             plugin(use)
     except ConfigError as error:
-        entry.wrong(f"`use`: {error}")
+        entry.wrong(f"`use`: {error}", "use")
     return _asked(entry, "plugin", use)
 
 
@@ -183,7 +188,8 @@ def _http(entry: Entry) -> Policy:
     _only(entry, "http", "url", "headers", "parameters", *ASKED)
     url = entry.text("url")
     parts = urlsplit(url)
-    entry.check(not url or (parts.scheme in ("http", "https") and bool(parts.hostname)), "`url` has to be http(s)://…")
+    reachable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    entry.check(not url or reachable, "`url` has to be http(s)://…", "url")
     if not url.endswith(GUARDRAIL_PATH):
         url = url.rstrip("/") + GUARDRAIL_PATH
     headers = []
@@ -192,7 +198,7 @@ def _http(entry: Entry) -> Policy:
         value = os.environ.get(variable) if variable else written
         right = isinstance(value, str) and re.fullmatch(r"[\w-]+", name, re.ASCII) and re.fullmatch(r"[!-~ ]*", value)
         unset = f": the variable {variable} is not set" if variable and value is None else ""
-        entry.check(bool(right), f"header {quoted(name)} cannot be sent{unset}")
+        entry.check(bool(right), f"header {quoted(name)} cannot be sent{unset}", "headers")
         headers.append((name, str(value)))
     parameters = json.dumps(entry.table("parameters"), default=str)
     return replace(_asked(entry, "http", url), headers=tuple(headers), parameters_json=parameters)
@@ -201,7 +207,9 @@ def _http(entry: Entry) -> Policy:
 def _asked(entry: Entry, kind: Literal["plugin", "http"], target: str) -> AskedPolicy:
     mode: Literal["gate", "observer"] = entry.choice("mode", ("gate", "observer"), "gate")
     action = _action(entry)
-    entry.check(not (mode == "observer" and action == "redact"), "an observer cannot redact: its text has gone on")
+    entry.check(
+        not (mode == "observer" and action == "redact"), "an observer cannot redact: its text has gone on", "action"
+    )
     return AskedPolicy(
         entry.get("name"),
         kind,
@@ -219,7 +227,7 @@ def _asked(entry: Entry, kind: Literal["plugin", "http"], target: str) -> AskedP
 
 def _budget(entry: Entry) -> Policy:
     _only(entry, "budget", *QUANTITIES, "max_repeats", "repeat_length")
-    entry.check(_action(entry) == "stop", "a budget can only stop")
+    entry.check(_action(entry) == "stop", "a budget can only stop", "action")
     reason = _reason(entry)
     limits = []
     for quantity in QUANTITIES:
@@ -231,7 +239,9 @@ def _budget(entry: Entry) -> Policy:
         most = entry.count("max_repeats", 1, least=1, most=MAX_REPEATS)
         rule = Rule(entry.get("name"), "stop", f"max_repeats = {most} exceeded", reason)
         repeats = Repeats(most, entry.count("repeat_length", 20, least=1, most=MAX_BLOCK), rule)
-    entry.check("repeat_length" not in entry or repeats is not None, "`repeat_length` is for `max_repeats`")
+    entry.check(
+        "repeat_length" not in entry or repeats is not None, "`repeat_length` is for `max_repeats`", "repeat_length"
+    )
     entry.check(bool(limits or repeats), f"a budget needs one of {listed([*QUANTITIES, 'max_repeats'])}")
     return BudgetPolicy(entry.get("name"), tuple(limits), repeats)
 
@@ -262,20 +272,22 @@ def _reason(entry: Entry) -> str:
 
 def _replacement(entry: Entry) -> str:
     redacts = entry.get("action") == "redact"
-    entry.check(redacts or "replacement" not in entry, '`replacement` is for action "redact"')
+    entry.check(redacts or "replacement" not in entry, '`replacement` is for action "redact"', "replacement")
     if "replacement" not in entry:
         return "[redacted]"
     # If nothing stood between them, what is left on both sides could make up what another rule forbids.
     replacement = entry.text("replacement")
-    entry.check(not replacement or bool(fold(replacement).strip()), "`replacement` has to be a text that can be seen")
+    seen = not replacement or bool(fold(replacement).strip())
+    entry.check(seen, "`replacement` has to be a text that can be seen", "replacement")
     return replacement
 
 
 def _reads(entry: Entry) -> frozenset[Channel]:
     reads = entry.get("reads") if "reads" in entry else [*DEFAULT_READS]
     if not isinstance(reads, list) or not reads:
-        entry.wrong(f"`reads` has to be a list of some of {listed(CHANNELS)}")
+        entry.wrong(f"`reads` has to be a list of some of {listed(CHANNELS)}", "reads")
         return frozenset()
-    for channel in reads:
-        entry.check(channel in CHANNELS, f"cannot read {channel!r}; `reads` takes {listed(CHANNELS)}")
+    for number, channel in enumerate(reads, 1):
+        reason = f"cannot read {channel!r}; `reads` takes {listed(CHANNELS)}"
+        entry.check(channel in CHANNELS, reason, "reads", number)
     return frozenset(channel for channel in CHANNELS if channel in reads)

@@ -51,7 +51,7 @@ class PolicyFiles:
             try:
                 rules = await asyncio.to_thread(load, self._path)
             except FileError as error:
-                self._broken(error.errors)
+                self._broken([str(fault) for fault in error.faults])
             except Exception as error:
                 log.exception("policies_unreadable")
                 self._broken([f"{self._path}: {type(error).__name__}"])

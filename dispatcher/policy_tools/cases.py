@@ -7,13 +7,13 @@ released = "It is "
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from dispatcher.files import FileError, entries, quoted
+from dispatcher.files import Fault, FileError, Where, entries, quoted
 from dispatcher.policies.matches import CHANNELS, Channel
 
 EXPECTATIONS = ("stopped", "denied", "released")
@@ -21,14 +21,14 @@ STREAMED: tuple[Channel, ...] = ("content", "thoughts")  # they come in packets;
 
 
 class Case(msgspec.Struct, frozen=True):
-    """where: file and entry. text: what comes in that channel; of arguments and results, JSON.
+    """text: what comes in that channel; of arguments and results, JSON.
 
     stopped, denied   the policy's name; True: some policy's; False: by none
     released          what users get; None: not looked at
     tool              whose arguments these are
     """
 
-    where: str
+    where: Where
     channel: Channel
     text: str
     stopped: str | bool = False
@@ -39,18 +39,18 @@ class Case(msgspec.Struct, frozen=True):
 
 def load(paths: Iterable[Path]) -> list[Case]:
     """The cases of these files, or of the *.toml files of these folders. Raises FileError with all that is wrong."""
-    errors: list[str] = []
-    read = [(where, entry) for path in paths for where, entry in entries(path, "case", errors)]
-    cases = [_case(where, entry, errors) for where, entry in read]
-    if errors:
-        raise FileError(errors)
+    faults: list[Fault] = []
+    read = [(where, entry) for path in paths for where, entry in entries(path, "case", faults)]
+    cases = [_case(where, entry, faults) for where, entry in read]
+    if faults:
+        raise FileError(faults)
     return [case for case in cases if case]
 
 
-def _case(where: str, entry: dict[str, Any], errors: list[str]) -> Case | None:
-    reasons = list(_wrong(entry))
-    errors += [f"{where}: {reason}" for reason in reasons]
-    if reasons:
+def _case(where: Where, entry: dict[str, Any], faults: list[Fault]) -> Case | None:
+    wrong = [Fault(where, reason, key) for key, reason in _wrong(entry)]
+    faults += wrong
+    if wrong:
         return None
     channel = next(channel for channel in CHANNELS if channel in entry)
     text = entry[channel]
@@ -63,25 +63,26 @@ def _case(where: str, entry: dict[str, Any], errors: list[str]) -> Case | None:
     return Case(where, channel, text, stopped, denied, released, entry.get("tool", "tool"))
 
 
-def _wrong(entry: dict[str, Any]) -> Iterable[str]:
+def _wrong(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, reason)"""
     for key in entry:
         if key not in ("name", "tool", *CHANNELS, *EXPECTATIONS):
-            yield f"unknown key {quoted(key)}"
+            yield key, f"unknown key {quoted(key)}"
     given = [channel for channel in CHANNELS if channel in entry]
     if len(given) != 1:
-        yield f"needs exactly one of {', '.join(map(quoted, CHANNELS))}"
+        yield "", f"needs exactly one of {', '.join(map(quoted, CHANNELS))}"
         return
     (channel,) = given
     text = entry[channel]
     structured = channel in ("arguments", "results")
     if not isinstance(text, str) and not (structured and isinstance(text, dict | list)):
-        yield f"`{channel}` has to be a text" + (", or a table as its JSON" if structured else "")
+        yield channel, f"`{channel}` has to be a text" + (", or a table as its JSON" if structured else "")
     for key in ("stopped", "denied"):
         if not isinstance(entry.get(key, False), str | bool):
-            yield f"`{key}` has to be a policy's name, true or false"
+            yield key, f"`{key}` has to be a policy's name, true or false"
     if "denied" in entry and channel in STREAMED:
-        yield f"`denied` is for {', '.join(quoted(other) for other in CHANNELS if other not in STREAMED)}"
+        yield "denied", f"`denied` is for {', '.join(quoted(other) for other in CHANNELS if other not in STREAMED)}"
     if "released" in entry and (channel != "content" or not isinstance(entry["released"], str)):
-        yield "`released` has to be a text, and is for content"
+        yield "released", "`released` has to be a text, and is for content"
     if "tool" in entry and (channel != "arguments" or not isinstance(entry["tool"], str)):
-        yield "`tool` has to be a name, and is for arguments"
+        yield "tool", "`tool` has to be a name, and is for arguments"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dispatcher.files import FileError, entries
+from dispatcher.files import Fault, FileError, entries
 from dispatcher.tools import builtin
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
 from dispatcher.tools.registry import DEFAULT_TIMEOUT, Registry, Tool, UnusableSchemaError
@@ -35,16 +35,16 @@ def load(path: Path | None, abandoned: Callable[[str, int], None] = lambda tool,
     if path is None:
         functions = (builtin.current_time, builtin.calculate)
         return Registry(LocalTool(function.__name__, function, DEFAULT_TIMEOUT, threads) for function in functions)
-    errors: list[str] = []
+    faults: list[Fault] = []
     tools: list[Tool] = []
-    for where, entry in entries(path, "tool", errors):
+    for where, entry in entries(path, "tool", faults):
         reasons = _wrong(entry)
         tool = _tool(entry, threads, reasons)
-        errors += [f"{where}: {reason}" for reason in reasons]
+        faults += [Fault(where, reason) for reason in reasons]
         if tool:
             tools.append(tool)
-    if errors:
-        raise FileError(errors)
+    if faults:
+        raise FileError(faults)
     return Registry(tools)
 
 

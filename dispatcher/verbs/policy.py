@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 
 from dispatcher.core.log import STATES
-from dispatcher.files import FileError, quoted
+from dispatcher.files import Fault, FileError, Where, quoted
 from dispatcher.policies.matches import CHANNELS
 from dispatcher.policies.rules import RuleSet
+from dispatcher.policing.load import load as load_rules
 from dispatcher.policy_tools import cases, trials
 from dispatcher.policy_tools.asking import Asking
-from dispatcher.policy_tools.check import check, located, summary, with_line
+from dispatcher.policy_tools.check import located, summary
 from dispatcher.policy_tools.replay import Event, Replayed, replayed
 from dispatcher.policy_tools.splits import ALL_UP_TO, AT_RANDOM
 from dispatcher.settings import DispatcherSettings
@@ -63,8 +64,8 @@ def run(options: argparse.Namespace) -> int:
         status: int = options.policy_verb(options)
         return status
     except FileError as error:
-        for text in located(error).errors:
-            print(printable(text), file=sys.stderr)
+        for fault in error.faults:
+            print(printable(located(fault)), file=sys.stderr)
         return UNUSABLE
     except RequestFailed as error:
         print(f"dispatcher policy: {printable(str(error))}", file=sys.stderr)
@@ -72,15 +73,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    print(printable(summary(options.rules, check(options.rules))))
+    print(printable(summary(options.rules, load_rules(options.rules))))
     return RIGHT
 
 
 def _test(options: argparse.Namespace) -> int:
-    rules = check(options.rules)
+    rules = load_rules(options.rules)
     found = cases.load(options.cases or [options.rules])
     if not found:
-        raise FileError([f"{(options.cases or [options.rules])[0]}: no [[case]] in it"])
+        raise FileError([Fault(Where((options.cases or [options.rules])[0]), "no [[case]] in it")])
     splits, failures = 0, []
     with Asking() as ask:
         for case in found:
@@ -89,7 +90,7 @@ def _test(options: argparse.Namespace) -> int:
             if tried.failure:
                 failures.append(tried.failure)
     for failure in failures:
-        told = with_line(f"{failure.case.where}: {'; '.join(failure.wrong)}")
+        told = located(Fault(failure.case.where, "; ".join(failure.wrong)))
         print(printable(f"{told}\n  split so: {trials.shown(failure)}"))
     told = f"{len(failures)} failed" if failures else "all as expected"
     print(f"{_count(len(found), 'case')} in {_count(splits, 'split')}: {told}")
@@ -97,7 +98,7 @@ def _test(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    rules = check(options.rules)
+    rules = load_rules(options.rules)
     url = options.url or base_url(load(DispatcherSettings).operator_address)
     read = differing = gone = 0
     with Client(url) as client, Asking() as ask:

@@ -65,8 +65,8 @@ def written(folder: Path, text: str, name: str = "rules.toml") -> Path:
 def errors(path: Path) -> list[str]:
     with pytest.raises(FileError) as raised:
         load(path)
-    assert str(raised.value) == "; ".join(raised.value.errors)
-    return raised.value.errors
+    assert str(raised.value) == "; ".join([str(fault) for fault in raised.value.faults])
+    return [str(fault) for fault in raised.value.faults]
 
 
 def test_a_file(tmp_path: Path) -> None:

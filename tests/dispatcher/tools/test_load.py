@@ -95,7 +95,7 @@ use = 7
     )
     with pytest.raises(FileError) as raised:
         load(file)
-    assert raised.value.errors == [
+    assert [str(fault) for fault in raised.value.faults] == [
         f'{file}: unknown key "colour"',
         f'{file}: tool 2 "ok": its name is taken by {file}: tool 1',
         f'{file}: tool 3 "has space": `name` has to be 1 to 64 letters, digits, _ or -',
@@ -109,7 +109,7 @@ use = 7
         f"{file}: tool 7 \"nowhere\": `use`: no module 'not_there_at_all' (looked in {folder} too)",
         f'{file}: tool 8 "unused": `use` has to be a text, module:attribute',
     ]
-    assert str(raised.value) == "; ".join(raised.value.errors)
+    assert str(raised.value) == "; ".join([str(fault) for fault in raised.value.faults])
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_a_file_that_is_none(folder: Path, content: bytes, reason: str) -> None:
     file.write_bytes(content)
     with pytest.raises(FileError) as raised:
         load(file)
-    assert raised.value.errors[0].startswith(f"{file}{reason}")
-    assert len(raised.value.errors) == 1
+    assert str(raised.value.faults[0]).startswith(f"{file}{reason}")
+    assert len(raised.value.faults) == 1
 
 
 def test_no_file(tmp_path: Path) -> None:

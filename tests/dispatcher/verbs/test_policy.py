@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.files import Where
 from dispatcher.policies.outcomes import Release, Violation
 from dispatcher.policing.load import load
 from dispatcher.policy_tools import cases, trials
@@ -227,7 +228,7 @@ def test_a_case_that_is_not_as_expected(file: Path, case: str, words: str, capsy
 
 def test_all_splits_are_tried(file: Path) -> None:
     """Rules that find a phrase only where it comes in one piece are found out."""
-    case = cases.Case("here", "content", "so, Nightingale", stopped="names", released="so, ")
+    case = cases.Case(Where(file, "case", 1), "content", "so, Nightingale", stopped="names", released="so, ")
     assert trials.tried(load(file), case) == trials.Tried(1 + 14 + 1 + 200, None)
 
     class Forgetful:
