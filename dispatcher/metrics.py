@@ -66,6 +66,10 @@ class Metrics:
         self.running = sessions.labels("running")
         self.waiting_sessions = gauge("waiting_sessions", "Waiting sessions of the whole store: use max, not sum.")
         self.commanders = gauge("commanders", "Commanders connected to this instance.")
+        self.ejected_commanders = gauge(
+            "ejected_commanders", "Commanders that get no session for a while, as theirs have failed."
+        )
+        self.ejections = counter("commander_ejections_total", "Times that a Commander was ejected.")
         self.free_slots = gauge("free_slots", "Free slots of this instance's Commanders.")
         outcomes = Counter("dispatcher_sessions_total", "Sessions that ended.", ("outcome",), registry=None)
         registry.register(_Unlisted(outcomes))
@@ -126,10 +130,11 @@ class Metrics:
         """One look at the event loop."""
         self._loop_lag.observe(max(0.0, seconds))
 
-    def pool(self, commanders: int, free_slots: int, waiting: int) -> None:
+    def pool(self, commanders: int, free_slots: int, waiting: int, ejected: int) -> None:
         """What this instance has now."""
         self.commanders.set(commanders)
         self.free_slots.set(free_slots)
+        self.ejected_commanders.set(ejected)
         self.waiting.set(waiting)
 
     def session_over(self, outcome: str) -> None:

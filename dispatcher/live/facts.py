@@ -12,6 +12,9 @@ from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
 
 log = structlog.get_logger()
 
+# Of the ends that the Dispatcher made.
+COMMANDERS_FAULT = ("commander_lost", "protocol_error")
+
 # The oneof field's name of the packet that an entry came in.
 PACKET_KINDS: dict[type, str] = {
     Thought: "thought",
@@ -27,9 +30,17 @@ PACKET_KINDS: dict[type, str] = {
 class SessionFacts:
     """Of one session, from when this instance got it."""
 
-    def __init__(self, metrics: Metrics, record: Record, log_thoughts: bool, known: Callable[[str], bool]) -> None:
-        """known: whether a tool of that name is registered."""
-        self._known = known
+    def __init__(
+        self,
+        metrics: Metrics,
+        record: Record,
+        log_thoughts: bool,
+        known: Callable[[str], bool],
+        ended: Callable[[str, bool], None],
+    ) -> None:
+        """known: whether a tool of that name is registered. ended: told whose session has ended, and whether well."""
+        self._known, self._ended = known, ended
+        self._commander_id = record.head.commander_id
         self._called = {call_id: call.at for call_id, call in record.head.calls.items()}
         self._metrics, self._log_thoughts = metrics, log_thoughts
         self._session_id, self._created_at = record.session_id, record.request.created_at
@@ -51,6 +62,7 @@ class SessionFacts:
 
     def appended(self, outcome: Applied) -> None:
         """The log has grown."""
+        self._commander_id = outcome.head.commander_id
         for entry in outcome.entries:
             if self._seen.add(entry.offset):
                 self._entry(entry)
@@ -99,13 +111,17 @@ class SessionFacts:
                 self._log("commander_halted", deltas_after_stop=deltas, halt_ms=micros / 1000)
                 self._over("failed")
             case Finished(reason):
+                self._judge(well=True)
                 self._over("finished", finish_reason=reason)
             case Failed(code, detail):
+                if code in COMMANDERS_FAULT:
+                    self._judge(well=False)
                 self._over("failed", code=code, detail=detail)
             case Error(code, message, retryable):
                 self._log("agent_error", code=code[:100], retryable=retryable)
                 log.debug("agent_error_message", session_id=self._session_id, message=message[:1000])
                 if not retryable:
+                    self._judge(well=False)
                     self._over("failed", code=code[:100])
 
     def _answered(self, tool_name: str, status: str, seconds: float) -> None:
@@ -114,6 +130,11 @@ class SessionFacts:
     def _tool(self, name: str) -> str:
         """The tool's name; of what a model merely calls so, nothing."""
         return name if self._known(name) else UNKNOWN
+
+    def _judge(self, well: bool) -> None:
+        """The Commander's part in the end; none in what comes after a stop."""
+        if not self._final:
+            self._ended(self._commander_id, well)
 
     def _over(self, outcome: str, **fields: object) -> None:
         """The first stop or end is the session's final state."""

@@ -5,10 +5,17 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import structlog
+
 from dispatcher.core.log import Record
+from dispatcher.live.outliers import Outliers
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import Waiting
 from shared.records import Assignment, Status
+
+log = structlog.get_logger()
+
+MAX_SLOTS = 1024  # free ones that a Commander is believed to have; more would draw every session to it
 
 # A list that the store gave may be that old; and that long another instance's sessions are left to it.
 SETTLED_SECONDS = 2.0
@@ -48,7 +55,7 @@ class Member:
         if self.draining or self.gone:
             return 0
         under_way = max(0, self.sent - self.status.assignments_received)
-        return max(0, self.status.free_slots - under_way - self.reserved)
+        return max(0, min(self.status.free_slots, MAX_SLOTS) - under_way - self.reserved)
 
     def assign(self, assignment: Assignment) -> None:
         self.sent += 1
@@ -86,19 +93,23 @@ class Desk(Protocol):
 
 
 class _Place(NamedTuple):
-    """A waiting session's. own: it was enlisted here, not by another instance. at: when, in the loop's time."""
+    """A waiting session's. own: it was enlisted here, not by another instance. at: when, in the loop's time. lost_by:
+    the Commander that had it last; empty: nobody, or it is not known here.
+    """
 
     own: bool
     at: float
     timer: asyncio.TimerHandle
+    lost_by: str
 
 
 class Pool:
-    """Gives waiting sessions to free slots, the oldest first, where most slots are free."""
+    """Gives waiting sessions to free slots, the oldest first, where most slots are free and least has failed."""
 
     def __init__(self, desk: Desk, metrics: Metrics, queue_seconds: float) -> None:
         self.members: set[Member] = set()
         self.draining = False
+        self._outliers = Outliers()
         self._desk, self._metrics, self._queue_seconds = desk, metrics, queue_seconds
         self._waiting: dict[str, dict[str, float]] = {}  # agent → session → waiting since (Unix seconds), oldest first
         self._places: dict[str, _Place] = {}  # by session
@@ -112,7 +123,8 @@ class Pool:
 
     def enlist(self, record: Record) -> None:
         """The session waits for a slot. Repeated: it does already."""
-        self._enlist(Waiting(record.session_id, record.request.agent, record.head.since), own=True)
+        waiting = Waiting(record.session_id, record.request.agent, record.head.since)
+        self._enlist(waiting, own=True, lost_by=record.head.commander_id)
 
     def heard(self, waiting: Waiting) -> None:
         """It waits, as another instance says."""
@@ -129,7 +141,7 @@ class Pool:
                 self.withdraw(session_id)
         self._count()
 
-    def _enlist(self, waiting: Waiting, own: bool) -> None:
+    def _enlist(self, waiting: Waiting, own: bool, lost_by: str = "") -> None:
         session_id, loop = waiting.session_id, asyncio.get_running_loop()
         if session_id in self._places:
             return
@@ -139,7 +151,7 @@ class Pool:
         if late:
             self._waiting[waiting.agent] = dict(sorted(queue.items(), key=lambda item: item[1]))
         delay = max(0.0, waiting.since + self._queue_seconds - time.time()) + (0 if own else SETTLED_SECONDS)
-        self._places[session_id] = _Place(own, loop.time(), loop.call_later(delay, self._overdue, session_id))
+        self._places[session_id] = _Place(own, loop.time(), loop.call_later(delay, self._overdue, session_id), lost_by)
         self._match()
 
     def withdraw(self, session_id: str) -> None:
@@ -162,7 +174,7 @@ class Pool:
         return {agent for member in self.members for agent in member.status.agents}
 
     def free(self, agent: str) -> int:
-        return sum(member.free for member in self.members if agent in member.status.agents)
+        return sum(member.free for member in self._offering(agent))
 
     def join(self, member: Member) -> None:
         self.members.add(member)
@@ -172,6 +184,8 @@ class Pool:
     def leave(self, member: Member) -> None:
         member.gone = True
         self.members.discard(member)
+        if member.status.commander_id not in self._ids():
+            self._outliers.forget(member.status.commander_id)
         self._desk.spawn(self._desk.keep_known(member.status.agents))
         self._count()
 
@@ -188,6 +202,29 @@ class Pool:
             self._desk.lost(session_id, generation)
         self._match()
 
+    def ended(self, commander_id: str, well: bool) -> None:
+        """A session of that Commander has ended well; or it has failed, or was lost by it."""
+        ids = self._ids()
+        if commander_id not in ids:
+            return
+        if well:
+            self._outliers.served(commander_id)
+        elif seconds := self._outliers.failed(commander_id, ids - {commander_id}):
+            log.warning("commander_ejected", commander_id=commander_id, seconds=seconds)
+            self._metrics.ejections.inc()
+            asyncio.get_running_loop().call_later(seconds, self._back, commander_id)
+            self._count()
+
+    def _back(self, commander_id: str) -> None:
+        log.info("commander_back", commander_id=commander_id)
+        self._outliers.back(commander_id)
+        if commander_id not in self._ids():
+            self._outliers.forget(commander_id)
+        self._match()
+
+    def _ids(self) -> set[str]:
+        return {member.status.commander_id for member in self.members}
+
     # ---- assignment
 
     def _match(self) -> None:
@@ -202,11 +239,33 @@ class Pool:
         """The session that waits longest of those that a free slot can serve."""
         best: tuple[float, str, Member] | None = None
         for agent, queue in self._waiting.items():
-            able = [member for member in self.members if member.free and agent in member.status.agents]
-            session_id, since = next(iter(queue.items()))
-            if able and (best is None or since < best[0]):
-                best = (since, session_id, max(able, key=lambda member: member.free))
+            able = [member for member in self._offering(agent) if member.free]
+            for session_id, since in queue.items() if able else ():
+                if best and since >= best[0]:
+                    break
+                if fit := self._fit(able, agent, self._places[session_id].lost_by):
+                    best = (since, session_id, max(fit, key=self._share))
+                    break
         return best[1:] if best else None
+
+    def _offering(self, agent: str) -> list[Member]:
+        """Those that offer it and are not ejected."""
+        return [
+            member
+            for member in self.members
+            if agent in member.status.agents and not self._outliers.ejected(member.status.commander_id)
+        ]
+
+    def _fit(self, able: list[Member], agent: str, lost_by: str) -> list[Member]:
+        """Those of the able that may have the session: not who has just lost it, while another is there."""
+        fit = [member for member in able if member.status.commander_id != lost_by]
+        if fit or any(m.status.commander_id != lost_by and not m.draining for m in self._offering(agent)):
+            return fit
+        return able
+
+    def _share(self, member: Member) -> float:
+        """The more have failed in a row, the less of its free slots count."""
+        return member.free / (1 + self._outliers.failures(member.status.commander_id))
 
     async def _assign(self, session_id: str, member: Member) -> None:
         continues = member.status.continues.__contains__
@@ -221,7 +280,9 @@ class Pool:
         self._match()
 
     def _count(self) -> None:
-        members = {member.status.commander_id for member in self.members}
+        ids = self._ids()
+        ejected = set(filter(self._outliers.ejected, ids))
+        free = sum(member.free for member in self.members if member.status.commander_id not in ejected)
         own = sum(place.own for place in self._places.values())
-        self._metrics.pool(len(members), sum(member.free for member in self.members), own)
+        self._metrics.pool(len(ids), free, own, len(ejected))
         self._metrics.waiting_sessions.set(self.waiting if self.in_store is None else self.in_store)

@@ -109,6 +109,9 @@ class Host(Protocol):
     def requeued(self, runner: Carried, record: Record) -> None:
         """The session waits again."""
 
+    def ended(self, commander_id: str, well: bool) -> None:
+        """A session of that Commander has ended well; or it has failed, or was lost by it."""
+
     def settled(self, runner: Carried) -> None:
         """Nothing is left to do for the session here."""
 

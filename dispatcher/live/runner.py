@@ -63,7 +63,7 @@ class Runner:
 
     def _new_facts(self, record: Record) -> SessionFacts:
         host = self.host
-        return SessionFacts(host.metrics, record, host.log_thoughts, host.registry.knows)
+        return SessionFacts(host.metrics, record, host.log_thoughts, host.registry.knows, host.ended)
 
     # ---- attachment
 
@@ -425,6 +425,7 @@ class Runner:
             self.close()
             if outcome.head.takeovers > session.record.head.takeovers:
                 self.host.metrics.takeovers.inc()
+                self.host.ended(outcome.head.commander_id, False)
             self.host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
         self.maybe_settled()
 

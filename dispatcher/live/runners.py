@@ -36,6 +36,7 @@ class Runners:
     """By session. A runner's `Host`.
 
     waits     called with the record of a session that waits for a Commander again
+    ended     told whose session has ended, and whether well
     alive     asked for the instances that are not known to be gone; raises StoreUnavailable
     instance  random at each start; tool calls name it
     """
@@ -49,6 +50,7 @@ class Runners:
         settings: DispatcherSettings,
         waits: Callable[[Record], None],
         alive: Callable[[], Awaitable[Container[str]]],
+        ended: Callable[[str, bool], None],
     ) -> None:
         self.store, self.registry, self.metrics = store, registry, metrics
         self.instance = store.replicas.instance if store.replicas else ids.instance()
@@ -57,7 +59,7 @@ class Runners:
         self.by_session: dict[str, Runner] = {}
         self._limits = msgspec.convert(settings, Limits, from_attributes=True)  # of the same names
         self._reload_running = settings.policy_reload_running
-        self._waits, self._alive = waits, alive
+        self._waits, self._alive, self._ended = waits, alive, ended
         self._bringing: Counter[str] = Counter()  # sessions of older peers, on their way into the log
         self._tasks = Tasks(lambda error: log.error("task_failed", exc_info=error))
         self.use(rules)
@@ -174,6 +176,10 @@ class Runners:
         """Its Commander is lost, or gave it back: it waits again."""
         self.settled(runner)
         self._waits(record)
+
+    def ended(self, commander_id: str, well: bool) -> None:
+        """A session of that Commander has ended well; or it has failed, or was lost by it."""
+        self._ended(commander_id, well)
 
     def settled(self, runner: Carried) -> None:
         """Nothing is left to do for it here."""

@@ -42,7 +42,7 @@ class Sessions:
         self.policy_status: Callable[[], dict[str, object]] = dict  # for operators
         self._queue_limit, self._queue_seconds = settings.queue_limit, settings.queue_seconds
         self._creating: Counter[str] = Counter()  # by agent: on their way into the log
-        self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive)
+        self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive, self._ended)
         self.desk = Desk(self.runners, metrics, settings)
         self.pool = self.desk.pool
         every_wait = settings.grace_seconds + settings.queue_seconds + settings.stop_seconds
@@ -56,6 +56,9 @@ class Sessions:
 
     def _waits(self, record: Record) -> None:
         self.pool.enlist(record)
+
+    def _ended(self, commander_id: str, well: bool) -> None:
+        self.pool.ended(commander_id, well)
 
     async def _alive(self) -> Container[str]:
         return await self.neighbours.alive() if self.neighbours else ()

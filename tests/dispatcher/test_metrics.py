@@ -15,6 +15,8 @@ PROMISED = [
     ("dispatcher_loop_lag_seconds", "histogram", set()),
     ("dispatcher_sessions", "gauge", {"state"}),
     ("dispatcher_commanders", "gauge", set()),
+    ("dispatcher_ejected_commanders", "gauge", set()),
+    ("dispatcher_commander_ejections", "counter", set()),
     ("dispatcher_free_slots", "gauge", set()),
     ("dispatcher_waiting_sessions", "gauge", set()),
     ("dispatcher_sessions", "counter", {"outcome"}),
@@ -77,7 +79,7 @@ def test_known_series_begin_at_zero(metrics: Metrics, registry: CollectorRegistr
 def test_facts_become_samples(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics.packet_logged("content", 0.001)
     metrics.packet_logged("never seen", 0.001)
-    metrics.pool(commanders=2, free_slots=7, waiting=3)
+    metrics.pool(commanders=2, free_slots=7, waiting=3, ejected=1)
     metrics.stopped("RiskControl")
     metrics.stopped("a commander's word")
     metrics.tool_done("search", "OK", 0.2)

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from dispatcher.core.log import Head, Record, Request
-from dispatcher.live.pool import Member, Pool
+from dispatcher.live.outliers import CONSECUTIVE_FAILURES
+from dispatcher.live.pool import MAX_SLOTS, Member, Pool
 from dispatcher.metrics import Metrics
 from shared.records import Assignment, Running, Status
 
@@ -69,10 +71,10 @@ def pool(desk: Desk) -> Pool:
     return Pool(desk, Metrics(CollectorRegistry()), queue_seconds=60)
 
 
-def record(session_id: str, agent: str = "a", since: float = 0) -> Record:
+def record(session_id: str, agent: str = "a", since: float = 0, lost_by: str = "") -> Record:
     """since: seconds from now."""
     at = time.time() + since
-    return Record(session_id, Request(agent, (), at), Head(since=at))
+    return Record(session_id, Request(agent, (), at), Head(since=at, commander_id=lost_by))
 
 
 def member(slots: int, *agents: str, commander_id: str = "c") -> tuple[Member, Stream]:
@@ -205,3 +207,66 @@ async def test_agents(pool: Pool, desk: Desk) -> None:
     await desk.idle()
     assert pool.agents() == {"b"}
     assert desk.known[2:] == [("a", "b")]
+
+
+# ---- those that fail
+
+
+async def test_a_session_goes_to_who_has_just_lost_it_only_where_no_other_is_there(pool: Pool, desk: Desk) -> None:
+    (loser, first), (other, second) = member(9, commander_id="c1"), member(1, commander_id="c2")
+    for each in (loser, other):
+        pool.join(each)
+    pool.enlist(record("s1", lost_by="c1"))
+    pool.enlist(record("s2", since=1, lost_by="c1"))
+    pool.enlist(record("s3", since=2))
+    await desk.idle()
+    assert second.assigned == ["s1"], "however many slots the loser has free"
+    assert first.assigned == ["s3"], "s2 waits for another, and holds up nobody"
+    pool.leave(other)
+    pool.report(loser, Status("c1", ("a",), (), 9, 1))
+    await desk.idle()
+    assert first.assigned == ["s3", "s2"]
+
+
+async def test_who_fails_gets_less_then_none_for_a_while(
+    pool: Pool, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatcher.live.outliers.BASE_EJECTION_SECONDS", 0.05)
+    (broken, first), (whole, second) = member(8, commander_id="c1"), member(3, commander_id="c2")
+    for each in (broken, whole):
+        pool.join(each)
+    for _ in range(CONSECUTIVE_FAILURES - 1):
+        pool.ended("c1", well=False)
+    pool.enlist(record("s0"))
+    await desk.idle()
+    assert second.assigned == ["s0"], "8 slots, of which a fifth counts"
+    with capture_logs() as logs:
+        pool.ended("c1", well=False)
+    assert [(each["event"], each["commander_id"]) for each in logs] == [("commander_ejected", "c1")]
+    assert pool.free("a") == 2
+    for number in range(1, 4):
+        pool.enlist(record(f"s{number}"))
+    await asyncio.sleep(0)
+    assert pool.waiting == 1, "it waits rather than go to the broken one"
+    assert not first.assigned
+    async with asyncio.timeout(5):
+        while not first.assigned:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    assert (first.assigned, second.assigned) == (["s3"], ["s0", "s1", "s2"])
+
+
+async def test_ejections_are_counted(desk: Desk) -> None:
+    registry = CollectorRegistry()
+    pool = Pool(desk, Metrics(registry), queue_seconds=60)
+    for commander_id in ("c1", "c2"):
+        pool.join(member(2, commander_id=commander_id)[0])
+    for _ in range(CONSECUTIVE_FAILURES):
+        pool.ended("c1", well=False)
+        pool.ended("a stranger", well=False)
+    found = {name: registry.get_sample_value(f"dispatcher_{name}") for name in ("ejected_commanders", "free_slots")}
+    assert found == {"ejected_commanders": 1, "free_slots": 2}
+    assert registry.get_sample_value("dispatcher_commander_ejections_total") == 1
+
+
+def test_nobody_is_believed_to_have_any_number_of_slots() -> None:
+    assert member(2**31 - 1)[0].free == MAX_SLOTS

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dispatcher.core.entries import Assigned, Failed
+from dispatcher.live.outliers import CONSECUTIVE_FAILURES
 from dispatcher.live.pool import QueueFull
-from shared.records import Assignment, Stop
+from shared.records import Assignment, Error, Stop
 from tests.integration.dispatcher.peer import SECONDS, Peer, World, serving, until
 
 
@@ -319,3 +320,40 @@ async def test_an_assignment_that_could_not_be_sent_counts_as_none() -> None:
         assert (await other.serve()).session_id == session_id
         await other.finish(session_id)
         assert (await world.metrics())["dispatcher_takeovers_total"] == 0
+
+
+# ---- Commanders that fail
+
+
+async def test_one_that_fails_at_once_beside_one_that_serves(world: World) -> None:
+    """As with a wrong key: its slots are always free, and would draw all sessions."""
+    broken, whole = await world.join(slots=8), await world.join(slots=2)
+    failed, served = 0, 0
+    for _ in range(3 * CONSECUTIVE_FAILURES):
+        session_id = await world.create()
+        await until(lambda: broken.has(Assignment) or whole.has(Assignment))
+        if broken.has(Assignment):
+            await broken.serve()
+            await broken.say(session_id, Error("agent_error", "401"))
+            assert await world.ended(session_id) == "failed agent_error"
+            await broken.report(slots=8)
+            await broken.barrier()
+            failed += 1
+        else:
+            await whole.serve()
+            await whole.finish(session_id)
+            assert await world.ended(session_id) == "finished"
+            await whole.report(slots=2)
+            await whole.barrier()
+            served += 1
+    assert failed <= CONSECUTIVE_FAILURES, (failed, served)
+
+
+async def test_what_one_drops_goes_to_another(world: World) -> None:
+    broken, whole = await world.join(slots=8), await world.join(slots=1)
+    session_id = await world.create()
+    assert (await broken.next(Assignment)).session_id == session_id
+    await broken.report(slots=8)
+    again = await whole.next(Assignment)
+    assert (again.session_id, again.generation) == (session_id, 2)
+    await finish(whole, again)
