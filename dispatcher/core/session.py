@@ -419,7 +419,8 @@ class Session:
         return [SendStop(stop), Wake("stop", now + self.limits.stop_seconds)]
 
     def refused(self, refusal: Refused, now: float) -> list[Effect]:
-        """An append of this session was refused: it is over on this stream."""
+        """An append of this session was refused: it is over on this stream, and what was on its way is dropped."""
+        self._accepted = self.head.sequence
         if self.conversation is State.IDLE:
             return []
         effects = self._close(refusal.code)

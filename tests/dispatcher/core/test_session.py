@@ -3,7 +3,7 @@
 import pytest
 
 from dispatcher.core import log
-from dispatcher.core.effects import Ack, SendClosed, Store
+from dispatcher.core.effects import Ack, GiveBack, SendClosed, Store
 from dispatcher.core.entries import Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.limits import Limits
 from shared.conversation import TABLE, State
@@ -508,6 +508,13 @@ def test_a_takeover_waits_for_appends_with_unknown_outcome():
     assert log_.head.state == "running"
     dispatcher.finish_tool("a")
     assert log_.head.state == "waiting"
+
+
+def test_a_takeover_waits_for_no_append_that_was_refused():
+    dispatcher, stream, _ = opened(continues=True)
+    feed(dispatcher, stream, said(1, "x"), answered=False)
+    dispatcher.session.refused(log.Refused("gap"), 100.0)
+    assert dispatcher.session.deadline("grace", 130.0) == [GiveBack(handed_over=False)]
 
 
 @pytest.mark.parametrize("origin", ["commander", "older"])
