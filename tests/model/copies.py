@@ -54,6 +54,7 @@ _freezers: dict[type, Callable[[Any], Hashable]] = {
     deque: lambda thing: tuple([frozen(each) for each in thing]),
     # Of the record that a core was made from, only this is read once it is made.
     log.Record: lambda thing: thing.head.commander_id,
+    log.Applied: lambda thing: (frozen(thing.head), thing.entries),
     log.Head: lambda thing: tuple([frozen(getattr(thing, name)) for name in thing.__struct_fields__]),
 }
 

@@ -94,7 +94,7 @@ class Instances(Parts):
         if post.stream not in (NONE, slot):
             old, post.stream = post.stream, NONE
             self._refuse(old, "superseded")
-        post.pending, post.flying, post.takes_back = [], (), False
+        post.pending, post.flying, post.takes_back, post.taken = [], (), False, None
         post.session, post.stream, post.basis = session, slot, self.journal.given
         asked = session.restored(NOW)
         if slot != NONE:
@@ -181,6 +181,8 @@ class Instances(Parts):
         if not told_:
             self._unanswered(change, outcome)
             return
+        if isinstance(outcome, log.Refused) and post.says_nothing(outcome):
+            return  # the same again, under the epoch that comes
         post.flying = ()
         if isinstance(outcome, log.Applied):
             self._observe(number, outcome)
@@ -213,22 +215,43 @@ class Instances(Parts):
         else:
             known = self.journal.entries[session.offset : head.offset]
             self._observe(number, log.Applied(head, known))
+            if head.instance == post.name and not head.complete and head.state != "waiting" and post.unattended:
+                self._look_again(number)
 
     def _look_again(self, number: int) -> None:
         """The log knows more than the core did."""
         self._take_up(number, anew=True)
 
     def take_back(self, number: int, told_: bool) -> None:
+        change, outcome = self._submit_take_back(number)
+        if told_:
+            self._taken_back(number, outcome, self.journal.given)
+        else:
+            self._unanswered(change, outcome)
+
+    def take_back_late(self, number: int) -> None:
+        self._spend("late")
+        post = self._post(number)
+        _, post.taken = self._submit_take_back(number)
+        post.taken_basis = self.journal.given
+
+    def hear_of_take_back(self, number: int) -> None:
+        post = self._post(number)
+        outcome, post.taken = post.taken, None
+        assert outcome
+        self._taken_back(number, outcome, post.taken_basis)
+
+    def _submit_take_back(self, number: int) -> tuple[log.Change, log.Outcome]:
+        post = self._post(number)
+        change = log.TakeBack(post.session.epoch, post.name)
+        return change, self._submit(change, post.basis)
+
+    def _taken_back(self, number: int, outcome: log.Outcome, basis: int) -> None:
         post = self._post(number)
         session = post.session
-        change = log.TakeBack(session.epoch, post.name)
-        outcome = self._submit(change, post.basis)
-        if not told_:
-            self._unanswered(change, outcome)
-            return
         post.takes_back = False
         if isinstance(outcome, log.Applied):
-            before, post.basis = session.epoch, self.journal.given
+            before, post.basis = session.epoch, basis
             session.taken_back(outcome)
             post.concludes = [each.again(before, session.epoch, post.basis) for each in post.concludes]
         else:
@@ -355,6 +378,16 @@ class Instances(Parts):
         post = self._post(number)
         post.away = False
         post.takes_back = post.stream != NONE and not post.session.head.over
+
+    def lose_store(self) -> None:
+        self._spend("outages")
+        self.outage = True
+
+    def find_store(self) -> None:
+        """All leases have ended meanwhile."""
+        self.outage = False
+        for number in range(len(self.posts)):
+            self.come_back(number)
 
     def kill_dispatcher(self, number: int) -> None:
         self._spend("dispatchers")

@@ -35,13 +35,14 @@ class Parts:
         self.hands: list[Commander] = []
         self.streams: list[Stream | None] = [None] * len(CARRIERS)
         self.posts = [Post("A"), Post("B")]
+        self.outage = False  # the store is away
         self._mine: set[int] = set()  # parts that were copied already
 
     @property
     def key(self) -> Hashable:
         journal = self.journal
         return (
-            journal.key, journal.head.epoch, journal.given, journal.entries, self.faults,
+            journal.key, journal.head.epoch, journal.given, journal.entries, self.faults, self.outage,
             *[hand.key for hand in self.hands],
             *[stream and stream.key for stream in self.streams],
             *[post.key for post in self.posts],
@@ -55,6 +56,7 @@ class Parts:
         world = object.__new__(type(self))
         world.journal, world.faults, world.continues = self.journal, self.faults, self.continues
         world.hands, world.streams, world.posts = self.hands[:], self.streams[:], self.posts[:]
+        world.outage = self.outage
         world._mine = set()
         getattr(world, name)(*arguments)
         return world

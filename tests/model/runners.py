@@ -99,6 +99,7 @@ class Conclusion(NamedTuple):
 class Post(Keyed):
     """An instance. `basis`, `asks`, `gives`, `away`, `takes_back`, `orphan` as in `tests.model.sides`.
 
+    taken    what came of taking it back, while its answer is on its way; taken_basis: the basis since
     flying   the append that was not answered; pending: what comes after it
     wakes    the deadlines that may come
     begun    calls; running: those without a result
@@ -121,12 +122,28 @@ class Post(Keyed):
         self.gives = NONE
         self.away = False
         self.takes_back = False
+        self.taken: log.Outcome | None = None
+        self.taken_basis = 0
         self.orphan: Orphan | None = None
 
     @property
     def idle(self) -> bool:
         """Nothing is on its way to the log, no tool runs, and no stream has it."""
         return not (self.pending or self.flying or self.running or self.stream != NONE)
+
+    def may_append(self) -> bool:
+        """While it is taken back nothing is submitted, nor repeated."""
+        return bool(self.flying or self.pending) and not self.takes_back
+
+    def says_nothing(self, refusal: log.Refused) -> bool:
+        """It came under the epoch that is being left behind: that is nobody else's."""
+        return refusal.code == "superseded" and self.takes_back
+
+    @property
+    def unattended(self) -> bool:
+        """Nothing here leads to its end."""
+        waits = self.takes_back or self.concludes or self.wakes & {"grace", "stop"}
+        return bool(self.session) and self.idle and not waits
 
     def core(self, journal: Journal) -> Session:
         """A new one, from the log. The rules of the two instances differ, as while they are being changed."""

@@ -53,6 +53,7 @@ OPENED = (
 CALLED = (*OPENED, "Commander 1 says T", "stream 1 delivers packet 1")
 STOPPED = (*CALLED, "a user stops it", "A hears", "A appends 1 (unanswered)")
 LOST = (*OPENED, "Commander 1 says a", "stream 1 delivers packet 1", "A appends 1", "Commander 1 is killed")
+UNLOGGED = (*OPENED, "Commander 1 says a", "stream 1 delivers packet 1", "Commander 1 is killed")
 LOST_PACKET = (*OPENED, "Commander 1 says a", "Commander 1 says b", "stream 1 loses packet 1")
 HELD = (*OPENED, "Commander 1 says h", "stream 1 delivers packet 1", "A appends 1", "stream 1 breaks")
 TAKEN_OVER = (
@@ -62,6 +63,15 @@ TAKEN_OVER = (
     "A concludes: requeue",
     "A assigns it to c2",
     "A sends the assignment",
+)
+
+OUTAGE = {"outages": 1, "late": 1, **ONE}
+KILLED_IN_OUTAGE = (
+    *OPENED,
+    "Commander 1 says a",
+    "stream 1 delivers packet 1",
+    "the store goes away",
+    "Commander 1 is killed",
 )
 
 # Over Dispatchers that check nothing: the rules of the log.
@@ -121,11 +131,18 @@ WHOLE = {
     "held text after a cut": Scenario("hb.", {"cuts": 1, **ONE}, HELD),
     "a lease": Scenario("T.", {"leases": 1, **ONE}),
     "a lease and a stop": Scenario(".", {"leases": 1, "stops": 1, **ONE}, slow=True),
+    "an outage": Scenario("T.", {"outages": 1, **ONE}),
+    "an outage and a late answer": Scenario("a.", OUTAGE),
+    "an outage, a late answer and an unanswered step": Scenario("a.", {**OUTAGE, "unanswered": 1}, slow=True),
+    "an outage and a late answer in a call": Scenario("T.", OUTAGE, slow=True),
+    "a Commander killed in an outage": Scenario("a.", {**OUTAGE, "commanders": 1}, KILLED_IN_OUTAGE),
     "a Dispatcher killed": Scenario("T.", {"dispatchers": 1, **ONE}, slow=True),
     "a power cut": Scenario("a.", {"power_cuts": 1, **ONE}),
     "a power cut that takes a history": Scenario("a.", {"commanders": 1, "power_cuts": 1}, TAKEN_OVER, slow=True),
     "a power cut in a sentence": Scenario("ab.", {"power_cuts": 1, **ONE}, slow=True),
     "a failover": Scenario("a.", {"failovers": 1, **ONE}),
+    "a Commander killed before a failover": Scenario("a.", {"failovers": 1, "commanders": 1, **ONE}, UNLOGGED),
+    "a Commander killed and a failover": Scenario("a.", {"failovers": 1, "commanders": 1, **ONE}, slow=True),
     "three Commanders": Scenario(".", {"assignments": 3}),
     "a takeover": Scenario("a.", {"commanders": 1}, TAKEN_OVER),
     "a loss of an agent that cannot continue": Scenario("a.", {"commanders": 1}, LOST, continues=False),

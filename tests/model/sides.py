@@ -34,6 +34,8 @@ class Faults(msgspec.Struct, frozen=True, gc=False):
     commanders: int = 0  # killed
     dispatchers: int = 0  # killed
     leases: int = 0  # ended, of an instance that lives
+    outages: int = 0  # the store is away for longer than leases last, and is back with all that it had
+    late: int = 0  # a session is taken back, and the answer comes late
     stops: int = 0
     hand_overs: int = 0
     power_cuts: int = 0  # the store loses its newest changes, and all Dispatchers die

@@ -137,6 +137,11 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         "a failover",
         OWN,
     ),
+    "nobody waits for what was refused": (
+        Mutant(SESSION + "refused", "        self._accepted = self.head.sequence\n"),
+        "a Commander killed before a failover",
+        STUCK,
+    ),
     # the Commander
     "what was not acked is sent again": (
         Mutant(OUTBOX + "welcome", "deque([*self._sent, *self._again])", "deque(self._again)"),

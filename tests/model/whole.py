@@ -30,7 +30,12 @@ class Whole(Instances):
             if not hand.over and hand.session:
                 yield from self._hand_moves(number, hand)
         for number, post in enumerate(self.posts):
-            yield from self._post_moves(number, post)
+            yield from self._wakes(number, post) if self.outage else self._post_moves(number, post)
+        if self.outage:
+            yield self._one(("the store is back",), True, "find_store")
+            return
+        if self.faults.outages:
+            yield self._one(("the store goes away",), False, "lose_store")
         if self.faults.stops:
             yield Move(("a user stops it",), False, self._after, ("stop",))
         if self.journal.remembers and not self.journal.head.final and sum(not hand.over for hand in self.hands) < 2:
@@ -51,7 +56,8 @@ class Whole(Instances):
         if stream.up:
             first = stream.up[0]
             if isinstance(first.payload, Open):
-                yield from self._asked((*name, "delivers open"), "acquire", slot)
+                if not self.outage:
+                    yield from self._asked((*name, "delivers open"), "acquire", slot)
             else:
                 yield self._one((*name, "delivers packet", first.sequence), True, "deliver", slot)
                 if self.faults.drops and stream.up[1:]:
@@ -84,13 +90,16 @@ class Whole(Instances):
     def _post_moves(self, number: int, post: Post) -> Iterator[Move]:
         head, name, session = self.journal.head, post.name, post.session
         if session:
-            if (post.flying or post.pending) and not post.takes_back:
+            if post.may_append():
                 batch = post.flying or post.pending
                 yield from self._asked((name, "appends", *(entry.sequence for entry in batch)), "append", number)
-            for wake in sorted(post.wakes):
-                yield self._one((name, "wakes:", wake), True, "wake", number, wake)
-            if post.takes_back:
+            yield from self._wakes(number, post)
+            if post.taken:
+                yield self._one((name, "hears that it took it back"), True, "hear_of_take_back", number)
+            elif post.takes_back:
                 yield from self._asked((name, "takes it back"), "take_back", number)
+                if self.faults.late:
+                    yield self._one((name, "takes it back (answered late)"), False, "take_back_late", number)
             elif not post.away:  # else it hears of it once it is back
                 elsewhere = head.instance != name and head.epoch == session.epoch
                 if elsewhere or head.epoch > session.epoch or head.offset > session.offset:
@@ -112,6 +121,10 @@ class Whole(Instances):
         elif head.state == "waiting":
             yield from self._waiting_moves(number, post)
         yield from self._lease_moves(number, post)
+
+    def _wakes(self, number: int, post: Post) -> Iterator[Move]:
+        for wake in sorted(post.wakes if post.session else ()):
+            yield self._one((post.name, "wakes:", wake), True, "wake", number, wake)
 
     def _waiting_moves(self, number: int, post: Post) -> Iterator[Move]:
         given = len(self.hands)

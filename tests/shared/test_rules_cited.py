@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.model import test_core_mutants, test_log_mutants
+from tests.model import test_core_mutants, test_log_mutants, test_runner_mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "dispatcher/core/README.md"
-MUTANTS = (*test_log_mutants.RULES, *test_core_mutants.RULES)
+MUTANTS = (*test_log_mutants.RULES, *test_core_mutants.RULES, *test_runner_mutants.RULES)
 
 _GAP = r"(?:[\s_#]|//)+"  # a citation may go on in the next line of a comment, or stand in a test's name
 _NUMBERS = rf"\d+(?:(?:,|{_GAP}(?:and|to|or))?{_GAP}\d+)*"
