@@ -27,6 +27,18 @@ PACKET_KINDS: dict[type, str] = {
 }
 
 
+# Of one session: what a log's readers take whole, and more than an agent that is read by people thinks.
+THOUGHT_LINE_CHARACTERS = 4096
+THOUGHT_LINES = 1000
+
+
+class _Step:
+    """A thinking step under way. text: what is not logged yet, where thoughts are."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.text, self.characters = name, "", 0
+
+
 class SessionFacts:
     """Of one session, from when this instance got it."""
 
@@ -47,7 +59,8 @@ class SessionFacts:
         self._seen = Offsets(record.head.offset)
         self._final = record.head.final
         self._spoken = record.head.decided > 0
-        self._step: list[str] | None = None  # name, then deltas
+        self._step: _Step | None = None
+        self._thought_lines = 0
         self._detected = 0.0  # perf_counter when the stop was detected
         self._stop_written = False
 
@@ -144,21 +157,33 @@ class SessionFacts:
             self._log(f"session_{outcome}", **fields)
 
     def _thought(self, thought: Thought) -> None:
-        """Thoughts are logged for each step, not for each delta."""
-        if self._step and self._step[0] != thought.step_name:
+        """Thoughts are logged for each step, not for each delta; a long step's text in pieces."""
+        if self._step and self._step.name != thought.step_name:
             self._end_step()
         if self._step is None:
-            self._step = [thought.step_name]
-        self._step.append(thought.delta)
+            self._step = _Step(thought.step_name)
+        step = self._step
+        step.characters += len(thought.delta)
+        if self._log_thoughts:
+            step.text += thought.delta
+            while len(step.text) > THOUGHT_LINE_CHARACTERS:
+                piece, step.text = step.text[:THOUGHT_LINE_CHARACTERS], step.text[THOUGHT_LINE_CHARACTERS:]
+                self._thought_line(step=step.name[:100], text=piece)
 
     def _end_step(self) -> None:
-        if self._step:
-            name, text = self._step[0][:100], "".join(self._step[1:])
+        if step := self._step:
             self._step = None
             if self._log_thoughts:
-                self._log("thought", step=name, text=text)
+                self._thought_line(step=step.name[:100], text=step.text)
             else:
-                self._log("thought", characters=len(text))
+                self._thought_line(characters=step.characters)
+
+    def _thought_line(self, **fields: object) -> None:
+        self._thought_lines += 1
+        if self._thought_lines <= THOUGHT_LINES:
+            self._log("thought", **fields)
+        elif self._thought_lines == THOUGHT_LINES + 1:
+            self._log("thoughts_left_out", lines=THOUGHT_LINES)
 
     def _log(self, event: str, **fields: object) -> None:
         log.info(event, session_id=self._session_id, **fields)

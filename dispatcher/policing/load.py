@@ -48,6 +48,10 @@ DEFAULT: tuple[Policy, ...] = (
     BudgetPolicy(
         "default length limit", (Limit("max_characters", 200_000, "default length limit", "PolicyViolation"),)
     ),
+    BudgetPolicy(  # some 250,000 tokens, beyond what models think for one answer
+        "default thoughts limit",
+        (Limit("max_thought_characters", 1_000_000, "default thoughts limit", "PolicyViolation"),),
+    ),
 )
 
 

@@ -18,7 +18,8 @@ from dispatcher.policing.load import load
 
 log = structlog.get_logger()
 
-BUILT_IN: tuple[Quantity, ...] = ("max_seconds", "max_characters")  # what is bounded where there is no file
+# What is bounded where there is no file.
+BUILT_IN: tuple[Quantity, ...] = ("max_seconds", "max_characters", "max_thought_characters")
 LOOK_SECONDS = 1.0  # between two looks at the files; what has changed is read once two looks see the same
 
 Seen: TypeAlias = tuple[tuple[str, int, int, int], ...]  # of each file: its path, when it changed, size, inode

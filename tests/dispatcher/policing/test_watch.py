@@ -166,9 +166,9 @@ def test_the_rules_to_begin_with_have_to_be_right(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "missing"),
     [
-        ("", ["max_seconds", "max_characters"]),
-        ("max_characters = 5", ["max_seconds"]),
-        ("max_seconds = 1\nmax_characters = 5", []),
+        ("", ["max_seconds", "max_characters", "max_thought_characters"]),
+        ("max_characters = 5", ["max_seconds", "max_thought_characters"]),
+        ("max_seconds = 1\nmax_characters = 5\nmax_thought_characters = 9", []),
         (None, []),
     ],
 )
