@@ -16,6 +16,7 @@ from dispatcher.gateway import limits
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.grpc_edge.service import AgentInteraction
+from dispatcher.live import clock
 from dispatcher.live.sessions import Sessions
 from dispatcher.metrics import Metrics, watch_loop
 from dispatcher.policing.watch import PolicyFiles
@@ -105,6 +106,7 @@ class Dispatcher:
             sessions.desk.upkeep.keep(),
             sessions.sweep.keep(),
             watch_loop(metrics),
+            clock.watch(),
             self._policies.watch(sessions.runners.use),
         ]
         if sessions.neighbours:

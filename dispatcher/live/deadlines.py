@@ -1,8 +1,9 @@
 """Deadlines with names, as timers of the loop."""
 
 import asyncio
-import time
 from collections.abc import Callable
+
+from dispatcher.live import clock
 
 
 class Deadlines:
@@ -19,12 +20,12 @@ class Deadlines:
         return len(self._timers)
 
     def set(self, name: str, at: float | None) -> None:
-        """Move it there (Unix seconds); None: it does not come."""
+        """Move it there (by `clock.now`); None: it does not come."""
         if timer := self._timers.pop(name, None):
             timer.cancel()
         if at is not None:
             loop = asyncio.get_running_loop()
-            self._timers[name] = loop.call_later(max(0.0, at - time.time()), self.come, name)
+            self._timers[name] = loop.call_later(max(0.0, at - clock.now()), self.come, name)
 
     def clear(self) -> None:
         for timer in self._timers.values():

@@ -1,14 +1,13 @@
 """Where Commanders get their sessions: assigned to them from the queue, or opened by them on a stream."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal
 
 from dispatcher.core.entries import Entry, Failed
 from dispatcher.core.history import assignment_of
 from dispatcher.core.log import Acquire, Applied, Assign, Head, Record, Request
-from dispatcher.live import ids
+from dispatcher.live import clock, ids
 from dispatcher.live.pool import Pool
 from dispatcher.live.ports import Carried, Link
 from dispatcher.live.runners import Runners
@@ -39,7 +38,7 @@ class Desk:
         return await asyncio.shield(self.spawn(self._open(link, session_id, opening)))
 
     async def _open(self, link: Link, session_id: str, opening: Open) -> str | None:
-        now = time.time()
+        now = clock.now()
         acquire = Acquire(opening.commander_id, opening.generation, self._instance, now)
         try:
             if opening.generation == 0 and not await self._runners.store.load(session_id):
@@ -60,7 +59,7 @@ class Desk:
         return await asyncio.shield(self.spawn(self._open_older(link, session_id)))
 
     async def _open_older(self, link: Link, session_id: str) -> Carried | str:
-        commander_id, now = ids.commander_id(), time.time()
+        commander_id, now = ids.commander_id(), clock.now()
         with self._runners.bringing(session_id):
             try:
                 created = await self._bring(session_id, commander_id, "older", now)
@@ -89,7 +88,7 @@ class Desk:
             record = await self._runners.store.load(session_id)
             if record is None:
                 return None
-            change = Assign(commander_id, self._instance, continues(record.request.agent), time.time())
+            change = Assign(commander_id, self._instance, continues(record.request.agent), clock.now())
             outcome = await self._runners.store.submit(session_id, change)
         except StoreUnavailable:
             self._runners.find_again(session_id)
@@ -105,7 +104,7 @@ class Desk:
         tools = self._runners.registry.tools
         assignment = assignment_of(Record(session_id, record.request, outcome.head), entries, tools)
         if assignment is None:
-            failed = Entry(Failed("history_too_large"), time.time(), outcome.head.generation)
+            failed = Entry(Failed("history_too_large"), clock.now(), outcome.head.generation)
             await self._runners.fail(session_id, epoch, failed)
         return assignment
 

@@ -29,6 +29,7 @@ from dispatcher.core.entries import Call, Entry, StopEntry
 from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
 from dispatcher.core.log import Settle as SettleChange
 from dispatcher.core.session import Session
+from dispatcher.live import clock
 from dispatcher.live.appends import Appends
 from dispatcher.live.deadlines import Deadlines
 from dispatcher.live.facts import SessionFacts
@@ -87,7 +88,7 @@ class Runner:
         if self._closed:  # another instance had it, and counted what it did
             self.facts = self._new_facts(session.record)
             self._closed = False
-        now = time.time()
+        now = clock.now()
         effects = session.restored(now)
         if link:
             limits = session.limits
@@ -109,30 +110,30 @@ class Runner:
     def settle_gone(self, alive: Container[str]) -> None:
         """Answer the calls of instances that are gone."""
         if self.owned:
-            self.tools.settle_gone(self.session.head.calls, alive, time.time())
+            self.tools.settle_gone(self.session.head.calls, alive, clock.now())
 
     def detach(self, link: Link) -> None:
         """The stream is gone."""
         if self.link is link:
             self.link = None
-            self.carry_out(self.session.detach(time.time()))
+            self.carry_out(self.session.detach(clock.now()))
             self.maybe_settled()
 
     def unserved(self) -> None:
         """Nobody took it from the queue in time."""
-        now = time.time()
+        now = clock.now()
         self.carry_out([*self.session.restored(now), *self.session.unserved(now)])
 
     def lost(self, sent: bool = True) -> None:
         """The Commander does not hold the session, as it says, or because the assignment was not sent: no grace."""
         self._leave()
-        self.carry_out(self.session.lost(time.time(), sent))
+        self.carry_out(self.session.lost(clock.now(), sent))
 
     # ---- the stream's side (`Carried`)
 
     def receive(self, packet: Upstream) -> None:
         """A packet of the stream that has the session."""
-        self.carry_out(self.session.receive(packet, time.time()))
+        self.carry_out(self.session.receive(packet, clock.now()))
 
     def take_ack(self) -> int:
         """The sequence to ack now; what is acked no longer counts against the credit."""
@@ -190,7 +191,7 @@ class Runner:
             self._look_again = True
             return
         counts = not self._closed
-        self.carry_out(self.session.logged(outcome, time.time()))  # a stop goes out before it is told of
+        self.carry_out(self.session.logged(outcome, clock.now()))  # a stop goes out before it is told of
         if counts:
             self.facts.appended(outcome)
         if outcome.head.epoch > self.session.epoch:
@@ -212,7 +213,7 @@ class Runner:
                 return  # it was rebuilt meanwhile, under today's rules, or is gone
         logged = max((entry.sequence for entry in entries), default=0)
         entries += [entry for entry in self.appends.unlogged if entry.sequence > logged]
-        self.carry_out(session.take_rules(gate_of(session.record, entries), entries, time.time()))
+        self.carry_out(session.take_rules(gate_of(session.record, entries), entries, clock.now()))
 
     # ---- other instances
 
@@ -281,7 +282,7 @@ class Runner:
                 log.info("session_taken_back", session_id=self.session_id)
                 session.taken_back(outcome)
             else:
-                self.carry_out(session.refused(outcome, time.time()))
+                self.carry_out(session.refused(outcome, clock.now()))
             self.grown()
         self.appends.hold(False)
 
@@ -363,7 +364,7 @@ class Runner:
             link.leave(self.session_id, over=False)
 
     def _due(self, name: str) -> None:
-        self.carry_out(self.session.deadline(name, time.time()))
+        self.carry_out(self.session.deadline(name, clock.now()))
 
     # ---- the log
 
@@ -372,7 +373,7 @@ class Runner:
         if isinstance(outcome, BaseException):
             log.error("append_failed", session_id=self.session_id, exc_info=outcome)
             if current:
-                self.carry_out(session.unstorable(time.time()))
+                self.carry_out(session.unstorable(clock.now()))
         elif isinstance(outcome, Applied):
             self.facts.packets(batch)
             if current:
@@ -381,7 +382,7 @@ class Runner:
                 self.facts.appended(outcome)  # the core that went on has read it from the log
         elif current:
             concluded = session.conversation is State.IDLE
-            self.carry_out(session.refused(outcome, time.time()))
+            self.carry_out(session.refused(outcome, clock.now()))
             if outcome.code in ELSEWHERE:
                 self.grown()
             elif outcome.code == "gap" and concluded:  # nobody is told to open it again
@@ -396,7 +397,7 @@ class Runner:
             self.observe(outcome)
 
     async def settle_result(self, result: ToolResult) -> None:
-        await self._settle_until_known(Entry(result, time.time(), self.session.head.generation))
+        await self._settle_until_known(Entry(result, clock.now(), self.session.head.generation))
 
     async def _submit_until_known(self, change: Change) -> Outcome:
         return await until_known(lambda: self.host.store.submit(self.session_id, change))

@@ -1,7 +1,6 @@
 """Brings one session what policies of kind `plugin` and `http` say to its text, and to its calls and their results."""
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.entries import Call
 from dispatcher.core.session import Session
+from dispatcher.live import clock
 from dispatcher.live.ports import Owner
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import AskedPolicy, Question
@@ -41,7 +41,7 @@ class Screening:
     async def _ask(self, question: Question, session: Session) -> None:
         verdict = await self._judges.ask(replace(question, session_id=self._owner.session_id))
         if session is self._owner.session:
-            self._owner.carry_out(session.answered(question, verdict, time.time()))
+            self._owner.carry_out(session.answered(question, verdict, clock.now()))
 
     async def run(self, call: Call) -> Answer:
         """The call's answer: policies are asked before the tool runs, and about its result."""
@@ -51,7 +51,7 @@ class Screening:
             context = Context(self._owner.session_id, call.call_id, request.agent, request.conversation_id)
             answer = await self._owner.host.registry.run(call.tool_name, call.arguments_json, context)
             given = ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
-            result, effects = self._owner.session.result(given, time.time())
+            result, effects = self._owner.session.result(given, clock.now())
             self._owner.carry_out(effects)
             denied = result if result is not given else None
             denied = denied or await self._read("results", given, strings(given.result_json))
@@ -73,7 +73,7 @@ class Screening:
         async def read(several: list[AskedPolicy]) -> ToolResult | None:
             denied = None
             for reading in await self._judges.read(several, question):
-                result, effects = self._owner.session.judged(of, reading, time.time())
+                result, effects = self._owner.session.judged(of, reading, clock.now())
                 self._owner.carry_out(effects)
                 denied = denied or result
             return denied

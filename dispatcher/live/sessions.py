@@ -10,7 +10,7 @@ import structlog
 
 from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.log import LIVE, Applied, Head, Record, Request, Settle
-from dispatcher.live import ids
+from dispatcher.live import clock, ids
 from dispatcher.live.desk import Desk
 from dispatcher.live.neighbours import Neighbours
 from dispatcher.live.pool import QueueFull
@@ -129,7 +129,7 @@ class Sessions:
         runners = self.runners
         if runner := runners.by_session.get(session_id):
             runner.facts.stop_detected()
-        outcome = await self.store.submit(session_id, Settle(Entry(stop, time.time())))
+        outcome = await self.store.submit(session_id, Settle(Entry(stop, clock.now())))
         if not isinstance(outcome, Applied):
             return None
         self.pool.withdraw(session_id)
