@@ -373,9 +373,11 @@ def _added(head: Head, entries: list[Entry]) -> Applied:
             added.append(replace(entry, offset=offset, released="", decided=decided))
         match body:
             case Call(refused=False):
-                calls = {**calls, body.call_id: OpenCall(body.tool_name, entry.sequence, body.instance, entry.at)}
+                calls = dict(calls) if calls is head.calls else calls  # once for all entries
+                calls[body.call_id] = OpenCall(body.tool_name, entry.sequence, body.instance, entry.at)
             case ToolResult():
-                calls = {call_id: call for call_id, call in calls.items() if call_id != body.call_id}
+                calls = dict(calls) if calls is head.calls else calls
+                calls.pop(body.call_id, None)
             case StopEntry():
                 over, reason = over or state == "waiting", body.reason
                 state, ended_at = "stopped", entry.at

@@ -133,7 +133,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         "Settle is applied twice",
     ),
     "a result answers its call": (
-        without("_added", "if call_id != body.call_id"),
+        without("_added", "calls.pop(body.call_id, None)", "pass"),
         "nothing",
         "Settle is applied twice",
     ),
