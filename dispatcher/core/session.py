@@ -74,7 +74,7 @@ class Session:
         self._hit = False  # the policy that stops it was counted
         self._seen = Offsets()
         self._credit = Credit(limits.max_unacked_packets, limits.max_unacked_bytes)
-        self._results: dict[str, ToolResult] = {}
+        self._results: dict[str, ToolResult] = {}  # of the log as it was found; whoever opens it is sent what it awaits
         self._awaited: set[str] = set()
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
@@ -105,6 +105,8 @@ class Session:
         """Take an entry that was there before: the policies read it again, nothing is let out again."""
         self._seen.add(entry.offset)
         self._remember(entry)
+        if isinstance(entry.body, ToolResult):
+            self._results[entry.body.call_id] = entry.body
         if not self.stop:
             self._found = self._found or self._guard.again(entry)
 
@@ -115,8 +117,6 @@ class Session:
         match entry.body:
             case Call(call_id=call_id, refused=False) as call:
                 self._calls[call_id] = call
-            case ToolResult(call_id=call_id) as result:
-                self._results[call_id] = result
             case StopEntry() as stop:
                 self.stop = self.stop or stop
             case Error(retryable=True):
@@ -150,8 +150,9 @@ class Session:
         effects: list[Effect] = [Wake("grace", None)]
         if self.stop and not self.head.over:
             effects += self._send_stop(self.stop, now)
-        effects += [SendResult(self._results[call_id]) for call_id in awaiting_call_ids if call_id in self._results]
-        self._awaited -= self._results.keys()
+        results, self._results = self._results, {}
+        effects += [SendResult(results[call_id]) for call_id in awaiting_call_ids if call_id in results]
+        self._awaited -= results.keys()
         return effects
 
     @property

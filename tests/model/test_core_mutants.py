@@ -71,7 +71,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         STUCK,
     ),
     "results are sent again": (
-        Mutant(SESSION + "attach", "if call_id in self._results]", "if False]"),
+        Mutant(SESSION + "attach", "if call_id in results]", "if False]"),
         "a call after a cut",
         STUCK,
     ),

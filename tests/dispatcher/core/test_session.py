@@ -370,6 +370,20 @@ def test_after_a_resume_exactly_the_awaited_results_are_sent(world):
     assert [r.call_id for r in again.results] == ["b", "c"]
 
 
+def test_no_result_is_kept_once_it_was_sent(world):
+    """Each has up to 256 KiB, and the log has it for whoever opens the session again."""
+    dispatcher, stream, _ = world
+    feed(dispatcher, stream, called(1, "a"), called(2, "b"))
+    dispatcher.finish_tool("a")
+    assert not dispatcher.session._results
+    dispatcher.cut()
+    again = Stream()
+    dispatcher.open(again, "c1", 1, awaiting=("a", "b"))
+    dispatcher.finish_tool("b")
+    assert [r.call_id for r in again.results] == ["a", "b"]
+    assert not dispatcher.session._results
+
+
 def test_a_call_whose_instance_is_gone_has_an_unknown_outcome(world):
     dispatcher, stream, log_ = world
     feed(dispatcher, stream, called(1, "a"))
