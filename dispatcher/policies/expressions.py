@@ -17,6 +17,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from dispatcher.policies.folding import is_ignorable
+
+MAX_UNSEEN = 0x1000  # characters in a row that are not seen: those of plane 14 are the most
 MAX_NODES = 10_000  # that one expression may be expanded to: `(?:x{100}){100}` is 10,000
 
 
@@ -165,6 +168,8 @@ class Program:
 
     def _part(self, operation: Any, value: Any, flags: int, to: int) -> int:
         if operation in (codes.LITERAL, codes.NOT_LITERAL, codes.ANY, codes.IN):
+            if (unseen := _unseen(operation, value)) is not None:
+                raise UnusableExpressionError(f"asks for U+{unseen:04X}, which is not seen, and so never matches")
             return self._node(Character(self._set(operation, value, flags), to))
         if operation is codes.SUBPATTERN:
             _, added, removed, parts = value
@@ -249,6 +254,20 @@ def _parsed(expression: str) -> tuple[Any, int]:
     except (re.error, OverflowError, RecursionError) as error:
         raise UnusableExpressionError(f"does not compile: {error}") from None
     return tree, tree.state.flags
+
+
+def _unseen(operation: Any, value: Any) -> int | None:
+    """A character of the set, if patterns see none of it (`visible`)."""
+    parts = [(operation, value)] if operation is codes.LITERAL else value if operation is codes.IN else []
+    named: list[int] = []
+    for kind, inner in parts:
+        if kind is codes.LITERAL:
+            named.append(inner)
+        elif kind is codes.RANGE and inner[1] - inner[0] < MAX_UNSEEN:
+            named += range(inner[0], inner[1] + 1)
+        else:
+            return None
+    return named[0] if named and all(is_ignorable(chr(code)) for code in named) else None
 
 
 def _written(operation: Any, value: Any) -> str:

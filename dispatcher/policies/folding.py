@@ -139,8 +139,7 @@ def _is_plain_character(character: str) -> bool:
         len(folded) == 1
         and folded == character.casefold()
         and not combining(folded)
-        and not is_leading(folded)
-        and not is_open_syllable(folded)
+        and not L_BASE <= ord(folded) < L_BASE + 0x100
     )
 
 
@@ -158,12 +157,12 @@ def _ranges(codes: Iterable[int]) -> Iterator[str]:
 
 
 def _plain_codes() -> Iterator[int]:
-    """Letters and signs of living scripts below U+2000, punctuation, kana, unified ideographs, closed syllables."""
+    """Letters and signs of living scripts below U+2000 but jamo, punctuation, kana, unified ideographs, syllables."""
     for first, last in ((0x0000, 0x1FFF), (0x2010, 0x2027), (0x3000, 0x30FF)):
         yield from (code for code in range(first, last + 1) if _is_plain_character(chr(code)))
     yield from range(0x3400, 0x4DC0)
     yield from range(0x4E00, 0xA000)
-    yield from (code for code in range(S_BASE, S_LAST + 1) if (code - S_BASE) % T_COUNT)
+    yield from range(S_BASE, S_LAST + 1)  # but for the last of a stretch, if it is open
 
 
 _PLAIN = re.compile(f"[{''.join(_ranges(_plain_codes()))}]{{0,{MAX_STRETCH}}}")
@@ -172,11 +171,13 @@ _WHITE = re.compile(f"[{''.join(chr(code) for code in range(0x3001) if fold_char
 
 
 def plain_end(text: str, start: int) -> int:
-    """Where the stretch from `start` ends of characters that fold to their casefold, one symbol each, decided; so does
-    white space after other characters.
+    """Where the stretch from `start` ends of characters that fold to their casefold, one symbol each, decided; a space
+    beside white space ends it.
     """
     match = _PLAIN.match(text, start)
     end = match.end() if match else start
+    if end > start and is_open_syllable(text[end - 1]):
+        end -= 1
     twice = text.find("  ", start, end)
     return end if twice < 0 else twice + 1
 

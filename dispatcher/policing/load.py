@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from dispatcher.files import Fault, FileError, Where, entries, quoted
 from dispatcher.policies.budget import Limit, Quantity
+from dispatcher.policies.cost import MAX_AT_ONCE, places_at_once
 from dispatcher.policies.expressions import Program, UnusableExpressionError
 from dispatcher.policies.folding import fold
 from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Rule
@@ -120,6 +121,7 @@ def _phrases(entry: Entry) -> Policy:
 def _patterns(entry: Entry) -> Policy:
     _only(entry, "patterns", "patterns", "presets", "cap", "beyond_cap", "reads", "replacement")
     cap = entry.count("cap", 1000, least=1, most=MAX_CAP)
+    action = _action(entry)
     patterns = entry.texts("patterns", "pattern") if "patterns" in entry or "presets" not in entry else []
     for number, pattern in enumerate(patterns, 1):
         if pattern:
@@ -131,6 +133,8 @@ def _patterns(entry: Entry) -> Policy:
             else:
                 reason = f"pattern {number} matches {shortest} characters or more, beyond `cap`"
                 entry.check(shortest <= cap, reason, "patterns", number)
+                cost = _cost(places_at_once(pattern, action))
+                entry.check(not cost, f"pattern {number} {cost}", "patterns", number)
     presets = entry.texts("presets", "preset") if "presets" in entry else []
     for number, preset in enumerate(presets, 1):
         known = f"presets are {listed(PRESETS)}"
@@ -143,9 +147,16 @@ def _patterns(entry: Entry) -> Policy:
         entry.choice("beyond_cap", ("stop", "release"), "stop"),
         _reads(entry),
         _reason(entry),
-        _action(entry),
+        action,
         _replacement(entry),
     )
+
+
+def _cost(places: int) -> str:
+    """What is wrong with a pattern's cost; empty if nothing is."""
+    if places <= MAX_AT_ONCE:
+        return ""
+    return f"costs too much: a text can make it stand at {places} places at once, beyond {MAX_AT_ONCE}"
 
 
 def _tools(entry: Entry) -> Policy:
@@ -170,7 +181,10 @@ def _tool_entries(entry: Entry, key: str) -> tuple[ToolEntry, ...]:
             continue
         try:
             if pattern := table.get("pattern"):
-                Program().add(pattern, whole=key == "allow")
+                whole = key == "allow"
+                Program().add(pattern, whole)
+                cost = _cost(places_at_once(pattern, "stop", whole))
+                entry.check(not cost, f"`{key}` entry {number}: the pattern {cost}", key, number)
         except UnusableExpressionError as error:
             entry.wrong(f"`{key}` entry {number}: the pattern {error}", key, number)
         found.append(ToolEntry(**table))

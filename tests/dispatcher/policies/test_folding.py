@@ -77,6 +77,9 @@ def test_the_plain_fold_to_their_casefold_whatever_stands_beside_them() -> None:
         assert fold_character.__wrapped__(character) == character.casefold()
         assert len(character.casefold()) == 1
         assert fold(f"x{character}x") == f"x{character.casefold()}x"
+        assert fold(f"\u1100{character}") == f"\u1100{character.casefold()}"
+        assert fold(f"가{character}") == f"가{character.casefold()}"
+    assert (plain_end("가나", 0), plain_end("각가", 0), plain_end("가\u11a8", 0)) == (1, 1, 0)
 
 
 def test_folding_is_stable() -> None:

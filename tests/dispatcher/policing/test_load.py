@@ -167,6 +167,22 @@ def test_the_rules_built_in() -> None:
         ('kind = "patterns"\npatterns = ["a", "["]', "pattern 2 does not compile: unterminated "),
         ('kind = "patterns"\npatterns = ["(a)\\\\1"]', "pattern 1 has a back-reference, which cannot be decided "),
         ('kind = "patterns"\npatterns = ["a*"]', "pattern 1 can match nothing at all"),
+        (
+            'kind = "patterns"\npatterns = ["a", "a{1000}"]',
+            "pattern 2 costs too much: a text can make it stand at 251 places at once, beyond 250",
+        ),
+        (
+            'kind = "tools"\ndeny = [{tool = "t", argument = "q", pattern = "a{1000}"}]',
+            "`deny` entry 1: the pattern costs too much: a text can make it stand at 251 places at once, beyond 250",
+        ),
+        (
+            'kind = "patterns"\npatterns = ["\\u001B\\\\["]',
+            "pattern 1 asks for U+001B, which is not seen, and so never matches",
+        ),
+        (
+            'kind = "patterns"\npatterns = ["x[\\\\x00-\\\\x08]"]',
+            "pattern 1 asks for U+0000, which is not seen, and so never matches",
+        ),
         ('kind = "patterns"\npatterns = [""]', "pattern 1 is empty"),
         ('kind = "patterns"\npatterns = ["a{9}"]\ncap = 8', "pattern 1 matches 9 characters or more, beyond `cap`"),
         ('kind = "patterns"\npatterns = ["a"]\ncap = 0', "`cap` has to be a whole number, 1 to 100000"),
