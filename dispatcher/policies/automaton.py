@@ -87,7 +87,7 @@ class Automaton:
     low, high  the range of phrases that begin with it; those up to `mid` are it
     event      a phrase, or one that is alone from here on, has come: the state's or that of a suffix
     partial    depth of the longest suffix, or itself, after which some state goes on, if no symbol has marks yet
-    next       of states that are an event only as a phrase is alone from there on: the symbol that it goes on with
+    next       of states that are an event only as a phrase is alone from there on: the first symbols of its rest
     """
 
     def __init__(self, phrases: Sequence[str], words: bool = False, exact: bool = False) -> None:
@@ -214,7 +214,7 @@ class Automaton:
             event = not leads or low < mid or self.event[suffix]
             self.event.append(event)
             if low == mid and not leads and not self.event[suffix]:
-                self.next[state] = self.bases[low][depth]
+                self.next[state] = self.bases[low][depth : depth + 4]
             self.partial.append(depth if leads and self.may_be_bare(low, high, depth) else self.partial[suffix])
             columns[symbol][parent] = ~state if event else state
 

@@ -18,13 +18,12 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from unicodedata import category, combining, normalize
 
-# What is not seen: Default_Ignorable_Code_Point, from DerivedCoreProperties.txt of the Unicode Character Database,
-# version 15.1; and control characters that are no white space, with those of interlinear annotation.
+# Control characters that are no white space.
+CONTROL_RANGES = ((0x0000, 0x0008), (0x000E, 0x001F), (0x007F, 0x0084), (0x0086, 0x009F))
+
+# Default_Ignorable_Code_Point, from DerivedCoreProperties.txt of the Unicode Character Database, version 15.1; and the
+# characters of interlinear annotation.
 IGNORABLE_RANGES = (
-    (0x0000, 0x0008),
-    (0x000E, 0x001F),
-    (0x007F, 0x0084),
-    (0x0086, 0x009F),
     (0x00AD, 0x00AD),
     (0x034F, 0x034F),
     (0x061C, 0x061C),
@@ -70,10 +69,15 @@ def is_ignorable(character: str) -> bool:
     return any(first <= code <= last for first, last in IGNORABLE_RANGES)
 
 
+def is_control(character: str) -> bool:
+    code = ord(character)
+    return any(first <= code <= last for first, last in CONTROL_RANGES)
+
+
 @lru_cache(maxsize=1 << 14)
 def fold_character(character: str) -> str:
     """The symbols of one code point, before its neighbours count; empty if it is ignored."""
-    if is_ignorable(character):
+    if is_ignorable(character) or is_control(character):
         return ""
     if S_BASE <= ord(character) <= S_LAST:
         return character

@@ -196,7 +196,8 @@ class PhraseStream:
                     state = to
                     continue
                 state = self._state = ~to
-                if read < size and following.get(state, run[read]) != run[read]:
+                rest = following.get(state, "")
+                if not run.startswith(rest, read) and (read + 4 <= size or not rest.startswith(run[read:])):
                     continue  # that phrase goes on otherwise
                 self._place, self._spaced = before + read, symbol == " "
                 if self._arrive(state, raw + read, [], run, read):

@@ -1,4 +1,6 @@
-"""The text that patterns see: without what is not seen, all in its usual width, in the case that it has."""
+"""The text that patterns see: without ignorable characters, all in their usual width, in the case they have. Control
+characters stay: patterns ask for them, such as the escapes of terminals.
+"""
 
 import re
 from unicodedata import decomposition
@@ -32,6 +34,6 @@ _TABLE: dict[int, str | None] = {
 
 def visible(text: str) -> tuple[str, list[int]]:
     """What is seen of the text, one character for each that is not ignored; and the indices of those that are."""
-    if (text.isascii() and text.isprintable()) or not _SPECIAL.search(text):
+    if text.isascii() or not _SPECIAL.search(text):
         return text, []
     return text.translate(_TABLE), [ignored.start() for ignored in _IGNORED.finditer(text)]

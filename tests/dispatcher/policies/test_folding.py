@@ -54,8 +54,9 @@ def test_ignorable_characters_are_those_of_the_unicode_character_database_and_co
     expected = {ord(character) for character in ALL if category(character) == "Cf"} - visible
     expected |= {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2065, 0x3164, 0xFFA0}
     expected |= {*range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)}
-    expected |= {ord(character) for character in ALL if category(character) == "Cc"} - {*range(9, 14), 0x85}
     assert {ord(character) for character in ALL if is_ignorable(character)} == expected
+    expected |= {ord(character) for character in ALL if category(character) == "Cc"} - {*range(9, 14), 0x85}
+    assert {ord(character) for character in ALL if not fold_character(character)} >= expected
 
 
 def test_white_space_is_that_of_the_unicode_character_database() -> None:

@@ -176,12 +176,12 @@ def test_the_rules_built_in() -> None:
             "`deny` entry 1: the pattern costs too much: a text can make it stand at 251 places at once, beyond 250",
         ),
         (
-            'kind = "patterns"\npatterns = ["\\u001B\\\\["]',
-            "pattern 1 asks for U+001B, which is not seen, and so never matches",
+            'kind = "patterns"\npatterns = ["\\u200B\\\\["]',
+            "pattern 1 asks for U+200B, which is not seen, and so never matches",
         ),
         (
-            'kind = "patterns"\npatterns = ["x[\\\\x00-\\\\x08]"]',
-            "pattern 1 asks for U+0000, which is not seen, and so never matches",
+            'kind = "patterns"\npatterns = ["x[\\\\u200b-\\\\u200d]"]',
+            "pattern 1 asks for U+200B, which is not seen, and so never matches",
         ),
         ('kind = "patterns"\npatterns = [""]', "pattern 1 is empty"),
         ('kind = "patterns"\npatterns = ["a{9}"]\ncap = 8', "pattern 1 matches 9 characters or more, beyond `cap`"),
