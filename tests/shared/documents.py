@@ -18,6 +18,7 @@ def files(pattern: str) -> list[Path]:
 
 
 README, CONTRIBUTING, INDEX = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/README.md"
+LIMITS = ROOT / "docs/limits.md"
 CLIENTS, GLOSSARY = ROOT / "docs/clients.md", ROOT / "docs/glossary.md"
 PACKET, STOP = ROOT / "docs/packet.md", ROOT / "docs/stop.md"
 HTTP, COMMANDS = ROOT / "docs/reference/http.md", ROOT / "docs/reference/commands.md"

@@ -1,5 +1,6 @@
 """The documents say what is true: tables equal the code, links and paths exist."""
 
+import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ from tests.shared.documents import (
     GLOSSARY,
     HTTP,
     INDEX,
+    LIMITS,
     OPERATING,
     PACKET,
     README,
@@ -196,6 +198,12 @@ def test_what_is_gone_is_missed() -> None:
     text = "`dispatcher/{0}.py`, and `dispatcher.{0}.Dispatcher.start` in it"
     assert not list(missing(text.format("app")))
     assert list(missing(text.format("gone"))) == ["dispatcher/gone.py", "dispatcher.gone.Dispatcher.start"]
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    for *_, limit, constant in table(LIMITS, "edge"):
+        module, name = code(constant).split(":")
+        assert getattr(importlib.import_module(module), name) == int(limit), constant
 
 
 def test_each_document_stands_in_the_index() -> None:
