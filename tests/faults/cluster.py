@@ -17,7 +17,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.schedule import Fault, TopologyName
 from tests.programs import free_port
 
-DISPATCHERS: dict[TopologyName, int] = {"sqlite": 1, "redis": 3}
+DISPATCHERS: dict[TopologyName, int] = {"sqlite": 1, "redis": 3, "outages": 3}
 AGENTS = ("continuing", "continuing", "naive", "naive")  # one Commander each
 CAPACITY = 4
 LIMIT_BYTES = (1, 2500)  # after which a reader's connection is cut
@@ -29,6 +29,7 @@ Line = Sequence[Proxy]
 class Cluster:
     """streams[i][j]: from Commander i to Dispatcher j; readers[j]: users to j; stores[j]: from j to Redis."""
 
+    topology: TopologyName
     dispatchers: list[Machine] = field(default_factory=list)
     commanders: list[Machine] = field(default_factory=list)
     redis: list[Machine] = field(default_factory=list)
@@ -123,7 +124,7 @@ async def _disturb(line: Line, how: str, fault: Fault) -> None:
 @contextlib.asynccontextmanager
 async def cluster(topology: TopologyName, folder: Path) -> AsyncIterator[Cluster]:
     """A cluster that serves."""
-    rig = Cluster()
+    rig = Cluster(topology)
     # One for each process: starting and stopping wait in threads.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(16))
     tools = folder / "tools.toml"
@@ -144,7 +145,7 @@ async def cluster(topology: TopologyName, folder: Path) -> AsyncIterator[Cluster
 
         count = DISPATCHERS[topology]
         stores = [f"sqlite:///{folder}/sessions.db"]
-        if topology == "redis":
+        if topology != "sqlite":
             rig.redis = [machines.redis(port := free_port(), folder)]
             await start(rig.redis)
             rig.stores = [await proxy(("127.0.0.1", port)) for _ in range(count)]

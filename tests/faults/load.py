@@ -14,8 +14,9 @@ from tests.faults.agents import Script
 from tests.faults.cluster import Cluster
 from tests.faults.oracle import Evidence
 from tests.faults.reader import Event, EventParser, Reader
+from tests.faults.schedule import TopologyName
 
-PARALLEL = 12  # sessions at once
+PARALLEL: dict[TopologyName, int] = {"sqlite": 12, "redis": 12, "outages": 24}  # sessions at once
 READERS = 2  # of each
 ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.2
@@ -59,7 +60,7 @@ class Users:
 
     async def run(self) -> None:
         async with self._http, asyncio.TaskGroup() as users:
-            for _ in range(PARALLEL):
+            for _ in range(PARALLEL[self._cluster.topology]):
                 users.create_task(self._user())
 
     async def run_once(self, sessions: Sequence[Session]) -> None:

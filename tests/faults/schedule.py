@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-TopologyName = Literal["sqlite", "redis"]
+TopologyName = Literal["sqlite", "redis", "outages"]
 
-# Seconds between the beginnings of two faults; several are under way at once.
-GAP = (0.2, 0.8)
+# Seconds between the beginnings of two faults; several are under way at once, but for outages, between which sessions
+# have to get under way.
+GAPS: Mapping[TopologyName, tuple[float, float]] = {"sqlite": (0.2, 0.8), "redis": (0.2, 0.8), "outages": (2.0, 6.0)}
 SHORT = (0.1, 1.5)
 # As the processes are set up (machines.py), a peer that does not answer is noticed within 4 s, and its grace ends 2.5 s
 # after that: these are longer.
 LONG = (7.5, 9.5)
 DOWN = (0.0, 1.5)  # until what was killed is started again
 LEASE = (10.5, 13.0)  # longer than a Dispatcher's lease in the store lasts
+AWAY = (3.0, 15.0)  # a store, with its data: some outages are longer than leases
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,10 @@ REPLICAS: Mapping[str, Kind] = {  # where one is down, there are others
     "redis kill": Kind(3, DOWN),
     "redis restart": Kind(2, DOWN),
     "redis pause": Kind(4),
+    "redis away": Kind(1, AWAY),
 }
-KINDS: Mapping[TopologyName, Mapping[str, Kind]] = {"sqlite": BOTH, "redis": {**BOTH, **REPLICAS}}
+OUTAGES: Mapping[str, Kind] = {"redis away": Kind(1, AWAY)}  # one after the other, under many sessions
+KINDS: Mapping[TopologyName, Mapping[str, Kind]] = {"sqlite": BOTH, "redis": {**BOTH, **REPLICAS}, "outages": OUTAGES}
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,6 @@ def schedule(topology: TopologyName, seed: int, count: int) -> list[Fault]:
     names += chance.choices(list(kinds), [kind.weight for kind in kinds.values()], k=count - len(names))
     chance.shuffle(names)
     return [
-        Fault(number, name, chance.uniform(*GAP), chance.uniform(*kinds[name].seconds), chance.random())
+        Fault(number, name, chance.uniform(*GAPS[topology]), chance.uniform(*kinds[name].seconds), chance.random())
         for number, name in enumerate(names, 1)
     ]
