@@ -4,12 +4,14 @@ import asyncio
 import sys
 
 from dispatcher.store.factory import open_store
+from shared import logs
 from tests.contracts.sessions import acquire, append, brought, head_of, said
 
 SESSIONS = 8
 
 
 async def main() -> None:
+    logs.configure()  # to standard error: the lines on stdout are answers alone
     store = open_store(sys.argv[1])
     await store.start()
 
