@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from typing import NamedTuple
 
 import grpc
 import structlog
@@ -37,113 +38,127 @@ MOVE_SECONDS = 0.2  # between looks at whether the sessions have moved or ended,
 NOTICED_SECONDS = 3.0
 
 
+async def start(settings: DispatcherSettings) -> "Dispatcher":
+    """A server that serves. Raises ConfigError, one line for the operator, before anything is served; what was opened
+    is closed again then.
+    """
+    stack = AsyncExitStack()
+    try:
+        return await _opened(settings, stack)
+    except BaseException:
+        await stack.aclose()
+        raise
+
+
+async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispatcher":
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    with _named("DISPATCHER_POLICIES"):
+        policies = PolicyFiles(settings.policies, metrics)
+        rules = policies.load()
+    if missing := policies.unbounded:
+        log.warning("no_budget", missing=missing)
+    with _named("DISPATCHER_TOOLS"):
+        tools = load_tools(settings.tools, metrics.abandoned)
+    metrics.know(tools=(tool.name for tool in tools.tools))
+
+    users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
+    stack.callback(users.close)
+    operators = bind("DISPATCHER_OPERATOR_ADDRESS", settings.operator_address)
+    stack.callback(operators.close)
+    calls = ServerMetrics(registry)
+    calls.method(f"/{wire.SERVICE}/ChatStream")
+    server = grpc.aio.server(options=server_options(settings.keepalive), interceptors=[calls])
+    # gRPC would say only on its own standard error why it cannot.
+    bind("DISPATCHER_GRPC_ADDRESS", settings.grpc_address).close()
+    try:
+        grpc_port = server.add_insecure_port(settings.grpc_address)
+    except RuntimeError:
+        raise ConfigError(f"DISPATCHER_GRPC_ADDRESS: cannot listen on {settings.grpc_address}") from None
+
+    try:
+        store = open_store(settings.store, metrics.appended)
+        await store.start()
+    except StoreMisconfigured as error:
+        raise ConfigError(f"DISPATCHER_STORE: {error}") from None
+    stack.push_async_callback(store.close)
+    sessions = Sessions(store, rules, tools, metrics, settings, policies.status)
+    stack.push_async_callback(sessions.close)
+
+    serving = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(serving, server)
+    service = AgentInteraction(sessions.desk)
+    service.register(server)
+    reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+    try:
+        await sessions.recover()
+    except StoreUnavailable as error:
+        raise ConfigError(f"DISPATCHER_STORE: the store was lost while starting: {error}") from None
+    works = [
+        sessions.desk.upkeep.keep(),
+        sessions.sweep.keep(),
+        watch_loop(metrics),
+        clock.watch(),
+        policies.watch(sessions.runners.use),
+    ]
+    if sessions.neighbours:
+        works.append(sessions.neighbours.keep())
+    stack.push_async_callback(_cancel, [asyncio.create_task(work) for work in works])
+    await server.start()
+    stack.push_async_callback(server.stop, None)
+    of_users, of_operators = limits.connections()
+    for app, listening, connections in (
+        (user_app(sessions, settings, metrics), users, of_users),
+        (operator_app(sessions, registry), operators, of_operators),
+    ):
+        http = HttpServer(
+            app,
+            listening,
+            head_seconds=settings.http_head_seconds,
+            idle_seconds=settings.http_idle_seconds,
+            connections=connections,
+        )
+        await http.start()
+        stack.push_async_callback(http.close)
+    for name in ("", wire.SERVICE):
+        await serving.set(name, health_pb2.HealthCheckResponse.SERVING)
+    ports = Ports(grpc_port, users.getsockname()[1], operators.getsockname()[1])
+    return Dispatcher(settings, ports, sessions, policies, server, service, serving, stack)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Ports(NamedTuple):
+    """Where it listens."""
+
+    grpc: int
+    http: int
+    operator: int
+
+
 class Dispatcher:
-    """The server. `start` raises ConfigError, one line for the operator, before anything is served."""
+    """The server while it serves, from `start` on. stack: closes what was opened."""
 
-    def __init__(self, settings: DispatcherSettings) -> None:
-        self.settings = settings
-        self.grpc_port = self.http_port = self.operator_port = 0
-        self._stack = AsyncExitStack()
-        self._keepers: list[asyncio.Task[None]] = []
+    def __init__(
+        self,
+        settings: DispatcherSettings,
+        ports: Ports,
+        sessions: Sessions,
+        policies: PolicyFiles,
+        server: grpc.aio.Server,
+        service: AgentInteraction,
+        serving: health.aio.HealthServicer,
+        stack: AsyncExitStack,
+    ) -> None:
+        self.settings, self.sessions, self.service = settings, sessions, service
+        self.grpc_port, self.http_port, self.operator_port = ports
+        self._policies, self._server, self._health, self._stack = policies, server, serving, stack
         self._leaving: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Open everything; what was opened is closed again if something cannot be."""
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-
-    async def _start(self) -> None:
-        settings = self.settings
-        registry = CollectorRegistry()
-        metrics = Metrics(registry)
-        with _named("DISPATCHER_POLICIES"):
-            self._policies = PolicyFiles(settings.policies, metrics)
-            rules = self._policies.load()
-        if missing := self._policies.unbounded:
-            log.warning("no_budget", missing=missing)
-        with _named("DISPATCHER_TOOLS"):
-            tools = load_tools(settings.tools, metrics.abandoned)
-        metrics.know(tools=(tool.name for tool in tools.tools))
-
-        users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
-        self._stack.callback(users.close)
-        operators = bind("DISPATCHER_OPERATOR_ADDRESS", settings.operator_address)
-        self._stack.callback(operators.close)
-        calls = ServerMetrics(registry)
-        calls.method(f"/{wire.SERVICE}/ChatStream")
-        server = grpc.aio.server(options=server_options(settings.keepalive), interceptors=[calls])
-        # gRPC would say only on its own standard error why it cannot.
-        bind("DISPATCHER_GRPC_ADDRESS", settings.grpc_address).close()
-        try:
-            self.grpc_port = server.add_insecure_port(settings.grpc_address)
-        except RuntimeError:
-            raise ConfigError(f"DISPATCHER_GRPC_ADDRESS: cannot listen on {settings.grpc_address}") from None
-
-        try:
-            store = open_store(settings.store, metrics.appended)
-            await store.start()
-        except StoreMisconfigured as error:
-            raise ConfigError(f"DISPATCHER_STORE: {error}") from None
-        self._stack.push_async_callback(store.close)
-        self.sessions = sessions = Sessions(store, rules, tools, metrics, settings)
-        self._stack.push_async_callback(sessions.close)
-        sessions.policy_status = self._policies.status
-
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        self._service = AgentInteraction(sessions.desk)
-        self._service.register(server)
-        reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-
-        try:
-            await sessions.recover()
-        except StoreUnavailable as error:
-            raise ConfigError(f"DISPATCHER_STORE: the store was lost while starting: {error}") from None
-        works = [
-            sessions.desk.upkeep.keep(),
-            sessions.sweep.keep(),
-            watch_loop(metrics),
-            clock.watch(),
-            self._policies.watch(sessions.runners.use),
-        ]
-        if sessions.neighbours:
-            works.append(sessions.neighbours.keep())
-        for work in works:
-            self._keepers.append(asyncio.create_task(work))
-        self._stack.push_async_callback(self._stop_keepers)
-        await server.start()
-        self._server = server
-        self._stack.push_async_callback(self._stop_server)
-        of_users, of_operators = limits.connections()
-        for app, listening, connections in (
-            (user_app(sessions, settings, metrics), users, of_users),
-            (operator_app(sessions, registry), operators, of_operators),
-        ):
-            http = HttpServer(
-                app,
-                listening,
-                head_seconds=settings.http_head_seconds,
-                idle_seconds=settings.http_idle_seconds,
-                connections=connections,
-            )
-            await http.start()
-            self._stack.push_async_callback(http.close)
-        self.http_port, self.operator_port = users.getsockname()[1], operators.getsockname()[1]
-        for service in ("", wire.SERVICE):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-
-    async def _stop_server(self) -> None:
-        await self._server.stop(None)
-        if self._leaving:
-            await self._leaving
-
-    async def _stop_keepers(self) -> None:
-        for task in self._keepers:
-            task.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
 
     def reload(self) -> None:
         """Read the policies again, now."""
@@ -154,7 +169,7 @@ class Dispatcher:
         settings = self.settings
         await self._health.enter_graceful_shutdown()
         self.sessions.drain()
-        self._service.drain()
+        self.service.drain()
         # GOAWAY: streams go on, but none is opened here any more, and Commanders look up where else they can go, for
         # they know only the replicas that were there when they last looked.
         self._leaving = asyncio.create_task(self._server.stop(settings.drain_seconds + settings.stop_seconds))
@@ -179,6 +194,8 @@ class Dispatcher:
         """End what is still open. Readers come back by `retry:`, Commanders by themselves."""
         self.sessions.closing.set()
         await self._stack.aclose()
+        if self._leaving:
+            await self._leaving
 
 
 @contextmanager
@@ -192,7 +209,6 @@ def _named(setting: str) -> Iterator[None]:
 
 async def serve(settings: DispatcherSettings) -> None:
     """Run the server until SIGTERM or SIGINT; a second one cuts the draining short. SIGHUP: `reload`."""
-    dispatcher = Dispatcher(settings)
     leave, loop = asyncio.Event(), asyncio.get_running_loop()
     cut = asyncio.Event()
 
@@ -201,7 +217,7 @@ async def serve(settings: DispatcherSettings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
-    await dispatcher.start()
+    dispatcher = await start(settings)
     loop.add_signal_handler(signal.SIGHUP, dispatcher.reload)
     log.info(
         "serving",

@@ -35,11 +35,18 @@ class Sessions:
     """Creates and stops them; `runners` has those that live here, `desk` serves Commanders."""
 
     def __init__(
-        self, store: Store, rules: RuleSet, registry: Registry, metrics: Metrics, settings: DispatcherSettings
+        self,
+        store: Store,
+        rules: RuleSet,
+        registry: Registry,
+        metrics: Metrics,
+        settings: DispatcherSettings,
+        policy_status: Callable[[], dict[str, object]] = dict,
     ) -> None:
+        """policy_status: for operators."""
         self.registry, self.metrics = registry, metrics
         self.closing = asyncio.Event()
-        self.policy_status: Callable[[], dict[str, object]] = dict  # for operators
+        self.policy_status = policy_status
         self._queue_limit, self._queue_seconds = settings.queue_limit, settings.queue_seconds
         self._creating: Counter[str] = Counter()  # by agent: on their way into the log
         self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive, self._ended)

@@ -13,7 +13,7 @@ from typing import IO, Literal
 import structlog
 import uvloop
 
-from dispatcher.app import Dispatcher
+from dispatcher.app import Dispatcher, start
 from dispatcher.settings import DispatcherSettings
 from shared import logs
 from shared.config import load
@@ -121,8 +121,7 @@ async def pair(
 
 @contextlib.asynccontextmanager
 async def _server(settings: DispatcherSettings) -> AsyncIterator[Dispatcher]:
-    dispatcher = Dispatcher(settings)
-    await dispatcher.start()
+    dispatcher = await start(settings)
     try:
         yield dispatcher
     finally:

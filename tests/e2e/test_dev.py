@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import time
 from pathlib import Path
@@ -47,6 +48,7 @@ class Terminal:
         environ = environment(PORTS | {"COMMANDER_BACKEND": "scripted"} | settings)
         self.pid, self._screen = pty.fork()
         if not self.pid:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a test run under `nohup` ignores it, and hands that down
             os.chdir(folder)
             os.execve(sys.executable, [sys.executable, "-m", "dispatcher", *arguments], environ)  # noqa: S606 - itself
 

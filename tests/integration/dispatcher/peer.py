@@ -17,7 +17,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dispatcher.app import Dispatcher
+from dispatcher.app import Dispatcher, start
 from dispatcher.core.entries import Body, Entry
 from dispatcher.core.log import Change, Outcome, Record, Request
 from dispatcher.settings import DispatcherSettings
@@ -396,7 +396,7 @@ class World:
             await peer.cut()
         for channel in self._channels:
             await channel.close()
-        service = self.dispatcher._service
+        service = self.dispatcher.service
         await until(lambda: not service._streams, "streams left")
         await self.sessions.shut_down()
         for runner in list(self.sessions.runners.by_session.values()):
@@ -422,15 +422,15 @@ async def serving(
     before = asyncio.all_tasks()
     address = "127.0.0.1:0"
     values = {"grace_seconds": 0.2, "stop_seconds": 0.3, "drain_seconds": 1} | settings
-    dispatcher = Dispatcher(
-        DispatcherSettings(grpc_address=address, http_address=address, operator_address=address, store=store, **values)
+    asked = DispatcherSettings(
+        grpc_address=address, http_address=address, operator_address=address, store=store, **values
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dispatcher.app.HttpServer", Unserved)
         if shared:
             view = shared.view()
             patch.setattr("dispatcher.app.open_store", lambda *_: view)
-        await dispatcher.start()
+        dispatcher = await start(asked)
     world = World(dispatcher)
     try:
         yield world

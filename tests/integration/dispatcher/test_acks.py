@@ -153,7 +153,7 @@ async def test_the_counts_of_a_scripted_run(world: World) -> None:
     for peer in world.peers:
         await peer.half_close()
         assert (await peer.status()).name == "OK"
-    await until(lambda: not world.dispatcher._service._streams)
+    await until(lambda: not world.dispatcher.service._streams)
     async with asyncio.timeout(SECONDS):
         while (metrics := await world.metrics())[f'grpc_server_handled_total{{grpc_code="OK",{GRPC}}}'] < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.002)

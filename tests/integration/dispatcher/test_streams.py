@@ -310,7 +310,7 @@ async def test_a_peer_that_never_reads_is_cut_and_hurts_nobody() -> None:
         session_id = secrets.token_hex(8)
         await deaf.request(session_id)
         await until(lambda: session_id in world.sessions.runners.by_session)
-        service = world.dispatcher._service
+        service = world.dispatcher.service
 
         async def call_tools() -> None:
             # Each is answered with its long name: no tool is called so.
