@@ -33,6 +33,8 @@ class Decoder:
 
     def feed(self, part: bytes) -> Iterator[Event]:
         """The events that this completes. Raises ProviderError: one is too large."""
+        if not part:
+            return  # what came before it still awaits what follows
         if self._returned and part.startswith(b"\n"):
             part = part[1:]
         self._returned = part.endswith(b"\r")

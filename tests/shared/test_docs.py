@@ -195,9 +195,9 @@ def test_comments_name_what_there_is() -> None:
 
 
 def test_what_is_gone_is_missed() -> None:
-    text = "`dispatcher/{0}.py`, and `dispatcher.{0}.Dispatcher.start` in it"
+    text = "`dispatcher/{0}.py`, and `dispatcher.{0}.Dispatcher.drain` in it"
     assert not list(missing(text.format("app")))
-    assert list(missing(text.format("gone"))) == ["dispatcher/gone.py", "dispatcher.gone.Dispatcher.start"]
+    assert list(missing(text.format("gone"))) == ["dispatcher/gone.py", "dispatcher.gone.Dispatcher.drain"]
 
 
 def test_the_limits_are_those_of_the_code() -> None:

@@ -29,6 +29,10 @@ def test_events_are_the_same_however_they_are_split(
     assert decoded(*parts) == [Event(name, "\n".join(lines)) for name, lines in sent]
 
 
+def test_nothing_between_the_two_of_a_line_end() -> None:
+    assert decoded(b"data: a\r", b"", b"\ndata: b\r\n\r\n") == [Event("", "a\nb")]
+
+
 @given(st.lists(st.binary(max_size=8)))
 def test_no_bytes_raise(parts: list[bytes]) -> None:
     assert decoded(*parts) == decoded(b"".join(parts))

@@ -385,7 +385,8 @@ async def test_what_hangs_takes_from_its_own_tool_alone_and_is_told() -> None:
     async with asyncio.timeout(5):
         while (await registry.run("block", "{}")).status != "OK":
             pass
-    assert told[-1] == ("block", 0)
+        while told[-1] != ("block", 0):  # the other thread's end, perhaps
+            await asyncio.sleep(0)
 
 
 async def test_a_thread_that_cannot_be_begun_costs_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
