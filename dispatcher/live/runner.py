@@ -289,7 +289,6 @@ class Runner:
     def _give_way(self) -> None:
         """Another instance has it. What runs here for it, a tool, runs on."""
         if not self.link:
-            self.appends.forget()
             self.close()
 
     @property
@@ -450,8 +449,9 @@ class Runner:
             self.host.settled(self)
 
     def close(self) -> None:
-        """Let go of timers, and of what is held. Idempotent."""
+        """Let go of timers, of what is held, and of what is on its way to the log. Idempotent."""
         self._closed = True
+        self.appends.forget()
         if not self.session.head.final:  # observers may still count
             self._screening.cancel()
         self.deadlines.clear()

@@ -262,6 +262,15 @@ async def test_closing_twice_lets_go_once(sessions: Sessions) -> None:
     assert gauge("held_characters") == 0
 
 
+async def test_closing_counts_nothing_as_on_its_way(sessions: Sessions, store: Scripted) -> None:
+    _, runner = await opened(sessions)
+    store.script.append(Unanswered(carried_out=False))
+    say(runner, "a", "b")
+    assert gauge("backlog_packets") == 2
+    runner.close()
+    assert gauge("backlog_packets") == 0
+
+
 async def test_time_stands_in_the_log(sessions: Sessions) -> None:
     before = time.time()
     _, runner = await opened(sessions)
