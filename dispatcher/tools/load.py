@@ -5,6 +5,8 @@ name = "search"
 kind = "local"
 use = "my_tools:search"
 timeout_seconds = 10
+approval = "operator"
+approval_seconds = 600
 """
 
 import math
@@ -16,12 +18,20 @@ from typing import Any
 from dispatcher.files import Fault, FileError, entries
 from dispatcher.tools import builtin
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
-from dispatcher.tools.registry import DEFAULT_TIMEOUT, Registry, Tool, UnusableSchemaError
+from dispatcher.tools.registry import (
+    APPROVERS,
+    DEFAULT_APPROVAL_SECONDS,
+    DEFAULT_TIMEOUT,
+    Registry,
+    Tool,
+    UnusableSchemaError,
+)
 from shared.config import import_attribute
 from shared.errors import ConfigError
 
 KINDS = ("local",)
-KEYS = ("name", "kind", "use", "timeout_seconds")
+KEYS = ("name", "kind", "use", "timeout_seconds", "approval", "approval_seconds")
+SECONDS = ("timeout_seconds", "approval_seconds")
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the OpenAI API takes as a function's name
 
 
@@ -52,7 +62,7 @@ def _wrong(entry: dict[str, Any]) -> list[str]:
     """What is wrong with the entry as it is written."""
     reasons = [f'unknown key "{key}"' for key in entry if key not in KEYS]
     reasons += [f"`{key}` is missing" for key in ("name", "kind") if key not in entry]
-    name, kind, timeout = entry.get("name", ""), entry.get("kind", "local"), entry.get("timeout_seconds", 1)
+    name, kind = entry.get("name", ""), entry.get("kind", "local")
     if "name" in entry and not (isinstance(name, str) and NAME.fullmatch(name)):
         reasons.append("`name` has to be 1 to 64 letters, digits, _ or -")
     if kind not in KINDS:
@@ -61,8 +71,14 @@ def _wrong(entry: dict[str, Any]) -> list[str]:
         reasons.append("`use` is missing")
     elif not isinstance(entry["use"], str):
         reasons.append("`use` has to be a text, module:attribute")
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        reasons.append("`timeout_seconds` has to be a number above 0")
+    for key in SECONDS:
+        seconds = entry.get(key, 1)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+            reasons.append(f"`{key}` has to be a number above 0")
+    if "approval" in entry and entry["approval"] not in APPROVERS:
+        reasons.append(f"`approval` has to be one of {', '.join(APPROVERS)}")
+    if "approval_seconds" in entry and "approval" not in entry:
+        reasons.append("`approval_seconds` is only for a tool with `approval`")
     return reasons
 
 
@@ -75,7 +91,14 @@ def _tool(entry: dict[str, Any], threads: Threads, reasons: list[str]) -> Tool |
         function = import_attribute(use)
         if reasons:
             return None
-        tool = LocalTool(entry["name"], function, float(entry.get("timeout_seconds", DEFAULT_TIMEOUT)), threads)
+        tool = LocalTool(
+            entry["name"],
+            function,
+            float(entry.get("timeout_seconds", DEFAULT_TIMEOUT)),
+            threads,
+            entry.get("approval"),
+            float(entry.get("approval_seconds", DEFAULT_APPROVAL_SECONDS)),
+        )
         Registry([tool])  # compiles its schema
     except ConfigError as error:
         reasons.append(f"`use`: {error}")

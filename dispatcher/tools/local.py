@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from dispatcher.tools import strict_json
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import InvalidArgumentsError
+from dispatcher.tools.registry import DEFAULT_APPROVAL_SECONDS, Approver
 from shared import records
 
 log = structlog.get_logger()
@@ -39,7 +40,15 @@ class LocalTool:
     `dispatcher.tools.context.Context` is given what the call is of.
     """
 
-    def __init__(self, name: str, function: object, timeout_seconds: float, threads: "Threads") -> None:
+    def __init__(
+        self,
+        name: str,
+        function: object,
+        timeout_seconds: float,
+        threads: "Threads",
+        approval: Approver | None = None,
+        approval_seconds: float = DEFAULT_APPROVAL_SECONDS,
+    ) -> None:
         """Raises UnusableFunctionError."""
         if not inspect.isroutine(function):
             raise UnusableFunctionError("is not a function")
@@ -48,6 +57,7 @@ class LocalTool:
         self.name = name
         self.description = inspect.getdoc(function) or ""
         self.timeout_seconds = timeout_seconds
+        self.approval, self.approval_seconds = approval, approval_seconds
         self._function: Callable[..., Any] = function
         self._threads = threads
         self._arguments, self._contexts = _arguments(function)

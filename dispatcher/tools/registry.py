@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, get_args
 
 import jsonschema_rs
 import structlog
@@ -18,24 +18,32 @@ from shared.errors import text_of
 log = structlog.get_logger()
 
 DEFAULT_TIMEOUT = 10.0  # seconds
+DEFAULT_APPROVAL_SECONDS = 600.0  # a person who is asked may have to be found
 MAX_COMPLAINTS = 3  # about one call's arguments
 MAX_MESSAGE = 500  # characters of an error's message
 MAX_CALL_ID = 100  # characters of it in a log
 NOBODYS = Context()
 FAILED = "The tool failed."  # all that an agent learns of a fault
 
+Approver: TypeAlias = Literal["operator", "user"]  # an operator may decide on what a user is asked, too
+APPROVERS: tuple[Approver, ...] = get_args(Approver)
+
 
 class Tool(Protocol):
     """A tool of any kind.
 
-    schema           JSON Schema of the arguments, an object
-    timeout_seconds  after which the call is answered TIMEOUT, and `call` cancelled
+    schema            JSON Schema of the arguments, an object
+    timeout_seconds   after which the call is answered TIMEOUT, and `call` cancelled
+    approval          who has to approve a call before it runs; None: nobody
+    approval_seconds  after which a call that nobody approved is answered DENIED
     """
 
     name: str
     description: str
     schema: dict[str, Any]
     timeout_seconds: float
+    approval: Approver | None
+    approval_seconds: float
 
     async def call(self, arguments: dict[str, Any], context: Context) -> str:
         """The result as JSON. The arguments fit the schema. context: whose call it is.
@@ -87,6 +95,8 @@ class Registry:
         entry = self._tools.get(name)
         if entry is None:
             return _failed("UNKNOWN_TOOL", "There is no tool of this name.")
+        if entry.tool.approval:
+            return _failed("DENIED", "Nobody can approve a call yet.")
         try:
             arguments = entry.arguments(arguments_json)
             result = _within_size(await self._within_limit(entry.tool, arguments, context))

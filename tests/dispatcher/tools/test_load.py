@@ -87,10 +87,13 @@ timeout_seconds = true
 name = "nowhere"
 kind = "local"
 use = "not_there_at_all:x"
+approval = "boss"
+approval_seconds = 0
 [[tool]]
 name = "unused"
 kind = "local"
 use = 7
+approval_seconds = 60
 """,
     )
     with pytest.raises(FileError) as raised:
@@ -106,8 +109,11 @@ use = 7
         f"{file}: tool 4: unknown kind 'http'; kinds are local",
         f"{file}: tool 5 \"untyped\": `use`: {MODULE}:untyped its parameter 'q' has no type hint",
         f'{file}: tool 6 "number": `timeout_seconds` has to be a number above 0',
+        f'{file}: tool 7 "nowhere": `approval_seconds` has to be a number above 0',
+        f'{file}: tool 7 "nowhere": `approval` has to be one of operator, user',
         f"{file}: tool 7 \"nowhere\": `use`: no module 'not_there_at_all' (looked in {folder} too)",
         f'{file}: tool 8 "unused": `use` has to be a text, module:attribute',
+        f'{file}: tool 8 "unused": `approval_seconds` is only for a tool with `approval`',
     ]
     assert str(raised.value) == "; ".join([str(fault) for fault in raised.value.faults])
 
@@ -135,3 +141,9 @@ def test_no_file(tmp_path: Path) -> None:
         load(tmp_path / "tools.toml")
     with pytest.raises(FileError, match=r"no \*\.toml file in this folder$"):
         load(tmp_path)
+
+
+async def test_a_tool_that_wants_approval_does_not_run_by_itself(folder: Path) -> None:
+    entry = f'[[tool]]\nname = "find"\nkind = "local"\nuse = "{MODULE}:search"\napproval = "user"\n'
+    registry = load(write(folder / "tools.toml", entry))
+    assert (await registry.run("find", '{"q": "x"}')).status == "DENIED"

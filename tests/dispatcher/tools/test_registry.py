@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, WithJsonSchema, model_serializer
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import ToolError
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
-from dispatcher.tools.registry import Answer, Registry, UnusableSchemaError, error_json
+from dispatcher.tools.registry import Answer, Approver, Registry, UnusableSchemaError, error_json
 
 MAIN_THREAD = threading.get_ident()
 
@@ -323,6 +323,8 @@ async def test_a_result_is_written_outside_the_loop() -> None:
 async def test_another_kind_of_tool_is_measured_too() -> None:
     class Verbose:
         name, description, schema, timeout_seconds = "verbose", "", {"type": "object"}, 5.0
+        approval: Approver | None = None
+        approval_seconds = 600.0
 
         async def call(self, arguments: dict[str, Any], context: Context) -> str:
             return '"' + "x" * (256 * 1024) + '"'
