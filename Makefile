@@ -10,7 +10,7 @@ LOCKED := .venv/.locked
 INSTALLED := .venv/.installed
 BENCH ?=
 
-.PHONY: help setup demo test check format test-faults test-compose bench proto lock
+.PHONY: help setup demo test check format test-abuse test-faults test-compose bench proto lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,7 +38,7 @@ demo: setup ## the pair on the bundled model: words, a tool, a stop in mid-sente
 	$(BIN)/python -m dispatcher demo
 
 test: setup ## every test but the slow targets below
-	$(BIN)/pytest -n 4 --dist worksteal -m "not faults and not compose"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not abuse and not faults and not compose"
 
 check: setup ## style, types, imports between rooms, generated code, contract
 	$(BIN)/ruff format --check
@@ -57,6 +57,9 @@ format: setup ## rewrite the sources in the project's style
 test-faults: setup ## break real processes and lines (FAULT_SEED, FAULT_COUNT); search the rules' interleavings
 	$(BIN)/pytest -m faults tests
 	HYPOTHESIS_PROFILE=long $(BIN)/pytest -n 2 --timeout 3600 tests/dispatcher/core/test_session_machine.py tests/dispatcher/policies
+
+test-abuse: setup ## attack real processes, with honest users beside
+	$(BIN)/pytest -m abuse tests/abuse
 
 test-compose: setup ## bring up the compose file on a real engine
 	$(BIN)/pytest -m compose tests/compose

@@ -61,7 +61,7 @@ class Baseline:
 
 async def baseline(cluster: Cluster) -> Baseline:
     """What an idle cluster holds. Raises AssertionError if it is not idle."""
-    left = await _until_none(lambda: _gauges_left(cluster))
+    left = await until_none(lambda: _gauges_left(cluster))
     assert not left, left
     return Baseline(await holding(cluster.dispatchers), await holding(cluster.commanders))
 
@@ -72,11 +72,11 @@ async def leaks(cluster: Cluster, before: Baseline) -> list[str]:
     async def left() -> list[str]:
         return [
             *await _gauges_left(cluster),
-            *_beyond("Dispatchers", await holding(cluster.dispatchers), before.dispatchers, len(cluster.dispatchers)),
-            *_beyond("Commanders", await holding(cluster.commanders), before.commanders, len(cluster.commanders)),
+            *beyond("Dispatchers", await holding(cluster.dispatchers), before.dispatchers, len(cluster.dispatchers)),
+            *beyond("Commanders", await holding(cluster.commanders), before.commanders, len(cluster.commanders)),
         ]
 
-    return await _until_none(left)
+    return await until_none(left)
 
 
 async def _gauges_left(cluster: Cluster) -> list[str]:
@@ -96,7 +96,8 @@ async def _gauges_left(cluster: Cluster) -> list[str]:
     return found
 
 
-def _beyond(name: str, now: Holding, before: Holding, processes: int) -> list[str]:
+def beyond(name: str, now: Holding, before: Holding, processes: int) -> list[str]:
+    """What so many processes hold now and did not before; a line each."""
     found = [f"{name} hold {count} {kind}" for kind, count in now.objects.items() if count > before.objects[kind]]
     found += [
         f"{name} have {count} tasks {kind}, {before.tasks[kind]} when idle"
@@ -108,7 +109,7 @@ def _beyond(name: str, now: Holding, before: Holding, processes: int) -> list[st
     return found
 
 
-async def _until_none(look: Callable[[], Awaitable[list[str]]]) -> list[str]:
+async def until_none(look: Callable[[], Awaitable[list[str]]]) -> list[str]:
     """What `look` still finds after QUIET_SECONDS."""
     until = time.monotonic() + QUIET_SECONDS
     while (left := await look()) and time.monotonic() < until:  # noqa: ASYNC110

@@ -1,0 +1,175 @@
+"""A Dispatcher with an honest Commander, and an honest user beside whatever is done to it.
+
+What is judged is what the user saw (`tests.abuse.user`), what the Dispatcher took (its RSS at the highest) and what is
+left of it afterwards (`tests.faults.quiet`). Times are compared with those of the same house when it was quiet.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from tests.faults import machines, quiet
+from tests.faults.machines import Machine
+from tests.programs import Program
+
+GAP_SECONDS = 0.25  # that anybody may wait for a word, or
+GAP_TIMES = 10  # so many times what it was when all was quiet
+MORE_BYTES = 64 * 1024**2  # of RSS than when all was quiet
+ATTACK_SECONDS = 2.0  # at least; one that is over sooner is made again
+AFTER_SECONDS = 0.5  # the user stays on: what an attack has left behind in queues is still to come
+SEEN_SECONDS = 60.0  # for the user to get all that it waits for
+CAPACITY = 64  # of the honest Commander
+
+DISPATCHER = {
+    "LOG_JSON": "true",
+    "DRAIN_SECONDS": "1",
+    "GRACE_SECONDS": "1",
+    "STOP_SECONDS": "2",
+    "HTTP_HEAD_SECONDS": "2",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Seconds and bytes at the highest; see `tests.abuse.user`. peak: RSS."""
+
+    words: int
+    gap: float
+    first: float
+    stop: float
+    late: float
+    trouble: list[str]
+    peak: int
+
+    def harm(self, when_quiet: "Seen") -> list[str]:
+        """What the honest user has suffered beyond what it may; empty: nothing."""
+        found = list(self.trouble)
+        for name in ("gap", "first", "stop"):
+            most = max(GAP_SECONDS, GAP_TIMES * getattr(when_quiet, name))
+            took = getattr(self, name) - self.late
+            if took > most:
+                found.append(f"{name} took {took * 1000:.0f} ms, not {most * 1000:.0f}")
+        if self.peak > when_quiet.peak + MORE_BYTES:
+            found.append(f"RSS was {self.peak >> 20} MiB, {when_quiet.peak >> 20} when all was quiet")
+        return found
+
+    def __str__(self) -> str:
+        waits = ", ".join(f"{name} {getattr(self, name) * 1000:.0f} ms" for name in ("gap", "first", "stop", "late"))
+        return f"{self.words} words, {waits}, RSS {self.peak >> 20} MiB"
+
+
+class House:
+    """Ports on 127.0.0.1."""
+
+    def __init__(self, folder: Path, dispatcher: Machine) -> None:
+        self.folder, self.dispatcher = folder, dispatcher
+        self._numbers = itertools.count()
+        self._idle = quiet.Holding()
+
+    @property
+    def program(self) -> Program:
+        assert isinstance(self.dispatcher.process, Program)
+        return self.dispatcher.process
+
+    @property
+    def http(self) -> int:
+        return int(self.dispatcher.said["http_port"])
+
+    @property
+    def operator(self) -> int:
+        return int(self.dispatcher.said["operator_port"])
+
+    @property
+    def grpc(self) -> int:
+        return int(self.dispatcher.said["grpc_port"])
+
+    @contextlib.asynccontextmanager
+    async def commander(self, agent: str, **settings: str) -> AsyncIterator[Machine]:
+        """Another Commander, with an agent of `tests.abuse.agents`."""
+        machine = commander(f"{agent}-{next(self._numbers)}", self.folder, self.grpc, agent, settings)
+        async with _running(machine):
+            yield machine
+
+    async def beside(self, attack: "Attack") -> Seen:
+        """What the honest user sees meanwhile. What the attack itself raises, this raises."""
+        until = self.folder / f"until-{next(self._numbers)}"
+        log = self.folder / f"user-{until.name}.log"
+        proc = Path(f"/proc/{self.program.pid}")
+        (proc / "clear_refs").write_text("5")  # VmHWM begins anew
+        user = Program(
+            *("-m", "tests.abuse.user", str(self.http), str(self.operator), str(until)), settings={}, log=log
+        )
+        try:
+            await asyncio.to_thread(user.wait_for, machines.is_event("reading"))
+            enough = time.monotonic() + ATTACK_SECONDS
+            while time.monotonic() < enough:
+                await attack(self)
+            await asyncio.sleep(AFTER_SECONDS)
+            until.touch()
+            seen = await asyncio.to_thread(user.wait_for, machines.is_event("seen"), SEEN_SECONDS)
+        finally:
+            user.close()
+        status = (proc / "status").read_text()
+        peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return Seen(**{name: seen[name] for name in seen if name != "event"}, peak=peak)
+
+    async def left(self) -> list[str]:
+        """What is still held of what was, after a quiet time; a line each."""
+
+        async def look() -> list[str]:
+            held = await quiet.holding([self.dispatcher])
+            return await self._counted() or quiet.beyond("Dispatcher", held, self._idle, 1)
+
+        return await quiet.until_none(look)
+
+    async def settle(self) -> None:
+        """What it holds once nothing goes on is what it holds when idle."""
+        left = await quiet.until_none(self._counted)
+        assert not left, left
+        self._idle = await quiet.holding([self.dispatcher])
+
+    async def _counted(self) -> list[str]:
+        gauges = await quiet.gauges(f"http://127.0.0.1:{self.operator}")
+        found = [f"{name} is {gauges[name]:g}" for name in quiet.DISPATCHER_ZERO if gauges[name]]
+        free = gauges["dispatcher_free_slots"]
+        return found if free == CAPACITY else [*found, f"{free:g} of {CAPACITY} slots are free"]
+
+
+Attack: TypeAlias = Callable[[House], Awaitable[None]]
+
+
+async def nothing(house: House) -> None:
+    """The attack of a quiet time."""
+    await asyncio.sleep(ATTACK_SECONDS)
+
+
+def commander(name: str, folder: Path, port: int, agent: str, settings: dict[str, str]) -> Machine:
+    own = {"BACKEND": f"tests.abuse.agents:{agent}", "AGENT": agent, "DISPATCHER": f"dns:///127.0.0.1:{port}"}
+    return machines.commander(name, folder, {"METRICS_ADDRESS": "127.0.0.1:0", "DRAIN_SECONDS": "0.5"} | own | settings)
+
+
+@contextlib.asynccontextmanager
+async def _running(*started: Machine) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as stack:
+        for machine in started:
+            stack.push_async_callback(machine.stop)
+            await machine.start()
+        yield
+
+
+@contextlib.asynccontextmanager
+async def house(folder: Path, store: str = "", **settings: str) -> AsyncIterator[House]:
+    """One that serves. settings: the Dispatcher's, without the prefix."""
+    addresses = {f"{edge}_ADDRESS": "127.0.0.1:0" for edge in ("GRPC", "HTTP", "OPERATOR")}
+    named = DISPATCHER | addresses | {"STORE": store or f"sqlite:///{folder}/sessions.db"} | settings
+    dispatcher = machines.dispatcher("dispatcher", folder, named)
+    async with _running(dispatcher):
+        port = int(dispatcher.said["grpc_port"])
+        honest = commander("honest", folder, port, "steady", {"CAPACITY": str(CAPACITY)})
+        async with _running(honest):
+            yield House(folder, dispatcher)

@@ -1,0 +1,141 @@
+"""What strangers do to the two HTTP addresses, over raw sockets."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+
+from tests.abuse.house import House
+from tests.abuse.user import ask
+
+MIB = 1024 * 1024
+ANSWER_SECONDS = 30.0
+PIECE = 64 * 1024
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def status(reader: asyncio.StreamReader) -> int:
+    """Of the answer that comes; 0: the connection ends without one."""
+    async with asyncio.timeout(ANSWER_SECONDS):
+        try:
+            return int((await reader.readuntil(b"\r\n")).split()[1])
+        except (EOFError, OSError):
+            return 0
+
+
+async def _poured(port: int, first: bytes, size: int) -> int:
+    """Send so much, or until it is not taken any more; the status."""
+    async with connected(port) as (reader, writer):
+        answer = asyncio.ensure_future(status(reader))
+        try:
+            writer.write(first)
+            for _ in range(size // PIECE):
+                writer.write(b"x" * PIECE)
+                await writer.drain()
+                if answer.done():
+                    break
+        except OSError:
+            pass
+        return await answer
+
+
+async def heads(house: House) -> None:
+    """Headers of 40 and 100 MB, a URL as long."""
+    for size in (40 * MIB, 100 * MIB):
+        long_header = [_poured(house.http, b"GET / HTTP/1.1\r\nx: ", size) for _ in range(4)]
+        many_headers = [_poured(house.operator, b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 500_000, size)]
+        long_url = [_poured(house.http, b"GET /", size) for _ in range(4)]
+        assert set(await asyncio.gather(*long_header, *many_headers)) == {431}
+        assert set(await asyncio.gather(*long_url)) == {414}
+
+
+async def pipelines(house: House) -> None:
+    """400,000 requests at once, whose answers are read by nobody, and by somebody."""
+    request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+
+    async def send(reads: bool) -> None:
+        async with connected(house.http) as (reader, writer):
+            reading = asyncio.ensure_future(reader.read(-1)) if reads else None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(6):
+                    for _ in range(100):
+                        writer.write(request * 1000)
+                        await writer.drain()
+            if reading:
+                reading.cancel()
+
+    await asyncio.gather(*(send(reads) for reads in (False, False, False, True)))
+
+
+async def _drip(port: int, first: bytes, byte: bytes, seconds: float) -> bool:
+    """A byte a second; whether it was cut before its time."""
+    async with connected(port) as (reader, writer):
+        writer.write(first)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not reader.at_eof():
+                    writer.write(byte)
+                    await asyncio.sleep(1)
+                    if not reader.at_eof():
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(0.01):
+                                await reader.read(PIECE)
+                return True
+        return False
+
+
+async def drips(house: House) -> None:
+    """400 heads and 400 bodies that come a byte a second."""
+    head = [_drip(house.http, b"GET / HTTP/1.1\r\nx: ", b"x", 8) for _ in range(400)]
+    begun = b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n{"
+    body = [_drip(house.http, begun, b" ", 16) for _ in range(400)]
+    assert all(await asyncio.gather(*head, *body)), "one was waited for without end"
+
+
+def _slow_bodies() -> Iterator[bytes]:
+    numbers = b"1e-9," * (MIB // 5)
+    yield b'{"prompt": "x", "parameters": {"n": [%b1]}}' % numbers
+    yield b'{"prompt": "x", "parameters": {"n": %b}}' % (b"1" * MIB)
+    yield b'{"prompt": "x", "parameters": {"n": 0.%b}}' % (b"1234567890" * (MIB // 10))
+    yield b'{"prompt": "x", "parameters": %b1%b}' % (b'{"a":' * (MIB // 6), b"}" * (MIB // 6))
+    yield b'{"prompt": "x", "parameters": {"n": %b%b}}' % (b"[" * (MIB // 2), b"]" * (MIB // 2))
+    yield b'{"prompt": "x", "parameters": {"n": [%b""]}}' % (b'"",' * (MIB // 3))
+    yield b'{"prompt": "%b"}' % (b"\\ud83d\\ude00" * (MIB // 12))
+    yield b'{"prompt": "x", "parameters": {%b"z": 1}}' % b"".join(b'"%d":1,' % n for n in range(MIB // 9))
+    yield json.dumps({"messages": [{"role": "user", "content": "x"}] * (MIB // 35)}).encode()
+
+
+async def _post(port: int, path: str, body: bytes) -> int:
+    async with connected(port) as (reader, writer):
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        return await status(reader)
+
+
+async def bodies(house: House) -> None:
+    """1 MiB of JSON that is slow to read, of each kind, eight at a time; what is taken asks for an unknown agent."""
+    for body in _slow_bodies():
+        answers = await asyncio.gather(*(_post(house.http, "/v1/sessions", body) for _ in range(8)))
+        assert set(answers) <= {400, 404}, (set(answers), body[:60])
+
+
+async def readers(house: House) -> None:
+    """1,000 event streams of one long answer that nobody reads."""
+    until = house.folder / "nobody-reads"
+    body = {"agent": "steady", "prompt": "go", "parameters": {"until": str(until)}}
+    _, created = await ask(house.http, "POST", "/v1/sessions", body)
+    request = f"GET {created['events']} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(1000):
+            _, writer = await stack.enter_async_context(connected(house.http))
+            writer.write(request)
+        await asyncio.sleep(3)
+    until.touch()

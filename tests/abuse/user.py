@@ -1,0 +1,113 @@
+"""`python -m tests.abuse.user HTTP_PORT OPERATOR_PORT UNTIL`: an honest user, in a process of its own.
+
+It reads one answer that lasts until the file UNTIL is there, and all the while asks for others, which an operator stops
+at their first word. It says `reading` once the long answer has begun, and at its end how long it ever waited: for the
+next word (`gap`), for a first one (`first`), for a stop's answer (`stop`), and for its own process (`late`), which is
+not the Dispatcher's doing.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.faults.reader import FINAL, Refused, events
+
+EVERY_SECONDS = 0.25  # another short answer
+TICK_SECONDS = 0.01
+AGENT = "steady"
+CREATED, ACCEPTED = 201, 202
+
+
+async def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    """Status and JSON, over a connection of its own."""
+    data = b"" if body is None else json.dumps(body).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        head = f"{method} {path} HTTP/1.1\r\nHost: user\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n"
+        writer.write(head.encode() + data)
+        head, _, answer = (await reader.read()).decode().partition("\r\n\r\n")
+        return int(head.split(" ", 2)[1]), json.loads(answer or "null")
+    finally:
+        writer.transport.abort()
+
+
+class User:
+    def __init__(self, http: int, operator: int, until: Path) -> None:
+        self._http, self._operator, self._until = http, operator, until
+        self.words = 0
+        self.gap = self.first = self.stop = self.late = 0.0
+        self.trouble: list[str] = []
+
+    async def run(self) -> None:
+        others = asyncio.ensure_future(asyncio.gather(self._ask_again_and_again(), self._tick()))
+        await self._read()
+        others.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await others
+
+    async def _create(self) -> dict[str, Any]:
+        body = {"agent": AGENT, "prompt": "go", "parameters": {"until": str(self._until)}}
+        status, answer = await ask(self._http, "POST", "/v1/sessions", body)
+        if status != CREATED:
+            raise Refused(status)
+        return dict(answer)
+
+    async def _read(self) -> None:
+        text, end, last = "", "", None
+        created = await self._create()
+        async for event in events(self._http, created["events"], "0"):
+            now = asyncio.get_running_loop().time()
+            if event.name in FINAL:
+                end = event.name
+                continue
+            if last is None:
+                print(json.dumps({"event": "reading"}), flush=True)
+            self.gap = max(self.gap, now - (last or now))
+            last = now
+            text += event.data["text"]
+        self.words = text.count(" ") - 1
+        if text != "".join(f"{number} " for number in range(self.words)) + f"of {self.words}" or end != "finished":
+            self.trouble.append(f"ended {end!r} with the text …{text[-200:]!r}")
+
+    async def _ask_again_and_again(self) -> None:
+        while True:
+            try:
+                await self._ask()
+            except (OSError, EOFError, ValueError, Refused) as error:
+                self.trouble.append(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def _ask(self) -> None:
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        created = await self._create()
+        async with contextlib.aclosing(events(self._http, created["events"], "0")) as stream:
+            await anext(stream)
+            self.first = max(self.first, loop.time() - asked)
+            asked = loop.time()
+            status, _ = await ask(self._operator, "POST", f"/operator/sessions/{created['session_id']}/stop", {})
+            self.stop = max(self.stop, loop.time() - asked)
+            ends = [event.name async for event in stream if event.name in FINAL]
+        if status != ACCEPTED or (ends != ["stopped"] and not self._until.exists()):
+            self.trouble.append(f"a stop was answered {status}, its session ended {ends}")
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            self.late = max(self.late, loop.time() - due)
+
+
+async def main(http: str, operator: str, until: str) -> None:
+    user = User(int(http), int(operator), Path(until))
+    await user.run()
+    said = {name: getattr(user, name) for name in ("words", "gap", "first", "stop", "late", "trouble")}
+    print(json.dumps({"event": "seen", **said}), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
