@@ -18,47 +18,47 @@ STOP_REASONS = ("PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shut
 FINISH_REASONS = ("stop", "length", "content_filter")
 
 
-class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class Plain(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Base of the records without containers."""
 
 
-class Thought(Record, tag="thought", frozen=True):
+class Thought(Plain, tag="thought", frozen=True):
     step_name: str
     delta: str
 
 
-class Usage(Record, frozen=True):
+class Usage(Plain, frozen=True):
     prompt_tokens: int
     completion_tokens: int
 
 
-class Content(Record, tag="content", frozen=True):
+class Content(Plain, tag="content", frozen=True):
     text: str
     is_finish: bool = False
     finish_reason: str = ""
     usage: Usage | None = None
 
 
-class ToolCall(Record, tag="tool_call", frozen=True):
+class ToolCall(Plain, tag="tool_call", frozen=True):
     tool_name: str
     arguments_json: str
     call_id: str = ""
 
 
-class Error(Record, tag="error", frozen=True):
+class Error(Plain, tag="error", frozen=True):
     code: str = ""
     message: str = ""
     retryable: bool = False
 
 
-class Stopped(Record, tag="stopped", frozen=True):
+class Stopped(Plain, tag="stopped", frozen=True):
     stop_id: str
     last_sequence: int = 0
     deltas_after_stop: int = 0
     halt_micros: int = 0
 
 
-class Unknown(Record, tag="unknown", frozen=True):
+class Unknown(Plain, tag="unknown", frozen=True):
     """A payload that this program does not know."""
 
 
@@ -68,7 +68,7 @@ class Open(msgspec.Struct, frozen=True):
     awaiting_call_ids: tuple[str, ...] = ()
 
 
-class Running(Record, frozen=True):
+class Running(Plain, frozen=True):
     session_id: str
     generation: int
 
@@ -96,17 +96,17 @@ class Upstream(msgspec.Struct, frozen=True, gc=False):
     size: int = 0
 
 
-class Ack(Record, frozen=True):
+class Ack(Plain, frozen=True):
     sequence: int = 0
 
 
-class Stop(Record, frozen=True):
+class Stop(Plain, frozen=True):
     reason: str
     stop_id: str = ""
     detail: str = ""
 
 
-class ToolResult(Record, tag="tool_result", frozen=True):
+class ToolResult(Plain, tag="tool_result", frozen=True):
     """`status` is the enum's name without its prefix: `OK`, `TOOL_ERROR` ...; empty from an older server."""
 
     tool_name: str
@@ -115,29 +115,29 @@ class ToolResult(Record, tag="tool_result", frozen=True):
     status: str = ""
 
 
-class Welcome(Record, frozen=True):
+class Welcome(Plain, frozen=True):
     sequence: int
     max_unacked_packets: int
     max_unacked_bytes: int
 
 
-class Closed(Record, frozen=True):
+class Closed(Plain, frozen=True):
     code: str
     message: str = ""
 
 
-class Message(Record, frozen=True):
+class Message(Plain, frozen=True):
     role: str
     content: str
 
 
-class Tool(Record, frozen=True):
+class Tool(Plain, frozen=True):
     name: str
     description: str
     parameters_json_schema: str
 
 
-class Said(Record, tag="said", frozen=True):
+class Said(Plain, tag="said", frozen=True):
     text: str
 
 
@@ -161,7 +161,7 @@ class Assignment(msgspec.Struct, frozen=True):
     traceparent: str = ""
 
 
-class Drain(Record, frozen=True):
+class Drain(Plain, frozen=True):
     reason: str
 
 

@@ -4,21 +4,21 @@ from typing import TypeAlias
 
 import msgspec
 
-from shared.records import Content, Error, Record, Stopped, Thought, ToolResult, Unknown, Usage
+from shared.records import Content, Error, Plain, Stopped, Thought, ToolResult, Unknown, Usage
 
 
-class Text(Record, tag="text", frozen=True):
+class Text(Plain, tag="text", frozen=True):
     """Held text that something other than a content packet let out: the entry's `released`, no raw text of its own."""
 
 
-class Finished(Record, tag="finished", frozen=True):
+class Finished(Plain, tag="finished", frozen=True):
     """The `is_finish` of a content packet; its text, if any, is the entry before."""
 
     finish_reason: str = "stop"
     usage: Usage | None = None
 
 
-class StopEntry(Record, tag="stop", frozen=True):
+class StopEntry(Plain, tag="stop", frozen=True):
     """The decision to stop. author: `user`, `operator`, `policy` or `dispatcher`. policy, detail: for operators."""
 
     stop_id: str
@@ -28,19 +28,19 @@ class StopEntry(Record, tag="stop", frozen=True):
     detail: str = ""
 
 
-class Failed(Record, tag="failed", frozen=True):
+class Failed(Plain, tag="failed", frozen=True):
     """The Dispatcher ended the session: `commander_lost`, `no_commander`, `protocol_error`, `history_too_large`."""
 
     code: str
     detail: str = ""
 
 
-class Assigned(Record, tag="assigned", frozen=True):
+class Assigned(Plain, tag="assigned", frozen=True):
     generation: int
     commander_id: str
 
 
-class Call(Record, tag="call", frozen=True):
+class Call(Plain, tag="call", frozen=True):
     """A logged tool call, and the one instance that may run it. `refused`: its call_id was used before, so it is
     answered INVALID_ARGUMENTS and not run. `denied`: a policy denies it, and its result is the entry after it.
     """
