@@ -9,19 +9,19 @@ from dispatcher.policies.questions import Question
 from shared.records import ToolResult
 
 
-class Store(msgspec.Struct, frozen=True):
+class AppendEntries(msgspec.Struct, frozen=True):
     """Append these under the epoch that the session's `open` got."""
 
     entries: tuple[Entry, ...]
 
 
-class Settle(msgspec.Struct, frozen=True):
+class AppendStop(msgspec.Struct, frozen=True):
     """Append this without an epoch: a stop, of which the first counts."""
 
     entry: Entry
 
 
-class Ack(msgspec.Struct, frozen=True):
+class SendAck(msgspec.Struct, frozen=True):
     """What is logged may be acked: at once, or within 50 ms together with others (rule 5)."""
 
     at_once: bool
@@ -84,9 +84,9 @@ class PolicyHit(msgspec.Struct, frozen=True):
 
 
 Effect: TypeAlias = (
-    Store
-    | Settle
-    | Ack
+    AppendEntries
+    | AppendStop
+    | SendAck
     | SendStop
     | SendResult
     | SendClosed

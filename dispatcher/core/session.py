@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from dispatcher.core.credit import Credit
 from dispatcher.core.effects import (
-    Ack,
+    AppendEntries,
+    AppendStop,
     Ask,
     CancelTools,
     Effect,
@@ -22,11 +23,10 @@ from dispatcher.core.effects import (
     GiveUp,
     PolicyHit,
     RunTool,
+    SendAck,
     SendClosed,
     SendResult,
     SendStop,
-    Settle,
-    Store,
     Wake,
 )
 from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
@@ -187,7 +187,7 @@ class Session:
         if sequence == 0:
             return self._refuse("invalid", now)
         if sequence <= self._accepted:
-            return [Ack(at_once=False)] if sequence <= self.head.sequence else []
+            return [SendAck(at_once=False)] if sequence <= self.head.sequence else []
         kind = kind_of(packet.payload)
         try:
             after = next_state(self.conversation, kind)
@@ -277,10 +277,10 @@ class Session:
             if self.stop or not self._guard.gate.waiting:
                 effects.append(self._end(now))
         if taken:
-            effects.append(Store(entries_of(taken, now, self.head.generation)))
+            effects.append(AppendEntries(entries_of(taken, now, self.head.generation)))
         return effects + self._ask()
 
-    def _end(self, now: float) -> Store:
+    def _end(self, now: float) -> AppendEntries:
         """What the end waited for has come, or a stop, after which nothing is let out."""
         assert self._ending  # noqa: S101
         ending, self._ending = self._ending, None
@@ -330,14 +330,14 @@ class Session:
     def _settle_stop(self, violation: Violation, now: float) -> list[Effect]:
         stop = self._stop_entry(violation)
         entry = Entry(stop, now, self.head.generation, decided=self._guard.decided)
-        return [*self._hit_once(violation), Settle(entry)]
+        return [*self._hit_once(violation), AppendStop(entry)]
 
     def _hit_once(self, violation: Violation) -> list[Effect]:
         hit, self._hit = self._hit, True
         return [] if hit else [PolicyHit(violation.policy, "stop")]
 
-    def _store(self, packet: Upstream, taken: list[Taken], now: float) -> Store:
-        return Store(entries_of(taken, now, self.head.generation, packet.sequence, packet.timestamp))
+    def _store(self, packet: Upstream, taken: list[Taken], now: float) -> AppendEntries:
+        return AppendEntries(entries_of(taken, now, self.head.generation, packet.sequence, packet.timestamp))
 
     def take_rules(self, gate: Gate, entries: Iterable[Entry], now: float) -> list[Effect]:
         """Go on under other rules. entries: the whole log, and what is on its way there. What ends or is stopped keeps
@@ -376,7 +376,7 @@ class Session:
         logged = self.head.sequence
         # An end that the Dispatcher made is told too: the stream lets go then.
         if self._credit.due(logged) or (at_once and self.head.over):
-            effects.append(Ack(at_once or self._credit.half_used(logged)))
+            effects.append(SendAck(at_once or self._credit.half_used(logged)))
         if self.head.over and self._closing:
             effects += self._close(self._closing)
         if self._leaving:

@@ -10,7 +10,8 @@ from functools import partial
 import structlog
 
 from dispatcher.core.effects import (
-    Ack,
+    AppendEntries,
+    AppendStop,
     Ask,
     CancelTools,
     Effect,
@@ -18,16 +19,14 @@ from dispatcher.core.effects import (
     GiveUp,
     PolicyHit,
     RunTool,
+    SendAck,
     SendClosed,
     SendResult,
     SendStop,
-    Settle,
-    Store,
     Wake,
 )
 from dispatcher.core.entries import Call, Entry, StopEntry
-from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, TakeBack
-from dispatcher.core.log import Settle as SettleChange
+from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, Settle, TakeBack
 from dispatcher.core.session import Session
 from dispatcher.live import clock
 from dispatcher.live.appends import Appends
@@ -309,9 +308,9 @@ class Runner:
     def carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Store(entries):
+                case AppendEntries(entries):
                     self.appends.add(entries)
-                case Ack(at_once):
+                case SendAck(at_once):
                     if self.link:
                         self.link.send_ack(self, at_once)
                 case SendResult(result):
@@ -320,7 +319,7 @@ class Runner:
                     self._send(Stop(stop.reason, stop.stop_id, stop.detail))
                 case RunTool(call):
                     self.tools.run(call)
-                case Settle(entry):
+                case AppendStop(entry):
                     self._settle(entry)
                 case CancelTools():
                     self._screening.cancel()
@@ -391,7 +390,7 @@ class Runner:
         self.host.spawn(self._settle_until_known(entry))
 
     async def _settle_until_known(self, entry: Entry) -> None:
-        outcome = await self._submit_until_known(SettleChange(entry))
+        outcome = await self._submit_until_known(Settle(entry))
         if isinstance(outcome, Applied):
             self.observe(outcome)
 

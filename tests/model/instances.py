@@ -111,9 +111,9 @@ class Instances(Parts):
         post = self._post(number)
         for effect in asked:
             match effect:
-                case effects.Store(entries):
+                case effects.AppendEntries(entries):
                     post.pending += entries
-                case effects.Ack():
+                case effects.SendAck():
                     if post.stream != NONE:
                         sequence = post.session.head.sequence
                         post.session.acked(sequence)
@@ -129,7 +129,7 @@ class Instances(Parts):
                         post.begun.add(call.call_id)
                         post.running.add(call.call_id)
                         self.journal = self.journal.run(call.call_id)
-                case effects.Settle(entry):
+                case effects.AppendStop(entry):
                     post.settle(entry)
                 case effects.CancelTools():
                     self._cancel_tools(post)

@@ -29,14 +29,14 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         Mutant(
             SESSION + "receive",
             "        self._credit.take(sequence, packet.size)\n        effects: list[Effect] = []\n",
-            "        self._credit.take(sequence, packet.size)\n        effects: list[Effect] = [Ack(at_once=True)]\n"
+            "        self._credit.take(sequence, packet.size)\n        effects: list[Effect] = [SendAck(at_once=True)]\n"
             "        self.head = replace(self.head, sequence=sequence)\n",
         ),
         "one Commander",
         "packet 1 is acked, and not in the log",
     ),
     "what is logged is acked": (
-        Mutant(SESSION + "logged", "effects.append(Ack(at_once or self._credit.half_used(logged)))", "pass"),
+        Mutant(SESSION + "logged", "effects.append(SendAck(at_once or self._credit.half_used(logged)))", "pass"),
         "one Commander",
         STUCK,
     ),

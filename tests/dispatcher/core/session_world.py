@@ -170,12 +170,12 @@ class Dispatcher:
     def carry_out(self, asked: list[effects.Effect]) -> None:
         for effect in asked:
             match effect:
-                case effects.Store(entries):
+                case effects.AppendEntries(entries):
                     self.pending += entries
                     self.flush()
-                case effects.Settle(entry):
+                case effects.AppendStop(entry):
                     self.settle(entry)
-                case effects.Ack():
+                case effects.SendAck():
                     if self.stream:
                         self.stream.acked = self.session.head.sequence
                         self.session.acked(self.stream.acked)

@@ -3,7 +3,7 @@
 import pytest
 
 from dispatcher.core import log
-from dispatcher.core.effects import Ack, GiveBack, SendClosed, Store
+from dispatcher.core.effects import AppendEntries, GiveBack, SendAck, SendClosed
 from dispatcher.core.entries import Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.limits import Limits
 from shared.conversation import TABLE, State
@@ -119,7 +119,7 @@ def test_no_ack_before_the_append_has_answered(world):
 def test_a_duplicate_is_acked_and_not_logged_again(world):
     dispatcher, stream, log_ = world
     feed(dispatcher, stream, said(1, "x"))
-    assert dispatcher.session.receive(said(1, "x"), 100.0) == [Ack(at_once=False)]
+    assert dispatcher.session.receive(said(1, "x"), 100.0) == [SendAck(at_once=False)]
     feed(dispatcher, stream, said(2, "y"), answered=False)
     assert dispatcher.session.receive(said(2, "y"), 100.0) == []  # on its way to the log: not yet to be acked
     dispatcher.answer()
@@ -194,9 +194,9 @@ def test_an_ack_is_due_at_once_when_half_of_the_credit_is_used(world):
     effects = []
     for sequence in range(1, LIMITS.max_unacked_packets // 2 + 1):
         effects += dispatcher.session.receive(said(sequence, "x"), 100.0)
-    entries = tuple(entry for effect in effects if isinstance(effect, Store) for entry in effect.entries)
+    entries = tuple(entry for effect in effects if isinstance(effect, AppendEntries) for entry in effect.entries)
     outcome = dispatcher.log.submit(log.Append(dispatcher.session.epoch, entries))
-    assert Ack(at_once=True) in dispatcher.session.logged(outcome, 100.0)
+    assert SendAck(at_once=True) in dispatcher.session.logged(outcome, 100.0)
 
 
 # ---- the stop
