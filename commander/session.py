@@ -19,7 +19,7 @@ from commander.driver import Driver, Failure
 from commander.metrics import Metrics
 from commander.outbox import Outbox
 from shared import records, wire
-from shared.conversation import ProtocolError, State, kind_of, kind_of_signal, next_state
+from shared.conversation import Phase, ProtocolError, kind_of, kind_of_signal, next_phase
 from shared.records import Upstream
 
 FIRST_REOPEN_SECONDS = 0.1
@@ -68,11 +68,11 @@ class Halt(Enum):
 class _Link:
     """The session on one stream."""
 
-    __slots__ = ("state", "stream")
+    __slots__ = ("phase", "stream")
 
     def __init__(self, stream: Carrier) -> None:
         self.stream = stream
-        self.state = State.IDLE
+        self.phase = Phase.IDLE
 
 
 class Session:
@@ -137,7 +137,7 @@ class Session:
     def stream_ended(self, stream: Carrier) -> None:
         """It carries nothing any more."""
         if self._opening and self._opening.stream is stream:
-            self._open_unanswered |= self._opening.state is State.OPENING
+            self._open_unanswered |= self._opening.phase is Phase.OPENING
             self._opening = None
         if self._current and self._current.stream is stream:
             self._current = None
@@ -146,18 +146,18 @@ class Session:
     def take(self, stream: Carrier, budget: int) -> list[Upstream]:
         """What the stream's writer may send now, about `budget` bytes."""
         opening = self._opening
-        if opening and opening.stream is stream and opening.state is State.IDLE:
-            opening.state = next_state(opening.state, "open")
+        if opening and opening.stream is stream and opening.phase is Phase.IDLE:
+            opening.phase = next_phase(opening.phase, "open")
             opened = records.Open(self._host.commander_id, self.generation, self._calls.awaiting)
             return [Upstream(self.session_id, opened)]
         link = self._current
         if link is None or link.stream is not stream:
             return []
         # A call that its `open` on the other stream does not name would get its result here, after we have left.
-        hold_calls = opening is not None and opening.state is State.OPENING
+        hold_calls = opening is not None and opening.phase is Phase.OPENING
         packets = self.outbox.take(budget, int(time.time() * 1000), hold_calls=hold_calls)
         for packet in packets:
-            link.state = next_state(link.state, kind_of(packet.payload))
+            link.phase = next_phase(link.phase, kind_of(packet.payload))
         self._make_room()
         if self.outbox.settled:  # an older Dispatcher: what is sent counts as logged
             self._let_go()
@@ -170,13 +170,13 @@ class Session:
     # ---- what the Dispatcher says
 
     def receive(self, stream: Carrier, signal: records.DownstreamSignal) -> None:
-        """A packet for this session. What this state has no place for is dropped."""
+        """A packet for this session. What this phase has no place for is dropped."""
         link = next((each for each in (self._current, self._opening) if each and each.stream is stream), None)
         kind = kind_of_signal(signal)
         if link is None or kind is None or self._over:
             return
         try:
-            link.state = next_state(link.state, kind)
+            link.phase = next_phase(link.phase, kind)
         except ProtocolError as error:
             self._log.debug("packet_dropped", reason=str(error))
             return

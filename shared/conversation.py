@@ -1,6 +1,6 @@
-"""One session on one stream, as both ends see it: a table (state, what happens) → state.
+"""One session on one stream, as both ends see it: a table (phase, what happens) → phase.
 
-Role-blind: each end asks it of what it sends and of what it receives, with the same table. Only what leaves a state as
+Role-blind: each end asks it of what it sends and of what it receives, with the same table. Only what leaves a phase as
 it is need not be asked for: an end that sends `ack` and `tool_result` counts them in its own books.
 
     IDLE       nothing opened yet, or closed and not opened again: packets are dropped
@@ -10,7 +10,7 @@ it is need not be asked for: an end that sends `ack` and `tool_result` counts th
     ENDED      an end was sent (`is_finish`, an error that is none to retry, `stopped`), its ack may be outstanding
     GIVEN      handed over by a retryable error: an end on this stream only
 
-What is not in the table is a fault of the peer (`next_state` raises ProtocolError), never of the program that reads it.
+What is not in the table is a fault of the peer (`next_phase` raises ProtocolError), never of the program that reads it.
 """
 
 from enum import Enum, auto
@@ -31,7 +31,7 @@ from shared.records import (
 )
 
 
-class State(Enum):
+class Phase(Enum):
     IDLE = auto()
     OPENING = auto()
     OPEN = auto()
@@ -47,14 +47,14 @@ Kind: TypeAlias = Literal[
 UPSTREAM: tuple[Kind, ...] = ("open", "say", "end", "give", "stopped")
 DOWNSTREAM: tuple[Kind, ...] = ("welcome", "ack", "tool_result", "stop", "closed")
 
-_IDLE, _OPENING, _OPEN, _STOPPING, _ENDED, _GIVEN = State
+_IDLE, _OPENING, _OPEN, _STOPPING, _ENDED, _GIVEN = Phase
 
-TABLE: dict[tuple[State, Kind], State] = {
+TABLE: dict[tuple[Phase, Kind], Phase] = {
     # `open` begins a session, or begins it again, from wherever it is (rule 2 of the session rules).
-    **{(state, "open"): _OPENING for state in State},
+    **{(phase, "open"): _OPENING for phase in Phase},
     # `closed` ends it on this stream, from wherever it is, and so does the stream's loss, or its Commander's.
-    **{(state, "closed"): _IDLE for state in State},
-    **{(state, "lost"): _IDLE for state in State},
+    **{(phase, "closed"): _IDLE for phase in Phase},
+    **{(phase, "lost"): _IDLE for phase in Phase},
     (_OPENING, "welcome"): _OPEN,
     (_OPEN, "say"): _OPEN,
     (_OPEN, "end"): _ENDED,
@@ -82,19 +82,19 @@ TABLE: dict[tuple[State, Kind], State] = {
 
 
 class ProtocolError(Exception):
-    """The peer sent what this state has no place for. `code`: the `closed` code of the contract."""
+    """The peer sent what this phase has no place for. `code`: the `closed` code of the contract."""
 
-    def __init__(self, state: State, kind: Kind) -> None:
-        super().__init__(f"{kind} while {state.name.lower()}")
-        self.code = "ended" if state in (State.ENDED, State.GIVEN) else "unknown_session"
+    def __init__(self, phase: Phase, kind: Kind) -> None:
+        super().__init__(f"{kind} while {phase.name.lower()}")
+        self.code = "ended" if phase in (Phase.ENDED, Phase.GIVEN) else "unknown_session"
 
 
-def next_state(state: State, kind: Kind) -> State:
-    """The state after that packet. Raises ProtocolError."""
+def next_phase(phase: Phase, kind: Kind) -> Phase:
+    """The phase after that packet. Raises ProtocolError."""
     try:
-        return TABLE[state, kind]
+        return TABLE[phase, kind]
     except KeyError:
-        raise ProtocolError(state, kind) from None
+        raise ProtocolError(phase, kind) from None
 
 
 _SIGNALS: dict[type, Kind] = {

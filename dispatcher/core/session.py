@@ -38,7 +38,7 @@ from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Release, Violation
 from dispatcher.policies.questions import AskedPolicy, Question, Verdict
-from shared.conversation import Kind, ProtocolError, State, kind_of, next_state
+from shared.conversation import Kind, Phase, ProtocolError, kind_of, next_phase
 from shared.records import (
     FINISH_REASONS,
     Content,
@@ -64,7 +64,7 @@ class Session:
         self.head: Head = record.head
         self.epoch = record.head.epoch  # what this core appends under; the log's may move on
         self.stop: StopEntry | None = None
-        self.conversation = State.IDLE
+        self.conversation = Phase.IDLE
         self.limits = limits
         self._guard, self._instance = Guard(gate, record.head.decided), instance
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
@@ -182,7 +182,7 @@ class Session:
     def receive(self, packet: Upstream, now: float) -> list[Effect]:
         """A packet of the attached stream; not `open`, not `status`."""
         sequence = packet.sequence
-        if self.conversation is State.IDLE or self._closing:
+        if self.conversation is Phase.IDLE or self._closing:
             return []  # closed on this stream: what still comes is dropped
         if sequence == 0:
             return self._refuse("invalid", now)
@@ -190,7 +190,7 @@ class Session:
             return [SendAck(at_once=False)] if sequence <= self.head.sequence else []
         kind = kind_of(packet.payload)
         try:
-            after = next_state(self.conversation, kind)
+            after = next_phase(self.conversation, kind)
         except ProtocolError as error:
             return self._close(error.code)
         if sequence > self._accepted + 1:
@@ -362,7 +362,7 @@ class Session:
         if outcome.head.epoch < self.epoch:  # it was asked before this core was built
             return []
         if outcome.head.epoch > self.epoch:  # somebody else has it
-            return [] if self.conversation is State.IDLE else self._close("superseded")
+            return [] if self.conversation is Phase.IDLE else self._close("superseded")
         if outcome.head.offset >= self.head.offset:
             self.head = outcome.head
         effects: list[Effect] = []
@@ -396,15 +396,15 @@ class Session:
                 return True
             case ToolResult(call_id=call_id) as result if call_id in self._awaited:
                 self._awaited.discard(call_id)
-                if self.conversation is not State.IDLE:
+                if self.conversation is not Phase.IDLE:
                     effects.append(SendResult(result))
             case StopEntry():
                 effects += [Wake("policy", None), CancelTools()]
                 if self._ending:
                     effects.append(self._end(now))
-                if self.stop and self.conversation in (State.OPEN, State.STOPPING):
+                if self.stop and self.conversation in (Phase.OPEN, Phase.STOPPING):
                     effects += self._send_stop(self.stop, now)
-                elif self.conversation is State.GIVEN:
+                elif self.conversation is Phase.GIVEN:
                     effects.append(GiveUp())  # its Commander has let go, and nobody gets it any more
             case Finished() | Stopped() | Failed() | Error(retryable=False):
                 effects += [Wake("grace", None), Wake("stop", None), Wake("policy", None)]
@@ -422,7 +422,7 @@ class Session:
     def refused(self, refusal: Refused, now: float) -> list[Effect]:
         """An append of this session was refused: it is over on this stream, and what was on its way is dropped."""
         self._accepted = self.head.sequence
-        if self.conversation is State.IDLE:
+        if self.conversation is Phase.IDLE:
             return []
         effects = self._close(refusal.code)
         if refusal.code == "gap":
@@ -451,7 +451,7 @@ class Session:
         """Its Commander is lost: the grace is over, or it was dropped. sent: False for an assignment that was not sent,
         which does not count.
         """
-        if self.conversation is State.GIVEN:
+        if self.conversation is Phase.GIVEN:
             return []  # it was handed over: not lost
         self._enter("lost")
         return self._leave(GiveBack(handed_over=not sent), now)
@@ -516,4 +516,4 @@ class Session:
         return [SendClosed(code)]
 
     def _enter(self, kind: Kind) -> None:
-        self.conversation = next_state(self.conversation, kind)
+        self.conversation = next_phase(self.conversation, kind)

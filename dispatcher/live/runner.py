@@ -38,7 +38,7 @@ from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.gate import Gate
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.tools.registry import Answer
-from shared.conversation import State
+from shared.conversation import Phase
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
 log = structlog.get_logger()
@@ -151,19 +151,19 @@ class Runner:
     @property
     def expected(self) -> int:
         """The generation whose Commander has to hold it now; 0: nobody has to."""
-        talks = self.session.conversation in (State.OPEN, State.STOPPING)
+        talks = self.session.conversation in (Phase.OPEN, Phase.STOPPING)
         return self.session.head.generation if talks and not self.over else 0
 
     @property
     def done(self) -> bool:
         """Its end has come, or is about to be refused: nothing more of it is awaited on its stream."""
-        return self.session.conversation in (State.ENDED, State.GIVEN) or self.session.closing
+        return self.session.conversation in (Phase.ENDED, Phase.GIVEN) or self.session.closing
 
     @property
     def answered_by_leaving(self) -> bool:
         """It was stopped, and its peer is an older one, which has no other answer than to end its stream."""
         session = self.session
-        ended = session.conversation in (State.ENDED, State.GIVEN)
+        ended = session.conversation in (Phase.ENDED, Phase.GIVEN)
         return session.older and session.head.final and not session.head.over and not ended
 
     async def room(self) -> None:
@@ -332,7 +332,7 @@ class Runner:
                     requeue = partial(Requeue, now=time.time(), handed_over=handed_over)
                     self._conclude(requeue)
                 case GiveUp():
-                    if self.session.conversation is State.STOPPING:
+                    if self.session.conversation is Phase.STOPPING:
                         log.warning("commander_did_not_stop", session_id=self.session_id)
                     self._conclude(Fence)
                 case Ask(question):
@@ -379,7 +379,7 @@ class Runner:
             elif self.owned:
                 self.facts.appended(outcome)  # the core that went on has read it from the log
         elif current:
-            concluded = session.conversation is State.IDLE
+            concluded = session.conversation is Phase.IDLE
             self.carry_out(session.refused(outcome, clock.now()))
             if outcome.code in ELSEWHERE:
                 self.grown()

@@ -5,7 +5,7 @@ from typing import Any
 from dispatcher.core import effects, log
 from dispatcher.core.entries import Entry, StopEntry
 from shared import records
-from shared.conversation import State
+from shared.conversation import Phase
 from shared.records import Open, ToolResult
 from tests.model.commanders import Commander
 from tests.model.journal import NOW, told
@@ -188,7 +188,7 @@ class Instances(Parts):
             self._observe(number, outcome)
             return
         post.pending = []
-        concluded = session.conversation is State.IDLE
+        concluded = session.conversation is Phase.IDLE
         self._carry_out(number, session.refused(outcome, NOW))
         if outcome.code == "superseded":
             self.look(number)

@@ -29,7 +29,8 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         Mutant(
             SESSION + "receive",
             "        self._credit.take(sequence, packet.size)\n        effects: list[Effect] = []\n",
-            "        self._credit.take(sequence, packet.size)\n        effects: list[Effect] = [SendAck(at_once=True)]\n"
+            "        self._credit.take(sequence, packet.size)\n"
+            "        effects: list[Effect] = [SendAck(at_once=True)]\n"
             "        self.head = replace(self.head, sequence=sequence)\n",
         ),
         "one Commander",

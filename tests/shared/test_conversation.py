@@ -1,4 +1,4 @@
-"""Every (state, packet kind) pair of the table."""
+"""Every (phase, packet kind) pair of the table."""
 
 from typing import get_args
 
@@ -10,25 +10,25 @@ from shared.conversation import (
     TABLE,
     UPSTREAM,
     Kind,
+    Phase,
     ProtocolError,
-    State,
     kind_of,
     kind_of_signal,
-    next_state,
+    next_phase,
 )
 from shared.records import Content, Error, Open, Stopped, Thought, ToolCall, Unknown
 
-PAIRS = [(state, kind) for state in State for kind in get_args(Kind)]
+PAIRS = [(phase, kind) for phase in Phase for kind in get_args(Kind)]
 
 
-@pytest.mark.parametrize(("state", "kind"), PAIRS)
-def test_every_pair_has_a_next_state_or_is_an_error_with_a_code(state, kind):
-    if (state, kind) in TABLE:
-        assert next_state(state, kind) is TABLE[state, kind]
+@pytest.mark.parametrize(("phase", "kind"), PAIRS)
+def test_every_pair_has_a_next_phase_or_is_an_error_with_a_code(phase, kind):
+    if (phase, kind) in TABLE:
+        assert next_phase(phase, kind) is TABLE[phase, kind]
     else:
         with pytest.raises(ProtocolError) as error:
-            next_state(state, kind)
-        assert error.value.code == ("ended" if state in (State.ENDED, State.GIVEN) else "unknown_session")
+            next_phase(phase, kind)
+        assert error.value.code == ("ended" if phase in (Phase.ENDED, Phase.GIVEN) else "unknown_session")
 
 
 def test_each_kind_is_of_one_direction_or_silence():
@@ -36,26 +36,26 @@ def test_each_kind_is_of_one_direction_or_silence():
 
 
 def test_a_session_can_be_opened_again_closed_and_lost_from_everywhere():
-    assert {next_state(state, "open") for state in State} == {State.OPENING}
-    assert {next_state(state, "closed") for state in State} == {State.IDLE}
-    assert {next_state(state, "lost") for state in State} == {State.IDLE}
+    assert {next_phase(phase, "open") for phase in Phase} == {Phase.OPENING}
+    assert {next_phase(phase, "closed") for phase in Phase} == {Phase.IDLE}
+    assert {next_phase(phase, "lost") for phase in Phase} == {Phase.IDLE}
 
 
 def test_nothing_is_said_before_welcome_or_after_an_end():
-    for state in (State.IDLE, State.OPENING, State.ENDED, State.GIVEN):
+    for phase in (Phase.IDLE, Phase.OPENING, Phase.ENDED, Phase.GIVEN):
         for kind in ("say", "end", "give", "stopped"):
-            assert (state, kind) not in TABLE
+            assert (phase, kind) not in TABLE
 
 
-def test_every_state_is_reached_from_idle():
-    reached, border = {State.IDLE}, [State.IDLE]
+def test_every_phase_is_reached_from_idle():
+    reached, border = {Phase.IDLE}, [Phase.IDLE]
     while border:
-        state = border.pop()
+        phase = border.pop()
         for (origin, _), target in TABLE.items():
-            if origin is state and target not in reached:
+            if origin is phase and target not in reached:
                 reached.add(target)
                 border.append(target)
-    assert reached == set(State)
+    assert reached == set(Phase)
 
 
 @pytest.mark.parametrize(

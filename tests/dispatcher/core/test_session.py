@@ -6,7 +6,7 @@ from dispatcher.core import log
 from dispatcher.core.effects import AppendEntries, GiveBack, SendAck, SendClosed
 from dispatcher.core.entries import Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.limits import Limits
-from shared.conversation import TABLE, State
+from shared.conversation import TABLE, Phase
 from shared.records import Content, Error, Stopped, Thought, ToolCall, ToolResult, Unknown
 from tests.dispatcher.core.session_world import (
     LIMITS,
@@ -51,11 +51,11 @@ def feed(dispatcher, stream, *packets, answered=True):
 
 RETRY = Error("x", retryable=True)
 REACHED = {
-    State.IDLE: lambda dispatcher, stream: dispatcher.session.detach(100.0),
-    State.OPEN: lambda dispatcher, stream: None,
-    State.STOPPING: lambda dispatcher, stream: dispatcher.stop(),
-    State.ENDED: lambda dispatcher, stream: feed(dispatcher, stream, end(1), answered=False),
-    State.GIVEN: lambda dispatcher, stream: feed(dispatcher, stream, packet(1, RETRY), answered=False),
+    Phase.IDLE: lambda dispatcher, stream: dispatcher.session.detach(100.0),
+    Phase.OPEN: lambda dispatcher, stream: None,
+    Phase.STOPPING: lambda dispatcher, stream: dispatcher.stop(),
+    Phase.ENDED: lambda dispatcher, stream: feed(dispatcher, stream, end(1), answered=False),
+    Phase.GIVEN: lambda dispatcher, stream: feed(dispatcher, stream, packet(1, RETRY), answered=False),
 }  # OPENING is passed through: its Welcome is the next that is sent
 HAPPENS = {
     "say": lambda session, log_: session.receive(packet(session._accepted + 1, Thought("s", "x")), 100.0),
@@ -81,17 +81,17 @@ def test_each_state_is_left_as_the_table_says(state, kind, world):
     if (state, kind) in TABLE:
         assert session.conversation is TABLE[state, kind]
     else:
-        assert session.conversation is State.IDLE
-        assert (SendClosed("ended") in effects) == (state is not State.IDLE)
+        assert session.conversation is Phase.IDLE
+        assert (SendClosed("ended") in effects) == (state is not Phase.IDLE)
 
 
-@pytest.mark.parametrize(("over", "state"), [(False, State.OPEN), (True, State.ENDED)])
+@pytest.mark.parametrize(("over", "state"), [(False, Phase.OPEN), (True, Phase.ENDED)])
 def test_it_is_opened_as_the_table_says(over, state, world):
     dispatcher, stream, log_ = world
     if over:
         feed(dispatcher, stream, end(1))
     session = dispatcher.rebuild()
-    assert session.conversation is State.IDLE
+    assert session.conversation is Phase.IDLE
     session.attach((), 100.0)
     assert session.conversation is state
 
@@ -616,28 +616,28 @@ PAYLOADS = {
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
-@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("state", list(Phase))
 def test_every_state_takes_or_refuses_every_packet_and_never_raises(state, name):
     dispatcher, stream, log_ = opened(limits=Limits())
     sequence = 1
     match state:
-        case State.IDLE | State.OPENING:
+        case Phase.IDLE | Phase.OPENING:
             dispatcher.cut()
             dispatcher.stream = stream
-        case State.STOPPING:
+        case Phase.STOPPING:
             dispatcher.stop()
-        case State.ENDED:
+        case Phase.ENDED:
             feed(dispatcher, stream, end(1))
             sequence = 2
-        case State.GIVEN:
+        case Phase.GIVEN:
             feed(dispatcher, stream, packet(1, Error("x", retryable=True)), answered=False)
             sequence = 2
     before = log_.head.sequence
     feed(dispatcher, stream, packet(sequence, PAYLOADS[name]))
     match state:
-        case State.IDLE | State.OPENING:
+        case Phase.IDLE | Phase.OPENING:
             assert (stream.closed, log_.head.sequence) == ("", before)
-        case State.ENDED | State.GIVEN:
+        case Phase.ENDED | Phase.GIVEN:
             assert stream.closed == "ended"
         case _:
             assert log_.head.sequence == 1

@@ -16,7 +16,7 @@ from dispatcher.core import log
 from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
-from shared.conversation import State
+from shared.conversation import Phase
 from shared.records import Content, Error, Stopped, ToolCall, ToolResult, Upstream
 from tests.dispatcher.core.session_world import NO_RULES, Dispatcher, Log, Stream, packet
 
@@ -251,7 +251,7 @@ class Sessions(RuleBasedStateMachine):
         current = [
             d
             for d in self.dispatchers
-            if d.session and d.session.epoch == self.log.head.epoch and d.session.conversation is not State.IDLE
+            if d.session and d.session.epoch == self.log.head.epoch and d.session.conversation is not Phase.IDLE
         ]
         assert len(current) <= 1
 
