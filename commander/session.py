@@ -37,7 +37,7 @@ class Carrier(Protocol):
         """Something may be taken: call `session.take` soon."""
 
 
-class Host(Protocol):
+class Holder(Protocol):
     """Whoever holds sessions: the worker of the pool, or `commander run`."""
 
     @property
@@ -85,7 +85,7 @@ class Session:
         session_id: str,
         generation: int,
         begin: Begin,
-        host: Host,
+        holder: Holder,
         metrics: Metrics,
         *,
         history: int | None = None,
@@ -98,7 +98,7 @@ class Session:
         self.failure: str | None = None
         self.closed: records.Closed | None = None
         self._begin = begin
-        self._host = host
+        self._holder = holder
         self._metrics = metrics
         self._echo = echo
         self._calls = calls.Calls()
@@ -148,7 +148,7 @@ class Session:
         opening = self._opening
         if opening and opening.stream is stream and opening.phase is Phase.IDLE:
             opening.phase = next_phase(opening.phase, "open")
-            opened = records.Open(self._host.commander_id, self.generation, self._calls.awaiting)
+            opened = records.Open(self._holder.commander_id, self.generation, self._calls.awaiting)
             return [Upstream(self.session_id, opened)]
         link = self._current
         if link is None or link.stream is not stream:
@@ -215,7 +215,7 @@ class Session:
             return
         self._make_room()
         self._wake()
-        self._host.moved(self)
+        self._holder.moved(self)
 
     def _lost_data(self, sequence: int) -> None:
         """The log was rolled back below what it had acked: never silently (rule 6)."""
@@ -239,7 +239,7 @@ class Session:
             self._current = None
             # Only another open of ours can have superseded it, or will be answered in its place.
             if self._opening and closed.code in ("superseded", "gap", "unavailable"):
-                self._host.moved(self)
+                self._holder.moved(self)
                 return
         else:
             self._opening = None
@@ -252,7 +252,7 @@ class Session:
             delay = 0.0 if first_gap else FIRST_REOPEN_SECONDS * 2 ** min(self._reopenings, MAX_DOUBLINGS)
             self._reopenings += 1
             self._log.warning("session_closed", code=closed.code, reopen_seconds=delay)
-            self._host.reopen(self, delay)
+            self._holder.reopen(self, delay)
             return
         if closed.code != "ended" or not self.outbox.ended:  # else its end is in the log, only the ack was lost
             self._log.warning("session_closed", code=closed.code)
@@ -342,7 +342,7 @@ class Session:
         self._count_tokens(result)
         if not self._over:
             self._end(result)
-        self._host.generator_ended(self)
+        self._holder.generator_ended(self)
 
     def driver_overdue(self) -> None:
         """It does not stop: say so and give the session up; the slot stays taken until it has really ended."""
@@ -394,4 +394,4 @@ class Session:
         self._over = True
         self._current = self._opening = None
         self._make_room()
-        self._host.let_go(self)
+        self._holder.let_go(self)

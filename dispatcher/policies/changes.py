@@ -12,10 +12,10 @@ MAX_WORDS = 400  # that are compared one by one: more cost too much time, and co
 
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
-Change: TypeAlias = tuple[int, int, str | None]  # start, end, what stands there instead; None: nothing
+Edit: TypeAlias = tuple[int, int, str | None]  # start, end, what stands there instead; None: nothing
 
 
-def changes(asked: str, shown: str) -> list[Change]:
+def changes(asked: str, shown: str) -> list[Edit]:
     """In the order of `asked`; none is empty: what was put between two characters takes one of them along."""
     before = _common(asked, shown)
     after = _common(asked[before:][::-1], shown[before:][::-1])

@@ -14,7 +14,7 @@ import msgspec
 
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.budget import Budget, Limit
-from dispatcher.policies.matches import Channel, Match, Stream
+from dispatcher.policies.matches import Channel, Match, TextStream
 from dispatcher.policies.outcomes import Hit, Reading, Release, Violation
 from dispatcher.policies.questions import Asked, AskedPolicy, Question, Verdict
 from dispatcher.policies.reader import ChannelRules, Tally, stopping
@@ -48,7 +48,7 @@ class Gate:
         self._violation: Violation | None = None
         self._content = rules.content.stream() if rules.content.policies else None
         self._redactions, self._tally = Redactions(), Tally()
-        self._steps: dict[str, tuple[Stream, Tally]] = {}  # by name
+        self._steps: dict[str, tuple[TextStream, Tally]] = {}  # by name
         self._total = self._decided = self._thought_characters = self._tool_calls = 0
         self._held: list[str] = []  # raw content from `_decided` on
         self._raw: list[str] | None = []  # all raw content, until `resume`

@@ -50,7 +50,7 @@ class Pattern(msgspec.Struct, frozen=True):
     whole: bool = False
 
 
-class Change(IntEnum):
+class Progress(IntEnum):
     """What a step does beside leading on."""
 
     NONE = 0
@@ -68,7 +68,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     """
 
     to: "Configuration"
-    change: int
+    progress: int
     came: tuple[int, ...]
     found: tuple[tuple[int, int, bool], ...]
 
@@ -179,14 +179,14 @@ class Machine:
         if sum(len(nodes) for _, nodes in items) > MAX_PLACES:
             raise TooComplexError
         if found:
-            change = Change.FINDS
+            progress = Progress.FINDS
         elif came == list(range(len(old))):
-            change = Change.NONE
+            progress = Progress.NONE
         elif not came:
-            change = Change.CLEARS
+            progress = Progress.CLEARS
         else:
-            change = Change.BEGINS if came == [len(old)] else Change.MOVES
-        return Step(self._configuration(tuple(items), mask & self.looks_back), int(change), tuple(came), tuple(found))
+            progress = Progress.BEGINS if came == [len(old)] else Progress.MOVES
+        return Step(self._configuration(tuple(items), mask & self.looks_back), int(progress), tuple(came), tuple(found))
 
     def _begin(self, before: int) -> tuple[Item, ...]:
         """The items of matches that begin after such a character."""

@@ -37,7 +37,7 @@ class Match(NamedTuple):
     text: str | None = None
 
 
-class Stream(Protocol):
+class TextStream(Protocol):
     """Reads one text in pieces, whatever the split.
 
     length  raw code points read. A match of a rule that stops ends the reading: up to and with the code point that
@@ -59,5 +59,5 @@ class Stream(Protocol):
     def hold(self) -> int:
         """The raw index from which on what was read may still become part of a match; `length` if nothing may."""
 
-    def copy(self) -> "Stream":
+    def copy(self) -> "TextStream":
         """One that goes on from here for itself."""

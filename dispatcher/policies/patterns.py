@@ -7,12 +7,12 @@ Held is what an expression may still match through: from where the oldest begun 
 import re
 from collections.abc import Sequence
 
-from dispatcher.policies.machine import Change, Machine, Pattern, Step
+from dispatcher.policies.machine import Machine, Pattern, Progress, Step
 from dispatcher.policies.matches import Match
 from dispatcher.policies.places import Places
 from dispatcher.policies.visible import visible
 
-CLEARS, BEGINS, MOVES = int(Change.CLEARS), int(Change.BEGINS), int(Change.MOVES)
+CLEARS, BEGINS, MOVES = int(Progress.CLEARS), int(Progress.BEGINS), int(Progress.MOVES)
 NEVER = 1 << 62  # a place that no text comes to
 
 
@@ -118,16 +118,16 @@ class PatternStream:
         for place, character in enumerate(seen[start:end], offset):
             step = configuration[character]
             configuration = step.to
-            change = step.change
-            if not change:
+            progress = step.progress
+            if not progress:
                 continue
-            if change == CLEARS:
+            if progress == CLEARS:
                 begun = []
                 if machine.first:
                     break
-            elif change == BEGINS:
+            elif progress == BEGINS:
                 begun = [(place, place)]
-            elif change == MOVES:
+            elif progress == MOVES:
                 count = len(begun)
                 begun = [begun[item] if item < count else (place, place) for item in step.came]
             else:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from dispatcher.policies.changes import Change, changes
+from dispatcher.policies.changes import Edit, changes
 from dispatcher.policies.matches import DEFAULT_READS, Action, Channel, Match, Rule
 from dispatcher.policies.outcomes import UNAVAILABLE, Hit, Reading, Violation
 
@@ -162,7 +162,7 @@ class Asked:
     def _redactions(self, asked: str, shown: str | None) -> list[Match]:
         """Of all of it, or of what was changed in it."""
         rule = Rule(self.policy.name, "redact", "verdict", self.policy.reason, self.policy.replacement)
-        whole: list[Change] = [(0, len(asked), None)]
+        whole: list[Edit] = [(0, len(asked), None)]
         changed = whole if shown is None else changes(asked, shown)
         return [Match(self._undecided + start, self._undecided + end, rule, text) for start, end, text in changed]
 

@@ -5,14 +5,14 @@ from typing import Protocol
 
 import msgspec
 
-from dispatcher.policies.matches import Match, Stream
+from dispatcher.policies.matches import Match, TextStream
 from dispatcher.policies.outcomes import Hit
 
 
 class Source(Protocol):
     """Rules that are looked for together, compiled once for all sessions."""
 
-    def stream(self) -> Stream: ...
+    def stream(self) -> TextStream: ...
 
 
 class ChannelRules(msgspec.Struct, frozen=True):
@@ -22,7 +22,7 @@ class ChannelRules(msgspec.Struct, frozen=True):
     observing: tuple[Source, ...] = ()
     policies: tuple[str, ...] = ()
 
-    def stream(self) -> Stream:
+    def stream(self) -> TextStream:
         if len(self.holding) == 1 and not self.observing:  # as nearly always
             return self.holding[0].stream()
         return Together(self)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.policies import changes as module
-from dispatcher.policies.changes import Change, changes
+from dispatcher.policies.changes import Edit, changes
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from dispatcher.policies.changes import Change, changes
         ("ab", "abX", [(1, 2, "bX")]),
     ],
 )
-def test_changes(asked: str, shown: str, found: list[Change]) -> None:
+def test_changes(asked: str, shown: str, found: list[Edit]) -> None:
     assert changes(asked, shown) == found
 
 
