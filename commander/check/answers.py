@@ -23,7 +23,7 @@ def word(index: int) -> str:
     return _WORDS[index % len(_WORDS)]
 
 
-class Answer(Protocol):
+class AnswerForm(Protocol):
     """One answer in one form."""
 
     def begin(self) -> bytes: ...

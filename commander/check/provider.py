@@ -190,7 +190,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._send(b"200 OK", answer.whole("".join(map(answers.word, range(TOKENS))), TOKENS))
 
-    async def _tokens(self, exchange: Exchange, answer: answers.Answer) -> None:
+    async def _tokens(self, exchange: Exchange, answer: answers.AnswerForm) -> None:
         """At a steady rate: one that is late does not delay the next."""
         loop = asyncio.get_running_loop()
         begin = loop.time()
@@ -207,7 +207,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write(_HEAD % (status, b"application/json", b"Content-Length: %d\r\n" % len(body)) + body)
 
 
-def _form(route: str, body: dict[str, Any]) -> answers.Answer:
+def _form(route: str, body: dict[str, Any]) -> answers.AnswerForm:
     if route == "/responses":
         return answers.Response()
     options = body.get("stream_options")

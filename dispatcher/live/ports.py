@@ -11,7 +11,7 @@ from dispatcher.core.session import Session
 from dispatcher.metrics import Metrics
 from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
-from dispatcher.tools.registry import Answer, Registry
+from dispatcher.tools.registry import Registry, ToolOutput
 from shared.records import DownstreamSignal, ToolResult, Upstream
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class Owner(Protocol):
     def answered(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
         """What came of an append: its outcome, or why it can never be stored; the core that it was made for."""
 
-    async def run_call(self, call: Call) -> Answer:
+    async def run_call(self, call: Call) -> ToolOutput:
         """The answer of a call; raises nothing but CancelledError."""
 
     async def settle_result(self, result: ToolResult) -> None:

@@ -37,7 +37,7 @@ from dispatcher.live.screening import Screening
 from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.gate import Gate
 from dispatcher.store.asking import read_all, until_known
-from dispatcher.tools.registry import Answer
+from dispatcher.tools.registry import ToolOutput
 from shared.conversation import Phase
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
@@ -178,7 +178,7 @@ class Runner:
     async def tools_over(self) -> None:
         await self.tools.done()
 
-    async def run_call(self, call: Call) -> Answer:
+    async def run_call(self, call: Call) -> ToolOutput:
         """The answer of a call; raises nothing but CancelledError."""
         return await self._screening.run(call)
 

@@ -13,7 +13,7 @@ from dispatcher.live.ports import Owner
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import AskedPolicy, Question
 from dispatcher.tools.context import Context
-from dispatcher.tools.registry import Answer
+from dispatcher.tools.registry import ToolOutput
 from shared.records import ToolResult
 
 
@@ -43,7 +43,7 @@ class Screening:
         if session is self._owner.session:
             self._owner.carry_out(session.answered(question, verdict, clock.now()))
 
-    async def run(self, call: Call) -> Answer:
+    async def run(self, call: Call) -> ToolOutput:
         """The call's answer: policies are asked before the tool runs, and about its result."""
         denied = await self._read("arguments", call, strings(call.arguments_json))
         if denied is None:
@@ -57,7 +57,7 @@ class Screening:
             denied = denied or await self._read("results", given, strings(given.result_json))
             if denied is None:
                 return answer
-        return Answer(denied.status, denied.result_json)
+        return ToolOutput(denied.status, denied.result_json)
 
     async def _read(
         self, channel: Literal["arguments", "results"], of: Call | ToolResult, texts: list[str]

@@ -9,7 +9,7 @@ import structlog
 from dispatcher.core.entries import Call
 from dispatcher.core.log import OpenCall
 from dispatcher.live.ports import Owner
-from dispatcher.tools.registry import FAILED, Answer, error_json
+from dispatcher.tools.registry import FAILED, ToolOutput, error_json
 from shared.records import ToolResult
 
 log = structlog.get_logger()
@@ -23,7 +23,7 @@ class ToolRuns:
 
     def __init__(self, owner: Owner) -> None:
         self._owner, self._instance = owner, owner.host.instance
-        self._running: dict[str, asyncio.Task[Answer]] = {}  # by call_id, until the answer is in the log
+        self._running: dict[str, asyncio.Task[ToolOutput]] = {}  # by call_id, until the answer is in the log
         self._begun: set[str] = set()  # call_ids
         self._ended = asyncio.Event()
 
@@ -44,7 +44,7 @@ class ToolRuns:
             self._running[call.call_id] = task
             self._owner.host.spawn(self._answer(call, task))
 
-    async def _answer(self, call: Call, tool: "asyncio.Task[Answer]") -> None:
+    async def _answer(self, call: Call, tool: "asyncio.Task[ToolOutput]") -> None:
         """The tool's answer into the log; a tool may be cancelled, this never is."""
         try:
             await asyncio.wait({tool})
@@ -61,11 +61,11 @@ class ToolRuns:
             self._ended.set()
             self._owner.maybe_settled()
 
-    def _answer_of(self, call: Call, tool: "asyncio.Task[Answer]") -> Answer:
+    def _answer_of(self, call: Call, tool: "asyncio.Task[ToolOutput]") -> ToolOutput:
         """What it ended with; a fault of ours around the tool is no reason to leave the call without an answer."""
         if error := tool.exception():
             log.error("tool_call_failed", tool=call.tool_name[:100], call_id=call.call_id[:100], exc_info=error)
-            return Answer("TOOL_ERROR", error_json("tool_error", FAILED))
+            return ToolOutput("TOOL_ERROR", error_json("tool_error", FAILED))
         return tool.result()
 
     def cancel(self, calls: Mapping[str, OpenCall]) -> None:

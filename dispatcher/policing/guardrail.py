@@ -15,7 +15,7 @@ CONNECTIONS = Limits(max_connections=100, max_keepalive_connections=20)
 REQUESTED = ("prompt", "results")  # what the model is given; the rest is what it answers
 
 
-class Answer(msgspec.Struct):
+class GuardrailResponse(msgspec.Struct):
     """action: BLOCKED, NONE or GUARDRAIL_INTERVENED. texts: what to show instead, one for each that was sent."""
 
     action: str
@@ -62,7 +62,7 @@ class Guardrail:
 
 def _verdict(question: Question, received: bytes) -> Verdict:
     try:
-        answer = msgspec.json.decode(received, type=Answer)
+        answer = msgspec.json.decode(received, type=GuardrailResponse)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UnusableAnswerError("its answer is not of the Generic Guardrail API") from None
     match answer.action:

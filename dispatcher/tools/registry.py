@@ -53,7 +53,7 @@ class Tool(Protocol):
         """
 
 
-class Answer(NamedTuple):
+class ToolOutput(NamedTuple):
     """status: as in the contract (`OK`, `TOOL_ERROR` …). result_json: valid JSON, within the contract's size."""
 
     status: str
@@ -88,7 +88,7 @@ class Registry:
         """Seconds that a call of it may take."""
         return self._tools[name].tool.timeout_seconds if name in self._tools else DEFAULT_TIMEOUT
 
-    async def run(self, name: str, arguments_json: str, context: Context = NOBODYS) -> Answer:
+    async def run(self, name: str, arguments_json: str, context: Context = NOBODYS) -> ToolOutput:
         """The call's answer, whatever happens. Raises nothing but CancelledError, when it is cancelled itself: then the
         tool is cancelled too.
         """
@@ -104,7 +104,7 @@ class Registry:
             return _failed("INVALID_ARGUMENTS", str(error))
         except ResultTooLargeError:
             message = f"The result is larger than {records.MAX_RESULT_BYTES // 1024} KiB."
-            return Answer("TOOL_ERROR", error_json("result_too_large", message))
+            return ToolOutput("TOOL_ERROR", error_json("result_too_large", message))
         except ToolError as error:
             return _failed("TOOL_ERROR", text_of(error))
         except _TimeIsUpError:
@@ -113,7 +113,7 @@ class Registry:
             whose = {"session_id": context.session_id, "call_id": context.call_id[:MAX_CALL_ID]}
             log.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
             return _failed("TOOL_ERROR", FAILED)
-        return Answer("OK", result)
+        return ToolOutput("OK", result)
 
     async def _within_limit(self, tool: Tool, arguments: dict[str, Any], context: Context) -> str:
         # A task of its own: a tool that holds up or swallows its cancellation holds nobody up, and a CancelledError
@@ -158,8 +158,8 @@ def _within_size(result: str) -> str:
     return result
 
 
-def _failed(status: str, message: str) -> Answer:
-    return Answer(status, error_json(status.lower(), wire.well_formed(message[:MAX_MESSAGE])))
+def _failed(status: str, message: str) -> ToolOutput:
+    return ToolOutput(status, error_json(status.lower(), wire.well_formed(message[:MAX_MESSAGE])))
 
 
 class _Checked:

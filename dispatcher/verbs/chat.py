@@ -64,13 +64,13 @@ class Chat:
         messages = [*self._messages, {"role": "user", "content": prompt}]
         body = {"agent": self._agent, "messages": messages, "conversation_id": self._conversation_id}
         created = self._client.post("/v1/sessions", body)
-        answer = Answer(self._client, created["session_id"])
+        answer = Transcript(self._client, created["session_id"])
         status = answer.show()
         self._messages = [*messages, {"role": "assistant", "content": answer.text}]
         return status
 
 
-class Answer:
+class Transcript:
     """One session as it is shown."""
 
     def __init__(self, client: Client, session_id: str) -> None:

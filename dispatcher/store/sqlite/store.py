@@ -25,7 +25,7 @@ from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Rep
 from dispatcher.store.sqlite.checkpoints import Checkpointer
 from dispatcher.store.sqlite.file import lock
 from dispatcher.store.sqlite.reader import Reader
-from dispatcher.store.sqlite.writer import Answer, Command, Job, Writer
+from dispatcher.store.sqlite.writer import Command, Job, JobResult, Writer
 
 EXPIRE_SESSIONS = 50  # dropped in one transaction, so that appends need not wait for a sweep
 # Of a transaction. With more, each costs no less, and all that follows from their answers comes at once, so that the
@@ -177,14 +177,14 @@ class SqliteStore:
 
     def _carry_out(self, lane: _Lane, batch: list[Queued], started: float) -> None:
         """On the writer thread."""
-        answers: list[Answer]
+        answers: list[JobResult]
         try:
             answers = self._writer.carry_out([job for _, job in batch])
         except StoreUnavailable as error:
-            answers = [Answer(StoreUnavailable(str(error))) for _ in batch]
+            answers = [JobResult(StoreUnavailable(str(error))) for _ in batch]
         self._loop.call_soon_threadsafe(self._resolve, lane, batch, answers, perf_counter() - started)
 
-    def _resolve(self, lane: _Lane, batch: list[Queued], answers: list[Answer], seconds: float) -> None:
+    def _resolve(self, lane: _Lane, batch: list[Queued], answers: list[JobResult], seconds: float) -> None:
         added = size = 0
         for (future, job), answer in zip(batch, answers, strict=True):
             value = answer.value

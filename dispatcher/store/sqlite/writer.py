@@ -24,7 +24,7 @@ Command: TypeAlias = Callable[["Writer"], Any]
 Job: TypeAlias = tuple[str, Change] | Command
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class JobResult(msgspec.Struct, frozen=True, gc=False):
     """value: the Outcome, the command's result, or the exception that this job alone met. sizes: bytes of each entry
     that it added.
     """
@@ -64,7 +64,7 @@ class Writer:
         """See `dispatcher.store.sqlite.file.rewrite`. Between two batches."""
         rewrite(self._connection)
 
-    def carry_out(self, jobs: Sequence[Job]) -> list[Answer]:
+    def carry_out(self, jobs: Sequence[Job]) -> list[JobResult]:
         """All jobs in order, in one transaction. Raises StoreUnavailable."""
         try:
             if self._connection.in_transaction:  # the last one failed, and rolling it back failed too
@@ -100,22 +100,22 @@ class Writer:
 
     # ---- changes
 
-    def _change(self, session_id: str, change: Change) -> Answer:
+    def _change(self, session_id: str, change: Change) -> JobResult:
         try:
             return self._applied(session_id, change)
         except sqlite3.Error:
             raise
         except Exception as error:
-            return Answer(error)  # such as a number that has no place in a blob: the others are not to blame
+            return JobResult(error)  # such as a number that has no place in a blob: the others are not to blame
 
-    def _applied(self, session_id: str, change: Change) -> Answer:
+    def _applied(self, session_id: str, change: Change) -> JobResult:
         known = self._live.get(session_id) or self._load(session_id)
         if not known:
-            return Answer(Refused("unknown_session"))
+            return JobResult(Refused("unknown_session"))
         key, record = known
         outcome: Outcome = apply(record, change)
         if not isinstance(outcome, Applied) or outcome.head is record.head:
-            return Answer(outcome)
+            return JobResult(outcome)
         head, before = outcome.head, record.head
         blobs = [encode(entry) for entry in outcome.entries]
         self._heads[key] = encode(head)
@@ -125,7 +125,7 @@ class Writer:
             self._states[key] = head
         self._live[session_id] = key, Record(session_id, record.request, head)
         self._touched.add(session_id)
-        return Answer(outcome, [len(blob) for blob in blobs])
+        return JobResult(outcome, [len(blob) for blob in blobs])
 
     def _load(self, session_id: str) -> tuple[int, Record] | None:
         row = self._connection.execute(
@@ -160,7 +160,7 @@ class Writer:
 
     # ---- commands
 
-    def _command(self, command: Command) -> Answer:
+    def _command(self, command: Command) -> JobResult:
         self._begin()
         self._flush()  # a command sees what came before it
         self._connection.execute("SAVEPOINT command")
@@ -172,7 +172,7 @@ class Writer:
             self._connection.execute("ROLLBACK TO command")
             value = error
         self._connection.execute("RELEASE command")
-        return Answer(value)
+        return JobResult(value)
 
     def create(self, record: Record, key: IdempotencyKey | None) -> Created:
         execute = self._connection.execute

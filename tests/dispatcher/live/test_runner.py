@@ -23,7 +23,7 @@ from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.context import Context
 from dispatcher.tools.load import load as load_tools
-from dispatcher.tools.registry import NOBODYS, Answer, Registry
+from dispatcher.tools.registry import NOBODYS, Registry, ToolOutput
 from shared.records import Ack, Content, DownstreamSignal, Open, Stop, ToolCall, ToolResult, Upstream, Welcome
 
 REGISTRY: list[CollectorRegistry] = []  # of the test that runs
@@ -353,7 +353,7 @@ class Faulty(Registry):
         super().__init__(())
         self._error = error
 
-    async def run(self, name: str, arguments_json: str, context: Context = NOBODYS) -> Answer:
+    async def run(self, name: str, arguments_json: str, context: Context = NOBODYS) -> ToolOutput:
         raise self._error
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, WithJsonSchema, model_serializer
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import ToolError
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
-from dispatcher.tools.registry import Answer, Approver, Registry, UnusableSchemaError, error_json
+from dispatcher.tools.registry import Approver, Registry, ToolOutput, UnusableSchemaError, error_json
 
 MAIN_THREAD = threading.get_ident()
 
@@ -42,7 +42,7 @@ def registry_of(*functions: Callable[..., Any], timeout: float = 5, threads: Thr
     return Registry(LocalTool(function.__name__, function, timeout, threads) for function in functions)
 
 
-def code_of(answer: Answer) -> tuple[str, str, str]:
+def code_of(answer: ToolOutput) -> tuple[str, str, str]:
     error = json.loads(answer.result_json)["error"]
     return answer.status, error["code"], error["message"]
 
@@ -64,12 +64,12 @@ def test_description_and_schema_come_from_the_function() -> None:
 
 async def test_a_sync_function_runs_in_a_thread() -> None:
     answer = await registry_of(search).run("search", '{"q": "é"}')
-    assert answer == Answer("OK", '{"q":"é","limit":3,"in_thread":true}')
+    assert answer == ToolOutput("OK", '{"q":"é","limit":3,"in_thread":true}')
 
 
 async def test_an_async_function_gets_its_types_and_gives_models_back() -> None:
     answer = await registry_of(visit).run("visit", '{"place": {"city": "Rome"}, "times": [1, 2]}')
-    assert answer == Answer("OK", '[{"city":"Rome","country":null},[1,2]]')
+    assert answer == ToolOutput("OK", '[{"city":"Rome","country":null},[1,2]]')
 
 
 async def test_a_coroutine_behind_a_decorator_runs_in_the_loop() -> None:
@@ -86,8 +86,8 @@ async def test_a_tool_that_takes_nothing() -> None:
         """Ping."""
 
     registry = registry_of(ping)
-    assert await registry.run("ping", "{}") == Answer("OK", "null")
-    assert await registry.run("ping", "") == Answer("OK", "null"), "no arguments are {} (protos/agent.proto)"
+    assert await registry.run("ping", "{}") == ToolOutput("OK", "null")
+    assert await registry.run("ping", "") == ToolOutput("OK", "null"), "no arguments are {} (protos/agent.proto)"
     assert (await registry.run("ping", '{"a": 1}')).status == "INVALID_ARGUMENTS"
 
 
@@ -131,7 +131,7 @@ async def test_what_the_schema_cannot_say_is_checked_too() -> None:
         return day.isoformat()
 
     registry = registry_of(on)
-    assert await registry.run("on", '{"day": "2026-01-02"}') == Answer("OK", '"2026-01-02"')
+    assert await registry.run("on", '{"day": "2026-01-02"}') == ToolOutput("OK", '"2026-01-02"')
     status, _, reason = code_of(await registry.run("on", '{"day": "tomorrow"}'))
     assert status == "INVALID_ARGUMENTS"
     assert reason.startswith("at /day: Input should be a valid date")
@@ -317,7 +317,7 @@ async def test_a_result_is_written_outside_the_loop() -> None:
         return one(**arguments)
 
     for function in (one, other):
-        assert await registry_of(function).run("one", "{}") == Answer("OK", '{"in_loop":false}')
+        assert await registry_of(function).run("one", "{}") == ToolOutput("OK", '{"in_loop":false}')
 
 
 async def test_another_kind_of_tool_is_measured_too() -> None:
@@ -381,7 +381,7 @@ async def test_what_hangs_takes_from_its_own_tool_alone_and_is_told() -> None:
         ("tool_runs_on", "block", 1),
         ("tool_runs_on", "block", 2),
     ]
-    assert await registry.run("quick", "{}") == Answer("OK", "1"), "only its own places are taken"
+    assert await registry.run("quick", "{}") == ToolOutput("OK", "1"), "only its own places are taken"
     assert (await registry.run("block", "{}")).status == "TIMEOUT"
     release.set()
     async with asyncio.timeout(5):
@@ -402,7 +402,7 @@ async def test_a_thread_that_cannot_be_begun_costs_no_place(monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", none_left)
         assert (await registry.run("quick", "{}")).status == "TOOL_ERROR"
-    assert await registry.run("quick", "{}") == Answer("OK", "1")
+    assert await registry.run("quick", "{}") == ToolOutput("OK", "1")
 
 
 async def test_a_cancelled_call_cancels_its_tool() -> None:
