@@ -31,7 +31,7 @@ from shared.version import version
 
 USAGE_ERROR = 2
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 _Result = TypeVar("_Result")
 Verb: TypeAlias = Callable[[CommanderSettings, Agent, argparse.Namespace], Coroutine[Any, Any, int]]
 
@@ -90,7 +90,7 @@ async def _serve(settings: CommanderSettings, agent: Agent, options: argparse.Na
     async with loading.ready(agent):
         channel = _channel(settings, client_metrics)
         worker = Worker(settings, agent, channel, metrics)
-        log.info(
+        logger.info(
             "joining",
             target=settings.dispatcher,
             agent=settings.agent,
@@ -146,7 +146,7 @@ def _serve_metrics(address: str, registry: CollectorRegistry) -> int:
 def _leave_stuck_agents(running: int, status: int) -> None:
     """An agent that swallows its cancellation would keep the loop from closing for ever."""
     if running:
-        log.error("agents_did_not_stop", agents=running)
+        logger.error("agents_did_not_stop", agents=running)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

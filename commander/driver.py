@@ -16,7 +16,7 @@ HALT_SECONDS = 2.0  # a generator that has not ended by then is said to have fai
 TURN_ITEMS = 4
 MESSAGE_CHARACTERS = 1000  # of an agent's exception, for operators
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class Failure(NamedTuple):
@@ -140,12 +140,12 @@ class Driver:
         except RuntimeError as error:
             if "ignored GeneratorExit" in str(error):  # it yielded once more; Python never runs it again
                 self.late_deltas += 1
-            log.warning("agent_failed_to_close", exc_info=error, traceback=True)
+            logger.warning("agent_failed_to_close", exc_info=error, traceback=True)
         except BaseException as error:
-            log.warning("agent_failed_to_close", exc_info=error, traceback=True)
+            logger.warning("agent_failed_to_close", exc_info=error, traceback=True)
 
     def _failed(self, error: BaseException) -> Failure:
-        log.warning("agent_failed", exc_info=error, traceback=True)
+        logger.warning("agent_failed", exc_info=error, traceback=True)
         try:
             text = f"{type(error).__name__}: {error}"
         except Exception:  # its own __str__ failed
@@ -159,7 +159,7 @@ def _wrong(did: str, item: object, rule: str, generator: object = None) -> Failu
     place = {"raised_at": [f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"]} if frame else {}
     why = f"the agent {did} {type(item).__qualname__}; {rule}"
     error = TypeError(f"{why}: {_shown(item)}")
-    log.warning("agent_failed", why=why, exc_info=error, traceback=True, **place)
+    logger.warning("agent_failed", why=why, exc_info=error, traceback=True, **place)
     return Failure(str(error)[:MESSAGE_CHARACTERS])
 
 

@@ -34,7 +34,7 @@ _FINAL = (
     grpc.StatusCode.PERMISSION_DENIED,
 )
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class Run:
@@ -119,7 +119,7 @@ class Run:
                 )
                 self._session.give_up()
                 return
-            log.info("stream_ended", status=code.name if code else "CANCELLED")
+            logger.info("stream_ended", status=code.name if code else "CANCELLED")
             await _bounded(self._over.wait(), backoff(failures))
 
     def _connect(self) -> Stream:
@@ -137,7 +137,7 @@ class Run:
             await asyncio.wait(ends, timeout=self._settings.legacy_seconds, return_when=asyncio.FIRST_COMPLETED)
             announced = current.done() and current.result()
             if not (stream.ended.done() or over.done() or announced or self._session.stream):
-                log.warning("older_dispatcher", target=self._settings.dispatcher)
+                logger.warning("older_dispatcher", target=self._settings.dispatcher)
                 self._legacy = True
                 stream.batches = False
                 self._session.welcome_legacy()

@@ -25,7 +25,7 @@ from shared.records import Upstream
 FIRST_REOPEN_SECONDS = 0.1
 MAX_DOUBLINGS = 5  # of that, while nothing gets through: about 3 s
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 Begin: TypeAlias = Callable[[ToolCaller], AsyncIterator[Yielded]]
 
@@ -112,7 +112,7 @@ class Session:
         self._open_unanswered = False  # of some `open` of ours nobody said what became of it
         self._has_room = asyncio.Event()
         self._received_at = time.monotonic()
-        self._log = log.bind(session_id=session_id)
+        self._logger = logger.bind(session_id=session_id)
 
     # ---- streams
 
@@ -178,7 +178,7 @@ class Session:
         try:
             link.phase = next_phase(link.phase, kind)
         except ProtocolError as error:
-            self._log.debug("packet_dropped", reason=str(error))
+            self._logger.debug("packet_dropped", reason=str(error))
             return
         match signal:
             case records.Ack(sequence):
@@ -219,7 +219,7 @@ class Session:
 
     def _lost_data(self, sequence: int) -> None:
         """The log was rolled back below what it had acked: never silently (rule 6)."""
-        self._log.error("data_loss", logged=sequence, acked=self.outbox.acked, sent=self.outbox.last)
+        self._logger.error("data_loss", logged=sequence, acked=self.outbox.acked, sent=self.outbox.last)
         self.failure = "data_loss"
         self.outbox.fail(sequence, records.Error("data_loss", "the session log lost what it had acknowledged"))
         self._halt_generator(Halt.DATA_LOSS)
@@ -251,11 +251,11 @@ class Session:
             first_gap = closed.code == "gap" and not self._reopenings
             delay = 0.0 if first_gap else FIRST_REOPEN_SECONDS * 2 ** min(self._reopenings, MAX_DOUBLINGS)
             self._reopenings += 1
-            self._log.warning("session_closed", code=closed.code, reopen_seconds=delay)
+            self._logger.warning("session_closed", code=closed.code, reopen_seconds=delay)
             self._holder.reopen(self, delay)
             return
         if closed.code != "ended" or not self.outbox.ended:  # else its end is in the log, only the ack was lost
-            self._log.warning("session_closed", code=closed.code)
+            self._logger.warning("session_closed", code=closed.code)
             self.closed = closed
         self.give_up()
 
@@ -320,7 +320,7 @@ class Session:
         self.stop = stop
         self._last_at_stop = self.outbox.last
         self._halt_generator(Halt.STOP)
-        self._log.info("session_stopping", reason=stop.reason, detail=stop.detail)
+        self._logger.info("session_stopping", reason=stop.reason, detail=stop.detail)
 
     def _halt_generator(self, halt: Halt) -> None:
         """Only a stronger reason replaces one: a stop a hand-over, being over both."""
@@ -346,7 +346,7 @@ class Session:
 
     def driver_overdue(self) -> None:
         """It does not stop: say so and give the session up; the slot stays taken until it has really ended."""
-        self._log.error("did_not_stop", late_deltas=self.late_deltas)
+        self._logger.error("did_not_stop", late_deltas=self.late_deltas)
         self.give_up()
 
     def _end(self, result: Finish | Failure | None) -> None:
@@ -361,7 +361,7 @@ class Session:
             case Halt.STOP, _:
                 late, micros = (driver.late_deltas, driver.halt_micros) if driver else (0, 0)
                 stop_id = self.stop.stop_id if self.stop else ""
-                self._log.info("session_stopped", late_deltas=late, halt_micros=micros)
+                self._logger.info("session_stopped", late_deltas=late, halt_micros=micros)
                 return records.Stopped(stop_id, self._last_at_stop, late, micros)
             case Halt.HAND_OVER, _:
                 return records.Error("commander_lost", "the Commander leaves", retryable=True)

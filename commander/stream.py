@@ -34,7 +34,7 @@ PATH = f"/{SERVICE}/ChatStream"
 # Back-off with full jitter: from nothing up to these. A Dispatcher that restarts is found again within about a second.
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 1.0
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 Call: TypeAlias = "aio.StreamStreamCall[UpstreamMessage, DownstreamMessage]"
 
@@ -162,7 +162,7 @@ class Stream:
             if not self._call.done():
                 raise
         except Exception:
-            log.exception("stream_failed")
+            logger.exception("stream_failed")
             self.cut()
 
     def _take(self) -> list[Upstream]:
@@ -208,14 +208,14 @@ class Stream:
         except aio.AioRpcError as error:
             code, self.details = error.code(), error.details() or ""
         except MalformedPacketError as error:
-            log.error("malformed_packet", reason=str(error))  # noqa: TRY400 # the peer's fault: no place in our code
+            logger.error("malformed_packet", reason=str(error))  # noqa: TRY400 # the peer's fault: no place in our code
             self.cut()
         except asyncio.CancelledError:
             if not self._cut:
                 self.cut()
                 raise
         except Exception:
-            log.exception("stream_failed")
+            logger.exception("stream_failed")
             self.cut()
         finally:
             self._writer.cancel()

@@ -23,7 +23,7 @@ LAG_SECONDS = 0.25  # between two looks at how late the loop is
 GIVE_BACK_SECONDS = 5.0  # what handing over may take at the end of the drain time
 CLOSE_SECONDS = 2.0  # what the Dispatcher may take to end a half-closed stream
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class Worker:
@@ -78,14 +78,14 @@ class Worker:
 
     async def _until_left(self) -> None:
         await self._leaving.wait()
-        log.info("leaving", sessions=len(self._sessions))
+        logger.info("leaving", sessions=len(self._sessions))
         self._status_changed()
         await self._first_of(self._settings.drain_seconds, self._idle, self._hurried)
         for session in list(self._sessions.values()):
             session.hand_over()
         await self._first_of(GIVE_BACK_SECONDS, self._idle)
         if self._sessions:
-            log.error("sessions_left_behind", sessions=len(self._sessions))
+            logger.error("sessions_left_behind", sessions=len(self._sessions))
         for stream in self._streams:
             stream.finish()
         if self._streams:
@@ -131,7 +131,7 @@ class Worker:
         except asyncio.CancelledError:
             raise
         except Exception:
-            log.exception("worker_failed")
+            logger.exception("worker_failed")
             self.leave()
 
     def _connect(self) -> Stream:
@@ -148,10 +148,10 @@ class Worker:
         code = stream.ended.result()
         name = code.name if code else "CANCELLED"
         if code is not grpc.StatusCode.UNAVAILABLE or stream.answered:
-            log.info("stream_ended", status=name, details=stream.details)
+            logger.info("stream_ended", status=name, details=stream.details)
             self._searching = False
         elif not self._searching:  # once, however often it is tried
-            log.warning("no_dispatcher", target=self._settings.dispatcher, details=stream.details)
+            logger.warning("no_dispatcher", target=self._settings.dispatcher, details=stream.details)
             self._searching = True
         for session in list(self._sessions.values()):
             session.stream_ended(stream)
@@ -170,7 +170,7 @@ class Worker:
         return not session.being_opened and (session.stream is None or session.stream in leaving)
 
     def _drain(self, stream: Stream, reason: str) -> None:
-        log.info("drained", reason=reason)
+        logger.info("drained", reason=reason)
         stream.leaving = stream.leaving or reason == "leaving"
         if not stream.drained.done():
             stream.drained.set_result(None)
@@ -225,7 +225,7 @@ class Worker:
         taken = len(self._busy) - (held in self._busy)
         if assignment.agent != self._settings.agent or taken >= self._settings.capacity:
             # The next status does not name it, so the Dispatcher gives it to another.
-            log.error("assignment_refused", agent=assignment.agent, taken=taken)
+            logger.error("assignment_refused", agent=assignment.agent, taken=taken)
             return
         session = Session(
             assignment.session_id,

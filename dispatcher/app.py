@@ -30,7 +30,7 @@ from shared.channel import server_options
 from shared.errors import ConfigError
 from shared.grpc_metrics import ServerMetrics
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 MOVE_SECONDS = 0.2  # between looks at whether the sessions have moved or ended, while draining
 # A balancer that asks every second sends nobody here any more. Before that, what is under way when the port is closed
@@ -57,7 +57,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         policies = PolicyFiles(settings.policies, metrics)
         rules = policies.load()
     if missing := policies.unbounded:
-        log.warning("no_budget", missing=missing)
+        logger.warning("no_budget", missing=missing)
     with _named("DISPATCHER_TOOLS"):
         tools = load_tools(settings.tools, metrics.abandoned)
     metrics.know(tools=(tool.name for tool in tools.tools))
@@ -219,7 +219,7 @@ async def serve(settings: DispatcherSettings) -> None:
         loop.add_signal_handler(number, signalled)
     dispatcher = await start(settings)
     loop.add_signal_handler(signal.SIGHUP, dispatcher.reload)
-    log.info(
+    logger.info(
         "serving",
         grpc_port=dispatcher.grpc_port,
         http_port=dispatcher.http_port,
@@ -228,7 +228,7 @@ async def serve(settings: DispatcherSettings) -> None:
     )
     try:
         await leave.wait()
-        log.info("draining", seconds=settings.drain_seconds)
+        logger.info("draining", seconds=settings.drain_seconds)
         draining = asyncio.create_task(dispatcher.drain())
         cutting = asyncio.create_task(cut.wait())
         await asyncio.wait({draining, cutting}, return_when=asyncio.FIRST_COMPLETED)
@@ -237,4 +237,4 @@ async def serve(settings: DispatcherSettings) -> None:
         await asyncio.gather(draining, cutting, return_exceptions=True)
     finally:
         await dispatcher.close()
-        log.info("stopped")
+        logger.info("stopped")

@@ -1,7 +1,7 @@
 """Structured logs: JSON in production, coloured on a terminal; what libraries warn of goes through the same renderer.
 
-    log = structlog.get_logger()
-    log.info("session_ended", outcome="finished")      # the event's name is static, what varies stands in fields
+    logger = structlog.get_logger()
+    logger.info("session_ended", outcome="finished")  # the event's name is static, what varies stands in fields
 
 No user text, tool arguments or secrets above DEBUG: so an exception is its type and place, not its message, and
 a library's record is the first line of its text. With `traceback=True` beside `exc_info` it is its whole traceback: the

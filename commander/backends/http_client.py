@@ -16,7 +16,7 @@ MAX_REFUSAL_BYTES = 16 * 1024  # read of what is no success, within REFUSAL_SECO
 REFUSAL_SECONDS = 5.0
 MAX_LIST_BYTES = 16 * 1024 * 1024  # of models: some servers have thousands, with their descriptions
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 _REDIRECTS = (301, 302, 307, 308)
 _OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
@@ -55,7 +55,7 @@ class HttpClient(httpx2.AsyncClient):
             await response.aclose()
             response = await self._answered(self.build_request(request.method, target, content=request.content or None))
         if not response.is_success:
-            log.info("provider_refused", status=response.status_code)  # and may be asked again
+            logger.info("provider_refused", status=response.status_code)  # and may be asked again
             return await _read(response, MAX_REFUSAL_BYTES, REFUSAL_SECONDS)
         return response if stream else await _read(response, MAX_LIST_BYTES, self._silence)
 

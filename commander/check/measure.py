@@ -138,11 +138,13 @@ def environment(base_url: str) -> dict[str, str]:
 class _Agent:
     """The process in which the agent runs."""
 
-    def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: Path) -> None:
+    def __init__(
+        self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stacks: Path
+    ) -> None:
         self._process = process
         self._reader = reader
         self._writer = writer
-        self._log = log
+        self._stacks = stacks
         self._stacks_before = 0
 
     async def next(self, seconds: float) -> Message | None:
@@ -161,7 +163,7 @@ class _Agent:
 
     def run(self, *, held: bool) -> None:
         """Have it run a session."""
-        self._stacks_before = self._log.stat().st_size
+        self._stacks_before = self._stacks.stat().st_size
         self._writer.write(encoded(Run(held)))
 
     def look(self) -> None:
@@ -170,17 +172,17 @@ class _Agent:
 
     def stacks(self) -> str:
         """What it wrote down in that session while its event loop was late."""
-        return self._log.read_bytes()[self._stacks_before :].decode(errors="replace")
+        return self._stacks.read_bytes()[self._stacks_before :].decode(errors="replace")
 
 
 @contextlib.asynccontextmanager
 async def _started(task: Task, base_url: str) -> AsyncIterator[_Agent]:
     """The agent's process, until the block ends: nothing of it outlives that."""
     ours, its = socket.socketpair()
-    with tempfile.NamedTemporaryFile() as log, its:
+    with tempfile.NamedTemporaryFile() as stacks, its:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "commander.check.trial", str(its.fileno()), str(log.fileno())),
-            pass_fds=(its.fileno(), log.fileno()),
+            *(sys.executable, "-P", "-m", "commander.check.trial", str(its.fileno()), str(stacks.fileno())),
+            pass_fds=(its.fileno(), stacks.fileno()),
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,  # ours is for the verdict
             env=environment(base_url),
@@ -190,7 +192,7 @@ async def _started(task: Task, base_url: str) -> AsyncIterator[_Agent]:
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
             writer.write(encoded(task))
-            yield _Agent(process, reader, writer, Path(log.name))
+            yield _Agent(process, reader, writer, Path(stacks.name))
         finally:
             writer.close()
             with contextlib.suppress(ProcessLookupError):

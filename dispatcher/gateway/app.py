@@ -27,7 +27,7 @@ from dispatcher.policing.prompts import PromptRefused, PromptUnread
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import StopKept, StoreUnavailable
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 OPERATOR_BODY_BYTES = 64 * 1024  # a stop's reason and detail
 # For whoever opens the users' address in a browser.
@@ -120,7 +120,7 @@ class App:
         except Exception as error:
             answer = _http_error(error)
             if answer.status == 500:
-                log.exception("http_request_failed", method=scope["method"], route=_route(scope))
+                logger.exception("http_request_failed", method=scope["method"], route=_route(scope))
             if not started:
                 await answer.response()(scope, receive, send)
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Scope
 from dispatcher.gateway import limits
 from dispatcher.gateway.errors import internal_error
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # in a header's value: could begin another header
@@ -84,7 +84,7 @@ class Exchange:
         try:
             await app(self.scope, self.receive, self.send)
         except Exception:
-            log.exception("http_request_failed", method=self.scope["method"])
+            logger.exception("http_request_failed", method=self.scope["method"])
         finally:
             if not (self.complete or self.disconnected):
                 if not self.started:

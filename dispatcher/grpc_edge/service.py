@@ -11,7 +11,7 @@ from dispatcher.grpc_edge.stream import Stream
 from dispatcher.live.desk import Desk
 from shared.pb import agent_pb2_grpc
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class AgentInteraction(agent_pb2_grpc.AgentInteractionServicer):
@@ -31,12 +31,12 @@ class AgentInteraction(agent_pb2_grpc.AgentInteractionServicer):
         try:
             await stream.run()
         except StreamOver as over:
-            log.info("stream_ended", code=over.code.name, text=over.text)
+            logger.info("stream_ended", code=over.code.name, text=over.text)
             await abort(context, over.code, over.text)
         except asyncio.CancelledError:
             raise
         except Exception:
-            log.exception("stream_failed")
+            logger.exception("stream_failed")
             await abort(context, grpc.StatusCode.INTERNAL, "Internal error.")
         finally:
             self._streams.discard(stream)

@@ -8,7 +8,7 @@ import structlog
 
 from shared.records import Closed
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 STATUS_SECONDS = 1.0  # that a status may take to be sent
 
@@ -73,4 +73,4 @@ async def abort(context: Context, code: grpc.StatusCode, text: str) -> None:
     except grpc.aio.AbortError:
         raise
     except Exception as error:  # it is gone, or does not read
-        log.debug("status_not_sent", code=code.name, error=type(error).__name__)
+        logger.debug("status_not_sent", code=code.name, error=type(error).__name__)

@@ -33,7 +33,7 @@ from shared.wire import (
     decode_upstream,
 )
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 METADATA = (("midsentence-contract", "1"),)
 AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
@@ -150,7 +150,7 @@ class Stream:
         self._writer.queue(Downstream("", Drain(reason)))
 
     def _task_failed(self, error: BaseException) -> None:
-        log.error("stream_task_failed", exc_info=error)
+        logger.error("stream_task_failed", exc_info=error)
         self.end(grpc.StatusCode.INTERNAL, "Internal error.")
 
     # ---- reading
@@ -200,7 +200,7 @@ class Stream:
                     self._loop.call_later(age, self.drain, "age"),
                     self._loop.call_later(self._settings.status_timeout_seconds, self._check_status),
                 ]
-                log.info("commander_joined", commander_id=status.commander_id[:100], agents=list(status.agents)[:20])
+                logger.info("commander_joined", commander_id=status.commander_id[:100], agents=list(status.agents)[:20])
             case Open():
                 self.kind = Kind.OWN
                 self._own_id = first.session_id
@@ -235,7 +235,7 @@ class Stream:
             self._desk.metrics.packet_logged("unknown", 0.0)
         if not self._unknown_logged:
             self._unknown_logged = True
-            log.warning("unknown_packet", session_id=packet.session_id[:100], sequence=packet.sequence)
+            logger.warning("unknown_packet", session_id=packet.session_id[:100], sequence=packet.sequence)
         return packet.sequence > 0
 
     def _open(self, session_id: str, opening: Open) -> None:
@@ -252,7 +252,7 @@ class Stream:
             self._opening.discard(session_id)
             self._changed.set()
         if code:
-            log.info("open_refused", session_id=session_id, code=code)
+            logger.info("open_refused", session_id=session_id, code=code)
             self._refuse(session_id, code)
         elif (carried := self._carried.get(session_id)) and carried.over:
             self._release(carried)  # Welcome is all that an ended session gets
@@ -268,12 +268,12 @@ class Stream:
         held = {(running.session_id, running.generation) for running in status.running}
         for session_id, carried in list(self._carried.items()):
             if carried.expected and (session_id, carried.expected) not in held:
-                log.warning("session_dropped", session_id=session_id)
+                logger.warning("session_dropped", session_id=session_id)
                 carried.lost()
         lag = status.loop_lag_micros
         if lag >= LOOP_LAG_MICROS and lag != member.status.loop_lag_micros:
             # An agent computes without awaiting: until it lets go, no stop reaches any session there.
-            log.warning("loop_lag", commander_id=status.commander_id[:100], seconds=lag / 1e6)
+            logger.warning("loop_lag", commander_id=status.commander_id[:100], seconds=lag / 1e6)
         self._desk.pool.report(member, status)
 
     def _check_status(self) -> None:
@@ -307,7 +307,7 @@ class Stream:
         opened = await self._desk.open_older(self, self._own_id)
         if isinstance(opened, str):
             raise refused(opened)
-        log.info("older_peer", session_id=self._own_id)
+        logger.info("older_peer", session_id=self._own_id)
 
     # ---- a session's link
 

@@ -14,7 +14,7 @@ from dispatcher.live.ports import Batch, Owner
 from dispatcher.store.asking import RETRY_SECONDS
 from dispatcher.store.ports import StoreUnavailable
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class Appends:
@@ -118,7 +118,7 @@ class Appends:
         """The outcome is unknown, or says nothing: the same sequences again, until the store has an answer."""
         delay = RETRY_SECONDS[0]
         while self._has(session):
-            log.warning("append_retried", session_id=self._owner.session_id, seconds=delay)
+            logger.warning("append_retried", session_id=self._owner.session_id, seconds=delay)
             await asyncio.sleep(delay)
             await self._free.wait()  # it may be taken back meanwhile, under the next epoch
             delay = min(delay * 2, RETRY_SECONDS[1])

@@ -10,7 +10,7 @@ import time
 
 import structlog
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 LOOK_SECONDS = 5.0
 JUMP_SECONDS = 2.0  # NTP corrects smaller differences by going faster or slower, which no duration notices
@@ -36,5 +36,5 @@ def look(known: float) -> float:
     ahead = time.time() - now()
     if abs(ahead - known) < JUMP_SECONDS:
         return known
-    log.warning("clock_jumped", seconds=round(ahead - known, 3))
+    logger.warning("clock_jumped", seconds=round(ahead - known, 3))
     return ahead

@@ -10,7 +10,7 @@ from dispatcher.core.log import Applied, Offsets, Record
 from dispatcher.metrics import UNKNOWN, Metrics
 from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 # Of the ends that the Dispatcher made.
 COMMANDERS_FAULT = ("commander_lost", "protocol_error")
@@ -83,7 +83,7 @@ class SessionFacts:
     def assigned(self, outcome: Applied) -> None:
         """A Commander has been given the session."""
         head = outcome.head
-        self._log("session_assigned", generation=head.generation, commander_id=head.commander_id)
+        self._info("session_assigned", generation=head.generation, commander_id=head.commander_id)
 
     def stop_detected(self) -> None:
         """Somebody wants the session stopped; the first time counts."""
@@ -108,7 +108,7 @@ class SessionFacts:
             case Thought() | Content() if self._final:
                 self._metrics.delta_after_stop()
             case Call(tool_name=tool_name, call_id=call_id, refused=refused):
-                self._log("tool_called", tool_name=self._tool(tool_name), call_id=call_id[:100])
+                self._info("tool_called", tool_name=self._tool(tool_name), call_id=call_id[:100])
                 if refused:
                     self._answered(tool_name, "INVALID_ARGUMENTS", 0)
                 else:
@@ -121,7 +121,7 @@ class SessionFacts:
             case Stopped(_, _, deltas, micros):
                 if self._detected:
                     self._metrics.stop_halted(perf_counter() - self._detected)
-                self._log("commander_halted", deltas_after_stop=deltas, halt_ms=micros / 1000)
+                self._info("commander_halted", deltas_after_stop=deltas, halt_ms=micros / 1000)
                 self._over("failed")
             case Finished(reason):
                 self._judge(well=True)
@@ -131,8 +131,8 @@ class SessionFacts:
                     self._judge(well=False)
                 self._over("failed", code=code, detail=detail)
             case Error(code, message, retryable):
-                self._log("agent_error", code=code[:100], retryable=retryable)
-                log.debug("agent_error_message", session_id=self._session_id, message=message[:1000])
+                self._info("agent_error", code=code[:100], retryable=retryable)
+                logger.debug("agent_error_message", session_id=self._session_id, message=message[:1000])
                 if not retryable:
                     self._judge(well=False)
                     self._over("failed", code=code[:100])
@@ -154,7 +154,7 @@ class SessionFacts:
         if not self._final:
             self._final = True
             self._metrics.session_over(outcome)
-            self._log(f"session_{outcome}", **fields)
+            self._info(f"session_{outcome}", **fields)
 
     def _thought(self, thought: Thought) -> None:
         """Thoughts are logged for each step, not for each delta; a long step's text in pieces."""
@@ -181,9 +181,9 @@ class SessionFacts:
     def _thought_line(self, **fields: object) -> None:
         self._thought_lines += 1
         if self._thought_lines <= THOUGHT_LINES:
-            self._log("thought", **fields)
+            self._info("thought", **fields)
         elif self._thought_lines == THOUGHT_LINES + 1:
-            self._log("thoughts_left_out", lines=THOUGHT_LINES)
+            self._info("thoughts_left_out", lines=THOUGHT_LINES)
 
-    def _log(self, event: str, **fields: object) -> None:
-        log.info(event, session_id=self._session_id, **fields)
+    def _info(self, event: str, **fields: object) -> None:
+        logger.info(event, session_id=self._session_id, **fields)

@@ -15,7 +15,7 @@ from dispatcher.live.pool import Pool
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import LEASE_SECONDS, RENEW_SECONDS, Replicas, StoreUnavailable, Waiting
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 LOOK_SECONDS = 1.0  # between two looks at the waiting sessions, of which news may have been lost
 HEARD_SECONDS = 0.02  # at most: a session that waits elsewhere is tried a little later, for its own replica goes first
@@ -89,12 +89,12 @@ class Neighbours:
             except StoreUnavailable:
                 self._judge_at = loop.time() + LEASE_SECONDS
             except Exception:
-                log.exception("neighbours_failed")
+                logger.exception("neighbours_failed")
             await asyncio.sleep(seconds)
 
     async def _renew(self) -> None:
         if not await self._replicas.renew():
-            log.warning("lease_had_ended")
+            logger.warning("lease_had_ended")
             self._lapsed.set()
 
     async def _take_back(self) -> None:
@@ -132,4 +132,4 @@ class Neighbours:
         try:
             await self._replicas.resign()
         except StoreUnavailable:
-            log.warning("lease_not_given_up")  # it ends by itself
+            logger.warning("lease_not_given_up")  # it ends by itself

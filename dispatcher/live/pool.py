@@ -13,7 +13,7 @@ from dispatcher.metrics import Metrics
 from dispatcher.store.ports import Waiting
 from shared.records import Assignment, Status
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 MAX_SLOTS = 1024  # free ones that a Commander is believed to have; more would draw every session to it
 
@@ -210,13 +210,13 @@ class Pool:
         if well:
             self._outliers.served(commander_id)
         elif seconds := self._outliers.failed(commander_id, ids - {commander_id}):
-            log.warning("commander_ejected", commander_id=commander_id, seconds=seconds)
+            logger.warning("commander_ejected", commander_id=commander_id, seconds=seconds)
             self._metrics.ejections.inc()
             asyncio.get_running_loop().call_later(seconds, self._back, commander_id)
             self._count()
 
     def _back(self, commander_id: str) -> None:
-        log.info("commander_back", commander_id=commander_id)
+        logger.info("commander_back", commander_id=commander_id)
         self._outliers.back(commander_id)
         if commander_id not in self._ids():
             self._outliers.forget(commander_id)

@@ -41,7 +41,7 @@ from dispatcher.tools.registry import ToolOutput
 from shared.conversation import Phase
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 ELSEWHERE = ("superseded", "unknown_session")  # why a step is refused where another has the session, or nobody
 
 
@@ -278,7 +278,7 @@ class Runner:
             self._taking_back = False
         if session is self.session:
             if isinstance(outcome, Applied):
-                log.info("session_taken_back", session_id=self.session_id)
+                logger.info("session_taken_back", session_id=self.session_id)
                 session.taken_back(outcome)
             else:
                 self.carry_out(session.refused(outcome, clock.now()))
@@ -333,7 +333,7 @@ class Runner:
                     self._conclude(requeue)
                 case GiveUp():
                     if self.session.conversation is Phase.STOPPING:
-                        log.warning("commander_did_not_stop", session_id=self.session_id)
+                        logger.warning("commander_did_not_stop", session_id=self.session_id)
                     self._conclude(Fence)
                 case Ask(question):
                     self._screening.ask(question)
@@ -351,7 +351,7 @@ class Runner:
 
     def _close(self, code: str) -> None:
         if self.link:
-            log.info("session_closed", session_id=self.session_id, code=code)
+            logger.info("session_closed", session_id=self.session_id, code=code)
             link, self.link = self.link, None
             link.close(self.session_id, code)
 
@@ -369,7 +369,7 @@ class Runner:
     def answered(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
         current = session is self.session and self.owned
         if isinstance(outcome, BaseException):
-            log.error("append_failed", session_id=self.session_id, exc_info=outcome)
+            logger.error("append_failed", session_id=self.session_id, exc_info=outcome)
             if current:
                 self.carry_out(session.unstorable(clock.now()))
         elif isinstance(outcome, Applied):

@@ -27,7 +27,7 @@ from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.registry import Registry
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class Runners:
         self._reload_running = settings.policy_reload_running
         self._waits, self._alive, self._ended = waits, alive, ended
         self._bringing: Counter[str] = Counter()  # sessions of older peers, on their way into the log
-        self._tasks = Tasks(lambda error: log.error("task_failed", exc_info=error))
+        self._tasks = Tasks(lambda error: logger.error("task_failed", exc_info=error))
         self.use(rules)
         metrics.running.set_function(
             lambda: sum(each.owned and each.session.head.state == "running" for each in self.by_session.values())
@@ -206,7 +206,7 @@ class Runners:
             if isinstance(outcome, Applied):
                 # Its own: a failover has lost that it was done with it.
                 event = "session_found_again" if head.instance == self.instance else "session_taken_over"
-                log.info(event, session_id=session_id, gone=head.instance)
+                logger.info(event, session_id=session_id, gone=head.instance)
                 await self.take_up(session_id, None)
         except StoreUnavailable:
             self.find_again(session_id)  # if it is this instance's now, nobody else finds it

@@ -25,7 +25,7 @@ from dispatcher.store.asking import until_known
 from dispatcher.store.ports import Created, IdempotencyKey, StopKept, Store, StoreUnavailable
 from dispatcher.tools.registry import Registry
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 ALL = 1_000_000  # sessions among which one instance finds, at its start, those to take up
 MAX_KEPT_STOPS = 10_000  # sessions whose stop the store is still to take
@@ -145,7 +145,7 @@ class Sessions:
         elif outcome.entries and outcome.head.over:  # it waited; else whoever has it counts it
             self.metrics.stopped(stop.reason)
             self.metrics.session_over("stopped")
-            log.info("session_stopped", session_id=session_id, reason=stop.reason, author=stop.author)
+            logger.info("session_stopped", session_id=session_id, reason=stop.reason, author=stop.author)
         return await self.store.load(session_id)
 
     async def agents(self) -> list[str]:

@@ -11,7 +11,7 @@ import structlog
 from dispatcher.live.runners import Runners
 from dispatcher.metrics import Metrics
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 LOOK_SECONDS = 5.0
 
@@ -37,6 +37,6 @@ class Sweep:
             if now - self._since[session_id] >= self._seconds:
                 del self._since[session_id]
                 head = runner.session.head
-                log.error("session_unattended", session_id=session_id, state=head.state, generation=head.generation)
+                logger.error("session_unattended", session_id=session_id, state=head.state, generation=head.generation)
                 self._metrics.unattended.inc()
                 runner.lost()

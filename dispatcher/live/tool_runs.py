@@ -12,7 +12,7 @@ from dispatcher.live.ports import Owner
 from dispatcher.tools.registry import FAILED, ToolOutput, error_json
 from shared.records import ToolResult
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 ANSWER_SECONDS = 5.0  # that another instance may take beyond a tool's time limit
 GONE = "The Dispatcher that ran this call is gone; whether the tool ran is not known."
@@ -64,7 +64,7 @@ class ToolRuns:
     def _answer_of(self, call: Call, tool: "asyncio.Task[ToolOutput]") -> ToolOutput:
         """What it ended with; a fault of ours around the tool is no reason to leave the call without an answer."""
         if error := tool.exception():
-            log.error("tool_call_failed", tool=call.tool_name[:100], call_id=call.call_id[:100], exc_info=error)
+            logger.error("tool_call_failed", tool=call.tool_name[:100], call_id=call.call_id[:100], exc_info=error)
             return ToolOutput("TOOL_ERROR", error_json("tool_error", FAILED))
         return tool.result()
 

@@ -9,7 +9,7 @@ import structlog
 
 from dispatcher.store.ports import Store, StoreUnavailable
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 OFFER_SECONDS = 2.0  # how often the agents' names are kept in the store: also the check that it can be reached
 EXPIRE_SECONDS = 60.0
@@ -39,7 +39,7 @@ class Upkeep:
             except StoreUnavailable as error:
                 trouble = f"store unavailable: {error}"  # of names and ages alone: nothing of a user stands in it
                 if trouble != self.trouble:
-                    log.warning("store_unavailable", reason=str(error))
+                    logger.warning("store_unavailable", reason=str(error))
                 self.trouble = trouble
             await asyncio.sleep(OFFER_SECONDS)
 

@@ -15,7 +15,7 @@ from dispatcher.policing.guardrail import Guardrail
 from dispatcher.policing.plugins import plugin
 from shared.errors import text_of
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 Judge: TypeAlias = Callable[[Question], Awaitable[Verdict]]
 
@@ -49,7 +49,7 @@ class Judges:
             return self._unavailable(policy, "it cancelled itself")
         if error := task.exception():
             why = str(error) if isinstance(error, UnusableAnswerError) else type(error).__name__
-            log.debug("policy_failed_because", policy=policy.name, message=text_of(error))
+            logger.debug("policy_failed_because", policy=policy.name, message=text_of(error))
             return self._unavailable(policy, why)
         return task.result()
 
@@ -76,7 +76,7 @@ class Judges:
         return self._judges[policy]
 
     def _unavailable(self, policy: AskedPolicy, why: str) -> Verdict:
-        log.warning("policy_unavailable", policy=policy.name, why=why, on_failure=policy.on_failure)
+        logger.warning("policy_unavailable", policy=policy.name, why=why, on_failure=policy.on_failure)
         return Verdict("unavailable", why=why)
 
     def _drop(self, task: "asyncio.Task[Verdict]") -> None:

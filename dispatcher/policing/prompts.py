@@ -14,7 +14,7 @@ from dispatcher.policies.rules import RuleSet
 from dispatcher.policing.judges import Judges
 from dispatcher.policing.timed import PolicyClock
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class PromptRefused(Exception):
@@ -69,10 +69,10 @@ class Prompt:
         self._count(reading)
         violation = reading.violation
         if violation and violation.unavailable:
-            log.info("prompt_unread", policy=violation.policy)
+            logger.info("prompt_unread", policy=violation.policy)
             raise PromptUnread
         if violation or reading.denied:
-            log.info("prompt_refused", policy=violation.policy if violation else reading.denied)
+            logger.info("prompt_refused", policy=violation.policy if violation else reading.denied)
             raise PromptRefused
 
     def _count(self, reading: Reading) -> None:

@@ -16,7 +16,7 @@ from dispatcher.policies.budget import Quantity
 from dispatcher.policies.rules import BudgetPolicy, RuleSet
 from dispatcher.policing.load import load
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 # What is bounded where there is no file.
 BUILT_IN: tuple[Quantity, ...] = ("max_seconds", "max_characters", "max_thought_characters")
@@ -54,7 +54,7 @@ class PolicyFiles:
             except FileError as error:
                 self._broken([str(fault) for fault in error.faults])
             except Exception as error:
-                log.exception("policies_unreadable")
+                logger.exception("policies_unreadable")
                 self._broken([f"{self._path}: {type(error).__name__}"])
             else:
                 gc.unfreeze()  # or the old rules would stay for ever
@@ -63,7 +63,7 @@ class PolicyFiles:
                 gc.collect()
                 gc.freeze()
                 self._metrics.policy_reload_success.set(1)
-                log.info("policies_reloaded", policies=len(rules.policies))
+                logger.info("policies_reloaded", policies=len(rules.policies))
 
     async def watch(self, use: Callable[[RuleSet], None]) -> None:
         """Read the files whenever they have changed, until cancelled."""
@@ -95,12 +95,12 @@ class PolicyFiles:
     def _took(self, rules: RuleSet) -> None:
         self._rules, self._loaded_at, self._errors = rules, time.time(), []
         for policy, notice in rules.notices:
-            log.warning("policy_notice", policy=policy, notice=notice)
+            logger.warning("policy_notice", policy=policy, notice=notice)
 
     def _broken(self, errors: list[str]) -> None:
         self._errors = errors
         self._metrics.policy_reload_success.set(0)
-        log.error("policies_broken", errors="\n".join(errors))
+        logger.error("policies_broken", errors="\n".join(errors))
 
     def _look(self) -> Seen:
         path = self._path

@@ -20,7 +20,7 @@ from dispatcher.tools.errors import InvalidArgumentsError
 from dispatcher.tools.registry import DEFAULT_APPROVAL_SECONDS, Approver
 from shared import records
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 # Sync functions that run at once, each in a thread: of all tools, and of one. Those beyond wait, within their time.
 MAX_THREADS = 32
@@ -127,7 +127,7 @@ class Threads:
                 of_tool.release()
             elif outcome.cancelled():
                 self._runs_on(tool, 1)
-                log.warning("tool_runs_on", tool=tool, threads=self._abandoned[tool])
+                logger.warning("tool_runs_on", tool=tool, threads=self._abandoned[tool])
         if isinstance(result.error, Exception):
             raise result.error
         if result.error is not None:  # SystemExit, KeyboardInterrupt: would end the whole program

@@ -15,7 +15,7 @@ from dispatcher.tools.errors import InvalidArgumentsError, ResultTooLargeError, 
 from shared import records, wire
 from shared.errors import text_of
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 DEFAULT_TIMEOUT = 10.0  # seconds
 DEFAULT_APPROVAL_SECONDS = 600.0  # a person who is asked may have to be found
@@ -111,7 +111,7 @@ class Registry:
             return _failed("TIMEOUT", f"The tool took longer than {entry.tool.timeout_seconds:g} seconds.")
         except Exception as error:
             whose = {"session_id": context.session_id, "call_id": context.call_id[:MAX_CALL_ID]}
-            log.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
+            logger.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
             return _failed("TOOL_ERROR", FAILED)
         return ToolOutput("OK", result)
 
@@ -135,7 +135,7 @@ class Registry:
     def _drop(self, task: asyncio.Task[str]) -> None:
         self._abandoned.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.warning("tool_failed_late", task=task.get_name(), exc_info=error, traceback=True)
+            logger.warning("tool_failed_late", task=task.get_name(), exc_info=error, traceback=True)
 
 
 class _TimeIsUpError(Exception):

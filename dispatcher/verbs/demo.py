@@ -53,9 +53,9 @@ async def _demo(folder: Path) -> int:
     settings = _settings(folder)
     print("Starting a Dispatcher and a Commander with the bundled model …", flush=True)
     commander_log = folder / "commander.log"
-    with commander_log.open("wb") as log:
+    with commander_log.open("wb") as output:
         try:
-            async with pair(settings, log) as (dispatcher, commander):
+            async with pair(settings, output) as (dispatcher, commander):
                 return await _run(dispatcher, commander, leave)
         except ConfigError:
             print(commander_log.read_text(), file=sys.stderr)

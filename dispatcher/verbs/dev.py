@@ -19,7 +19,7 @@ from shared import logs
 from shared.config import load
 from shared.errors import ConfigError
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 LOOK_SECONDS = 0.5  # between two looks at the files of an agent
 NOT_WATCHED = ("venv", "env", "site-packages", "node_modules", "build")
@@ -65,7 +65,7 @@ async def _reloading(settings: DispatcherSettings) -> int:
         commander = await stack.enter_async_context(_commander(dispatcher))
         print(where_to_look(dispatcher), flush=True)
         while await _changed(Path.cwd(), left):
-            log.info("reloading")
+            logger.info("reloading")
             if commander.returncode is None:
                 commander.terminate()  # it takes no more sessions, and ends once those that it has are over
             commander = await stack.enter_async_context(_commander(dispatcher))

@@ -87,7 +87,7 @@ HOSTS = {name: Host(name) for name in ("c1", "c2")}
 @contextmanager
 def scripted() -> Iterator[None]:
     """The real session of a Commander is driven by the search meanwhile."""
-    with patch.multiple(module, Driver=Agent, time=CLOCK, log=QUIET):
+    with patch.multiple(module, Driver=Agent, time=CLOCK, logger=QUIET):
         yield
 
 

@@ -164,7 +164,7 @@ def test_logged_events_are_those_of_the_code() -> None:
     sources = "".join(path.read_text() for room in ("dispatcher", "commander") for path in (ROOT / room).rglob("*.py"))
     for row in table(OPERATING, "event"):
         for name in re.findall(r"`(\w+)`", row[0]):
-            said = re.search(rf'_?(log\.\w+|_log|_log\.\w+)\(\s*"{name}"', sources)
+            said = re.search(rf'_?(logger\.\w+|_info)\(\s*"{name}"', sources)
             outcome = name.removeprefix("session_")
             assert said or (f'_over("{outcome}"' in sources and "session_{outcome}" in sources), name
 

@@ -33,9 +33,9 @@ def refuse(text: str) -> None:
 def test_json_with_context(stream: io.StringIO) -> None:
     logs.configure(json=True, stream=stream)
     structlog.contextvars.bind_contextvars(session_id="s1")
-    log = structlog.get_logger()
-    log.debug("hidden")
-    log.info("session_ended", outcome="finished", text="\ud800")
+    logger = structlog.get_logger()
+    logger.debug("hidden")
+    logger.info("session_ended", outcome="finished", text="\ud800")
     [record] = records(stream)
     assert record.pop("timestamp").endswith("Z")
     assert record == {
@@ -146,11 +146,11 @@ def test_a_line_that_was_written_in_part_spoils_none_behind_it() -> None:
     with open(writing, "w") as stream, open(reading, "rb") as received:  # noqa: PTH123 - descriptors
         room = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
         logs.configure(json=True, stream=stream)
-        log = structlog.get_logger()
-        log.info("long", text="x" * room)
+        logger = structlog.get_logger()
+        logger.info("long", text="x" * room)
         assert logs.lost() == 1
         os.read(reading, room)
-        log.info("next")
+        logger.info("next")
         stream.close()
         torn, line = received.read().split(b"\n", 1)
         assert not torn

@@ -26,7 +26,7 @@ TRY_AGAIN_SECONDS = 0.02  # between two attempts, while a slot is on its way
 STAND_SECONDS = 10.0  # at start, for a cluster in which a replica is taking over
 LOOK_SECONDS = 0.25  # at least, between two looks at who has which slot
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class Place(NamedTuple):
@@ -173,7 +173,7 @@ class Cluster:
         try:
             await self._look()
         except StoreUnavailable as error:
-            log.debug("cluster_unknown", error=str(error))
+            logger.debug("cluster_unknown", error=str(error))
         finally:
             await asyncio.sleep(LOOK_SECONDS)
             self._looking = None

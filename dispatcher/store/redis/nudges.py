@@ -17,7 +17,7 @@ AGAIN_SECONDS = 0.2  # until the next attempt to subscribe
 LOOK_SECONDS = 1.0  # between two looks for what was lost (`sweep`): a lost nudge delays a reader by no more (rule 37)
 DROPPED = -1  # in place of an offset: the session is gone
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class Deaf:
@@ -89,7 +89,7 @@ class Nudges:
         if self.hearing.is_set():
             self._deaf_at, self._reason = self._now(), ""
         if reason != self._reason:
-            log.warning("subscription_lost", reason=reason)
+            logger.warning("subscription_lost", reason=reason)
         self._reason = reason
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
@@ -134,7 +134,7 @@ class Nudges:
                     try:
                         self._heard(channel, payload)
                     except Exception:
-                        log.exception("news_not_taken")
+                        logger.exception("news_not_taken")
                 case [b"subscribe", channel, _] if channel in self._channels_now:
                     self._hub.missed(self._channels_now[channel])
                 case [b"pong", b"subscribed"]:

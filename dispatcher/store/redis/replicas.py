@@ -25,7 +25,7 @@ from dispatcher.store.redis.scripts import (
 from dispatcher.store.redis.server import Servers, checked
 from dispatcher.store.redis.sweep import CHUNK, chunks
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class RedisReplicas:
@@ -191,7 +191,7 @@ def readable(session_id: str, blob: bytes | None) -> Head | None:
     try:
         return head_of(blob) if blob is not None else None
     except StoreUnavailable as error:
-        log.error("session_unreadable", session_id=session_id, error=str(error))  # noqa: TRY400 - no code of ours
+        logger.error("session_unreadable", session_id=session_id, error=str(error))  # noqa: TRY400 - no code of ours
         return None
 
 

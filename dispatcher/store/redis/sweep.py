@@ -20,7 +20,7 @@ from dispatcher.store.redis.server import Servers, checked
 CHUNK = 250  # commands of a sweep in one go: appends and the event loop's other work come between
 
 T = TypeVar("T")
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class Sweep:
@@ -45,7 +45,7 @@ class Sweep:
             except StoreUnavailable:
                 continue  # others say so
             except Exception:
-                log.exception("sweep_failed")
+                logger.exception("sweep_failed")
 
     async def _followed(self) -> None:
         for part in chunks(self._hub.followed(), CHUNK):

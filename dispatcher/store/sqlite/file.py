@@ -22,7 +22,7 @@ REWRITE_BYTES = 4 * 1024 * 1024
 FILE_MODE, FOLDER_MODE = 0o600, 0o700  # whoever may read the file may read what users wrote
 BESIDE = ("", "-wal", "-shm", "-journal", ".lock")  # what stands beside the file, by its name's end
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 # sessions  what never changes; heads: what changes, narrow, with what `select` and `expire` look for beside the blob
 # entries   clustered by session and offset: a log is read in one sweep
@@ -101,7 +101,7 @@ def _chmod(path: Path, mode: int) -> None:
         try:
             path.chmod(now & mode)
         except PermissionError:  # another user's; what the operator has arranged there is theirs to judge
-            log.warning("store_readable_by_others", path=str(path), mode=f"{now:o}")
+            logger.warning("store_readable_by_others", path=str(path), mode=f"{now:o}")
 
 
 def open_writer(path: Path, full: bool) -> sqlite3.Connection:
@@ -221,7 +221,7 @@ def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:
         raise StoreMisconfigured(
             f"the store {path} cannot be brought from schema version {version} to {SCHEMA_VERSION}: {error}"
         ) from error
-    log.info("store_migrated", version=SCHEMA_VERSION, before=version, copy=str(copy))
+    logger.info("store_migrated", version=SCHEMA_VERSION, before=version, copy=str(copy))
 
 
 def _copy(connection: sqlite3.Connection, to: Path) -> None:

@@ -36,7 +36,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Queued: TypeAlias = tuple[asyncio.Future[Any], Job]
 
-log = structlog.get_logger()
+logger = structlog.get_logger()
 
 
 class _Lane:
@@ -145,7 +145,7 @@ class SqliteStore:
             await self._in(self._writing, self._writer.rewrite)
             self._remains = not await self._in(self._checkpointing, self._checkpointer.erase)
         except StoreUnavailable as error:
-            log.warning("checkpoint_failed", exc_info=error)
+            logger.warning("checkpoint_failed", exc_info=error)
 
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         names = list(agents)
@@ -214,7 +214,7 @@ class SqliteStore:
                 await self._in(self._writing, lambda: None)  # the transaction under way is done
                 await self._in(self._checkpointing, self._checkpointer.run)
         except StoreUnavailable as error:  # the log is whole without; appends say for themselves what is wrong
-            log.warning("checkpoint_failed", exc_info=error)
+            logger.warning("checkpoint_failed", exc_info=error)
         finally:
             self._checkpoint = None
             self._holding = False
