@@ -10,6 +10,9 @@ LOCKED := .venv/.locked
 INSTALLED := .venv/.installed
 BENCH ?=
 
+# The tests start hundreds of programs: each would compile the house anew, and each of their workers all the tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test check format test-abuse test-faults test-compose bench proto lock
 
 help: ## list the targets
