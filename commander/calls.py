@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from commander.agent import ToolError
-from shared.records import MAX_ARGUMENTS_BYTES, ToolCall, ToolResult
+from shared.records import MAX_ARGUMENTS_BYTES, MAX_OPEN_CALLS, ToolCall, ToolResult
 from shared.wire import well_formed
 
 CALL_ID_BYTES = 16  # the contract asks for 8 at least
@@ -33,9 +33,13 @@ def request(tool_name: object, arguments: object) -> ToolCall:
 
 
 class Calls:
-    """Calls by id, in the order in which they were made."""
+    """Calls by id, in the order in which they were made.
+
+    places   for those that are sent and have no result: whoever gathers more waits, and what it says does not
+    """
 
     def __init__(self) -> None:
+        self.places = asyncio.Semaphore(MAX_OPEN_CALLS)
         self._waiting: dict[str, _Waiting] = {}
 
     @property

@@ -292,12 +292,13 @@ class Session:
     async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """What `Turn.call_tool` does."""
         call = calls.request(name, arguments)
-        await self.room()
-        if self._halt or self._over or self.outbox.ending:
-            raise ToolError("CANCELLED", "the session is over")
-        self.outbox.call(call)
-        self._wake()
-        return await self._calls.result(call)
+        async with self._calls.places:
+            await self.room()
+            if self._halt or self._over or self.outbox.ending:
+                raise ToolError("CANCELLED", "the session is over")
+            self.outbox.call(call)
+            self._wake()
+            return await self._calls.result(call)
 
     @property
     def generator_ended(self) -> bool:

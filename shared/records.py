@@ -11,6 +11,9 @@ import msgspec
 MAX_TEXT_BYTES = 64 * 1024  # of `text` and `delta`, UTF-8 (agent.proto, Sizes)
 MAX_ARGUMENTS_BYTES = 64 * 1024
 MAX_RESULT_BYTES = 256 * 1024
+# Tool calls of one session without a result; the next waits for one. The results of so many, each as large as it may
+# be, are a message of the largest size; and an agent is no faster with more, as the tools' own bounds are lower.
+MAX_OPEN_CALLS = 64
 MAX_BATCH_BYTES = 256 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_HISTORY_BYTES = 8 * 1024 * 1024

@@ -8,6 +8,7 @@ Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix
 - A session is always rebuilt from its log: after an `open`, a restart or a takeover alike. The log is the state.
 """
 
+from collections import deque
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -41,6 +42,7 @@ from dispatcher.policies.questions import AskedPolicy, Question, Verdict
 from shared.conversation import Kind, Phase, ProtocolError, kind_of, next_phase
 from shared.records import (
     FINISH_REASONS,
+    MAX_OPEN_CALLS,
     Content,
     Error,
     Open,
@@ -68,7 +70,9 @@ class Session:
         self.limits = limits
         self._guard, self._instance = Guard(gate, record.head.decided), instance
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
-        self._calls: dict[str, Call] = {}  # by call_id
+        self._waiting: deque[Upstream] = deque()  # accepted, behind a call that waits for another's result (rule 16)
+        self._calls: dict[str, Call] = {}  # without a result, by call_id
+        self._used: set[str] = set()  # call_ids, of all calls
         self._closing = ""  # the `closed` code to send once the end that goes with it is logged
         self._ending: Ending | None = None
         self._hit = False  # the policy that stops it was counted
@@ -116,7 +120,11 @@ class Session:
             return
         match entry.body:
             case Call(call_id=call_id, refused=False) as call:
-                self._calls[call_id] = call
+                self._used.add(call_id)
+                if call_id in self.head.calls:
+                    self._calls[call_id] = call
+            case ToolResult(call_id=call_id):
+                self._calls.pop(call_id, None)
             case StopEntry() as stop:
                 self.stop = self.stop or stop
             case Error(retryable=True):
@@ -202,13 +210,28 @@ class Session:
         self.conversation = after
         self._accepted = sequence
         self._credit.take(sequence, packet.size)
+        self._waiting.append(packet)
+        return self._take_in(now)
+
+    @property
+    def waits(self) -> bool:
+        """A call waits for another's result, and all that came after it."""
+        return bool(self._waiting)
+
+    def _take_in(self, now: float) -> list[Effect]:
+        """What was accepted, up to a call that has to wait."""
         effects: list[Effect] = []
-        taken = self._take(packet, now, effects)
-        if self._guard.gate.waiting and not self.stop and ends(taken[-1][0]):
-            self._ending = Ending(packet, taken)
-        else:
-            effects.append(self._store(packet, taken, now))
+        while self._waiting and not self._too_many(self._waiting[0]):
+            packet = self._waiting.popleft()
+            taken = self._take(packet, now, effects)
+            if self._guard.gate.waiting and not self.stop and ends(taken[-1][0]):
+                self._ending = Ending(packet, taken)
+            else:
+                effects.append(self._store(packet, taken, now))
         return effects + self._ask()
+
+    def _too_many(self, packet: Upstream) -> bool:
+        return isinstance(packet.payload, ToolCall) and len(self._calls) >= MAX_OPEN_CALLS
 
     def acked(self, sequence: int) -> None:
         """An Ack up to that sequence has been handed to the stream."""
@@ -236,11 +259,13 @@ class Session:
                 return [(thought, "", decided), *self._act(self._read(thought, now), effects)]
             case ToolCall(tool_name, arguments_json, call_id):
                 call_id = call_id or f"seq-{packet.sequence}"
-                call = Call(tool_name, arguments_json, call_id, self._instance, refused=call_id in self._calls)
+                call = Call(tool_name, arguments_json, call_id, self._instance, refused=call_id in self._used)
                 reading = self._read(call, now)
                 denied = bool(reading.denied) and not (reading.violation or call.refused)
                 call = replace(call, denied=denied)
-                self._calls.setdefault(call_id, call)
+                if not call.refused:
+                    self._used.add(call_id)
+                    self._calls[call_id] = call
                 bodies: list[Body] = [call, denial(call)] if denied else [call]
                 return [*((body, "", decided) for body in bodies), *self._act(reading, effects)]
             case Error(code, message, retryable):
@@ -379,6 +404,8 @@ class Session:
             effects.append(SendAck(at_once or self._credit.half_used(logged)))
         if self.head.over and self._closing:
             effects += self._close(self._closing)
+        if self._waiting and not self.head.over:
+            effects += self._take_in(now)
         if self._leaving:
             effects += self._leave(self._leaving, now)
         return effects
@@ -422,6 +449,8 @@ class Session:
     def refused(self, refusal: Refused, now: float) -> list[Effect]:
         """An append of this session was refused: it is over on this stream, and what was on its way is dropped."""
         self._accepted = self.head.sequence
+        self._waiting.clear()
+        self._calls = {call_id: call for call_id, call in self._calls.items() if call_id in self.head.calls}
         if self.conversation is Phase.IDLE:
             return []
         effects = self._close(refusal.code)
@@ -500,8 +529,9 @@ class Session:
 
     def _fail(self, code: str, now: float, detail: str = "", waits: bool = True) -> list[Effect]:
         """An end that nobody sent. waits: for verdicts on the content before it, as one that was sent does."""
-        if self._ending:
+        if self._ending or (self._waiting and kind_of(self._waiting[-1].payload) in ("end", "stopped")):
             return []  # it has come, and waits
+        self._waiting.clear()
         effects: list[Effect] = []
         taken: list[Taken] = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided)]
         packet = Upstream(self.record.session_id, Error(code, detail))

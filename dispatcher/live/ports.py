@@ -56,7 +56,7 @@ class Carried(Protocol):
         """It was stopped, and its peer is an older one, which has no other answer than to end its stream."""
 
     async def room(self) -> None:
-        """Return when fewer packets than its credit are on their way to the log."""
+        """Return when fewer packets than its credit are on their way to the log and no call waits for another's end."""
 
     @property
     def tools_run(self) -> bool:

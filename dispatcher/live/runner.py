@@ -167,7 +167,9 @@ class Runner:
         return session.older and session.head.final and not session.head.over and not ended
 
     async def room(self) -> None:
-        """Return when fewer packets than its credit are on their way to the log."""
+        """Return when fewer packets than its credit are on their way to the log and no call waits for another's end."""
+        while self.session.waits and self.tools:
+            await self.tools.one_done()
         if self.appends.backlog >= self.session.limits.max_unacked_packets:
             await self.appends.drained()
 

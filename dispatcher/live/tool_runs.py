@@ -33,8 +33,12 @@ class ToolRuns:
     async def done(self) -> None:
         """Return when no tool runs and every result is in the log."""
         while self._running:
-            self._ended.clear()
-            await self._ended.wait()
+            await self.one_done()
+
+    async def one_done(self) -> None:
+        """Return when the next has ended, and its result is in the log."""
+        self._ended.clear()
+        await self._ended.wait()
 
     def run(self, call: Call) -> None:
         """Run it, unless it was begun before."""

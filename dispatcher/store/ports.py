@@ -143,8 +143,8 @@ class Store(Protocol):
     def submit(self, session_id: str, change: Change) -> "Future[Outcome]":
         """Carry out `dispatcher.core.log.apply` in one atomic, durable step.
 
-        Changes that one process submits for a session are applied in that order, but a Settle (a stop, a result) may
-        go ahead of what is queued. Those that come while a step is under way are carried out together (group commit).
+        Changes that one process submits for a session are applied in that order, but a stop may go ahead of what is
+        queued. Those that come while a step is under way are carried out together (group commit).
         A session that is not there: Refused `unknown_session`.
         A future that fails with StoreUnavailable, or is cancelled, says nothing of whether the change was applied.
         """

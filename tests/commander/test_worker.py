@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 from collections.abc import AsyncGenerator
 
 import grpc
@@ -11,6 +12,7 @@ import structlog
 from commander import worker
 from commander.agent import Call, Finish, Message, Thought, Tool, ToolError, Turn, Yielded, continues
 from shared import records
+from shared.records import MAX_OPEN_CALLS
 from tests.commander.agents import Puppet, brief, chatter
 from tests.commander.fake_dispatcher import FakeDispatcher, Peer, serving, soon
 
@@ -249,6 +251,54 @@ async def test_tool_calls_run_at_once_and_are_answered_by_their_ids(dispatcher: 
         await peer.send("s", records.ToolResult("t", refused, third.call_id, "DENIED"))
         assert (await peer.next(records.Content))[1].text == "one two"
         assert [(error.code, error.message) for error in failures] == [("DENIED", "no")]
+
+
+async def test_an_agent_that_gathers_many_calls_has_few_of_them_open(dispatcher: FakeDispatcher) -> None:
+    many = 3 * MAX_OPEN_CALLS
+
+    async def calls(turn: Turn) -> AsyncGenerator[Yielded, None]:
+        gathered = asyncio.gather(*(turn.call_tool("t", {"n": n}) for n in range(many)))
+        await asyncio.sleep(0)
+        yield "meanwhile"
+        yield f"{sum(await gathered)}"
+
+    async with serving(dispatcher, calls):
+        peer = await begin(dispatcher)
+        asked: list[records.ToolCall] = []
+        said: list[object] = []
+        while len(asked) < MAX_OPEN_CALLS or not said:
+            packet = await peer.packet()
+            if isinstance(packet.payload, records.ToolCall):
+                asked.append(packet.payload)
+            else:
+                said.append(packet.payload)
+        assert said == [records.Content("meanwhile")]
+        for number in range(many):
+            call = asked[number]
+            result = str(json.loads(call.arguments_json)["n"])
+            await peer.send("s", records.ToolResult("t", result, call.call_id, "OK"))
+            if len(asked) < many:
+                asked.append((await peer.next(records.ToolCall))[1])
+        assert len({call.call_id for call in asked}) == many
+        assert (await peer.next(records.Content))[1].text == str(sum(range(many)))
+
+
+async def test_calls_that_wait_when_the_session_is_stopped_are_cancelled(dispatcher: FakeDispatcher) -> None:
+    tasks: list[asyncio.Task[object]] = []
+
+    async def calls(turn: Turn) -> AsyncGenerator[Yielded, None]:
+        tasks.extend(asyncio.ensure_future(turn.call_tool("t")) for _ in range(MAX_OPEN_CALLS + 2))
+        await asyncio.gather(*(asyncio.shield(task) for task in tasks))
+        yield "never"
+
+    async with serving(dispatcher, calls):
+        peer = await begin(dispatcher)
+        for _ in range(MAX_OPEN_CALLS):
+            await peer.next(records.ToolCall)
+        await peer.send("s", records.Stop("UserCancel", "x"))
+        await peer.next(records.Stopped)
+        outcomes = await soon(asyncio.gather(*tasks, return_exceptions=True))
+        assert [error.code for error in outcomes] == ["CANCELLED"] * len(tasks)
 
 
 # ---- streams that break

@@ -10,6 +10,7 @@ from unittest.mock import patch
 from commander import calls
 from commander import session as module
 from commander.agent import Finish
+from dispatcher.core import session as core
 from shared import records
 from shared.records import ToolCall, Upstream
 from tests.model.copies import Atom, Keyed
@@ -86,8 +87,8 @@ HOSTS = {name: Host(name) for name in ("c1", "c2")}
 
 @contextmanager
 def scripted() -> Iterator[None]:
-    """The real session of a Commander is driven by the search meanwhile."""
-    with patch.multiple(module, Driver=Agent, time=CLOCK, logger=QUIET):
+    """The real session of a Commander is driven by the search meanwhile, and one call is as many as may be open."""
+    with patch.multiple(module, Driver=Agent, time=CLOCK, logger=QUIET), patch.object(core, "MAX_OPEN_CALLS", 1):
         yield
 
 
@@ -140,15 +141,16 @@ class Commander(Keyed):
     def may_say(self, script: str) -> str:
         """The next of the script; empty: it has to wait, or nothing is left."""
         agent = self.agent
-        if agent is None or agent.ended or agent.halted or self.session.outbox.full or self.session._calls.awaiting:
+        if agent is None or agent.ended or agent.halted or self.session.outbox.full:
             return ""
-        return script[self.begun + agent.said]
+        item = script[self.begun + agent.said]
+        return "" if self.session._calls.awaiting and item != "P" else item
 
     def say(self, item: str) -> None:
         session, agent = self.session, self.agent
         place, agent.said = self.begun + agent.said, agent.said + 1
         match item:
-            case "T":  # what `Session.call_tool` does, but for the waiting
+            case "T" | "P":  # what `Session.call_tool` does, but for the waiting
                 call = ToolCall("t", "{}", f"{place}-{self.tag}")
                 session.outbox.call(call)
                 session._calls._waiting[call.call_id] = calls._Waiting(call.tool_name, UNANSWERED)

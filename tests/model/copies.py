@@ -18,7 +18,7 @@ class Atom:
 
 # What never changes. Tuples and records hold nothing that does.
 VALUES = (str, int, float, bytes, type(None), tuple, frozenset, Enum, msgspec.Struct)
-SHARED = (Atom, types.FunctionType, asyncio.Event)  # nobody waits for the event: the search asks
+SHARED = (Atom, types.FunctionType, asyncio.Event, asyncio.Semaphore)  # nobody waits for them: the search asks
 
 
 def copied(thing: Any) -> Any:

@@ -7,7 +7,7 @@ given    the how many-th time it was that somebody was given the session: assign
          it names the time that it goes by, its `basis`
 
 The script is what every Commander says, each from where its history ends: letters, `!` (a letter that a policy stops),
-`T` (a tool call) and `.` (the finish).
+`T` or `P` (a tool call) and `.` (the finish).
 """
 
 from collections.abc import Hashable
@@ -195,8 +195,10 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
                 case Content(text=text):
                     said = self._follows(said, text)
                 case Call(call_id=call_id):
-                    said = self._follows(said, "T")
+                    said = self._follows(said, "P" if self.script[said : said + 1] == "P" else "T")
                     results = (*results, (call_id, ""))
+                    if len(outcome.head.calls) > 1:
+                        raise Broken("more calls are open than may be")
                 case Finished():
                     said = self._follows(said, ".")
                 case ToolResult(call_id=call_id, status=status):
@@ -245,7 +247,7 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
 
     def _shows(self, shown: int, entry: Entry, live: bool) -> int:
         """How many letters users have got with that entry."""
-        letters = "".join(item for item in self.script if item not in "T.!")
+        letters = "".join(item for item in self.script if item not in "TP.!")
         if not letters.startswith(entry.released, shown):
             raise Broken(f"users get {entry.released!r} after {letters[:shown]!r}")
         shown += len(entry.released)

@@ -1,7 +1,7 @@
 """What may go wrong in the worlds that are searched: each is searched whole, and mutants are looked for in some.
 
 a b c h  letters (an h is held where policies are stricter)    !  a letter that a policy stops
-T        a tool call                                           .  the finish
+T        a tool call, and P one that waits for none before it  .  the finish
 """
 
 from typing import NamedTuple
@@ -124,6 +124,10 @@ WHOLE = {
     "a cut in a call": Scenario("T.", {"cuts": 1, **ONE}, slow=True),
     "a cut in held text": Scenario("hb.", {"cuts": 1, **ONE}, slow=True),
     "a cut in a move": Scenario(".", {"cuts": 1, "moves": 1, **ONE}, slow=True),
+    "two calls at once": Scenario("PP.", ONE),
+    "two calls at once and a stop": Scenario("PP.", {"stops": 1, **ONE}, slow=True),
+    "two calls at once and a cut": Scenario("PP.", {"cuts": 1, **ONE}, slow=True),
+    "two calls at once and a death": Scenario("PP.", {"commanders": 1}, slow=True),
     "a cut after an unanswered call": Scenario(
         "T.", {"unanswered": 1, "cuts": 1, **ONE}, (*CALLED, "A appends 1 (unanswered)")
     ),

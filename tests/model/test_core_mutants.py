@@ -27,11 +27,10 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
     ),
     "an Ack follows its append": (
         Mutant(
-            SESSION + "receive",
-            "        self._credit.take(sequence, packet.size)\n        effects: list[Effect] = []\n",
-            "        self._credit.take(sequence, packet.size)\n"
-            "        effects: list[Effect] = [SendAck(at_once=True)]\n"
-            "        self.head = replace(self.head, sequence=sequence)\n",
+            SESSION + "_take_in",
+            "            packet = self._waiting.popleft()\n",
+            "            packet = self._waiting.popleft()\n            effects.append(SendAck(at_once=True))\n"
+            "            self.head = replace(self.head, sequence=packet.sequence)\n",
         ),
         "one Commander",
         "packet 1 is acked, and not in the log",
@@ -49,7 +48,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
     # tools
     "a tool runs once its call is logged": (
         Mutant(
-            SESSION + "receive",
+            SESSION + "_take_in",
             "        return effects + self._ask()",
             "        return effects + [RunTool(body) for body, _, _ in taken if isinstance(body, Call)]",
         ),
@@ -71,6 +70,16 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         "a cut after an unanswered call",
         STUCK,
     ),
+    "a call waits for another's result": (
+        Mutant(SESSION + "_take_in", " and not self._too_many(self._waiting[0])"),
+        "two calls at once",
+        "more calls are open than may be",
+    ),
+    "what waited is taken in": (
+        Mutant(SESSION + "logged", "effects += self._take_in(now)", "pass"),
+        "two calls at once",
+        STUCK,
+    ),
     "results are sent again": (
         Mutant(SESSION + "attach", "if call_id in results]", "if False]"),
         "a call after a cut",
@@ -79,7 +88,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
     # the stop
     "a stop is logged before it is sent": (
         Mutant(
-            SESSION + "receive",
+            SESSION + "_take_in",
             "        return effects + self._ask()",
             "        return effects + ([SendStop(self.stop)] if self.stop else [])",
         ),

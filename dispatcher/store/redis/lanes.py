@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
-from dispatcher.core.entries import Entry
+from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.log import Applied, Assign, Change, Head, Outcome, Record, Refused, Settle, apply
 from dispatcher.store.blobs import encode, head_of, record_of
 from dispatcher.store.followers import Hub
@@ -78,12 +78,12 @@ class _Lane:
         self.known = self.known and Known(b"", self.known.record)
 
     def take(self) -> list[tuple[asyncio.Future[Any], Change | Work]]:
-        """What is carried out next: work of its own, or changes, of which stops and results go ahead of the others."""
+        """What is carried out next: work of its own, or changes, of which stops go ahead of the others."""
         end = next((n for n, (_, job) in enumerate(self.queued) if callable(job)), len(self.queued))
         if not end:
             return [self.queued.pop(0)]
         changes = self.queued[:end]
-        taken = [queued for queued in changes if isinstance(queued[1], Settle)] or changes[:STEP_CHANGES]
+        taken = [queued for queued in changes if _stops(queued[1])] or changes[:STEP_CHANGES]
         if len(taken) < len(self.queued):
             futures = {future for future, _ in taken}
             self.queued = [queued for queued in self.queued if queued[0] not in futures]
@@ -264,6 +264,10 @@ class Lanes:
         if any(isinstance(change, Assign) for change in changes):
             self._hints.not_waiting(session_id, None, refused)
         return [refused for _ in changes]
+
+
+def _stops(change: Change | Work) -> bool:
+    return isinstance(change, Settle) and isinstance(change.entry.body, StopEntry)
 
 
 def _instances(head: Head) -> set[str]:

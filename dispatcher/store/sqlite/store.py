@@ -1,13 +1,12 @@
 """Session logs in one SQLite file (WAL): for one Dispatcher on one machine; survives `kill -9`.
 
 One thread writes, another reads, a third checkpoints; the event loop never waits for the disk. One batch of changes is
-under way at a time, and what is submitted meanwhile makes the next (group commit). Stops have a lane of their own: they
-wait for the transaction under way, and not for a flood's megabytes that are queued.
+under way at a time, and what is submitted meanwhile makes the next (group commit), of each session in its turn. Stops
+have a lane of their own: they wait for the transaction under way, and not for a flood's megabytes that are queued.
 """
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, AsyncExitStack
@@ -25,6 +24,7 @@ from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Rep
 from dispatcher.store.sqlite.checkpoints import Checkpointer
 from dispatcher.store.sqlite.file import lock
 from dispatcher.store.sqlite.reader import Reader
+from dispatcher.store.sqlite.turns import Turns
 from dispatcher.store.sqlite.writer import Command, Job, JobResult, Writer
 
 EXPIRE_SESSIONS = 50  # dropped in one transaction, so that appends need not wait for a sweep
@@ -40,12 +40,12 @@ logger = structlog.get_logger()
 
 
 class _Lane:
-    """Jobs in order. under_way: a batch of them is with the writer, or about to be handed over."""
+    """Jobs, of each session in order. under_way: a batch of them is with the writer, or about to be handed over."""
 
     __slots__ = ("queued", "under_way")
 
     def __init__(self) -> None:
-        self.queued: deque[Queued] = deque()
+        self.queued: Turns[Queued] = Turns()
         self.under_way = False
 
     def take(self) -> list[Queued]:
@@ -101,9 +101,12 @@ class SqliteStore:
     async def close(self) -> None:
         async with self._closing:
             if self._open:
-                last = self._enqueue(lambda _: None)
                 self._open = False
-                await asyncio.wait([last, *([self._checkpoint] if self._checkpoint else [])])
+                queued = True
+                while queued:
+                    last = self._put(lambda _: None)
+                    await asyncio.wait([last, *([self._checkpoint] if self._checkpoint else [])])
+                    queued = bool(self._jobs.queued)  # what has its turn after it
             await self._resources.aclose()
 
     async def _in(self, thread: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
@@ -152,12 +155,16 @@ class SqliteStore:
         await self._enqueue(lambda writer: writer.offer(names, now))
 
     def _enqueue(self, job: Job) -> asyncio.Future[Any]:
+        if self._open:
+            return self._put(job)
+        refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        refused.set_exception(StoreUnavailable("the store is closed"))
+        return refused
+
+    def _put(self, job: Job) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if not self._open:
-            future.set_exception(StoreUnavailable("the store is closed"))
-            return future
         lane = self._stops if _goes_ahead(job) else self._jobs
-        lane.queued.append((future, job))
+        lane.queued.append(job[0] if isinstance(job, tuple) else "", (future, job))
         if not lane.under_way:
             lane.under_way = True
             if lane is self._stops:
@@ -257,11 +264,11 @@ class SqliteStore:
 
 def _goes_ahead(job: Job) -> bool:
     """A stop does, by itself or with the packet that a rule has stopped. Nothing is queued that it has to come after:
-    of its session one append is under way at a time.
+    of its session one append is under way at a time. A result does not: a session may have many.
     """
     match job:
-        case (_, Settle()):
-            return True
+        case (_, Settle(entry)):
+            return isinstance(entry.body, StopEntry)
         case (_, Append(entries=entries)):
             return any(isinstance(entry.body, StopEntry) for entry in entries)
     return False

@@ -370,6 +370,84 @@ def test_after_a_resume_exactly_the_awaited_results_are_sent(world):
     assert [r.call_id for r in again.results] == ["b", "c"]
 
 
+@pytest.fixture
+def two_open(monkeypatch):
+    monkeypatch.setattr("dispatcher.core.session.MAX_OPEN_CALLS", 2)
+
+
+def test_a_call_beyond_those_that_may_be_open_waits_for_a_result(two_open, world):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, *(called(number, f"c{number}") for number in range(1, 6)), end(6, "all"))
+    assert dispatcher.ran == ["c1", "c2"]
+    assert (stream.acked, log_.head.sequence) == (2, 2)
+    dispatcher.finish_tool("c2")
+    dispatcher.answer()
+    assert dispatcher.ran == ["c1", "c2", "c3"]
+    for number in (1, 3, 4, 5):
+        dispatcher.finish_tool(f"c{number}")
+        dispatcher.answer()
+        dispatcher.answer()
+    assert dispatcher.ran == ["c1", "c2", "c3", "c4", "c5"]
+    assert {result.call_id for result in stream.results} == set(dispatcher.ran)
+    assert (log_.text, log_.head.state, stream.acked) == ("all", "finished", 6)
+
+
+def test_what_waits_is_within_the_credit(two_open, world):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, *(called(number, f"c{number}") for number in range(1, 12)))
+    assert (stream.closed, log_.head.state) == ("credit", "failed")
+    assert not dispatcher.session.waits
+
+
+def test_after_a_stop_what_waited_is_logged_and_nothing_of_it_runs(two_open, world):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, *(called(number, f"c{number}") for number in range(1, 5)), said(5, "late"))
+    dispatcher.stop()
+    for _ in range(4):
+        dispatcher.answer()
+    feed(dispatcher, stream, halted(6, "user-stop"))
+    assert dispatcher.ran == ["c1", "c2"]
+    statuses = {e.body.call_id: e.body.status for e in log_.entries if isinstance(e.body, ToolResult)}
+    assert statuses == dict.fromkeys(["c1", "c2", "c3", "c4"], "CANCELLED")
+    assert (log_.head.over, log_.text, stream.acked) == (True, "", 6)
+
+
+def test_what_waited_comes_again_after_a_cut(two_open, world):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, *(called(number, f"c{number}") for number in range(1, 5)))
+    dispatcher.cut()
+    again = Stream()
+    dispatcher.open(again, "c1", 1, awaiting=("c1", "c2", "c3", "c4"))
+    assert again.welcome == 2
+    feed(dispatcher, again, called(3, "c3"), called(4, "c4"), end(5))
+    for number in range(1, 5):
+        dispatcher.finish_tool(f"c{number}")
+        dispatcher.answer()
+    dispatcher.answer()
+    assert dispatcher.ran == ["c1", "c2", "c3", "c4"]
+    assert (len(again.results), log_.head.state) == (4, "finished")
+
+
+def test_an_end_that_waits_for_a_call_is_the_end_all_the_same(two_open):
+    """Of an older peer, whose stream ends with its session."""
+    dispatcher, stream, log_ = opened(origin="older")
+    feed(dispatcher, stream, called(1, "a"), called(2, "b"), called(3, "c"), end(4, "all"))
+    dispatcher.cut()
+    for call_id in "abc":
+        dispatcher.finish_tool(call_id)
+        dispatcher.answer()
+    dispatcher.answer()
+    assert (log_.text, log_.head.state) == ("all", "finished")
+
+
+def test_of_a_call_that_has_its_result_only_the_id_is_kept(world):
+    dispatcher, stream, _ = world
+    feed(dispatcher, stream, called(1, "a"), called(2, "b"))
+    dispatcher.finish_tool("a")
+    assert set(dispatcher.session._calls) == {"b"}
+    assert set(dispatcher.rebuild()._calls) == {"b"}
+
+
 def test_no_result_is_kept_once_it_was_sent(world):
     """Each has up to 256 KiB, and the log has it for whoever opens the session again."""
     dispatcher, stream, _ = world

@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.core.entries import Call
 from dispatcher.core.log import Settle
-from shared.records import Content, Stop, Stopped, ToolCall, ToolResult
+from shared.records import MAX_OPEN_CALLS, Content, Stop, Stopped, ToolCall, ToolResult, Upstream
 from tests.integration.dispatcher import waiting_tools
 from tests.integration.dispatcher.peer import World, serving, sqlite, until
 
@@ -90,6 +90,29 @@ async def test_calls_run_side_by_side(world: World) -> None:
         "seq-2": "b is done",
     }
     await member.finish(session_id)
+
+
+@pytest.mark.parametrize("older", [False, True])
+async def test_many_calls_are_all_answered_few_of_them_open_at_once(world: World, older: bool) -> None:
+    """Of a Commander that sends as many as its credit takes; an older peer has none, and its stream is read slower."""
+    asked = [call(str(number), f"c{number}") for number in range(3 * MAX_OPEN_CALLS)]
+    member, session_id = (world.stream(), "") if older else (await world.served())[:2]
+    if older:
+        for each in asked:
+            await member.send(Upstream("", each))
+    else:
+        await member.say(session_id, *asked)
+    await until(lambda: len(waiting_tools.begun) >= MAX_OPEN_CALLS)
+    (runner,) = world.sessions.runners.by_session.values()
+    await until(lambda: runner.session.waits)
+    assert len(waiting_tools.begun) == MAX_OPEN_CALLS
+    waiting_tools.answer.set()
+    results = [await member.next(ToolResult) for _ in asked]
+    assert {result.call_id for result in results} == {each.call_id for each in asked}
+    assert sorted(waiting_tools.begun) == sorted(str(number) for number in range(len(asked)))
+    end = Content("", True, "stop")
+    await member.send(Upstream("", end) if older else member.packet(session_id, end))
+    await world.over(runner.session_id)
 
 
 async def test_a_call_id_that_was_used_is_refused(world: World) -> None:

@@ -24,20 +24,19 @@ entries = st.one_of(
     st.builds(finished, small),
     st.builds(failed),
 )
-settles: st.SearchStrategy[Change] = st.builds(
-    Settle, st.builds(stop) | st.builds(result, st.sampled_from(["a", "b", "c"]))
-)
+stops: st.SearchStrategy[Change] = st.builds(Settle, st.builds(stop))
 others: st.SearchStrategy[Change] = st.one_of(
     st.builds(Assign, st.sampled_from(["c1", "c2"]), instances, st.booleans(), st.just(105.0)),
     st.builds(Acquire, st.sampled_from(["c1", "c2"]), small, instances, st.just(106.0)),
     st.builds(Append, small, st.lists(entries, max_size=3).map(tuple)),
+    st.builds(Settle, st.builds(result, st.sampled_from(["a", "b", "c"]))),
     st.builds(Requeue, small, st.just(130.0), st.booleans()),
     st.builds(Fence, small),
     st.builds(TakeOver, small, instances, instances),
     st.builds(TakeBack, small, instances),
 )
-# What is submitted together is one step, if no Settle goes ahead of the others.
-steps = st.tuples(st.integers(0, 1), st.lists(others, min_size=1, max_size=4) | st.lists(settles, min_size=1))
+# What is submitted together is one step, if no stop goes ahead of the others.
+steps = st.tuples(st.integers(0, 1), st.lists(others, min_size=1, max_size=4) | st.lists(stops, min_size=1))
 numbers = count()
 
 

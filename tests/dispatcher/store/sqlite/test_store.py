@@ -18,6 +18,7 @@ from dispatcher.core.log import Settle
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
 from dispatcher.store.sqlite import checkpoints
+from dispatcher.store.sqlite.store import MAX_JOBS
 from shared.records import Content
 from tests.contracts.sessions import (
     acquire,
@@ -79,6 +80,28 @@ async def test_a_stop_waits_for_the_step_under_way_and_for_nothing_that_is_queue
     order = [type(entry.body).__name__ for entry in entries if isinstance(entry.body, Content | StopEntry)]
     assert order == ["Content", "StopEntry", *["Content"] * 4]
     assert not entries[-1].released
+
+
+async def test_results_wait_their_turn(path: Path) -> None:
+    """A session has many, and a neighbour's append waits for few of them."""
+    async with opened(path) as store:
+        epoch, other = await running(store), await running(store, "neighbour")
+        await store.submit("s", append(epoch, *(call(n, f"c{n}") for n in range(1, 101))))
+        results = [store.submit("s", Settle(result(f"c{n}"))) for n in range(1, 101)]
+        await store.submit("neighbour", append(other, said(1)))
+        assert sum(each.done() for each in results) < 2 * MAX_JOBS
+        await asyncio.gather(*results)
+        record = await store.load("s")
+        assert record
+        assert not record.head.calls
+
+
+async def test_closing_waits_for_all_that_is_queued(path: Path) -> None:
+    async with opened(path) as store:
+        epoch = await running(store)
+        queued = [store.submit("s", append(epoch, said(n))) for n in range(1, 101)]
+        await store.close()
+        assert [head_of(each.result()).sequence for each in queued] == list(range(1, 101))
 
 
 # ---- it outlives its process
