@@ -24,7 +24,7 @@ from dispatcher.policing.watch import PolicyFiles
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
-from dispatcher.tools.load import load as load_tools
+from dispatcher.tools.keeper import ToolFiles
 from shared import wire
 from shared.channel import server_options
 from shared.errors import ConfigError
@@ -59,8 +59,9 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     if missing := policies.unbounded:
         logger.warning("no_budget", missing=missing)
     with _named("DISPATCHER_TOOLS"):
-        tools = load_tools(settings.tools, metrics.abandoned)
-    metrics.know(tools=(tool.name for tool in tools.tools))
+        tools = ToolFiles(settings.tools, metrics)
+        tools.load()
+    stack.push_async_callback(tools.close)
 
     users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
     stack.callback(users.close)
@@ -82,7 +83,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     except StoreMisconfigured as error:
         raise ConfigError(f"DISPATCHER_STORE: {error}") from None
     stack.push_async_callback(store.close)
-    sessions = Sessions(store, rules, tools, metrics, settings, policies.status)
+    sessions = Sessions(store, rules, tools.registry, metrics, settings, policies.status)
     stack.push_async_callback(sessions.close)
 
     serving = health.aio.HealthServicer()
@@ -91,6 +92,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     service.register(server)
     reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
+    await tools.start()
     try:
         await sessions.recover()
     except StoreUnavailable as error:
@@ -101,6 +103,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         watch_loop(metrics),
         clock.watch(),
         policies.watch(sessions.runners.use),
+        tools.watch(),
     ]
     if sessions.neighbours:
         works.append(sessions.neighbours.keep())
@@ -124,7 +127,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     for name in ("", wire.SERVICE):
         await serving.set(name, health_pb2.HealthCheckResponse.SERVING)
     ports = Ports(grpc_port, users.getsockname()[1], operators.getsockname()[1])
-    return Dispatcher(settings, ports, sessions, policies, server, service, serving, stack)
+    return Dispatcher(settings, ports, sessions, policies, tools, server, service, serving, stack)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
@@ -150,6 +153,7 @@ class Dispatcher:
         ports: Ports,
         sessions: Sessions,
         policies: PolicyFiles,
+        tools: ToolFiles,
         server: grpc.aio.Server,
         service: AgentInteraction,
         serving: health.aio.HealthServicer,
@@ -157,12 +161,14 @@ class Dispatcher:
     ) -> None:
         self.settings, self.sessions, self.service = settings, sessions, service
         self.grpc_port, self.http_port, self.operator_port = ports
-        self._policies, self._server, self._health, self._stack = policies, server, serving, stack
+        self._policies, self._tools = policies, tools
+        self._server, self._health, self._stack = server, serving, stack
         self._leaving: asyncio.Task[None] | None = None
 
     def reload(self) -> None:
-        """Read the policies again, now."""
+        """Read the policies and the tools again, now."""
         self.sessions.runners.spawn(self._policies.reload(self.sessions.runners.use))
+        self.sessions.runners.spawn(self._tools.reload())
 
     async def drain(self) -> None:
         """Not ready any more; sessions move or end, for `DISPATCHER_DRAIN_SECONDS` at most."""

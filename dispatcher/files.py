@@ -9,7 +9,12 @@ from typing import Any
 
 from shared.errors import ConfigError
 
-KINDS = {"policy": "policies", "tool": "tools", "case": "cases"}  # in one file, if one likes; each loader reads its own
+KINDS = {
+    "policy": "policies",
+    "tool": "tools",
+    "toolset": "toolsets",
+    "case": "cases",
+}  # in one file, if one likes; each loader reads its own
 
 
 @dataclass(frozen=True)
@@ -47,24 +52,24 @@ class FileError(ConfigError):
         self.faults = faults
 
 
-def entries(path: Path, kind: str, faults: list[Fault]) -> Iterator[tuple[Where, dict[str, Any]]]:
+def entries(path: Path, faults: list[Fault], *kinds: str) -> Iterator[tuple[Where, dict[str, Any]]]:
     """Each `[[kind]]` table of the file, or of all *.toml files in the folder, with where it stands. What is wrong with
-    the files, and a name that comes twice, is added to `faults`.
+    the files, and a name that comes twice in a kind, is added to `faults`.
     """
-    names: dict[str, Where] = {}
+    names: dict[tuple[str, str], Where] = {}
     for file in _files(path, faults):
-        for number, entry in enumerate(_tables(file, kind, faults), 1):
-            where = Where(file, kind, number)
+        for where, entry in _tables(file, kinds, faults):
             if not isinstance(entry, dict):
                 faults.append(Fault(where, "is not a table"))
                 continue
             name = entry.get("name")
+            named = where
             if isinstance(name, str) and name:
-                taken = names.setdefault(name, where)
-                where = replace(where, name=name)
-                if taken.file != file or taken.number != number:
-                    faults.append(Fault(where, f"its name is taken by {taken}", "name"))
-            yield where, entry
+                taken = names.setdefault((where.kind, name), where)
+                named = replace(where, name=name)
+                if taken != where:
+                    faults.append(Fault(named, f"its name is taken by {taken}", "name"))
+            yield named, entry
 
 
 def quoted(text: str) -> str:
@@ -81,7 +86,7 @@ def _files(path: Path, faults: list[Fault]) -> list[Path]:
     return files
 
 
-def _tables(file: Path, kind: str, faults: list[Fault]) -> list[Any]:
+def _tables(file: Path, kinds: Sequence[str], faults: list[Fault]) -> Iterator[tuple[Where, Any]]:
     where = Where(file)
     try:
         document = tomllib.loads(file.read_text("utf-8"))
@@ -93,8 +98,9 @@ def _tables(file: Path, kind: str, faults: list[Fault]) -> list[Any]:
         faults.append(Fault(where, str(error)))
     else:
         faults += [Fault(where, f"unknown key {quoted(key)}") for key in document if key not in KINDS]
-        tables = document.get(kind, [])
-        if isinstance(tables, list):
-            return tables
-        faults.append(Fault(where, f"{KINDS[kind]} are written as [[{kind}]]"))
-    return []
+        for kind in kinds:
+            tables = document.get(kind, [])
+            if isinstance(tables, list):
+                yield from ((Where(file, kind, number), table) for number, table in enumerate(tables, 1))
+            else:
+                faults.append(Fault(where, f"{KINDS[kind]} are written as [[{kind}]]"))

@@ -6,6 +6,7 @@ are bound once, for they are on the hot path.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
 
@@ -97,6 +98,12 @@ class Metrics:
         self._tool_calls = counter("tool_calls_total", "Tool calls answered.", "tool", "status")
         self._tool_seconds = histogram("tool_seconds", "Time to a tool call's answer.", _LATENCY, "tool")
         self._tool_calls.labels(UNKNOWN, "UNKNOWN_TOOL")
+        self._tool_calls_running = gauge("tool_calls_running", "Tool calls that run now.", "tool")
+        self._toolset_up = gauge(
+            "toolset_up", "1 if the toolset's server was reached, and its tools are offered.", "toolset"
+        )
+        self.tool_reload_success = gauge("tool_reload_success", "1 if the tools were last read without error.")
+        self.tool_reload_success.set(1)  # as with the policies
         self._abandoned = gauge("abandoned_tool_threads", "Threads that outlived their calls and still run.", "tool")
 
         self._append = fast("append_seconds", "Time that an append to the store took.", _LATENCY)
@@ -109,6 +116,7 @@ class Metrics:
         """Begin the series of these tools and policies at 0."""
         for tool in tools:
             self._tool_seconds.labels(tool)
+            self._tool_calls_running.labels(tool)
             self._abandoned.labels(tool)
             for status in TOOL_STATUSES:
                 self._tool_calls.labels(tool, status)
@@ -169,6 +177,19 @@ class Metrics:
         """tool: a registered name, else `unknown`. status: as in the contract."""
         self._tool_calls.labels(tool, status).inc()
         self._tool_seconds.labels(tool).observe(max(0.0, seconds))
+
+    def tool_running(self, tool: str, change: int) -> None:
+        """A call of a registered tool has begun (1), or ended (-1)."""
+        self._tool_calls_running.labels(tool).inc(change)
+
+    def toolset_up(self, toolset: str, up: bool) -> None:
+        """Whether its tools are offered."""
+        self._toolset_up.labels(toolset).set(up)
+
+    def toolset_gone(self, toolset: str) -> None:
+        """The operators' files do not name it any more."""
+        with contextlib.suppress(KeyError):
+            self._toolset_up.remove(toolset)
 
     def abandoned(self, tool: str, threads: int) -> None:
         """That many threads of a synchronous tool outlived their calls and still run."""

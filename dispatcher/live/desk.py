@@ -101,7 +101,7 @@ class Desk:
             return None  # it was stopped meanwhile
         runner.facts.assigned(outcome)
         entries = await until_known(lambda: read_all(self._runners.store, session_id)) if outcome.head.sequence else []
-        tools = self._runners.registry.tools
+        tools = self._runners.registry.offered(record.request.agent)
         assignment = assignment_of(Record(session_id, record.request, outcome.head), entries, tools)
         if assignment is None:
             failed = Entry(Failed("history_too_large"), clock.now(), outcome.head.generation)

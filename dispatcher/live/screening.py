@@ -48,7 +48,9 @@ class Screening:
         denied = await self._read("arguments", call, strings(call.arguments_json))
         if denied is None:
             request = self._owner.session.record.request
-            context = Context(self._owner.session_id, call.call_id, request.agent, request.conversation_id)
+            context = Context(
+                self._owner.session_id, call.call_id, request.agent, request.conversation_id, request.traceparent
+            )
             answer = await self._owner.host.registry.run(call.tool_name, call.arguments_json, context)
             given = ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
             result, effects = self._owner.session.result(given, clock.now())

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
+from dispatcher.entry import Entry, listed
 from dispatcher.files import Fault, FileError, Where, entries, quoted
 from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.cost import MAX_AT_ONCE, places_at_once
@@ -30,7 +31,6 @@ from dispatcher.policies.rules import (
     RuleSet,
 )
 from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
-from dispatcher.policing.entry import Entry, listed
 from dispatcher.policing.guardrail import PATH as GUARDRAIL_PATH
 from dispatcher.policing.plugins import plugin
 from shared.errors import ConfigError
@@ -63,7 +63,7 @@ def load(path: Path | None) -> RuleSet:
     if path is None:
         return RuleSet(DEFAULT)
     faults: list[Fault] = []
-    found = [_policy(where, table, faults) for where, table in entries(path, "policy", faults)]
+    found = [_policy(where, table, faults) for where, table in entries(path, faults, "policy")]
     if faults:
         raise FileError(faults)
     with _no_collection():

@@ -5,7 +5,6 @@ import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import msgspec
 import structlog
@@ -15,14 +14,12 @@ from dispatcher.metrics import Metrics
 from dispatcher.policies.budget import Quantity
 from dispatcher.policies.rules import BudgetPolicy, RuleSet
 from dispatcher.policing.load import load
+from dispatcher.watch import FileWatch
 
 logger = structlog.get_logger()
 
 # What is bounded where there is no file.
 BUILT_IN: tuple[Quantity, ...] = ("max_seconds", "max_characters", "max_thought_characters")
-LOOK_SECONDS = 1.0  # between two looks at the files; what has changed is read once two looks see the same
-
-Seen: TypeAlias = tuple[tuple[str, int, int, int], ...]  # of each file: its path, when it changed, size, inode
 
 
 class PolicyFiles:
@@ -30,7 +27,7 @@ class PolicyFiles:
 
     def __init__(self, path: Path | None, metrics: Metrics) -> None:
         self._path, self._metrics = path, metrics
-        self._seen: Seen = ()
+        self._files = FileWatch(path)
         self._loaded_at = 0.0
         self._errors: list[str] = []
         self._rules = RuleSet(())
@@ -38,7 +35,7 @@ class PolicyFiles:
 
     def load(self) -> RuleSet:
         """The rules to begin with. Raises FileError."""
-        self._seen = self._look()
+        self._files.reading()
         self._took(load(self._path))
         # The automata of many phrases are many objects that never die: the collector need not visit them.
         gc.collect()
@@ -48,7 +45,7 @@ class PolicyFiles:
     async def reload(self, use: Callable[[RuleSet], None]) -> None:
         """Read the files now. Broken ones leave the rules in force that there are."""
         async with self._reading:
-            self._seen = self._look()
+            self._files.reading()
             try:
                 rules = await asyncio.to_thread(load, self._path)
             except FileError as error:
@@ -67,13 +64,7 @@ class PolicyFiles:
 
     async def watch(self, use: Callable[[RuleSet], None]) -> None:
         """Read the files whenever they have changed, until cancelled."""
-        before = self._seen
-        while self._path is not None:
-            await asyncio.sleep(LOOK_SECONDS)
-            now = self._look()
-            if now == before and now != self._seen:
-                await self.reload(use)
-            before = now
+        await self._files.watch(lambda: self.reload(use))
 
     @property
     def unbounded(self) -> list[Quantity]:
@@ -101,21 +92,6 @@ class PolicyFiles:
         self._errors = errors
         self._metrics.policy_reload_success.set(0)
         logger.error("policies_broken", errors="\n".join(errors))
-
-    def _look(self) -> Seen:
-        path = self._path
-        if path is None:
-            return ()
-        files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
-        found = []
-        for file in files:
-            try:
-                status = file.stat()
-            except OSError:
-                found.append((str(file), 0, 0, 0))
-            else:
-                found.append((str(file), status.st_mtime_ns, status.st_size, status.st_ino))
-        return tuple(found)
 
 
 def _summary(policy: msgspec.Struct) -> dict[str, object]:

@@ -40,7 +40,7 @@ class Case(msgspec.Struct, frozen=True):
 def load(paths: Iterable[Path]) -> list[Case]:
     """The cases of these files, or of the *.toml files of these folders. Raises FileError with all that is wrong."""
     faults: list[Fault] = []
-    read = [(where, entry) for path in paths for where, entry in entries(path, "case", faults)]
+    read = [(where, entry) for path in paths for where, entry in entries(path, faults, "case")]
     cases = [_case(where, entry, faults) for where, entry in read]
     if faults:
         raise FileError(faults)

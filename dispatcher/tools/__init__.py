@@ -1,5 +1,5 @@
 """What agents may call: the registry, and the kinds of tools behind it (`README.md`).
 
-Imports: dispatcher.files, shared.
+Imports: dispatcher.entry, dispatcher.files, dispatcher.metrics, dispatcher.watch, shared.
 Libraries: jsonschema_rs, pydantic, pydantic_core, structlog, typing_extensions.
 """

@@ -9,9 +9,11 @@ class Context:
 
     agent            under whose name the session was asked for
     conversation_id  the caller's grouping of sessions; may be empty
+    traceparent      W3C trace context of whoever asked for the session; may be empty
     """
 
     session_id: str = ""
     call_id: str = ""
     agent: str = ""
     conversation_id: str = ""
+    traceparent: str = ""

@@ -7,6 +7,30 @@ class ToolError(Exception):
     """
 
 
+class ServiceError(ToolError):
+    """Another service did not do what it was asked for.
+
+    code     for the agent, in the words of a program: `http_404`
+    message  for the agent
+    failing  this speaks against the service, not against this one call: several in a row open the breaker
+    """
+
+    def __init__(self, code: str, message: str, *, failing: bool = False) -> None:
+        super().__init__(message)
+        self.code, self.failing = code, failing
+
+
+class UnreachableError(ServiceError):
+    """Nothing of the call has left this program."""
+
+    def __init__(self) -> None:
+        super().__init__("unreachable", "The tool's service cannot be reached.", failing=True)
+
+
+class UnknownOutcomeError(Exception):
+    """The call may have left this program, and its answer was lost."""
+
+
 class ResultTooLargeError(ValueError):
     """A result is larger than the contract allows; the agent is told so."""
 

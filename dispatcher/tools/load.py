@@ -1,111 +1,110 @@
-"""`[[tool]]` entries of the operators' files, checked and made into a registry.
+"""`[[tool]]` and `[[toolset]]` entries of the operators' files, checked and made into tools.
 
 [[tool]]
 name = "search"
 kind = "local"
 use = "my_tools:search"
 timeout_seconds = 10
-approval = "operator"
-approval_seconds = 600
 """
 
-import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar
 
+from dispatcher.entry import listed
 from dispatcher.files import Fault, FileError, entries
 from dispatcher.tools import builtin
+from dispatcher.tools.entry import COMMON, Terms, ToolEntry, terms
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
-from dispatcher.tools.registry import (
-    APPROVERS,
-    DEFAULT_APPROVAL_SECONDS,
-    DEFAULT_TIMEOUT,
-    Registry,
-    Tool,
-    UnusableSchemaError,
-)
+from dispatcher.tools.pins import Pin, read_pin
+from dispatcher.tools.ports import Spec, Tool, Toolset
+from dispatcher.tools.registry import UnusableSchemaError, check_schema
 from shared.config import import_attribute
 from shared.errors import ConfigError
 
-KINDS = ("local",)
-KEYS = ("name", "kind", "use", "timeout_seconds", "approval", "approval_seconds")
-SECONDS = ("timeout_seconds", "approval_seconds")
-NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the OpenAI API takes as a function's name
+MadeT = TypeVar("MadeT")
 
 
-def load(path: Path | None, abandoned: Callable[[str, int], None] = lambda tool, threads: None) -> Registry:
+class Given(NamedTuple):
+    """A toolset as an entry has it. pin: the tools as they were approved, if the entry asks for that."""
+
+    toolset: Toolset
+    pin: Pin | None = None
+
+
+class Loaded(NamedTuple):
+    """What the files say, by the entries' fingerprints, in the files' order."""
+
+    tools: Mapping[str, Tool]
+    toolsets: Mapping[str, Given]
+
+
+def load(
+    path: Path | None,
+    threads: Threads | None = None,
+    reading: Callable[[Path], None] = lambda file: None,
+    *,
+    pins: bool = True,
+) -> Loaded:
     """The tools of a TOML file, of all *.toml files in a folder, or, for None, the built-in ones. Raises FileError
     with all that is wrong.
 
-    abandoned  told how many threads of a tool outlived their calls and still run
+    threads  for synchronous functions
+    reading  told of each other file that an entry names, before it is read
+    pins     False: as if no entry named one, for that is to be written
     """
-    threads = Threads(abandoned=abandoned)
+    threads = threads or Threads()
     if path is None:
         functions = (builtin.current_time, builtin.calculate)
-        return Registry(LocalTool(function.__name__, function, DEFAULT_TIMEOUT, threads) for function in functions)
+        made = [LocalTool(Spec(function.__name__, "", {}), function, threads) for function in functions]
+        return Loaded({tool.spec.name: tool for tool in made}, {})
     faults: list[Fault] = []
-    tools: list[Tool] = []
-    for where, entry in entries(path, "tool", faults):
-        reasons = _wrong(entry)
-        tool = _tool(entry, threads, reasons)
-        faults += [Fault(where, reason) for reason in reasons]
-        if tool:
-            tools.append(tool)
+    loaded = Loaded(tools := {}, toolsets := {})
+    for where, table in entries(path, faults, "tool", "toolset"):
+        entry = ToolEntry(where, table, faults, reading)
+        if where.kind == "tool":
+            tool = _made(entry, TOOLS | {"local": lambda entry, terms: _local(entry, terms, threads)})
+            if tool:
+                tools[entry.fingerprint] = tool
+        elif toolset := _made(entry, TOOLSETS):
+            pin = read_pin(entry) if pins and "pin" in entry else None
+            toolsets[entry.fingerprint] = Given(toolset, pin)
     if faults:
         raise FileError(faults)
-    return Registry(tools)
+    return loaded
 
 
-def _wrong(entry: dict[str, Any]) -> list[str]:
-    """What is wrong with the entry as it is written."""
-    reasons = [f'unknown key "{key}"' for key in entry if key not in KEYS]
-    reasons += [f"`{key}` is missing" for key in ("name", "kind") if key not in entry]
-    name, kind = entry.get("name", ""), entry.get("kind", "local")
-    if "name" in entry and not (isinstance(name, str) and NAME.fullmatch(name)):
-        reasons.append("`name` has to be 1 to 64 letters, digits, _ or -")
-    if kind not in KINDS:
-        reasons.append(f"unknown kind {kind!r}; kinds are {', '.join(KINDS)}")
-    elif "use" not in entry:
-        reasons.append("`use` is missing")
-    elif not isinstance(entry["use"], str):
-        reasons.append("`use` has to be a text, module:attribute")
-    for key in SECONDS:
-        seconds = entry.get(key, 1)
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-            reasons.append(f"`{key}` has to be a number above 0")
-    if "approval" in entry and entry["approval"] not in APPROVERS:
-        reasons.append(f"`approval` has to be one of {', '.join(APPROVERS)}")
-    if "approval_seconds" in entry and "approval" not in entry:
-        reasons.append("`approval_seconds` is only for a tool with `approval`")
-    return reasons
-
-
-def _tool(entry: dict[str, Any], threads: Threads, reasons: list[str]) -> Tool | None:
-    """The tool, if nothing is wrong; what else is found to be wrong is added to the reasons."""
-    use = entry.get("use")
-    if entry.get("kind") != "local" or not isinstance(use, str):
+def _made(entry: ToolEntry, kinds: "Mapping[str, Callable[[ToolEntry, Terms], MadeT | None]]") -> MadeT | None:
+    """None: something is wrong with it."""
+    kind = entry.get("kind")
+    on = terms(entry, str(kind))
+    make = kinds.get(kind) if isinstance(kind, str) else None
+    if make is None:
+        wrong = f"unknown kind {kind!r}" if "kind" in entry else "`kind` is missing"
+        entry.wrong(f"{wrong}; kinds are {listed(kinds)}", "kind")
         return None
+    made = make(entry, on)
+    return made if entry.faultless else None
+
+
+def _local(entry: ToolEntry, terms: Terms, threads: Threads) -> Tool | None:
+    entry.only((*COMMON, "use"), 'kind "local"')
+    use = entry.text("use")
     try:
-        function = import_attribute(use)
-        if reasons:
-            return None
-        tool = LocalTool(
-            entry["name"],
-            function,
-            float(entry.get("timeout_seconds", DEFAULT_TIMEOUT)),
-            threads,
-            entry.get("approval"),
-            float(entry.get("approval_seconds", DEFAULT_APPROVAL_SECONDS)),
-        )
-        Registry([tool])  # compiles its schema
+        tool = LocalTool(terms.spec, import_attribute(use), threads) if use else None
+        if tool:
+            check_schema(tool.spec.schema)
     except ConfigError as error:
-        reasons.append(f"`use`: {error}")
+        entry.wrong(f"`use`: {error}", "use")
     except UnusableFunctionError as error:
-        reasons.append(f"`use`: {use} {error}")
+        entry.wrong(f"`use`: {use} {error}", "use")
     except UnusableSchemaError as error:
-        reasons.append(f"`use`: the schema of {use} cannot be used: {error}")
+        entry.wrong(f"`use`: the schema of {use} cannot be used: {error}", "use")
     else:
         return tool
     return None
+
+
+# By kind: what is wrong is said to the entry. A kind of toolset takes the keys `entry.TOOLSET` beside its own.
+TOOLS: dict[str, Callable[[ToolEntry, Terms], Tool | None]] = {}
+TOOLSETS: dict[str, Callable[[ToolEntry, Terms], Toolset | None]] = {}

@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Generic, NamedTuple, NotRequired, TypeVar, cast, get_type_hints
 
 import structlog
@@ -17,7 +18,7 @@ from typing_extensions import TypedDict
 from dispatcher.tools import strict_json
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import InvalidArgumentsError
-from dispatcher.tools.registry import DEFAULT_APPROVAL_SECONDS, Approver
+from dispatcher.tools.ports import Spec
 from shared import records
 
 logger = structlog.get_logger()
@@ -40,24 +41,12 @@ class LocalTool:
     `dispatcher.tools.context.Context` is given what the call is of.
     """
 
-    def __init__(
-        self,
-        name: str,
-        function: object,
-        timeout_seconds: float,
-        threads: "Threads",
-        approval: Approver | None = None,
-        approval_seconds: float = DEFAULT_APPROVAL_SECONDS,
-    ) -> None:
-        """Raises UnusableFunctionError."""
+    def __init__(self, spec: Spec, function: object, threads: "Threads") -> None:
+        """spec: without description and schema. Raises UnusableFunctionError."""
         if not inspect.isroutine(function):
             raise UnusableFunctionError("is not a function")
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
             raise UnusableFunctionError("is a generator; a tool returns one result")
-        self.name = name
-        self.description = inspect.getdoc(function) or ""
-        self.timeout_seconds = timeout_seconds
-        self.approval, self.approval_seconds = approval, approval_seconds
         self._function: Callable[..., Any] = function
         self._threads = threads
         self._arguments, self._contexts = _arguments(function)
@@ -67,7 +56,7 @@ class LocalTool:
             raise UnusableFunctionError(f"its type hints have no JSON Schema: {_first_line(error)}") from error
         schema.pop("title", None)
         schema.setdefault("properties", {})
-        self.schema: dict[str, Any] = schema
+        self.spec = replace(spec, description=inspect.getdoc(function) or "", schema=schema)
 
     async def call(self, arguments: dict[str, Any], context: Context) -> str:
         """The result as JSON. Raises InvalidArgumentsError before the function runs; then whatever it raises, and
@@ -80,7 +69,7 @@ class LocalTool:
         converted |= dict.fromkeys(self._contexts, context)
         if inspect.iscoroutinefunction(self._function):
             return await asyncio.to_thread(_encode, await self._function(**converted))
-        result = await self._threads.run(self.name, lambda: self._call(converted))
+        result = await self._threads.run(self.spec.name, lambda: self._call(converted))
         return result if isinstance(result, str) else await asyncio.to_thread(_encode, await result)
 
     def _call(self, arguments: dict[str, Any]) -> str | Awaitable[object]:

@@ -1,56 +1,43 @@
-"""The tools that a Dispatcher runs for its sessions: looks a call's tool up, checks its arguments, bounds its time."""
+"""The tools that a Dispatcher runs for its sessions, and what is common to all kinds of them: a call's tool is looked
+up, its arguments are checked, its time and its result are bounded, a service that fails is left alone for a while.
+"""
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
+from copy import copy
 from itertools import islice
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeAlias, get_args
+from time import monotonic
+from typing import Any, NamedTuple, NoReturn
 
 import jsonschema_rs
 import structlog
 
 from dispatcher.tools import strict_json
+from dispatcher.tools.breaker import Breaker
 from dispatcher.tools.context import Context
-from dispatcher.tools.errors import InvalidArgumentsError, ResultTooLargeError, ToolError
+from dispatcher.tools.errors import (
+    InvalidArgumentsError,
+    ResultTooLargeError,
+    ServiceError,
+    ToolError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from dispatcher.tools.ports import DEFAULT_TIMEOUT, Spec, Tool
 from shared import records, wire
 from shared.errors import text_of
 
 logger = structlog.get_logger()
 
-DEFAULT_TIMEOUT = 10.0  # seconds
-DEFAULT_APPROVAL_SECONDS = 600.0  # a person who is asked may have to be found
 MAX_COMPLAINTS = 3  # about one call's arguments
 MAX_MESSAGE = 500  # characters of an error's message
 MAX_CALL_ID = 100  # characters of it in a log
+MAX_KNOWN = 10_000  # names of tools that were ever offered: a server may make up new ones for ever
 NOBODYS = Context()
 FAILED = "The tool failed."  # all that an agent learns of a fault
-
-Approver: TypeAlias = Literal["operator", "user"]  # an operator may decide on what a user is asked, too
-APPROVERS: tuple[Approver, ...] = get_args(Approver)
-
-
-class Tool(Protocol):
-    """A tool of any kind.
-
-    schema            JSON Schema of the arguments, an object
-    timeout_seconds   after which the call is answered TIMEOUT, and `call` cancelled
-    approval          who has to approve a call before it runs; None: nobody
-    approval_seconds  after which a call that nobody approved is answered DENIED
-    """
-
-    name: str
-    description: str
-    schema: dict[str, Any]
-    timeout_seconds: float
-    approval: Approver | None
-    approval_seconds: float
-
-    async def call(self, arguments: dict[str, Any], context: Context) -> str:
-        """The result as JSON. The arguments fit the schema. context: whose call it is.
-
-        Raises InvalidArgumentsError if nothing was run, ToolError with a text for the agent, ResultTooLargeError; any
-        other exception is a fault whose text stays here.
-        """
+UNAVAILABLE = "The tool's service has failed several times in a row, and is left alone for a few seconds."
+UNKNOWN_OUTCOME = "The connection was lost before the answer came; whether the tool ran is not known."
 
 
 class ToolOutput(NamedTuple):
@@ -70,57 +57,89 @@ def error_json(code: str, message: str) -> str:
 
 
 class Registry:
-    """Tools by name; immutable. Raises UnusableSchemaError."""
+    """Tools by name, as they are now. running: told of each tool's calls, one more or one less."""
 
-    def __init__(self, tools: Iterable[Tool]) -> None:
-        self._tools = {tool.name: _Checked(tool) for tool in tools}
+    def __init__(
+        self, tools: Iterable[Tool] = (), running: Callable[[str, int], None] = lambda tool, change: None
+    ) -> None:
+        """Raises UnusableSchemaError."""
+        self._entries: dict[str, _Entry] = {}
+        self._known: set[str] = set()
+        self._running = running
         self._abandoned: set[asyncio.Task[str]] = set()
-        self.tools = tuple(
-            records.Tool(name, entry.tool.description, json.dumps(entry.tool.schema, ensure_ascii=False))
-            for name, entry in self._tools.items()
-        )
+        self.use(tools)
+
+    def use(self, tools: Iterable[Tool], down: Container[str] = ()) -> None:
+        """From now on there are these; what runs ends as it began. down: the names of those that agents are not shown,
+        as their server is lost. Raises UnusableSchemaError, and nothing has changed.
+        """
+        entries: dict[str, _Entry] = {}
+        for tool in tools:
+            old = self._entries.get(tool.spec.name)
+            entries[tool.spec.name] = entry = old.of(tool) if old and old.tool.spec == tool.spec else _Entry(tool)
+            entry.shown = tool.spec.name not in down
+        self._entries = entries
+        if len(self._known) < MAX_KNOWN:
+            self._known |= entries.keys()
+
+    def offered(self, agent: str) -> tuple[records.Tool, ...]:
+        """What that agent is shown."""
+        return tuple(entry.record for entry in self._entries.values() if entry.shown and entry.tool.spec.serves(agent))
 
     def knows(self, name: str) -> bool:
-        """Whether it is registered."""
-        return name in self._tools
+        """Whether there is, or was, a tool of that name: of another name nobody is told."""
+        return name in self._known
+
+    def spec(self, name: str, agent: str) -> Spec | None:
+        """Of the tool that a call of that agent would run."""
+        entry = self._entries.get(name)
+        return entry.tool.spec if entry and entry.tool.spec.serves(agent) else None
 
     def timeout(self, name: str) -> float:
         """Seconds that a call of it may take."""
-        return self._tools[name].tool.timeout_seconds if name in self._tools else DEFAULT_TIMEOUT
+        entry = self._entries.get(name)
+        return entry.tool.spec.timeout_seconds if entry else DEFAULT_TIMEOUT
 
     async def run(self, name: str, arguments_json: str, context: Context = NOBODYS) -> ToolOutput:
         """The call's answer, whatever happens. Raises nothing but CancelledError, when it is cancelled itself: then the
         tool is cancelled too.
         """
-        entry = self._tools.get(name)
-        if entry is None:
+        entry = self._entries.get(name)
+        if entry is None or not entry.tool.spec.serves(context.agent):
             return _failed("UNKNOWN_TOOL", "There is no tool of this name.")
-        if entry.tool.approval:
+        if entry.tool.spec.approval:
             return _failed("DENIED", "Nobody can approve a call yet.")
+        self._running(name, 1)
         try:
             arguments = entry.arguments(arguments_json)
-            result = _within_size(await self._within_limit(entry.tool, arguments, context))
+            result = _within_size(await self._within_limit(entry, arguments, context))
         except InvalidArgumentsError as error:
             return _failed("INVALID_ARGUMENTS", str(error))
         except ResultTooLargeError:
             message = f"The result is larger than {records.MAX_RESULT_BYTES // 1024} KiB."
-            return ToolOutput("TOOL_ERROR", error_json("result_too_large", message))
+            return _failed("TOOL_ERROR", message, "result_too_large")
+        except UnknownOutcomeError:
+            return _failed("UNKNOWN_OUTCOME", UNKNOWN_OUTCOME)
         except ToolError as error:
-            return _failed("TOOL_ERROR", text_of(error))
+            return _failed("TOOL_ERROR", text_of(error), error.code if isinstance(error, ServiceError) else "")
         except _TimeIsUpError:
-            return _failed("TIMEOUT", f"The tool took longer than {entry.tool.timeout_seconds:g} seconds.")
+            return _failed("TIMEOUT", f"The tool took longer than {entry.tool.spec.timeout_seconds:g} seconds.")
         except Exception as error:
             whose = {"session_id": context.session_id, "call_id": context.call_id[:MAX_CALL_ID]}
             logger.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
             return _failed("TOOL_ERROR", FAILED)
+        finally:
+            self._running(name, -1)
         return ToolOutput("OK", result)
 
-    async def _within_limit(self, tool: Tool, arguments: dict[str, Any], context: Context) -> str:
+    async def _within_limit(self, entry: "_Entry", arguments: dict[str, Any], context: Context) -> str:
         # A task of its own: a tool that holds up or swallows its cancellation holds nobody up, and a CancelledError
         # that it raises by itself is not taken for ours.
-        task = asyncio.create_task(_guarded(tool, arguments, context), name=f"tool {tool.name}")
+        call = _Call(entry, arguments, context)
+        task = asyncio.create_task(call.made(), name=f"tool {entry.tool.spec.name}")
         try:
-            await asyncio.wait({task}, timeout=tool.timeout_seconds)
+            await asyncio.wait({task}, timeout=entry.tool.spec.timeout_seconds)
+            call.timed_out = not task.done()
         finally:
             if not task.done():
                 task.cancel()
@@ -134,7 +153,11 @@ class Registry:
 
     def _drop(self, task: asyncio.Task[str]) -> None:
         self._abandoned.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        if (
+            not task.cancelled()
+            and (error := task.exception())
+            and not isinstance(error, ToolError | UnknownOutcomeError)
+        ):
             logger.warning("tool_failed_late", task=task.get_name(), exc_info=error, traceback=True)
 
 
@@ -142,13 +165,65 @@ class _TimeIsUpError(Exception):
     pass
 
 
-async def _guarded(tool: Tool, arguments: dict[str, Any], context: Context) -> str:
-    try:
-        return await tool.call(arguments, context)
-    except (Exception, asyncio.CancelledError):
-        raise
-    except BaseException as error:  # would end the whole program, or pass by all that answers
-        raise RuntimeError(f"the tool raised {type(error).__name__}") from error
+class _Call:
+    """One call of a tool, in its turn; timed_out: why it is cancelled, if it is."""
+
+    def __init__(self, entry: "_Entry", arguments: dict[str, Any], context: Context) -> None:
+        self._entry, self._arguments, self._context = entry, arguments, context
+        self.timed_out = False
+
+    async def made(self) -> str:
+        entry = self._entry
+        breaker = entry.breaker
+        if breaker is None:
+            return await self._guarded()
+        if breaker.is_open(monotonic()):  # known before it has its turn
+            raise ServiceError("unavailable", UNAVAILABLE)
+        async with entry.turns:
+            if not breaker.admit(monotonic()):
+                raise ServiceError("unavailable", UNAVAILABLE)
+            try:
+                result = await self._tried()
+            except asyncio.CancelledError:
+                if self.timed_out:
+                    breaker.failed(monotonic())
+                else:
+                    breaker.dropped()
+                raise
+            except (ToolError, ResultTooLargeError) as error:
+                if isinstance(error, ServiceError) and error.failing:
+                    breaker.failed(monotonic())
+                else:
+                    breaker.answered()
+                raise
+            except UnknownOutcomeError:
+                breaker.failed(monotonic())
+                raise
+            except Exception:  # nothing was sent, or a fault of ours
+                breaker.dropped()
+                raise
+            breaker.answered()
+            return result
+
+    async def _tried(self) -> str:
+        """Once; where nothing was answered, and the tool says that it may be, once more."""
+        spec = self._entry.tool.spec
+        try:
+            return await self._guarded()
+        except (UnreachableError, UnknownOutcomeError):
+            if not spec.idempotent:
+                raise
+        call_id = self._context.call_id[:MAX_CALL_ID]
+        logger.info("tool_tried_again", tool=spec.name, session_id=self._context.session_id, call_id=call_id)
+        return await self._guarded()
+
+    async def _guarded(self) -> str:
+        try:
+            return await self._entry.tool.call(self._arguments, self._context)
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # would end the whole program, or pass by all that answers
+            raise RuntimeError(f"the tool raised {type(error).__name__}") from error
 
 
 def _within_size(result: str) -> str:
@@ -158,19 +233,28 @@ def _within_size(result: str) -> str:
     return result
 
 
-def _failed(status: str, message: str) -> ToolOutput:
-    return ToolOutput(status, error_json(status.lower(), wire.well_formed(message[:MAX_MESSAGE])))
+def _failed(status: str, message: str, code: str = "") -> ToolOutput:
+    return ToolOutput(status, error_json(code or status.lower(), wire.well_formed(message[:MAX_MESSAGE])))
 
 
-class _Checked:
-    """A tool with its compiled schema."""
+class _Entry:
+    """A tool with what its calls share. shown: agents are told of it."""
 
     def __init__(self, tool: Tool) -> None:
-        self.tool = tool
-        try:
-            self._validator = jsonschema_rs.validator_for(tool.schema, retriever=_deny)
-        except ValueError as error:  # jsonschema_rs.ValidationError is one
-            raise UnusableSchemaError(str(error).partition("\n")[0]) from error
+        """Raises UnusableSchemaError."""
+        spec = tool.spec
+        self.tool, self.shown = tool, True
+        self._validator = check_schema(spec.schema)
+        self.turns = asyncio.Semaphore(spec.concurrency)
+        # A function in this process is no service: what it raises speaks of its arguments or its author.
+        self.breaker = Breaker() if spec.kind != "local" else None
+        self.record = records.Tool(spec.name, spec.description, json.dumps(spec.schema, ensure_ascii=False))
+
+    def of(self, tool: Tool) -> "_Entry":
+        """The same tool as it was made anew, for calls that share all this with those that run."""
+        entry = copy(self)
+        entry.tool = tool
+        return entry
 
     def arguments(self, arguments_json: str) -> dict[str, Any]:
         """The parsed arguments. Raises InvalidArgumentsError."""
@@ -184,6 +268,14 @@ class _Checked:
         if not isinstance(arguments, dict):  # a schema of another kind of tool may forget to say so
             raise InvalidArgumentsError("The arguments are no JSON object.")
         return arguments
+
+
+def check_schema(schema: dict[str, Any]) -> jsonschema_rs.Validator:
+    """What checks arguments. Raises UnusableSchemaError."""
+    try:
+        return jsonschema_rs.validator_for(schema, retriever=_deny)
+    except ValueError as error:  # jsonschema_rs.ValidationError is one
+        raise UnusableSchemaError(str(error).partition("\n")[0]) from error
 
 
 def _complaint(error: jsonschema_rs.ValidationError) -> str:

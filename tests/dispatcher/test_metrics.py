@@ -31,6 +31,9 @@ PROMISED = [
     ("dispatcher_policy_reload_success", "gauge", set()),
     ("dispatcher_tool_calls", "counter", {"tool", "status"}),
     ("dispatcher_tool_seconds", "histogram", {"tool"}),
+    ("dispatcher_tool_calls_running", "gauge", {"tool"}),
+    ("dispatcher_toolset_up", "gauge", {"toolset"}),
+    ("dispatcher_tool_reload_success", "gauge", set()),
     ("dispatcher_abandoned_tool_threads", "gauge", {"tool"}),
     ("dispatcher_append_seconds", "histogram", set()),
     ("dispatcher_append_batch_packets", "histogram", set()),
@@ -52,6 +55,7 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 
 def test_names_types_and_labels_are_the_promised_ones(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics.know(tools=["search"], policies=["limits"])
+    metrics.toolset_up("docs", True)
     found = {(family.name, family.type): set(family.samples[0].labels) - {"le"} for family in registry.collect()}
     assert found == {(name, kind): labels for name, kind, labels in PROMISED}
 

@@ -15,6 +15,7 @@ from dispatcher.policing.load import load as load_policies
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.memory import MemoryStore
 from dispatcher.tools.load import load as load_tools
+from dispatcher.tools.registry import Registry
 from shared.records import Ack, Content, Open, Upstream
 from tests.dispatcher.live.test_runner import Link, until
 
@@ -35,7 +36,8 @@ async def test_no_session_ends_by_it(tmp_path: Path, jump: Callable[[float], Non
     file = tmp_path / "rules.toml"
     file.write_text('[[policy]]\nname = "limits"\nkind = "budget"\nmax_seconds = 120\nreason = "Timeout"\n')
     metrics = Metrics(CollectorRegistry())
-    sessions = Sessions(MemoryStore(), load_policies(file), load_tools(None), metrics, DispatcherSettings())
+    tools = Registry(load_tools(None).tools.values())
+    sessions = Sessions(MemoryStore(), load_policies(file), tools, metrics, DispatcherSettings())
     link = Link()
     assert await sessions.desk.open(link, "s", Open("c")) is None
     runner = sessions.runners.by_session["s"]

@@ -105,7 +105,8 @@ async def sessions(store: Scripted) -> AsyncIterator[Sessions]:
     REGISTRY[:] = [CollectorRegistry()]
     settings = DispatcherSettings(grace_seconds=60)
     metrics = Metrics(REGISTRY[0])
-    sessions = Sessions(cast("Store", store), load_policies(None), load_tools(None), metrics, settings)
+    tools = Registry(load_tools(None).tools.values())
+    sessions = Sessions(cast("Store", store), load_policies(None), tools, metrics, settings)
     yield sessions
     await sessions.close()
 

@@ -22,6 +22,7 @@ from dispatcher.store import asking
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import IdempotencyKey, StopKept, StoreUnavailable
 from dispatcher.tools.load import load as load_tools
+from dispatcher.tools.registry import Registry
 from shared.records import Content, History, Message, Said, Thought, ToolCall, ToolResult, Unknown
 
 
@@ -29,7 +30,8 @@ from shared.records import Content, History, Message, Said, Thought, ToolCall, T
 async def sessions() -> AsyncIterator[Sessions]:
     settings = DispatcherSettings(queue_limit=2, queue_seconds=60)
     metrics = Metrics(CollectorRegistry())
-    sessions = Sessions(MemoryStore(), load_policies(None), load_tools(None), metrics, settings)
+    tools = Registry(load_tools(None).tools.values())
+    sessions = Sessions(MemoryStore(), load_policies(None), tools, metrics, settings)
     yield sessions
     for record in await sessions.store.select(["waiting"], 10):
         sessions.pool.withdraw(record.session_id)

@@ -11,6 +11,7 @@ from dispatcher.policing.load import load as load_policies
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.memory import MemoryStore
 from dispatcher.tools.load import load as load_tools
+from dispatcher.tools.registry import Registry
 from shared.records import Open
 from tests.dispatcher.live.test_runner import Link, until
 
@@ -20,7 +21,8 @@ EVERY_WAIT = 20 + 60 + 5
 @pytest.fixture
 async def sessions() -> AsyncIterator[Sessions]:
     metrics = Metrics(CollectorRegistry())
-    sessions = Sessions(MemoryStore(), load_policies(None), load_tools(None), metrics, DispatcherSettings())
+    tools = Registry(load_tools(None).tools.values())
+    sessions = Sessions(MemoryStore(), load_policies(None), tools, metrics, DispatcherSettings())
     yield sessions
     await sessions.close()
 

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from dispatcher import watch
 from dispatcher.files import FileError
 from dispatcher.metrics import Metrics
 from dispatcher.policies.rules import RuleSet
@@ -42,7 +43,7 @@ def registry() -> CollectorRegistry:
 async def watched(
     tmp_path: Path, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[PolicyFiles, Used]]:
-    monkeypatch.setattr(policy_files, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.005)
     (tmp_path / "a.toml").write_text(RULE.format("a"))
     files, used = PolicyFiles(tmp_path, Metrics(registry)), Used()
     files.load()

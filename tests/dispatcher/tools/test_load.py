@@ -4,6 +4,7 @@ import pytest
 
 from dispatcher.files import FileError
 from dispatcher.tools.load import load
+from dispatcher.tools.registry import Registry
 
 MODULE = "tools_of_test_load"
 
@@ -19,23 +20,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def registry_of(path: Path | None) -> Registry:
+    return Registry(load(path).tools.values())
+
+
 def write(file: Path, text: str) -> Path:
     file.write_text(text)
     return file
 
 
 async def test_the_built_in_tools() -> None:
-    registry = load(None)
-    assert [tool.name for tool in registry.tools] == ["current_time", "calculate"]
-    assert all(tool.description for tool in registry.tools)
+    registry = registry_of(None)
+    assert [tool.name for tool in registry.offered("")] == ["current_time", "calculate"]
+    assert all(tool.description for tool in registry.offered(""))
     answer = await registry.run("calculate", '{"expression": "6 * 7"}')
     assert answer == ("OK", "42")
 
 
 async def test_a_file(folder: Path) -> None:
     entry = f'[[tool]]\nname = "find"\nkind = "local"\nuse = "{MODULE}:search"\ntimeout_seconds = 2.5\n'
-    registry = load(write(folder / "tools.toml", entry + '[[policy]]\nname = "another loader\'s"\n'))
-    assert [(tool.name, tool.description) for tool in registry.tools] == [("find", "Search.")]
+    registry = registry_of(write(folder / "tools.toml", entry + '[[policy]]\nname = "another loader\'s"\n'))
+    assert [(tool.name, tool.description) for tool in registry.offered("")] == [("find", "Search.")]
     assert registry.timeout("find") == 2.5
     assert await registry.run("find", '{"q": "x"}') == ("OK", '["x"]')
 
@@ -44,13 +49,13 @@ def test_a_folder_of_files(folder: Path) -> None:
     for name in ("b", "a"):
         write(folder / f"{name}.toml", f'[[tool]]\nname = "{name}"\nkind = "local"\nuse = "{MODULE}:search"\n')
     write(folder / "notes.txt", "no tools")
-    assert [tool.name for tool in load(folder).tools] == ["a", "b"]
-    assert load(folder).timeout("a") == 10
+    assert [tool.name for tool in registry_of(folder).offered("")] == ["a", "b"]
+    assert registry_of(folder).timeout("a") == 10
 
 
 def test_an_entry_of_the_built_in_functions(folder: Path) -> None:
     entry = '[[tool]]\nname = "sums"\nkind = "local"\nuse = "dispatcher.tools.builtin:calculate"\n'
-    assert load(write(folder / "tools.toml", entry)).knows("sums")
+    assert registry_of(write(folder / "tools.toml", entry)).knows("sums")
 
 
 def test_all_errors_at_once(folder: Path) -> None:
@@ -72,8 +77,18 @@ kind = "local"
 use = "{MODULE}:missing"
 timeout_seconds = 0
 [[tool]]
-kind = "http"
-url = "x"
+kind = "httpx"
+agents = []
+approval = "boss"
+concurrency = 0
+idempotent = 1
+[[tool]]
+name = "waits"
+kind = "local"
+use = "{MODULE}:search"
+approval_seconds = 5
+concurrency = 3
+prefix = "my_"
 [[tool]]
 name = "untyped"
 kind = "local"
@@ -87,13 +102,10 @@ timeout_seconds = true
 name = "nowhere"
 kind = "local"
 use = "not_there_at_all:x"
-approval = "boss"
-approval_seconds = 0
 [[tool]]
 name = "unused"
 kind = "local"
 use = 7
-approval_seconds = 60
 """,
     )
     with pytest.raises(FileError) as raised:
@@ -104,16 +116,20 @@ approval_seconds = 60
         f'{file}: tool 3 "has space": `name` has to be 1 to 64 letters, digits, _ or -',
         f'{file}: tool 3 "has space": `timeout_seconds` has to be a number above 0',
         f"{file}: tool 3 \"has space\": `use`: module '{MODULE}' has no 'missing'",
-        f'{file}: tool 4: unknown key "url"',
-        f"{file}: tool 4: `name` is missing",
-        f"{file}: tool 4: unknown kind 'http'; kinds are local",
-        f"{file}: tool 5 \"untyped\": `use`: {MODULE}:untyped its parameter 'q' has no type hint",
-        f'{file}: tool 6 "number": `timeout_seconds` has to be a number above 0',
-        f'{file}: tool 7 "nowhere": `approval_seconds` has to be a number above 0',
-        f'{file}: tool 7 "nowhere": `approval` has to be one of operator, user',
-        f"{file}: tool 7 \"nowhere\": `use`: no module 'not_there_at_all' (looked in {folder} too)",
-        f'{file}: tool 8 "unused": `use` has to be a text, module:attribute',
-        f'{file}: tool 8 "unused": `approval_seconds` is only for a tool with `approval`',
+        f"{file}: tool 4: `name` has to be a text that is not empty",
+        f"{file}: tool 4: `agents` has to be a list of texts that is not empty",
+        f'{file}: tool 4: unknown approval \'boss\'; approvals are "operator", "user"',
+        f"{file}: tool 4: `concurrency` has to be a whole number, 1 to 1000",
+        f"{file}: tool 4: `idempotent` has to be true or false",
+        f"{file}: tool 4: unknown kind 'httpx'; kinds are \"local\"",
+        f'{file}: tool 5 "waits": `approval_seconds` is for `approval`',
+        f'{file}: tool 5 "waits": unknown key "concurrency" for kind "local"',
+        f'{file}: tool 5 "waits": unknown key "prefix" for kind "local"',
+        f"{file}: tool 6 \"untyped\": `use`: {MODULE}:untyped its parameter 'q' has no type hint",
+        f'{file}: tool 7 "number": `timeout_seconds` has to be a number above 0',
+        f'{file}: tool 7 "number": `use`: {MODULE}:number is not a function',
+        f"{file}: tool 8 \"nowhere\": `use`: no module 'not_there_at_all' (looked in {folder} too)",
+        f'{file}: tool 9 "unused": `use` has to be a text that is not empty',
     ]
     assert str(raised.value) == "; ".join([str(fault) for fault in raised.value.faults])
 
@@ -143,7 +159,32 @@ def test_no_file(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_the_terms_of_a_tool(folder: Path) -> None:
+    entry = f"""
+[[tool]]
+name = "find"
+kind = "local"
+use = "{MODULE}:search"
+agents = ["support", "sales"]
+approval = "user"
+approval_seconds = 60
+"""
+    registry = registry_of(write(folder / "tools.toml", entry))
+    spec = registry.spec("find", "support")
+    assert spec
+    assert (spec.approval, spec.approval_seconds) == ("user", 60)
+    assert registry.spec("find", "other") is None
+    assert registry.spec("other", "support") is None
+    assert [tool.name for tool in registry.offered("sales")] == ["find"]
+    assert registry.offered("other") == ()
+
+
+def test_a_toolset_of_an_unknown_kind(folder: Path) -> None:
+    with pytest.raises(FileError, match=r"toolset 1 \"docs\": unknown kind 'mcpx'; kinds are "):
+        load(write(folder / "tools.toml", '[[toolset]]\nname = "docs"\nkind = "mcpx"\n'))
+
+
 async def test_a_tool_that_wants_approval_does_not_run_by_itself(folder: Path) -> None:
     entry = f'[[tool]]\nname = "find"\nkind = "local"\nuse = "{MODULE}:search"\napproval = "user"\n'
-    registry = load(write(folder / "tools.toml", entry))
+    registry = registry_of(write(folder / "tools.toml", entry))
     assert (await registry.run("find", '{"q": "x"}')).status == "DENIED"

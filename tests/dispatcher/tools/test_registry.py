@@ -10,10 +10,27 @@ import pytest
 import structlog
 from pydantic import BaseModel, Field, WithJsonSchema, model_serializer
 
+from dispatcher.tools.breaker import FAILURES
 from dispatcher.tools.context import Context
-from dispatcher.tools.errors import ToolError
+from dispatcher.tools.errors import (
+    InvalidArgumentsError,
+    ResultTooLargeError,
+    ServiceError,
+    ToolError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
-from dispatcher.tools.registry import Approver, Registry, ToolOutput, UnusableSchemaError, error_json
+from dispatcher.tools.ports import Spec
+from dispatcher.tools.registry import (
+    NOBODYS,
+    UNKNOWN_OUTCOME,
+    Registry,
+    ToolOutput,
+    UnusableSchemaError,
+    error_json,
+)
+from tests.dispatcher.tools.fakes import FakeTool, spec
 
 MAIN_THREAD = threading.get_ident()
 
@@ -39,7 +56,9 @@ async def visit(place: Place, times: tuple[int, ...] = ()) -> list[object]:
 
 def registry_of(*functions: Callable[..., Any], timeout: float = 5, threads: Threads | None = None) -> Registry:
     threads = threads or Threads()
-    return Registry(LocalTool(function.__name__, function, timeout, threads) for function in functions)
+    return Registry(
+        LocalTool(Spec(function.__name__, "", {}, timeout_seconds=timeout), function, threads) for function in functions
+    )
 
 
 def code_of(answer: ToolOutput) -> tuple[str, str, str]:
@@ -48,7 +67,7 @@ def code_of(answer: ToolOutput) -> tuple[str, str, str]:
 
 
 def test_description_and_schema_come_from_the_function() -> None:
-    [tool] = registry_of(search).tools
+    [tool] = registry_of(search).offered("")
     assert tool.name == "search"
     assert tool.description == "Search the web.\n\nReturns hits, the best first."
     assert json.loads(tool.parameters_json_schema) == {
@@ -274,7 +293,7 @@ async def test_a_parameter_of_type_context_is_given_the_call_and_is_no_argument(
         return call.call_id if call else "nobody's"
 
     registry = registry_of(note, other)
-    schema = json.loads(registry.tools[0].parameters_json_schema)
+    schema = json.loads(registry.offered("")[0].parameters_json_schema)
     assert (list(schema["properties"]), schema["required"]) == (["text"], ["text"])
     context = Context("s1", "c1", "default", "talk")
     assert await registry.run("note", '{"text": "x"}', context) == ("OK", '["x","s1","c1","default","talk"]')
@@ -322,9 +341,7 @@ async def test_a_result_is_written_outside_the_loop() -> None:
 
 async def test_another_kind_of_tool_is_measured_too() -> None:
     class Verbose:
-        name, description, schema, timeout_seconds = "verbose", "", {"type": "object"}, 5.0
-        approval: Approver | None = None
-        approval_seconds = 600.0
+        spec = Spec("verbose", "", {"type": "object"}, "http")
 
         async def call(self, arguments: dict[str, Any], context: Context) -> str:
             return '"' + "x" * (256 * 1024) + '"'
@@ -458,7 +475,7 @@ def unknown_name(q: "Nowhere") -> None:  # type: ignore[name-defined]  # noqa: F
 )
 def test_what_cannot_be_a_tool(function: object, reason: str) -> None:
     with pytest.raises(UnusableFunctionError) as raised:
-        LocalTool("x", function, 1, Threads())
+        LocalTool(Spec("x", "", {}), function, Threads())
     assert str(raised.value).startswith(reason)
 
 
@@ -472,3 +489,144 @@ def test_a_schema_fetches_nothing() -> None:
 
 def test_an_errors_json() -> None:
     assert json.loads(error_json("code", 'a "message"')) == {"error": {"code": "code", "message": 'a "message"'}}
+
+
+# ---- another service's tools
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is asked has no event
+            await asyncio.sleep(0)
+
+
+async def answer_of(registry: Registry, name: str = "x", context: Context = NOBODYS) -> tuple[str, str, str]:
+    answer = await registry.run(name, "{}", context)
+    return code_of(answer) if answer.status != "OK" else ("OK", "", answer.result_json)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ServiceError("http_404", "no such city"), ("TOOL_ERROR", "http_404", "no such city")),
+        (UnreachableError(), ("TOOL_ERROR", "unreachable", "The tool's service cannot be reached.")),
+        (UnknownOutcomeError(), ("UNKNOWN_OUTCOME", "unknown_outcome", UNKNOWN_OUTCOME)),
+        (InvalidArgumentsError("no"), ("INVALID_ARGUMENTS", "invalid_arguments", "no")),
+        (ResultTooLargeError(), ("TOOL_ERROR", "result_too_large", "The result is larger than 256 KiB.")),
+    ],
+)
+async def test_what_an_agent_learns_of_another_services_failure(
+    error: Exception, expected: tuple[str, str, str]
+) -> None:
+    assert await answer_of(Registry([FakeTool(spec("x"), error)])) == expected
+
+
+async def test_only_its_agents_see_and_call_a_tool() -> None:
+    tool = FakeTool(spec("x", agents=frozenset({"support"})))
+    registry = Registry([tool])
+    assert [each.name for each in registry.offered("support")] == ["x"]
+    assert registry.offered("sales") == ()
+    assert (await answer_of(registry, context=Context(agent="sales")))[0] == "UNKNOWN_TOOL"
+    assert not tool.calls
+    assert (await answer_of(registry, context=Context(agent="support")))[0] == "OK"
+
+
+async def test_calls_beyond_the_concurrency_wait_within_their_time() -> None:
+    free = asyncio.Event()
+    tool = FakeTool(spec("x", concurrency=2), free)
+    running: list[int] = []
+    registry = Registry([tool], lambda name, change: running.append(change))
+    calls = [asyncio.create_task(answer_of(registry)) for _ in range(5)]
+    await until(lambda: tool.running == 2 and sum(running) == 5)
+    free.set()
+    assert await asyncio.gather(*calls) == [("OK", "", "true")] * 5
+    assert tool.most_running == 2
+    assert sum(running) == 0
+    late = FakeTool(spec("x", concurrency=1, timeout_seconds=0.05), asyncio.Event())
+    registry = Registry([late])
+    assert {status for status, _, _ in await asyncio.gather(*(answer_of(registry) for _ in range(3)))} == {"TIMEOUT"}
+    assert len(late.calls) == 1
+
+
+async def test_a_service_that_fails_again_and_again_is_left_alone() -> None:
+    tool = FakeTool(spec("x"), UnreachableError())
+    registry = Registry([tool])
+    for _ in range(FAILURES):
+        assert (await answer_of(registry))[1] == "unreachable"
+    assert (await answer_of(registry))[1] == "unavailable"
+    assert len(tool.calls) == FAILURES
+    again = FakeTool(tool.spec)
+    registry.use([again])
+    assert (await answer_of(registry))[1] == "unavailable", "it is the same tool, which was made anew"
+    registry.use([FakeTool(spec("x", description="another"))])
+    assert (await answer_of(registry))[0] == "OK"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ServiceError("http_404", ""), ToolError("no"), InvalidArgumentsError("no"), ValueError(), ResultTooLargeError()],
+)
+async def test_what_does_not_speak_against_the_service(error: Exception) -> None:
+    tool = FakeTool(spec("x"), error)
+    registry = Registry([tool])
+    for _ in range(FAILURES + 2):
+        assert (await answer_of(registry))[1] != "unavailable"
+    assert len(tool.calls) == FAILURES + 2
+
+
+@pytest.mark.parametrize(
+    "outcome", [UnknownOutcomeError(), ServiceError("http_503", "", failing=True), asyncio.Event()]
+)
+async def test_what_does(outcome: Exception | asyncio.Event) -> None:
+    registry = Registry([FakeTool(spec("x", timeout_seconds=0.01), outcome)])
+    for _ in range(FAILURES):
+        await answer_of(registry)
+    assert (await answer_of(registry))[1] == "unavailable"
+
+
+async def test_a_stop_says_nothing_of_the_service() -> None:
+    tool = FakeTool(spec("x"), asyncio.Event())
+    registry = Registry([tool])
+    for number in range(1, FAILURES + 2):
+        call = asyncio.create_task(registry.run("x", "{}"))
+        await until(lambda: len(tool.calls) == number)  # noqa: B023
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await until(lambda: tool.cancelled == number)  # noqa: B023
+
+
+@pytest.mark.parametrize("error", [UnreachableError(), UnknownOutcomeError()])
+async def test_a_call_is_made_once_more_only_where_that_is_allowed(error: Exception) -> None:
+    once = FakeTool(spec("x"), error, "true")
+    assert (await answer_of(Registry([once])))[0] != "OK"
+    assert len(once.calls) == 1
+    twice = FakeTool(spec("x", idempotent=True), error, "true")
+    call = Context("session", "call")
+    with structlog.testing.capture_logs() as logs:
+        assert (await answer_of(Registry([twice]), context=call))[0] == "OK"
+    assert twice.calls == [call, call]
+    assert [entry["event"] for entry in logs] == ["tool_tried_again"]
+    still = FakeTool(spec("x", idempotent=True), error)
+    assert (await answer_of(Registry([still])))[0] != "OK"
+    assert len(still.calls) == 2
+    answered = FakeTool(spec("x", idempotent=True), ServiceError("http_503", "", failing=True), "true")
+    assert (await answer_of(Registry([answered])))[1] == "http_503"
+    assert len(answered.calls) == 1
+
+
+async def test_tools_that_change_while_a_call_runs() -> None:
+    free = asyncio.Event()
+    old, new = FakeTool(spec("x"), free), FakeTool(spec("x", description="new"), '"new"')
+    registry = Registry([old])
+    call = asyncio.create_task(answer_of(registry))
+    await until(lambda: old.running)
+    registry.use([new])
+    assert (await answer_of(registry))[2] == '"new"'
+    registry.use([new], down={"x"})
+    assert registry.offered("") == ()
+    assert (await answer_of(registry))[2] == '"new"', "its server may be back already"
+    registry.use([])
+    assert (await answer_of(registry))[0] == "UNKNOWN_TOOL"
+    assert registry.knows("x"), "what was said of its calls stays as it was said"
+    free.set()
+    assert (await call)[2] == "true"

@@ -13,7 +13,7 @@ class Entry:
     """What is wrong is added to `faults`; what is asked for then gets a harmless answer."""
 
     def __init__(self, where: Where, table: dict[str, Any], faults: list[Fault]) -> None:
-        self._where, self._table, self._faults = where, table, faults
+        self.where, self._table, self._faults = where, table, faults
         self._before = len(faults)
 
     def __contains__(self, key: str) -> bool:
@@ -25,7 +25,7 @@ class Entry:
 
     def wrong(self, reason: str, key: str = "", item: int = 0) -> None:
         """key, item: what the reason is about, as in `Fault`."""
-        self._faults.append(Fault(self._where, reason, key, item))
+        self._faults.append(Fault(self.where, reason, key, item))
 
     def check(self, right: bool, reason: str, key: str = "", item: int = 0) -> None:
         if not right:
