@@ -6,11 +6,12 @@ import json
 import signal
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from commander import cli
 from shared import records
 from tests import programs
 from tests.commander.fake_dispatcher import FakeDispatcher, soon
@@ -65,11 +66,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("verb", [[], ["serve"], ["run"], ["check"]])
-async def test_help(folder: Path, verb: list[str]) -> None:
-    async with commander(folder, *verb, "--help") as process:
-        status, out, _ = await output(process)
-    assert status == 0
-    assert "usage: commander" in out
+def test_help(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*verb, "--help"])
+    assert ended.value.code == 0
+    assert "usage: commander" in capsys.readouterr().out
+
+
+@pytest.fixture
+def here(folder: Path, no_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process runs in the folder. What it imports from there is forgotten."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for module in ("mine", "faulty"):
+        sys.modules.pop(module, None)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +98,15 @@ async def test_help(folder: Path, verb: list[str]) -> None:
         ("METRICS_ADDRESS", "nowhere", "COMMANDER_METRICS_ADDRESS: must be an address as host:port"),
     ],
 )
-async def test_a_wrong_setting_is_one_line_and_exit_2(folder: Path, name: str, value: str, words: str) -> None:
-    settings = {"COMMANDER_BACKEND": "mine:agent"} | {f"COMMANDER_{name}": value}
-    async with commander(folder, "serve", settings=settings) as process:
-        status, out, err = await output(process)
-    assert (status, out) == (2, "")
+@pytest.mark.usefixtures("here")
+def test_a_wrong_setting_is_one_line_and_exit_2(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMMANDER_BACKEND", "mine:agent")
+    monkeypatch.setenv(f"COMMANDER_{name}", value)
+    assert cli.main(["serve"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
     assert words in err
     assert len(err.splitlines()) == 1
 

@@ -4,12 +4,15 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
+from commander import cli
 from tests import programs
 
 AGENTS = "tests.commander.check.agents"
@@ -17,33 +20,42 @@ ROOT = Path(__file__).parents[3]
 # A machine that is busy with other tests may be late; what an agent does wrong is far beyond these.
 PATIENT = ("--allow-lag", "30", "--allow-tokens", "500")
 
-
-async def check(agent: str, *options: str, settings: dict[str, str] | None = None) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "commander", "check", agent, *options),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-        env=programs.environment(settings or {}),
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 55)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+Check: TypeAlias = Callable[..., tuple[int, str, str]]
+Report: TypeAlias = Callable[..., dict[str, Any]]
 
 
-async def report(agent: str, *options: str) -> dict[str, Any]:
-    """What `--json` says; its verdict is the exit status too."""
-    status, out, err = await check(f"{AGENTS}:{agent}", "--json", *PATIENT, *options)
-    assert out, err
-    found: dict[str, Any] = json.loads(out)
-    assert found["exit_status"] == status
-    return found
+@pytest.fixture
+def check(no_settings: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Check:
+    """`commander check AGENT OPTIONS` in this process, the agent in one of its own: the exit status, and what both
+    printed.
+    """
+    monkeypatch.chdir(ROOT)
+
+    def run(agent: str, *options: str) -> tuple[int, str, str]:
+        return cli.main(["check", agent, *options]), *capfd.readouterr()
+
+    return run
 
 
-@pytest.mark.parametrize("agent", ["by_the_sdk", "by_responses", "by_httpx", "by_aiohttp"])
-async def test_an_agent_that_closes_its_stream_stops(agent: str) -> None:
-    found = await report(agent)
+@pytest.fixture
+def report(check: Check) -> Report:
+    """What `--json` says of an agent of this folder; its verdict is the exit status too."""
+
+    def run(agent: str, *options: str) -> dict[str, Any]:
+        status, out, err = check(f"tests.commander.check.{agent}", "--json", *PATIENT, *options)
+        assert out, err
+        found: dict[str, Any] = json.loads(out)
+        assert found["exit_status"] == status
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "agent", ["clients:by_the_sdk", "clients:by_responses", "clients:by_httpx", "clients:by_aiohttp"]
+)
+def test_an_agent_that_closes_its_stream_stops(report: Report, agent: str) -> None:
+    found = report(agent)
     assert (found["verdict"], found["problems"], found["notes"]) == ("stops", [], [])
     assert found["said_before_stop"] >= 10
     assert found["said_after_stop"] == 0
@@ -54,67 +66,67 @@ async def test_an_agent_that_closes_its_stream_stops(agent: str) -> None:
     assert provider["closed_after"] > 0
 
 
-async def test_our_own_back_end_stops() -> None:
-    status, out, _ = await check("openai", "--json", *PATIENT)
+def test_our_own_back_end_stops(check: Check) -> None:
+    status, out, _ = check("openai", "--json", *PATIENT)
     assert (status, json.loads(out)["provider"]["open"]) == (0, 0)
 
 
-@pytest.mark.parametrize("agent", ["plain", "short", "asks_a_tool"])
-async def test_an_agent_without_a_provider_stops(agent: str) -> None:
-    found = await report(agent, "--result", 'weather={"forecast": "sunny"}')
+@pytest.mark.parametrize("agent", ["agents:plain", "agents:short", "agents:asks_a_tool"])
+def test_an_agent_without_a_provider_stops(report: Report, agent: str) -> None:
+    found = report(agent, "--result", 'weather={"forecast": "sunny"}')
     assert (found["verdict"], found["problems"]) == ("stops", [])
     assert (found["provider"]["requests"], found["said_after_stop"]) == (0, 0)
     assert "it asked the metered provider for nothing" in found["notes"]
     held = any("held at a `yield`" in note for note in found["notes"])
-    assert held == (agent == "short")
+    assert held == (agent == "agents:short")
     assert not held or found["said_before_stop"] == 2
 
 
 @pytest.mark.parametrize(
     ("agent", "problem"),
     [
-        ("swallows", "it yielded 1 more after the stop"),
-        ("never_ends", "it still runs, at agents.py:"),
-        ("in_a_thread", "the connection to the provider stayed open, and the model ran on: "),
-        ("keeps_its_connection", "the connection to the provider stayed open, and the model ran on: "),
-        ("slow_to_close", "it took 2."),
+        ("clients:swallows", "it yielded 1 more after the stop"),
+        ("agents:never_ends", "it still runs, at agents.py:"),
+        ("agents:in_a_thread", "the connection to the provider stayed open, and the model ran on: "),
+        ("clients:keeps_its_connection", "the connection to the provider stayed open, and the model ran on: "),
+        ("agents:slow_to_close", "it took 2."),
     ],
 )
-async def test_an_agent_that_does_not_stop(agent: str, problem: str) -> None:
-    found = await report(agent)
+def test_an_agent_that_does_not_stop(report: Report, agent: str, problem: str) -> None:
+    found = report(agent)
     assert (found["verdict"], found["exit_status"]) == ("does not stop", 1)
     assert [text for text in found["problems"] if text.startswith(problem)] == found["problems"]
     if found["provider"]["open"]:
         assert found["provider"]["after"] > 10
-    if agent == "in_a_thread":
+    if agent == "agents:in_a_thread":
         assert found["notes"] == ["threads that still work: the-reader"]
 
 
-async def test_a_provider_that_made_too_much_meanwhile() -> None:
-    found = await report("slow_to_leave", "--allow-tokens", "3")
+def test_a_provider_that_made_too_much_meanwhile(report: Report) -> None:
+    found = report("clients:slow_to_leave", "--allow-tokens", "3")
     assert found["exit_status"] == 1
     (problem,) = found["problems"]
     assert problem.endswith("tokens after the stop; 3 are allowed")
     assert found["provider"]["after"] > 3
 
 
-async def test_an_agent_that_blocks_the_loop_between_its_words() -> None:
-    found = await report("blocks", "--after", "2", "--allow-lag", "0.5")
+def test_an_agent_that_blocks_the_loop_between_its_words(report: Report) -> None:
+    found = report("agents:blocks", "--after", "2", "--allow-lag", "0.5")
     (problem,) = found["problems"]
     assert problem.startswith("it blocks the event loop for ")
     assert " (at agents.py:" in problem
     assert found["loop_lag"] > 0.5
 
 
-async def test_an_agent_that_blocks_the_loop_for_good() -> None:
-    found = await report("spins", "--seconds", "1", "--allow-lag", "0.5")
+def test_an_agent_that_blocks_the_loop_for_good(report: Report) -> None:
+    found = report("agents:spins", "--seconds", "1", "--allow-lag", "0.5")
     (problem,) = found["problems"]
     assert problem.startswith("it blocks the event loop for good (at agents.py:")
     assert found["halt"] is None
 
 
-async def test_a_task_that_is_left_is_named() -> None:
-    found = await report("leaves_a_task")
+def test_a_task_that_is_left_is_named(report: Report) -> None:
+    found = report("agents:leaves_a_task")
     assert found["verdict"] == "stops"
     assert "tasks that still run: background_work" in found["notes"]
 
@@ -122,15 +134,15 @@ async def test_a_task_that_is_left_is_named() -> None:
 @pytest.mark.parametrize(
     ("agent", "problem"),
     [
-        ("raises", "it failed before it could be stopped: ValueError: as written"),
-        ("says_nothing", "it said nothing within 1."),
-        ("asks_in_one_piece", "it said nothing within 1."),
-        ("says_all_at_once", "it finished before it could be stopped, having said 1 delta"),
-        ("exits", "its process ended by itself, with exit status 7"),
+        ("agents:raises", "it failed before it could be stopped: ValueError: as written"),
+        ("agents:says_nothing", "it said nothing within 1."),
+        ("clients:asks_in_one_piece", "it said nothing within 1."),
+        ("agents:says_all_at_once", "it finished before it could be stopped, having said 1 delta"),
+        ("agents:exits", "its process ended by itself, with exit status 7"),
     ],
 )
-async def test_an_agent_that_cannot_be_checked(agent: str, problem: str) -> None:
-    found = await report(agent, "--seconds", "1")
+def test_an_agent_that_cannot_be_checked(report: Report, agent: str, problem: str) -> None:
+    found = report(agent, "--seconds", "1")
     assert (found["verdict"], found["exit_status"]) == ("cannot be checked", 2)
     assert len(found["problems"]) == 1
     assert found["problems"][0].startswith(problem)
@@ -146,8 +158,8 @@ async def test_an_agent_that_cannot_be_checked(agent: str, problem: str) -> None
         ([f"{AGENTS}:plain", "--result", "weather"], "--result: must be TOOL=JSON, got 'weather'"),
     ],
 )
-async def test_what_cannot_be_run_is_one_line_and_exit_2(arguments: list[str], words: str) -> None:
-    status, out, err = await check(*arguments)
+def test_what_cannot_be_run_is_one_line_and_exit_2(check: Check, arguments: list[str], words: str) -> None:
+    status, out, err = check(*arguments)
     if arguments == [f"{AGENTS}:chat"]:  # a function like any other: only running it shows what it is
         assert (status, out.startswith(f"{AGENTS}:chat cannot be checked")) == (2, True)
         return
@@ -156,20 +168,28 @@ async def test_what_cannot_be_run_is_one_line_and_exit_2(arguments: list[str], w
     assert len(err.splitlines()) == 1
 
 
-async def test_a_wrong_setting_is_one_line_and_exit_2() -> None:
-    status, out, err = await check(f"{AGENTS}:plain", settings={"COMMANDER_CAPACITY": "none"})
+def test_a_wrong_setting_is_one_line_and_exit_2(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMMANDER_CAPACITY", "none")
+    status, out, err = check(f"{AGENTS}:plain")
     assert (status, out) == (2, "")
     assert err.startswith("COMMANDER_CAPACITY: must be a whole number")
 
 
-async def test_for_people_it_is_text_and_an_agent_s_own_output_stands_apart() -> None:
-    status, out, err = await check(f"{AGENTS}:prints", *PATIENT)
-    assert status == 0
-    lines = out.splitlines()
+def test_for_people_it_is_text_and_an_agent_s_own_output_stands_apart() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "commander", "check", f"{AGENTS}:prints", *PATIENT],
+        cwd=ROOT,
+        env=programs.environment({}),
+        capture_output=True,
+        text=True,
+        timeout=55,
+    )
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
     assert lines[0] == f"{AGENTS}:prints stops"
     assert any(line.startswith("  the generator's end       ") for line in lines)
-    assert "for the terminal" not in out
-    assert "for the terminal" in err
+    assert "for the terminal" not in done.stdout
+    assert "for the terminal" in done.stderr
 
 
 async def test_ctrl_c_ends_the_agent_too(tmp_path: Path) -> None:
