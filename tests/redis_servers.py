@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.store.redis.link import pack
+from dispatcher.store.redis.pipeline import pack
 from tests.programs import free_port
 
 START_SECONDS = 20.0

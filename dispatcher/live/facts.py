@@ -32,7 +32,7 @@ THOUGHT_LINE_CHARACTERS = 4096
 THOUGHT_LINES = 1000
 
 
-class _Step:
+class _ThinkingStep:
     """A thinking step under way. text: what is not logged yet, where thoughts are."""
 
     def __init__(self, name: str) -> None:
@@ -59,7 +59,7 @@ class SessionFacts:
         self._seen = Offsets(record.head.offset)
         self._final = record.head.final
         self._spoken = record.head.decided > 0
-        self._step: _Step | None = None
+        self._step: _ThinkingStep | None = None
         self._thought_lines = 0
         self._detected = 0.0  # perf_counter when the stop was detected
         self._stop_written = False
@@ -161,7 +161,7 @@ class SessionFacts:
         if self._step and self._step.name != thought.step_name:
             self._end_step()
         if self._step is None:
-            self._step = _Step(thought.step_name)
+            self._step = _ThinkingStep(thought.step_name)
         step = self._step
         step.characters += len(thought.delta)
         if self._log_thoughts:

@@ -17,15 +17,15 @@ from redis.exceptions import (
 )
 
 from dispatcher.store.ports import StoreMisconfigured
-from dispatcher.store.redis.link import CONNECT_SECONDS, REPLY_SECONDS, Reply, connect, pack
-from dispatcher.store.redis.rights import lacking, remedy, trials
+from dispatcher.store.redis.pipeline import CONNECT_SECONDS, REPLY_SECONDS, Reply, connect, pack
+from dispatcher.store.redis.rights import lacking, probes, remedy
 
 OLDEST = 7  # the oldest version of Redis that is served: scripts replicate what they did, not themselves
 LOADING_SECONDS = 30.0  # for a server that is starting to have read its data
 PARAMETERS = {"redis": ("wait",), "rediss": ("wait", "ca"), "unix": ("wait", "db")}
 
 
-class Address(msgspec.Struct, frozen=True):
+class RedisAddress(msgspec.Struct, frozen=True):
     """shown: without user and password. replicas: that must acknowledge each step."""
 
     shown: str
@@ -50,7 +50,7 @@ class Address(msgspec.Struct, frozen=True):
         )
 
 
-def parse(parts: SplitResult) -> Address:
+def parse(parts: SplitResult) -> RedisAddress:
     """Raises StoreMisconfigured."""
     scheme = parts.scheme
     query = _query(scheme, parts.query)
@@ -63,7 +63,9 @@ def parse(parts: SplitResult) -> Address:
         if parts.hostname or not path.startswith("/"):
             raise StoreMisconfigured("the store unix:// needs the path of a socket: unix:///run/redis.sock")
         database = _number(scheme, "db", query.get("db", "0"))
-        return Address(f"unix://{path}", UnixDomainSocketConnection, {"path": path, **credentials}, database, replicas)
+        return RedisAddress(
+            f"unix://{path}", UnixDomainSocketConnection, {"path": path, **credentials}, database, replicas
+        )
     try:
         host, port = parts.hostname, parts.port or 6379
     except ValueError:
@@ -76,7 +78,7 @@ def parse(parts: SplitResult) -> Address:
         arguments["ssl_ca_certs"] = query["ca"]
     kind = SSLConnection if scheme == "rediss" else Connection
     shown = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{database}"
-    return Address(shown, kind, arguments, database, replicas)
+    return RedisAddress(shown, kind, arguments, database, replicas)
 
 
 def _query(scheme: str, query: str) -> dict[str, str]:
@@ -94,7 +96,7 @@ def _number(scheme: str, name: str, text: str) -> int:
     return int(text)
 
 
-async def ask_server(address: Address) -> dict[str, str]:
+async def ask_server(address: RedisAddress) -> dict[str, str]:
     """What the server says of itself (INFO), once it has read its data. Raises StoreMisconfigured."""
     loop = asyncio.get_running_loop()
     give_up = loop.time() + LOADING_SECONDS
@@ -107,7 +109,7 @@ async def ask_server(address: Address) -> dict[str, str]:
         await asyncio.sleep(0.2)
 
 
-async def _info(address: Address) -> dict[str, str]:
+async def _info(address: RedisAddress) -> dict[str, str]:
     reply = (await _ask(address, [pack("INFO")]))[0]
     if isinstance(reply, ResponseError):
         raise _refusal(address, reply)
@@ -115,7 +117,7 @@ async def _info(address: Address) -> dict[str, str]:
     return {name: value for name, colon, value in lines if colon}
 
 
-async def _ask(address: Address, commands: Sequence[bytes]) -> list[Reply]:
+async def _ask(address: RedisAddress, commands: Sequence[bytes]) -> list[Reply]:
     """The replies; errors stand among them. Raises StoreMisconfigured."""
     connection = address.connection()
     replies: list[Reply] = []
@@ -146,21 +148,21 @@ async def _reply(connection: AbstractConnection) -> Reply:
         return error
 
 
-def _refusal(address: Address, error: ResponseError) -> StoreMisconfigured:
+def _refusal(address: RedisAddress, error: ResponseError) -> StoreMisconfigured:
     more = f"; {remedy(address.arguments.get('username'))}" if isinstance(error, NoPermissionError) else ""
     return StoreMisconfigured(f"the store {address.shown} refuses: {error}{more}")
 
 
-async def check_rights(address: Address, cluster: bool) -> None:
+async def check_rights(address: RedisAddress, cluster: bool) -> None:
     """Try all that will be asked of the server. Raises StoreMisconfigured: what its user may not do."""
-    tried = trials(address.database, address.replicas > 0, cluster)
-    missing = lacking(tried, await _ask(address, [pack(*trial) for trial in tried]))
+    tried = probes(address.database, address.replicas > 0, cluster)
+    missing = lacking(tried, await _ask(address, [pack(*probe) for probe in tried]))
     if missing:
         user = address.arguments.get("username")
         raise StoreMisconfigured(f"the store {address.shown} does not allow {missing}; {remedy(user)}")
 
 
-def check_server(address: Address, info: Mapping[str, str]) -> None:
+def check_server(address: RedisAddress, info: Mapping[str, str]) -> None:
     """Raises StoreMisconfigured where it cannot keep logs."""
     version = info.get("redis_version", "")
     major = version.partition(".")[0]

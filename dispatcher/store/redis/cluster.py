@@ -16,10 +16,10 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, ResponseError, TryAgainError
 
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
-from dispatcher.store.redis.address import Address, ask_server, check_rights, check_server
-from dispatcher.store.redis.link import Reply, pack
+from dispatcher.store.redis.address import RedisAddress, ask_server, check_rights, check_server
+from dispatcher.store.redis.pipeline import Reply, pack
 from dispatcher.store.redis.scripts import Command
-from dispatcher.store.redis.server import Node, ask, checked, unavailable
+from dispatcher.store.redis.server import Pipelines, ask, checked, unavailable
 
 REDIRECT_SECONDS = 2.0  # for a command; a slot that is on its way for longer makes it fail
 TRY_AGAIN_SECONDS = 0.02  # between two attempts, while a slot is on its way
@@ -29,7 +29,7 @@ LOOK_SECONDS = 0.25  # at least, between two looks at who has which slot
 logger = structlog.get_logger()
 
 
-class Place(NamedTuple):
+class Endpoint(NamedTuple):
     host: str
     port: int
 
@@ -37,13 +37,13 @@ class Place(NamedTuple):
 class Cluster:
     """`dispatcher.store.redis.server.Servers`."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: RedisAddress) -> None:
         self.changed = asyncio.Event()
         self._address = address
-        self._nodes: dict[Place, Node] = {}
-        self._slots: list[Place] = []
-        self._known: set[Place] = set()  # replicas too: one of them may be asked when masters are gone
-        self._first = Place(str(address.arguments.get("host", "")), int(address.arguments.get("port", 0)))
+        self._nodes: dict[Endpoint, Pipelines] = {}
+        self._slots: list[Endpoint] = []
+        self._known: set[Endpoint] = set()  # replicas too: one of them may be asked when masters are gone
+        self._first = Endpoint(str(address.arguments.get("host", "")), int(address.arguments.get("port", 0)))
         self._looking: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -59,8 +59,8 @@ class Cluster:
                 if loop.time() > give_up:
                     raise StoreMisconfigured(f"the store {self._address.shown} cannot be used: {error}") from None
                 await asyncio.sleep(LOOK_SECONDS)
-        for place in set(self._slots):
-            address = self._at(place)
+        for endpoint in set(self._slots):
+            address = self._at(endpoint)
             check_server(address, await ask_server(address))
             await check_rights(address, cluster=True)
 
@@ -105,19 +105,19 @@ class Cluster:
         self, commands: Sequence[Command], due: Sequence[int], replies: list[Reply], reading: bool
     ) -> list[int]:
         """Ask each server for its part; which commands are to be asked again."""
-        parts: dict[Place, list[int]] = {}
+        parts: dict[Endpoint, list[int]] = {}
         for n in due:
             parts.setdefault(self._slots[key_slot(commands[n].key)], []).append(n)
-        asked = [self._ask_one(place, [commands[n] for n in part], reading) for place, part in parts.items()]
+        asked = [self._ask_one(endpoint, [commands[n] for n in part], reading) for endpoint, part in parts.items()]
         answers = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)  # mostly one: no task
         again: list[int] = []
         pause = False
-        for (place, part), answer in zip(parts.items(), answers, strict=True):
+        for (endpoint, part), answer in zip(parts.items(), answers, strict=True):
             for n, reply in zip(part, answer, strict=True):
                 if type(reply) is AskError:  # this once; the slot is on its way there
-                    reply = await self._ask_other(self._named(reply, place), commands[n], reading)  # noqa: PLW2901
+                    reply = await self._ask_other(self._named(reply, endpoint), commands[n], reading)  # noqa: PLW2901
                 if isinstance(reply, MovedError):
-                    self._slots[reply.slot_id] = self._named(reply, place)
+                    self._slots[reply.slot_id] = self._named(reply, endpoint)
                     self._look_soon()
                     again.append(n)
                 elif isinstance(reply, TryAgainError):
@@ -133,35 +133,37 @@ class Cluster:
             await asyncio.sleep(TRY_AGAIN_SECONDS)
         return again
 
-    async def _ask_one(self, place: Place, commands: Sequence[Command], reading: bool) -> list[Reply]:
-        node = self._node(place)
+    async def _ask_one(self, endpoint: Endpoint, commands: Sequence[Command], reading: bool) -> list[Reply]:
+        node = self._node(endpoint)
         try:
             return await ask(node.reads if reading else node.writes, commands)
         except StoreUnavailable as error:
             self._look_soon()  # another may have its slots by now
             return [error] * len(commands)
 
-    async def _ask_other(self, place: Place, command: Command, reading: bool) -> Reply:
-        node = self._node(place)
-        link = node.reads if reading else node.writes
+    async def _ask_other(self, endpoint: Endpoint, command: Command, reading: bool) -> Reply:
+        node = self._node(endpoint)
+        pipeline = node.reads if reading else node.writes
         try:
-            return (await link.send([pack("ASKING"), command.in_full()]))[1]
+            return (await pipeline.send([pack("ASKING"), command.in_full()]))[1]
         except StoreUnavailable as error:
             return error
 
-    def _node(self, place: Place) -> Node:
-        node = self._nodes.get(place)
+    def _node(self, endpoint: Endpoint) -> Pipelines:
+        node = self._nodes.get(endpoint)
         if node is None:
-            node = self._nodes[place] = Node(self._at(place).connection, self._address.replicas, self.changed.set)
+            node = self._nodes[endpoint] = Pipelines(
+                self._at(endpoint).connection, self._address.replicas, self.changed.set
+            )
         return node
 
-    def _at(self, place: Place) -> Address:
-        arguments = {**self._address.arguments, "host": place.host, "port": place.port}
-        return replace(self._address, shown=f"{place.host}:{place.port}", arguments=arguments)
+    def _at(self, endpoint: Endpoint) -> RedisAddress:
+        arguments = {**self._address.arguments, "host": endpoint.host, "port": endpoint.port}
+        return replace(self._address, shown=f"{endpoint.host}:{endpoint.port}", arguments=arguments)
 
-    def _named(self, redirection: AskError, by: Place) -> Place:
+    def _named(self, redirection: AskError, by: Endpoint) -> Endpoint:
         """A server that does not know its own address leaves the host out."""
-        return Place(redirection.host or by.host, redirection.port)
+        return Endpoint(redirection.host or by.host, redirection.port)
 
     # ---- who has which slot
 
@@ -180,7 +182,7 @@ class Cluster:
 
     async def _look(self) -> None:
         """Learn it from whoever answers first and stands in a cluster that works. Raises StoreUnavailable."""
-        asked = [asyncio.ensure_future(self._slots_at(place)) for place in {self._first, *self._known}]
+        asked = [asyncio.ensure_future(self._slots_at(endpoint)) for endpoint in {self._first, *self._known}]
         trouble = StoreUnavailable("no server of the Redis cluster answers")
         try:
             for answer in asyncio.as_completed(asked):
@@ -197,24 +199,24 @@ class Cluster:
             await asyncio.gather(*asked, return_exceptions=True)
         raise trouble
 
-    async def _slots_at(self, place: Place) -> tuple[list[Place | None], set[Place]]:
-        state, reply = await self._node(place).reads.send([pack("CLUSTER", "INFO"), pack("CLUSTER", "SLOTS")])
+    async def _slots_at(self, endpoint: Endpoint) -> tuple[list[Endpoint | None], set[Endpoint]]:
+        state, reply = await self._node(endpoint).reads.send([pack("CLUSTER", "INFO"), pack("CLUSTER", "SLOTS")])
         for answer in (state, reply):
             if isinstance(answer, ResponseError):
                 raise unavailable(answer)
         if b"cluster_state:ok" not in state:  # it may be cut off from the others, and what it knows be of old
             raise StoreUnavailable("the Redis cluster is down: a slot has no server, or most of its masters are gone")
-        slots: list[Place | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
-        known: set[Place] = set()
+        slots: list[Endpoint | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        known: set[Endpoint] = set()
         for first, last, *servers in reply:
-            places = [Place((server[0] or b"").decode() or place.host, server[1]) for server in servers]
-            known.update(places)
-            slots[first : last + 1] = places[:1] * (last + 1 - first)
+            endpoints = [Endpoint((server[0] or b"").decode() or endpoint.host, server[1]) for server in servers]
+            known.update(endpoints)
+            slots[first : last + 1] = endpoints[:1] * (last + 1 - first)
         return slots, known
 
-    async def _learn(self, slots: Iterable[Place | None], known: set[Place]) -> None:
+    async def _learn(self, slots: Iterable[Endpoint | None], known: set[Endpoint]) -> None:
         if None in (found := list(slots)):
             raise StoreUnavailable("the Redis cluster has slots that no server serves")
-        self._slots, self._known = [place for place in found if place], known
-        for place in set(self._nodes) - known - {self._first}:
-            await self._nodes.pop(place).close()
+        self._slots, self._known = [endpoint for endpoint in found if endpoint], known
+        for endpoint in set(self._nodes) - known - {self._first}:
+            await self._nodes.pop(endpoint).close()

@@ -18,7 +18,7 @@ AGENTS = PREFIX + b"{waiting}:agents"  # hash: what for
 LEASES = PREFIX + b"leases"  # hash: instance → when its lease ends
 OFFERS = PREFIX + b"offers"  # sorted set: agents, by when they were last offered
 
-KEPT = 32_768  # sessions whose keys, and commands of the sweep, are not made anew each time
+KEPT = 32_768  # sessions whose keys, and commands of the poll, are not made anew each time
 
 
 class SessionKeys(NamedTuple):

@@ -16,7 +16,7 @@ from dispatcher.store.followers import Hub
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.store.redis.hints import Hints
 from dispatcher.store.redis.keys import Channels, session_keys, without_prompt
-from dispatcher.store.redis.link import Argument
+from dispatcher.store.redis.pipeline import Argument
 from dispatcher.store.redis.scripts import STEP, Command, command
 from dispatcher.store.redis.server import Servers
 

@@ -10,11 +10,11 @@ from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Listener, Waiting
 from dispatcher.store.redis.hints import decode_news
 from dispatcher.store.redis.keys import Channels
-from dispatcher.store.redis.link import REPLY_SECONDS, connect, pack, together
+from dispatcher.store.redis.pipeline import REPLY_SECONDS, connect, pack, together
 from dispatcher.store.redis.server import Servers
 
 AGAIN_SECONDS = 0.2  # until the next attempt to subscribe
-LOOK_SECONDS = 1.0  # between two looks for what was lost (`sweep`): a lost nudge delays a reader by no more (rule 37)
+LOOK_SECONDS = 1.0  # between two looks for what was lost (`poll`): a lost nudge delays a reader by no more (rule 37)
 DROPPED = -1  # in place of an offset: the session is gone
 
 logger = structlog.get_logger()

@@ -13,6 +13,7 @@ from dispatcher.store.redis.hints import FOR_GOOD, Hints
 from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, session_keys
 from dispatcher.store.redis.lanes import Lanes
 from dispatcher.store.redis.nudges import Deaf, Nudges
+from dispatcher.store.redis.poll import CHUNK, chunks
 from dispatcher.store.redis.scripts import (
     FORGET,
     LEASES_IN_FORCE,
@@ -23,7 +24,6 @@ from dispatcher.store.redis.scripts import (
     command,
 )
 from dispatcher.store.redis.server import Servers, checked
-from dispatcher.store.redis.sweep import CHUNK, chunks
 
 logger = structlog.get_logger()
 

@@ -21,15 +21,15 @@ from dispatcher.store.redis.keys import (
     binding_key,
     session_keys,
 )
-from dispatcher.store.redis.link import Argument, Reply
+from dispatcher.store.redis.pipeline import Argument, Reply
 
 RULE = "resetkeys '~midsentence:*' resetchannels '&midsentence:*' +@all -@admin -@dangerous +info"
 
-Trial = tuple[Argument, ...]  # a command
+Probe = tuple[Argument, ...]  # a command
 
 _NONE = PREFIX + b"rights"  # nothing stands there, nor will
 _KEYS = (*session_keys(""), binding_key(""), LIVE, ENDED, WAITING, AGENTS, LEASES, OFFERS)
-_COMMANDS: tuple[Trial, ...] = (
+_COMMANDS: tuple[Probe, ...] = (
     ("INFO", "server"),
     ("TIME",),
     ("EVAL", "return 1", 1, _NONE),
@@ -49,13 +49,13 @@ _COMMANDS: tuple[Trial, ...] = (
     ("ZREM", _NONE, "member"),
     ("ZREMRANGEBYSCORE", _NONE, 0, 0),
     ("ZSCORE", _NONE, "member"),
-    *(trial for key in _KEYS for trial in (("HGET", key, "field"), ("HSET", key, "of", "three", "one too few"))),
+    *(probe for key in _KEYS for probe in (("HGET", key, "field"), ("HSET", key, "of", "three", "one too few"))),
 )
-_OF_CLUSTERS: tuple[Trial, ...] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"), ("ASKING",))
-_OF_REPLICAS: tuple[Trial, ...] = (("WAIT", 0, 1),)
+_OF_CLUSTERS: tuple[Probe, ...] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"), ("ASKING",))
+_OF_REPLICAS: tuple[Probe, ...] = (("WAIT", 0, 1),)
 
 
-def trials(database: int, replicas: bool, cluster: bool) -> list[Trial]:
+def probes(database: int, replicas: bool, cluster: bool) -> list[Probe]:
     """In this order: once subscribed, a connection takes nothing else. Each is answered once."""
     channels = Channels(database)
     nobodys = channels.log(""), channels.instance("")  # what is published there reaches nobody
@@ -70,16 +70,16 @@ def trials(database: int, replicas: bool, cluster: bool) -> list[Trial]:
     ]
 
 
-def lacking(tried: Sequence[Trial], replies: Sequence[Reply]) -> str:
+def lacking(tried: Sequence[Probe], replies: Sequence[Reply]) -> str:
     """What of it is not allowed, or not there (`rename-command`); empty: nothing."""
     commands: dict[str, None] = {}
     places: dict[str, None] = {}
-    for trial, reply in zip(tried, replies, strict=True):
+    for probe, reply in zip(tried, replies, strict=True):
         text = str(reply) if isinstance(reply, ResponseError) else ""
         if isinstance(reply, NoPermissionError) and "to access" in text:
             places["the channels midsentence:*" if "channel" in text else "the keys midsentence:*"] = None
         elif isinstance(reply, NoPermissionError) or text.startswith("unknown command"):
-            commands["|".join(map(str, trial[:2])) if trial[0] == "CLUSTER" else str(trial[0])] = None
+            commands["|".join(map(str, probe[:2])) if probe[0] == "CLUSTER" else str(probe[0])] = None
     return ", ".join([*commands, *places])
 
 

@@ -8,7 +8,7 @@ A session's keys are its hash and its stream, where entry n has the id `n-0`. In
 import hashlib
 from typing import NamedTuple
 
-from dispatcher.store.redis.link import Argument, pack
+from dispatcher.store.redis.pipeline import Argument, pack
 
 
 class Command(NamedTuple):

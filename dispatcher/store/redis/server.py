@@ -8,7 +8,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from dispatcher.store.ports import StoreUnavailable
-from dispatcher.store.redis.link import Link, Make, Reply
+from dispatcher.store.redis.pipeline import Make, Pipeline, Reply
 from dispatcher.store.redis.scripts import Command
 
 
@@ -38,12 +38,12 @@ class Servers(Protocol):
         """A connection of its own, not open yet, to hear what is published."""
 
 
-class Node:
+class Pipelines:
     """The connections to one server. lost: called when the one for writing was given up."""
 
     def __init__(self, make: Make, replicas: int, lost: Callable[[], None]) -> None:
-        self.reads = Link(make)
-        self.writes = Link(make, replicas, self._write_lost)
+        self.reads = Pipeline(make)
+        self.writes = Pipeline(make, replicas, self._write_lost)
         self._lost = lost
 
     def _write_lost(self) -> None:
@@ -64,7 +64,7 @@ class Server:
 
     def __init__(self, make: Make, replicas: int = 0) -> None:
         self.changed = asyncio.Event()
-        self._make, self._node = make, Node(make, replicas, self.changed.set)
+        self._make, self._node = make, Pipelines(make, replicas, self.changed.set)
 
     async def close(self) -> None:
         await self._node.close()
@@ -84,9 +84,9 @@ class Server:
     def listening(self) -> AbstractConnection:
         return self._make()
 
-    async def _ask(self, link: Link, commands: Sequence[Command]) -> list[Reply]:
+    async def _ask(self, pipeline: Pipeline, commands: Sequence[Command]) -> list[Reply]:
         try:
-            replies = await ask(link, commands)
+            replies = await ask(pipeline, commands)
         except StoreUnavailable as error:
             return [error] * len(commands)
         if any(isinstance(reply, ReadOnlyError) for reply in replies):
@@ -94,12 +94,12 @@ class Server:
         return [unavailable(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
 
 
-async def ask(link: Link, commands: Sequence[Command]) -> list[Reply]:
+async def ask(pipeline: Pipeline, commands: Sequence[Command]) -> list[Reply]:
     """The replies, errors among them. Raises StoreUnavailable."""
-    replies = await link.send([command.packed for command in commands])
+    replies = await pipeline.send([command.packed for command in commands])
     unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if unknown:
-        again = await link.send([commands[n].in_full() for n in unknown])
+        again = await pipeline.send([commands[n].in_full() for n in unknown])
         for n, reply in zip(unknown, again, strict=True):
             replies[n] = reply
     return replies

@@ -5,7 +5,7 @@ session is still as it was when it was read, which a random token tells; a count
 loses writes. A process keeps the heads of the sessions that it has, so that a step takes one round trip.
 
 `lanes` carries the steps out, `hints` writes the indexes after them, `nudges` hears of what others
-write, `replicas` knows who the others are. `link`, `server` and `cluster` are the way to Redis,
+write, `replicas` knows who the others are. `pipeline`, `server` and `cluster` are the way to Redis,
 `scripts` and `keys` what stands there.
 """
 
@@ -24,17 +24,17 @@ from dispatcher.core.log import Change, Outcome, Record, State
 from dispatcher.store.blobs import encode, entry_of, record_of
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
-from dispatcher.store.redis.address import Address, ask_server, check_rights, check_server
+from dispatcher.store.redis.address import RedisAddress, ask_server, check_rights, check_server
 from dispatcher.store.redis.cluster import Cluster
 from dispatcher.store.redis.hints import Hints
 from dispatcher.store.redis.keys import ENDED, LIVE, OFFERS, Channels, binding_key, session_keys
 from dispatcher.store.redis.lanes import Lanes
-from dispatcher.store.redis.link import CONNECT_SECONDS
 from dispatcher.store.redis.nudges import DROPPED, Nudges
+from dispatcher.store.redis.pipeline import CONNECT_SECONDS
+from dispatcher.store.redis.poll import CHUNK, Poll, chunks
 from dispatcher.store.redis.replicas import RedisReplicas, heads, readable, records
 from dispatcher.store.redis.scripts import BIND, CREATE, DROP, UNBIND, Command, command
 from dispatcher.store.redis.server import Server, Servers, checked
-from dispatcher.store.redis.sweep import CHUNK, Sweep, chunks
 
 EXPIRE_SESSIONS = 50  # dropped in one go, so that appends need not wait for a sweep
 CREATING_SECONDS = 1.0  # for a session whose key is bound to appear; then its creator is taken for dead
@@ -46,7 +46,7 @@ class RedisStore:
     observe: called with the seconds that a step took, and the entries that it added.
     """
 
-    def __init__(self, address: Address, observe: Callable[[float, int], None] | None = None) -> None:
+    def __init__(self, address: RedisAddress, observe: Callable[[float, int], None] | None = None) -> None:
         self._address, self._observe = address, observe
         self._instance = secrets.token_hex(8)
         self._replicas = RedisReplicas(self._instance)
@@ -73,8 +73,8 @@ class RedisStore:
                 fresh=self._address.replicas > 0,
             )
             nudges = Nudges(self._servers, self._hub, self._channels, self._instance)
-            sweep = Sweep(self._servers, self._hub, self._lanes, self._hints, nudges)
-            for work in (nudges.listen(), sweep.keep()):
+            poll = Poll(self._servers, self._hub, self._lanes, self._hints, nudges)
+            for work in (nudges.listen(), poll.keep()):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
             self._nudges = nudges
             self._replicas.attach(self._servers, self._lanes, self._hints, nudges)

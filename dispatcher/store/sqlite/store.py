@@ -25,7 +25,7 @@ from dispatcher.store.sqlite.checkpoints import Checkpointer
 from dispatcher.store.sqlite.file import lock
 from dispatcher.store.sqlite.reader import Reader
 from dispatcher.store.sqlite.turns import Turns
-from dispatcher.store.sqlite.writer import Command, Job, JobResult, Writer
+from dispatcher.store.sqlite.writer import Job, JobResult, Operation, Writer
 
 EXPIRE_SESSIONS = 50  # dropped in one transaction, so that appends need not wait for a sweep
 # Of a transaction. With more, each costs no less, and all that follows from their answers comes at once, so that the
@@ -122,8 +122,8 @@ class SqliteStore:
         return created
 
     async def delete(self, session_id: str) -> bool:
-        command: Command = lambda writer: writer.delete(session_id)  # noqa: E731
-        deleted: bool = await self._enqueue(command)
+        operation: Operation = lambda writer: writer.delete(session_id)  # noqa: E731
+        deleted: bool = await self._enqueue(operation)
         if deleted:
             self._hub.gone(session_id)
             await self._erase()

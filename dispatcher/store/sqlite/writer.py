@@ -20,12 +20,12 @@ from dispatcher.store.sqlite.file import open_writer, rewrite
 
 ROWS_PER_STATEMENT = 100  # bounds the statements that are kept prepared, one for each number of rows
 
-Command: TypeAlias = Callable[["Writer"], Any]
-Job: TypeAlias = tuple[str, Change] | Command
+Operation: TypeAlias = Callable[["Writer"], Any]
+Job: TypeAlias = tuple[str, Change] | Operation
 
 
 class JobResult(msgspec.Struct, frozen=True, gc=False):
-    """value: the Outcome, the command's result, or the exception that this job alone met. sizes: bytes of each entry
+    """value: the Outcome, the operation's result, or the exception that this job alone met. sizes: bytes of each entry
     that it added.
     """
 
@@ -69,7 +69,7 @@ class Writer:
         try:
             if self._connection.in_transaction:  # the last one failed, and rolling it back failed too
                 self._connection.execute("ROLLBACK")
-            answers = [self._change(*job) if isinstance(job, tuple) else self._command(job) for job in jobs]
+            answers = [self._change(*job) if isinstance(job, tuple) else self._operation(job) for job in jobs]
             self._flush()
             if self._connection.in_transaction:
                 self._connection.execute("COMMIT")
@@ -158,20 +158,20 @@ class Writer:
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
 
-    # ---- commands
+    # ---- operations
 
-    def _command(self, command: Command) -> JobResult:
+    def _operation(self, operation: Operation) -> JobResult:
         self._begin()
-        self._flush()  # a command sees what came before it
-        self._connection.execute("SAVEPOINT command")
+        self._flush()  # an operation sees what came before it
+        self._connection.execute("SAVEPOINT operation")
         try:
-            value = command(self)
+            value = operation(self)
         except sqlite3.Error:
             raise
         except Exception as error:
-            self._connection.execute("ROLLBACK TO command")
+            self._connection.execute("ROLLBACK TO operation")
             value = error
-        self._connection.execute("RELEASE command")
+        self._connection.execute("RELEASE operation")
         return JobResult(value)
 
     def create(self, record: Record, key: IdempotencyKey | None) -> Created:

@@ -128,7 +128,7 @@ async def test_a_replica_takes_over(with_replicas: list[RedisServer]) -> None:
 async def test_a_master_that_freezes_is_given_up(
     with_replicas: list[RedisServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.store.redis.link.REPLY_SECONDS", 0.5)
+    monkeypatch.setattr("dispatcher.store.redis.pipeline.REPLY_SECONDS", 0.5)
     servers = with_replicas
     async with opened(url(servers[0])) as store:
         epoch = await owned(store)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import dispatcher.store.redis
-from dispatcher.store.redis.rights import RULE, trials
+from dispatcher.store.redis.rights import RULE, probes
 from tests.dispatcher.store.redis.world import opened, owned, refused, until
 from tests.redis_servers import RedisServer
 
@@ -112,7 +112,7 @@ def test_each_command_of_the_store_is_tried() -> None:
         for name in re.findall(r"""(?:redis\.call|pack|command)\(['"]([A-Z]+)['"]""", source.read_text())
     }
     assert len(named) > 20
-    assert named <= {str(trial[0]) for trial in trials(0, replicas=True, cluster=True)}
+    assert named <= {str(probe[0]) for probe in probes(0, replicas=True, cluster=True)}
 
 
 def test_the_operators_guide_says_the_rights_that_are_enough() -> None:

@@ -241,7 +241,7 @@ async def test_a_log_that_was_rolled_back_is_read_anew(redis: RedisServer) -> No
 async def test_a_follower_hears_of_a_rollback_from_the_next_append_too(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.store.redis.sweep.LOOK_SECONDS", 600)
+    monkeypatch.setattr("dispatcher.store.redis.poll.LOOK_SECONDS", 600)
     async with opened(url(redis)) as store:
         epoch = await owned(store)
         before = dump(redis, "s")

@@ -56,7 +56,7 @@ def replica(server: RedisServer, tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reply is given up sooner than anybody would like to wait in a test."""
-    monkeypatch.setattr("dispatcher.store.redis.link.REPLY_SECONDS", 0.5)
+    monkeypatch.setattr("dispatcher.store.redis.pipeline.REPLY_SECONDS", 0.5)
 
 
 # ---- at start
@@ -173,7 +173,7 @@ async def test_an_old_server_and_others_that_are_none() -> None:
 
 
 async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.store.redis.link.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("dispatcher.store.redis.pipeline.CONNECT_SECONDS", 0.2)
     async with answering(b"") as address:
         assert "cannot be reached" in await refused(address)
 
@@ -359,20 +359,20 @@ async def test_a_failover_that_loses_what_was_written_last(server: RedisServer, 
 async def test_with_wait_nothing_is_answered_that_no_replica_has(
     server: RedisServer, replica: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.store.redis.link.WAIT_MS", 4000)
+    monkeypatch.setattr("dispatcher.store.redis.pipeline.WAIT_MS", 4000)
     switch = Switch(server)
     async with switch.listening() as address, opened(f"{address}?wait=1") as store:
         epoch = await owned(store)
         head_of(await store.submit("s", append(epoch, said(1, "kept "))))
         replica.send_signal(signal.SIGSTOP)
-        monkeypatch.setattr("dispatcher.store.redis.link.WAIT_MS", 200)
+        monkeypatch.setattr("dispatcher.store.redis.pipeline.WAIT_MS", 200)
         for _ in range(2):  # repeated, it is there already; but not where it has to be
             with pytest.raises(StoreUnavailable, match="of 1 Redis replicas, 0 have answered"):
                 await store.submit("s", append(epoch, said(2, "unanswered ")))
         with pytest.raises(StoreUnavailable):
             await store.create(waiting("s2"))
         replica.send_signal(signal.SIGCONT)
-        monkeypatch.setattr("dispatcher.store.redis.link.WAIT_MS", 4000)
+        monkeypatch.setattr("dispatcher.store.redis.pipeline.WAIT_MS", 4000)
         await answered(lambda: store.submit("s", append(epoch, said(2, "unanswered "))))
         results = await asyncio.gather(*(store.submit("s", append(epoch, said(n))) for n in range(3, 50)))
         assert head_of(results[-1]).sequence == 49

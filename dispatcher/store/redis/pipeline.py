@@ -79,7 +79,7 @@ class _Item:
             self.future.set_exception(error)
 
 
-class Link:
+class Pipeline:
     """Connects when something is to be sent, and again after a failure.
 
     replicas: so many must acknowledge what was written before it is answered. Then one batch is under way at a time,

@@ -17,13 +17,13 @@ from dispatcher.store.redis.nudges import LOOK_SECONDS, Nudges
 from dispatcher.store.redis.scripts import Command, command
 from dispatcher.store.redis.server import Servers, checked
 
-CHUNK = 250  # commands of a sweep in one go: appends and the event loop's other work come between
+CHUNK = 250  # commands of a poll in one go: appends and the event loop's other work come between
 
 T = TypeVar("T")
 logger = structlog.get_logger()
 
 
-class Sweep:
+class Poll:
     """Looks at what is followed and at what this instance has, a second after it last did."""
 
     def __init__(self, servers: Servers, hub: Hub, lanes: Lanes, hints: Hints, nudges: Nudges) -> None:
@@ -45,7 +45,7 @@ class Sweep:
             except StoreUnavailable:
                 continue  # others say so
             except Exception:
-                logger.exception("sweep_failed")
+                logger.exception("poll_failed")
 
     async def _followed(self) -> None:
         for part in chunks(self._hub.followed(), CHUNK):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 from dispatcher.store.redis.address import parse
-from dispatcher.store.redis.link import Link, pack, together
+from dispatcher.store.redis.pipeline import Pipeline, pack, together
 
 SECONDS = 10
 
@@ -57,14 +57,14 @@ class Script:
 
 
 @asynccontextmanager
-async def linked(replicas: int = 0) -> AsyncIterator[tuple[Link, Script]]:
+async def linked(replicas: int = 0) -> AsyncIterator[tuple[Pipeline, Script]]:
     script = Script()
     serving: list[asyncio.Task[None]] = []
     listener = await asyncio.start_server(
         lambda reader, writer: serving.append(asyncio.create_task(script.serve(reader, writer))), "127.0.0.1", 0
     )
     port = listener.sockets[0].getsockname()[1]
-    link = Link(parse(urlsplit(f"redis://127.0.0.1:{port}/0")).connection, replicas)
+    link = Pipeline(parse(urlsplit(f"redis://127.0.0.1:{port}/0")).connection, replicas)
     try:
         yield link, script
     finally:
@@ -171,7 +171,7 @@ async def test_who_does_not_want_to_wait_for_an_answer_takes_none_from_others() 
 
 
 async def test_a_reply_that_does_not_come_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.store.redis.link.REPLY_SECONDS", 0.2)
+    monkeypatch.setattr("dispatcher.store.redis.pipeline.REPLY_SECONDS", 0.2)
     async with linked() as (link, script):
         with pytest.raises(StoreUnavailable, match=r"no reply within 0\.2 s"):
             await link.send(commands("A"))
@@ -212,7 +212,7 @@ async def test_replicas_acknowledge_a_batch_before_it_is_answered() -> None:
 
 
 async def test_nobody_knocks_again_at_once_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatcher.store.redis.link.PAUSE_SECONDS", 1000.0)
+    monkeypatch.setattr("dispatcher.store.redis.pipeline.PAUSE_SECONDS", 1000.0)
     attempts = 0
     address = parse(urlsplit("redis://127.0.0.1:1/0"))
 
@@ -221,7 +221,7 @@ async def test_nobody_knocks_again_at_once_where_nobody_answers(monkeypatch: pyt
         attempts += 1
         return address.connection()
 
-    link = Link(make)
+    link = Pipeline(make)
     for _ in range(50):
         with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1"):
             await link.send(commands("A"))
