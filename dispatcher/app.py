@@ -18,7 +18,7 @@ from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.grpc_edge.service import AgentInteraction
 from dispatcher.live import clock
-from dispatcher.live.sessions import Sessions
+from dispatcher.live.sessions import LiveSessions
 from dispatcher.metrics import Metrics, watch_loop
 from dispatcher.policing.watch import PolicyFiles
 from dispatcher.settings import DispatcherSettings
@@ -83,7 +83,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     except StoreMisconfigured as error:
         raise ConfigError(f"DISPATCHER_STORE: {error}") from None
     stack.push_async_callback(store.close)
-    sessions = Sessions(store, rules, tools.registry, metrics, settings, policies.status)
+    sessions = LiveSessions(store, rules, tools.registry, metrics, settings, policies.status)
     stack.push_async_callback(sessions.close)
 
     serving = health.aio.HealthServicer()
@@ -151,7 +151,7 @@ class Dispatcher:
         self,
         settings: DispatcherSettings,
         ports: Ports,
-        sessions: Sessions,
+        sessions: LiveSessions,
         policies: PolicyFiles,
         tools: ToolFiles,
         server: grpc.aio.Server,

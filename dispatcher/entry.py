@@ -9,7 +9,7 @@ from dispatcher.files import Fault, Where, quoted
 ChoiceT = TypeVar("ChoiceT", bound=str)
 
 
-class Entry:
+class FileEntry:
     """What is wrong is added to `faults`; what is asked for then gets a harmless answer."""
 
     def __init__(self, where: Where, table: dict[str, Any], faults: list[Fault]) -> None:

@@ -10,7 +10,7 @@ from shared.records import MAX_TEXT_BYTES, Content, Error, Thought, ToolResult, 
 Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
 
 
-class Ending(msgspec.Struct):
+class WaitingEnd(msgspec.Struct):
     """An end that waits, and with it its packet, until verdicts on the content before it are in. taken: what becomes of
     the packet, the end last.
     """

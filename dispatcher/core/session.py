@@ -34,7 +34,7 @@ from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finishe
 from dispatcher.core.guard import Guard
 from dispatcher.core.limits import Limits
 from dispatcher.core.log import Applied, Head, Offsets, Record, Refused
-from dispatcher.core.packets import Ending, Taken, denial, ends, entries_of, oversize, reused_call_id
+from dispatcher.core.packets import Taken, WaitingEnd, denial, ends, entries_of, oversize, reused_call_id
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Release, Violation
@@ -74,7 +74,7 @@ class Session:
         self._calls: dict[str, Call] = {}  # without a result, by call_id
         self._used: set[str] = set()  # call_ids, of all calls
         self._closing = ""  # the `closed` code to send once the end that goes with it is logged
-        self._ending: Ending | None = None
+        self._ending: WaitingEnd | None = None
         self._hit = False  # the policy that stops it was counted
         self._seen = Offsets()
         self._credit = Credit(limits.max_unacked_packets, limits.max_unacked_bytes)
@@ -225,7 +225,7 @@ class Session:
             packet = self._waiting.popleft()
             taken = self._take(packet, now, effects)
             if self._guard.gate.waiting and not self.stop and ends(taken[-1][0]):
-                self._ending = Ending(packet, taken)
+                self._ending = WaitingEnd(packet, taken)
             else:
                 effects.append(self._store(packet, taken, now))
         return effects + self._ask()
@@ -536,7 +536,7 @@ class Session:
         taken: list[Taken] = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided)]
         packet = Upstream(self.record.session_id, Error(code, detail))
         if waits and self._guard.gate.waiting and not self.stop:
-            self._ending = Ending(packet, taken)
+            self._ending = WaitingEnd(packet, taken)
             return effects + self._ask()
         return [*effects, self._store(packet, taken, now)]
 

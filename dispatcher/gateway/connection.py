@@ -35,7 +35,7 @@ _LONG_HEADERS = HttpError(431, f"The headers are larger than {limits.HEAD_BYTES}
 _BUSY = HttpError(503, "Too many connections.", code="too_many_connections", headers={"retry-after": "1"})
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """The server, as its connections need it. Times in seconds."""
 
     app: ASGIApp
@@ -59,7 +59,7 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """`on_…`: for the parser."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: ConnectionOwner) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)

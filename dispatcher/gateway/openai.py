@@ -110,9 +110,9 @@ class OpenAIRoutes:
         """Leaving a completion before its end stops the session, unless the server drains."""
         completion = Completion(record, include_usage=bool(body.stream_options and body.stream_options.include_usage))
         sending = (
-            Streamed(completion, send)
+            StreamedCompletion(completion, send)
             if body.stream
-            else Whole(completion, Json(send, self._answers.early, completion.headers))
+            else WholeCompletion(completion, Json(send, self._answers.early, completion.headers))
         )
         await self._answers.send(record, sending, receive, stop_when_left=True)
 
@@ -186,7 +186,7 @@ class Completion:
         return HttpError(status, failed.message, code=failed.code, headers={"x-session-id": self.session_id})
 
 
-class Streamed:
+class StreamedCompletion:
     """Sends a completion as chunks. Nothing is sent before the first text, so that a failure can still be a status; but
     for KEEP_ALIVE_SECONDS at most, for then a proxy may cut.
     """
@@ -238,7 +238,7 @@ class Streamed:
         await sse.end(self._send, b"data: %b\n\n" % error.body + DONE)
 
 
-class Whole:
+class WholeCompletion:
     """Collects a completion and sends it as one JSON object."""
 
     streamed = False

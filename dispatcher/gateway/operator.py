@@ -29,7 +29,7 @@ PAGE = 50  # sessions that are read at once, with what each was asked
 LOOKED_AT = 5000  # for one answer; one that found less has a cursor all the same
 
 
-class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class OperatorStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`detail` is for other operators and the Commander's log; users see the reason only."""
 
     reason: Literal["PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown"] = "RiskControl"
@@ -147,7 +147,7 @@ class OperatorRoutes:
         return json_response(200, {**_summary(record), **asked})
 
     async def _stop(self, http: HttpRequest) -> Response:
-        body = await self._bodies.take(http, StopBody, StopBody())
+        body = await self._bodies.take(http, OperatorStopBody, OperatorStopBody())
         record = await self._sessions.stop(http.path_params["session_id"], body.reason, "operator", body.detail)
         if record is None:
             raise unknown_session()

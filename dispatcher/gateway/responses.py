@@ -147,13 +147,14 @@ class ResponseRoutes:
         return view.response("queued" if record.head.state == "waiting" else "in_progress")
 
     async def _stream(self, record: Record, after: int, stop_when_left: bool, receive: Receive, send: Send) -> None:
-        await self._answers.send(record, Streamed(record, after, send), receive, stop_when_left=stop_when_left)
+        await self._answers.send(record, StreamedResponse(record, after, send), receive, stop_when_left=stop_when_left)
 
     async def _whole(self, record: Record, receive: Receive, send: Send) -> None:
-        await self._answers.send(record, Whole(record, Json(send, self._answers.early)), receive, stop_when_left=True)
+        whole = WholeResponse(record, Json(send, self._answers.early))
+        await self._answers.send(record, whole, receive, stop_when_left=True)
 
 
-class Streamed:
+class StreamedResponse:
     """Sends a response's events with a sequence number above `after`.
 
     It is read from the log's first entry all the same, for the last events hold the whole text.
@@ -200,7 +201,7 @@ class Streamed:
         await sse.end(self._send, b"data: %b\n\n" % error.body)
 
 
-class Whole:
+class WholeResponse:
     """Sends a response as one object when it has ended, however it did."""
 
     streamed = False

@@ -47,7 +47,7 @@ class StreamOver(Exception):
         self.code, self.text = code, text
 
 
-class Context(Protocol):
+class ServicerContext(Protocol):
     """What a stream uses of grpc.aio's ServicerContext."""
 
     async def read(self) -> Any: ...
@@ -65,7 +65,7 @@ def malformed(text: str) -> StreamOver:
     return StreamOver(grpc.StatusCode.INVALID_ARGUMENT, text)
 
 
-async def abort(context: Context, code: grpc.StatusCode, text: str) -> None:
+async def abort(context: ServicerContext, code: grpc.StatusCode, text: str) -> None:
     """End the RPC with that status. A peer that does not read holds up its status too, and may read it later."""
     try:
         async with asyncio.timeout(STATUS_SECONDS):

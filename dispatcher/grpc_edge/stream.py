@@ -9,7 +9,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from dispatcher.grpc_edge.older import Numbering
-from dispatcher.grpc_edge.status import Context, StreamOver, closed, malformed, refused
+from dispatcher.grpc_edge.status import ServicerContext, StreamOver, closed, malformed, refused
 from dispatcher.grpc_edge.writer import PeerDoesNotRead, StreamWriter
 from dispatcher.live import ids
 from dispatcher.live.desk import Desk
@@ -44,7 +44,7 @@ LOOP_LAG_MICROS = 1_000_000  # from which on operators are told that a Commander
 MAX_SESSION_ID = 256  # characters of an id that a peer brings
 
 
-class Kind(Enum):
+class StreamKind(Enum):
     """What a stream is; its first packet tells."""
 
     POOL = auto()
@@ -55,11 +55,11 @@ class Kind(Enum):
 class Stream:
     """One ChatStream: one reader, one writer, and the sessions that are open on it."""
 
-    def __init__(self, desk: Desk, context: Context) -> None:
+    def __init__(self, desk: Desk, context: ServicerContext) -> None:
         self._desk, self._context = desk, context
         self._settings = desk.settings
         self._loop = asyncio.get_running_loop()
-        self.kind: Kind | None = None
+        self.kind: StreamKind | None = None
         self.alive = True
         self._member: Member | None = None
         self._own_id = ""
@@ -143,7 +143,7 @@ class Stream:
 
     def drain(self, reason: str) -> None:
         """No assignment follows on this stream."""
-        if self.kind is Kind.OLDER or self.kind is None:
+        if self.kind is StreamKind.OLDER or self.kind is None:
             return
         if self._member:
             self._desk.pool.drain(self._member)
@@ -168,7 +168,7 @@ class Stream:
                 packets = self._packets(message)
             except MalformedPacketError as error:
                 raise malformed(str(error)) from None
-            if self.kind is Kind.OLDER:
+            if self.kind is StreamKind.OLDER:
                 await self._older(packets[0])
             else:
                 taken = 0
@@ -184,14 +184,14 @@ class Stream:
             if message.batch:
                 raise MalformedPacketError("A batch is never a stream's first message.")
             self._begin(packets[0])
-        elif message.batch and self.kind is Kind.OLDER:
+        elif message.batch and self.kind is StreamKind.OLDER:
             raise MalformedPacketError("A batch needs a stream that began with status or open.")
         return packets
 
     def _begin(self, first: Upstream) -> None:
         match first.payload:
             case Status() as status:
-                self.kind = Kind.POOL
+                self.kind = StreamKind.POOL
                 self._status_at = self._loop.time()
                 self._member = Member(self, status)
                 self._desk.pool.join(self._member)
@@ -202,10 +202,10 @@ class Stream:
                 ]
                 logger.info("commander_joined", commander_id=status.commander_id[:100], agents=list(status.agents)[:20])
             case Open():
-                self.kind = Kind.OWN
+                self.kind = StreamKind.OWN
                 self._own_id = first.session_id
             case _:
-                self.kind = Kind.OLDER
+                self.kind = StreamKind.OLDER
                 self._writer.batches = False
         if self._desk.pool.draining:
             self.drain("leaving")
@@ -216,7 +216,7 @@ class Stream:
             if self._member:
                 self._report(self._member, payload)
             return
-        if self.kind is Kind.OWN and session_id != self._own_id:
+        if self.kind is StreamKind.OWN and session_id != self._own_id:
             self._refuse(session_id, "invalid")
             return
         if isinstance(payload, Open):
@@ -320,7 +320,7 @@ class Stream:
 
     def send(self, session_id: str, signal: DownstreamSignal) -> None:
         """Queue a signal."""
-        self._writer.queue(Downstream("" if self.kind is Kind.OLDER else session_id, signal))
+        self._writer.queue(Downstream("" if self.kind is StreamKind.OLDER else session_id, signal))
 
     def send_ack(self, carried: Carried, at_once: bool) -> None:
         """Ack what is logged: at once, or soon together with others."""
@@ -346,7 +346,7 @@ class Stream:
 
     def _tell_closed(self, session_id: str, code: str) -> None:
         """`closed`; to an older peer it is the status of the stream."""
-        if self.kind is Kind.OLDER:
+        if self.kind is StreamKind.OLDER:
             over = refused(code)
             self.end(over.code, over.text)
         else:
@@ -367,7 +367,7 @@ class Stream:
         """The end is acked. An older peer gets the results of tools that still run first."""
         if self._carried.get(carried.session_id) is not carried:
             return
-        if self.kind is Kind.OLDER and carried.tools_run:
+        if self.kind is StreamKind.OLDER and carried.tools_run:
             self._tasks.spawn(self._release_later(carried))
         else:
             self._let_go_of(carried)

@@ -21,7 +21,7 @@ LOOK_SECONDS = 1.0  # between two looks at the waiting sessions, of which news m
 HEARD_SECONDS = 0.02  # at most: a session that waits elsewhere is tried a little later, for its own replica goes first
 
 
-class Sessions(Protocol):
+class OwnSessions(Protocol):
     """What is asked of the sessions of this instance."""
 
     @property
@@ -42,7 +42,7 @@ class Everybody(Container[str]):
 class Neighbours:
     """`dispatcher.store.ports.Listener`. Call its methods on the event loop."""
 
-    def __init__(self, replicas: Replicas, sessions: Sessions, pool: Pool, settings: DispatcherSettings) -> None:
+    def __init__(self, replicas: Replicas, sessions: OwnSessions, pool: Pool, settings: DispatcherSettings) -> None:
         self._replicas, self._sessions, self._pool = replicas, sessions, pool
         self._limit = settings.queue_limit + 1  # of the waiting sessions that are looked at
         self._judge_at = math.inf

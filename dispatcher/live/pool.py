@@ -74,7 +74,7 @@ class Member:
         return lost
 
 
-class Desk(Protocol):
+class Assigner(Protocol):
     """What the pool asks of the sessions."""
 
     async def assign(self, session_id: str, commander_id: str, continues: Callable[[str], bool]) -> Assignment | None:
@@ -106,11 +106,11 @@ class _Place(NamedTuple):
 class Pool:
     """Gives waiting sessions to free slots, the oldest first, where most slots are free and least has failed."""
 
-    def __init__(self, desk: Desk, metrics: Metrics, queue_seconds: float) -> None:
+    def __init__(self, assigner: Assigner, metrics: Metrics, queue_seconds: float) -> None:
         self.members: set[Member] = set()
         self.draining = False
         self._outliers = Outliers()
-        self._desk, self._metrics, self._queue_seconds = desk, metrics, queue_seconds
+        self._assigner, self._metrics, self._queue_seconds = assigner, metrics, queue_seconds
         self._waiting: dict[str, dict[str, float]] = {}  # agent → session → waiting since (Unix seconds), oldest first
         self._places: dict[str, _Place] = {}  # by session
         self.in_store: int | None = None  # sessions that wait, if several instances use the store
@@ -165,7 +165,7 @@ class Pool:
 
     def _overdue(self, session_id: str) -> None:
         self.withdraw(session_id)
-        self._desk.spawn(self._desk.unserved(session_id))
+        self._assigner.spawn(self._assigner.unserved(session_id))
 
     # ---- members
 
@@ -178,7 +178,7 @@ class Pool:
 
     def join(self, member: Member) -> None:
         self.members.add(member)
-        self._desk.spawn(self._desk.keep_known(member.status.agents))
+        self._assigner.spawn(self._assigner.keep_known(member.status.agents))
         self._match()
 
     def leave(self, member: Member) -> None:
@@ -186,7 +186,7 @@ class Pool:
         self.members.discard(member)
         if member.status.commander_id not in self._ids():
             self._outliers.forget(member.status.commander_id)
-        self._desk.spawn(self._desk.keep_known(member.status.agents))
+        self._assigner.spawn(self._assigner.keep_known(member.status.agents))
         self._count()
 
     def drain(self, member: Member) -> None:
@@ -199,7 +199,7 @@ class Pool:
         member.status = status
         held = {(running.session_id, running.generation) for running in status.running}
         for session_id, generation in member.dropped(held):
-            self._desk.lost(session_id, generation)
+            self._assigner.lost(session_id, generation)
         self._match()
 
     def ended(self, commander_id: str, well: bool) -> None:
@@ -232,7 +232,7 @@ class Pool:
             session_id, member = found
             self.withdraw(session_id)
             member.reserved += 1
-            self._desk.spawn(self._assign(session_id, member))
+            self._assigner.spawn(self._assign(session_id, member))
         self._count()
 
     def _next(self) -> tuple[str, Member] | None:
@@ -270,11 +270,11 @@ class Pool:
     async def _assign(self, session_id: str, member: Member) -> None:
         continues = member.status.continues.__contains__
         try:
-            assignment = await self._desk.assign(session_id, member.status.commander_id, continues)
+            assignment = await self._assigner.assign(session_id, member.status.commander_id, continues)
         finally:
             member.reserved -= 1
         if assignment and (member.gone or member.draining):
-            self._desk.lost(session_id, assignment.generation, sent=False)
+            self._assigner.lost(session_id, assignment.generation, sent=False)
         elif assignment:
             member.assign(assignment)
         self._match()

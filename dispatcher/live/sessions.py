@@ -31,7 +31,7 @@ ALL = 1_000_000  # sessions among which one instance finds, at its start, those 
 MAX_KEPT_STOPS = 10_000  # sessions whose stop the store is still to take
 
 
-class Sessions:
+class LiveSessions:
     """Creates and stops them; `runners` has those that live here, `desk` serves Commanders."""
 
     def __init__(

@@ -21,7 +21,7 @@ _TOKEN = re.compile(
 
 
 @dataclass
-class Place:
+class EntryLines:
     """line: of the entry's heading. keys: of each key that stands in it; items: of the items of its list, by key."""
 
     line: int
@@ -35,17 +35,17 @@ class _Token(NamedTuple):
     line: int
 
 
-def places(document: str, kind: str) -> list[Place]:
+def places(document: str, kind: str) -> list[EntryLines]:
     """Of each `[[kind]]`, in order. What stands in tables of their own beneath it is not looked into."""
-    found: list[Place] = []
-    inside: Place | None = None
+    found: list[EntryLines] = []
+    inside: EntryLines | None = None
     for statement in _statements(document):
         if statement[0].text == "[":
             doubled = len(statement) > 1 and statement[1].text == "["
             name = "".join(_name(token) for token in statement if token.text not in ("[", "]"))
             inside = None
             if doubled and name == kind:
-                inside = Place(statement[0].line)
+                inside = EntryLines(statement[0].line)
                 found.append(inside)
         elif inside:
             key = _name(statement[0])

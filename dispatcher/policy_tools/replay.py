@@ -15,10 +15,10 @@ from shared.records import Content, Error, Thought, ToolResult, Unknown
 
 SHOWN = 60  # characters of text on each side of a stop, where text is shown at all
 
-Event = tuple[int, str, dict[str, Any]]  # offset, kind, fields
+LoggedEvent = tuple[int, str, dict[str, Any]]  # offset, kind, fields
 
 
-class Stop(msgspec.Struct, frozen=True):
+class ReplayedStop(msgspec.Struct, frozen=True):
     """Where today's rules stop it. offset: of the entry; 0: the prompt.
 
     before   what was let out of content
@@ -53,7 +53,7 @@ class Replayed(msgspec.Struct, frozen=True):
     session_id: str
     then: str
     then_policy: str
-    stop: Stop | None
+    stop: ReplayedStop | None
     denials: tuple[Denial, ...]
     hits: dict[str, int]
     let_out_then: int
@@ -69,7 +69,7 @@ class Replayed(msgspec.Struct, frozen=True):
 def replayed(
     rules: RuleSet,
     session: dict[str, Any],
-    events: Iterable[Event],
+    events: Iterable[LoggedEvent],
     ask: Callable[[Question], Verdict] = passes,
 ) -> Replayed:
     """session: as `GET /operator/sessions/{session_id}` gives it."""
@@ -95,7 +95,7 @@ def replayed(
     )
 
 
-def _entries(events: Iterable[Event]) -> tuple[list[Entry], str]:
+def _entries(events: Iterable[LoggedEvent]) -> tuple[list[Entry], str]:
     """What the log holds, up to where it was never for users; and the policy that stopped it there."""
     entries: list[Entry] = []
     for offset, kind, fields in events:
@@ -150,7 +150,7 @@ def _channel(found: Found, by_offset: dict[int, Entry]) -> str:
             return "content"
 
 
-def _stop(found: Found, by_offset: dict[int, Entry], today: str) -> Stop | None:
+def _stop(found: Found, by_offset: dict[int, Entry], today: str) -> ReplayedStop | None:
     violation = found.violation
     if violation is None:
         return None
@@ -164,7 +164,7 @@ def _stop(found: Found, by_offset: dict[int, Entry], today: str) -> Stop | None:
                 e.body.text for e in by_offset.values() if isinstance(e.body, Content) and e.offset <= found.offset
             )
             before, after = today, raw[len(today) :] if raw.startswith(today) else text
-    return Stop(
+    return ReplayedStop(
         found.offset,
         channel,
         violation.policy,

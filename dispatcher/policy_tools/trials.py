@@ -15,10 +15,10 @@ from dispatcher.policy_tools.cases import STREAMED, Case
 from dispatcher.policy_tools.splits import Cuts, pieces, splits
 from dispatcher.policy_tools.trial import Trial, passes, try_text
 
-Ask = Callable[[Question], Verdict]
+VerdictOf = Callable[[Question], Verdict]
 
 
-class Failure(msgspec.Struct, frozen=True):
+class FailedCase(msgspec.Struct, frozen=True):
     """The first split of a case that has another outcome than expected. wrong: what of it, in words."""
 
     case: Case
@@ -30,21 +30,21 @@ class Tried(msgspec.Struct, frozen=True):
     """splits: how many were tried, until the first that failed."""
 
     splits: int
-    failure: Failure | None
+    failure: FailedCase | None
 
 
-def tried(rules: RuleSet, case: Case, ask: Ask = passes) -> Tried:
+def tried(rules: RuleSet, case: Case, ask: VerdictOf = passes) -> Tried:
     """One case, in all its splits; in one piece where a plugin or a server is asked, for what they say is theirs."""
     split = case.channel in STREAMED and not rules.asked(case.channel)
     count = 0
     for cuts in splits(len(case.text)) if split else [()]:
         count += 1
         if wrong := tuple(_differences(case, _outcome(rules, case, cuts, ask))):
-            return Tried(count, Failure(case, cuts, wrong))
+            return Tried(count, FailedCase(case, cuts, wrong))
     return Tried(count, None)
 
 
-def _outcome(rules: RuleSet, case: Case, cuts: Cuts, ask: Ask) -> Trial:
+def _outcome(rules: RuleSet, case: Case, cuts: Cuts, ask: VerdictOf) -> Trial:
     try:
         return try_text(rules, pieces(case.text, cuts), case.channel, case.tool, ask)
     except Exception as error:  # as in a session: it is stopped
@@ -70,6 +70,6 @@ def _words(what: str, by: str | bool) -> str:
     return f"not {what}" if not by else what if by is True else f"{what} by {quoted(by)}"
 
 
-def shown(failure: Failure) -> str:
+def shown(failure: FailedCase) -> str:
     """The text as it was split."""
     return " | ".join(map(quoted, pieces(failure.case.text, failure.cuts)))

@@ -17,7 +17,7 @@ from dispatcher.policing.load import load as load_rules
 from dispatcher.policy_tools import cases, trials
 from dispatcher.policy_tools.asking import Asking
 from dispatcher.policy_tools.check import located, summary
-from dispatcher.policy_tools.replay import Event, Replayed, replayed
+from dispatcher.policy_tools.replay import LoggedEvent, Replayed, replayed
 from dispatcher.policy_tools.splits import ALL_UP_TO, AT_RANDOM
 from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs.client import Client, NotFound, as_session_id, printable
@@ -132,7 +132,7 @@ def _replayed(client: Client, rules: RuleSet, session_id: str, ask: Asking, *, s
         raise
 
 
-def _events(client: Client, session_id: str, last: int) -> Generator[Event, None, None]:
+def _events(client: Client, session_id: str, last: int) -> Generator[LoggedEvent, None, None]:
     """What the log holds up to that offset: a live session's events would not end."""
     if not last:
         return

@@ -15,7 +15,7 @@ from starlette.types import Message as AsgiMessage
 from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.log import Head, Record, Request
 from dispatcher.gateway.response_events import STRIDE, ResponseView
-from dispatcher.gateway.responses import BEFORE_ALL, Streamed
+from dispatcher.gateway.responses import BEFORE_ALL, StreamedResponse
 from dispatcher.gateway.views import FAILURES
 from shared.records import FINISH_REASONS, STOP_REASONS, Content, Error, Message, Thought, ToolResult, Unknown, Usage
 
@@ -240,7 +240,7 @@ def stream(entries: list[Entry], after: int, data: st.DataObject) -> bytes:
         async def send(message: AsgiMessage) -> None:
             sent.append(message.get("body", b""))
 
-        streamed = Streamed(RECORD, after, send)
+        streamed = StreamedResponse(RECORD, after, send)
         await streamed.begin()
         for batch in batches(entries, data):
             if last := await streamed.take(batch):

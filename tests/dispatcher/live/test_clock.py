@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from dispatcher.live import clock
-from dispatcher.live.sessions import Sessions
+from dispatcher.live.sessions import LiveSessions
 from dispatcher.metrics import Metrics
 from dispatcher.policing.load import load as load_policies
 from dispatcher.settings import DispatcherSettings
@@ -37,7 +37,7 @@ async def test_no_session_ends_by_it(tmp_path: Path, jump: Callable[[float], Non
     file.write_text('[[policy]]\nname = "limits"\nkind = "budget"\nmax_seconds = 120\nreason = "Timeout"\n')
     metrics = Metrics(CollectorRegistry())
     tools = Registry(load_tools(None).tools.values())
-    sessions = Sessions(MemoryStore(), load_policies(file), tools, metrics, DispatcherSettings())
+    sessions = LiveSessions(MemoryStore(), load_policies(file), tools, metrics, DispatcherSettings())
     link = Link()
     assert await sessions.desk.open(link, "s", Open("c")) is None
     runner = sessions.runners.by_session["s"]

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from dispatcher.core.log import Head, Record, Request
 from dispatcher.live import neighbours
 from dispatcher.live.neighbours import Neighbours
-from dispatcher.live.pool import Desk, Pool
+from dispatcher.live.pool import Assigner, Pool
 from dispatcher.metrics import Metrics
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import Replicas, Waiting
@@ -50,7 +50,7 @@ class Others:
 
 
 class Slow:
-    """`Sessions` whose every step waits until the test lets it go on."""
+    """`OwnSessions` whose every step waits until the test lets it go on."""
 
     def __init__(self) -> None:
         self.begun: asyncio.Queue[str] = asyncio.Queue()
@@ -73,7 +73,7 @@ class Slow:
 class World:
     def __init__(self) -> None:
         self.others, self.sessions = Others(), Slow()
-        pool = Pool(cast("Desk", None), Metrics(CollectorRegistry()), 60)
+        pool = Pool(cast("Assigner", None), Metrics(CollectorRegistry()), 60)
         replicas = cast("Replicas", self.others)
         self.neighbours = Neighbours(replicas, self.sessions, pool, DispatcherSettings())
 

@@ -14,7 +14,7 @@ from dispatcher.core.log import Append, Change, Outcome, Refused, TakeBack
 from dispatcher.live import appends as module
 from dispatcher.live.ports import Carried
 from dispatcher.live.runner import Runner
-from dispatcher.live.sessions import Sessions
+from dispatcher.live.sessions import LiveSessions
 from dispatcher.metrics import Metrics
 from dispatcher.policing.load import load as load_policies
 from dispatcher.settings import DispatcherSettings
@@ -101,12 +101,12 @@ async def store(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 
 
 @pytest.fixture
-async def sessions(store: Scripted) -> AsyncIterator[Sessions]:
+async def sessions(store: Scripted) -> AsyncIterator[LiveSessions]:
     REGISTRY[:] = [CollectorRegistry()]
     settings = DispatcherSettings(grace_seconds=60)
     metrics = Metrics(REGISTRY[0])
     tools = Registry(load_tools(None).tools.values())
-    sessions = Sessions(cast("Store", store), load_policies(None), tools, metrics, settings)
+    sessions = LiveSessions(cast("Store", store), load_policies(None), tools, metrics, settings)
     yield sessions
     await sessions.close()
 
@@ -117,7 +117,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def opened(sessions: Sessions) -> tuple[Link, Runner]:
+async def opened(sessions: LiveSessions) -> tuple[Link, Runner]:
     link = Link()
     assert await sessions.desk.open(link, "s", Open("c")) is None
     assert link.runner
@@ -156,7 +156,9 @@ async def test_until_known_asks_again() -> None:
         await until_known(ask)
 
 
-async def test_an_append_is_repeated_with_what_came_meanwhile_behind_it(sessions: Sessions, store: Scripted) -> None:
+async def test_an_append_is_repeated_with_what_came_meanwhile_behind_it(
+    sessions: LiveSessions, store: Scripted
+) -> None:
     link, runner = await opened(sessions)
     store.script += [StoreUnavailable(), StoreUnavailable()]
     say(runner, "a")
@@ -172,7 +174,7 @@ async def test_an_append_is_repeated_with_what_came_meanwhile_behind_it(sessions
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-async def test_a_stop_waits_for_no_step_under_way(sessions: Sessions, store: Scripted, carried_out: bool) -> None:
+async def test_a_stop_waits_for_no_step_under_way(sessions: LiveSessions, store: Scripted, carried_out: bool) -> None:
     link, runner = await opened(sessions)
     store.script.append(Unanswered(carried_out))
     texts = ["a" * 65_000, "b" * 65_000, "c" * 65_000, "d" * 10_000]  # the built-in budget ends at 200,000
@@ -194,7 +196,9 @@ async def test_a_stop_waits_for_no_step_under_way(sessions: Sessions, store: Scr
     assert REGISTRY[0].get_sample_value("dispatcher_packets_total", {"kind": "content"}) == 4
 
 
-async def test_a_refused_append_closes_the_session_and_forgets_what_waits(sessions: Sessions, store: Scripted) -> None:
+async def test_a_refused_append_closes_the_session_and_forgets_what_waits(
+    sessions: LiveSessions, store: Scripted
+) -> None:
     link, runner = await opened(sessions)
     store.script.append(Refused("superseded"))
     say(runner, "a", "b", "c")
@@ -206,7 +210,7 @@ async def test_a_refused_append_closes_the_session_and_forgets_what_waits(sessio
 
 
 @pytest.mark.parametrize("noticed_by", ["a packet", "the grace's end"])
-async def test_a_session_whose_log_is_gone_is_let_go(sessions: Sessions, store: Scripted, noticed_by: str) -> None:
+async def test_a_session_whose_log_is_gone_is_let_go(sessions: LiveSessions, store: Scripted, noticed_by: str) -> None:
     """As when Redis comes back empty."""
     link, runner = await opened(sessions)
     say(runner, "a")
@@ -222,7 +226,7 @@ async def test_a_session_whose_log_is_gone_is_let_go(sessions: Sessions, store: 
 
 
 async def test_a_session_that_another_instance_was_given_after_a_rollback_is_let_go(
-    sessions: Sessions, store: Scripted
+    sessions: LiveSessions, store: Scripted
 ) -> None:
     """Epochs count on from where the log was rolled back to."""
     link, runner = await opened(sessions)
@@ -234,7 +238,7 @@ async def test_a_session_that_another_instance_was_given_after_a_rollback_is_let
     await until(lambda: not sessions.runners.by_session)
 
 
-async def test_what_cannot_be_stored_fails_the_session(sessions: Sessions, store: Scripted) -> None:
+async def test_what_cannot_be_stored_fails_the_session(sessions: LiveSessions, store: Scripted) -> None:
     """A fault that no repetition mends: the packets behind it are a gap, and must not hide the end."""
     link, runner = await opened(sessions)
     store.script.append(ValueError("no such thing can be stored"))
@@ -247,7 +251,7 @@ async def test_what_cannot_be_stored_fails_the_session(sessions: Sessions, store
     assert gauge("backlog_packets") == 0
 
 
-async def test_a_dead_link_is_as_none(sessions: Sessions) -> None:
+async def test_a_dead_link_is_as_none(sessions: LiveSessions) -> None:
     link = Link()
     link.alive = False
     assert await sessions.desk.open(link, "s", Open("c")) is None
@@ -255,7 +259,7 @@ async def test_a_dead_link_is_as_none(sessions: Sessions) -> None:
     assert "grace" in sessions.runners.by_session["s"].deadlines
 
 
-async def test_closing_twice_lets_go_once(sessions: Sessions) -> None:
+async def test_closing_twice_lets_go_once(sessions: LiveSessions) -> None:
     _, runner = await opened(sessions)
     runner.close()
     runner.close()
@@ -263,7 +267,7 @@ async def test_closing_twice_lets_go_once(sessions: Sessions) -> None:
     assert gauge("held_characters") == 0
 
 
-async def test_closing_counts_nothing_as_on_its_way(sessions: Sessions, store: Scripted) -> None:
+async def test_closing_counts_nothing_as_on_its_way(sessions: LiveSessions, store: Scripted) -> None:
     _, runner = await opened(sessions)
     store.script.append(Unanswered(carried_out=False))
     say(runner, "a", "b")
@@ -272,7 +276,7 @@ async def test_closing_counts_nothing_as_on_its_way(sessions: Sessions, store: S
     assert gauge("backlog_packets") == 0
 
 
-async def test_time_stands_in_the_log(sessions: Sessions) -> None:
+async def test_time_stands_in_the_log(sessions: LiveSessions) -> None:
     before = time.time()
     _, runner = await opened(sessions)
     say(runner, "a")
@@ -303,7 +307,7 @@ class LateTakeBack:
 
 @pytest.mark.parametrize("came", [StoreUnavailable(), Refused("superseded")], ids=["of no outcome", "refused"])
 async def test_an_append_that_meets_a_take_back_is_repeated_under_its_epoch(
-    sessions: Sessions, store: Scripted, monkeypatch: pytest.MonkeyPatch, came: Exception | Outcome
+    sessions: LiveSessions, store: Scripted, monkeypatch: pytest.MonkeyPatch, came: Exception | Outcome
 ) -> None:
     """The lease had ended while the store was away. The epoch from before the take-back is nobody else's."""
     link, runner = await opened(sessions)
@@ -332,7 +336,7 @@ async def test_an_append_that_meets_a_take_back_is_repeated_under_its_epoch(
 
 
 async def test_a_session_that_was_closed_here_and_stays_this_instances_gets_its_grace(
-    sessions: Sessions, store: Scripted
+    sessions: LiveSessions, store: Scripted
 ) -> None:
     """Its Commander has let go, as it was told; nobody else has it."""
     link, runner = await opened(sessions)
@@ -363,7 +367,7 @@ class OwnEnd(BaseException):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("canary"), OwnEnd("canary")])
-async def test_a_fault_around_a_tool_is_answered(sessions: Sessions, error: BaseException) -> None:
+async def test_a_fault_around_a_tool_is_answered(sessions: LiveSessions, error: BaseException) -> None:
     sessions.runners.registry = Faulty(error)
     link, runner = await opened(sessions)
     runner.receive(Upstream("s", ToolCall("t", "{}", "c"), 1, 0, 10))

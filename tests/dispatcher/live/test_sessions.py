@@ -13,7 +13,7 @@ from dispatcher.core.history import history_of
 from dispatcher.core.log import LIVE, Change, Outcome, Request
 from dispatcher.live import sessions as live_sessions
 from dispatcher.live.pool import QueueFull
-from dispatcher.live.sessions import Sessions
+from dispatcher.live.sessions import LiveSessions
 from dispatcher.metrics import Metrics
 from dispatcher.policing.load import load as load_policies
 from dispatcher.policing.prompts import PromptRefused
@@ -27,11 +27,11 @@ from shared.records import Content, History, Message, Said, Thought, ToolCall, T
 
 
 @pytest.fixture
-async def sessions() -> AsyncIterator[Sessions]:
+async def sessions() -> AsyncIterator[LiveSessions]:
     settings = DispatcherSettings(queue_limit=2, queue_seconds=60)
     metrics = Metrics(CollectorRegistry())
     tools = Registry(load_tools(None).tools.values())
-    sessions = Sessions(MemoryStore(), load_policies(None), tools, metrics, settings)
+    sessions = LiveSessions(MemoryStore(), load_policies(None), tools, metrics, settings)
     yield sessions
     for record in await sessions.store.select(["waiting"], 10):
         sessions.pool.withdraw(record.session_id)
@@ -52,7 +52,7 @@ class Away(MemoryStore):
 
 
 async def test_a_stop_while_the_store_is_away_is_kept_once_and_tried(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    sessions: LiveSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "RETRY_SECONDS", (0.001, 0.01))
     store = sessions.runners.store = Away()
@@ -113,7 +113,7 @@ def request(agent: str = "a") -> Request:
     return Request(agent, (), time.time())
 
 
-async def test_a_key_makes_one_session(sessions: Sessions) -> None:
+async def test_a_key_makes_one_session(sessions: LiveSessions) -> None:
     key = IdempotencyKey("k" * 16, b"body", time.time() + 60)
     first, second = [await sessions.create(request(), key) for _ in range(2)]
     assert first.fresh
@@ -124,7 +124,7 @@ async def test_a_key_makes_one_session(sessions: Sessions) -> None:
 
 @pytest.mark.parametrize(("action", "refused"), [("stop", True), ("redact", True), ("observe", False)])
 async def test_a_prompt_is_read_before_anything_is_logged(
-    sessions: Sessions, tmp_path: Path, action: str, refused: bool
+    sessions: LiveSessions, tmp_path: Path, action: str, refused: bool
 ) -> None:
     rules = f'[[policy]]\nname = "p"\nkind = "phrases"\nphrases = ["night"]\nreads = ["prompt"]\naction = "{action}"\n'
     (tmp_path / "rules.toml").write_text(rules)
@@ -145,7 +145,7 @@ async def test_a_prompt_is_read_before_anything_is_logged(
     assert hits == 2
 
 
-async def test_the_limit(sessions: Sessions) -> None:
+async def test_the_limit(sessions: LiveSessions) -> None:
     for _ in range(2):
         await sessions.create(request())
     with pytest.raises(QueueFull) as caught:
@@ -153,7 +153,7 @@ async def test_the_limit(sessions: Sessions) -> None:
     assert caught.value.retry_after >= 1
 
 
-async def test_a_stop_of_a_waiting_session_makes_room(sessions: Sessions) -> None:
+async def test_a_stop_of_a_waiting_session_makes_room(sessions: LiveSessions) -> None:
     ids = [(await sessions.create(request())).record.session_id for _ in range(2)]
     record = await sessions.stop(ids[0], "UserCancel", "user")
     assert record
@@ -162,11 +162,11 @@ async def test_a_stop_of_a_waiting_session_makes_room(sessions: Sessions) -> Non
     await sessions.create(request())
 
 
-async def test_an_unknown_session_is_not_stopped(sessions: Sessions) -> None:
+async def test_an_unknown_session_is_not_stopped(sessions: LiveSessions) -> None:
     assert await sessions.stop("nobody", "UserCancel", "user") is None
 
 
-async def test_trouble(sessions: Sessions) -> None:
+async def test_trouble(sessions: LiveSessions) -> None:
     assert sessions.trouble() == []
     sessions.drain()
     assert sessions.trouble() == ["draining"]

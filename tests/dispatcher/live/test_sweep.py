@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher.live.sessions import Sessions
+from dispatcher.live.sessions import LiveSessions
 from dispatcher.metrics import Metrics
 from dispatcher.policing.load import load as load_policies
 from dispatcher.settings import DispatcherSettings
@@ -19,15 +19,15 @@ EVERY_WAIT = 20 + 60 + 5
 
 
 @pytest.fixture
-async def sessions() -> AsyncIterator[Sessions]:
+async def sessions() -> AsyncIterator[LiveSessions]:
     metrics = Metrics(CollectorRegistry())
     tools = Registry(load_tools(None).tools.values())
-    sessions = Sessions(MemoryStore(), load_policies(None), tools, metrics, DispatcherSettings())
+    sessions = LiveSessions(MemoryStore(), load_policies(None), tools, metrics, DispatcherSettings())
     yield sessions
     await sessions.close()
 
 
-async def test_one_that_nothing_leads_to_an_end_is_concluded_after_every_wait(sessions: Sessions) -> None:
+async def test_one_that_nothing_leads_to_an_end_is_concluded_after_every_wait(sessions: LiveSessions) -> None:
     link = Link()
     assert await sessions.desk.open(link, "s", Open("c")) is None
     runner = sessions.runners.by_session["s"]
@@ -46,7 +46,7 @@ async def test_one_that_nothing_leads_to_an_end_is_concluded_after_every_wait(se
     assert (record.head.state, record.head.code) == ("failed", "commander_lost")
 
 
-async def test_one_that_is_attended_again_is_left_alone(sessions: Sessions) -> None:
+async def test_one_that_is_attended_again_is_left_alone(sessions: LiveSessions) -> None:
     link = Link()
     assert await sessions.desk.open(link, "s", Open("c")) is None
     runner = sessions.runners.by_session["s"]
