@@ -32,7 +32,7 @@ def request(tool_name: object, arguments: object) -> ToolCall:
     return ToolCall(well_formed(tool_name), encoded, secrets.token_hex(CALL_ID_BYTES))
 
 
-class Calls:
+class WaitingCalls:
     """Calls by id, in the order in which they were made.
 
     places   for those that are sent and have no result: whoever gathers more waits, and what it says does not

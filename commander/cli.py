@@ -19,7 +19,7 @@ from commander.check import command
 from commander.metrics import Metrics
 from commander.run import INTERRUPTED, Run
 from commander.settings import CommanderSettings
-from commander.stream import Channel
+from commander.stream import DispatcherChannel
 from commander.worker import Worker
 from shared import logs
 from shared.addresses import split_address
@@ -115,8 +115,10 @@ async def _run(settings: CommanderSettings, agent: Agent, options: argparse.Name
     return status
 
 
-def _channel(settings: CommanderSettings, metrics: ClientMetrics) -> Channel:
-    return Channel(settings.dispatcher, client_options(settings.keepalive, proxy=settings.grpc_proxy), metrics)
+def _channel(settings: CommanderSettings, metrics: ClientMetrics) -> DispatcherChannel:
+    return DispatcherChannel(
+        settings.dispatcher, client_options(settings.keepalive, proxy=settings.grpc_proxy), metrics
+    )
 
 
 class _Leaves(Protocol):

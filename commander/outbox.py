@@ -14,7 +14,7 @@ from typing import TypeAlias
 from shared.records import MAX_TEXT_BYTES, Content, Error, Stopped, Thought, ToolCall, Upstream
 from shared.wire import split_text, upstream_size, well_formed
 
-End: TypeAlias = Content | Error | Stopped
+FinalPayload: TypeAlias = Content | Error | Stopped
 
 # What may wait un-numbered before the agent has to: one session's share of a batch.
 MAX_WAITING_BYTES = MAX_TEXT_BYTES
@@ -44,7 +44,7 @@ class Outbox:
         self.last = self.acked = history or 0
         self._begins_anywhere = history is None
         self.retain = retain  # False: an older Dispatcher, which never acks
-        self._waiting: deque[_Run | ToolCall | End] = deque()
+        self._waiting: deque[_Run | ToolCall | FinalPayload] = deque()
         self._waiting_bytes = 0
         self._again: deque[Upstream] = deque()  # numbered; to be sent again on this stream
         self._sent: deque[Upstream] = deque()  # on this stream, not acked
@@ -99,7 +99,7 @@ class Outbox:
     def call(self, call: ToolCall) -> None:
         self._add(call)
 
-    def end(self, end: End) -> None:
+    def end(self, end: FinalPayload) -> None:
         """The last packet, outside the credit."""
         self._end_waits = True
         self._add(end)
@@ -130,7 +130,7 @@ class Outbox:
         run.size += size
         self._waiting_bytes += size
 
-    def _add(self, item: _Run | ToolCall | End) -> None:
+    def _add(self, item: _Run | ToolCall | FinalPayload) -> None:
         self._waiting.append(item)
         self._waiting_bytes += _text_bytes(item) + PACKET_BYTES
 
@@ -251,7 +251,7 @@ def is_end(packet: Upstream) -> bool:
             return False
 
 
-def _text_bytes(item: _Run | ToolCall | End) -> int:
+def _text_bytes(item: _Run | ToolCall | FinalPayload) -> int:
     if isinstance(item, _Run):
         return item.size
     return len(item.arguments_json) if isinstance(item, ToolCall) else 0

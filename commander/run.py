@@ -16,7 +16,7 @@ from commander.driver import HALT_SECONDS
 from commander.metrics import Metrics
 from commander.session import Session
 from commander.settings import CommanderSettings
-from commander.stream import Channel, Stream, backoff
+from commander.stream import DispatcherChannel, Stream, backoff
 from commander.turn import from_prompt
 from commander.worker import CLOSE_SECONDS, GIVE_BACK_SECONDS
 from shared.records import Downstream, Stop
@@ -41,7 +41,7 @@ class Run:
     """One session, under an unguessable id of its own; it can resume, and nobody takes it over."""
 
     def __init__(
-        self, settings: CommanderSettings, agent: Agent, prompt: str, channel: Channel, metrics: Metrics
+        self, settings: CommanderSettings, agent: Agent, prompt: str, channel: DispatcherChannel, metrics: Metrics
     ) -> None:
         self.commander_id = secrets.token_hex(16)
         self._settings = settings

@@ -101,7 +101,7 @@ class Session:
         self._holder = holder
         self._metrics = metrics
         self._echo = echo
-        self._calls = calls.Calls()
+        self._calls = calls.WaitingCalls()
         self._driver: Driver | None = None
         self._halt: Halt | None = None
         self._over = False

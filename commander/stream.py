@@ -36,7 +36,7 @@ FIRST_BACKOFF, MAX_BACKOFF = 0.1, 1.0
 
 logger = structlog.get_logger()
 
-Call: TypeAlias = "aio.StreamStreamCall[UpstreamMessage, DownstreamMessage]"
+StreamCall: TypeAlias = "aio.StreamStreamCall[UpstreamMessage, DownstreamMessage]"
 
 
 def backoff(failures: int) -> float:
@@ -45,7 +45,7 @@ def backoff(failures: int) -> float:
     return random.uniform(0, min(MAX_BACKOFF, doubled))  # noqa: S311 # jitter
 
 
-class Channel:
+class DispatcherChannel:
     """The way to the Dispatcher: any gRPC target, all its addresses in turn. Make it inside the running loop."""
 
     def __init__(self, target: str, options: Options, metrics: ClientMetrics) -> None:
@@ -53,7 +53,7 @@ class Channel:
         self._stub = AgentInteractionStub(self._channel)  # type: ignore[no-untyped-call]
         self._metrics = metrics
 
-    def call(self) -> Call:
+    def call(self) -> StreamCall:
         """A new ChatStream. It fails soon (UNAVAILABLE) where nobody answers."""
         return self._metrics.watch(PATH, self._stub.ChatStream())
 
@@ -76,7 +76,7 @@ class Stream:
 
     def __init__(
         self,
-        call: Call,
+        call: StreamCall,
         receive: Callable[["Stream", Downstream], None],
         flush: float,
         status: Callable[["Stream"], Upstream] | None = None,

@@ -14,7 +14,7 @@ from commander.agent import Agent, can_continue
 from commander.metrics import Metrics
 from commander.session import Session
 from commander.settings import CommanderSettings
-from commander.stream import Channel, Stream, backoff
+from commander.stream import DispatcherChannel, Stream, backoff
 from commander.turn import from_assignment
 from shared.records import Assignment, Downstream, Drain, Running, Status, Upstream
 
@@ -29,7 +29,7 @@ logger = structlog.get_logger()
 class Worker:
     """Holds the sessions, and whatever streams there are: the last one is for work."""
 
-    def __init__(self, settings: CommanderSettings, agent: Agent, channel: Channel, metrics: Metrics) -> None:
+    def __init__(self, settings: CommanderSettings, agent: Agent, channel: DispatcherChannel, metrics: Metrics) -> None:
         self.commander_id = secrets.token_hex(16)
         self._settings = settings
         self._agent = agent

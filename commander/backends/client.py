@@ -31,7 +31,7 @@ USAGE_SECONDS = 5.0  # after the end of an answer: what counts it may come behin
 _SECRETS = ("key", "token", "secret", "sig", "code")  # within a query parameter's name: its value is one
 
 
-class Client:
+class ProviderClient:
     """What it raises quotes the server, without the key."""
 
     def __init__(self, settings: OpenAISettings) -> None:

@@ -60,7 +60,7 @@ class Piece(NamedTuple):
     thought: bool = False
 
 
-class Usage(msgspec.Struct, frozen=True):
+class TokenCounts(msgspec.Struct, frozen=True):
     """Tokens. None: not counted."""
 
     prompt_tokens: int | None = None
@@ -77,7 +77,7 @@ class Chunk(msgspec.Struct):
     pieces: list[Piece] = []
     calls: list[CallDelta] = []
     ending: Ending | None = None
-    usage: Usage = Usage()
+    usage: TokenCounts = TokenCounts()
     kept: dict[str, Any] = {}
     whole: bool = False
     failure: str = ""
@@ -217,8 +217,8 @@ def _ending(reason: str) -> Ending | None:
     return _ENDINGS.get(re.sub(r"[-_ ]", "", reason.lower()))
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
-    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+def _usage(usage: dict[str, Any]) -> TokenCounts:
+    return TokenCounts(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
 
 
 def _count(value: object) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from commander.agent import Agent, Finish, FinishReason, Thought, Tool, ToolError, Turn, Yielded
 from commander.backends.calls import CallParts, Calls, parsed
-from commander.backends.client import Client
+from commander.backends.client import ProviderClient
 from commander.backends.completions import MAX_COUNT, Chunk, Ending, Piece
 from commander.backends.errors import ProviderError
 from commander.backends.parameters import sampling
@@ -30,7 +30,7 @@ class OpenAIAgent:
         self.continues = settings.continues
         self._settings = settings
         self._model = settings.model
-        self._client = Client(settings)
+        self._client = ProviderClient(settings)
 
     async def close(self) -> None:
         await self._client.close()
@@ -82,7 +82,7 @@ class _Round:
     reason  why the answer ends; None: it does not, or just stops
     """
 
-    def __init__(self, client: Client, body: dict[str, Any]) -> None:
+    def __init__(self, client: ProviderClient, body: dict[str, Any]) -> None:
         self._client = client
         self._body = body
         self._said: list[str] = []

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from commander.agent import Agent, Finish, Thought, ToolError, Turn, Yielded
 from commander.backends.settings import (
-    Calls,
     End,
     Fail,
     Say,
     ScriptedCall,
+    ScriptedCalls,
     ScriptedSettings,
-    Step,
+    ScriptStep,
     Think,
     Tokens,
     Wait,
@@ -66,7 +66,7 @@ class ScriptedAgent:
                     yield Thought(name, text)
                 case ScriptedCall():
                     result = await _call(turn, step)
-                case Calls(calls=calls):
+                case ScriptedCalls(calls=calls):
                     result = await asyncio.gather(*(_call(turn, call) for call in calls))
                 case Wait(wait_ms=milliseconds):
                     await asyncio.sleep(milliseconds / 1000)
@@ -99,7 +99,7 @@ async def _call(turn: Turn, call: ScriptedCall) -> Any:
         return {"error": {"code": error.code, "message": error.message}}
 
 
-def _short(script: ScriptedSettings) -> list[Step]:
+def _short(script: ScriptedSettings) -> list[ScriptStep]:
     return [Tokens(tokens=script.tokens, interval_ms=script.interval_ms)]
 
 

@@ -94,7 +94,7 @@ class ScriptedCall(Section):
     arguments: dict[str, JsonValue] = Field(default={})
 
 
-class Calls(Section):
+class ScriptedCalls(Section):
     """Tool calls, all at once."""
 
     calls: list[ScriptedCall]
@@ -116,7 +116,9 @@ class End(Section):
     finish: Literal["stop", "length", "content_filter"]
 
 
-Step = Annotated[Say | Tokens | Think | ScriptedCall | Calls | Wait | Fail | End, Field(union_mode="left_to_right")]
+ScriptStep = Annotated[
+    Say | Tokens | Think | ScriptedCall | ScriptedCalls | Wait | Fail | End, Field(union_mode="left_to_right")
+]
 
 
 class ScriptedSettings(Section):
@@ -128,7 +130,7 @@ class ScriptedSettings(Section):
 
     tokens: int = Field(default=20, ge=0)
     interval_ms: float = Field(default=20, ge=0)
-    steps: list[Step] | None = None
+    steps: list[ScriptStep] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ import uvloop
 
 from commander.check.measure import measure
 from commander.check.messages import Task
-from commander.check.verdict import Limits, judge, text
+from commander.check.verdict import Tolerance, judge, text
 from shared.errors import ConfigError
 
 DESCRIPTION = """Run the agent against a metered fake provider, stop it in mid-sentence, and say whether it stopped and
@@ -66,10 +66,10 @@ def run(options: argparse.Namespace) -> int:
         results=dict(map(_result, options.result)),
     )
     tokens = options.allow_tokens if options.allow_tokens is not None else int(options.rate / 5)
-    limits = Limits(tokens=tokens, lag=options.allow_lag)
+    tolerance = Tolerance(tokens=tokens, lag=options.allow_lag)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        measured = runner.run(measure(task, options.rate, limits))
-    report = judge(options.agent, measured, limits)
+        measured = runner.run(measure(task, options.rate, tolerance))
+    report = judge(options.agent, measured, tolerance)
     print(msgspec.json.encode(report).decode() if options.json else text(report))
     return report.exit_status
 

@@ -21,13 +21,13 @@ import msgspec
 from commander import driver
 from commander.check import answers
 from commander.check.messages import (
-    Finished,
+    EndedItself,
+    FromAgent,
     Halted,
     Left,
-    Look,
-    Message,
     Ready,
-    Run,
+    ReportLeft,
+    StartSession,
     Stopping,
     Task,
     Unusable,
@@ -35,7 +35,7 @@ from commander.check.messages import (
 )
 from commander.check.provider import Provider
 from commander.check.trial import SECOND_CANCEL_SECONDS
-from commander.check.verdict import STOPS, Limits, Measured, Metered, judge
+from commander.check.verdict import STOPS, Measured, Metered, Tolerance, judge
 from commander.driver import HALT_SECONDS
 from shared.errors import ConfigError
 
@@ -46,7 +46,7 @@ KEY = "sk-metered"
 NOT_THE_AGENT = (driver.__file__, asyncio.runners.__file__)  # what calls the agent, or waits for it to be called
 
 
-async def measure(task: Task, rate: float, limits: Limits) -> Measured:
+async def measure(task: Task, rate: float, tolerance: Tolerance) -> Measured:
     """What the agent does at a stop. Raises ConfigError where it cannot be loaded.
 
     An agent that stops is stopped once more, and that is what counts: a first session builds clients and loads code,
@@ -58,12 +58,12 @@ async def measure(task: Task, rate: float, limits: Limits) -> Measured:
         held = bool(first.finished and first.finished.said > 1 and not first.finished.failure)
         if held:
             first = await _stopped(agent, provider, task, main_thread, held=True)
-        if judge(task.agent, first, limits).exit_status != STOPS:
+        if judge(task.agent, first, tolerance).exit_status != STOPS:
             return first
         return await _stopped(agent, provider, task, main_thread, held=held, warm=True)
 
 
-async def _loaded(agent: "_Agent", task: Task) -> int:
+async def _loaded(agent: "_AgentProcess", task: Task) -> int:
     """The identity of its main thread."""
     match await agent.next(LOAD_SECONDS):
         case Ready(main_thread):
@@ -77,7 +77,7 @@ async def _loaded(agent: "_Agent", task: Task) -> int:
 
 
 async def _stopped(
-    agent: "_Agent", provider: Provider, task: Task, main_thread: int, *, held: bool, warm: bool = False
+    agent: "_AgentProcess", provider: Provider, task: Task, main_thread: int, *, held: bool, warm: bool = False
 ) -> Measured:
     """One session."""
     exchanges = len(provider.exchanges)
@@ -96,7 +96,7 @@ async def _stopped(
         provider=metered,
         held=held,
         warm=warm,
-        finished=message if isinstance(message, Finished) else None,
+        finished=message if isinstance(message, EndedItself) else None,
         stopping=stopping,
         halted=halted if isinstance(halted, Halted) else None,
         left=left if isinstance(left, Left) else None,
@@ -135,7 +135,7 @@ def environment(base_url: str) -> dict[str, str]:
     return {**os.environ, **named, "NO_PROXY": direct, "no_proxy": direct}
 
 
-class _Agent:
+class _AgentProcess:
     """The process in which the agent runs."""
 
     def __init__(
@@ -147,13 +147,13 @@ class _Agent:
         self._stacks = stacks
         self._stacks_before = 0
 
-    async def next(self, seconds: float) -> Message | None:
+    async def next(self, seconds: float) -> FromAgent | None:
         """What it says next. None: nothing within that time, or the process has ended."""
         try:
             line = await asyncio.wait_for(self._reader.readline(), seconds)
         except TimeoutError:
             return None
-        return msgspec.json.decode(line, type=Message) if line else None
+        return msgspec.json.decode(line, type=FromAgent) if line else None
 
     async def died(self) -> int | None:
         """The process's exit status; None: it runs."""
@@ -164,11 +164,11 @@ class _Agent:
     def run(self, *, held: bool) -> None:
         """Have it run a session."""
         self._stacks_before = self._stacks.stat().st_size
-        self._writer.write(encoded(Run(held)))
+        self._writer.write(encoded(StartSession(held)))
 
     def look(self) -> None:
         """Have it say what is left of that session."""
-        self._writer.write(encoded(Look()))
+        self._writer.write(encoded(ReportLeft()))
 
     def stacks(self) -> str:
         """What it wrote down in that session while its event loop was late."""
@@ -176,7 +176,7 @@ class _Agent:
 
 
 @contextlib.asynccontextmanager
-async def _started(task: Task, base_url: str) -> AsyncIterator[_Agent]:
+async def _started(task: Task, base_url: str) -> AsyncIterator[_AgentProcess]:
     """The agent's process, until the block ends: nothing of it outlives that."""
     ours, its = socket.socketpair()
     with tempfile.NamedTemporaryFile() as stacks, its:
@@ -192,7 +192,7 @@ async def _started(task: Task, base_url: str) -> AsyncIterator[_Agent]:
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
             writer.write(encoded(task))
-            yield _Agent(process, reader, writer, Path(stacks.name))
+            yield _AgentProcess(process, reader, writer, Path(stacks.name))
         finally:
             writer.close()
             with contextlib.suppress(ProcessLookupError):

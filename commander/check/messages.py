@@ -29,8 +29,8 @@ class Task(msgspec.Struct, frozen=True):
     results: dict[str, str]
 
 
-class Run(msgspec.Struct, frozen=True, tag=True):
-    """To the agent's process: one session. Answered by Finished, or by Stopping and Halted.
+class StartSession(msgspec.Struct, frozen=True, tag=True):
+    """To the agent's process: one session. Answered by EndedItself, or by Stopping and Halted.
 
     held   it is held at its second delta for the stop: else it finishes too soon
     """
@@ -38,7 +38,7 @@ class Run(msgspec.Struct, frozen=True, tag=True):
     held: bool
 
 
-class Look(msgspec.Struct, frozen=True, tag=True):
+class ReportLeft(msgspec.Struct, frozen=True, tag=True):
     """To the agent's process, after Halted, when the connections were watched for long enough. Answered by Left."""
 
 
@@ -54,7 +54,7 @@ class Unusable(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-class Finished(msgspec.Struct, frozen=True, tag=True):
+class EndedItself(msgspec.Struct, frozen=True, tag=True):
     """It ended by itself before it could be stopped.
 
     failure   its exception's type and text; empty: it did not raise
@@ -90,15 +90,15 @@ class Halted(msgspec.Struct, frozen=True, tag=True):
 
 
 class Left(msgspec.Struct, frozen=True, tag=True):
-    """To `Look`: what of this session's work still runs elsewhere; how late the loop was at most since its start."""
+    """To `ReportLeft`: what of this session still works elsewhere; how late the loop was at most since its start."""
 
     tasks: tuple[str, ...]
     threads: tuple[str, ...]
     loop_lag: float
 
 
-Message: TypeAlias = Ready | Unusable | Finished | Stopping | Halted | Left
+FromAgent: TypeAlias = Ready | Unusable | EndedItself | Stopping | Halted | Left
 
 
-def encoded(message: Task | Run | Look | Message) -> bytes:
+def encoded(message: Task | StartSession | ReportLeft | FromAgent) -> bytes:
     return msgspec.json.encode(message) + b"\n"

@@ -22,7 +22,7 @@ _ANSWERED = ("/chat/completions", "/responses")
 _HEAD = b"HTTP/1.1 %b\r\nContent-Type: %b\r\n%b\r\n"
 
 
-class Exchange:
+class ProviderExchange:
     """One request for an answer. Times are nanoseconds of the machine's monotonic clock.
 
     made      when each token was made
@@ -51,7 +51,7 @@ class Provider:
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[ProviderExchange] = []
         self.unknown_paths: list[str] = []
         self.base_url = ""
         self._changed = asyncio.Event()
@@ -99,7 +99,7 @@ class _Connection(asyncio.Protocol):
         self._path = ""
         self._body = bytearray()
         self._waiting: list[tuple[str, str, bytes]] = []  # requests that were sent before the last was answered
-        self._exchange: Exchange | None = None
+        self._exchange: ProviderExchange | None = None
         self._answering: asyncio.Task[None] | None = None
 
     def cut(self) -> None:
@@ -175,7 +175,7 @@ class _Connection(asyncio.Protocol):
 
     async def _make(self, route: str, body: dict[str, Any]) -> None:
         streamed = body.get("stream") is True
-        exchange = self._exchange = Exchange(route, streamed=streamed)
+        exchange = self._exchange = ProviderExchange(route, streamed=streamed)
         self._provider.exchanges.append(exchange)
         answer = _form(route, body)
         if streamed:
@@ -190,7 +190,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._send(b"200 OK", answer.whole("".join(map(answers.word, range(TOKENS))), TOKENS))
 
-    async def _tokens(self, exchange: Exchange, answer: answers.AnswerForm) -> None:
+    async def _tokens(self, exchange: ProviderExchange, answer: answers.AnswerForm) -> None:
         """At a steady rate: one that is late does not delay the next."""
         loop = asyncio.get_running_loop()
         begin = loop.time()

@@ -27,13 +27,13 @@ from prometheus_client import CollectorRegistry
 from commander import loading
 from commander.agent import Agent, Thought, ToolCaller, Yielded
 from commander.check.messages import (
-    Finished,
+    EndedItself,
+    FromAgent,
     Halted,
     Left,
-    Look,
-    Message,
     Ready,
-    Run,
+    ReportLeft,
+    StartSession,
     Stopping,
     Task,
     Unusable,
@@ -72,7 +72,7 @@ def main() -> None:
 async def _serve(task: Task, agent: Agent, orders: IO[bytes], channel: socket.socket, stacks: IO[bytes]) -> None:
     """One session after another, as they are ordered."""
 
-    def tell(message: Message) -> None:
+    def tell(message: FromAgent) -> None:
         channel.sendall(encoded(message))
 
     async with AsyncExitStack() as stack:
@@ -83,25 +83,25 @@ async def _serve(task: Task, agent: Agent, orders: IO[bytes], channel: socket.so
         tell(Ready(threading.get_ident()))
         lag = Lag(task.lag_limit, stacks)
         watching = asyncio.create_task(lag.watch())
-        before = Running()
+        before = TasksAndThreads()
         # In a thread, for the agent's event loop has to go on while an order is waited for.
         while line := await asyncio.to_thread(orders.readline):
-            match msgspec.json.decode(line, type=Run | Look):
-                case Run(held):
-                    before, lag.longest = Running(), 0.0
-                    await Trial(task, agent, tell, held=held).run()
-                case Look():
-                    tell(Left(*Running().since(before), loop_lag=lag.longest))
+            match msgspec.json.decode(line, type=StartSession | ReportLeft):
+                case StartSession(held):
+                    before, lag.longest = TasksAndThreads(), 0.0
+                    await AgentTrial(task, agent, tell, held=held).run()
+                case ReportLeft():
+                    tell(Left(*TasksAndThreads().since(before), loop_lag=lag.longest))
         watching.cancel()
         os._exit(0)  # what still runs may never end
 
 
-class Trial:
+class AgentTrial:
     """One session: what its Dispatcher would say, and what becomes of it."""
 
     commander_id = "check"
 
-    def __init__(self, task: Task, agent: Agent, tell: Callable[[Message], None], *, held: bool) -> None:
+    def __init__(self, task: Task, agent: Agent, tell: Callable[[FromAgent], None], *, held: bool) -> None:
         self._task = task
         self._agent = agent
         self._tell = tell
@@ -126,7 +126,7 @@ class Trial:
         if self._enough.is_set() and not self._held:
             await _first(self._task.pause, self._ended)
         if self._ended.is_set():
-            self._tell(Finished(self._said, self._session.failure or ""))
+            self._tell(EndedItself(self._said, self._session.failure or ""))
             return
         self._tell(Stopping(time.monotonic_ns(), self._said, time.monotonic() - began))
         self._session.receive(self, STOP)
@@ -204,14 +204,14 @@ class Lag:
             self.longest = max(self.longest, time.monotonic() - began - TICK_SECONDS)
 
 
-class Running:
+class TasksAndThreads:
     """The tasks and threads that there are now."""
 
     def __init__(self) -> None:
         self._tasks = asyncio.all_tasks()
         self._threads = threading.enumerate()
 
-    def since(self, before: "Running") -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def since(self, before: "TasksAndThreads") -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the tasks and threads that are new and still work. The generator's own task is not one of them."""
         tasks = (_task_name(task) for task in self._tasks - before._tasks if not task.done())
         threads = (thread for thread in self._threads if thread not in before._threads and not _idle(thread))

@@ -1,20 +1,20 @@
 """What was measured of an agent that was stopped, and what that says. Pure."""
 
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-from commander.check.messages import Finished, Halted, Left, Stopping
+from commander.check.messages import EndedItself, Halted, Left, Stopping
 from commander.driver import HALT_SECONDS
 
 STOPS, DOES_NOT_STOP, UNKNOWN = 0, 1, 2  # exit statuses
 
-Verdict: TypeAlias = Literal["stops", "does not stop", "cannot be checked"]
-_VERDICTS: tuple[Verdict, ...] = ("stops", "does not stop", "cannot be checked")
+CheckVerdict: TypeAlias = Literal["stops", "does not stop", "cannot be checked"]
+_VERDICTS: tuple[CheckVerdict, ...] = get_args(CheckVerdict)
 
 
-class Limits(msgspec.Struct, frozen=True):
+class Tolerance(msgspec.Struct, frozen=True):
     """tokens  that the provider may still make after the stop
     lag     seconds that the event loop may be late
     """
@@ -53,7 +53,7 @@ class Measured(msgspec.Struct, frozen=True):
     provider: Metered
     held: bool = False
     warm: bool = False
-    finished: Finished | None = None
+    finished: EndedItself | None = None
     stopping: Stopping | None = None
     halted: Halted | None = None
     left: Left | None = None
@@ -69,7 +69,7 @@ class Report(msgspec.Struct, frozen=True):
     """
 
     agent: str
-    verdict: Verdict
+    verdict: CheckVerdict
     exit_status: int
     problems: tuple[str, ...]
     notes: tuple[str, ...]
@@ -81,13 +81,13 @@ class Report(msgspec.Struct, frozen=True):
     loop_lag: float | None
 
 
-def judge(agent: str, measured: Measured, limits: Limits) -> Report:
+def judge(agent: str, measured: Measured, tolerance: Tolerance) -> Report:
     """The first problem is the most telling one."""
     stopping, halted, left = measured.stopping, measured.halted, measured.left
     if stopping is None:
         status, problems = _not_stopped(measured)
     else:
-        problems = list(_late(stopping, measured, limits))
+        problems = list(_late(stopping, measured, tolerance))
         status = DOES_NOT_STOP if problems else STOPS
         if not problems and not stopping.said:
             status = UNKNOWN
@@ -121,7 +121,7 @@ def _not_stopped(measured: Measured) -> tuple[int, list[str]]:
     return UNKNOWN, [f"it finished before it could be stopped, having said {deltas}: it has to say two at least"]
 
 
-def _late(stopping: Stopping, measured: Measured, limits: Limits) -> Iterator[str]:
+def _late(stopping: Stopping, measured: Measured, tolerance: Tolerance) -> Iterator[str]:
     halted, left, provider = measured.halted, measured.left, measured.provider
     if halted is None:
         why = (
@@ -140,9 +140,9 @@ def _late(stopping: Stopping, measured: Measured, limits: Limits) -> Iterator[st
             f"the connection to the provider stayed open, and the model ran on: {_count(provider.after, 'token')} so "
             "far. Leave the response's `async with`, do not pool its connection, and end your own tasks and threads"
         )
-    elif provider.after > limits.tokens:
-        yield f"the provider made {_count(provider.after, 'token')} after the stop; {limits.tokens} are allowed"
-    if left and measured.warm and left.loop_lag > limits.lag:
+    elif provider.after > tolerance.tokens:
+        yield f"the provider made {_count(provider.after, 'token')} after the stop; {tolerance.tokens} are allowed"
+    if left and measured.warm and left.loop_lag > tolerance.lag:
         yield f"it blocks the event loop for {left.loop_lag:.2f} s{_at(measured)}: so late may a stop reach it"
 
 

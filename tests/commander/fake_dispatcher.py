@@ -12,7 +12,7 @@ from commander.agent import Agent
 from commander.metrics import Metrics
 from commander.run import Run
 from commander.settings import CommanderSettings
-from commander.stream import Channel
+from commander.stream import DispatcherChannel
 from commander.worker import Worker
 from shared import records, wire
 from shared.channel import client_options
@@ -155,7 +155,9 @@ class Commander:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
         self.config = config
-        self.channel = Channel(config.dispatcher, client_options(config.keepalive), ClientMetrics(self.registry))
+        self.channel = DispatcherChannel(
+            config.dispatcher, client_options(config.keepalive), ClientMetrics(self.registry)
+        )
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from commander.agent import ToolError
-from commander.calls import Calls, request
+from commander.calls import WaitingCalls, request
 from shared.records import MAX_ARGUMENTS_BYTES, ToolResult
 
 
@@ -30,7 +30,7 @@ def test_arguments_that_cannot_be_sent(arguments: Any) -> None:
 
 
 async def outcome(result: ToolResult, *, legacy: bool = False) -> Any:
-    calls = Calls()
+    calls = WaitingCalls()
     call = request("t", {})
     waiting = asyncio.create_task(calls.result(call))
     await asyncio.sleep(0)
@@ -81,7 +81,7 @@ async def test_an_older_dispatcher_says_no_status() -> None:
 
 
 async def test_a_call_that_its_agent_gave_up_is_forgotten() -> None:
-    calls = Calls()
+    calls = WaitingCalls()
     call = request("t", {})
     waiting = asyncio.create_task(calls.result(call))
     await asyncio.sleep(0)
@@ -95,7 +95,7 @@ async def test_a_call_that_its_agent_gave_up_is_forgotten() -> None:
 
 
 async def test_at_the_session_s_end_nobody_waits_for_ever() -> None:
-    calls = Calls()
+    calls = WaitingCalls()
     waiting = asyncio.create_task(calls.result(request("t", {})))
     await asyncio.sleep(0)
     calls.close()

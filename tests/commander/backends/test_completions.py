@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from commander.agent import Finish, Message, Thought, Turn
 from commander.backends.calls import CallDelta, Calls, FunctionDelta
-from commander.backends.client import Client
+from commander.backends.client import ProviderClient
 from commander.backends.completions import Chunk, chunks
 from commander.backends.errors import ProviderError
 from commander.backends.openai import OpenAIAgent
@@ -34,7 +34,7 @@ IN_CHUNK = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "usage", "cre
 
 
 class Scripted:
-    """In the place of a Client: these chunks come."""
+    """In the place of a ProviderClient: these chunks come."""
 
     def __init__(self, *data: str) -> None:
         self._data = data
@@ -52,7 +52,7 @@ AGENT = OpenAIAgent(OpenAISettings(model="m"))
 
 def said(*data: str) -> tuple[str, str, Finish]:
     """Words, thoughts and the end of a session."""
-    AGENT._client = cast("Client", Scripted(*data))
+    AGENT._client = cast("ProviderClient", Scripted(*data))
 
     async def run() -> list[Any]:
         return [piece async for piece in AGENT(Turn((Message("user", "hi"),)))]

@@ -9,10 +9,10 @@ import pytest
 
 from commander import driver
 from commander.check.measure import places
-from commander.check.messages import Finished, Halted, Left, Stopping
-from commander.check.verdict import DOES_NOT_STOP, STOPS, UNKNOWN, Limits, Measured, Metered, judge, text
+from commander.check.messages import EndedItself, Halted, Left, Stopping
+from commander.check.verdict import DOES_NOT_STOP, STOPS, UNKNOWN, Measured, Metered, Tolerance, judge, text
 
-LIMITS = Limits(tokens=3, lag=0.25)
+LIMITS = Tolerance(tokens=3, lag=0.25)
 SECOND = 10**9
 METERED = Metered(requests=1, before=10, after=0, open=0, closed_after=0.001)
 GOOD = {
@@ -50,8 +50,8 @@ def metered(**changes: Any) -> Metered:
         ({"stopping": Stopping(SECOND, 0, 10.0), "halted": Halted(None, 0, "")}, DOES_NOT_STOP, "it still runs"),
         ({"stopping": None}, DOES_NOT_STOP, "it blocks the event loop for good"),
         ({"stopping": None, "died": 7}, UNKNOWN, "with exit status 7"),
-        ({"stopping": None, "finished": Finished(1, "")}, UNKNOWN, "having said 1 delta"),
-        ({"stopping": None, "finished": Finished(3, "E: x")}, UNKNOWN, "it failed before it could be stopped: E: x"),
+        ({"stopping": None, "finished": EndedItself(1, "")}, UNKNOWN, "having said 1 delta"),
+        ({"stopping": None, "finished": EndedItself(3, "E: x")}, UNKNOWN, "it failed before it could be stopped: E: x"),
     ],
 )
 def test_the_verdict(changes: dict[str, Any], status: int, words: str) -> None:
