@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 LOOK_SECONDS = 1.0  # between two looks at the files; what has changed is read once two looks see the same
 
-State: TypeAlias = tuple[int, int, int] | None  # of a file: when it changed, size, inode; None: it is not there
+Stamp: TypeAlias = tuple[int, int, int] | None  # of a file: when it changed, size, inode; None: it is not there
 
 
 class FileWatch:
@@ -16,7 +16,7 @@ class FileWatch:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._named: set[Path] = set()
-        self._read: dict[Path, State] = {}
+        self._read: dict[Path, Stamp] = {}
 
     def reading(self) -> None:
         """The TOML files are read now, as they are."""
@@ -26,7 +26,7 @@ class FileWatch:
     def reading_too(self, file: Path) -> None:
         """And this file, which one of them names."""
         self._named.add(file)
-        self._read[file] = _state(file)
+        self._read[file] = _stamp(file)
 
     async def watch(self, read: Callable[[], Awaitable[None]]) -> None:
         """Call `read`, which says `reading`, whenever they have changed, until cancelled."""
@@ -38,15 +38,15 @@ class FileWatch:
                 await read()
             before = now
 
-    def _look(self) -> dict[Path, State]:
+    def _look(self) -> dict[Path, Stamp]:
         path = self._path
         if path is None:
             return {}
         files = path.glob("*.toml") if path.is_dir() else [path]
-        return {file: _state(file) for file in {*files, *self._named}}
+        return {file: _stamp(file) for file in {*files, *self._named}}
 
 
-def _state(file: Path) -> State:
+def _stamp(file: Path) -> Stamp:
     try:
         status = file.stat()
     except OSError:

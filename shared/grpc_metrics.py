@@ -253,10 +253,10 @@ class ClientMetrics(_Metrics):
             task.add_done_callback(self._endings.discard)
 
         call.add_done_callback(done)
-        return _Call(call, method)
+        return _CountedCall(call, method)
 
 
-class _Call(aio.StreamStreamCall[RequestT, ResponseT]):
+class _CountedCall(aio.StreamStreamCall[RequestT, ResponseT]):
     def __init__(self, call: aio.StreamStreamCall[RequestT, ResponseT], method: _Method) -> None:
         self._call = call
         self._method = method

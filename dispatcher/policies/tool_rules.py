@@ -11,7 +11,7 @@ from dispatcher.policies.patterns import PatternStream
 from dispatcher.policies.visible import visible
 
 
-class ToolEntry(msgspec.Struct, frozen=True):
+class ToolSelector(msgspec.Struct, frozen=True):
     """argument: the keys that lead to it, with dots between; empty: all arguments. pattern: empty: any value."""
 
     tool: str
@@ -23,8 +23,8 @@ class ToolsPolicy(msgspec.Struct, frozen=True):
     """allow: if there are any, a call has to fit one of them. deny: it may fit none of these."""
 
     name: str
-    allow: tuple[ToolEntry, ...] = ()
-    deny: tuple[ToolEntry, ...] = ()
+    allow: tuple[ToolSelector, ...] = ()
+    deny: tuple[ToolSelector, ...] = ()
     reason: str = "PolicyViolation"
     action: Action = "stop"
 
@@ -64,7 +64,7 @@ class _Fitting:
     last, as it stands; else it is enough that some value contains a match, in any disguise.
     """
 
-    def __init__(self, entry: ToolEntry, whole: bool) -> None:
+    def __init__(self, entry: ToolSelector, whole: bool) -> None:
         self._entry, self._whole = entry, whole
         self._path = entry.argument.split(".") if entry.argument else []
         rule = Rule("", "stop", "")

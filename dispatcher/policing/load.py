@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from dispatcher.entry import Entry, listed
+from dispatcher.entry import FileEntry, listed
 from dispatcher.files import Fault, FileError, Where, entries, quoted
 from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.cost import MAX_AT_ONCE, places_at_once
@@ -30,7 +30,7 @@ from dispatcher.policies.rules import (
     Policy,
     RuleSet,
 )
-from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
+from dispatcher.policies.tool_rules import ToolSelector, ToolsPolicy
 from dispatcher.policing.guardrail import PATH as GUARDRAIL_PATH
 from dispatcher.policing.plugins import plugin
 from shared.errors import ConfigError
@@ -84,7 +84,7 @@ def _no_collection() -> Iterator[None]:
 
 def _policy(where: Where, table: dict[str, Any], faults: list[Fault]) -> Policy | None:
     """None: something is wrong with it."""
-    entry = Entry(where, table, faults)
+    entry = FileEntry(where, table, faults)
     entry.text("name")
     kind = table.get("kind")
     make = KINDS.get(kind) if isinstance(kind, str) else None
@@ -96,7 +96,7 @@ def _policy(where: Where, table: dict[str, Any], faults: list[Fault]) -> Policy 
     return policy if entry.faultless else None
 
 
-def _phrases(entry: Entry) -> Policy:
+def _phrases(entry: FileEntry) -> Policy:
     _only(entry, "phrases", "phrases", "words", "accents", "reads", "replacement")
     phrases = entry.texts("phrases", "phrase")
     for number, phrase in enumerate(phrases, 1):
@@ -118,7 +118,7 @@ def _phrases(entry: Entry) -> Policy:
     )
 
 
-def _patterns(entry: Entry) -> Policy:
+def _patterns(entry: FileEntry) -> Policy:
     _only(entry, "patterns", "patterns", "presets", "cap", "beyond_cap", "reads", "replacement")
     cap = entry.count("cap", 1000, least=1, most=MAX_CAP)
     action = _action(entry)
@@ -159,14 +159,14 @@ def _cost(places: int) -> str:
     return f"costs too much: a text can make it stand at {places} places at once, beyond {MAX_AT_ONCE}"
 
 
-def _tools(entry: Entry) -> Policy:
+def _tools(entry: FileEntry) -> Policy:
     _only(entry, "tools", "allow", "deny")
     entry.check("allow" in entry or "deny" in entry, "a policy of tools needs `allow` or `deny`")
     allow, deny = (_tool_entries(entry, key) for key in ("allow", "deny"))
     return ToolsPolicy(entry.get("name"), allow, deny, _reason(entry), _action(entry))
 
 
-def _tool_entries(entry: Entry, key: str) -> tuple[ToolEntry, ...]:
+def _tool_entries(entry: FileEntry, key: str) -> tuple[ToolSelector, ...]:
     listed_ = entry.get(key) if key in entry else []
     if not isinstance(listed_, list) or (key in entry and not listed_):
         entry.wrong(f"`{key}` has to be a list of tools that is not empty", key)
@@ -187,11 +187,11 @@ def _tool_entries(entry: Entry, key: str) -> tuple[ToolEntry, ...]:
                 entry.check(not cost, f"`{key}` entry {number}: the pattern {cost}", key, number)
         except UnusableExpressionError as error:
             entry.wrong(f"`{key}` entry {number}: the pattern {error}", key, number)
-        found.append(ToolEntry(**table))
+        found.append(ToolSelector(**table))
     return tuple(found)
 
 
-def _plugin(entry: Entry) -> Policy:
+def _plugin(entry: FileEntry) -> Policy:
     _only(entry, "plugin", "use", *ASKED)
     use = entry.text("use")
     try:
@@ -202,7 +202,7 @@ def _plugin(entry: Entry) -> Policy:
     return _asked(entry, "plugin", use)
 
 
-def _http(entry: Entry) -> Policy:
+def _http(entry: FileEntry) -> Policy:
     _only(entry, "http", "url", "headers", "parameters", *ASKED)
     url = entry.text("url")
     parts = urlsplit(url)
@@ -222,7 +222,7 @@ def _http(entry: Entry) -> Policy:
     return replace(_asked(entry, "http", url), headers=tuple(headers), parameters_json=parameters)
 
 
-def _asked(entry: Entry, kind: Literal["plugin", "http"], target: str) -> AskedPolicy:
+def _asked(entry: FileEntry, kind: Literal["plugin", "http"], target: str) -> AskedPolicy:
     mode: Literal["gate", "observer"] = entry.choice("mode", ("gate", "observer"), "gate")
     action = _action(entry)
     entry.check(
@@ -243,7 +243,7 @@ def _asked(entry: Entry, kind: Literal["plugin", "http"], target: str) -> AskedP
     )
 
 
-def _budget(entry: Entry) -> Policy:
+def _budget(entry: FileEntry) -> Policy:
     _only(entry, "budget", *QUANTITIES, "max_repeats", "repeat_length")
     entry.check(_action(entry) == "stop", "a budget can only stop", "action")
     reason = _reason(entry)
@@ -264,7 +264,7 @@ def _budget(entry: Entry) -> Policy:
     return BudgetPolicy(entry.get("name"), tuple(limits), repeats)
 
 
-KINDS: dict[str, Callable[[Entry], Policy]] = {
+KINDS: dict[str, Callable[[FileEntry], Policy]] = {
     "phrases": _phrases,
     "patterns": _patterns,
     "budget": _budget,
@@ -276,19 +276,19 @@ KINDS: dict[str, Callable[[Entry], Policy]] = {
 # ---- what policies of several kinds have
 
 
-def _only(entry: Entry, kind: str, *keys: str) -> None:
+def _only(entry: FileEntry, kind: str, *keys: str) -> None:
     entry.only((*EVERYWHERE, *keys), f'kind "{kind}"')
 
 
-def _action(entry: Entry) -> Action:
+def _action(entry: FileEntry) -> Action:
     return entry.choice("action", ACTIONS, "stop")
 
 
-def _reason(entry: Entry) -> str:
+def _reason(entry: FileEntry) -> str:
     return entry.choice("reason", STOP_REASONS, "PolicyViolation")
 
 
-def _replacement(entry: Entry) -> str:
+def _replacement(entry: FileEntry) -> str:
     redacts = entry.get("action") == "redact"
     entry.check(redacts or "replacement" not in entry, '`replacement` is for action "redact"', "replacement")
     if "replacement" not in entry:
@@ -300,7 +300,7 @@ def _replacement(entry: Entry) -> str:
     return replacement
 
 
-def _reads(entry: Entry) -> frozenset[Channel]:
+def _reads(entry: FileEntry) -> frozenset[Channel]:
     reads = entry.get("reads") if "reads" in entry else [*DEFAULT_READS]
     if not isinstance(reads, list) or not reads:
         entry.wrong(f"`reads` has to be a list of some of {listed(CHANNELS)}", "reads")

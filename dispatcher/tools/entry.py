@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from dispatcher.entry import Entry
+from dispatcher.entry import FileEntry
 from dispatcher.files import Fault, Where, quoted
 from dispatcher.tools.ports import APPROVERS, DEFAULT_APPROVAL_SECONDS, DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, Spec
 
@@ -29,7 +29,7 @@ TOOLSET = (*REMOTE, "allow", "prefix", "pin")
 _REFERENCE = re.compile(r"\$\{(?:(env|file):([^{}]*))?\}?")
 
 
-class ToolEntry(Entry):
+class ToolEntry(FileEntry):
     """reading: told of each file that it names, before that is read."""
 
     def __init__(

@@ -1,7 +1,11 @@
-"""What is only named, by files that nothing reads until it is needed, is there: no rename may pass in silence."""
+"""One meaning a name; and what is only named, by files that nothing reads until it is needed, is there: no rename may
+pass in silence.
+"""
 
+import ast
 import re
 import subprocess
+from collections import defaultdict
 from typing import Any
 
 import yaml
@@ -11,6 +15,23 @@ from dispatcher.settings import DispatcherSettings
 from tests.gateway_routes import routes
 from tests.shared.documents import ROOT
 from tests.shared.test_docs import prefix_of, settings
+from tests.shared.test_imports import PATHS
+
+# Names of classes and types that several modules define, for the same thing: its two ends, or its two sides.
+SAME_THING = {
+    "Session": ("commander.session", "dispatcher.core.session"),
+    "Stream": ("commander.stream", "dispatcher.grpc_edge.stream"),
+    "Metrics": ("commander.metrics", "dispatcher.metrics"),
+    "Event": ("commander.backends.sse", "dispatcher.verbs.client"),  # a server-sent one, as it is read
+    "_Lane": ("dispatcher.store.redis.lanes", "dispatcher.store.sqlite.store"),  # jobs that wait for those under way
+    # What an agent's author sees of what the contract, the log and the tools call so.
+    "Call": ("commander.agent", "dispatcher.core.entries"),
+    "History": ("commander.agent", "shared.records"),
+    "Message": ("commander.agent", "shared.records"),
+    "Thought": ("commander.agent", "shared.records"),
+    "Tool": ("commander.agent", "dispatcher.tools.ports", "shared.records"),
+    "ToolError": ("commander.agent", "dispatcher.tools.errors"),
+}
 
 
 def tracked() -> list[str]:
@@ -20,6 +41,33 @@ def tracked() -> list[str]:
 
 def read(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text())
+
+
+def test_a_class_or_type_of_the_house_has_one_meaning() -> None:
+    defined = defaultdict(list)
+    for module, path in PATHS.items():
+        if module.startswith("shared.pb"):
+            continue  # generated, under the contract's names
+        tree = ast.parse(path.read_text())
+        classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        assigned = {
+            target.id
+            for node in tree.body
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name)
+        }
+        for name in classes | {name for name in assigned if re.fullmatch(r"_?[A-Z]\w*[a-z]\w*", name)}:
+            defined[name].append(module)
+    assert {name: tuple(sorted(modules)) for name, modules in defined.items() if len(modules) > 1} == SAME_THING
+
+
+def test_a_log_is_a_sessions() -> None:
+    """And what programs write about themselves goes through a `logger`."""
+    made = re.compile(r"^(\w+) = structlog\.get_logger\(\)$", re.MULTILINE)
+    names = {module: made.findall(path.read_text()) for module, path in PATHS.items()}
+    assert sum(map(len, names.values())) > 30
+    assert not {module for module, found in names.items() if set(found) - {"logger"}}
 
 
 def test_settings_that_are_named_are_settings() -> None:

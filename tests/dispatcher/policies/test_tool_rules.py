@@ -5,22 +5,24 @@ import pytest
 from dispatcher.policies.matches import Action
 from dispatcher.policies.outcomes import Hit, Reading, Violation
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
-from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
+from dispatcher.policies.tool_rules import ToolSelector, ToolsPolicy
 
 
-def broken(call: tuple[str, str], allow: list[ToolEntry] | None = None, deny: list[ToolEntry] | None = None) -> str:
+def broken(
+    call: tuple[str, str], allow: list[ToolSelector] | None = None, deny: list[ToolSelector] | None = None
+) -> str:
     """The detail of the violation; empty: there is none."""
     gate = RuleSet([ToolsPolicy("tools", tuple(allow or ()), tuple(deny or ()))]).gate(0.0)
     violation = gate.arguments(*call, 1.0).violation
     return violation.detail if violation else ""
 
 
-SHELL = ToolEntry("shell")
-FETCH = ToolEntry("fetch", "url", r"https://example\.com/.*")
-LOCAL = ToolEntry("fetch", "url", r"//(?:localhost|127\.)")
-ANYWHERE = ToolEntry("fetch", "", "(?i)passw")
-NESTED = ToolEntry("fetch", "options.headers.Cookie")
-TEXT = ToolEntry("note", "text", ".*")
+SHELL = ToolSelector("shell")
+FETCH = ToolSelector("fetch", "url", r"https://example\.com/.*")
+LOCAL = ToolSelector("fetch", "url", r"//(?:localhost|127\.)")
+ANYWHERE = ToolSelector("fetch", "", "(?i)passw")
+NESTED = ToolSelector("fetch", "options.headers.Cookie")
+TEXT = ToolSelector("note", "text", ".*")
 
 
 def fetch(**arguments: object) -> tuple[str, str]:
@@ -82,7 +84,7 @@ def test_what_is_allowed(call: tuple[str, str], fits: bool) -> None:
 
 
 def test_alternatives_of_an_allowed_value_are_tried_to_its_end() -> None:
-    allow = [ToolEntry("t", "x", "a|ab|abc")]
+    allow = [ToolSelector("t", "x", "a|ab|abc")]
     for value, fits in (("a", True), ("ab", True), ("abc", True), ("abcd", False), ("xa", False)):
         assert (broken(("t", json.dumps({"x": value})), allow) == "") == fits
 
@@ -103,7 +105,7 @@ def test_what_is_done(action: Action, reading: Reading) -> None:
 
 
 def test_several_policies_each_have_their_say() -> None:
-    first = ToolsPolicy("a", (ToolEntry("search"), SHELL))
+    first = ToolsPolicy("a", (ToolSelector("search"), SHELL))
     second = ToolsPolicy("b", (), (SHELL,), action="redact")
     words = PhrasesPolicy("c", ("rm",), action="redact")
     for policies in ((first, second, words), (words, second, first)):

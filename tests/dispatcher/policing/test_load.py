@@ -11,7 +11,7 @@ from dispatcher.policies.matches import CHANNELS, Rule
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.repeats import Repeats
 from dispatcher.policies.rules import BudgetPolicy, PatternsPolicy, PhrasesPolicy
-from dispatcher.policies.tool_rules import ToolEntry, ToolsPolicy
+from dispatcher.policies.tool_rules import ToolSelector, ToolsPolicy
 from dispatcher.policing.load import load
 
 KINDS = '"phrases", "patterns", "budget", "tools", "plugin", "http"'
@@ -94,8 +94,8 @@ def test_a_file(tmp_path: Path) -> None:
         ),
         ToolsPolicy(
             "calls",
-            (ToolEntry("search"), ToolEntry("fetch", "url", r"https://example\.com/.*")),
-            (ToolEntry("search", "", "(?i)secret"),),
+            (ToolSelector("search"), ToolSelector("fetch", "url", r"https://example\.com/.*")),
+            (ToolSelector("search", "", "(?i)secret"),),
             action="redact",
         ),
     )
