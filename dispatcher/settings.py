@@ -34,6 +34,7 @@ class DispatcherSettings(Settings):
     takeovers: Annotated[int, Field(ge=0)] = 2
     stop_seconds: Seconds = 5
     queue_limit: Annotated[int, Field(ge=0)] = 1000
+    queue_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     queue_seconds: Seconds = 60
     retention_seconds: Seconds = 86400
     drain_seconds: Seconds = 30

@@ -23,6 +23,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
     origin: `user` (over HTTP; assigned to the pool), `commander` (brought by `open` with generation 0) or `older` (a
     peer of the published contract). created_at: Unix seconds. background: of OpenAI's Responses; the client may leave.
+    prompt_bytes: of `messages` and `parameters_json`, known also where these are left out.
     """
 
     agent: str
@@ -33,6 +34,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     conversation_id: str = ""
     traceparent: str = ""
     background: bool = False
+    prompt_bytes: int = 0
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -24,7 +24,9 @@ RETRY_AFTER_SECONDS = 5
 
 
 class QueueFull(Exception):
-    """More sessions wait than `DISPATCHER_QUEUE_LIMIT` allows. retry_after: seconds."""
+    """More sessions wait than `DISPATCHER_QUEUE_LIMIT`, or more of prompts than `DISPATCHER_QUEUE_BYTES` allows.
+    retry_after: seconds.
+    """
 
     def __init__(self) -> None:
         super().__init__("too many sessions wait for a Commander")
@@ -94,13 +96,14 @@ class Assigner(Protocol):
 
 class _Place(NamedTuple):
     """A waiting session's. own: it was enlisted here, not by another instance. at: when, in the loop's time. lost_by:
-    the Commander that had it last; empty: nobody, or it is not known here.
+    the Commander that had it last; empty: nobody, or it is not known here. prompt_bytes: of one of our own, else 0.
     """
 
     own: bool
     at: float
     timer: asyncio.TimerHandle
     lost_by: str
+    prompt_bytes: int
 
 
 class Pool:
@@ -113,6 +116,7 @@ class Pool:
         self._assigner, self._metrics, self._queue_seconds = assigner, metrics, queue_seconds
         self._waiting: dict[str, dict[str, float]] = {}  # agent → session → waiting since (Unix seconds), oldest first
         self._places: dict[str, _Place] = {}  # by session
+        self.prompt_bytes = 0  # of the sessions that were enlisted here
         self.in_store: int | None = None  # sessions that wait, if several instances use the store
 
     # ---- the queue
@@ -124,7 +128,7 @@ class Pool:
     def enlist(self, record: Record) -> None:
         """The session waits for a slot. Repeated: it does already."""
         waiting = Waiting(record.session_id, record.request.agent, record.head.since)
-        self._enlist(waiting, own=True, lost_by=record.head.commander_id)
+        self._enlist(waiting, own=True, lost_by=record.head.commander_id, prompt_bytes=record.request.prompt_bytes)
 
     def heard(self, waiting: Waiting) -> None:
         """It waits, as another instance says."""
@@ -141,7 +145,7 @@ class Pool:
                 self.withdraw(session_id)
         self._count()
 
-    def _enlist(self, waiting: Waiting, own: bool, lost_by: str = "") -> None:
+    def _enlist(self, waiting: Waiting, own: bool, lost_by: str = "", prompt_bytes: int = 0) -> None:
         session_id, loop = waiting.session_id, asyncio.get_running_loop()
         if session_id in self._places:
             return
@@ -151,13 +155,16 @@ class Pool:
         if late:
             self._waiting[waiting.agent] = dict(sorted(queue.items(), key=lambda item: item[1]))
         delay = max(0.0, waiting.since + self._queue_seconds - time.time()) + (0 if own else SETTLED_SECONDS)
-        self._places[session_id] = _Place(own, loop.time(), loop.call_later(delay, self._overdue, session_id), lost_by)
+        timer = loop.call_later(delay, self._overdue, session_id)
+        self._places[session_id] = _Place(own, loop.time(), timer, lost_by, prompt_bytes)
+        self.prompt_bytes += prompt_bytes
         self._match()
 
     def withdraw(self, session_id: str) -> None:
         """It does not wait any more."""
         if place := self._places.pop(session_id, None):
             place.timer.cancel()
+            self.prompt_bytes -= place.prompt_bytes
         for agent, queue in list(self._waiting.items()):
             if queue.pop(session_id, None) is not None and not queue:
                 del self._waiting[agent]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container
 from typing import Literal
 
 import structlog
+from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.log import LIVE, Applied, Head, Record, Request, Settle
@@ -47,8 +48,10 @@ class LiveSessions:
         self.registry, self.metrics = registry, metrics
         self.closing = asyncio.Event()
         self.policy_status = policy_status
-        self._queue_limit, self._queue_seconds = settings.queue_limit, settings.queue_seconds
+        self._queue_limit, self._queue_bytes = settings.queue_limit, settings.queue_bytes
+        self._queue_seconds = settings.queue_seconds
         self._creating: Counter[str] = Counter()  # by agent: on their way into the log
+        self._creating_bytes = 0  # of their prompts
         self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive, self._ended)
         self.desk = Desk(self.runners, metrics, settings)
         self.pool = self.desk.pool
@@ -83,10 +86,14 @@ class LiveSessions:
         if slots <= 0:
             replicas = self.store.replicas
             waiting = await replicas.waiting_count() if replicas else self.pool.waiting
-            if waiting - slots >= self._queue_limit:
+            size = self.pool.prompt_bytes + self._creating_bytes
+            if waiting - slots >= self._queue_limit or size >= self._queue_bytes:
                 raise QueueFull
+        texts = (request.parameters_json, *(message.content for message in request.messages))
+        request = replace(request, prompt_bytes=sum(map(_bytes, texts)))
         record = Record(ids.session_id(), request, Head(since=request.created_at))
         self._creating[request.agent] += 1
+        self._creating_bytes += request.prompt_bytes
         try:
             created = await self.store.create(record, key)
         except StoreUnavailable:
@@ -94,6 +101,7 @@ class LiveSessions:
             raise
         finally:
             self._creating[request.agent] -= 1
+            self._creating_bytes -= request.prompt_bytes
             self._creating += Counter()  # forget the agents with none
         if created.fresh:
             self.pool.enlist(created.record)
@@ -194,3 +202,8 @@ class LiveSessions:
         await self.runners.close()
         if self.neighbours:
             await self.neighbours.resign()
+
+
+def _bytes(text: str) -> int:
+    """As UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())

@@ -1,6 +1,10 @@
-"""What of a session the stores on disk and in Redis keep as blobs: msgpack of `Request`, `Head` and `Entry`."""
+"""What of a session the stores on disk and in Redis keep as blobs: msgpack of `Request`, `Head` and `Entry`.
+
+A request is kept twice, whole and without its prompt, for its prompt may be a thousand times the rest.
+"""
 
 import msgspec
+from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Head, Record, Request
@@ -10,6 +14,24 @@ _REQUEST = msgspec.msgpack.Decoder(Request)
 _HEAD = msgspec.msgpack.Decoder(Head)
 _ENTRY = msgspec.msgpack.Decoder(Entry)
 encode = msgspec.msgpack.Encoder().encode
+
+
+def without_prompt(record: Record) -> Record:
+    """What of a record the steps and lists need: thousands may be kept at hand."""
+    return replace(record, request=briefly(record.request))
+
+
+def briefly(request: Request) -> Request:
+    """Without its prompt."""
+    return replace(request, messages=(), parameters_json="")
+
+
+def brief_of(blob: bytes) -> bytes:
+    """Of a request's blob that of the request without its prompt. What cannot be read stays as it is."""
+    try:
+        return encode(briefly(_REQUEST.decode(blob)))
+    except msgspec.DecodeError:
+        return blob
 
 
 def head_of(blob: bytes) -> Head:

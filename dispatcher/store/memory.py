@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Applied, Change, Outcome, Record, Refused, State, apply
+from dispatcher.store.blobs import without_prompt
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
 
@@ -95,7 +96,7 @@ class MemoryStore:
         self._check_open()
         wanted = set(states)
         found = (record for record in self._records.values() if record.head.state in wanted)
-        return nsmallest(limit, found, key=lambda record: record.head.since)
+        return list(map(without_prompt, nsmallest(limit, found, key=lambda record: record.head.since)))
 
     async def page(self, states: Iterable[State], limit: int, before: Place | None = None) -> list[Record]:
         self._check_open()
@@ -106,7 +107,7 @@ class MemoryStore:
             if record.head.state in wanted
         ]
         behind = (at for at in found if before is None or at[0] < before)
-        return [record for _, record in nlargest(limit, behind, key=itemgetter(0))]
+        return [without_prompt(record) for _, record in nlargest(limit, behind, key=itemgetter(0))]
 
     async def delete(self, session_id: str) -> bool:
         self._check_open()

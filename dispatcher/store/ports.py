@@ -107,8 +107,8 @@ class Replicas(Protocol):
 
     async def orphans(self, held: Container[str]) -> list[Record]:
         """Sessions that are not complete, do not wait, and belong to an instance without a lease; or to this one,
-        though they are none of the `held`: the log was rolled back. What waits without being enlisted is enlisted on
-        the way. May answer with none for at most SWEEP_SECONDS if it sees no lease ended.
+        though they are none of the `held`: the log was rolled back. Without their prompts. What waits without being
+        enlisted is enlisted on the way. May answer with none for at most SWEEP_SECONDS if it sees no lease ended.
         """
 
     async def waiting(self, limit: int) -> list[Waiting]:
@@ -157,10 +157,12 @@ class Store(Protocol):
     def follow(self, session_id: str) -> AbstractContextManager[Follower]: ...
 
     async def select(self, states: Iterable[State], limit: int) -> list[Record]:
-        """Sessions in one of `states`, those that entered it first (`head.since`) first."""
+        """Sessions in one of `states`, those that entered it first (`head.since`) first, without their prompts."""
 
     async def page(self, states: Iterable[State], limit: int, before: Place | None = None) -> list[Record]:
-        """Sessions in one of `states`, the newest first by their places; only those that come behind that one."""
+        """Sessions in one of `states`, the newest first by their places; only those that come behind that one. Without
+        their prompts.
+        """
 
     async def delete(self, session_id: str) -> bool:
         """Drop an ended session whole. False: it is unknown or live."""

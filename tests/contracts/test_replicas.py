@@ -130,7 +130,10 @@ async def test_sessions_of_an_ended_lease_are_orphans(instances: tuple[Instance,
     await one.replicas.resign()
     orphans = await two.replicas.orphans({"other"})
     assert sorted(record.session_id for record in orphans) == ["running", "stopped", "unanswered"]
-    assert orphans == [await two.store.load(record.session_id) for record in orphans]
+    for record in orphans:
+        known = await two.store.load(record.session_id)
+        assert known
+        assert record.head == known.head
     for record in orphans:
         head_of(await two.store.submit(record.session_id, TakeOver(record.head.epoch, one.name, two.name)))
     assert await two.replicas.orphans(("running", "stopped", "unanswered", "other")) == []

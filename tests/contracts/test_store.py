@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.core.entries import Assigned, Body, Call, Failed, Finished, StopEntry, Text
-from dispatcher.core.log import Applied, Fence, Request, Requeue, Settle, State, TakeBack, TakeOver
+from dispatcher.core.log import Applied, Fence, Head, Record, Request, Requeue, Settle, State, TakeBack, TakeOver
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Follower, IdempotencyKey, Place, Store, StoreUnavailable, place
 from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown, Usage
@@ -66,7 +66,7 @@ async def test_a_created_session_is_loaded_as_it_was(store: Store) -> None:
 
 
 async def test_all_of_a_request_is_kept(store: Store) -> None:
-    request = Request("a", (Message("user", "hi"),), 100.5, "user", '{"x":1}', "conversation", "00-1-2-01", True)
+    request = Request("a", (Message("user", "hi"),), 100.5, "user", '{"x":1}', "conversation", "00-1-2-01", True, 9)
     assert all(getattr(request, field) for field in Request.__struct_fields__)
     record = replace(waiting("s1"), request=request)
     await store.create(record)
@@ -488,6 +488,14 @@ async def test_sessions_are_selected_by_state_the_oldest_first(store: Store) -> 
     await store.submit("s3", Settle(stop()))
     assert await names("stopped", "failed", "finished") == ["s3"]
     assert [record.head.state for record in await store.select(["stopped"], 10)] == ["stopped"]
+
+
+async def test_sessions_are_listed_without_their_prompts(store: Store) -> None:
+    asked = Request("default", (Message("user", "x" * 1000),), 100.0, "user", '{"y": 1}', "conversation", "trace", True)
+    await store.create(Record("s", asked, Head(since=100.0)))
+    brief = Record("s", replace(asked, messages=(), parameters_json=""), Head(since=100.0))
+    assert await store.select(["waiting"], 10) == await store.page(["waiting"], 10) == [brief]
+    assert await store.load("s") == Record("s", asked, Head(since=100.0))
 
 
 async def test_pages_of_sessions_are_the_newest_first_and_miss_none(store: Store) -> None:

@@ -1,12 +1,8 @@
-"""What stands where in Redis, and how a record is written there."""
+"""What stands where in Redis, and under which names."""
 
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
-
-from msgspec.structs import replace
-
-from dispatcher.core.log import Record
 
 PREFIX = b"midsentence:"
 
@@ -37,11 +33,6 @@ def session_keys(session_id: str) -> SessionKeys:
 
 def binding_key(key: str) -> bytes:
     return PREFIX + b"key:{%s}" % quote(key, safe="").encode()
-
-
-def without_prompt(record: Record) -> Record:
-    """What of a record the steps need: thousands may be kept at hand."""
-    return replace(record, request=replace(record.request, messages=(), parameters_json=""))
 
 
 class Channels:

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.log import Applied, Assign, Change, Head, Outcome, Record, Refused, Settle, apply
-from dispatcher.store.blobs import encode, head_of, record_of
+from dispatcher.store.blobs import encode, head_of, record_of, without_prompt
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.store.redis.hints import Hints
-from dispatcher.store.redis.keys import Channels, session_keys, without_prompt
+from dispatcher.store.redis.keys import Channels, session_keys
 from dispatcher.store.redis.pipeline import Argument
 from dispatcher.store.redis.scripts import STEP, Command, command
 from dispatcher.store.redis.server import Servers

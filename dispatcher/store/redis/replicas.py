@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 import structlog
 
 from dispatcher.core.log import Head, Record
-from dispatcher.store.blobs import head_of, record_of
+from dispatcher.store.blobs import head_of, record_of, without_prompt
 from dispatcher.store.ports import LEASE_SECONDS, SWEEP_SECONDS, Listener, StoreUnavailable, Waiting
 from dispatcher.store.redis.hints import FOR_GOOD, Hints
 from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, session_keys
@@ -111,7 +111,7 @@ class RedisReplicas:
         repairs = census.repairs + self._never_made(census.missing)
         repairs += [
             hints.enlist(record.session_id, record.request.agent, record.head.since)
-            for record in await records(servers, census.unlisted)
+            for record in await briefs(servers, census.unlisted)
             if record.head.state == "waiting"
         ]
         # What a failover has lost of the index: each instance puts its own back.
@@ -123,7 +123,7 @@ class RedisReplicas:
             for reply in await servers.call_all(some):
                 checked(reply)
         forgotten = [session_id for session_id in census.own if session_id not in held]
-        return await records(servers, census.orphans + forgotten)
+        return await briefs(servers, census.orphans + forgotten)
 
     def _never_made(self, missing: set[str]) -> list[Command]:
         """Out of the index with those that are not there, once their creation cannot be under way any more."""
@@ -195,13 +195,17 @@ def readable(session_id: str, blob: bytes | None) -> Head | None:
         return None
 
 
-async def records(servers: Servers, session_ids: Sequence[str]) -> list[Record]:
-    """Of those sessions that are there, in that order. Raises StoreUnavailable."""
+async def briefs(servers: Servers, session_ids: Sequence[str]) -> list[Record]:
+    """Of those sessions that are there, in that order, without their prompts. Raises StoreUnavailable."""
     found = []
     for part in chunks(session_ids, CHUNK):
-        asked = [command("HMGET", session_keys(session_id).head, "request", "head") for session_id in part]
+        asked = [command("HMGET", session_keys(session_id).head, "brief", "head") for session_id in part]
         for session_id, reply in zip(part, await servers.read_all(asked), strict=True):
             request, head = checked(reply)
-            if head is not None:
-                found.append(record_of(session_id, request, head))
+            if head is None:
+                continue
+            if request is None:  # an older Dispatcher has made it
+                request = await servers.read(command("HGET", session_keys(session_id).head, "request"))
+            if request is not None:
+                found.append(without_prompt(record_of(session_id, request, head)))
     return found

@@ -1,7 +1,8 @@
 """The atomic steps in Redis, as scripts that are found by their content: an older and a newer Dispatcher may share a
 server. What a session's rules say is decided in Python (`dispatcher.core.log.apply`); here stands compare-and-set.
 
-A session's keys are its hash and its stream, where entry n has the id `n-0`. In the hash stand token, head and request;
+A session's keys are its hash and its stream, where entry n has the id `n-0`. In the hash stand token, head, request and
+`brief`, which is the request without its prompt (not where an older Dispatcher made it);
 `ended` once it has; `key`, the idempotency key that made it; and at times `turn`, who alone may write, and until when.
 """
 
@@ -73,13 +74,13 @@ for n = 9 + entries, #ARGV, 2 do redis.call('PUBLISH', ARGV[n], ARGV[n + 1]) end
 return 1
 """)
 
-# KEYS: hash, stream. ARGV: token, request, head, idempotency key or ''.
+# KEYS: hash, stream. ARGV: token, request, head, idempotency key or '', brief.
 # 1, or {request, head, idempotency key} of the one that is there.
 CREATE = Script("""
 local known = redis.call('HMGET', KEYS[1], 'request', 'head', 'key')
 if known[1] then return known end
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], 'token', ARGV[1], 'request', ARGV[2], 'head', ARGV[3])
+redis.call('HSET', KEYS[1], 'token', ARGV[1], 'request', ARGV[2], 'brief', ARGV[5], 'head', ARGV[3])
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'key', ARGV[4]) end
 return 1
 """)

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import LIVE as LIVE_STATES
 from dispatcher.core.log import Change, Outcome, Record, State
-from dispatcher.store.blobs import encode, entry_of, record_of
+from dispatcher.store.blobs import briefly, encode, entry_of, record_of
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
 from dispatcher.store.redis.address import RedisAddress, ask_server, check_rights, check_server
@@ -32,7 +32,7 @@ from dispatcher.store.redis.lanes import Lanes
 from dispatcher.store.redis.nudges import DROPPED, Nudges
 from dispatcher.store.redis.pipeline import CONNECT_SECONDS
 from dispatcher.store.redis.poll import CHUNK, Poll, chunks
-from dispatcher.store.redis.replicas import RedisReplicas, heads, readable, records
+from dispatcher.store.redis.replicas import RedisReplicas, briefs, heads, readable
 from dispatcher.store.redis.scripts import BIND, CREATE, DROP, UNBIND, Command, command
 from dispatcher.store.redis.server import Server, Servers, checked
 
@@ -163,7 +163,14 @@ class RedisStore:
         await self._servers.call(command("ZADD", LIVE, record.request.created_at, session_id))
         keys = session_keys(session_id)
         reply = await self._servers.call(
-            CREATE((keys.head, keys.log), os.urandom(8), encode(record.request), encode(record.head), key)
+            CREATE(
+                (keys.head, keys.log),
+                os.urandom(8),
+                encode(record.request),
+                encode(record.head),
+                key,
+                encode(briefly(record.request)),
+            )
         )
         if reply == 1:
             self._hints.created(record)
@@ -264,7 +271,7 @@ class RedisStore:
         if ended := wanted - LIVE_STATES:
             found += await self._in_states(ENDED, ended, limit, newest, before)
         chosen = [session_id for _, session_id in sorted(found, reverse=newest)[:limit]]
-        return [record for record in await records(self._servers, chosen) if record.head.state in wanted]
+        return [record for record in await briefs(self._servers, chosen) if record.head.state in wanted]
 
     async def _in_states(
         self, index: bytes, states: frozenset[State], limit: int | None, newest: bool, before: Place | None

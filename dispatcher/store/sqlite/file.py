@@ -10,10 +10,11 @@ from pathlib import Path
 
 import structlog
 
+from dispatcher.store.blobs import brief_of
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 
 APPLICATION_ID = 0x4D696473  # "Mids": tells our file from another program's (SQLite, PRAGMA application_id)
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 WAL_LIMIT_BYTES = 64 * 1024 * 1024  # to which the WAL is cut after a checkpoint, if a long reader let it grow
 
 # Of what it holds: up to that a file is written anew once something was deleted, which takes as long as a slow commit.
@@ -24,12 +25,17 @@ BESIDE = ("", "-wal", "-shm", "-journal", ".lock")  # what stands beside the fil
 
 logger = structlog.get_logger()
 
-# sessions  what never changes; heads: what changes, narrow, with what `select` and `expire` look for beside the blob
+# sessions  what never changes; `brief`, the request without its prompt, stands before it: what is behind a large blob
+#           is read only with it
+# heads     what changes, narrow, with what `select`, `page` and `expire` look for beside the blob
 # entries   clustered by session and offset: a log is read in one sweep
 # The blobs: `dispatcher.store.blobs`.
+_SESSIONS = "(key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, brief BLOB NOT NULL, request BLOB NOT NULL)"
+PLACE = "CASE WHEN ended_at > 0 THEN ended_at ELSE since END"  # as `ports.place` has it
+_PAGES = f"CREATE INDEX heads_by_place ON heads (state, {PLACE})"
 _SCHEMA = f"""
 BEGIN;
-CREATE TABLE sessions (key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request BLOB NOT NULL);
+CREATE TABLE sessions {_SESSIONS};
 CREATE TABLE heads (
     session INTEGER PRIMARY KEY,
     state TEXT NOT NULL DEFAULT '',
@@ -39,6 +45,7 @@ CREATE TABLE heads (
 );
 CREATE INDEX heads_by_state ON heads (state, since);
 CREATE INDEX heads_by_end ON heads (ended_at) WHERE ended_at > 0;
+{_PAGES};
 CREATE TABLE entries (
     session INTEGER NOT NULL, offset INTEGER NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (session, offset)
 ) WITHOUT ROWID;
@@ -205,8 +212,23 @@ def _without_remains(connection: sqlite3.Connection) -> None:
     connection.execute("VACUUM")
 
 
+def _with_briefs(connection: sqlite3.Connection) -> None:
+    """Version 2 had requests with their prompts only, and no order for pages."""
+    connection.create_function("brief_of", 1, brief_of, deterministic=True)
+    connection.executescript(f"""
+        BEGIN;
+        CREATE TABLE briefed {_SESSIONS};
+        INSERT INTO briefed SELECT key, id, brief_of(request), request FROM sessions;
+        DROP TABLE sessions;
+        ALTER TABLE briefed RENAME TO sessions;
+        {_PAGES};
+        PRAGMA user_version = 3;
+        COMMIT;
+    """)  # noqa: S608 - constants
+
+
 # From each older version to the next. Whatever breaks off is done again at the next start: the version is written last.
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _without_remains}
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _without_remains, 2: _with_briefs}
 
 
 def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:

@@ -2,6 +2,8 @@
 
 import sqlite3
 from collections.abc import Sequence
+from heapq import nlargest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, State
 from dispatcher.store.blobs import entry_of, record_of
 from dispatcher.store.ports import Place, StoreUnavailable
-from dispatcher.store.sqlite.file import open_reader
+from dispatcher.store.sqlite.file import PLACE, open_reader
 
 
 class Reader:
@@ -38,22 +40,21 @@ class Reader:
     def select(self, states: Sequence[State], limit: int) -> list[Record]:
         marks = ", ".join("?" * len(states))
         rows = self._fetch(
-            "SELECT id, request, head FROM heads JOIN sessions ON key = session"  # noqa: S608 - question marks only
+            "SELECT id, brief, head FROM heads JOIN sessions ON key = session"  # noqa: S608 - question marks only
             f" WHERE state IN ({marks}) ORDER BY since, key LIMIT ?",
             (*states, limit),
         )
         return [record_of(*row) for row in rows]
 
     def page(self, states: Sequence[State], limit: int, before: Place | None) -> list[Record]:
-        marks = ", ".join("?" * len(states))
-        at = "CASE WHEN ended_at > 0 THEN ended_at ELSE since END"  # as `ports.place` has it
-        behind, place = (f" AND ({at}, id) < (?, ?)", before) if before else ("", ())
-        rows = self._fetch(
-            "SELECT id, request, head FROM heads JOIN sessions ON key = session"  # noqa: S608 - question marks only
-            f" WHERE state IN ({marks}){behind} ORDER BY {at} DESC, id DESC LIMIT ?",
-            (*states, *place, limit),
+        """The first of each state by its index, and of these the first."""
+        behind, at = (f" AND ({PLACE}, id) < (?, ?)", before) if before else ("", ())
+        statement = (
+            f"SELECT {PLACE}, id, brief, head FROM heads JOIN sessions ON key = session"  # noqa: S608 - constants
+            f" WHERE state = ?{behind} ORDER BY {PLACE} DESC, id DESC LIMIT ?"
         )
-        return [record_of(*row) for row in rows]
+        rows = [row for state in states for row in self._fetch(statement, (state, *at, limit))]
+        return [record_of(*row[1:]) for row in nlargest(limit, rows, key=itemgetter(0, 1))]
 
     def offered(self, since: float) -> list[str]:
         return [row[0] for row in self._fetch("SELECT agent FROM offers WHERE at >= ? ORDER BY agent", (since,))]

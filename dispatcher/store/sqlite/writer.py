@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from dispatcher.core.log import Applied, Change, Head, Outcome, Record, Refused, apply
-from dispatcher.store.blobs import encode, record_of
+from dispatcher.store.blobs import briefly, encode, record_of
 from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
 from dispatcher.store.sqlite.file import open_writer, rewrite
 
@@ -128,8 +128,9 @@ class Writer:
         return JobResult(outcome, [len(blob) for blob in blobs])
 
     def _load(self, session_id: str) -> tuple[int, Record] | None:
+        """Without its prompt."""
         row = self._connection.execute(
-            "SELECT key, request, head FROM sessions JOIN heads ON session = key WHERE id = ?", (session_id,)
+            "SELECT key, brief, head FROM sessions JOIN heads ON session = key WHERE id = ?", (session_id,)
         ).fetchone()
         return (row[0], record_of(session_id, row[1], row[2])) if row else None
 
@@ -184,11 +185,15 @@ class Writer:
             ).fetchone()
             if row:
                 return Created(record_of(*row[:3]), fresh=False, same_request=row[3] == key.fingerprint)
-        if known := self._load(record.session_id):
-            return Created(known[1], fresh=False, same_request=False)
+        row = execute(
+            "SELECT id, request, head FROM sessions JOIN heads ON session = key WHERE id = ?", (record.session_id,)
+        ).fetchone()
+        if row:
+            return Created(record_of(*row), fresh=False, same_request=False)
         head = record.head
         session = execute(
-            "INSERT INTO sessions (id, request) VALUES (?, ?)", (record.session_id, encode(record.request))
+            "INSERT INTO sessions (id, brief, request) VALUES (?, ?, ?)",
+            (record.session_id, encode(briefly(record.request)), encode(record.request)),
         ).lastrowid
         execute(
             "INSERT INTO heads (session, state, since, ended_at, head) VALUES (?, ?, ?, ?, ?)",

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.core.entries import Assigned, Body, Call, Entry, Finished, Text
 from dispatcher.core.history import history_of
-from dispatcher.core.log import LIVE, Change, Outcome, Request
+from dispatcher.core.log import LIVE, Change, Head, Outcome, Record, Request
 from dispatcher.live import sessions as live_sessions
 from dispatcher.live.pool import QueueFull
 from dispatcher.live.sessions import LiveSessions
@@ -20,7 +20,7 @@ from dispatcher.policing.prompts import PromptRefused
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store import asking
 from dispatcher.store.memory import MemoryStore
-from dispatcher.store.ports import IdempotencyKey, StopKept, StoreUnavailable
+from dispatcher.store.ports import Created, IdempotencyKey, StopKept, StoreUnavailable
 from dispatcher.tools.load import load as load_tools
 from dispatcher.tools.registry import Registry
 from shared.records import Content, History, Message, Said, Thought, ToolCall, ToolResult, Unknown
@@ -151,6 +151,30 @@ async def test_the_limit(sessions: LiveSessions) -> None:
     with pytest.raises(QueueFull) as caught:
         await sessions.create(request("another"))
     assert caught.value.retry_after >= 1
+
+
+async def test_the_limit_of_the_bytes_that_wait(sessions: LiveSessions) -> None:
+    """Once so many wait, the next is refused; those on their way into the log count, and what is withdrawn does not."""
+    sessions._queue_limit, sessions._queue_bytes = 100, 6
+    asked = Request("a", (Message("user", "é"), Message("user", "a")), time.time(), parameters_json="{}")
+    answers = await asyncio.gather(*(sessions.create(asked) for _ in range(3)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, QueueFull)]
+    assert len(refused) == 1
+    [created, _] = [answer.record for answer in answers if isinstance(answer, Created)]
+    assert created.request.prompt_bytes == 5
+    await sessions.stop(created.session_id, "UserCancel", "user")
+    await sessions.create(asked)
+    for record in await sessions.store.select(["waiting"], 10):
+        sessions.pool.withdraw(record.session_id)
+    assert sessions.pool.prompt_bytes == sessions._creating_bytes == 0
+
+
+async def test_what_waited_before_a_restart_counts(sessions: LiveSessions) -> None:
+    sessions._queue_bytes = 5
+    await sessions.store.create(Record("s", Request("a", (), time.time(), prompt_bytes=5), Head(since=time.time())))
+    await sessions.recover()
+    with pytest.raises(QueueFull):
+        await sessions.create(request())
 
 
 async def test_a_stop_of_a_waiting_session_makes_room(sessions: LiveSessions) -> None:

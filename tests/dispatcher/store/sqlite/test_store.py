@@ -14,12 +14,12 @@ from random import Random
 import pytest
 
 from dispatcher.core.entries import StopEntry
-from dispatcher.core.log import Settle
+from dispatcher.core.log import Head, Record, Request, Settle
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
 from dispatcher.store.sqlite import checkpoints
 from dispatcher.store.sqlite.store import MAX_JOBS
-from shared.records import Content
+from shared.records import Content, Message
 from tests.contracts.sessions import (
     acquire,
     append,
@@ -257,7 +257,16 @@ async def test_a_schema_of_another_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    assert "schema version 99; this program works with 2" in await start_error(path)
+    assert "schema version 99; this program works with 3" in await start_error(path)
+
+
+def make_older(connection: sqlite3.Connection, version: int) -> None:
+    """As it was before version 3."""
+    connection.executescript(f"""
+        DROP INDEX heads_by_place;
+        ALTER TABLE sessions DROP COLUMN brief;
+        PRAGMA user_version = {version};
+    """)
 
 
 async def test_an_older_schema_is_migrated_and_a_copy_is_kept(path: Path) -> None:
@@ -265,11 +274,11 @@ async def test_an_older_schema_is_migrated_and_a_copy_is_kept(path: Path) -> Non
     async with opened(path) as store:
         await store.create(brought("kept"))
     with sqlite3.connect(path, isolation_level=None) as older:
+        make_older(older, 1)
         older.execute("PRAGMA secure_delete = OFF")
         older.execute("CREATE TABLE gone (word TEXT)")
         older.executemany("INSERT INTO gone VALUES (?)", [(f"{CANARY} {number}" * 50,) for number in range(50)])
         older.execute("DROP TABLE gone")
-        older.execute("PRAGMA user_version = 1")
         older.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     older.close()
     assert remains(path) == [path.name]
@@ -284,6 +293,38 @@ async def test_an_older_schema_is_migrated_and_a_copy_is_kept(path: Path) -> Non
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
 
 
+async def test_requests_of_version_2_get_their_briefs(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(waiting("s"))
+        await store.create(waiting("unreadable"))
+        fresh, known = await store.select(["waiting"], 1), await store.load("s")
+    with sqlite3.connect(path, isolation_level=None) as older:
+        make_older(older, 2)
+        older.execute("UPDATE sessions SET request = x'c1' WHERE id = 'unreadable'")
+    older.close()
+    async with opened(path) as store:
+        assert await store.select(["waiting"], 1) == await store.page(["waiting"], 2, (100.0, "t")) == fresh
+        assert await store.load("s") == known
+        with pytest.raises(StoreUnavailable):
+            await store.load("unreadable")
+
+
+def bytes_read() -> int:
+    """By this process, from files."""
+    return int(Path("/proc/self/io").read_text().partition("rchar: ")[2].split()[0])
+
+
+async def test_a_list_reads_no_prompt(path: Path) -> None:
+    """Of prompts of 1 MB: what it reads is a few pages of each session."""
+    async with opened(path) as store:
+        for number in range(20):
+            request = Request("default", (Message("user", "x" * 1_000_000),), 100.0)
+            await store.create(Record(f"s{number}", request, Head(since=100.0)))
+        read = bytes_read()
+        assert len(await store.page(["waiting"], 100)) == len(await store.select(["waiting"], 100)) == 20
+        assert bytes_read() - read < 1_000_000
+
+
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     async with opened(path):
         pass
@@ -291,7 +332,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> N
         older.execute("PRAGMA user_version = 1")
     older.close()
     path.with_name("sessions.db.version-1").mkdir()
-    assert "cannot be brought from schema version 1 to 2" in await start_error(path)
+    assert "cannot be brought from schema version 1 to 3" in await start_error(path)
     with sqlite3.connect(path) as unchanged:
         assert unchanged.execute("PRAGMA user_version").fetchone() == (1,)
     unchanged.close()
