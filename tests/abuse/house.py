@@ -68,7 +68,7 @@ class House:
 
     def __init__(self, folder: Path, dispatcher: Machine) -> None:
         self.folder, self.dispatcher = folder, dispatcher
-        self._numbers = itertools.count()
+        self.numbers = itertools.count()
         self._idle = quiet.Holding()
 
     @property
@@ -91,13 +91,13 @@ class House:
     @contextlib.asynccontextmanager
     async def commander(self, agent: str, **settings: str) -> AsyncIterator[Machine]:
         """Another Commander, with an agent of `tests.abuse.agents`."""
-        machine = commander(f"{agent}-{next(self._numbers)}", self.folder, self.grpc, agent, settings)
+        machine = commander(f"{agent}-{next(self.numbers)}", self.folder, self.grpc, agent, settings)
         async with _running(machine):
             yield machine
 
     async def beside(self, attack: "Attack") -> Seen:
         """What the honest user sees meanwhile. What the attack itself raises, this raises."""
-        until = self.folder / f"until-{next(self._numbers)}"
+        until = self.folder / f"until-{next(self.numbers)}"
         log = self.folder / f"user-{until.name}.log"
         proc = Path(f"/proc/{self.program.pid}")
         (proc / "clear_refs").write_text("5")  # VmHWM begins anew

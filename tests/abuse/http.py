@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 from tests.abuse.house import House
@@ -113,9 +114,9 @@ def _slow_bodies() -> Iterator[bytes]:
     yield json.dumps({"messages": [{"role": "user", "content": "x"}] * (MIB // 35)}).encode()
 
 
-async def _post(port: int, path: str, body: bytes) -> int:
+async def _post(port: int, path: str, body: bytes, header: str = "") -> int:
     async with connected(port) as (reader, writer):
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}content-length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         return await status(reader)
 
@@ -139,3 +140,25 @@ async def readers(house: House) -> None:
             writer.write(request)
         await asyncio.sleep(3)
     until.touch()
+
+
+async def prompts(house: House) -> None:
+    """400 prompts of 1 MiB wait for an agent that is not there, and an operator lists them again and again."""
+    body = json.dumps({"agent": "nobody", "prompt": "x" * MIB}).encode()
+    numbers = iter(range(400))
+
+    async def ask_for_it() -> list[int]:
+        key = f"Idempotency-Key: waits-without-a-taker-{next(house.numbers)}-"
+        return [await _post(house.http, "/v1/sessions", body, f"{key}{number}\r\n") for number in numbers]
+
+    found = Counter(status for found in await asyncio.gather(*(ask_for_it() for _ in range(8))) for status in found)
+    assert 250 <= found[201] <= 256 + 8, found
+    assert found[201] + found[429] == 400, found
+    listed: list[str] = []
+    async with asyncio.timeout(ANSWER_SECONDS):
+        for _ in range(20):
+            _, answer = await ask(house.operator, "GET", "/operator/sessions?state=waiting&limit=1000")
+            listed = [session["session_id"] for session in answer["sessions"]]
+            assert len(listed) >= found[201]
+    for session_id in listed:
+        await ask(house.operator, "POST", f"/operator/sessions/{session_id}/stop", {})

@@ -19,6 +19,7 @@ ATTACKS: dict[str, Attack] = {
     "drips": http.drips,
     "bodies that are slow to read": http.bodies,
     "readers that never read": http.readers,
+    "prompts that wait": http.prompts,
 }
 
 
