@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import structlog
 
@@ -31,12 +31,20 @@ EXPIRE_SESSIONS = 50  # dropped in one transaction, so that appends need not wai
 # Of a transaction. With more, each costs no less, and all that follows from their answers comes at once, so that the
 # event loop is late by as much: with 64 floods a stop took 37 ms instead of 22.
 MAX_JOBS = 16
+MAX_PROMPT_BYTES = 1024 * 1024  # of a transaction: with these it is full, so that no append waits for more than a few
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Queued: TypeAlias = tuple[asyncio.Future[Any], Job]
 
 logger = structlog.get_logger()
+
+
+class Queued(NamedTuple):
+    """prompt_bytes: of a session that is to be made."""
+
+    answer: asyncio.Future[Any]
+    job: Job
+    prompt_bytes: int
 
 
 class _Lane:
@@ -51,9 +59,11 @@ class _Lane:
     def take(self) -> list[Queued]:
         """The next batch, without what was cancelled meanwhile."""
         batch: list[Queued] = []
-        while self.queued and len(batch) < MAX_JOBS:
-            if not (queued := self.queued.popleft())[0].cancelled():
+        size = 0
+        while self.queued and len(batch) < MAX_JOBS and size < MAX_PROMPT_BYTES:
+            if not (queued := self.queued.popleft()).answer.cancelled():
                 batch.append(queued)
+                size += queued.prompt_bytes
         return batch
 
 
@@ -118,7 +128,10 @@ class SqliteStore:
         return self._enqueue((session_id, change))
 
     async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
-        created: Created = await self._enqueue(lambda writer: writer.create(record, key))
+        prompt_bytes = record.request.prompt_bytes
+        created: Created = await self._enqueue(lambda writer: writer.create(record, key), prompt_bytes)
+        if created.fresh:
+            self._checkpointer.wrote(prompt_bytes)
         return created
 
     async def delete(self, session_id: str) -> bool:
@@ -154,17 +167,17 @@ class SqliteStore:
         names = list(agents)
         await self._enqueue(lambda writer: writer.offer(names, now))
 
-    def _enqueue(self, job: Job) -> asyncio.Future[Any]:
+    def _enqueue(self, job: Job, prompt_bytes: int = 0) -> asyncio.Future[Any]:
         if self._open:
-            return self._put(job)
+            return self._put(job, prompt_bytes)
         refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         refused.set_exception(StoreUnavailable("the store is closed"))
         return refused
 
-    def _put(self, job: Job) -> asyncio.Future[Any]:
+    def _put(self, job: Job, prompt_bytes: int = 0) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         lane = self._stops if _goes_ahead(job) else self._jobs
-        lane.queued.append(job[0] if isinstance(job, tuple) else "", (future, job))
+        lane.queued.append(job[0] if isinstance(job, tuple) else "", Queued(future, job, prompt_bytes))
         if not lane.under_way:
             lane.under_way = True
             if lane is self._stops:
@@ -186,14 +199,14 @@ class SqliteStore:
         """On the writer thread."""
         answers: list[JobResult]
         try:
-            answers = self._writer.carry_out([job for _, job in batch])
+            answers = self._writer.carry_out([queued.job for queued in batch])
         except StoreUnavailable as error:
             answers = [JobResult(StoreUnavailable(str(error))) for _ in batch]
         self._loop.call_soon_threadsafe(self._resolve, lane, batch, answers, perf_counter() - started)
 
     def _resolve(self, lane: _Lane, batch: list[Queued], answers: list[JobResult], seconds: float) -> None:
         added = size = 0
-        for (future, job), answer in zip(batch, answers, strict=True):
+        for (future, job, _), answer in zip(batch, answers, strict=True):
             value = answer.value
             if isinstance(value, Applied) and value.entries and isinstance(job, tuple):
                 added += len(value.entries)

@@ -96,6 +96,17 @@ async def test_results_wait_their_turn(path: Path) -> None:
         assert not record.head.calls
 
 
+async def test_an_append_waits_for_few_large_prompts(path: Path) -> None:
+    async with opened(path) as store:
+        epoch = await running(store)
+        request = Request("default", (Message("user", "x" * 1_000_000),), 100.0, prompt_bytes=1_000_000)
+        creating = [asyncio.ensure_future(store.create(Record(f"s{n}", request, Head()))) for n in range(20)]
+        await creating[0]
+        await store.submit("s", append(epoch, said(1)))
+        assert sum(each.done() for each in creating) < 10
+        await asyncio.gather(*creating)
+
+
 async def test_closing_waits_for_all_that_is_queued(path: Path) -> None:
     async with opened(path) as store:
         epoch = await running(store)
