@@ -3,6 +3,7 @@
 One thread writes, another reads, a third checkpoints; the event loop never waits for the disk. One batch of changes is
 under way at a time, and what is submitted meanwhile makes the next (group commit), of each session in its turn. Stops
 have a lane of their own: they wait for the transaction under way, and not for a flood's megabytes that are queued.
+Large prompts have one too, so that nothing else waits for them.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ EXPIRE_SESSIONS = 50  # dropped in one transaction, so that appends need not wai
 # event loop is late by as much: with 64 floods a stop took 37 ms instead of 22.
 MAX_JOBS = 16
 MAX_PROMPT_BYTES = 1024 * 1024  # of a transaction: with these it is full, so that no append waits for more than a few
+LARGE_BYTES = 64 * 1024  # a prompt beyond that has to wait where it would keep others' appends from the disk
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,13 +50,15 @@ class Queued(NamedTuple):
 
 
 class _Lane:
-    """Jobs, of each session in order. under_way: a batch of them is with the writer, or about to be handed over."""
+    """Jobs, of each session in order. under_way: a batch of them is with the writer, or about to be handed over, or
+    stalled, which it is by the checkpoint until its end. held: the next one shall be.
+    """
 
-    __slots__ = ("queued", "under_way")
+    __slots__ = ("held", "queued", "stalled", "under_way")
 
     def __init__(self) -> None:
         self.queued: Turns[Queued] = Turns()
-        self.under_way = False
+        self.under_way = self.held = self.stalled = False
 
     def take(self) -> list[Queued]:
         """The next batch, without what was cancelled meanwhile."""
@@ -81,10 +85,9 @@ class SqliteStore:
         self._full = full
         self._observe = observe
         self._hub = Hub()
-        self._jobs, self._stops = _Lane(), _Lane()
+        self._jobs, self._stops, self._prompts = _Lane(), _Lane(), _Lane()
         self._checkpoint: asyncio.Task[None] | None = None
         self._remains = False  # of what was deleted, in the WAL
-        self._holding = self._stalled = False  # jobs shall wait for the checkpoint; some do
         self._open = False
         self._closing = asyncio.Lock()
         self._resources = AsyncExitStack()
@@ -116,7 +119,7 @@ class SqliteStore:
                 while queued:
                     last = self._put(lambda _: None)
                     await asyncio.wait([last, *([self._checkpoint] if self._checkpoint else [])])
-                    queued = bool(self._jobs.queued)  # what has its turn after it
+                    queued = bool(self._jobs.queued or self._prompts.queued)  # what has its turn after it
             await self._resources.aclose()
 
     async def _in(self, thread: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
@@ -176,7 +179,7 @@ class SqliteStore:
 
     def _put(self, job: Job, prompt_bytes: int = 0) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        lane = self._stops if _goes_ahead(job) else self._jobs
+        lane = self._stops if _goes_ahead(job) else self._prompts if prompt_bytes > LARGE_BYTES else self._jobs
         lane.queued.append(job[0] if isinstance(job, tuple) else "", Queued(future, job, prompt_bytes))
         if not lane.under_way:
             lane.under_way = True
@@ -187,8 +190,8 @@ class SqliteStore:
         return future
 
     def _hand_over(self, lane: _Lane) -> None:
-        if lane is self._jobs and self._checkpoint and (self._holding or self._checkpointer.behind):
-            self._stalled = True  # until its end
+        if self._checkpoint and lane is not self._stops and (lane.held or self._checkpointer.behind):
+            lane.stalled = True
             return
         batch = lane.take()
         lane.under_way = bool(batch)
@@ -229,18 +232,22 @@ class SqliteStore:
     async def _checkpointed(self) -> None:
         self._checkpointer.begin()
         try:
-            if not await self._in(self._checkpointing, self._checkpointer.run):
-                self._holding = True
+            for lane in (self._prompts, self._jobs):  # without large prompts most can be moved beside appends
+                if await self._in(self._checkpointing, self._checkpointer.run):
+                    break
+                lane.held = True
                 await self._in(self._writing, lambda: None)  # the transaction under way is done
+            else:
                 await self._in(self._checkpointing, self._checkpointer.run)
         except StoreUnavailable as error:  # the log is whole without; appends say for themselves what is wrong
             logger.warning("checkpoint_failed", exc_info=error)
         finally:
             self._checkpoint = None
-            self._holding = False
-            if self._stalled:
-                self._stalled = False
-                self._hand_over(self._jobs)
+            for lane in (self._jobs, self._prompts):
+                lane.held = False
+                if lane.stalled:
+                    lane.stalled = False
+                    self._hand_over(lane)
 
     # ---- reading
 

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import stat
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -205,6 +206,36 @@ async def test_a_stop_waits_for_no_queue(path: Path) -> None:
         assert [head_of(outcome).state for outcome in await asyncio.gather(*stopped)] == ["stopped", "stopped"]
         assert not queued[-1].done()
         assert head_of((await asyncio.gather(*queued))[-1]).sequence == 399
+
+
+async def test_large_prompts_wait_for_a_checkpoint_and_appends_do_not(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that finds the WAL too large."""
+    runs, second = [False, False, True], threading.Event()
+
+    def run(_: checkpoints.Checkpointer) -> bool:
+        large = not runs.pop(0)
+        if len(runs) == 1:
+            second.wait(10)
+        return not large
+
+    request = Request("default", (Message("user", "x" * 100_000),), 100.0, prompt_bytes=100_000)
+    async with opened(path) as store:
+        epoch = await running(store)
+        monkeypatch.setattr(checkpoints, "CHECKPOINT_BYTES", 1)
+        monkeypatch.setattr(checkpoints.Checkpointer, "run", run)
+        await store.submit("s", append(epoch, said(1)))
+        async with asyncio.timeout(10):
+            while len(runs) > 1:  # noqa: ASYNC110 - another thread's
+                await asyncio.sleep(0.001)
+        large = asyncio.ensure_future(store.create(Record("large", request, Head())))
+        await store.create(waiting("small"))
+        await store.submit("s", append(epoch, said(2)))
+        assert not large.done()
+        monkeypatch.setattr(checkpoints, "CHECKPOINT_BYTES", 1_000_000_000)
+        second.set()
+        await large
 
 
 # ---- one process owns it
