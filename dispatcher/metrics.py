@@ -104,6 +104,7 @@ class Metrics:
         )
         self.tool_reload_success = gauge("tool_reload_success", "1 if the tools were last read without error.")
         self.tool_reload_success.set(1)  # as with the policies
+        self.approvals_waiting = gauge("approvals_waiting", "Tool calls of this instance's sessions to be approved.")
         self._abandoned = gauge("abandoned_tool_threads", "Threads that outlived their calls and still run.", "tool")
 
         self._append = fast("append_seconds", "Time that an append to the store took.", _LATENCY)

@@ -15,8 +15,8 @@ class AppendEntries(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
 
 
-class AppendStop(msgspec.Struct, frozen=True):
-    """Append this without an epoch: a stop, of which the first counts."""
+class AppendWithoutEpoch(msgspec.Struct, frozen=True):
+    """A stop, a result, or what becomes of a call that has to be approved; of each the first counts."""
 
     entry: Entry
 
@@ -49,14 +49,20 @@ class RunTool(msgspec.Struct, frozen=True):
     call: Call
 
 
+class AskApproval(msgspec.Struct, frozen=True):
+    """Read and check the call, and log that it waits for a decision, or its answer. Repetitions are harmless."""
+
+    call: Call
+
+
 class CancelTools(msgspec.Struct, frozen=True):
-    """The session was stopped: cancel what runs, and settle every call without a result as CANCELLED."""
+    """The session was stopped: cancel what runs, and settle this instance's calls without a result as CANCELLED."""
 
 
 class Wake(msgspec.Struct, frozen=True):
     """Call `Session.deadline(name)` at that time (Unix seconds); replaces an earlier one of that name. None: never."""
 
-    name: Literal["grace", "stop", "policy"]
+    name: Literal["grace", "stop", "policy", "approval"]
     at: float | None
 
 
@@ -85,12 +91,13 @@ class PolicyHit(msgspec.Struct, frozen=True):
 
 Effect: TypeAlias = (
     AppendEntries
-    | AppendStop
+    | AppendWithoutEpoch
     | SendAck
     | SendStop
     | SendResult
     | SendClosed
     | RunTool
+    | AskApproval
     | CancelTools
     | Wake
     | GiveBack

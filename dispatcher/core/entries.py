@@ -43,6 +43,7 @@ class Assigned(Plain, tag="assigned", frozen=True):
 class Call(Plain, tag="call", frozen=True):
     """A logged tool call, and the one instance that may run it. `refused`: its call_id was used before, so it is
     answered INVALID_ARGUMENTS and not run. `denied`: a policy denies it, and its result is the entry after it.
+    `approval`: who has to approve it, `operator` or `user`; it is nobody's to run until then (rule 40).
     """
 
     tool_name: str
@@ -51,10 +52,61 @@ class Call(Plain, tag="call", frozen=True):
     instance: str
     refused: bool = False
     denied: bool = False
+    approval: str = ""
+
+
+class Approval(Plain, tag="approval", frozen=True):
+    """A call waits for a decision: policies have read it, and its arguments fit the tool's schema.
+
+    approval          who has to approve it: `operator` or `user`
+    arguments_json    canonical (RFC 8785), of which arguments_sha256 is the digest in hex
+    expires_at        Unix seconds; from then on nobody can approve it
+    """
+
+    call_id: str
+    tool_name: str
+    approval: str
+    arguments_json: str
+    arguments_sha256: str
+    expires_at: float
+
+
+class Decision(Plain, tag="decision", frozen=True):
+    """What was decided on a call: `approve`, `deny`, or `expire`, as nobody had. After the last two stands its result.
+    author: `user`, `operator` or `dispatcher`. note: for operators.
+    """
+
+    call_id: str
+    decision: str
+    author: str
+    arguments_sha256: str
+    note: str = ""
+
+
+class Started(Plain, tag="started", frozen=True):
+    """An approved call, and the one instance that may run it from here on."""
+
+    call_id: str
+    tool_name: str
+    instance: str
 
 
 Body: TypeAlias = (
-    Thought | Content | Call | ToolResult | Error | Stopped | Unknown | Text | Finished | StopEntry | Failed | Assigned
+    Thought
+    | Content
+    | Call
+    | Approval
+    | Decision
+    | Started
+    | ToolResult
+    | Error
+    | Stopped
+    | Unknown
+    | Text
+    | Finished
+    | StopEntry
+    | Failed
+    | Assigned
 )
 
 

@@ -1,4 +1,5 @@
-"""The session log's head, and the atomic steps by which a log changes (rules 1, 2, 4, 8, 12 to 14, 35 and 36).
+"""The session log's head, and the atomic steps by which a log changes (rules 1, 2, 4, 8, 12 to 14, 35, 36
+and 40).
 
 Pure: `apply(record, change)` answers with what a store has to write, or with a refusal. Every store runs this same
 function inside its atomic step, so that there is one set of rules (`README.md`) whatever keeps the log.
@@ -9,12 +10,25 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 from msgspec.structs import replace
 
-from dispatcher.core.entries import Assigned, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import (
+    Approval,
+    Assigned,
+    Call,
+    Decision,
+    Entry,
+    Failed,
+    Finished,
+    Started,
+    StopEntry,
+    Text,
+)
+from dispatcher.core.packets import disapproval
 from shared.records import Error, Message, Stopped, ToolResult
 
 State: TypeAlias = Literal["waiting", "running", "finished", "stopped", "failed"]
 STATES: tuple[State, ...] = get_args(State)
 LIVE: frozenset[State] = frozenset({"waiting", "running"})
+OF_CALLS = (Call, Approval, Decision, Started, ToolResult)  # entries by which the open calls change
 MAX_GENERATION = 2**63 - 1  # that a Commander may bring: uint64 on the wire, and it must still be raised
 
 
@@ -38,12 +52,29 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A logged call without a result. at: when it was logged, Unix seconds."""
+    """A logged call without a result.
+
+    instance  that runs it; empty: it has to be approved and started first
+    at        when it was logged, or started; Unix seconds
+    approval  who has to approve it, `operator` or `user`; empty: nobody
+    asked     the offset of its Approval; 0: it is not there yet. arguments_sha256, expires_at: what stands there
+    approved  by whoever had to
+    """
 
     tool_name: str
     sequence: int
     instance: str
     at: float
+    approval: str = ""
+    asked: int = 0
+    arguments_sha256: str = ""
+    expires_at: float = 0.0
+    approved: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """For a decision."""
+        return self.asked > 0 and not (self.approved or self.instance)
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
@@ -151,8 +182,9 @@ class Append(msgspec.Struct, frozen=True):
 
 
 class Settle(msgspec.Struct, frozen=True):
-    """What any replica may append without an epoch: a tool's result, idempotent by call_id, or a stop, of which the
-    first counts (rule 12). Applied to nothing where it comes second.
+    """What any replica may append without an epoch: a tool's result, or what becomes of a call that has to be approved
+    (rule 40), idempotent by call_id; or a stop, of which the first counts (rule 12). Applied to nothing where it comes
+    second.
     """
 
     entry: Entry
@@ -350,9 +382,29 @@ def _append(head: Head, change: Append) -> Outcome:
 
 def _settle(head: Head, entry: Entry) -> Outcome:
     entry = replace(entry, generation=head.generation)
-    if isinstance(entry.body, ToolResult):
-        return _added(head, [entry]) if entry.body.call_id in head.calls else Applied(head)
+    match entry.body:
+        case ToolResult(call_id=call_id):
+            return _added(head, [entry]) if call_id in head.calls else Applied(head)
+        case Approval() | Decision() | Started() as body:
+            call = head.calls.get(body.call_id)
+            if call is None or head.final or not _follows(call, entry):
+                return Applied(head)
+            if isinstance(body, Decision) and body.decision != "approve":
+                return _added(head, [entry, replace(entry, body=disapproval(call.tool_name, body))])
+            return _added(head, [entry])
     return Applied(head) if head.final else _added(head, [entry])
+
+
+def _follows(call: OpenCall, entry: Entry) -> bool:
+    """A call that has to be approved takes one step after the other, and each once (rule 40)."""
+    match entry.body:
+        case Approval():
+            return not (call.asked or call.instance)
+        case Decision(decision=decision, arguments_sha256=arguments_sha256):
+            in_time = entry.at < call.expires_at
+            return call.waits and arguments_sha256 == call.arguments_sha256 and in_time == (decision != "expire")
+        case _:
+            return call.approved and not call.instance
 
 
 def _added(head: Head, entries: list[Entry]) -> Applied:
@@ -373,12 +425,19 @@ def _added(head: Head, entries: list[Entry]) -> Applied:
             added.append(replace(entry, offset=offset, decided=decided))
         else:
             added.append(replace(entry, offset=offset, released="", decided=decided))
+        if isinstance(body, OF_CALLS) and calls is head.calls:
+            calls = dict(calls)  # once for all entries
         match body:
             case Call(refused=False):
-                calls = dict(calls) if calls is head.calls else calls  # once for all entries
-                calls[body.call_id] = OpenCall(body.tool_name, entry.sequence, body.instance, entry.at)
+                instance = "" if body.approval else body.instance
+                calls[body.call_id] = OpenCall(body.tool_name, entry.sequence, instance, entry.at, body.approval)
+            case Approval(call_id, arguments_sha256=sha256, expires_at=expires_at):
+                calls[call_id] = replace(calls[call_id], asked=offset, arguments_sha256=sha256, expires_at=expires_at)
+            case Decision(call_id, decision="approve"):
+                calls[call_id] = replace(calls[call_id], approved=True)
+            case Started(call_id, instance=instance):
+                calls[call_id] = replace(calls[call_id], instance=instance, at=entry.at)
             case ToolResult():
-                calls = dict(calls) if calls is head.calls else calls
                 calls.pop(body.call_id, None)
             case StopEntry():
                 over, reason = over or state == "waiting", body.reason

@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from dispatcher.core.entries import Body, Call, Entry, Finished
+from dispatcher.core.entries import Body, Call, Decision, Entry, Finished
 from shared.records import MAX_TEXT_BYTES, Content, Error, Thought, ToolResult, Upstream
 
 Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
@@ -48,6 +48,19 @@ def denial(of: Call | ToolResult) -> ToolResult:
     """The result of a call that a policy does not let through, or in place of the result."""
     error = '{"error": {"code": "denied", "message": "A rule forbids this."}}'
     return ToolResult(of.tool_name, error, of.call_id, "DENIED")
+
+
+def disapproval(tool_name: str, decision: Decision) -> ToolResult:
+    """The result of a call that was denied, or that nobody approved in time."""
+    message = "Nobody approved the call in time." if decision.decision == "expire" else "The call was not approved."
+    error = f'{{"error": {{"code": "denied", "message": "{message}"}}}}'
+    return ToolResult(tool_name, error, decision.call_id, "DENIED")
+
+
+def abandoned(call_id: str, tool_name: str) -> ToolResult:
+    """The result of a call that nobody needs to approve any more."""
+    error = '{"error": {"code": "cancelled", "message": "The session was over before the tool ran."}}'
+    return ToolResult(tool_name, error, call_id, "CANCELLED")
 
 
 def reused_call_id(call: Call) -> ToolResult:

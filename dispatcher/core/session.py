@@ -9,15 +9,16 @@ Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
 from dispatcher.core.credit import Credit
 from dispatcher.core.effects import (
     AppendEntries,
-    AppendStop,
+    AppendWithoutEpoch,
     Ask,
+    AskApproval,
     CancelTools,
     Effect,
     GiveBack,
@@ -30,11 +31,23 @@ from dispatcher.core.effects import (
     SendStop,
     Wake,
 )
-from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import (
+    Approval,
+    Assigned,
+    Body,
+    Call,
+    Decision,
+    Entry,
+    Failed,
+    Finished,
+    Started,
+    StopEntry,
+    Text,
+)
 from dispatcher.core.guard import Guard
 from dispatcher.core.limits import Limits
 from dispatcher.core.log import Applied, Head, Offsets, Record, Refused
-from dispatcher.core.packets import Taken, WaitingEnd, denial, ends, entries_of, oversize, reused_call_id
+from dispatcher.core.packets import Taken, WaitingEnd, abandoned, denial, ends, entries_of, oversize, reused_call_id
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Release, Violation
@@ -58,10 +71,25 @@ from shared.records import (
 TALK = (Content, Thought)  # nearly every entry: nothing follows from one once it is in the log
 
 
-class Session:
-    """The core of one session. `entries`: its whole log; `gate`: a fresh one. Follow with `restored`."""
+def nobody(_: str) -> str:
+    """Has to approve calls of a tool of that name."""
+    return ""
 
-    def __init__(self, record: Record, entries: Iterable[Entry], gate: Gate, limits: Limits, instance: str) -> None:
+
+class Session:
+    """The core of one session. `entries`: its whole log; `gate`: a fresh one; `approval`: of a tool's name, who has to
+    approve its calls, as in `Call`. Follow with `restored`.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        entries: Iterable[Entry],
+        gate: Gate,
+        limits: Limits,
+        instance: str,
+        approval: Callable[[str], str] = nobody,
+    ) -> None:
         self.record = record
         self.head: Head = record.head
         self.epoch = record.head.epoch  # what this core appends under; the log's may move on
@@ -69,6 +97,7 @@ class Session:
         self.conversation = Phase.IDLE
         self.limits = limits
         self._guard, self._instance = Guard(gate, record.head.decided), instance
+        self._approval = approval
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
         self._waiting: deque[Upstream] = deque()  # accepted, behind a call that waits for another's result (rule 16)
         self._calls: dict[str, Call] = {}  # without a result, by call_id
@@ -139,12 +168,11 @@ class Session:
         knows which it has begun (rule 15).
         """
         if self.head.final:
-            return [CancelTools()] if self.head.calls else []
+            return [CancelTools(), *self._abandon(now)] if self.head.calls else []
         if self._found:
             return self._settle_stop(self._found, now)
-        calls = [self._calls[call_id] for call_id in self.head.calls if call_id in self._calls]
-        run: list[Effect] = [RunTool(call) for call in calls if call.instance == self._instance]
-        return [Wake("policy", self._guard.gate.deadline), *run, *self._ask()]
+        pursued = [effect for call_id in self.head.calls for effect in self._pursue(call_id, now)]
+        return [Wake("policy", self._guard.gate.deadline), *pursued, *self._ask()]
 
     # ---- the stream
 
@@ -262,7 +290,8 @@ class Session:
                 call = Call(tool_name, arguments_json, call_id, self._instance, refused=call_id in self._used)
                 reading = self._read(call, now)
                 denied = bool(reading.denied) and not (reading.violation or call.refused)
-                call = replace(call, denied=denied)
+                approval = "" if denied or call.refused else self._approval(tool_name)
+                call = replace(call, denied=denied, approval=approval)
                 if not call.refused:
                     self._used.add(call_id)
                     self._calls[call_id] = call
@@ -337,6 +366,38 @@ class Session:
         entries: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
         return entries + self._act(release, effects)
 
+    # ---- calls that have to be approved (rule 40)
+
+    def _pursue(self, call_id: str, now: float) -> list[Effect]:
+        """What a call without a result needs next."""
+        call, logged = self.head.calls.get(call_id), self._calls.get(call_id)
+        if call is None or logged is None:
+            return []  # it has its result; or its entry is still to come
+        if call.instance:
+            mine = call.instance == self._instance
+            return [CancelTools() if self.stop else RunTool(logged)] if mine else []
+        if self.stop or self.head.final:
+            return self._abandon(now)
+        if not call.asked:
+            return [AskApproval(logged)]
+        if call.approved:
+            return [AppendWithoutEpoch(Entry(Started(call_id, call.tool_name, self._instance), now))]
+        return [self._expiry()]
+
+    def _abandon(self, now: float) -> list[Effect]:
+        """Nobody needs to approve anything any more."""
+        calls = [(call_id, call) for call_id, call in self.head.calls.items() if not call.instance]
+        return [AppendWithoutEpoch(Entry(abandoned(call_id, call.tool_name), now)) for call_id, call in calls]
+
+    def _expiry(self) -> Wake:
+        """When the next call expires."""
+        return Wake("approval", min((call.expires_at for call in self.head.calls.values() if call.waits), default=None))
+
+    def _expired(self, now: float) -> list[Effect]:
+        over = [each for each in self.head.calls.items() if each[1].waits and each[1].expires_at <= now]
+        expire = [Decision(call_id, "expire", "dispatcher", call.arguments_sha256) for call_id, call in over]
+        return [AppendWithoutEpoch(Entry(decision, now)) for decision in expire] or [self._expiry()]
+
     def _act(self, reading: Release | Reading, effects: list[Effect]) -> list[Taken]:
         """What counts is counted; the stop that a packet causes is one append with it."""
         if reading.hits:
@@ -355,7 +416,7 @@ class Session:
     def _settle_stop(self, violation: Violation, now: float) -> list[Effect]:
         stop = self._stop_entry(violation)
         entry = Entry(stop, now, self.head.generation, decided=self._guard.decided)
-        return [*self._hit_once(violation), AppendStop(entry)]
+        return [*self._hit_once(violation), AppendWithoutEpoch(entry)]
 
     def _hit_once(self, violation: Violation) -> list[Effect]:
         hit, self._hit = self._hit, True
@@ -416,6 +477,15 @@ class Session:
             case Call(refused=True) as call:
                 effects.append(SendResult(reused_call_id(call)))
                 return True
+            case Call(approval="operator" | "user") as call:
+                if call.instance == self._instance:
+                    self._awaited.add(call.call_id)
+                effects += self._pursue(call.call_id, now)
+                return True
+            case Approval(call_id) | Started(call_id):
+                effects += self._pursue(call_id, now)
+            case Decision(call_id):
+                effects += [self._expiry(), *self._pursue(call_id, now)]
             case Call() as call if call.instance == self._instance:
                 self._awaited.add(call.call_id)
                 if not call.denied:
@@ -426,7 +496,7 @@ class Session:
                 if self.conversation is not Phase.IDLE:
                     effects.append(SendResult(result))
             case StopEntry():
-                effects += [Wake("policy", None), CancelTools()]
+                effects += [Wake("policy", None), CancelTools(), *self._abandon(now)]
                 if self._ending:
                     effects.append(self._end(now))
                 if self.stop and self.conversation in (Phase.OPEN, Phase.STOPPING):
@@ -434,7 +504,7 @@ class Session:
                 elif self.conversation is Phase.GIVEN:
                     effects.append(GiveUp())  # its Commander has let go, and nobody gets it any more
             case Finished() | Stopped() | Failed() | Error(retryable=False):
-                effects += [Wake("grace", None), Wake("stop", None), Wake("policy", None)]
+                effects += [Wake("grace", None), Wake("stop", None), Wake("policy", None), *self._abandon(now)]
                 return True
             case Error():
                 self._leaving = GiveBack(handed_over=True)
@@ -467,6 +537,8 @@ class Session:
                 return self.lost(now)
             case "stop":
                 return [] if self.head.over else [GiveUp()]
+            case "approval":
+                return self._expired(now)
             case _:
                 return self._overdue(now)
 
@@ -492,18 +564,17 @@ class Session:
         """
         if self.head.over:
             return []
-        if self.head.calls or self._accepted > self.head.sequence:
-            self._leaving = how
-            return []
-        self._leaving = None
-        if self.head.final:
-            return [GiveUp()]
         if self._handed_over:  # also where the grace ran out before it was put among the waiting
             how = GiveBack(handed_over=True)
         may = self.record.request.origin == "user" and (self.head.continues or not self._spoken)
-        if may and (how.handed_over or self.head.takeovers < self.limits.takeovers):
-            return [how]
-        return self._fail("commander_lost", now)
+        may = may and (how.handed_over or self.head.takeovers < self.limits.takeovers)
+        if self.head.calls or self._accepted > self.head.sequence:
+            self._leaving = how
+            return [] if may else self._abandon(now)
+        self._leaving = None
+        if self.head.final:
+            return [GiveUp()]
+        return [how] if may else self._fail("commander_lost", now)
 
     def unstorable(self, now: float) -> list[Effect]:
         """What it sent cannot be stored at all, now or later."""
@@ -514,12 +585,12 @@ class Session:
         self.head = outcome.head
         self.epoch = outcome.head.epoch
 
-    def fenced(self, outcome: Applied) -> list[Effect]:
+    def fenced(self, outcome: Applied, now: float) -> list[Effect]:
         """The Commander was given up after a stop. A call may stand in the log of which nobody was told: it is
         cancelled now, for the log's epoch is another from here on.
         """
         self.head = outcome.head
-        cancel: list[Effect] = [CancelTools()] if self.head.calls else []
+        cancel: list[Effect] = [CancelTools(), *self._abandon(now)] if self.head.calls else []
         return [Wake("grace", None), *cancel, *self._close("fenced")]
 
     def _refuse(self, code: str, now: float) -> list[Effect]:

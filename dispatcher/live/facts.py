@@ -5,7 +5,7 @@ from time import perf_counter  # uvloop's own clock ticks in milliseconds
 
 import structlog
 
-from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry
 from dispatcher.core.log import Applied, Offsets, Record
 from dispatcher.metrics import UNKNOWN, Metrics
 from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
@@ -113,6 +113,12 @@ class SessionFacts:
                     self._answered(tool_name, "INVALID_ARGUMENTS", 0)
                 else:
                     self._called[call_id] = entry.at
+            case Approval(call_id, tool_name, approval):
+                self._info("approval_asked", tool_name=self._tool(tool_name), call_id=call_id[:100], approval=approval)
+            case Decision(call_id, decision, author):
+                self._info("approval_decided", call_id=call_id[:100], decision=decision, author=author)
+            case Started(call_id):
+                self._called[call_id] = entry.at  # what a person took is not the tool's time
             case ToolResult(tool_name=tool_name, call_id=call_id, status=status):
                 self._answered(tool_name, status, entry.at - self._called.pop(call_id, entry.at))
             case StopEntry(_, reason, author, policy, detail):

@@ -5,13 +5,13 @@ from collections.abc import Callable, Container, Coroutine
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from dispatcher.core.effects import Effect
-from dispatcher.core.entries import Call, Entry
+from dispatcher.core.entries import Approval, Call, Entry
 from dispatcher.core.log import Outcome, Record
 from dispatcher.core.session import Session
 from dispatcher.metrics import Metrics
 from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
-from dispatcher.tools.registry import Registry, ToolOutput
+from dispatcher.tools.registry import ApprovalRequest, Registry, ToolOutput
 from shared.records import DownstreamSignal, ToolResult, Upstream
 
 T = TypeVar("T")
@@ -136,8 +136,11 @@ class Owner(Protocol):
     async def run_call(self, call: Call) -> ToolOutput:
         """The answer of a call; raises nothing but CancelledError."""
 
-    async def settle_result(self, result: ToolResult) -> None:
-        """Put a result into the log, however long that takes."""
+    async def check_call(self, call: Call) -> ApprovalRequest | ToolOutput:
+        """What has to be approved before the call runs; or its answer, where it does not come to that."""
+
+    async def settle(self, body: ToolResult | Approval) -> None:
+        """Put it into the log, however long that takes."""
 
     def maybe_settled(self) -> None:
         """Something is over: perhaps all is."""

@@ -11,8 +11,9 @@ import structlog
 
 from dispatcher.core.effects import (
     AppendEntries,
-    AppendStop,
+    AppendWithoutEpoch,
     Ask,
+    AskApproval,
     CancelTools,
     Effect,
     GiveBack,
@@ -25,11 +26,12 @@ from dispatcher.core.effects import (
     SendStop,
     Wake,
 )
-from dispatcher.core.entries import Call, Entry, StopEntry
+from dispatcher.core.entries import Approval, Call, Entry, StopEntry
 from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, Settle, TakeBack
 from dispatcher.core.session import Session
 from dispatcher.live import clock
 from dispatcher.live.appends import Appends
+from dispatcher.live.approval_requests import ApprovalRequests
 from dispatcher.live.deadlines import Deadlines
 from dispatcher.live.facts import SessionFacts
 from dispatcher.live.ports import Batch, Host, Link
@@ -37,7 +39,7 @@ from dispatcher.live.screening import Screening
 from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.gate import Gate
 from dispatcher.store.asking import read_all, until_known
-from dispatcher.tools.registry import ToolOutput
+from dispatcher.tools.registry import ApprovalRequest, ToolOutput
 from shared.conversation import Phase
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
@@ -54,6 +56,7 @@ class Runner:
         self.link: Link | None = None
         self.host = host
         self.appends, self.tools, self._screening = Appends(self), ToolRuns(self), Screening(self)
+        self._approvals = ApprovalRequests(self)
         self.deadlines = Deadlines(self._due)
         self._held = 0
         self._closed = False  # another instance has it, or nobody need
@@ -103,7 +106,8 @@ class Runner:
 
     def judge_calls(self) -> None:
         """See to the calls that other instances should have answered."""
-        if self.owned and any(call.instance != self.host.instance for call in self.session.head.calls.values()):
+        nobodys_or_mine = ("", self.host.instance)
+        if self.owned and any(call.instance not in nobodys_or_mine for call in self.session.head.calls.values()):
             self.host.judge_calls(self.settle_gone)
 
     def settle_gone(self, alive: Container[str]) -> None:
@@ -184,6 +188,15 @@ class Runner:
         """The answer of a call; raises nothing but CancelledError."""
         return await self._screening.run(call)
 
+    async def check_call(self, call: Call) -> ApprovalRequest | ToolOutput:
+        """What has to be approved before the call runs; or its answer, where it does not come to that."""
+        return await self._screening.check(call)
+
+    @property
+    def approvals_waiting(self) -> int:
+        """Calls that wait for a decision."""
+        return sum(call.waits for call in self.session.head.calls.values()) if self.owned else 0
+
     # ---- the log has grown
 
     def observe(self, outcome: Applied) -> None:
@@ -263,8 +276,9 @@ class Runner:
     def unattended(self) -> bool:
         """The session lives, and nothing here leads to its end: no stream, no deadline, nothing under way."""
         head = self.session.head
-        under_way = self.link or self.appends.busy or self.tools or self._taking_back or self._concluding
-        awaited = "grace" in self.deadlines or "stop" in self.deadlines
+        calls = self.tools or self._approvals
+        under_way = self.link or self.appends.busy or calls or self._taking_back or self._concluding
+        awaited = any(name in self.deadlines for name in ("grace", "stop", "approval"))
         return self.owned and not (head.complete or head.state == "waiting" or under_way or awaited)
 
     async def take_back(self) -> None:
@@ -321,10 +335,13 @@ class Runner:
                     self._send(Stop(stop.reason, stop.stop_id, stop.detail))
                 case RunTool(call):
                     self.tools.run(call)
-                case AppendStop(entry):
+                case AskApproval(call):
+                    self._approvals.ask(call)
+                case AppendWithoutEpoch(entry):
                     self._settle(entry)
                 case CancelTools():
                     self._screening.cancel()
+                    self._approvals.cancel()
                     self.tools.cancel(self.session.head.calls)
                 case Wake(name, at):
                     self.deadlines.set(name, at)
@@ -396,8 +413,8 @@ class Runner:
         if isinstance(outcome, Applied):
             self.observe(outcome)
 
-    async def settle_result(self, result: ToolResult) -> None:
-        await self._settle_until_known(Entry(result, clock.now(), self.session.head.generation))
+    async def settle(self, body: ToolResult | Approval) -> None:
+        await self._settle_until_known(Entry(body, clock.now(), self.session.head.generation))
 
     async def _submit_until_known(self, change: Change) -> Outcome:
         return await until_known(lambda: self.host.store.submit(self.session_id, change))
@@ -420,7 +437,7 @@ class Runner:
             return
         session = self.session
         if isinstance(change, Fence):
-            self.carry_out(session.fenced(outcome))
+            self.carry_out(session.fenced(outcome, clock.now()))
         else:
             self._leave()
             self.close()

@@ -66,6 +66,7 @@ class Runners:
         metrics.running.set_function(
             lambda: sum(each.owned and each.session.head.state == "running" for each in self.by_session.values())
         )
+        metrics.approvals_waiting.set_function(lambda: sum(each.approvals_waiting for each in self.by_session.values()))
 
     def use(self, rules: RuleSet) -> None:
         """The rules of sessions that are rebuilt from now on; by `DISPATCHER_POLICY_RELOAD_RUNNING` of all sessions."""
@@ -103,7 +104,12 @@ class Runners:
         return runner
 
     def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
-        return Session(record, entries, self._gate(record, entries), self._limits, self.instance)
+        gate = self._gate(record, entries)
+        return Session(record, entries, gate, self._limits, self.instance, self._approval(record.request.agent))
+
+    def _approval(self, agent: str) -> Callable[[str], str]:
+        """Who has to approve that agent's calls, by the tool."""
+        return lambda tool: self.registry.approval(tool, agent)
 
     def _gate(self, record: Record, entries: list[Entry]) -> Gate:
         """A fresh one of today's rules. Time limits count from the first assignment."""

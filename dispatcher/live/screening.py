@@ -13,7 +13,7 @@ from dispatcher.live.ports import Owner
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import AskedPolicy, Question
 from dispatcher.tools.context import Context
-from dispatcher.tools.registry import ToolOutput
+from dispatcher.tools.registry import ApprovalRequest, ToolOutput
 from shared.records import ToolResult
 
 
@@ -43,9 +43,18 @@ class Screening:
         if session is self._owner.session:
             self._owner.carry_out(session.answered(question, verdict, clock.now()))
 
+    async def check(self, call: Call) -> ApprovalRequest | ToolOutput:
+        """What has to be approved before the call runs; or its answer, where policies deny it or it would not run."""
+        if denied := await self._read("arguments", call, strings(call.arguments_json)):
+            return ToolOutput(denied.status, denied.result_json)
+        agent = self._owner.session.record.request.agent
+        return self._owner.host.registry.request(call.tool_name, call.arguments_json, agent)
+
     async def run(self, call: Call) -> ToolOutput:
-        """The call's answer: policies are asked before the tool runs, and about its result."""
-        denied = await self._read("arguments", call, strings(call.arguments_json))
+        """The call's answer: policies are asked before the tool runs, and about its result. They have read what was
+        approved.
+        """
+        denied = None if call.approval else await self._read("arguments", call, strings(call.arguments_json))
         if denied is None:
             request = self._owner.session.record.request
             context = Context(

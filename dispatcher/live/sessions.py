@@ -9,7 +9,7 @@ from typing import Literal
 import structlog
 from msgspec.structs import replace
 
-from dispatcher.core.entries import Entry, StopEntry
+from dispatcher.core.entries import Decision, Entry, StopEntry
 from dispatcher.core.log import LIVE, Applied, Head, Record, Request, Settle
 from dispatcher.live import clock, ids
 from dispatcher.live.desk import Desk
@@ -155,6 +155,15 @@ class LiveSessions:
             self.metrics.session_over("stopped")
             logger.info("session_stopped", session_id=session_id, reason=stop.reason, author=stop.author)
         return await self.store.load(session_id)
+
+    async def decide(self, session_id: str, decision: Decision) -> Applied | None:
+        """Log it, if it is the first and fits (rule 40); what came of it. None: unknown. Raises StoreUnavailable."""
+        outcome = await self.store.submit(session_id, Settle(Entry(decision, clock.now())))
+        if not isinstance(outcome, Applied):
+            return None
+        if runner := self.runners.by_session.get(session_id):
+            runner.observe(outcome)
+        return outcome
 
     async def agents(self) -> list[str]:
         """The names that are offered now, or were within the queue time. Raises StoreUnavailable."""

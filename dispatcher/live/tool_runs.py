@@ -56,9 +56,7 @@ class ToolRuns:
                 await self._cancelled(call.call_id, call.tool_name, "The session was stopped while the tool ran.")
             else:
                 answer = self._answer_of(call, tool)
-                await self._owner.settle_result(
-                    ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
-                )
+                await self._owner.settle(ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status))
         finally:
             tool.cancel()
             del self._running[call.call_id]
@@ -83,14 +81,14 @@ class ToolRuns:
                 )
 
     def _cancelled(self, call_id: str, tool_name: str, message: str) -> Coroutine[Any, Any, None]:
-        return self._owner.settle_result(ToolResult(tool_name, error_json("cancelled", message), call_id, "CANCELLED"))
+        return self._owner.settle(ToolResult(tool_name, error_json("cancelled", message), call_id, "CANCELLED"))
 
     def settle_gone(self, calls: Mapping[str, OpenCall], alive: Container[str], now: float) -> None:
         """Calls of instances that are not `alive` (only this one is not among them), or that do not answer in time
-        (rule 16): whether they ran cannot be known. now: Unix seconds.
+        (rule 16): whether they ran cannot be known. One that was not started has not run. now: Unix seconds.
         """
         for call_id, call in calls.items():
             overdue = now - call.at > self._owner.host.registry.timeout(call.tool_name) + ANSWER_SECONDS
-            if call.instance != self._instance and (overdue or call.instance not in alive):
+            if call.instance not in ("", self._instance) and (overdue or call.instance not in alive):
                 result = ToolResult(call.tool_name, error_json("unknown_outcome", GONE), call_id, "UNKNOWN_OUTCOME")
-                self._owner.host.spawn(self._owner.settle_result(result))
+                self._owner.host.spawn(self._owner.settle(result))

@@ -3,6 +3,7 @@ up, its arguments are checked, its time and its result are bounded, a service th
 """
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable, Container, Iterable
 from copy import copy
@@ -11,6 +12,7 @@ from time import monotonic
 from typing import Any, NamedTuple, NoReturn
 
 import jsonschema_rs
+import rfc8785
 import structlog
 
 from dispatcher.tools import strict_json
@@ -35,6 +37,7 @@ MAX_MESSAGE = 500  # characters of an error's message
 MAX_CALL_ID = 100  # characters of it in a log
 MAX_KNOWN = 10_000  # names of tools that were ever offered: a server may make up new ones for ever
 NOBODYS = Context()
+NO_TOOL = "There is no tool of this name."
 FAILED = "The tool failed."  # all that an agent learns of a fault
 UNAVAILABLE = "The tool's service has failed several times in a row, and is left alone for a few seconds."
 UNKNOWN_OUTCOME = "The connection was lost before the answer came; whether the tool ran is not known."
@@ -45,6 +48,16 @@ class ToolOutput(NamedTuple):
 
     status: str
     result_json: str
+
+
+class ApprovalRequest(NamedTuple):
+    """What somebody has to approve: a call's arguments as RFC 8785 writes them, their digest in hex, and for how long
+    that may take.
+    """
+
+    arguments_json: str
+    arguments_sha256: str
+    seconds: float
 
 
 class UnusableSchemaError(ValueError):
@@ -100,15 +113,33 @@ class Registry:
         entry = self._entries.get(name)
         return entry.tool.spec.timeout_seconds if entry else DEFAULT_TIMEOUT
 
+    def approval(self, name: str, agent: str) -> str:
+        """Who has to approve a call of that agent, as in `Spec`; empty: nobody."""
+        spec = self.spec(name, agent)
+        return (spec.approval or "") if spec else ""
+
+    def request(self, name: str, arguments_json: str, agent: str) -> "ApprovalRequest | ToolOutput":
+        """What has to be approved before such a call runs; or its answer, where it would not run."""
+        entry = self._entries.get(name)
+        if entry is None or not entry.tool.spec.serves(agent):
+            return _failed("UNKNOWN_TOOL", NO_TOOL)
+        try:
+            canonical = rfc8785.dumps(entry.arguments(arguments_json))
+        except InvalidArgumentsError as error:
+            return _failed("INVALID_ARGUMENTS", str(error))
+        except rfc8785.CanonicalizationError as error:  # integers that JSON's other readers would round
+            return _failed("INVALID_ARGUMENTS", f"The arguments cannot be approved as they are: {error}.")
+        return ApprovalRequest(
+            canonical.decode(), hashlib.sha256(canonical).hexdigest(), entry.tool.spec.approval_seconds
+        )
+
     async def run(self, name: str, arguments_json: str, context: Context = NOBODYS) -> ToolOutput:
         """The call's answer, whatever happens. Raises nothing but CancelledError, when it is cancelled itself: then the
         tool is cancelled too.
         """
         entry = self._entries.get(name)
         if entry is None or not entry.tool.spec.serves(context.agent):
-            return _failed("UNKNOWN_TOOL", "There is no tool of this name.")
-        if entry.tool.spec.approval:
-            return _failed("DENIED", "Nobody can approve a call yet.")
+            return _failed("UNKNOWN_TOOL", NO_TOOL)
         self._running(name, 1)
         try:
             arguments = entry.arguments(arguments_json)

@@ -34,6 +34,7 @@ PROMISED = [
     ("dispatcher_tool_calls_running", "gauge", {"tool"}),
     ("dispatcher_toolset_up", "gauge", {"toolset"}),
     ("dispatcher_tool_reload_success", "gauge", set()),
+    ("dispatcher_approvals_waiting", "gauge", set()),
     ("dispatcher_abandoned_tool_threads", "gauge", {"tool"}),
     ("dispatcher_append_seconds", "histogram", set()),
     ("dispatcher_append_batch_packets", "histogram", set()),

@@ -17,10 +17,18 @@ a word.
 from collections.abc import Callable, Iterator
 from typing import Self
 
+from dispatcher.core.log import OpenCall
 from tests.model.dispatchers import Dispatchers
-from tests.model.journal import Journal
+from tests.model.journal import ASKED, LATER, NOW, Journal
 from tests.model.search import Label, Move
 from tests.model.sides import COMMANDERS, CREDIT, NONE, OPEN, Faults, Hand, Post, Stream
+
+DECISIONS = (
+    ("approve", ASKED, NOW),
+    ("deny", ASKED, NOW),
+    ("approve", "of others", NOW),
+    ("approve", ASKED, LATER),
+)
 
 
 class Careless(Dispatchers, frozen=True, gc=False):
@@ -37,12 +45,29 @@ class Careless(Dispatchers, frozen=True, gc=False):
                 yield from self._hand_moves(number, hand)
         for number, post in enumerate(self.posts):
             yield from self._post_moves(number, post)
+        for call_id, call in self.journal.head.calls.items():
+            yield from self._approval_moves(call_id, call)
         if self.faults.stops:
             yield Move(("a user stops it",), False, self.stop)
         if self.journal.remembers and not self.journal.head.final and sum(hand.holds for hand in self.hands) < 2:
             how = "power fails, and" if self.faults.power_cuts else "the store fails over, and"
             for number in range(len(self.journal.past)):
                 yield Move((how, "all is lost after change", number), False, self.roll_back, (number,))
+
+    def _approval_moves(self, call_id: str, call: OpenCall) -> Iterator[Move]:
+        """Any instance starts it, approved or not; whoever decides may come late, or have seen other arguments."""
+        if not call.approval:
+            return
+        yield Move(("approval is asked for:", call_id), True, self.ask, (call_id,))
+        yield Move(("it expires:", call_id), True, self.expire, (call_id,))
+        if self.faults.decisions:
+            for decision, under, at in DECISIONS:
+                label = ("a user decides:", decision, call_id, under, "at", at)
+                yield Move(label, False, self.decide, (call_id, decision, under, at))
+        for number, post in enumerate(self.posts):
+            yield Move((post.name, "starts", call_id), True, self.start_call, (number, call_id))
+        if self.journal.head.final and not call.instance:
+            yield Move(("it is over before it began:", call_id), True, self.settle, (0, call_id, "CANCELLED"))
 
     def _stream_moves(self, number: int, stream: Stream) -> Iterator[Move]:
         name = ("stream", number + 1)
@@ -77,7 +102,7 @@ class Careless(Dispatchers, frozen=True, gc=False):
         if hand.ended(script) or hand.last - hand.acked >= CREDIT:
             return
         place = hand.begun + hand.sent
-        calling = hand.said(script).endswith("T")
+        calling = hand.said(script).endswith(("T", "Q"))
         if not calling or self.journal.result_of(f"{place - 1}-{number + 1}"):
             yield ""
         if self.journal.stops:
@@ -113,7 +138,7 @@ class Careless(Dispatchers, frozen=True, gc=False):
         for call_id in post.running:
             yield Move((name, "has the result of", call_id), True, self.settle, (number, call_id, "OK"))
         for call_id, call in head.calls.items():
-            if call.instance != name and not self._will_answer(call.instance, call_id):
+            if call.instance not in ("", name) and not self._will_answer(call.instance, call_id):
                 yield Move((name, "gives up", call_id), True, self.settle, (number, call_id, "UNKNOWN_OUTCOME"))
         yield from self._lease_moves(number, post)
 

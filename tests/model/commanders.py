@@ -150,8 +150,8 @@ class Commander(Keyed):
         session, agent = self.session, self.agent
         place, agent.said = self.begun + agent.said, agent.said + 1
         match item:
-            case "T" | "P":  # what `Session.call_tool` does, but for the waiting
-                call = ToolCall("t", "{}", f"{place}-{self.tag}")
+            case "T" | "P" | "Q":  # what `Session.call_tool` does, but for the waiting
+                call = ToolCall("q" if item == "Q" else "t", "{}", f"{place}-{self.tag}")
                 session.outbox.call(call)
                 session._calls._waiting[call.call_id] = calls._Waiting(call.tool_name, UNANSWERED)
             case ".":

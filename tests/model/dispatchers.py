@@ -6,9 +6,9 @@ from typing import Self
 from msgspec.structs import asdict, replace
 
 from dispatcher.core import log
-from dispatcher.core.entries import Body, Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.entries import Body, Call, Decision, Entry, Failed, Finished, Started, StopEntry
 from shared.records import Content, Error, Stopped, ToolResult
-from tests.model.journal import NOW, Journal, told
+from tests.model.journal import ASKED, LATER, NOW, Journal, asks, told
 from tests.model.sides import COMMANDERS, NONE, Hand, Orphan, Post, Sides
 
 
@@ -79,8 +79,8 @@ class Dispatchers(Sides, frozen=True, gc=False):
                     body = Error(retryable=True)
                 case "loss":
                     body = Error("data_loss")
-                case "T":
-                    body = Call("t", "{}", f"{what}-{tag}", post.name)
+                case "T" | "Q":
+                    body = Call("t", "{}", f"{what}-{tag}", post.name, approval="user" if item == "Q" else "")
                 case ".":
                     body = Finished()
                 case _:
@@ -109,6 +109,21 @@ class Dispatchers(Sides, frozen=True, gc=False):
     def settle(self, number: int, call_id: str, status: str) -> Self:
         world = replace(self, journal=self._settled(Entry(ToolResult("t", "1", call_id, status), NOW)))
         return world._post(number, running=tuple(each for each in self.posts[number].running if each != call_id))
+
+    def ask(self, call_id: str) -> Self:
+        return replace(self, journal=self._settled(asks(call_id)))
+
+    def decide(self, call_id: str, decision: str, under: str, at: float) -> Self:
+        decided = Decision(call_id, decision, "user", under)
+        return replace(self._spend("decisions"), journal=self._settled(Entry(decided, at)))
+
+    def expire(self, call_id: str) -> Self:
+        decided = Decision(call_id, "expire", "dispatcher", ASKED)
+        return replace(self, journal=self._settled(Entry(decided, LATER)))
+
+    def start_call(self, number: int, call_id: str) -> Self:
+        started = Started(call_id, "t", self.posts[number].name)
+        return replace(self, journal=self._settled(Entry(started, NOW)))._runs(number)
 
     def _settled(self, entry: Entry) -> Journal:
         journal, _ = self.journal.submit(log.Settle(entry))

@@ -3,12 +3,12 @@
 from typing import Any
 
 from dispatcher.core import effects, log
-from dispatcher.core.entries import Entry, StopEntry
+from dispatcher.core.entries import Decision, Entry, StopEntry
 from shared import records
 from shared.conversation import Phase
 from shared.records import Open, ToolResult
 from tests.model.commanders import Commander
-from tests.model.journal import NOW, told
+from tests.model.journal import ASKED, LATER, NOW, asks, told
 from tests.model.parts import Parts, Stream
 from tests.model.runners import Post
 from tests.model.search import Broken
@@ -129,8 +129,10 @@ class Instances(Parts):
                         post.begun.add(call.call_id)
                         post.running.add(call.call_id)
                         self.journal = self.journal.run(call.call_id)
-                case effects.AppendStop(entry):
+                case effects.AppendWithoutEpoch(entry):
                     post.settle(entry)
+                case effects.AskApproval(call):
+                    post.settle(asks(call.call_id))
                 case effects.CancelTools():
                     self._cancel_tools(post)
                 case effects.Wake(name, at):
@@ -199,7 +201,7 @@ class Instances(Parts):
     def wake(self, number: int, name: str) -> None:
         post = self._post(number)
         post.wakes.remove(name)
-        self._carry_out(number, post.session.deadline(name, NOW))
+        self._carry_out(number, post.session.deadline(name, LATER if name == "approval" else NOW))
 
     def look(self, number: int) -> None:
         """Of what another instance did, it hears."""
@@ -276,6 +278,11 @@ class Instances(Parts):
     def settle_gone(self, number: int, call_id: str) -> None:
         self._settle(number, Entry(ToolResult("t", "{}", call_id, "UNKNOWN_OUTCOME"), NOW))
 
+    def decide(self, call_id: str, decision: str) -> None:
+        """At any instance; whoever has it will hear of it."""
+        self._spend("decisions")
+        self._submit(log.Settle(Entry(Decision(call_id, decision, "user", ASKED), NOW)))
+
     def stop(self) -> None:
         """At any instance, also one that has nothing else to do with it; whoever has it will hear of it."""
         stop = StopEntry(f"user-{self.faults.stops}", "UserCancel", "user")
@@ -300,7 +307,7 @@ class Instances(Parts):
         elif session is None:
             pass
         elif kind == "fence":
-            self._carry_out(number, session.fenced(outcome))
+            self._carry_out(number, session.fenced(outcome, NOW))
         else:
             if post.stream != NONE:
                 self.streams[post.stream], post.stream = None, NONE

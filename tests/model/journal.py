@@ -7,7 +7,7 @@ given    the how many-th time it was that somebody was given the session: assign
          it names the time that it goes by, its `basis`
 
 The script is what every Commander says, each from where its history ends: letters, `!` (a letter that a policy stops),
-`T` or `P` (a tool call) and `.` (the finish).
+`T` or `P` (a tool call), `Q` (one that has to be approved) and `.` (the finish).
 """
 
 from collections.abc import Hashable
@@ -16,12 +16,14 @@ import msgspec
 from msgspec.structs import replace
 
 from dispatcher.core import log
-from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry
 from dispatcher.core.history import history_of
 from shared.records import Content, Error, Message, Said, Stopped, ToolCall, ToolResult
 from tests.model.search import Broken
 
 NOW = 1.0
+LATER = 2.0  # when nobody can approve any more what is asked about now
+ASKED = "of these arguments"  # the digest
 REQUEST = log.Request("default", (Message("user", "hi"),), NOW)
 
 
@@ -194,13 +196,17 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
             match body:
                 case Content(text=text):
                     said = self._follows(said, text)
-                case Call(call_id=call_id):
-                    said = self._follows(said, "P" if self.script[said : said + 1] == "P" else "T")
+                case Call(call_id=call_id, approval=approval):
+                    said = self._follows(said, "Q" if approval else self._call(said))
                     results = (*results, (call_id, ""))
                     if len(outcome.head.calls) > 1:
                         raise Broken("more calls are open than may be")
                 case Finished():
                     said = self._follows(said, ".")
+                case Decision() as decision:
+                    self._decided_well(decision, entry.at)
+                case Started() if not live:
+                    raise Broken("a call is started after the end")
                 case ToolResult(call_id=call_id, status=status):
                     if (call_id, "") not in results:
                         raise Broken("a call has two results, or a result no call")
@@ -225,6 +231,21 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
             given_back=given_back,
         )
 
+    def _call(self, said: int) -> str:
+        return "P" if self.script[said : said + 1] == "P" else "T"
+
+    def _decided_well(self, decision: Decision, at: float) -> None:
+        if self._decision_on(decision.call_id):
+            raise Broken("two decisions on one call stand in the log")
+        if decision.decision == "approve" and decision.arguments_sha256 != ASKED:
+            raise Broken("a call is approved under other arguments")
+        if decision.decision == "approve" and at >= LATER:
+            raise Broken("a call is approved after its time")
+
+    def _decision_on(self, call_id: str) -> str:
+        bodies = [entry.body for entry in self.entries]
+        return next((each.decision for each in bodies if isinstance(each, Decision) and each.call_id == call_id), "")
+
     def _owned(self, owners: tuple[int, ...], entry: Entry) -> tuple[int, ...]:
         """With the owner of that entry's packet."""
         sequence, tag = entry.sequence, entry.timestamp
@@ -247,7 +268,7 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
 
     def _shows(self, shown: int, entry: Entry, live: bool) -> int:
         """How many letters users have got with that entry."""
-        letters = "".join(item for item in self.script if item not in "TP.!")
+        letters = "".join(item for item in self.script if item not in "TPQ.!")
         if not letters.startswith(entry.released, shown):
             raise Broken(f"users get {entry.released!r} after {letters[:shown]!r}")
         shown += len(entry.released)
@@ -269,6 +290,8 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
             raise Broken("a tool runs twice")
         if not any(key == call_id for key, _ in self.results):
             raise Broken("a tool runs that is not in the log")
+        if self.script[place] == "Q" and self._decision_on(call_id) != "approve":
+            raise Broken("a tool runs that nobody approved")
         return replace(self, ran=(*self.ran, place))
 
     def result_of(self, call_id: str) -> str:
@@ -285,7 +308,7 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
     def key(self) -> Hashable:
         """Without what nothing depends on: how often it was given away, times, what else stands in the log."""
         head = self.head
-        calls = tuple((call_id, call.instance) for call_id, call in head.calls.items())
+        calls = tuple((call_id, call.instance, call.asked > 0, call.approved) for call_id, call in head.calls.items())
         past = tuple((each.key, self.age(each.head.epoch, each.given)) for each in self.past)
         return (
             head.state, head.over, head.generation, head.commander_id, head.instance, head.opened, head.continues,
@@ -298,6 +321,11 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
 def is_final(entry: Entry) -> bool:
     body = entry.body
     return isinstance(body, Finished | Failed | Stopped | StopEntry) or (isinstance(body, Error) and not body.retryable)
+
+
+def asks(call_id: str) -> Entry:
+    """That call waits for a decision from here on."""
+    return Entry(Approval(call_id, "q", "user", "{}", ASKED, LATER), NOW)
 
 
 def told(entries: tuple[Entry, ...]) -> int:

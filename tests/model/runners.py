@@ -23,6 +23,11 @@ LIMITS = Limits(max_unacked_packets=2, max_unacked_bytes=1 << 16)
 PROCEED = Reading()
 
 
+def asked(tool: str) -> str:
+    """Who has to approve its calls."""
+    return "user" if tool == "q" else ""
+
+
 class Gate(gate.Gate):
     """Policies: `!` stops the session. Where they are stricter, an `h` is held until it is known what follows it."""
 
@@ -103,7 +108,7 @@ class Post(Keyed):
     flying   the append that was not answered; pending: what comes after it
     wakes    the deadlines that may come
     begun    calls; running: those without a result
-    settles  results and stops on their way to the store
+    settles  results and stops on their way to the store, and what becomes of calls that have to be approved
     """
 
     def __init__(self, name: str) -> None:
@@ -142,13 +147,14 @@ class Post(Keyed):
     @property
     def unattended(self) -> bool:
         """Nothing here leads to its end."""
-        waits = self.takes_back or self.concludes or self.wakes & {"grace", "stop"}
+        waits = self.takes_back or self.concludes or self.wakes & {"grace", "stop", "approval"}
         return bool(self.session) and self.idle and not waits
 
     def core(self, journal: Journal) -> Session:
         """A new one, from the log. The rules of the two instances differ, as while they are being changed."""
         record, limits = log.Record("s", REQUEST, journal.head), replace(LIMITS, takeovers=journal.takeovers)
-        return Session(record, journal.entries, Gate(self.name.startswith("B")), limits, self.name)
+        gate = Gate(self.name.startswith("B"))
+        return Session(record, journal.entries, gate, limits, self.name, asked)
 
     def settle(self, entry: Entry) -> None:
         if entry not in self.settles:

@@ -2,6 +2,7 @@
 
 a b c h  letters (an h is held where policies are stricter)    !  a letter that a policy stops
 T        a tool call, and P one that waits for none before it  .  the finish
+Q        one that has to be approved
 """
 
 from typing import NamedTuple
@@ -52,6 +53,16 @@ OPENED = (
 )
 CALLED = (*OPENED, "Commander 1 says T", "stream 1 delivers packet 1")
 STOPPED = (*CALLED, "a user stops it", "A hears", "A appends 1 (unanswered)")
+WANTED = (*OPENED, "Commander 1 says Q", "stream 1 delivers packet 1", "A appends 1")
+LEFT = (
+    *WANTED,
+    "A settles Approval",
+    "A is killed",
+    "a user decides: approve 0-1",
+    "B finds it left by A",
+    "B takes over from A",
+)
+WANTED_STOPPED = (*WANTED[:-1], "a user stops it", "A hears", "A appends 1 (unanswered)")
 LOST = (*OPENED, "Commander 1 says a", "stream 1 delivers packet 1", "A appends 1", "Commander 1 is killed")
 UNLOGGED = (*OPENED, "Commander 1 says a", "stream 1 delivers packet 1", "Commander 1 is killed")
 LOST_PACKET = (*OPENED, "Commander 1 says a", "Commander 1 says b", "stream 1 loses packet 1")
@@ -106,6 +117,11 @@ LOG = {
     "a power cut and a cut": Scenario(".", AGAIN, ROLLED_BACK),
     "a failover": Scenario("a.", {"failovers": 1}, slow=True),
     "a failover and a cut": Scenario("a.", {"failovers": 1, "cuts": 1, **ONE}, slow=True),
+    "an approval": Scenario("Q.", {"decisions": 2, **ONE}),
+    "an approval and a stop": Scenario("Q.", {"decisions": 1, "stops": 1, **ONE}),
+    "an approval and a takeover": Scenario("Q.", {"decisions": 1, "commanders": 1}, slow=True),
+    "an approval and a Dispatcher killed": Scenario("Q.", {"decisions": 1, "dispatchers": 1, **ONE}, slow=True),
+    "an approval and a lease": Scenario("Q.", {"decisions": 1, "leases": 1, **ONE}, slow=True),
 }
 
 # Over the real cores at both ends.
@@ -160,4 +176,13 @@ WHOLE = {
     "a hand-over and a lease": Scenario(".", {"hand_overs": 1, "leases": 1, **ONE}, slow=True),
     "a cut and a takeover": Scenario(".", {"cuts": 1}, slow=True),
     "a Dispatcher killed and a takeover": Scenario(".", {"dispatchers": 1}, slow=True),
+    "an approval": Scenario("Q.", {"decisions": 2, **ONE}),
+    "nobody decides": Scenario("Q.", ONE),
+    "an approval and a stop": Scenario("Q.", {"decisions": 1, "stops": 1, **ONE}, WANTED),
+    "an approval after a death": Scenario("Q.", {"decisions": 1, "dispatchers": 1, **ONE}, LEFT),
+    "an approval and a Dispatcher killed": Scenario("Q.", {"decisions": 1, "dispatchers": 1, **ONE}, slow=True),
+    "an approval and a lease": Scenario("Q.", {"decisions": 1, "leases": 1, **ONE}, slow=True),
+    "an approval and an unanswered step": Scenario("Q.", {"decisions": 1, "unanswered": 1, **ONE}, slow=True),
+    "a stop before an unanswered call to approve": Scenario("Q.", {"stops": 1, "unanswered": 1, **ONE}, WANTED_STOPPED),
+    "an approval and a Commander killed": Scenario("Q.", {"decisions": 1, "commanders": 1}, WANTED, slow=True),
 }

@@ -37,6 +37,7 @@ class Faults(msgspec.Struct, frozen=True, gc=False):
     outages: int = 0  # the store is away for longer than leases last, and is back with all that it had
     late: int = 0  # a session is taken back, and the answer comes late
     stops: int = 0
+    decisions: int = 0  # on a call that has to be approved; also late ones, and under other arguments
     hand_overs: int = 0
     power_cuts: int = 0  # the store loses its newest changes, and all Dispatchers die
     failovers: int = 0  # it loses them, and they do not

@@ -61,12 +61,12 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         "a tool runs twice",
     ),
     "a call of an instance that is gone runs no more": (
-        Mutant(SESSION + "restored", " for call in calls if call.instance == self._instance", " for call in calls"),
+        Mutant(SESSION + "_pursue", "mine = call.instance == self._instance", "mine = True"),
         "a Dispatcher killed",
         "a tool runs twice",
     ),
     "a call runs whose append was not answered": (
-        Mutant(SESSION + "restored", "*run, "),
+        Mutant(SESSION + "restored", "*pursued, "),
         "a cut after an unanswered call",
         STUCK,
     ),
@@ -83,6 +83,36 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
     "results are sent again": (
         Mutant(SESSION + "attach", "if call_id in results]", "if False]"),
         "a call after a cut",
+        STUCK,
+    ),
+    # rule 40: approvals
+    "a call that has to be approved is asked about": (
+        Mutant(SESSION + "_pursue", "return [AskApproval(logged)]", "return []"),
+        "nobody decides",
+        STUCK,
+    ),
+    "what nobody decides on expires": (
+        Mutant(SESSION + "_expired", "[AppendWithoutEpoch(Entry(decision, now)) for decision in expire] or", ""),
+        "nobody decides",
+        STUCK,
+    ),
+    "what is approved is started": (
+        Mutant(
+            SESSION + "_pursue",
+            "return [AppendWithoutEpoch(Entry(Started(call_id, call.tool_name, self._instance), now))]",
+            "return []",
+        ),
+        "an approval",
+        STUCK,
+    ),
+    "by whoever takes it over": (
+        Mutant(SESSION + "restored", "*pursued, "),
+        "an approval after a death",
+        STUCK,
+    ),
+    "a fence cancels what nobody was told of": (
+        Mutant(SESSION + "fenced", ", *self._abandon(now)"),
+        "a stop before an unanswered call to approve",
         STUCK,
     ),
     # the stop

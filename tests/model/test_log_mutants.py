@@ -128,7 +128,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
     ),
     # tools
     "the first result counts": (
-        without("_settle", "if entry.body.call_id in head.calls else Applied(head)"),
+        without("_settle", "if call_id in head.calls else Applied(head)"),
         "nothing",
         "Settle is applied twice",
     ),
@@ -136,6 +136,52 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         without("_added", "calls.pop(body.call_id, None)", "pass"),
         "nothing",
         "Settle is applied twice",
+    ),
+    # rule 40: approvals
+    "a call waits for its approval": (
+        without("_added", 'instance = "" if body.approval else body.instance', "instance = body.instance"),
+        "an approval",
+        "a tool runs that nobody approved",
+    ),
+    "only what was approved is started": (
+        without("_follows", "return call.approved and not call.instance", "return not call.instance"),
+        "an approval",
+        "a tool runs that nobody approved",
+    ),
+    "it is started once": (
+        without("_follows", "return call.approved and not call.instance", "return call.approved"),
+        "an approval",
+        "Settle is applied twice",
+    ),
+    "it is asked about once": (
+        without("_follows", "return not (call.asked or call.instance)", "return True"),
+        "an approval",
+        "Settle is applied twice",
+    ),
+    "the first decision counts": (
+        without("_follows", "call.waits and", "call.asked and"),
+        "an approval",
+        "Settle is applied twice",
+    ),
+    "a decision is on these arguments": (
+        without("_follows", "arguments_sha256 == call.arguments_sha256 and"),
+        "an approval",
+        "a call is approved under other arguments",
+    ),
+    "and in time": (
+        without("_follows", ' and in_time == (decision != "expire")'),
+        "an approval",
+        "a call is approved after its time",
+    ),
+    "a denial is the call's result": (
+        without("_settle", 'body.decision != "approve"', "False"),
+        "an approval",
+        "Settle is applied twice",
+    ),
+    "nothing is started after the end": (
+        without("_settle", "head.final or not", "not"),
+        "an approval and a stop",
+        "a call is started after the end",
     ),
     # rule 8: silence
     "silence is of an epoch": (

@@ -36,6 +36,9 @@ class Whole(Instances):
             return
         if self.faults.outages:
             yield self._one(("the store goes away",), False, "lose_store")
+        for call_id, call in self.journal.head.calls.items():
+            for decision in ("approve", "deny") if call.waits and self.faults.decisions else ():
+                yield Move(("a user decides:", decision, call_id), False, self._after, ("decide", call_id, decision))
         if self.faults.stops:
             yield Move(("a user stops it",), False, self._after, ("stop",))
         if self.journal.remembers and not self.journal.head.final and sum(not hand.over for hand in self.hands) < 2:
@@ -105,7 +108,7 @@ class Whole(Instances):
                 if elsewhere or head.epoch > session.epoch or head.offset > session.offset:
                     yield self._one((name, "hears"), True, "look", number)
             for call_id, call in session.head.calls.items():
-                if call.instance != name and not self._will_answer(call.instance, call_id):
+                if call.instance not in ("", name) and not self._will_answer(call.instance, call_id):
                     yield self._one((name, "gives up", call_id), True, "settle_gone", number, call_id)
         for index, entry in enumerate(post.settles):
             yield self._one((name, "settles", type(entry.body).__name__), True, "settle", number, index)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dispatcher.core import effects, log
-from dispatcher.core.entries import Entry, StopEntry
+from dispatcher.core.entries import Approval, Decision, Entry, StopEntry
 from dispatcher.core.limits import Limits
 from dispatcher.core.session import Session
 from dispatcher.policies.questions import Question, Verdict
@@ -18,6 +18,15 @@ from shared.records import Content, Message, Stopped, ToolCall, ToolResult, Upst
 RULES = RuleSet([PhrasesPolicy("names", ("nightingale",))])
 NO_RULES = RuleSet([])
 LIMITS = Limits(grace_seconds=20, stop_seconds=5, takeovers=2, max_unacked_packets=8, max_unacked_bytes=4096)
+
+
+APPROVAL_SECONDS = 600.0
+DIGEST = "0" * 64
+
+
+def asked(tool: str) -> str:
+    """Who has to approve its calls."""
+    return "user" if tool == "asked" else ""
 
 
 def new_record(origin="user", **head) -> log.Record:
@@ -82,7 +91,7 @@ class Dispatcher:
     def rebuild(self) -> Any:
         self.pending, self.flying = [], None
         gate = self.rules.gate(0.0)
-        self.session = Session(self.log.record, list(self.log.entries), gate, self.limits, self.instance)
+        self.session = Session(self.log.record, list(self.log.entries), gate, self.limits, self.instance, asked)
         return self.session
 
     def open(self, stream: Stream, commander: str, generation: int, awaiting=()) -> str | None:
@@ -101,7 +110,7 @@ class Dispatcher:
 
     def settle_unknown(self) -> None:
         for call_id, call in self.log.head.calls.items():
-            if call.instance != self.instance:
+            if call.instance not in ("", self.instance):
                 self.settle(Entry(ToolResult(call.tool_name, "{}", call_id, "UNKNOWN_OUTCOME"), self.now))
 
     def deliver(self) -> None:
@@ -134,6 +143,9 @@ class Dispatcher:
 
     def stop(self, reason="UserCancel") -> None:
         self.settle(Entry(StopEntry("user-stop", reason, "user"), self.now))
+
+    def decide(self, call_id: str, decision="approve", digest=DIGEST) -> None:
+        self.settle(Entry(Decision(call_id, decision, "user", digest), self.now))
 
     def finish_tool(self, call_id: str, status="OK", result_json="1") -> None:
         self.running.discard(call_id)
@@ -173,7 +185,11 @@ class Dispatcher:
                 case effects.AppendEntries(entries):
                     self.pending += entries
                     self.flush()
-                case effects.AppendStop(entry):
+                case effects.AskApproval(wanted):
+                    until = self.now + APPROVAL_SECONDS
+                    approval = Approval(wanted.call_id, wanted.tool_name, wanted.approval, "{}", DIGEST, until)
+                    self.settle(Entry(approval, self.now))
+                case effects.AppendWithoutEpoch(entry):
                     self.settle(entry)
                 case effects.SendAck():
                     if self.stream:
@@ -217,7 +233,7 @@ class Dispatcher:
                 case effects.GiveUp():
                     outcome = self.log.submit(log.Fence(self.session.epoch))
                     if isinstance(outcome, log.Applied):
-                        self.carry_out(self.session.fenced(outcome))
+                        self.carry_out(self.session.fenced(outcome, self.now))
 
 
 def packet(sequence: int, payload, size: int = 10) -> Upstream:
@@ -232,8 +248,8 @@ def end(sequence: int, text: str = "") -> Upstream:
     return packet(sequence, Content(text, is_finish=True))
 
 
-def called(sequence: int, call_id: str) -> Upstream:
-    return packet(sequence, ToolCall("t", "{}", call_id))
+def called(sequence: int, call_id: str, tool: str = "t") -> Upstream:
+    return packet(sequence, ToolCall(tool, "{}", call_id))
 
 
 def halted(sequence: int, stop_id: str) -> Upstream:

@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
 
-from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import (
+    Approval,
+    Assigned,
+    Body,
+    Call,
+    Decision,
+    Entry,
+    Failed,
+    Finished,
+    Started,
+    StopEntry,
+    Text,
+)
 from dispatcher.core.log import (
     MAX_GENERATION,
     Acquire,
@@ -56,6 +68,22 @@ STOPPED = replace(RUNNING, state="stopped", offset=5, ended_at=115.0, reason="Us
 FINISHED = replace(RUNNING, state="finished", over=True, ended_at=115.0)
 REQUEUED = replace(RUNNING, state="waiting", opened=False, takeovers=1, since=130.0)
 OVER_STOPPED = replace(STOPPED, over=True, sequence=4, offset=6)
+
+# A call on its way to being run: logged, asked about, approved, started.
+LOGGED_CALL = OpenCall("search", 3, "", 110.0, "user")
+ASKED_CALL = replace(LOGGED_CALL, asked=4, arguments_sha256="digest", expires_at=200.0)
+APPROVED_CALL = replace(ASKED_CALL, approved=True)
+STARTED_CALL = replace(APPROVED_CALL, instance="i2", at=120.0)
+LOGGED, ASKED, APPROVED, STARTED = (
+    replace(RUNNING, calls={"call": each}) for each in (LOGGED_CALL, ASKED_CALL, APPROVED_CALL, STARTED_CALL)
+)
+APPROVAL = Entry(Approval("call", "search", "user", "{}", "digest", 200.0), 120.0)
+START = Entry(Started("call", "search", "i2"), 120.0)
+
+
+def decided(decision: str, at: float = 120.0, digest: str = "digest") -> Settle:
+    return Settle(Entry(Decision("call", decision, "user", digest), at))
+
 
 OLD = acquire("c1", 0)
 ERROR = numbered(Error("agent_error", "it raised"), 4)
@@ -192,6 +220,49 @@ APPLIED: dict[str, tuple[Head, Change, dict[str, Any], list[tuple[int, type[Body
         {"sequence": 4, "offset": 5},
         [(5, Call)],
     ),
+    "a call that has to be approved is nobody's to run": (
+        RUNNING,
+        append(2, numbered(Call("search", "{}", "call", "i1", approval="user"), 4)),
+        {"sequence": 4, "offset": 5, "calls": {"call": OpenCall("search", 4, "", 120.0, "user")}},
+        [(5, Call)],
+    ),
+    "it waits for a decision": (
+        LOGGED,
+        Settle(APPROVAL),
+        {"offset": 5, "calls": {"call": replace(ASKED_CALL, asked=5)}},
+        [(5, Approval)],
+    ),
+    "it waits already": (ASKED, Settle(APPROVAL), {}, []),
+    "it is approved": (ASKED, decided("approve"), {"offset": 5, "calls": {"call": APPROVED_CALL}}, [(5, Decision)]),
+    "it is denied, and has its result": (
+        ASKED,
+        decided("deny"),
+        {"offset": 6, "calls": {}},
+        [(5, Decision), (6, ToolResult)],
+    ),
+    "nobody decided in time": (
+        ASKED,
+        decided("expire", at=200.0),
+        {"offset": 6, "calls": {}},
+        [(5, Decision), (6, ToolResult)],
+    ),
+    "it does not expire before its time": (ASKED, decided("expire", at=199.9), {}, []),
+    "nor is it approved after it": (ASKED, decided("approve", at=200.0), {}, []),
+    "nor with other arguments in mind": (ASKED, decided("approve", digest="another"), {}, []),
+    "nor before it waits": (LOGGED, decided("approve", digest=""), {}, []),
+    "a second decision": (APPROVED, decided("deny"), {}, []),
+    "a decision on a call that needs none": (CALLING, decided("approve", digest=""), {}, []),
+    "an approved call is started": (
+        APPROVED,
+        Settle(START),
+        {"offset": 5, "calls": {"call": STARTED_CALL}},
+        [(5, Started)],
+    ),
+    "one that is not approved is not": (ASKED, Settle(START), {}, []),
+    "nor one that was started": (replace(STARTED, instance="i3"), Settle(START), {}, []),
+    "nor one of a session that is over": (replace(APPROVED, state="stopped"), Settle(START), {}, []),
+    "nor is it decided on": (replace(ASKED, state="finished", over=True), decided("approve"), {}, []),
+    "what waits can be given its result": (ASKED, Settle(result()), {"offset": 5, "calls": {}}, [(5, ToolResult)]),
     "its result": (CALLING, Settle(result()), {"offset": 5, "calls": {}}, [(5, ToolResult)]),
     "a second result": (RUNNING, Settle(result()), {}, []),
     "a result after the end": (
@@ -325,6 +396,19 @@ REFUSED: dict[str, tuple[Record, Change, str]] = {
 def test_a_step_is_refused(name: str) -> None:
     before, change, code = REFUSED[name]
     assert refusal(apply(before, change)) == code
+
+
+@pytest.mark.parametrize(
+    ("decision", "at", "message"),
+    [("deny", 120.0, "The call was not approved."), ("expire", 200.0, "Nobody approved the call in time.")],
+)
+def test_what_an_agent_reads_of_a_call_that_was_not_approved(decision: str, at: float, message: str) -> None:
+    outcome = apply(record(ASKED), decided(decision, at))
+    assert isinstance(outcome, Applied)
+    body = outcome.entries[1].body
+    assert isinstance(body, ToolResult)
+    assert (body.tool_name, body.call_id, body.status) == ("search", "call", "DENIED")
+    assert msgspec.json.decode(body.result_json) == {"error": {"code": "denied", "message": message}}
 
 
 def test_what_comes_after_a_stop_is_logged_and_not_released() -> None:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dispatcher.core import log
-from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry
+from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from shared.conversation import Phase
 from shared.records import Content, Error, Stopped, ToolCall, ToolResult, Upstream
-from tests.dispatcher.core.session_world import NO_RULES, Dispatcher, Log, Stream, packet
+from tests.dispatcher.core.session_world import DIGEST, NO_RULES, Dispatcher, Log, Stream, packet
 
 EXAMPLES = {"long": 2000, "thorough": 20_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 100)
 
@@ -124,13 +124,13 @@ class Sessions(RuleBasedStateMachine):
         commander.position += 1
 
     @precondition(lambda self: self.talkers())
-    @rule(data=st.data())
-    def call(self, data):
+    @rule(data=st.data(), tool=st.sampled_from(["t", "asked"]))
+    def call(self, data, tool):
         commander = data.draw(st.sampled_from(self.talkers()))
         self.calls += 1
         call_id = f"{commander.name}-{self.calls}"
         commander.awaited.add(call_id)
-        commander.send(ToolCall("t", "{}", call_id))
+        commander.send(ToolCall(tool, "{}", call_id))
 
     @precondition(lambda self: self.talkers())
     @rule(data=st.data(), how=st.sampled_from(["finish", "error", "give"]))
@@ -190,7 +190,7 @@ class Sessions(RuleBasedStateMachine):
             heir.carry_out(session.restored(heir.now) + session.await_open(heir.now))
             gone = {d.instance for d in self.dispatchers}
             for call_id, call in self.log.head.calls.items():
-                if call.instance not in gone:
+                if call.instance not in {"", *gone}:
                     heir.settle(Entry(ToolResult("t", "{}", call_id, "UNKNOWN_OUTCOME"), heir.now))
 
     @precondition(lambda self: any(d.running for d in self.dispatchers))
@@ -198,6 +198,17 @@ class Sessions(RuleBasedStateMachine):
     def finish_tool(self, data):
         dispatcher = data.draw(st.sampled_from([d for d in self.dispatchers if d.running]))
         dispatcher.finish_tool(data.draw(st.sampled_from(sorted(dispatcher.running))))
+
+    @precondition(lambda self: any(call.asked for call in self.log.head.calls.values()))
+    @rule(
+        data=st.data(),
+        which=st.integers(0, 1),
+        decision=st.sampled_from(["approve", "approve", "deny"]),
+        digest=st.sampled_from([DIGEST, DIGEST, "f" * 64]),
+    )
+    def decide(self, data, which, decision, digest):
+        asked = sorted(call_id for call_id, call in self.log.head.calls.items() if call.asked)
+        self.dispatchers[which].decide(data.draw(st.sampled_from(asked)), decision, digest)
 
     @rule(which=st.integers(0, 1))
     def stop(self, which):
@@ -234,6 +245,17 @@ class Sessions(RuleBasedStateMachine):
         assert len(ran) == len(set(ran))
         logged = {e.body.call_id for e in self.log.entries if isinstance(e.body, Call)}
         assert set(ran) <= logged
+
+    @invariant()
+    def what_has_to_be_approved_runs_only_then(self):
+        ran = self.ran + [call_id for d in self.dispatchers for call_id in d.ran]
+        bodies = [e.body for e in self.log.entries]
+        decisions = [each for each in bodies if isinstance(each, Decision)]
+        approved = {e.call_id for e in decisions if (e.decision, e.arguments_sha256) == ("approve", DIGEST)}
+        assert {each.call_id for each in bodies if isinstance(each, Call) and each.approval} & set(ran) <= approved
+        for kind in (Approval, Decision, Started):
+            of = [each.call_id for each in bodies if isinstance(each, kind)]
+            assert len(set(of)) == len(of)
 
     @invariant()
     def results_are_given_once(self):

@@ -4,7 +4,7 @@ import pytest
 
 from dispatcher.files import FileError
 from dispatcher.tools.load import load
-from dispatcher.tools.registry import Registry
+from dispatcher.tools.registry import ApprovalRequest, Registry
 
 MODULE = "tools_of_test_load"
 
@@ -184,7 +184,12 @@ def test_a_toolset_of_an_unknown_kind(folder: Path) -> None:
         load(write(folder / "tools.toml", '[[toolset]]\nname = "docs"\nkind = "mcpx"\n'))
 
 
-async def test_a_tool_that_wants_approval_does_not_run_by_itself(folder: Path) -> None:
-    entry = f'[[tool]]\nname = "find"\nkind = "local"\nuse = "{MODULE}:search"\napproval = "user"\n'
-    registry = registry_of(write(folder / "tools.toml", entry))
-    assert (await registry.run("find", '{"q": "x"}')).status == "DENIED"
+@pytest.mark.parametrize(("more", "seconds"), [("", 600), ("approval_seconds = 2.5\n", 2.5)])
+def test_a_tool_whose_calls_have_to_be_approved(folder: Path, more: str, seconds: float) -> None:
+    entry = f'[[tool]]\nname = "find"\nkind = "local"\nuse = "{MODULE}:search"\n'
+    registry = registry_of(write(folder / "tools.toml", f'{entry}approval = "user"\n{more}'))
+    assert registry.approval("find", "default") == "user"
+    request = registry.request("find", '{"q": "x"}', "default")
+    assert isinstance(request, ApprovalRequest)
+    assert request.seconds == seconds
+    assert registry_of(write(folder / "tools.toml", entry)).approval("find", "default") == ""
