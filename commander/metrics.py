@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from shared.log_metrics import LostLines
+from shared.log_metrics import UnwrittenLines
 
 _FIRST_TOKEN = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -33,7 +33,7 @@ class Metrics:
             ["type"],
             registry=registry,
         )
-        LostLines("commander", registry)
+        UnwrittenLines("commander", registry)
         self._input, self._output = tokens.labels("input"), tokens.labels("output")
 
     def tokens(self, tokens_in: int, tokens_out: int) -> None:

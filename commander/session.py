@@ -321,7 +321,7 @@ class Session:
         self.stop = stop
         self._last_at_stop = self.outbox.last
         self._halt_generator(Halt.STOP)
-        self._logger.info("session_stopping", reason=stop.reason, detail=stop.detail)
+        self._logger.info("session_stopping", reason=stop.reason, detail=stop.detail, each=True)
 
     def _halt_generator(self, halt: Halt) -> None:
         """Only a stronger reason replaces one: a stop a hand-over, being over both."""
@@ -362,7 +362,7 @@ class Session:
             case Halt.STOP, _:
                 late, micros = (driver.late_deltas, driver.halt_micros) if driver else (0, 0)
                 stop_id = self.stop.stop_id if self.stop else ""
-                self._logger.info("session_stopped", late_deltas=late, halt_micros=micros)
+                self._logger.info("session_stopped", late_deltas=late, halt_micros=micros, each=True)
                 return records.Stopped(stop_id, self._last_at_stop, late, micros)
             case Halt.HAND_OVER, _:
                 return records.Error("commander_lost", "the Commander leaves", retryable=True)

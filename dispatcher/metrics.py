@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dispatcher.fast_metrics import FastCounter, FastHistogram, Level, Series
-from shared.log_metrics import LostLines
+from shared.log_metrics import UnwrittenLines
 from shared.records import STOP_REASONS
 from shared.version import version
 
@@ -109,7 +109,7 @@ class Metrics:
 
         self._append = fast("append_seconds", "Time that an append to the store took.", _LATENCY)
         self._append_batch = fast("append_batch_packets", "Packets in one append to the store.", _PACKETS)
-        LostLines("dispatcher", registry)
+        UnwrittenLines("dispatcher", registry)
         self.event_streams = gauge("event_streams", "Users connected to event streams.")
         gauge("build_info", "Always 1; the version is the label.", "version").labels(version()).set(1)
 

@@ -7,12 +7,16 @@ No user text, tool arguments or secrets above DEBUG: so an exception is its type
 a library's record is the first line of its text. With `traceback=True` beside `exc_info` it is its whole traceback: the
 code of an agent's or a tool's author has failed. A line that cannot be written, on a full disk or a closed terminal, is
 counted and forgotten: logging ends nothing.
+
+Of one kind KIND_LINES a minute are written, for what a peer can cause it can cause without end. The rest is counted,
+and the next line of that kind has the number as `left_out`. With `each=True` all are: what is told once of a session.
 """
 
 import io
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from functools import partial
@@ -25,6 +29,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 MAX_PLACES = 5
 MAX_FRAMES = 50  # of a traceback, for what an author wrote: the innermost
 MAX_CHAIN = 10  # exceptions of which each led to the next, or that one group holds
+
+KIND_LINES = 300  # a minute; a kind is an event's name, or a library's logger
 
 # Below that HTTP clients write a line for each request, with its URL and the server's own words: both may hold a key.
 LIBRARIES = logging.WARNING
@@ -70,12 +76,52 @@ class _Lines(io.TextIOBase):
             self._torn = 0 < len(rest) < len(line) or (self._torn and bool(rest))
 
 
+class _Ration:
+    """left_out: lines in all."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[float, int]] = {}  # kind → when its minute began, its lines since
+        self.left_out = 0
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """For structlog. Raises DropEvent."""
+        if event.pop("each", False):
+            return event
+        left_out = self.take(str(event["event"]))
+        if left_out is None:
+            raise structlog.DropEvent
+        return {**event, "left_out": left_out} if left_out else event
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """For `logging`."""
+        return self.take(record.name) is not None
+
+    def take(self, kind: str) -> int | None:
+        """How many of that kind were left out before; None: this one is, too."""
+        now = time.monotonic()
+        began, lines = self._kinds.get(kind, (now, 0))
+        before = 0
+        if now - began >= 60:
+            before, began, lines = max(0, lines - KIND_LINES), now, 0
+        self._kinds[kind] = began, lines + 1
+        if lines < KIND_LINES:
+            return before
+        self.left_out += 1
+        return None
+
+
 _lines = _Lines(None)
+_ration = _Ration()
 
 
 def lost() -> int:
     """Lines that could not be written since `configure`."""
     return _lines.lost
+
+
+def left_out() -> int:
+    """Lines that were too many of their kind since `configure`."""
+    return _ration.left_out
 
 
 def configure(
@@ -87,8 +133,9 @@ def configure(
     level           DEBUG shows whole tracebacks of all exceptions
     exception_text  what exceptions say stands in the tracebacks of authors' code too; it may quote a user
     """
-    global _lines  # noqa: PLW0603 - as the configuration of `logging` and `structlog` is: one for the process
+    global _lines, _ration  # noqa: PLW0603 - as the configuration of `logging` and `structlog` is: one for the process
     _lines = lines = _Lines(stream or sys.stderr)
+    _ration = _Ration()
     if json is None:
         json = not lines.isatty()
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -104,7 +151,7 @@ def configure(
         structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=lines.isatty())
     )
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[_ration, *shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
         cache_logger_on_first_use=False,
@@ -115,6 +162,7 @@ def configure(
 def _configure_stdlib(processors: list[Processor], renderer: Processor, level: int, lines: _Lines) -> None:
     handler = logging.StreamHandler(lines)
     handler.setLevel(max(level, LIBRARIES))
+    handler.addFilter(_ration.filter)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=processors,

@@ -192,4 +192,4 @@ class SessionFacts:
             self._info("thoughts_left_out", lines=THOUGHT_LINES)
 
     def _info(self, event: str, **fields: object) -> None:
-        logger.info(event, session_id=self._session_id, **fields)
+        logger.info(event, session_id=self._session_id, **fields, each=True)

@@ -153,7 +153,7 @@ class LiveSessions:
         elif outcome.entries and outcome.head.over:  # it waited; else whoever has it counts it
             self.metrics.stopped(stop.reason)
             self.metrics.session_over("stopped")
-            logger.info("session_stopped", session_id=session_id, reason=stop.reason, author=stop.author)
+            logger.info("session_stopped", session_id=session_id, reason=stop.reason, author=stop.author, each=True)
         return await self.store.load(session_id)
 
     async def decide(self, session_id: str, decision: Decision) -> Applied | None:

@@ -39,6 +39,7 @@ PROMISED = [
     ("dispatcher_append_seconds", "histogram", set()),
     ("dispatcher_append_batch_packets", "histogram", set()),
     ("dispatcher_log_lines_lost", "counter", set()),
+    ("dispatcher_log_lines_left_out", "counter", set()),
     ("dispatcher_event_streams", "gauge", set()),
     ("dispatcher_build_info", "gauge", {"version"}),
 ]

@@ -140,6 +140,37 @@ def test_without_standard_error_lines_are_lost(monkeypatch: pytest.MonkeyPatch) 
     assert logs.lost() == 1
 
 
+def test_lines_of_a_kind_are_few_in_a_minute_and_the_rest_is_counted(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(logs, "KIND_LINES", 2)
+    logs.configure(json=True, stream=stream)
+    logger = structlog.get_logger()
+
+    def said() -> list[tuple[str, int]]:
+        lines = [(line["event"], line.get("left_out", 0)) for line in records(stream)]
+        stream.seek(0)
+        stream.truncate()
+        return lines
+
+    for number in range(5):
+        logger.warning("nonsense", number=number)
+        logger.info("session_ended", each=True)
+        logging.getLogger("library").warning("nonsense")
+    logger.info("another")
+    lines = said()
+    assert lines.count(("nonsense", 0)) == lines.count(("library_log", 0)) == 2
+    assert lines.count(("session_ended", 0)) == 5
+    assert lines.count(("another", 0)) == 1
+    assert logs.left_out() == 6
+    now = 60.0
+    logger.warning("nonsense")
+    logger.warning("nonsense")
+    assert said() == [("nonsense", 3), ("nonsense", 0)]
+
+
 def test_a_line_that_was_written_in_part_spoils_none_behind_it() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
