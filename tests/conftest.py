@@ -1,6 +1,7 @@
 """For all tests."""
 
 import logging
+import os
 import signal
 import ssl
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from tests import programs
 from tests.redis_servers import RedisServer, redis_cluster, redis_server
 
 # Time proves nothing on a machine that is shared. Folders may have profiles of their own.
@@ -39,6 +41,13 @@ def logs_restored() -> Iterator[None]:
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
     root.handlers, root.level = handlers, level
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process's environment has none of the pair."""
+    for name in os.environ.keys() - programs.environment({}).keys():
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

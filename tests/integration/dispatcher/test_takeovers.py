@@ -278,11 +278,11 @@ async def test_after_a_restart_the_grace_runs_and_sessions_resume(tmp_path: Path
 
 
 async def test_a_stop_outlives_a_restart(tmp_path: Path) -> None:
-    patient = {"grace_seconds": 10, "stop_seconds": 10}  # it shall not be over before its Commander is back
-    async with serving(sqlite(tmp_path), clean=False, **patient) as world:
+    # It shall not be over before its Commander is back.
+    async with serving(sqlite(tmp_path), clean=False, stop_seconds=10) as world:
         member, session_id, generation = await world.served()
         await world.sessions.stop(session_id, "UserCancel", "user")
-    async with serving(sqlite(tmp_path), **patient) as world:
+    async with serving(sqlite(tmp_path), grace_seconds=10, stop_seconds=10) as world:
         again = await world.join(slots=0, commander_id=member.commander_id)
         await again.open(session_id, generation)
         stop = await again.next(Stop)
