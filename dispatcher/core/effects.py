@@ -34,7 +34,10 @@ class SendStop(msgspec.Struct, frozen=True):
 
 
 class SendResult(msgspec.Struct, frozen=True):
+    """offset: of its entry, from which it can be read again; 0: it has none."""
+
     result: ToolResult
+    offset: int = 0
 
 
 class SendClosed(msgspec.Struct, frozen=True):

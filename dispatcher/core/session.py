@@ -102,12 +102,13 @@ class Session:
         self._waiting: deque[Upstream] = deque()  # accepted, behind a call that waits for another's result (rule 16)
         self._calls: dict[str, Call] = {}  # without a result, by call_id
         self._used: set[str] = set()  # call_ids, of all calls
+        self._unsent = 0  # results that wait for their stream to be read
         self._closing = ""  # the `closed` code to send once the end that goes with it is logged
         self._ending: WaitingEnd | None = None
         self._hit = False  # the policy that stops it was counted
         self._seen = Offsets()
         self._credit = Credit(limits.max_unacked_packets, limits.max_unacked_bytes)
-        self._results: dict[str, ToolResult] = {}  # of the log as it was found; whoever opens it is sent what it awaits
+        self._results: dict[str, Entry] = {}  # of the log as it was found; whoever opens it is sent what it awaits
         self._awaited: set[str] = set()
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
@@ -139,7 +140,7 @@ class Session:
         self._seen.add(entry.offset)
         self._remember(entry)
         if isinstance(entry.body, ToolResult):
-            self._results[entry.body.call_id] = entry.body
+            self._results[entry.body.call_id] = entry
         if not self.stop:
             self._found = self._found or self._guard.again(entry)
 
@@ -187,7 +188,9 @@ class Session:
         if self.stop and not self.head.over:
             effects += self._send_stop(self.stop, now)
         results, self._results = self._results, {}
-        effects += [SendResult(results[call_id]) for call_id in awaiting_call_ids if call_id in results]
+        for call_id in awaiting_call_ids:
+            if (found := results.get(call_id)) and isinstance(found.body, ToolResult):
+                effects.append(SendResult(found.body, found.offset))
         self._awaited -= results.keys()
         return effects
 
@@ -259,7 +262,12 @@ class Session:
         return effects + self._ask()
 
     def _too_many(self, packet: Upstream) -> bool:
-        return isinstance(packet.payload, ToolCall) and len(self._calls) >= MAX_OPEN_CALLS
+        return isinstance(packet.payload, ToolCall) and len(self._calls) + self._unsent >= MAX_OPEN_CALLS
+
+    def unsent(self, results: int, now: float) -> list[Effect]:
+        """So many results wait for their stream to be read; their calls count as open."""
+        self._unsent = results
+        return self._take_in(now) if self._waiting and not self.head.over else []
 
     def acked(self, sequence: int) -> None:
         """An Ack up to that sequence has been handed to the stream."""
@@ -494,7 +502,7 @@ class Session:
             case ToolResult(call_id=call_id) as result if call_id in self._awaited:
                 self._awaited.discard(call_id)
                 if self.conversation is not Phase.IDLE:
-                    effects.append(SendResult(result))
+                    effects.append(SendResult(result, entry.offset))
             case StopEntry():
                 effects += [Wake("policy", None), CancelTools(), *self._abandon(now)]
                 if self._ending:

@@ -8,6 +8,8 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from dispatcher.grpc_edge.feeder import Feeder, Send
+from dispatcher.grpc_edge.limits import MAX_SESSION_ID, MAX_UNREAD_BYTES, REMEMBERED
 from dispatcher.grpc_edge.older import Numbering
 from dispatcher.grpc_edge.status import ServicerContext, StreamOver, closed, malformed, refused
 from dispatcher.grpc_edge.writer import PeerDoesNotRead, StreamWriter
@@ -38,10 +40,7 @@ logger = structlog.get_logger()
 METADATA = (("midsentence-contract", "1"),)
 AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
 TURN_BYTES = 4096  # of a message that are taken before the event loop has a turn
-UNREAD = 16384  # refusals and other signals that may wait for a peer to read them
-REMEMBERED = 4096  # sessions that have left a stream
 LOOP_LAG_MICROS = 1_000_000  # from which on operators are told that a Commander's event loop is held up
-MAX_SESSION_ID = 256  # characters of an id that a peer brings
 
 
 class StreamKind(Enum):
@@ -71,8 +70,14 @@ class Stream:
         self._tasks = Tasks(self._task_failed)
         self._changed = asyncio.Event()  # a session left this stream, or all is written
         self._writer = StreamWriter(
-            context.write, self._settings.write_timeout_seconds, self._written, self._release, self._changed.set
+            context.write,
+            self._settings.write_timeout_seconds,
+            self._written,
+            self._release,
+            self._changed.set,
+            self._roomy,
         )
+        self._feeder = Feeder(self, self._writer.room, self._tasks.spawn)
         self._doom: asyncio.Future[None] = self._loop.create_future()
         self._status_at = 0.0
         self._unknown_logged = False
@@ -147,7 +152,7 @@ class Stream:
             return
         if self._member:
             self._desk.pool.drain(self._member)
-        self._writer.queue(Downstream("", Drain(reason)))
+        self._queue(Downstream("", Drain(reason)))
 
     def _task_failed(self, error: BaseException) -> None:
         logger.error("stream_task_failed", exc_info=error)
@@ -259,8 +264,6 @@ class Stream:
 
     def _refuse(self, session_id: str, code: str) -> None:
         self._tell_closed(session_id[:MAX_SESSION_ID], code)
-        if self._writer.queued > UNREAD:
-            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many refusals wait to be read.")
 
     def _report(self, member: Member, status: Status) -> None:
         """A heartbeat. What is open here and not named was dropped."""
@@ -320,7 +323,25 @@ class Stream:
 
     def send(self, session_id: str, signal: DownstreamSignal) -> None:
         """Queue a signal."""
-        self._writer.queue(Downstream("" if self.kind is StreamKind.OLDER else session_id, signal))
+        self._queue(Downstream("" if self.kind is StreamKind.OLDER else session_id, signal))
+
+    def _queue(self, packet: Downstream) -> None:
+        self._writer.queue(packet)
+        if self._writer.unread > MAX_UNREAD_BYTES and not isinstance(packet.signal, Assignment):
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too much waits for the peer to read it.")
+
+    @property
+    def full(self) -> bool:
+        """Much waits to be read: nothing large is to be added."""
+        return self._writer.full
+
+    def wait_for_room(self, session_id: str, send: Send) -> None:
+        """Call `send` when there is room again, until it says that nothing waits."""
+        self._feeder.wait(session_id, send)
+
+    def _roomy(self) -> None:
+        if self._member:
+            self._desk.pool.roomy()
 
     def send_ack(self, carried: Carried, at_once: bool) -> None:
         """Ack what is logged: at once, or soon together with others."""
@@ -334,7 +355,7 @@ class Stream:
     def leave(self, session_id: str, over: bool) -> None:
         """The session is no longer on this stream, as its peer knows."""
         if carried := self._forget(session_id):  # handed over: its Ack is waited for
-            self._writer.queue(self._writer.ack_packet(carried))
+            self._queue(self._writer.ack_packet(carried))
         if over:
             self._remember(session_id, "ended")
 
@@ -351,7 +372,7 @@ class Stream:
             self.end(over.code, over.text)
         else:
             self._remember(session_id, "")  # one is enough: the rest is dropped until it is opened again
-            self._writer.queue(Downstream(session_id, closed(code)))
+            self._queue(Downstream(session_id, closed(code)))
 
     def _remember(self, session_id: str, code: str) -> None:
         self._left[session_id] = code
@@ -361,7 +382,7 @@ class Stream:
     # ---- the pool's side
 
     def assign(self, assignment: Assignment) -> None:
-        self._writer.queue(Downstream(assignment.session_id, assignment))
+        self._queue(Downstream(assignment.session_id, assignment))
 
     def _release(self, carried: Carried) -> None:
         """The end is acked. An older peer gets the results of tools that still run first."""

@@ -1,16 +1,19 @@
 """The one writer of a ChatStream: stops first (rule 19), acks together, no message larger than a batch may be."""
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from dispatcher.grpc_edge.limits import FULL_BYTES
 from dispatcher.live.ports import Carried
-from shared.records import Ack, Downstream, Stop, Welcome
+from shared.records import MAX_BATCH_BYTES, Ack, Assignment, Downstream, Said, Stop, ToolCall, ToolResult, Welcome
 from shared.wire import DownstreamMessage, downstream_messages, encode_downstream
 
 ACK_SECONDS = 0.05  # an Ack that is not due at once waits this long for others (rule 5)
 PACKETS_A_TURN = 256  # that are taken from the queue before stops are looked for again
+PACKET_BYTES = 512  # of memory that a small packet takes while it waits
 
 
 class PeerDoesNotRead(Exception):
@@ -23,6 +26,7 @@ class StreamWriter:
     write     of the RPC
     seconds   the longest that one write may take
     written   called with what has just been handed to gRPC
+    roomy     called when it is no longer full
     acked     called with a session whose end's Ack goes out now
     idle      called whenever all is written
     batches   False: an older peer, whose packets go one by one and name no session
@@ -35,10 +39,12 @@ class StreamWriter:
         written: Callable[[list[Downstream]], None],
         acked: Callable[[Carried], None],
         idle: Callable[[], None],
+        roomy: Callable[[], None],
     ) -> None:
         self.batches = True
+        self.unread = 0  # bytes that wait, about
         self._write, self._seconds = write, seconds
-        self._written, self._acked, self._idle = written, acked, idle
+        self._written, self._acked, self._idle, self._roomy = written, acked, idle, roomy
         self._loop = asyncio.get_running_loop()
         self._first: deque[Downstream] = deque()  # Welcomes and Stops
         self._rest: deque[Downstream] = deque()
@@ -47,15 +53,25 @@ class StreamWriter:
         self._ack_timer: asyncio.TimerHandle | None = None
         self._work = asyncio.Event()
         self._writing = False
+        self._room = asyncio.Event()  # it is not full
+        self._room.set()
 
     def queue(self, packet: Downstream) -> None:
         """Welcome and Stop go ahead of all else; so a Stop never comes before its Welcome."""
         (self._first if isinstance(packet.signal, Welcome | Stop) else self._rest).append(packet)
         self._work.set()
+        self.unread += _bytes(packet)
+        if self.full:
+            self._room.clear()
 
     @property
-    def queued(self) -> int:
-        return len(self._rest)
+    def full(self) -> bool:
+        """Nothing large is to be added."""
+        return self.unread >= FULL_BYTES
+
+    async def room(self) -> None:
+        """Return when it is not full."""
+        await self._room.wait()
 
     @property
     def busy(self) -> bool:
@@ -123,7 +139,14 @@ class StreamWriter:
     def _urgent(self) -> list[Downstream]:
         packets = list(self._first)
         self._first.clear()
+        self._taken(sum(map(_bytes, packets)))
         return packets
+
+    def _taken(self, size: int) -> None:
+        self.unread -= size
+        if not self.full and not self._room.is_set():
+            self._room.set()
+            self._roomy()
 
     def _next(self) -> list[Downstream]:
         """What goes out next: stops first."""
@@ -133,6 +156,30 @@ class StreamWriter:
             if carried.over:
                 self._loop.call_soon(self._acked, carried)
         self._acks.clear()
-        while self._rest and len(packets) < PACKETS_A_TURN:
+        size = 0
+        while self._rest and len(packets) < PACKETS_A_TURN and size < MAX_BATCH_BYTES:
             packets.append(self._rest.popleft())
+            size += _bytes(packets[-1])
+        self._taken(size)
         return packets
+
+
+def _bytes(packet: Downstream) -> int:
+    """About what it takes while it waits."""
+    match packet.signal:
+        case ToolResult() as result:
+            return PACKET_BYTES + _text_bytes(result)
+        case Assignment(messages=messages, parameters_json=parameters, history=history):
+            said = sum([_text_bytes(entry) for entry in history.entries]) if history else 0
+            return PACKET_BYTES + sys.getsizeof(parameters) + said + sum([sys.getsizeof(m.content) for m in messages])
+    return PACKET_BYTES
+
+
+def _text_bytes(entry: Said | ToolCall | ToolResult) -> int:
+    match entry:
+        case Said(text):
+            return sys.getsizeof(text)
+        case ToolCall(tool_name, arguments_json):
+            return sys.getsizeof(tool_name) + sys.getsizeof(arguments_json)
+        case ToolResult(tool_name, result_json):
+            return sys.getsizeof(tool_name) + sys.getsizeof(result_json)

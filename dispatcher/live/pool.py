@@ -17,6 +17,8 @@ logger = structlog.get_logger()
 
 MAX_SLOTS = 1024  # free ones that a Commander is believed to have; more would draw every session to it
 
+MAX_ASSIGNING = 4  # sessions on their way to one Commander, each with up to a message's bytes
+
 # A list that the store gave may be that old; and that long another instance's sessions are left to it.
 SETTLED_SECONDS = 2.0
 
@@ -35,6 +37,10 @@ class QueueFull(Exception):
 
 class PoolStream(Protocol):
     """A Commander's stream, as far as the pool needs it."""
+
+    @property
+    def full(self) -> bool:
+        """Much waits to be read: nothing large is to be added."""
 
     def assign(self, assignment: Assignment) -> None:
         """Queue it for the one writer."""
@@ -58,6 +64,11 @@ class Member:
             return 0
         under_way = max(0, self.sent - self.status.assignments_received)
         return max(0, min(self.status.free_slots, MAX_SLOTS) - under_way - self.reserved)
+
+    @property
+    def able(self) -> bool:
+        """One may be sent now."""
+        return self.free > 0 and self.reserved < MAX_ASSIGNING and not self.stream.full
 
     def assign(self, assignment: Assignment) -> None:
         self.sent += 1
@@ -232,6 +243,10 @@ class Pool:
     def _ids(self) -> set[str]:
         return {member.status.commander_id for member in self.members}
 
+    def roomy(self) -> None:
+        """A stream that was full is read again."""
+        self._match()
+
     # ---- assignment
 
     def _match(self) -> None:
@@ -246,7 +261,7 @@ class Pool:
         """The session that waits longest of those that a free slot can serve."""
         best: tuple[float, str, Member] | None = None
         for agent, queue in self._waiting.items():
-            able = [member for member in self._offering(agent) if member.free]
+            able = [member for member in self._offering(agent) if member.able]
             for session_id, since in queue.items() if able else ():
                 if best and since >= best[0]:
                     break

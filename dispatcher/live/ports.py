@@ -1,7 +1,7 @@
 """What the pieces of a live session need of each other: its stream, its runner, and the set that it is part of."""
 
 import asyncio
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Awaitable, Callable, Container, Coroutine
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from dispatcher.core.effects import Effect
@@ -60,7 +60,7 @@ class Carried(Protocol):
 
     @property
     def tools_run(self) -> bool:
-        """A tool of it runs, or its result is not in the log yet."""
+        """A tool of it runs, or its result is not in the log yet, or was not sent."""
 
     async def tools_over(self) -> None:
         """Return when none does."""
@@ -70,6 +70,13 @@ class Link(Protocol):
     """A session's side of a stream."""
 
     alive: bool
+
+    @property
+    def full(self) -> bool:
+        """Much waits to be read: nothing large is to be added."""
+
+    def wait_for_room(self, session_id: str, send: "Callable[[Link], Awaitable[bool]]") -> None:
+        """Call `send` when there is room again, until it says that nothing waits. Sessions take turns."""
 
     def attach(self, carried: Carried) -> None:
         """The session is open on this stream from now."""
@@ -121,6 +128,7 @@ class Owner(Protocol):
 
     session_id: str
     session: Session  # the core as it is now
+    link: Link | None  # the stream that has it
     host: Host
 
     @property

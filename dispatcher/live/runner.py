@@ -35,6 +35,7 @@ from dispatcher.live.approval_requests import ApprovalRequests
 from dispatcher.live.deadlines import Deadlines
 from dispatcher.live.facts import SessionFacts
 from dispatcher.live.ports import Batch, Host, Link
+from dispatcher.live.results import Results
 from dispatcher.live.screening import Screening
 from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.gate import Gate
@@ -55,7 +56,8 @@ class Runner:
         self.session = session
         self.link: Link | None = None
         self.host = host
-        self.appends, self.tools, self._screening = Appends(self), ToolRuns(self), Screening(self)
+        self.appends, self.tools = Appends(self), ToolRuns(self)
+        self._results, self._screening = Results(self), Screening(self)
         self._approvals = ApprovalRequests(self)
         self.deadlines = Deadlines(self._due)
         self._held = 0
@@ -86,6 +88,7 @@ class Runner:
         if old_link and old_link is not link:
             old_link.close(self.session_id, "superseded")
         self.appends.forget()  # it comes again after Welcome
+        self._results.clear()
         self.session = session
         if self._closed:  # another instance had it, and counted what it did
             self.facts = self._new_facts(session.record)
@@ -119,6 +122,7 @@ class Runner:
         """The stream is gone."""
         if self.link is link:
             self.link = None
+            self._results.forget()
             self.carry_out(self.session.detach(clock.now()))
             self.maybe_settled()
 
@@ -172,17 +176,19 @@ class Runner:
 
     async def room(self) -> None:
         """Return when fewer packets than its credit are on their way to the log and no call waits for another's end."""
-        while self.session.waits and self.tools:
-            await self.tools.one_done()
+        while self.session.waits and (self.tools or self._results):
+            await (self.tools.one_done() if self.tools else self._results.one_sent())
         if self.appends.backlog >= self.session.limits.max_unacked_packets:
             await self.appends.drained()
 
     @property
     def tools_run(self) -> bool:
-        return bool(self.tools)
+        return bool(self.tools or self._results)
 
     async def tools_over(self) -> None:
         await self.tools.done()
+        while self._results:
+            await self._results.one_sent()
 
     async def run_call(self, call: Call) -> ToolOutput:
         """The answer of a call; raises nothing but CancelledError."""
@@ -329,8 +335,8 @@ class Runner:
                 case SendAck(at_once):
                     if self.link:
                         self.link.send_ack(self, at_once)
-                case SendResult(result):
-                    self._send(result)
+                case SendResult(result, offset):
+                    self._results.send(result, offset)
                 case SendStop(stop):
                     self._send(Stop(stop.reason, stop.stop_id, stop.detail))
                 case RunTool(call):
@@ -372,12 +378,14 @@ class Runner:
         if self.link:
             logger.info("session_closed", session_id=self.session_id, code=code)
             link, self.link = self.link, None
+            self._results.forget()
             link.close(self.session_id, code)
 
     def _leave(self) -> None:
         """Its peer knows that it is no longer on its stream."""
         if self.link:
             link, self.link = self.link, None
+            self._results.forget()
             link.leave(self.session_id, over=False)
 
     def _due(self, name: str) -> None:

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from dispatcher.core.log import Head, Record, Request
 from dispatcher.live.outliers import CONSECUTIVE_FAILURES
-from dispatcher.live.pool import MAX_SLOTS, Member, Pool
+from dispatcher.live.pool import MAX_ASSIGNING, MAX_SLOTS, Member, Pool
 from dispatcher.metrics import Metrics
 from shared.records import Assignment, Running, Status
 
@@ -21,6 +21,7 @@ from shared.records import Assignment, Running, Status
 class Stream:
     def __init__(self) -> None:
         self.assigned: list[str] = []
+        self.full = False
 
     def assign(self, assignment: Assignment) -> None:
         self.assigned.append(assignment.session_id)
@@ -103,6 +104,31 @@ async def test_the_oldest_of_all_agents_first(pool: Pool, desk: Desk) -> None:
     await desk.idle()
     assert stream.assigned == ["s1", "s2"]
     assert pool.waiting == 2
+
+
+async def test_few_are_on_their_way_to_one_at_once(pool: Pool, desk: Desk) -> None:
+    desk.go.clear()
+    one, stream = member(100)
+    pool.join(one)
+    for number in range(2 * MAX_ASSIGNING):
+        pool.enlist(record(f"s{number}"))
+    assert one.reserved == MAX_ASSIGNING
+    desk.go.set()
+    await desk.idle()
+    assert stream.assigned == [f"s{number}" for number in range(2 * MAX_ASSIGNING)]
+
+
+async def test_who_does_not_read_gets_nothing_more(pool: Pool, desk: Desk) -> None:
+    one, stream = member(2)
+    stream.full = True
+    pool.join(one)
+    pool.enlist(record("s"))
+    await desk.idle()
+    assert not stream.assigned
+    stream.full = False
+    pool.roomy()
+    await desk.idle()
+    assert stream.assigned == ["s"]
 
 
 async def test_a_slot_is_reserved_while_the_log_is_asked(pool: Pool, desk: Desk) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple, cast
 
 import pytest
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from dispatcher.core.entries import StopEntry
 from dispatcher.core.log import Append, Change, Outcome, Refused, TakeBack
 from dispatcher.live import appends as module
+from dispatcher.live import ports
 from dispatcher.live.ports import Carried
 from dispatcher.live.runner import Runner
 from dispatcher.live.sessions import LiveSessions
@@ -24,7 +25,18 @@ from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.context import Context
 from dispatcher.tools.load import load as load_tools
 from dispatcher.tools.registry import NOBODYS, Registry, ToolOutput
-from shared.records import Ack, Content, DownstreamSignal, Open, Stop, ToolCall, ToolResult, Upstream, Welcome
+from shared.records import (
+    MAX_OPEN_CALLS,
+    Ack,
+    Content,
+    DownstreamSignal,
+    Open,
+    Stop,
+    ToolCall,
+    ToolResult,
+    Upstream,
+    Welcome,
+)
 
 REGISTRY: list[CollectorRegistry] = []  # of the test that runs
 
@@ -33,7 +45,8 @@ class Link:
     """A stream's side that keeps what it is told; Acks are taken at once."""
 
     def __init__(self) -> None:
-        self.alive = True
+        self.alive, self.full = True, False
+        self.sends: dict[str, Callable[[ports.Link], Awaitable[bool]]] = {}  # that wait for room
         self.runner: Runner | None = None
         self.signals: list[DownstreamSignal] = []
         self.closed: list[str] = []
@@ -41,6 +54,9 @@ class Link:
     def attach(self, carried: Carried) -> None:
         assert isinstance(carried, Runner)
         self.runner = carried
+
+    def wait_for_room(self, session_id: str, send: Callable[[ports.Link], Awaitable[bool]]) -> None:
+        self.sends[session_id] = send
 
     def send(self, session_id: str, signal: DownstreamSignal) -> None:
         self.signals.append(signal)
@@ -257,6 +273,34 @@ async def test_a_dead_link_is_as_none(sessions: LiveSessions) -> None:
     assert await sessions.desk.open(link, "s", Open("c")) is None
     assert not link.signals
     assert "grace" in sessions.runners.by_session["s"].deadlines
+
+
+async def test_results_wait_in_the_log_while_the_stream_is_full(sessions: LiveSessions) -> None:
+    link, runner = await opened(sessions)
+    link.full = True
+    for number in range(1, MAX_OPEN_CALLS + 3):
+        runner.receive(Upstream("s", ToolCall("nothing", "{}", f"c{number}"), number, 0, 10))
+    await until(lambda: runner.session._unsent == MAX_OPEN_CALLS)
+    assert ToolResult not in link.kinds()
+    link.full = False
+    send = link.sends.pop("s")
+    while await send(link):
+        pass
+    await until(lambda: not runner.session.waits and not runner.session.head.calls)
+    results = {signal.call_id for signal in link.signals if isinstance(signal, ToolResult)}
+    assert results == {f"c{number}" for number in range(1, MAX_OPEN_CALLS + 3)}
+
+
+async def test_what_waits_for_a_stream_that_is_gone_holds_up_nobody(sessions: LiveSessions) -> None:
+    link, runner = await opened(sessions)
+    link.full = True
+    for number in range(1, MAX_OPEN_CALLS + 3):
+        runner.receive(Upstream("s", ToolCall("nothing", "{}", f"c{number}"), number, 0, 10))
+    await until(lambda: runner.session._unsent == MAX_OPEN_CALLS)
+    runner.detach(link)
+    await until(lambda: not runner.session.waits and not runner.session.head.calls)
+    assert not await link.sends["s"](link)
+    assert ToolResult not in link.kinds()
 
 
 async def test_closing_twice_lets_go_once(sessions: LiveSessions) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 import grpc
 import pytest
 
+from dispatcher.grpc_edge.limits import FULL_BYTES, MAX_UNREAD_BYTES
 from dispatcher.grpc_edge.status import StreamOver
-from dispatcher.grpc_edge.stream import UNREAD, Stream
+from dispatcher.grpc_edge.stream import Stream
+from dispatcher.grpc_edge.writer import PACKET_BYTES
 from shared import records, wire
 from shared.records import (
+    MAX_OPEN_CALLS,
     Ack,
     Assignment,
     Closed,
@@ -97,7 +100,7 @@ async def opened(world: World, peer: SlowPeer, count: int) -> list[str]:
 def answered(world: World, session_id: str) -> int:
     """The session's calls that have a result in the log."""
     session = world.sessions.runners.by_session[session_id].session
-    return len(session._calls) - len(session.head.calls)
+    return len(session._used) - len(session.head.calls)
 
 
 async def test_a_stop_is_first_in_the_next_message_whatever_is_queued(world: World, peer: SlowPeer) -> None:
@@ -186,9 +189,27 @@ async def test_refusals_that_nobody_reads_end_the_stream(world: World) -> None:
     deaf = SlowPeer()
     stream = asyncio.create_task(Stream(world.sessions.desk, deaf).run())
     deaf.send(Upstream("", records.Status("c")))
-    for start in range(0, 2 * UNREAD, 1024):
+    for start in range(0, 2 * MAX_UNREAD_BYTES // PACKET_BYTES, 1024):
         deaf.send(*(Upstream(f"stranger-{number}", Content("x"), 1) for number in range(start, start + 1024)))
     with pytest.raises(StreamOver) as caught:
         await asyncio.wait_for(stream, SECONDS)
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "waits for the peer to read" in caught.value.text
     assert not deaf.came(Closed)
+
+
+async def test_the_results_of_a_worker_that_does_not_read_wait_in_the_log(world: World, peer: SlowPeer) -> None:
+    [session_id] = await opened(world, peer, 1)
+    long = "x" * 60_000  # answered with it: no tool has such a name
+    many = 2 * MAX_OPEN_CALLS
+    for number in range(1, many + 1):
+        peer.send(Upstream(session_id, ToolCall(long, "{}", f"c{number}"), number))
+    session = world.sessions.runners.by_session[session_id].session
+    await until(lambda: session.waits and session._unsent and not session.head.calls)
+    (stream,) = {runner.link for runner in world.sessions.runners.by_session.values()}
+    assert isinstance(stream, Stream)
+    assert stream.full
+    assert stream._writer.unread < 2 * FULL_BYTES
+    peer.read_on(10_000)
+    await until(lambda: len(peer.came(ToolResult)) == many)
+    assert not stream.full

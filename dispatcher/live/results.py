@@ -1,0 +1,66 @@
+"""A session's results on their way to its Commander. Those that find its stream full wait in the log, not here."""
+
+import asyncio
+from collections import deque
+
+from dispatcher.live import clock
+from dispatcher.live.ports import Link, Owner
+from dispatcher.store.asking import until_known
+from shared.records import ToolResult
+
+
+class Results:
+    """Of one session."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._waiting: deque[int] = deque()  # offsets
+        self._sent = asyncio.Event()
+
+    def __bool__(self) -> bool:
+        """Some wait."""
+        return bool(self._waiting)
+
+    def send(self, result: ToolResult, offset: int) -> None:
+        """On the stream that has it, if one does. offset: of its entry; 0: it has none, and is sent at once."""
+        link = self._owner.link
+        if link is None:
+            return
+        if offset and (self._waiting or link.full):
+            self._waiting.append(offset)
+            link.wait_for_room(self._owner.session_id, self.send_next)
+            self._tell()
+        else:
+            link.send(self._owner.session_id, result)
+
+    async def send_next(self, link: Link) -> bool:
+        """There is room for one on that stream. Returns whether more wait for it."""
+        if self._waiting and self._owner.link is link:
+            offset, store = self._waiting[0], self._owner.host.store
+            entries = await until_known(lambda: store.read(self._owner.session_id, offset - 1, 1))
+            if self._owner.link is link and self._waiting and self._waiting[0] == offset:
+                self._waiting.popleft()
+                if entries and isinstance(entries[0].body, ToolResult):
+                    link.send(self._owner.session_id, entries[0].body)
+                self._tell()
+        return bool(self._waiting) and self._owner.link is link
+
+    async def one_sent(self) -> None:
+        """Return when one that waits has been sent, or none does any more."""
+        self._sent.clear()
+        await self._sent.wait()
+
+    def clear(self) -> None:
+        """Whoever opens the session next says what it waits for."""
+        self._waiting.clear()
+        self._sent.set()
+
+    def forget(self) -> None:
+        """The stream has it no more: as `clear`, and the core is told."""
+        if self._waiting:
+            self.clear()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._sent.set()
+        self._owner.carry_out(self._owner.session.unsent(len(self._waiting), clock.now()))
