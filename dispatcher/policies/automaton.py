@@ -4,69 +4,129 @@ The phrases stand in order without their marks, so that those that begin with th
 stands for such a beginning. Where there are many, there are states only until a phrase is alone in its range; the rest
 of it is compared as it stands (`phrases`). So the size of the automaton depends on how many phrases there are, not on
 how long they are. Reading a symbol is one look-up in the column of the symbol, whatever the number of phrases; what a
-column does not know yet is found over the suffixes, and remembered.
+column does not know yet is found over the suffixes, and remembered. What many phrases begin with, texts come to more
+often: such states have the lowest numbers, so that what is looked up lies close together in the processor's caches.
 
 pyahocorasick goes on from one part of a text to the next too, but does not tell how deep it stands: what must be held.
 """
 
 from array import array
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 from unicodedata import combining
 
 from dispatcher.policies.folding import L_BASE, S_BASE, S_LAST, T_COUNT, V_COUNT, in_word, is_leading
 
-SMALL = 20_000  # states, up to which those of phrases that are alone go on
-MAX_DENSE = 12_000_000  # entries of 4 bytes in the columns of frequent symbols, together
+SMALL = 50_000  # states, up to which those of phrases that are alone go on; two bytes are enough to number them
+MAX_DENSE = 12_000_000  # entries of two or four bytes in the columns of frequent symbols, together
 MAX_SHORT_CUTS = 1 << 16  # that all other columns remember, together: 10 MB at most
 NEVER = 1 << 30  # symbols that no phrase has
-UNKNOWN = -(1 << 31)
 MAX_STRANGE = 1 << 14  # symbols of no phrase that are remembered
 
 Column: TypeAlias = "array[int] | Sparse"
 
 
-class Room:
-    """How many more short cuts the columns may remember."""
-
-    __slots__ = ("left",)
-
-    def __init__(self) -> None:
-        self.left = MAX_SHORT_CUTS
-
-
 class Sparse(dict[int, int]):
     """The column of a rare symbol."""
 
-    __slots__ = ("_room",)
+    __slots__ = ("_columns",)
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, columns: "Columns") -> None:
         super().__init__()
-        self._room = room
+        self._columns = columns
 
     def __missing__(self, state: int) -> int:
-        return UNKNOWN
+        return self._columns.unknown
 
     def remember(self, state: int, to: int) -> None:
-        if self._room.left:
-            self._room.left -= 1
+        if self._columns.room:
+            self._columns.room -= 1
             self[state] = to
 
 
 class Columns(dict[str, Column]):
-    """`columns[symbol][state]` is the longest suffix of the state's symbols and this one that is a state; `~` of it,
-    which is negative, where that is an event; or UNKNOWN.
+    """`columns[symbol][state]` is the longest suffix of the state's symbols and this one that is a state; or `unknown`.
+
+    unknown  beyond all states
+    room     how many more short cuts the columns may remember
     """
 
-    def __init__(self) -> None:
+    def __init__(self, states: int) -> None:
         super().__init__()
-        self.strange = array("i", [0])  # the column of symbols of no phrase
+        self.unknown, self.room = states, MAX_SHORT_CUTS
+        self._kind = "H" if states < 1 << 16 else "I"
+        self._strange = array(self._kind, [0]) * states  # the column of symbols of no phrase
 
     def __missing__(self, symbol: str) -> Column:
         if len(self) < MAX_STRANGE:
-            self[symbol] = self.strange
-        return self.strange
+            self[symbol] = self._strange
+        return self._strange
+
+    def add(self, symbol: str, known: Iterable[tuple[int, int]]) -> None:
+        """A symbol's column, the most frequent first. known: where it leads from states after which it goes on."""
+        dense = (len(self) + 1) * self.unknown <= MAX_DENSE
+        self[symbol] = column = array(self._kind, [self.unknown]) * self.unknown if dense else Sparse(self)
+        column[0] = 0
+        for state, to in known:
+            column[state] = to
+
+
+class Trie:
+    """The beginnings of phrases, those of each length after all shorter ones.
+
+    By beginning:
+    depth      its symbols
+    before     it without its last symbol, which is `last`
+    low, high  the range of phrases that begin with it; those up to `mid` are it
+    leads      some beginning goes on after it
+    edges      by symbol: what it goes on to
+    """
+
+    def __init__(self, bases: Sequence[str]) -> None:
+        self.depth, self.before = array("i", [0]), array("i", [0])
+        self.low, self.mid, self.high = array("i", [0]), array("i", [0]), array("i", [len(bases)])
+        self.leads, self.last = bytearray(1), [""]
+        self.edges: defaultdict[str, dict[int, int]] = defaultdict(dict)
+        first = depth = 0
+        while first < len(self.depth):
+            last = len(self.depth)
+            for at in range(first, last):
+                mid, high = self.mid[at], self.high[at]
+                if mid < high and (len(self.depth) <= SMALL or bases[mid] != bases[high - 1]):
+                    self._grow(at, depth, bases)
+            first, depth = last, depth + 1
+
+    def _grow(self, state: int, depth: int, bases: Sequence[str]) -> None:
+        self.leads[state] = 1
+        at, high = self.mid[state], self.high[state]
+        while at < high:
+            symbol, low = bases[at][depth], at
+            at = high if bases[high - 1][depth] == symbol else at + 1
+            while at < high and bases[at][depth] == symbol:
+                at += 1
+            self.edges[symbol][state] = len(self.depth)
+            self.depth.append(depth + 1)
+            self.before.append(state)
+            self.last.append(symbol)
+            self.low.append(low)
+            self.high.append(at)
+            while low < at and len(bases[low]) == depth + 1:
+                low += 1
+            self.mid.append(low)
+            self.leads.append(0)
+
+    def suffixes(self) -> "array[int]":
+        """Of each beginning the longest proper suffix that is one; of 0, which is empty, itself."""
+        fail = array("i", [0]) * len(self.depth)
+        for at in range(1, len(fail)):
+            edges, suffix = self.edges[self.last[at]], self.before[at]
+            while suffix:
+                suffix = fail[suffix]
+                if suffix in edges:
+                    fail[at] = edges[suffix]
+                    break
+        return fail
 
 
 class Automaton:
@@ -80,14 +140,16 @@ class Automaton:
     longest    symbols of the longest phrase
     syllables  jamo or open syllable → the symbols of phrases that it may become
     closed     numbers of the phrases after which no word may go on
+    columns    where the text's symbols lead
+    events     the first state after which a phrase is alone: the state's or that of a suffix
+    ends       the first of these that is a phrase, or has a suffix that is
 
     By state:
     depth      its symbols
     fail       the longest proper suffix that is a state; of 0, the root, itself
     low, high  the range of phrases that begin with it; those up to `mid` are it
-    event      a phrase, or one that is alone from here on, has come: the state's or that of a suffix
+    leads      some state goes on after it
     partial    depth of the longest suffix, or itself, after which some state goes on, if no symbol has marks yet
-    next       of states that are an event only as a phrase is alone from there on: the first symbols of its rest
     """
 
     def __init__(self, phrases: Sequence[str], words: bool = False, exact: bool = False) -> None:
@@ -103,37 +165,26 @@ class Automaton:
         self.bases = [plain[number] for number in self.numbers]
         self._bare = [_bare(self.wanted[n]) if n in self.wanted else NEVER for n in self.numbers]
         self.longest = max(map(len, plain), default=0)
-        self.columns = Columns()
-        self.depth, self.fail, self.partial = array("i", [0]), array("i", [0]), array("i", [0])
-        self.low, self.mid, self.high = array("i", [0]), array("i", [0]), array("i", [len(plain)])
-        self.event, self._leads = bytearray(1), bytearray(1)
-        self.next: dict[int, str] = {}
-        self._link(*self._grow())
+        self._number(Trie(self.bases))
         self.syllables = _syllables({symbol for base in plain if not base.isascii() for symbol in base})
         self._kinds: dict[tuple[int, int, int], tuple[tuple[str, ...], ...]] = {}
 
     def step(self, state: int, symbol: str) -> int:
         """As the columns have it, but never unknown."""
-        column = self.columns[symbol]
-        to = column[state]
-        if to == UNKNOWN:
-            suffix = state
-            while to == UNKNOWN:
-                suffix = self.fail[suffix]
-                to = column[suffix]
+        column, unknown = self.columns[symbol], self.columns.unknown
+        suffix = state
+        while (to := column[suffix]) == unknown:
+            suffix = self.fail[suffix]
+        if suffix != state:
             if isinstance(column, Sparse):
                 column.remember(state, to)
             else:
                 column[state] = to
         return to
 
-    def leads(self, state: int) -> bool:
-        """Some state goes on after it."""
-        return bool(self._leads[state])
-
     def is_alone(self, state: int) -> bool:
         """One phrase goes on after it, and no state does."""
-        return not self._leads[state] and self.mid[state] < self.high[state]
+        return not self.leads[state] and self.mid[state] < self.high[state]
 
     def suffixes(self, state: int) -> Iterator[int]:
         """The state and its suffixes, longest first, without the root."""
@@ -141,10 +192,10 @@ class Automaton:
             yield state
             state = self.fail[state]
 
-    def events(self, state: int) -> Iterator[int]:
-        """Those of them that are events by themselves."""
-        while self.event[state]:
-            if not self._leads[state] or self.low[state] < self.mid[state]:
+    def come(self, state: int) -> Iterator[int]:
+        """Those of them that are a phrase, or after which one is alone."""
+        while state >= self.events:
+            if not self.leads[state] or self.low[state] < self.mid[state]:
                 yield state
             state = self.fail[state]
 
@@ -164,59 +215,34 @@ class Automaton:
                 self._kinds[key] = kinds
         return kinds
 
-    # ---- the states, level by level, so that a state's suffixes, which are shorter, are linked before it
+    def _number(self, trie: Trie) -> None:
+        """Make the trie's beginnings states: those that more phrases begin with before others, and events last."""
+        fail = trie.suffixes()
+        event = bytearray(len(fail))  # 1: some phrase is alone from here on; 2: some has come
+        for at in range(1, len(fail)):
+            event[at] = max(2 * (trie.low[at] < trie.mid[at]), not trie.leads[at], event[fail[at]])
+        many = len(self.bases)
+        order = sorted(range(len(fail)), key=lambda at: event[at] * many + trie.low[at] - trie.high[at])
+        numbers = array("i", fail)
+        for number, at in enumerate(order):
+            numbers[at] = number
+        self.events = event.count(0)
+        self.ends = len(order) - event.count(2)
+        self.depth, self.fail = _ordered(trie.depth, order), array("i", [numbers[fail[at]] for at in order])
+        self.low, self.mid, self.high = (_ordered(each, order) for each in (trie.low, trie.mid, trie.high))
+        self.leads = bytes([trie.leads[at] for at in order])
+        partial = array("i", fail)
+        for at, (low, high, depth) in enumerate(zip(trie.low, trie.high, trie.depth, strict=True)):
+            goes_on = trie.leads[at] and self.may_be_bare(low, high, depth)
+            partial[at] = depth if goes_on else partial[fail[at]]
+        self.partial = _ordered(partial, order)
+        self.columns = Columns(len(order))
+        for symbol, edges in sorted(trie.edges.items(), key=lambda edges: -len(edges[1])):
+            self.columns.add(symbol, [(numbers[at], numbers[to]) for at, to in edges.items()])
 
-    def _grow(self) -> tuple[list[int], "array[int]", list[str]]:
-        """The states without their links: where each level ends; of each state the one before, and its last symbol."""
-        before, symbols, ends = array("i", [0]), [""], [1]
-        first = depth = 0
-        bases = self.bases
-        while first < len(symbols):
-            last = len(symbols)
-            for state in range(first, last):
-                at, high = self.mid[state], self.high[state]
-                if at == high or (len(symbols) > SMALL and bases[at] == bases[high - 1]):
-                    continue
-                self._leads[state] = 1
-                while at < high:
-                    symbol, low = bases[at][depth], at
-                    at = high if bases[high - 1][depth] == symbol else at + 1
-                    while at < high and bases[at][depth] == symbol:
-                        at += 1
-                    before.append(state)
-                    symbols.append(symbol)
-                    self.depth.append(depth + 1)
-                    self.low.append(low)
-                    self.high.append(at)
-                    while low < at and len(bases[low]) == depth + 1:
-                        low += 1
-                    self.mid.append(low)
-                    self._leads.append(0)
-            ends.append(len(symbols))
-            first, depth = last, depth + 1
-        return ends, before, symbols
 
-    def _link(self, ends: list[int], before: "array[int]", symbols: list[str]) -> None:
-        count = len(symbols)
-        columns, fail, room = self.columns, self.fail, Room()
-        columns.strange = array("i", bytes(4 * count))
-        for number, (symbol, _) in enumerate(Counter(symbols[1:]).most_common(), 1):
-            dense = number * count <= MAX_DENSE
-            columns[symbol] = column = array("i", [UNKNOWN]) * count if dense else Sparse(room)
-            column[0] = 0
-        for state in range(1, count):
-            parent, symbol = before[state], symbols[state]
-            to = self.step(fail[parent], symbol) if parent else 0
-            suffix = to if to >= 0 else ~to
-            fail.append(suffix)
-            low, mid, high, depth = self.low[state], self.mid[state], self.high[state], self.depth[state]
-            leads = self._leads[state]
-            event = not leads or low < mid or self.event[suffix]
-            self.event.append(event)
-            if low == mid and not leads and not self.event[suffix]:
-                self.next[state] = self.bases[low][depth : depth + 4]
-            self.partial.append(depth if leads and self.may_be_bare(low, high, depth) else self.partial[suffix])
-            columns[symbol][parent] = ~state if event else state
+def _ordered(values: "array[int]", order: Sequence[int]) -> "array[int]":
+    return array("i", [values[at] for at in order])
 
 
 def _has_marks(phrase: str) -> bool:

@@ -9,12 +9,13 @@ alone, each with where it began and how many of its symbols have come.
 """
 
 from collections.abc import Iterator, Sequence
+from operator import length_hint
 from typing import NamedTuple
 from unicodedata import combining
 
 import msgspec
 
-from dispatcher.policies.automaton import UNKNOWN, Automaton
+from dispatcher.policies.automaton import Automaton
 from dispatcher.policies.folding import (
     MAX_STRETCH,
     compose,
@@ -28,6 +29,8 @@ from dispatcher.policies.folding import (
 from dispatcher.policies.marks import Marks, begins_with, may_begin_with
 from dispatcher.policies.matches import Match, Rule
 from dispatcher.policies.places import Places
+
+MAX_GLANCE = 32  # characters of a piece that are read twice if something comes of it
 
 
 class PhraseSet(msgspec.Struct, frozen=True):
@@ -69,7 +72,7 @@ class PhraseStream:
 
     __slots__ = (
         "_alone", "_automaton", "_ending", "_found", "_halted", "_jamo", "_marks", "_phrases", "_place", "_places",
-        "_spaced", "_spaces", "_state", "_symbols", "_symbols_from", "_wanting", "length",
+        "_quiet", "_shifted", "_spaced", "_spaces", "_state", "_symbols", "_symbols_from", "_wanting", "length",
     )  # fmt: skip
 
     def __init__(self, phrases: PhraseSet) -> None:
@@ -79,6 +82,7 @@ class PhraseStream:
         self._state = 0
         self._place = 0  # symbols read
         self._places = Places()
+        self._shifted = False  # some symbols that matter are not one code point each, or have marks
         self._alone: list[Alone] = []
         self._jamo: Jamo | None = None
         self._found: list[Match] = []
@@ -87,6 +91,7 @@ class PhraseStream:
         self._spaces: list[Match] = []  # that ended with it: more white space belongs to them
         self._marks = Marks(self._automaton.exact, self._automaton.most)
         self._wanting: list[tuple[int, int]] = []  # complete but for marks: (start, number)
+        self._quiet = not self._automaton.words  # all that is open is what the state says, and what is alone
         # Of whole words only:
         self._ending: list[Match] = []  # complete, unless the word goes on
         self._symbols, self._symbols_from = "", 0  # the last that were read, and the place of the first of them
@@ -95,7 +100,12 @@ class PhraseStream:
         twin = PhraseStream(self._phrases)
         twin.length, twin._state, twin._place, twin._halted = self.length, self._state, self._place, self._halted
         twin._places, twin._alone, twin._jamo = self._places.copy(), self._alone[:], self._jamo
-        twin._spaced, twin._spaces = self._spaced, self._spaces[:]
+        twin._quiet, twin._shifted, twin._spaced, twin._spaces = (
+            self._quiet,
+            self._shifted,
+            self._spaced,
+            self._spaces[:],
+        )
         twin._marks, twin._wanting = self._marks.copy(), self._wanting[:]
         twin._ending, twin._symbols, twin._symbols_from = self._ending[:], self._symbols, self._symbols_from
         return twin
@@ -106,12 +116,15 @@ class PhraseStream:
         return not (open_ended or (self._symbols and in_word(self._symbols[-1])))
 
     def feed(self, text: str) -> Sequence[Match]:
-        base, index = self.length, 0
         simple = text.isascii() and text.isprintable() and "  " not in text
         folded = text.casefold() if simple else ""
+        if self._quiet and simple and len(text) <= MAX_GLANCE and self._passes(folded):
+            return ()
+        base, index = self.length, 0
         while index < len(text) and not self._halted:
-            if self._spaced and (end := white_end(text, index)) > index:
+            if self._spaced and not text[index].isalnum() and (end := white_end(text, index)) > index:
                 self._widen(base + end)
+                self._shifted = True
             elif simple and not (self._jamo or self._ending):
                 end = index + self._scan(folded[index : index + MAX_STRETCH], base + index)
             elif not (self._jamo or self._ending) and (end := plain_end(text, index)) > index:
@@ -120,8 +133,17 @@ class PhraseStream:
                 end = self._take(text, index, base)
             index = end
             self.length = base + index
-        if self._places or self._marks:
+        if self._shifted:
             self._forget()
+        self._quiet = not (
+            self._wanting
+            or self._spaces
+            or self._ending
+            or self._jamo
+            or self._shifted
+            or self._halted
+            or self._automaton.words
+        )
         return self._take_found()
 
     def end(self) -> Sequence[Match]:
@@ -134,14 +156,12 @@ class PhraseStream:
 
     def hold(self) -> int:
         automaton = self._automaton
-        if not (self._jamo or self._marks or automaton.words):  # as nearly always
+        if self._quiet:  # as nearly always
             first = self._place - automaton.partial[self._state]
             for start, low, high, read in self._alone:
                 if start < first and automaton.may_be_bare(low, high, read):
                     first = start
-            for start, _ in self._wanting:
-                first = min(first, start)
-            return self._places.raw(first) if first < self._place else self.length
+            return self.length - self._place + first
         held = [self.length, *(match.start for match in self._ending)]
         if self._jamo:
             held.append(self._hold_jamo(self._jamo))
@@ -155,7 +175,7 @@ class PhraseStream:
         for state in automaton.suffixes(self._state):
             start = self._place - automaton.depth[state]
             going_on = (start, automaton.mid[state], automaton.high[state], automaton.depth[state])
-            if automaton.leads(state) and self._may_begin(state, start) and self._may_go_on(*going_on):
+            if automaton.leads[state] and self._may_begin(state, start) and self._may_go_on(*going_on):
                 yield start
                 break
         yield from (each.start for each in self._alone if self._may_go_on(*each))
@@ -170,15 +190,48 @@ class PhraseStream:
 
     # ---- symbols
 
+    def _passes(self, folded: str) -> bool:
+        """The hot path of tokens: read them, one symbol for each raw code point, if no phrase is complete by then and
+        the columns know all of it. If not, nothing was read.
+        """
+        if not folded or (self._spaced and folded[0] == " "):
+            return False
+        columns, events, ends = self._automaton.columns, self._automaton.events, self._automaton.ends
+        state, size, came = self._state, len(folded), []
+        symbols = iter(folded)
+        for symbol in symbols:
+            state = columns[symbol][state]
+            if state >= events:
+                if state >= ends:
+                    return False
+                came.append((state, size - length_hint(symbols)))
+        if self._alone or came:
+            parts = [(self._alone, folded)]
+            parts += [(self._begun(at, self._place + read), folded[read:]) for at, read in came]
+            alone = []
+            for begun, rest in parts:
+                kept, end = self._compare(begun, rest)
+                if end < len(rest):
+                    return False
+                alone += [Alone(start, low, high, read + end) for start, low, high, read in kept]
+            self._alone = alone
+        self._state = state
+        self._place += size
+        self.length += size
+        self._spaced = symbol == " "
+        return True
+
     def _scan(self, run: str, raw: int) -> int:
         """The hot path: symbols decided as they come, one for each raw code point from that one on. Answers how many it
         read: up to where something came of them.
         """
-        self._places.note(self._place, raw)
-        self._wanting, self._spaces = [], []
+        if self._shifted:
+            self._places.note(self._place, raw)
+        if self._wanting or self._spaces:
+            self._wanting, self._spaces = [], []
         alone: list[Alone] = []
         if self._alone:
-            alone, end = self._compare(run)
+            alone, end = self._compare(self._alone, run)
             if not end:
                 self._step(run[0], raw, raw + 1)
                 return 1
@@ -186,42 +239,51 @@ class PhraseStream:
         before, words = self._place, self._automaton.words
         if words:
             self._symbols += run
-        columns, following = self._automaton.columns, self._automaton.next
+        columns, events, ends = self._automaton.columns, self._automaton.events, self._automaton.ends
         state, size, self._alone = self._state, len(run), []
-        read, symbol = 0, ""
-        for read, symbol in enumerate(run, 1):
+        symbols = iter(run)
+        for symbol in symbols:
             to = columns[symbol][state]
-            if to < 0:
-                if to == UNKNOWN and (to := self._automaton.step(state, symbol)) >= 0:
+            if to >= events:
+                to = self._automaton.step(state, symbol) if to >= ends else to
+                read = size - length_hint(symbols)
+                if to < events or (to < ends and not self._compare(self._begun(to, before + read), run[read:])[0]):
                     state = to
                     continue
-                state = self._state = ~to
-                rest = following.get(state, "")
-                if not run.startswith(rest, read) and (read + 4 <= size or not rest.startswith(run[read:])):
-                    continue  # that phrase goes on otherwise
+                state = self._state = to
                 self._place, self._spaced = before + read, symbol == " "
                 if self._arrive(state, raw + read, [], run, read):
                     break
             else:
                 state = to
-        self._state, self._place, self._spaced = state, before + read, symbol == " "
+        read = size - length_hint(symbols)
+        self._state, self._place, self._spaced = state, before + read, run[read - 1] == " "
         if alone:
-            self._alone += [each._replace(read=each.read + read) for each in alone]
+            self._alone += [Alone(each.start, each.low, each.high, each.read + read) for each in alone]
         if words:
             self._symbols = self._symbols[: len(self._symbols) + read - len(run)]
             self._trim()
         return read
 
-    def _compare(self, run: str) -> tuple[list[Alone], int]:
+    def _begun(self, state: int, place: int) -> list[Alone]:
+        """What is alone from that state on, or from a suffix of it, if it stands at that place."""
+        automaton = self._automaton
+        return [
+            Alone(place - automaton.depth[each], automaton.mid[each], automaton.high[each], automaton.depth[each])
+            for each in automaton.come(state)
+            if automaton.is_alone(each)
+        ]
+
+    def _compare(self, alone: list[Alone], run: str) -> tuple[list[Alone], int]:
         """Of what is alone: what this may be more of, and how many symbols may be read before one of it is complete."""
         kept, end = [], len(run)
-        for each in self._alone:
-            rest = self._automaton.bases[each.low][each.read :]
-            if run.startswith(rest):
+        for each in alone:
+            base, read = self._automaton.bases[each.low], each.read
+            if base.startswith(run, read) or run.startswith(base[read:]):
                 kept.append(each)
-                end = min(end, len(rest) - 1)
-            elif rest.startswith(run):
-                kept.append(each)
+            else:
+                continue
+            end = min(end, len(base) - read - 1)
         return kept, end
 
     def _take(self, text: str, index: int, base: int) -> int:
@@ -229,6 +291,7 @@ class PhraseStream:
         for symbol in fold_character(text[index]):
             self._push(symbol, base + index)
         self._widen(base + index + 1)
+        self._shifted = True
         return index + 1
 
     def _push(self, symbol: str, raw: int) -> None:
@@ -294,9 +357,8 @@ class PhraseStream:
                 else:
                     alone.append(each._replace(read=each.read + 1))
         self._alone = alone
-        state = self._automaton.step(self._state, symbol)
-        self._state = state if state >= 0 else ~state
-        if state < 0 or done:
+        self._state = self._automaton.step(self._state, symbol)
+        if self._state >= self._automaton.events or done:
             self._arrive(self._state, after, done)
 
     def _arrive(self, state: int, after: int, done: list[tuple[int, int, int]], run: str = "", read: int = 0) -> bool:
@@ -304,7 +366,7 @@ class PhraseStream:
         far as it is known. Answers whether something came of it.
         """
         automaton, came = self._automaton, False
-        for suffix in automaton.events(state):
+        for suffix in automaton.come(state):
             depth = automaton.depth[suffix]
             start, low, mid = self._place - depth, automaton.low[suffix], automaton.mid[suffix]
             if not self._may_begin(suffix, start):
@@ -408,8 +470,7 @@ class PhraseStream:
                 continue  # has been read
             here = [each for each in jamo.alone if automaton.bases[each.low][each.read] == syllable]
             starts += [each.start for each in here if self._may_go_on(*each)]
-            to = automaton.step(jamo.state, syllable)
-            for state in automaton.suffixes(to if to >= 0 else ~to):
+            for state in automaton.suffixes(automaton.step(jamo.state, syllable)):
                 start = place + 1 - automaton.depth[state]
                 low, high = automaton.low[state], automaton.high[state]
                 if self._may_begin(state, start) and self._may_go_on(start, low, high, automaton.depth[state]):
@@ -427,3 +488,5 @@ class PhraseStream:
             first += [each.start for each in self._jamo.alone]
         self._places.forget(min(first))
         self._marks.forget(min(first))
+        self._places.note(self._place, self.length)
+        self._shifted = bool(self._places or self._marks)
