@@ -47,19 +47,20 @@ class ToolEntry(FileEntry):
         return self._digest.hexdigest()
 
     def path(self, key: str) -> Path:
-        """Of a file that the key names, seen from the entry's own."""
-        return self._path(self.text(key))
+        """Of the file that the key names, seen from the entry's own."""
+        return self._path(str(self.get(key)))
 
     def content(self, key: str) -> bytes | None:
         """Of the file that the key names; None: it is wrong."""
-        before = self.faultless
-        path = self.path(key)
-        if not before or self.faultless:
-            try:
-                return self._read(path, MAX_FILE_BYTES)
-            except (OSError, ValueError) as error:
-                self.wrong(f"`{key}`: {path}: {_why(error)}", key)
-        return None
+        written = self.text(key)
+        if not written:
+            return None
+        path = self._path(written)
+        try:
+            return self._read(path, MAX_FILE_BYTES)
+        except (OSError, ValueError) as error:
+            self.wrong(f"`{key}`: {path}: {_why(error)}", key)
+            return None
 
     def filled(self, key: str, name: str, text: object) -> str:
         """A text of that table with the variables and files for which `${env:NAME}` and `${file:PATH}` stand; a line

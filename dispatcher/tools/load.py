@@ -15,6 +15,7 @@ from dispatcher.entry import listed
 from dispatcher.files import Fault, FileError, entries
 from dispatcher.tools import builtin
 from dispatcher.tools.entry import COMMON, Terms, ToolEntry, terms
+from dispatcher.tools.http.entry import http_tool
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
 from dispatcher.tools.pins import Pin, read_pin
 from dispatcher.tools.ports import Spec, Tool, Toolset
@@ -63,7 +64,7 @@ def load(
     for where, table in entries(path, faults, "tool", "toolset"):
         entry = ToolEntry(where, table, faults, reading)
         if where.kind == "tool":
-            tool = _made(entry, TOOLS | {"local": lambda entry, terms: _local(entry, terms, threads)})
+            tool = _made(entry, {"local": lambda entry, terms: _local(entry, terms, threads)} | TOOLS)
             if tool:
                 tools[entry.fingerprint] = tool
         elif toolset := _made(entry, TOOLSETS):
@@ -106,5 +107,5 @@ def _local(entry: ToolEntry, terms: Terms, threads: Threads) -> Tool | None:
 
 
 # By kind: what is wrong is said to the entry. A kind of toolset takes the keys `entry.TOOLSET` beside its own.
-TOOLS: dict[str, Callable[[ToolEntry, Terms], Tool | None]] = {}
+TOOLS: dict[str, Callable[[ToolEntry, Terms], Tool | None]] = {"http": http_tool}
 TOOLSETS: dict[str, Callable[[ToolEntry, Terms], Toolset | None]] = {}

@@ -26,6 +26,7 @@ SETTINGS, METRICS = ROOT / "docs/reference/settings.md", ROOT / "docs/reference/
 OPERATING, WRITING, CONTRACT = ROOT / "deploy/README.md", ROOT / "commander/README.md", ROOT / "protos/README.md"
 RULES, TRYING = ROOT / "dispatcher/policies/README.md", ROOT / "dispatcher/policy_tools/README.md"
 TOOLS = ROOT / "dispatcher/tools/README.md"
+SERVICES = ROOT / "docs/tools.md"
 DOCUMENTS = files("*.md")
 
 

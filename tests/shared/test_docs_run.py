@@ -27,6 +27,7 @@ from dispatcher.tools.registry import Registry
 from dispatcher.verbs import main as dispatcher_cli
 from shared.pb import agent_pb2, agent_pb2_grpc
 from tests import programs
+from tests.dispatcher.tools.http.service import Service, answer
 from tests.shared.documents import (
     CLIENTS,
     CONTRACT,
@@ -37,6 +38,7 @@ from tests.shared.documents import (
     README,
     ROOT,
     RULES,
+    SERVICES,
     TOOLS,
     TRYING,
     WRITING,
@@ -115,6 +117,17 @@ def test_the_built_in_tools_can_be_named_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "tools.toml"
     file.write_text(f'[[tool]]\nname = "calculate"\nkind = "local"\nuse = "{use}"\n')
     assert Registry(load_tools(file).tools.values()).knows("calculate")
+
+
+async def test_the_service_of_the_page_on_services_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEATHER_TOKEN", "s3cret")
+    file = tmp_path / "tools.toml"
+    async with Service(answer(b'{"data": {"summary": "sunny"}}')).at() as service:
+        file.write_text(blocks(SERVICES, "toml")[0].replace("https://weather.internal", service.url))
+        tools = Registry(load_tools(file).tools.values())
+        assert await tools.run("weather", '{"city": "Oslo", "days": 2}') == ("OK", '"sunny"')
+    (seen,) = service.seen
+    assert (seen.method, seen.target, seen.headers["authorization"]) == ("GET", "/v1/Oslo?days=2", "Bearer s3cret")
 
 
 def test_other_blocks_can_be_read() -> None:

@@ -121,7 +121,7 @@ use = 7
         f'{file}: tool 4: unknown approval \'boss\'; approvals are "operator", "user"',
         f"{file}: tool 4: `concurrency` has to be a whole number, 1 to 1000",
         f"{file}: tool 4: `idempotent` has to be true or false",
-        f"{file}: tool 4: unknown kind 'httpx'; kinds are \"local\"",
+        f'{file}: tool 4: unknown kind \'httpx\'; kinds are "local", "http"',
         f'{file}: tool 5 "waits": `approval_seconds` is for `approval`',
         f'{file}: tool 5 "waits": unknown key "concurrency" for kind "local"',
         f'{file}: tool 5 "waits": unknown key "prefix" for kind "local"',

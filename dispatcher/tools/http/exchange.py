@@ -1,0 +1,249 @@
+"""One request and its answer, on a connection of its own: nothing is kept, so that a stop closes it for the service
+too, and no request is written to a connection that the service is about to close.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpcore2
+from httpcore2 import AnyIOBackend, AsyncHTTPConnection, AsyncNetworkBackend, AsyncNetworkStream
+
+from dispatcher.tools.errors import ResultTooLargeError, ServiceError, UnknownOutcomeError, UnreachableError
+from dispatcher.tools.http import addresses
+from dispatcher.tools.http.template import Origin
+
+MAX_ADDRESSES = 4  # of a host that are tried
+ADDRESS_SECONDS = 2.0  # for a connection to one of them, where there is another
+MAX_EXPANSION = 4  # bytes on the wire for each byte that an answer may have: compression may also say nothing at length
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """headers may hold secrets: nothing of them is shown."""
+
+    origin: Origin
+    method: str
+    target: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes | None = field(repr=False)
+    private: bool
+    tls: ssl.SSLContext | None
+
+
+class Response:
+    """status, and headers with names in lower case; of those that come twice the first."""
+
+    def __init__(self, response: httpcore2.Response, stream: AsyncGenerator[bytes, None]) -> None:
+        self.status = response.status
+        self.headers: dict[str, str] = {}
+        for name, value in response.headers:
+            self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        self._stream = stream
+
+    async def body(self, most: int) -> bytes:
+        """After decompression. Raises ResultTooLargeError beyond that many bytes, ServiceError."""
+        found = bytearray()
+        await self._read(found, most)
+        if len(found) > most:
+            raise ResultTooLargeError
+        return bytes(found)
+
+    async def beginning(self, most: int, seconds: float) -> bytes:
+        """What comes of the body in that time, up to that many bytes; whatever is wrong with it."""
+        found = bytearray()
+        with contextlib.suppress(TimeoutError, ResultTooLargeError, ServiceError):
+            async with asyncio.timeout(seconds):
+                await self._read(found, most)
+        return bytes(found[:most])
+
+    async def _read(self, found: bytearray, most: int) -> None:
+        """To the body's end, or until it has more than that many bytes."""
+        decoder = _decoder(self.headers.get("content-encoding", ""), most)
+        on_wire = 0
+        try:
+            async for raw in self._stream:
+                on_wire += len(raw)
+                found += decoder.decoded(raw)
+                if len(found) > most:
+                    return
+                if on_wire > MAX_EXPANSION * most:
+                    raise ResultTooLargeError
+        except (httpcore2.NetworkError, httpcore2.ProtocolError):
+            raise _broken("The answer of the tool's service was cut off.") from None
+        decoder.end()
+
+
+@asynccontextmanager
+async def exchange(request: Request) -> AsyncIterator[Response]:
+    """The answer, whose body has not been read. When the block is left, and when this is cancelled, the connection is
+    closed.
+
+    Raises UnreachableError, UnknownOutcomeError, and ServiceError: `blocked_address`, `certificate`, `broken_answer`.
+    """
+    origin = request.origin
+    network = _Network(request.private)
+    connection = AsyncHTTPConnection(
+        httpcore2.Origin(origin.scheme.encode(), origin.host.encode(), origin.port),
+        ssl_context=request.tls,
+        network_backend=network,
+    )
+    url = httpcore2.URL(
+        scheme=origin.scheme.encode(), host=origin.host.encode(), port=origin.port, target=request.target.encode()
+    )
+    sent = httpcore2.Request(request.method, url, headers=request.headers, content=request.body)
+    try:
+        try:
+            response = await connection.handle_async_request(sent)
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
+            raise _failure(error, network.stream) from None
+        stream: Any = response.stream
+        async with aclosing(aiter(stream)) as parts:
+            yield Response(response, parts)
+    finally:
+        await network.close()
+
+
+def _failure(error: Exception, stream: "_Stream | None") -> ServiceError | UnknownOutcomeError:
+    """Why there is no answer: what was sent decides."""
+    if stream is None or not stream.sent:
+        if _certificate(error):
+            return ServiceError("certificate", "The certificate of the tool's service cannot be trusted.", failing=True)
+        return UnreachableError()
+    if stream.ended or not isinstance(error, httpcore2.RemoteProtocolError):
+        return UnknownOutcomeError()
+    return _broken("The tool's service answered with what is not HTTP.")
+
+
+def _certificate(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _broken(message: str) -> ServiceError:
+    return ServiceError("broken_answer", message, failing=True)
+
+
+class _Network(AsyncNetworkBackend):
+    """Connects to an address that was looked at, and to no other: the name is resolved once."""
+
+    def __init__(self, private: bool) -> None:
+        self._private = private
+        self._backend = AnyIOBackend()
+        self.stream: _Stream | None = None
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> AsyncNetworkStream:
+        found = await addresses.resolve(host, port)
+        allowed = [address for address in found if self._private or addresses.is_public(address)][:MAX_ADDRESSES]
+        if not allowed:
+            message = "The tool's service has an address that may not be asked."
+            raise ServiceError("blocked_address", message) if found else UnreachableError()
+        *others, last = allowed
+        for address in others:
+            try:
+                async with asyncio.timeout(ADDRESS_SECONDS):
+                    return await self._connected(address, port)
+            except (TimeoutError, httpcore2.NetworkError):
+                continue
+        return await self._connected(last, port)
+
+    async def close(self) -> None:
+        """Whatever became of the connection: a cancelled handshake leaves it open."""
+        if self.stream:
+            await self.stream.aclose()
+
+    async def _connected(self, address: str, port: int) -> "_Stream":
+        self.stream = _Stream(await self._backend.connect_tcp(address, port))
+        return self.stream
+
+
+class _Stream(AsyncNetworkStream):
+    """sent: of the request something may have left this program. ended: the service has closed the connection."""
+
+    def __init__(self, stream: AsyncNetworkStream) -> None:
+        self._stream = stream
+        self.sent = self.ended = False
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            data = await self._stream.read(max_bytes, timeout)
+        except httpcore2.NetworkError:
+            self.ended = True
+            raise
+        self.ended = not data
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.sent = True
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> "AsyncNetworkStream":
+        # A handshake is no request: `sent` begins with what goes through it.
+        self._stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return self
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Identity:
+    def decoded(self, raw: bytes) -> bytes:
+        return raw
+
+    def end(self) -> None:
+        """The body is over."""
+
+
+class _Zlib:
+    """gzip, of one member or more, or deflate; a part never becomes more than `most` bytes and one."""
+
+    def __init__(self, most: int, window: int) -> None:
+        self._most, self._window = most, window
+        self._decoder = zlib.decompressobj(window)
+
+    def decoded(self, raw: bytes) -> bytes:
+        found = bytearray()
+        try:
+            while raw and len(found) <= self._most:
+                if self._decoder.eof:
+                    self._decoder = zlib.decompressobj(self._window)
+                found += self._decoder.decompress(raw, self._most + 1 - len(found))
+                raw = self._decoder.unused_data
+        except zlib.error:
+            raise _broken("The answer of the tool's service cannot be decompressed.") from None
+        return bytes(found)
+
+    def end(self) -> None:
+        if not self._decoder.eof:
+            raise _broken("The answer of the tool's service was cut off.")
+
+
+def _decoder(encoding: str, most: int) -> _Identity | _Zlib:
+    match encoding.strip().lower():
+        case "" | "identity":
+            return _Identity()
+        case "gzip" | "x-gzip":
+            return _Zlib(most, 16 + zlib.MAX_WBITS)
+        case "deflate":
+            return _Zlib(most, zlib.MAX_WBITS)
+    raise ServiceError("content_encoding", "The tool's service answered in a compression that nobody asked for.")

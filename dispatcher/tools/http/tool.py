@@ -1,0 +1,89 @@
+"""A tool of kind `http`: arguments become a request, its answer becomes the result."""
+
+import json
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from dispatcher.tools.context import Context
+from dispatcher.tools.errors import InvalidArgumentsError
+from dispatcher.tools.http.answers import Pointer, result
+from dispatcher.tools.http.exchange import Request, exchange
+from dispatcher.tools.http.template import Template
+from dispatcher.tools.identity import identity
+from dispatcher.tools.ports import Spec
+from shared.version import version
+
+
+class Connecting:
+    """How an entry's service is asked. headers may hold secrets; tls: None where the URL is http."""
+
+    def __init__(
+        self, headers: tuple[tuple[str, str], ...] = (), *, private: bool = False, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.headers, self.private, self.tls = headers, private, tls
+
+
+class HttpTool:
+    """body: what arguments the template does not use are sent as JSON. pointer: what of the answer is the result."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        method: str,
+        template: Template,
+        connecting: Connecting,
+        *,
+        body: bool,
+        pointer: Pointer | None,
+    ) -> None:
+        self.spec = spec
+        self._method, self._template, self._connecting = method, template, connecting
+        self._body, self._pointer = body, pointer
+        accepted = next((value for name, value in connecting.headers if name.lower() == "accept"), "")
+        self._html = "text/html" in accepted.lower()
+
+    async def call(self, arguments: dict[str, Any], context: Context) -> str:
+        """As `dispatcher.tools.ports.Tool` says."""
+        target = self._template.target(arguments)
+        names = self._template.names
+        rest = {name: value for name, value in arguments.items() if name not in names}
+        if rest and not self._body:
+            raise InvalidArgumentsError(f"The argument {json.dumps(min(rest))[:100]} is not known.")
+        body = json.dumps(rest, ensure_ascii=False).encode() if self._body else None
+        async with exchange(request(self._connecting, self._method, self._template, target, body, context)) as response:
+            return await result(response, self._pointer, self._html)
+
+
+def request(
+    connecting: Connecting,
+    method: str,
+    template: Template,
+    target: str,
+    body: bytes | None,
+    context: Context,
+    more: Mapping[str, str] = {},
+) -> Request:
+    """more: headers of this call, before the entry's own."""
+    origin = template.origin
+    call = identity(context)
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    usual = origin.port == (443 if origin.scheme == "https" else 80)
+    headers = {
+        "Host": host if usual else f"{host}:{origin.port}",
+        "User-Agent": f"midsentence/{version()}",
+        "Accept": "application/json, text/*;q=0.5",
+        "Accept-Encoding": "gzip, deflate",
+        "Connection": "close",
+        "Idempotency-Key": call.key,
+        "traceparent": call.traceparent,
+    }
+    if body is not None:
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    elif method in ("POST", "PUT", "PATCH"):
+        headers["Content-Length"] = "0"
+    own = {name.lower() for name, _ in connecting.headers} | {name.lower() for name in more}
+    kept = [(name, value) for name, value in headers.items() if name.lower() not in own]
+    return Request(
+        origin, method, target, (*kept, *more.items(), *connecting.headers), body, connecting.private, connecting.tls
+    )

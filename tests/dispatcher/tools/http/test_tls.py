@@ -1,0 +1,85 @@
+import asyncio
+import json
+import ssl
+from pathlib import Path
+
+import pytest
+
+from dispatcher.files import FileError
+from dispatcher.tools.load import load
+from dispatcher.tools.registry import Registry
+from tests.dispatcher.tools.http.service import Service, answer
+
+TLS = Path(__file__).parent / "tls"
+
+
+def serving(certificate: str, *, clients: bool = False) -> ssl.SSLContext:
+    """clients: only those with a certificate of the same authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=TLS / "ca.pem")
+    context.load_cert_chain(TLS / certificate)
+    context.verify_mode = ssl.CERT_REQUIRED if clients else ssl.CERT_NONE
+    return context
+
+
+async def asked(folder: Path, service: Service, more: str) -> str:
+    """OK, or the status and the error's code."""
+    file = folder / "tools.toml"
+    file.write_text(f'[[tool]]\nname = "x"\nkind = "http"\nurl = "{service.url}/"\nprivate = true\n{more}\n')
+    output = await Registry(load(file).tools.values()).run("x", "{}")
+    return "OK" if output.status == "OK" else f"{output.status} {json.loads(output.result_json)['error']['code']}"
+
+
+CA = f'ca = "{TLS}/ca.pem"'
+
+
+@pytest.mark.parametrize(
+    ("certificate", "more", "outcome"),
+    [
+        ("localhost.pem", CA, "OK"),
+        ("localhost.pem", "", "TOOL_ERROR certificate"),
+        ("elsewhere.pem", CA, "TOOL_ERROR certificate"),
+        ("expired.pem", CA, "TOOL_ERROR certificate"),
+    ],
+)
+async def test_certificates_are_verified(tmp_path: Path, certificate: str, more: str, outcome: str) -> None:
+    async with Service(answer(), serving(certificate)).at() as service:
+        assert await asked(tmp_path, service, more) == outcome
+        assert len(service.seen) == (outcome == "OK"), "nothing is said to a stranger"
+
+
+async def test_a_certificate_of_ones_own(tmp_path: Path) -> None:
+    async with Service(answer(), serving("localhost.pem", clients=True)).at() as service:
+        assert await asked(tmp_path, service, f'{CA}\ncert = "{TLS}/client.pem"\nkey = "{TLS}/client.pem"') == "OK"
+        assert await asked(tmp_path, service, CA) != "OK"
+        assert len(service.seen) == 1
+
+
+async def test_a_server_that_speaks_no_tls(tmp_path: Path) -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Speak plainly\r\n\r\n")
+        writer.close()
+
+    service = Service(answer())
+    async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
+        service.url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        assert await asked(tmp_path, service, CA) == "TOOL_ERROR unreachable"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (f'ca = "{TLS}/none.pem"', f"`ca`: {TLS}/none.pem: No such file or directory"),
+        (f'ca = "{TLS}/README.txt"', "`ca`: no certificates to trust"),
+        (f'cert = "{TLS}/client.pem"', "`cert` and `key` belong together"),
+        (
+            f'cert = "{TLS}/ca.pem"\nkey = "{TLS}/client.pem"',
+            "`cert` and `key` are no certificate and its key, without a password",
+        ),
+    ],
+)
+def test_keys_that_cannot_be_used(tmp_path: Path, more: str, reason: str) -> None:
+    file = tmp_path / "tools.toml"
+    file.write_text(f'[[tool]]\nname = "x"\nkind = "http"\nurl = "https://localhost/"\n{more}\n')
+    with pytest.raises(FileError) as raised:
+        load(file)
+    assert [fault.reason for fault in raised.value.faults] == [reason]
