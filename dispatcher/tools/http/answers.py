@@ -8,7 +8,7 @@ from typing import Any
 
 from dispatcher.tools import strict_json
 from dispatcher.tools.errors import ServiceError
-from dispatcher.tools.http.exchange import Response
+from dispatcher.tools.http.exchange import HttpResponse
 from shared.records import MAX_RESULT_BYTES
 
 MAX_REFUSAL_BYTES = 4096  # of a refusal that are read, within REFUSAL_SECONDS; an agent is shown 500 characters
@@ -39,7 +39,7 @@ class Pointer:
         return value
 
 
-async def result(response: Response, pointer: Pointer | None, html: bool) -> str:
+async def result(response: HttpResponse, pointer: Pointer | None, html: bool) -> str:
     """As JSON. html: a page is what was asked for, not a proxy's apology. Raises ServiceError, ResultTooLargeError."""
     status = response.status
     if 300 <= status < 400:
@@ -61,7 +61,7 @@ async def result(response: Response, pointer: Pointer | None, html: bool) -> str
     raise ServiceError("content_type", "The tool's service answered with neither JSON nor plain text.")
 
 
-async def _refusal(response: Response) -> ServiceError:
+async def _refusal(response: HttpResponse) -> ServiceError:
     """With the beginning of its text."""
     kind, charset = _content_type(response)
     found = await response.beginning(MAX_REFUSAL_BYTES, REFUSAL_SECONDS)
@@ -90,7 +90,7 @@ def _pointed(value: Any, pointer: Pointer | None) -> str:
     return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
 
 
-def _content_type(response: Response) -> tuple[str, str]:
+def _content_type(response: HttpResponse) -> tuple[str, str]:
     """Type and charset, in lower case."""
     kind, *parameters = response.headers.get("content-type", "").lower().split(";")
     charset = ""

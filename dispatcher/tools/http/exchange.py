@@ -24,7 +24,7 @@ MAX_EXPANSION = 4  # bytes on the wire for each byte that an answer may have: co
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """headers may hold secrets: nothing of them is shown."""
 
     origin: Origin
@@ -36,7 +36,7 @@ class Request:
     tls: ssl.SSLContext | None
 
 
-class Response:
+class HttpResponse:
     """status, and headers with names in lower case; of those that come twice the first."""
 
     def __init__(self, response: httpcore2.Response, stream: AsyncGenerator[bytes, None]) -> None:
@@ -80,7 +80,7 @@ class Response:
 
 
 @asynccontextmanager
-async def exchange(request: Request) -> AsyncIterator[Response]:
+async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
     """The answer, whose body has not been read. When the block is left, and when this is cancelled, the connection is
     closed.
 
@@ -104,7 +104,7 @@ async def exchange(request: Request) -> AsyncIterator[Response]:
             raise _failure(error, network.stream) from None
         stream: Any = response.stream
         async with aclosing(aiter(stream)) as parts:
-            yield Response(response, parts)
+            yield HttpResponse(response, parts)
     finally:
         await network.close()
 

@@ -8,7 +8,7 @@ from typing import Any
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import InvalidArgumentsError
 from dispatcher.tools.http.answers import Pointer, result
-from dispatcher.tools.http.exchange import Request, exchange
+from dispatcher.tools.http.exchange import HttpRequest, exchange
 from dispatcher.tools.http.template import Template
 from dispatcher.tools.identity import identity
 from dispatcher.tools.ports import Spec
@@ -63,7 +63,7 @@ def request(
     body: bytes | None,
     context: Context,
     more: Mapping[str, str] = {},
-) -> Request:
+) -> HttpRequest:
     """more: headers of this call, before the entry's own."""
     origin = template.origin
     call = identity(context)
@@ -84,6 +84,6 @@ def request(
         headers["Content-Length"] = "0"
     own = {name.lower() for name, _ in connecting.headers} | {name.lower() for name in more}
     kept = [(name, value) for name, value in headers.items() if name.lower() not in own]
-    return Request(
+    return HttpRequest(
         origin, method, target, (*kept, *more.items(), *connecting.headers), body, connecting.private, connecting.tls
     )
