@@ -124,7 +124,7 @@ class Run:
 
     def _connect(self) -> Stream:
         self._early.clear()
-        self._stream = Stream(self._channel.call(), self._receive, self._settings.flush_ms / 1000)
+        self._stream = self._channel.stream(self._receive, self._settings.flush_ms / 1000)
         self._session.open_on(self._stream)
         return self._stream
 

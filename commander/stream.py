@@ -15,7 +15,7 @@ from grpc import aio
 
 from commander.session import Session
 from shared.channel import Options
-from shared.grpc_metrics import ClientMetrics
+from shared.grpc_metrics import ClientCall, ClientMetrics
 from shared.pb.agent_pb2_grpc import AgentInteractionStub
 from shared.records import MAX_BATCH_BYTES, MAX_TEXT_BYTES, Downstream, Upstream
 from shared.wire import (
@@ -53,9 +53,14 @@ class DispatcherChannel:
         self._stub = AgentInteractionStub(self._channel)  # type: ignore[no-untyped-call]
         self._metrics = metrics
 
-    def call(self) -> StreamCall:
+    def stream(
+        self,
+        receive: Callable[["Stream", Downstream], None],
+        flush: float,
+        status: Callable[["Stream"], Upstream] | None = None,
+    ) -> "Stream":
         """A new ChatStream. It fails soon (UNAVAILABLE) where nobody answers."""
-        return self._metrics.watch(PATH, self._stub.ChatStream())
+        return Stream(self._stub.ChatStream(), self._metrics.began(PATH), receive, flush, status)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -77,9 +82,10 @@ class Stream:
     def __init__(
         self,
         call: StreamCall,
+        counted: ClientCall,
         receive: Callable[["Stream", Downstream], None],
         flush: float,
-        status: Callable[["Stream"], Upstream] | None = None,
+        status: Callable[["Stream"], Upstream] | None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.batches = True
@@ -90,6 +96,7 @@ class Stream:
         self.ended: asyncio.Future[grpc.StatusCode | None] = loop.create_future()
         self.details = ""
         self._call = call
+        self._counted = counted
         self._receive = receive
         self._flush = flush
         self._status = status
@@ -150,6 +157,7 @@ class Stream:
                 if packets:
                     for message in self._messages(packets):
                         await self._call.write(message)
+                        self._counted.sent.inc()
                     may_write_at = loop.time() + self._flush
                 elif self._finishing:
                     await self._call.done_writing()
@@ -200,6 +208,7 @@ class Stream:
         code: grpc.StatusCode | None = None
         try:
             while isinstance(message := await self._call.read(), DownstreamMessage):  # else EOF
+                self._counted.received.inc()
                 self.answered = True
                 for packet in decode_downstream(message):
                     self._receive(self, packet)
@@ -218,6 +227,7 @@ class Stream:
             logger.exception("stream_failed")
             self.cut()
         finally:
+            self._counted.ended(code or grpc.StatusCode.CANCELLED)
             self._writer.cancel()
             if not self.ended.done():
                 self.ended.set_result(None if self._cut else code)

@@ -135,7 +135,7 @@ class Worker:
             self.leave()
 
     def _connect(self) -> Stream:
-        stream = Stream(self._channel.call(), self._receive, self._settings.flush_ms / 1000, self._status)
+        stream = self._channel.stream(self._receive, self._settings.flush_ms / 1000, self._status)
         stream.ended.add_done_callback(lambda _: self._stream_ended(stream))
         self._streams.append(stream)
         self._adopt()

@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import grpc
 from grpc import aio
@@ -17,9 +17,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 # A health check takes less than a millisecond, a stream of a Commander lives for hours.
 HANDLING_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
-
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
 
 
 def code_name(code: grpc.StatusCode) -> str:
@@ -230,79 +227,24 @@ def _code(context: Any) -> grpc.StatusCode | None:
 # ---- client
 
 
+class ClientCall:
+    """One call, from now on. Whoever writes and reads counts `sent` and `received`, and says how it `ended`."""
+
+    def __init__(self, method: _Method) -> None:
+        self._method, self._started_at = method, time.monotonic()
+        self.sent, self.received = method.sent, method.received
+        method.started.inc()
+
+    def ended(self, code: grpc.StatusCode) -> None:
+        self._method.ended(self._started_at, code)
+
+
 class ClientMetrics(_Metrics):
     """`grpc_client_*`. Not an interceptor: those of grpc.aio's client put a queue and two tasks into each stream."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__("client", registry)
-        self._endings: set[asyncio.Task[None]] = set()
 
-    def watch(
-        self, path: str, call: aio.StreamStreamCall[RequestT, ResponseT]
-    ) -> aio.StreamStreamCall[RequestT, ResponseT]:
-        """The call that has just been made on `/package.Service/Method`, with its messages counted."""
-        method, started_at = self.method(path), time.monotonic()
-        method.started.inc()
-
-        async def ended() -> None:
-            method.ended(started_at, await call.code())
-
-        def done(_: object) -> None:
-            task = asyncio.get_running_loop().create_task(ended())
-            self._endings.add(task)  # the loop itself holds tasks weakly
-            task.add_done_callback(self._endings.discard)
-
-        call.add_done_callback(done)
-        return _CountedCall(call, method)
-
-
-class _CountedCall(aio.StreamStreamCall[RequestT, ResponseT]):
-    def __init__(self, call: aio.StreamStreamCall[RequestT, ResponseT], method: _Method) -> None:
-        self._call = call
-        self._method = method
-
-    async def read(self) -> Any:
-        message = await self._call.read()
-        if message is not aio.EOF:
-            self._method.received.inc()
-        return message
-
-    def __aiter__(self) -> AsyncIterator[ResponseT]:
-        return _counted(self._call.__aiter__(), self._method)
-
-    async def write(self, request: RequestT) -> None:
-        await self._call.write(request)
-        self._method.sent.inc()
-
-    async def done_writing(self) -> None:
-        await self._call.done_writing()
-
-    async def initial_metadata(self) -> Any:
-        return await self._call.initial_metadata()
-
-    async def trailing_metadata(self) -> Any:
-        return await self._call.trailing_metadata()
-
-    async def code(self) -> grpc.StatusCode:
-        return await self._call.code()
-
-    async def details(self) -> str:
-        return await self._call.details()
-
-    async def wait_for_connection(self) -> None:
-        await self._call.wait_for_connection()
-
-    def cancelled(self) -> bool:
-        return self._call.cancelled()
-
-    def done(self) -> bool:
-        return self._call.done()
-
-    def time_remaining(self) -> float | None:
-        return self._call.time_remaining()
-
-    def cancel(self) -> bool:
-        return self._call.cancel()
-
-    def add_done_callback(self, callback: Any) -> None:
-        self._call.add_done_callback(callback)
+    def began(self, path: str) -> ClientCall:
+        """On `/package.Service/Method`."""
+        return ClientCall(self.method(path))
