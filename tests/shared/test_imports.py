@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,12 +91,15 @@ def imports(source: str, importer: str, place: str) -> Iterator[Import]:
         yield from (Import(importer, name, f"{place}:{node.lineno}") for name in names)
 
 
-ALL = [
-    found
-    for name, path in PATHS.items()
-    if not under(name, "shared.pb")
-    for found in imports(path.read_text(), name, str(path.relative_to(ROOT)))
-]
+@cache
+def everything() -> list[Import]:
+    """Every import of the house."""
+    return [
+        found
+        for name, path in PATHS.items()
+        if not under(name, "shared.pb")
+        for found in imports(path.read_text(), name, str(path.relative_to(ROOT)))
+    ]
 
 
 # ---- what each room says of itself
@@ -112,7 +116,7 @@ class Room(NamedTuple):
 
 def room_of(module: str) -> str:
     """The nearest package that it lies in."""
-    return module if module in SAYS else room_of(module.rpartition(".")[0])
+    return module if module in rooms() else room_of(module.rpartition(".")[0])
 
 
 def stated(name: str, docstring: str) -> Room:
@@ -125,11 +129,13 @@ def stated(name: str, docstring: str) -> Room:
     return Room(name, "\nPure: " in docstring, *lists)
 
 
-SAYS = {
-    name: stated(name, ast.get_docstring(ast.parse(path.read_text())) or "")
-    for name, path in PATHS.items()
-    if path.name == "__init__.py" and not under(name, "shared.pb")
-}
+@cache
+def rooms() -> dict[str, Room]:
+    return {
+        name: stated(name, ast.get_docstring(ast.parse(path.read_text())) or "")
+        for name, path in PATHS.items()
+        if path.name == "__init__.py" and not under(name, "shared.pb")
+    }
 
 
 def entry_for(found: Import) -> str | None:
@@ -141,20 +147,20 @@ def entry_for(found: Import) -> str | None:
         return None  # whose they are is a rule of its own
     if room_of(found.imported) == own:
         return None
-    said = SAYS[own].imports
+    said = rooms()[own].imports
     return room_of(found.imported) if room_of(found.imported) in said else found.imported
 
 
 def unstated(found: Import) -> str | None:
     entry = entry_for(found)
-    room = SAYS[room_of(found.importer)]
+    room = rooms()[room_of(found.importer)]
     if entry is None or entry in room.imports | room.libraries:
         return None
     return f"{room.name.replace('.', '/')}/__init__.py does not say so"
 
 
 def pure(module: str) -> bool:
-    return under(module, *PURE, *(room.name for room in SAYS.values() if room.pure))
+    return under(module, *PURE, *(room.name for room in rooms().values() if room.pure))
 
 
 def other_side(found: Import) -> str | None:
@@ -217,7 +223,7 @@ def faults(rule: Callable[[Import], str | None], found: list[Import]) -> list[st
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule.__name__))
 def test_imports_keep_to_their_rooms(rule: Callable[[Import], str | None]) -> None:
-    assert not faults(rule, ALL), "\n".join(faults(rule, ALL))
+    assert not faults(rule, everything()), "\n".join(faults(rule, everything()))
 
 
 @pytest.mark.parametrize(
@@ -247,10 +253,10 @@ def test_each_rule_finds_what_breaks_it(rule: Callable[[Import], str | None], im
 
 
 def test_rooms_say_no_more_than_they_import() -> None:
-    entries = {(room_of(found.importer), entry_for(found)) for found in ALL}
+    entries = {(room_of(found.importer), entry_for(found)) for found in everything()}
     idle = [
         f"{room.name.replace('.', '/')}/__init__.py: {entry}"
-        for room in SAYS.values()
+        for room in rooms().values()
         for entry in sorted(room.imports | room.libraries)
         if (room.name, entry) not in entries
     ]
@@ -278,7 +284,7 @@ def circles(found: Iterable[Import]) -> list[list[str]]:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert not circles(ALL)
+    assert not circles(everything())
 
 
 def test_a_circle_is_found() -> None:
@@ -341,10 +347,10 @@ def test_the_rules_name_modules_that_exist() -> None:
         *ADAPTERS,
         *STUBS,
         *(home for homes in LIBRARIES.values() for home in homes),
-        *(entry for room in SAYS.values() for entry in room.imports),
+        *(entry for room in rooms().values() for entry in room.imports),
     }
     assert not named - PATHS.keys()
-    assert not LIBRARIES.keys() - {found.imported.split(".")[0] for found in ALL}
+    assert not LIBRARIES.keys() - {found.imported.split(".")[0] for found in everything()}
 
 
 def test_no_tracked_file_names_a_package_registry() -> None:
