@@ -3,14 +3,19 @@
 import contextlib
 import importlib
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from commander.agent import Agent
 from commander.settings import CommanderSettings
 from shared.config import import_attribute
 from shared.errors import ConfigError
 
-BACKENDS = ("local", "openai", "scripted")
+# What each one's `make` is called with: its own section.
+BACKENDS: dict[str, Callable[[CommanderSettings], tuple[object, ...]]] = {
+    "local": lambda settings: (settings.local, settings.capacity),
+    "openai": lambda settings: (settings.openai,),
+    "scripted": lambda settings: (settings.scripted,),
+}
 
 
 def load(settings: CommanderSettings, source: str = "COMMANDER_BACKEND") -> Agent:
@@ -29,7 +34,7 @@ def load(settings: CommanderSettings, source: str = "COMMANDER_BACKEND") -> Agen
         if error.name != settings.backend:  # the package of that name is what its extra brings
             raise
         raise ConfigError(f"{source}: needs the extra: pip install 'midsentence[{settings.backend}]'") from error
-    agent: Agent = module.make(settings)
+    agent: Agent = module.make(*BACKENDS[settings.backend](settings))
     return agent
 
 

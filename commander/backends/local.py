@@ -14,7 +14,6 @@ from commander.backends.llama import Engine, ModelError
 from commander.backends.parameters import sampling
 from commander.backends.relevance import given, named_by
 from commander.backends.settings import LocalSettings
-from commander.settings import CommanderSettings
 
 PLANNING = "Planning"
 REASONING = "Reasoning"
@@ -125,6 +124,6 @@ async def _called(turn: Turn, name: str, arguments: dict[str, Any]) -> Call:
     return Call("", name, arguments, status, result)
 
 
-def make(settings: CommanderSettings) -> Agent:
-    """An agent with a slot for each of the Commander's. Raises ConfigError."""
-    return LocalAgent(settings.local, settings.capacity)
+def make(settings: LocalSettings, capacity: int) -> Agent:
+    """An agent with a slot for each of so many sessions at once. Raises ConfigError."""
+    return LocalAgent(settings, capacity)

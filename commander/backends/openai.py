@@ -14,7 +14,6 @@ from commander.backends.errors import ProviderError
 from commander.backends.parameters import sampling
 from commander.backends.settings import OpenAISettings
 from commander.backends.texts import TextJoiner, ThinkTags
-from commander.settings import CommanderSettings
 from shared import http_environment
 from shared.wire import well_formed
 
@@ -230,7 +229,7 @@ async def _answer(turn: Turn, call: CallParts) -> dict[str, Any]:
         return _result(call.call_id, {"error": {"code": failure.code, "message": failure.message}})
 
 
-def make(settings: CommanderSettings) -> Agent:
+def make(settings: OpenAISettings) -> Agent:
     """An agent over the server that the settings name. Raises ConfigError: the environment's proxy cannot be used."""
     http_environment.check()
-    return OpenAIAgent(settings.openai)
+    return OpenAIAgent(settings)

@@ -25,7 +25,6 @@ from commander.backends.settings import (
     Tokens,
     Wait,
 )
-from commander.settings import CommanderSettings
 
 _KEYS = frozenset(ScriptedSettings.model_fields)
 
@@ -120,6 +119,6 @@ def _script(turn: Turn, settings: ScriptedSettings) -> ScriptedSettings:
         raise ValueError(f"the script cannot be read: {error.errors(include_url=False)[0]}") from error
 
 
-def make(settings: CommanderSettings) -> Agent:
+def make(settings: ScriptedSettings) -> Agent:
     """An agent that follows scripts."""
-    return ScriptedAgent(settings.scripted)
+    return ScriptedAgent(settings)

@@ -10,7 +10,6 @@ import pytest
 from commander.agent import Finish, Message, Thought, ToolError, Turn, Yielded
 from commander.backends.scripted import ScriptedAgent, make, token
 from commander.backends.settings import ScriptedSettings
-from commander.settings import CommanderSettings
 
 QUICK = ScriptedSettings(tokens=3, interval_ms=0)
 
@@ -97,5 +96,5 @@ async def test_counts_what_it_made_when_it_is_stopped() -> None:
 
 
 async def test_is_made_from_the_settings() -> None:
-    agent = make(CommanderSettings(scripted=ScriptedSettings(tokens=1, interval_ms=0)))
+    agent = make(ScriptedSettings(tokens=1, interval_ms=0))
     assert [piece async for piece in agent(Turn(said("")))] == ["w0 ", Finish(completion_tokens=1)]
