@@ -12,10 +12,11 @@ session; raising ends it with an error that users see only as a code. A slow Dis
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-FinishReason = Literal["stop", "length", "content_filter"]
-_FINISH_REASONS = ("stop", "length", "content_filter")
+from shared import records
+
+FinishReason: TypeAlias = records.FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Finish:
     completion_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.reason not in _FINISH_REASONS:
-            raise ValueError(f"reason must be one of {', '.join(_FINISH_REASONS)}, got {self.reason!r}")
+        if self.reason not in records.FINISH_REASONS:
+            raise ValueError(f"reason must be one of {', '.join(records.FINISH_REASONS)}, got {self.reason!r}")
         for name in ("prompt_tokens", "completion_tokens"):
             count = getattr(self, name)
             if count is not None and not (isinstance(count, int) and 0 <= count < 2**32):

@@ -14,16 +14,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from dispatcher.core.log import FINAL, State
 from dispatcher.fast_metrics import FastCounter, FastHistogram, Level, Series
+from dispatcher.policies.matches import ACTIONS
 from shared.log_metrics import UnwrittenLines
-from shared.records import STOP_REASONS
+from shared.records import STOP_REASONS, TOOL_STATUSES
 from shared.version import version
 
 UNKNOWN = "unknown"
 PACKET_KINDS = ("thought", "content", "tool_call", "error", "stopped", UNKNOWN)
-OUTCOMES = ("finished", "stopped", "failed")
-TOOL_STATUSES = ("OK", "TOOL_ERROR", "INVALID_ARGUMENTS", "TIMEOUT", "DENIED", "CANCELLED", "UNKNOWN_OUTCOME")
-POLICY_ACTIONS = ("stop", "redact", "observe")
 
 _WORK = (0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)  # of the CPU
 _LATENCY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -74,7 +73,7 @@ class Metrics:
         self.free_slots = gauge("free_slots", "Free slots of this instance's Commanders.")
         outcomes = Counter("dispatcher_sessions_total", "Sessions that ended.", ("outcome",), registry=None)
         registry.register(_Unlisted(outcomes))
-        self._outcomes = {outcome: outcomes.labels(outcome) for outcome in OUTCOMES}
+        self._outcomes = {outcome: outcomes.labels(outcome) for outcome in FINAL}
         self.takeovers = counter("takeovers_total", "Sessions assigned again after their Commander was lost.")
         self.unattended = counter("unattended_sessions_total", "Sessions that nothing led to an end: a fault of ours.")
 
@@ -120,10 +119,11 @@ class Metrics:
             self._tool_calls_running.labels(tool)
             self._abandoned.labels(tool)
             for status in TOOL_STATUSES:
-                self._tool_calls.labels(tool, status)
+                if status != "UNKNOWN_TOOL":  # of no tool that is known
+                    self._tool_calls.labels(tool, status)
         for policy in policies:
             self._policy_seconds.labels(policy)
-            for action in POLICY_ACTIONS:
+            for action in ACTIONS:
                 self._policy_hits.labels(policy, action)
 
     def packet_logged(self, kind: str, lag: float) -> None:
@@ -146,8 +146,8 @@ class Metrics:
         self.ejected_commanders.set(ejected)
         self.waiting.set(waiting)
 
-    def session_over(self, outcome: str) -> None:
-        """outcome: one of OUTCOMES."""
+    def session_over(self, outcome: State) -> None:
+        """outcome: a final one."""
         self._outcomes[outcome].inc()
 
     def stopped(self, reason: str) -> None:
@@ -171,7 +171,7 @@ class Metrics:
         return self._policy_seconds.labels(policy)
 
     def policy_hit(self, policy: str, action: str) -> None:
-        """policy: its name in the operator's file. action: one of POLICY_ACTIONS."""
+        """policy: its name in the operator's file. action: one of `dispatcher.policies.matches.ACTIONS`."""
         self._policy_hits.labels(policy, action).inc()
 
     def tool_done(self, tool: str, status: str, seconds: float) -> None:

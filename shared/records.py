@@ -4,7 +4,7 @@ Frozen `msgspec.Struct`s: cheap to make (they are on the hot path) and, tagged, 
 meanings stand in `protos/agent.proto`.
 """
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -17,8 +17,16 @@ MAX_OPEN_CALLS = 64
 MAX_BATCH_BYTES = 256 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_HISTORY_BYTES = 8 * 1024 * 1024
-STOP_REASONS = ("PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown")
-FINISH_REASONS = ("stop", "length", "content_filter")
+
+StopReason: TypeAlias = Literal["PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown"]
+STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
+FinishReason: TypeAlias = Literal["stop", "length", "content_filter"]
+FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
+# Of a tool's result; an older Dispatcher says none.
+ToolStatus: TypeAlias = Literal[
+    "OK", "TOOL_ERROR", "UNKNOWN_TOOL", "INVALID_ARGUMENTS", "TIMEOUT", "DENIED", "CANCELLED", "UNKNOWN_OUTCOME"
+]
+TOOL_STATUSES: tuple[ToolStatus, ...] = get_args(ToolStatus)
 
 
 class Plain(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, HttpUrl, JsonValue, SecretStr, field_validator, model_validator
 
+from commander.agent import FinishReason
 from shared.config import Section
 
 
@@ -113,7 +114,7 @@ class Fail(Section):
 class End(Section):
     """Finish here. The tokens said so far are counted."""
 
-    finish: Literal["stop", "length", "content_filter"]
+    finish: FinishReason
 
 
 ScriptStep = Annotated[

@@ -28,6 +28,7 @@ from shared.records import Error, Message, Stopped, ToolResult
 State: TypeAlias = Literal["waiting", "running", "finished", "stopped", "failed"]
 STATES: tuple[State, ...] = get_args(State)
 LIVE: frozenset[State] = frozenset({"waiting", "running"})
+FINAL: tuple[State, ...] = tuple(state for state in STATES if state not in LIVE)
 OF_CALLS = (Call, Approval, Decision, Started, ToolResult)  # entries by which the open calls change
 MAX_GENERATION = 2**63 - 1  # that a Commander may bring: uint64 on the wire, and it must still be raised
 

@@ -2,7 +2,6 @@
 
 import base64
 import math
-from typing import Literal
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -19,7 +18,7 @@ from dispatcher.gateway.errors import json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.sessions import find, released_text
 from dispatcher.store.ports import Place, place
-from shared.records import Error
+from shared.records import Error, StopReason
 
 LIST_LIMIT = 100
 MAX_LIST_LIMIT = 1000
@@ -32,7 +31,7 @@ LOOKED_AT = 5000  # for one answer; one that found less has a cursor all the sam
 class OperatorStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`detail` is for other operators and the Commander's log; users see the reason only."""
 
-    reason: Literal["PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown"] = "RiskControl"
+    reason: StopReason = "RiskControl"
     detail: str = ""
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -30,7 +30,7 @@ from dispatcher.gateway.views import (
 )
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import IdempotencyKey, Store, StoreUnavailable
-from shared.records import Message
+from shared.records import Message, StopReason
 
 DEFAULT_AGENT = "default"  # that of COMMANDER_AGENT
 KEY_SECONDS = 24 * 3600
@@ -47,7 +47,7 @@ class CreateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    reason: Literal["PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown"] = "UserCancel"
+    reason: StopReason = "UserCancel"
 
 
 class SessionRoutes:

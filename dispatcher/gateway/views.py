@@ -2,7 +2,7 @@
 
 A `UserEvent` has no place for a thought, an argument, a result, an error's message or a stop's detail, so none of them
 can reach a user (rule 29). What a Commander or a client wrote shows only if it is content, a call's id, or one of the
-published values: those of `FAILURES` and `CALL_STATUSES`, and the reasons in `shared.records`.
+published values: those of `FAILURES`, and the statuses and reasons in `shared.records`.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import msgspec
 
 from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.log import Record, Request, State
-from shared.records import FINISH_REASONS, STOP_REASONS, Content, Error, ToolResult, Usage
+from shared.records import FINISH_REASONS, STOP_REASONS, TOOL_STATUSES, Content, Error, ToolResult, Usage
 
 FAILURES = {
     "agent_error": "The agent failed.",
@@ -24,9 +24,6 @@ FAILURES = {
     "history_too_large": "The answer is too long to be continued.",
     "protocol_error": "The agent broke the contract.",
 }
-CALL_STATUSES = frozenset(
-    {"OK", "TOOL_ERROR", "UNKNOWN_TOOL", "INVALID_ARGUMENTS", "TIMEOUT", "DENIED", "CANCELLED", "UNKNOWN_OUTCOME"}
-)
 FILTERED = frozenset({"PolicyViolation", "RiskControl"})  # stops that OpenAI's clients see as `content_filter`
 BYTES_A_TOKEN = 4  # of UTF-8: what tokenisers come to for English, and near it for other scripts
 MAX_JOINED = 64 * 1024  # characters of text that go out as one event
@@ -96,7 +93,7 @@ def user_event(entry: Entry, knows_tool: KnowsTool) -> UserEvent | None:
             status = "INVALID_ARGUMENTS" if refused else "RUNNING"
             return UserToolCall(_call_id(call_id), _tool(name, knows_tool), status)
         case ToolResult(tool_name=name, call_id=call_id, status=status):
-            status = status if status in CALL_STATUSES else "TOOL_ERROR"
+            status = status if status in TOOL_STATUSES else "TOOL_ERROR"
             return UserToolResult(_call_id(call_id), _tool(name, knows_tool), status)
         case StopEntry(reason=reason):
             return UserStopped(stop_reason(reason))

@@ -6,7 +6,7 @@ from time import perf_counter  # uvloop's own clock ticks in milliseconds
 import structlog
 
 from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry
-from dispatcher.core.log import Applied, Offsets, Record
+from dispatcher.core.log import Applied, Offsets, Record, State
 from dispatcher.metrics import UNKNOWN, Metrics
 from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
 
@@ -16,7 +16,7 @@ logger = structlog.get_logger()
 COMMANDERS_FAULT = ("commander_lost", "protocol_error")
 
 # The oneof field's name of the packet that an entry came in.
-PACKET_KINDS: dict[type, str] = {
+KIND_OF: dict[type, str] = {
     Thought: "thought",
     Content: "content",
     Finished: "content",
@@ -69,7 +69,7 @@ class SessionFacts:
         now = perf_counter()
         counted = 0
         for entry, received in batch:
-            if entry.sequence > counted and (kind := PACKET_KINDS.get(type(entry.body))):
+            if entry.sequence > counted and (kind := KIND_OF.get(type(entry.body))):
                 counted = entry.sequence
                 self._metrics.packet_logged(kind, now - received)
 
@@ -155,7 +155,7 @@ class SessionFacts:
         if not self._final:
             self._ended(self._commander_id, well)
 
-    def _over(self, outcome: str, **fields: object) -> None:
+    def _over(self, outcome: State, **fields: object) -> None:
         """The first stop or end is the session's final state."""
         if not self._final:
             self._final = True

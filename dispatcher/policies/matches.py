@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 import msgspec
 
 Action: TypeAlias = Literal["stop", "redact", "observe"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+Fallback: TypeAlias = Literal["stop", "release"]  # what becomes of a text that cannot be decided about
 Channel: TypeAlias = Literal["content", "thoughts", "arguments", "prompt", "results"]
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
 DEFAULT_READS: frozenset[Channel] = frozenset({"content", "arguments"})  # what gets out

@@ -5,12 +5,12 @@ A gate's text waits for its verdict, and only its own; an observer's goes on, an
 question of a policy is under way at a time; what comes meanwhile makes the next.
 """
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from dispatcher.policies.changes import Edit, changes
-from dispatcher.policies.matches import DEFAULT_READS, Action, Channel, Match, Rule
+from dispatcher.policies.matches import DEFAULT_READS, Action, Channel, Fallback, Match, Rule
 from dispatcher.policies.outcomes import UNAVAILABLE, Hit, Reading, Violation
 
 MAX_QUESTION = 16_000  # characters
@@ -26,6 +26,10 @@ class BacklogError(Exception):
     """The answers come too slowly."""
 
 
+AskedKind: TypeAlias = Literal["plugin", "http"]
+Mode: TypeAlias = Literal["gate", "observer"]
+
+
 class AskedPolicy(msgspec.Struct, frozen=True):
     """kind, target: whom to ask: a function `module:attribute`, or a URL.
 
@@ -37,11 +41,11 @@ class AskedPolicy(msgspec.Struct, frozen=True):
     """
 
     name: str
-    kind: Literal["plugin", "http"]
+    kind: AskedKind
     target: str
-    mode: Literal["gate", "observer"] = "gate"
+    mode: Mode = "gate"
     timeout_seconds: float = 2.0
-    on_failure: Literal["stop", "release"] = "stop"
+    on_failure: Fallback = "stop"
     overlap: int = 0
     reads: frozenset[Channel] = DEFAULT_READS
     reason: str = "PolicyViolation"

@@ -11,7 +11,7 @@ from dispatcher.policies.expressions import Program
 from dispatcher.policies.folding import fold
 from dispatcher.policies.gate import Gate, Rules, read_whole
 from dispatcher.policies.machine import Pattern
-from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Rule
+from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Fallback, Rule
 from dispatcher.policies.outcomes import Reading
 from dispatcher.policies.patterns import PatternSet
 from dispatcher.policies.phrases import PhraseSet
@@ -46,7 +46,7 @@ class PatternsPolicy(msgspec.Struct, frozen=True):
     patterns: tuple[str, ...] = ()
     presets: tuple[str, ...] = ()
     cap: int = 1000
-    beyond_cap: Literal["stop", "release"] = "stop"
+    beyond_cap: Fallback = "stop"
     reads: frozenset[Channel] = DEFAULT_READS
     reason: str = "PolicyViolation"
     action: Action = "stop"

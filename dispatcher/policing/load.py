@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 from unicodedata import combining
 from urllib.parse import urlsplit
 
@@ -19,11 +19,12 @@ from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.cost import MAX_AT_ONCE, places_at_once
 from dispatcher.policies.expressions import Program, UnusableExpressionError
 from dispatcher.policies.folding import fold
-from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Rule
+from dispatcher.policies.matches import ACTIONS, CHANNELS, DEFAULT_READS, Action, Channel, Fallback, Rule
 from dispatcher.policies.presets import PRESETS
-from dispatcher.policies.questions import MAX_QUESTION, AskedPolicy
+from dispatcher.policies.questions import MAX_QUESTION, AskedKind, AskedPolicy, Mode
 from dispatcher.policies.repeats import MAX_BLOCK, Repeats
 from dispatcher.policies.rules import (
+    Accents,
     BudgetPolicy,
     PatternsPolicy,
     PhrasesPolicy,
@@ -37,7 +38,6 @@ from shared.errors import ConfigError
 from shared.records import STOP_REASONS
 
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
-ACTIONS: tuple[Action, ...] = get_args(Action)
 EVERYWHERE = ("name", "kind", "action", "reason")
 MAX_CAP = 100_000  # characters
 MAX_REPEATS = 100  # with the longest block, 200 KB of text that a session has to keep
@@ -114,7 +114,7 @@ def _phrases(entry: FileEntry) -> Policy:
         _action(entry),
         _replacement(entry),
         entry.flag("words"),
-        entry.choice("accents", ("any", "exact"), "any"),
+        entry.choice("accents", get_args(Accents), "any"),
     )
 
 
@@ -144,7 +144,7 @@ def _patterns(entry: FileEntry) -> Policy:
         tuple(patterns),
         tuple(presets),
         cap,
-        entry.choice("beyond_cap", ("stop", "release"), "stop"),
+        entry.choice("beyond_cap", get_args(Fallback), "stop"),
         _reads(entry),
         _reason(entry),
         action,
@@ -222,8 +222,8 @@ def _http(entry: FileEntry) -> Policy:
     return replace(_asked(entry, "http", url), headers=tuple(headers), parameters_json=parameters)
 
 
-def _asked(entry: FileEntry, kind: Literal["plugin", "http"], target: str) -> AskedPolicy:
-    mode: Literal["gate", "observer"] = entry.choice("mode", ("gate", "observer"), "gate")
+def _asked(entry: FileEntry, kind: AskedKind, target: str) -> AskedPolicy:
+    mode: Mode = entry.choice("mode", get_args(Mode), "gate")
     action = _action(entry)
     entry.check(
         not (mode == "observer" and action == "redact"), "an observer cannot redact: its text has gone on", "action"
@@ -234,7 +234,7 @@ def _asked(entry: FileEntry, kind: Literal["plugin", "http"], target: str) -> As
         target,
         mode,
         entry.seconds("timeout_seconds", 2.0),
-        entry.choice("on_failure", ("stop", "release"), "stop"),
+        entry.choice("on_failure", get_args(Fallback), "stop"),
         entry.count("overlap", 0, most=MAX_QUESTION // 2),
         _reads(entry),
         _reason(entry),

@@ -5,13 +5,13 @@ import secrets
 import sys
 from typing import Any
 
+from dispatcher.core.log import FINAL
 from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs.client import Client, Event, printable
 from dispatcher.verbs.servers import RequestFailed, base_url
 from shared.config import load
 
 FAILED, STOPPED = 1, 3  # exit statuses; 3 as `commander run` has it
-FINAL = ("finished", "stopped", "failed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 import uvloop
 
 from dispatcher.app import Dispatcher
+from dispatcher.core.log import FINAL
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs.chat import FINAL
 from dispatcher.verbs.client import Client, Event
 from dispatcher.verbs.dev import leaving, pair, until_agents, where_to_look
 from shared import logs

@@ -15,15 +15,15 @@ from pydantic import BaseModel
 from commander import cli as commander_cli
 from commander.settings import CommanderSettings
 from dispatcher.core.log import State
-from dispatcher.gateway.views import CALL_STATUSES, EVENT_NAMES, FAILURES
-from dispatcher.policies.matches import CHANNELS
+from dispatcher.gateway.views import EVENT_NAMES, FAILURES
+from dispatcher.policies.matches import ACTIONS, CHANNELS
 from dispatcher.policies.presets import PRESETS
-from dispatcher.policing.load import ACTIONS, ASKED, KINDS, QUANTITIES
+from dispatcher.policing.load import ASKED, KINDS, QUANTITIES
 from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs import main as dispatcher_cli
 from shared import wire
 from shared.config import PASSED_ON, Settings
-from shared.records import STOP_REASONS
+from shared.records import STOP_REASONS, TOOL_STATUSES
 from tests.gateway_routes import routes
 from tests.shared.documents import (
     BLOCKS,
@@ -228,7 +228,7 @@ def test_the_page_on_rules_names_all_that_there_is() -> None:
 
 def test_the_page_on_tools_says_what_becomes_of_a_call() -> None:
     told = {code(row[0]) for row in table(TOOLS, "the agent gets") if row[0].startswith("`")}
-    assert told == CALL_STATUSES - {"OK"}
+    assert told == set(TOOL_STATUSES) - {"OK"}
 
 
 def test_the_glossary_has_the_words_of_the_contract_and_the_log() -> None:
