@@ -21,7 +21,7 @@ from commander.run import INTERRUPTED, Run
 from commander.settings import CommanderSettings
 from commander.stream import DispatcherChannel
 from commander.worker import Worker
-from shared import logs
+from shared import forks, logs
 from shared.addresses import split_address
 from shared.channel import client_options
 from shared.config import load
@@ -87,18 +87,19 @@ async def _serve(settings: CommanderSettings, agent: Agent, options: argparse.Na
     registry = CollectorRegistry()
     metrics, client_metrics = Metrics(registry), ClientMetrics(registry)
     metrics_port = _serve_metrics(settings.metrics_address, registry)
-    async with loading.ready(agent):
-        channel = _channel(settings, client_metrics)
-        worker = Worker(settings, agent, channel, metrics)
-        logger.info(
-            "joining",
-            target=settings.dispatcher,
-            agent=settings.agent,
-            backend=settings.backend,
-            metrics_port=metrics_port,
-        )
-        await _until_signalled(worker, worker.serve)
-        await channel.close()
+    with forks.withheld(ports=(metrics_port,)):
+        async with loading.ready(agent):
+            channel = _channel(settings, client_metrics)
+            worker = Worker(settings, agent, channel, metrics)
+            logger.info(
+                "joining",
+                target=settings.dispatcher,
+                agent=settings.agent,
+                backend=settings.backend,
+                metrics_port=metrics_port,
+            )
+            await _until_signalled(worker, worker.serve)
+            await channel.close()
     _leave_stuck_agents(worker.still_running, 0)
     return 0
 

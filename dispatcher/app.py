@@ -25,7 +25,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 from dispatcher.tools.keeper import ToolFiles
-from shared import wire
+from shared import forks, wire
 from shared.channel import server_options
 from shared.errors import ConfigError
 from shared.grpc_metrics import ServerMetrics
@@ -77,6 +77,9 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     except RuntimeError:
         raise ConfigError(f"DISPATCHER_GRPC_ADDRESS: cannot listen on {settings.grpc_address}") from None
 
+    ports = Ports(grpc_port, users.getsockname()[1], operators.getsockname()[1])
+    stack.enter_context(forks.withheld(ports=ports))
+
     try:
         store = open_store(settings.store, metrics.appended)
         await store.start()
@@ -126,7 +129,6 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         stack.push_async_callback(http.close)
     for name in ("", wire.SERVICE):
         await serving.set(name, health_pb2.HealthCheckResponse.SERVING)
-    ports = Ports(grpc_port, users.getsockname()[1], operators.getsockname()[1])
     return Dispatcher(settings, ports, sessions, policies, tools, server, service, serving, stack)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -97,3 +98,26 @@ async def sample_continuing(turn: Turn):
         yield "It is "
         await asyncio.sleep(turn.parameters["seconds"])
     yield "sunny."
+
+
+async def forking(turn: Turn):
+    """Lets the tool `fork` fork, and forks itself."""
+    until = turn.parameters["until"]
+    await turn.call_tool("fork", {"until": until, "file": turn.parameters["tool"]})
+    fork(until, turn.parameters["agent"])
+    yield "Forked."
+
+
+def fork(until: str, file: str) -> str:
+    """A child that lives as long as the file `until` is there, and a minute at most; its pid in the other file."""
+    if os.fork():
+        return "forked"
+    for stream in (0, 1, 2):  # our output's reader shall not wait for it
+        os.close(stream)
+    Path(f"{file}.half").write_text(str(os.getpid()))
+    Path(f"{file}.half").rename(file)
+    for _ in range(1200):
+        if not Path(until).exists():
+            break
+        time.sleep(0.05)
+    os._exit(0)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import re
+import socket
 import time
 
 import httpx2
@@ -111,6 +112,35 @@ def test_a_killed_commanders_sessions_go_on_at_another(tmp_path):
 @pytest.mark.timeout(300)
 def test_sessions_go_on_over_ten_killed_commanders(tmp_path):
     kill_commanders(tmp_path, kills=10, sessions=6, seed=SEED)
+
+
+def test_what_was_forked_holds_nothing_that_a_restart_needs(tmp_path):
+    """Neither ports nor the file of a Dispatcher that is killed, nor a Commander's; who is connected learns of it."""
+    until = tmp_path / "until"
+    until.touch()
+    tools, effects = tmp_path / "tools.toml", [tmp_path / "tool", tmp_path / "agent"]
+    tools.write_text('[[tool]]\nname = "fork"\nkind = "local"\nuse = "tests.e2e.agents:fork"\n')
+    settings = {"store": f"sqlite:///{tmp_path}/sessions.db", "tools": str(tools), **addresses()}
+    metrics = f"127.0.0.1:{free_port()}"
+    with contextlib.ExitStack() as stack:
+        stack.callback(until.unlink)
+        first = stack.enter_context(dispatcher(tmp_path / "d0.log", **settings))
+        work = commander(first.grpc, tmp_path / "c0.log", "tests.e2e.agents:forking", metrics_address=metrics)
+        killed = stack.enter_context(work)
+        host, port = first.http.split(":")
+        connected = stack.enter_context(socket.create_connection((host, int(port))))
+        ask(f"http://{first.http}", until=str(until), tool=str(effects[0]), agent=str(effects[1]))
+        wait_until(lambda: all(effect.exists() for effect in effects))
+        first.program.kill()
+        killed.kill()
+        connected.settimeout(10)
+        assert connected.recv(1) == b""
+        again = stack.enter_context(dispatcher(tmp_path / "d1.log", **settings))
+        stack.enter_context(
+            commander(again.grpc, tmp_path / "c1.log", "tests.e2e.agents:counting", metrics_address=metrics)
+        )
+        for effect in effects:
+            os.kill(int(effect.read_text()), 0)  # the child lives
 
 
 def test_a_tool_runs_at_most_once_whatever_dies(tmp_path):

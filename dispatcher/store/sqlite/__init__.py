@@ -1,5 +1,5 @@
 """The store in a file of SQLite.
 
-Imports: dispatcher.core, dispatcher.store.blobs, dispatcher.store.followers, dispatcher.store.ports.
+Imports: dispatcher.core, dispatcher.store.blobs, dispatcher.store.followers, dispatcher.store.ports, shared.
 Libraries: msgspec, structlog.
 """

@@ -27,6 +27,7 @@ from dispatcher.store.sqlite.file import lock
 from dispatcher.store.sqlite.reader import Reader
 from dispatcher.store.sqlite.turns import Turns
 from dispatcher.store.sqlite.writer import Job, JobResult, Operation, Writer
+from shared import forks
 
 EXPIRE_SESSIONS = 50  # dropped in one transaction, so that appends need not wait for a sweep
 # Of a transaction. With more, each costs no less, and all that follows from their answers comes at once, so that the
@@ -99,7 +100,9 @@ class SqliteStore:
             stack.callback(self._writing.shutdown, wait=False)
             self._reading = ThreadPoolExecutor(1, "store-reader")
             stack.callback(self._reading.shutdown, wait=False)
-            stack.callback(os.close, await self._in(self._writing, lock, self._path))
+            locked = await self._in(self._writing, lock, self._path)
+            stack.callback(os.close, locked)
+            stack.enter_context(forks.withheld(descriptors=(locked,)))
             self._writer = await self._in(self._writing, Writer, self._path, self._full)
             stack.push_async_callback(self._in, self._writing, self._writer.close)
             self._reader = await self._in(self._reading, Reader, self._path)
