@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 
 from starlette.types import Receive, Send
 
-from dispatcher.core.entries import Call, Entry
+from dispatcher.core.entries import Call, Entry, Started
 from dispatcher.core.log import Record
 from dispatcher.gateway import sse
 from dispatcher.gateway.errors import HttpError
@@ -104,7 +104,10 @@ class _Seen:
 
 
 def _may_have_run(entry: Entry) -> bool:
-    return isinstance(entry.body, Call) and not (entry.body.refused or entry.body.denied)
+    body = entry.body
+    if isinstance(body, Call):
+        return not (body.refused or body.denied or body.approval)
+    return isinstance(body, Started)
 
 
 class Json:

@@ -21,6 +21,7 @@ from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.views import (
     FILTERED,
     FinalEvent,
+    UserApproval,
     UserContent,
     UserFailed,
     UserFinished,
@@ -124,7 +125,7 @@ def said(entries: Iterable[Entry]) -> tuple[list[str], FinalEvent | None]:
         match event:
             case UserContent(text=piece):
                 text.append(piece)
-            case UserToolCall() | UserToolResult():
+            case UserToolCall() | UserApproval() | UserToolResult():
                 pass
             case final:
                 return text, final

@@ -13,7 +13,7 @@ from starlette.types import Receive, Send
 
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import LIVE, STATES, Record, State
-from dispatcher.gateway import bodies, sse
+from dispatcher.gateway import approvals, bodies, sse
 from dispatcher.gateway.errors import json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.sessions import find, released_text
@@ -46,23 +46,16 @@ class Listing(msgspec.Struct, frozen=True):
 
     @staticmethod
     def of(asked: QueryParams) -> "Listing":
-        """Raises HttpError 400, for an unknown parameter too: a filter with a slip in its name would be none."""
-        for name in asked:
-            if name not in PARAMETERS:
-                raise bodies.invalid(name, f"unknown; there are {', '.join(PARAMETERS)}")
-            if name != "state" and len(asked.getlist(name)) > 1:
-                raise bodies.invalid(name, "must be given once")
+        """Raises HttpError 400."""
+        _check_names(asked, PARAMETERS)
         states = asked.getlist("state")
         if not all(state in STATES for state in states):
             raise bodies.invalid("state", f"must be one of {', '.join(STATES)}")
-        limit = asked.get("limit", str(LIST_LIMIT))
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIST_LIMIT):
-            raise bodies.invalid("limit", f"must be a whole number from 1 to {MAX_LIST_LIMIT}")
         return Listing(
             tuple(state for state in STATES if (state in states if states else state in LIVE)),
-            int(limit),
+            _limit(asked, MAX_LIST_LIMIT),
             _unix_seconds(asked.get("since", "0")),
-            _cursor(asked["cursor"]) if "cursor" in asked else None,
+            _asked_cursor(asked),
             {name: asked[name] for name in FIELDS if name in asked},
         )
 
@@ -75,6 +68,22 @@ class Listing(msgspec.Struct, frozen=True):
         return all(has[name] == value for name, value in self.fields.items())
 
 
+def _check_names(asked: QueryParams, names: tuple[str, ...]) -> None:
+    """Raises HttpError 400, for an unknown parameter too: a filter with a slip in its name would be none."""
+    for name in asked:
+        if name not in names:
+            raise bodies.invalid(name, f"unknown; there are {', '.join(names)}")
+        if name != "state" and len(asked.getlist(name)) > 1:
+            raise bodies.invalid(name, "must be given once")
+
+
+def _limit(asked: QueryParams, most: int) -> int:
+    limit = asked.get("limit", str(LIST_LIMIT))
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= most):
+        raise bodies.invalid("limit", f"must be a whole number from 1 to {most}")
+    return int(limit)
+
+
 def _unix_seconds(given: str) -> float:
     try:
         seconds = float(given)
@@ -85,7 +94,9 @@ def _unix_seconds(given: str) -> float:
     return seconds
 
 
-def _cursor(given: str) -> Place:
+def _asked_cursor(asked: QueryParams) -> Place | None:
+    if (given := asked.get("cursor")) is None:
+        return None
     try:
         cursor: Place = msgspec.msgpack.decode(base64.urlsafe_b64decode(given), type=Place)
     except (ValueError, msgspec.DecodeError):
@@ -93,10 +104,13 @@ def _cursor(given: str) -> Place:
     return cursor
 
 
+def _cursor_of(at: Place | None) -> str | None:
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode(at)).decode() if at else None
+
+
 def _listed(found: list[dict[str, object]], at: Place | None) -> Response:
     """at: where to look on, if there may be more."""
-    cursor = base64.urlsafe_b64encode(msgspec.msgpack.encode(at)).decode() if at else None
-    return json_response(200, {"sessions": found, "cursor": cursor})
+    return json_response(200, {"sessions": found, "cursor": _cursor_of(at)})
 
 
 class OperatorRoutes:
@@ -111,6 +125,8 @@ class OperatorRoutes:
             Route("/operator/sessions/{session_id}", self._session, methods=["GET"]),
             Route("/operator/sessions/{session_id}/events", self._events, methods=["GET"]),
             Route("/operator/sessions/{session_id}/stop", self._stop, methods=["POST"]),
+            Route("/operator/sessions/{session_id}/calls/{call_id}/decision", self._decide, methods=["POST"]),
+            Route("/operator/approvals", self._approvals, methods=["GET"]),
         ]
 
     async def _metrics(self, http: HttpRequest) -> Response:
@@ -151,6 +167,18 @@ class OperatorRoutes:
         if record is None:
             raise unknown_session()
         return json_response(202, _summary(record))
+
+    async def _decide(self, http: HttpRequest) -> Response:
+        body = await self._bodies.take(http, approvals.DecisionBody)
+        of = http.path_params
+        return await approvals.decide(self._sessions, of["session_id"], of["call_id"], body, "operator")
+
+    async def _approvals(self, http: HttpRequest) -> Response:
+        """The calls that wait for an approval, in the store; those of the newest sessions first."""
+        asked = http.query_params
+        _check_names(asked, ("limit", "cursor"))
+        calls, at = await approvals.waiting(self._sessions.store, _limit(asked, LIST_LIMIT), _asked_cursor(asked))
+        return json_response(200, {"approvals": calls, "cursor": _cursor_of(at)})
 
     async def _events(self, http: HttpRequest) -> sse.RawAnswer | Response:
         after = bodies.offset(http)

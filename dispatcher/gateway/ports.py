@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from dispatcher.core.log import Record, Request
+from dispatcher.core.entries import Decision
+from dispatcher.core.log import Applied, Record, Request
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 
 
@@ -14,7 +15,7 @@ class Tools(Protocol):
 
 
 class Sessions(Protocol):
-    """Creates and stops sessions, whichever replica they run at. Methods raise StoreUnavailable."""
+    """Creates, stops and decides for sessions, whichever replica they run at. Methods raise StoreUnavailable."""
 
     closing: asyncio.Event  # set when the server drains: every event stream ends then
     policy_status: Callable[[], dict[str, object]]  # what rules are in force, and what is wrong with their files
@@ -34,6 +35,9 @@ class Sessions(Protocol):
         self, session_id: str, reason: str, author: Literal["user", "operator"], detail: str = ""
     ) -> Record | None:
         """Stop the session; the first stop counts, repeating it is harmless. None: unknown. Raises StopKept."""
+
+    async def decide(self, session_id: str, decision: Decision) -> Applied | None:
+        """Log the decision on a call, if it is the first and fits; what came of it. None: unknown."""
 
     async def agents(self) -> list[str]:
         """The agents that some Commander offers, or offered a short while ago (`DISPATCHER_QUEUE_SECONDS`)."""

@@ -13,7 +13,7 @@ from starlette.types import Receive, Send
 
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
-from dispatcher.gateway import bodies, sse
+from dispatcher.gateway import approvals, bodies, sse
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.views import (
@@ -60,6 +60,7 @@ class SessionRoutes:
             Route("/v1/sessions/{session_id}", self._one, methods=["GET", "DELETE"]),
             Route("/v1/sessions/{session_id}/events", self._events, methods=["GET"]),
             Route("/v1/sessions/{session_id}/stop", self._stop, methods=["POST"]),
+            Route("/v1/sessions/{session_id}/calls/{call_id}/decision", self._decide, methods=["POST"]),
         ]
 
     async def _create(self, http: HttpRequest) -> Response:
@@ -103,6 +104,11 @@ class SessionRoutes:
         if record is None:
             raise unknown_session()
         return json_response(202, user_session(record))
+
+    async def _decide(self, http: HttpRequest) -> Response:
+        body = await self._bodies.take(http, approvals.DecisionBody)
+        of = http.path_params
+        return await approvals.decide(self._sessions, of["session_id"], of["call_id"], body, "user")
 
     async def _events(self, http: HttpRequest) -> sse.RawAnswer | Response:
         after, store = bodies.offset(http), self._sessions.store

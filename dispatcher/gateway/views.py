@@ -1,8 +1,9 @@
 """What users may see of a session: a pure function of its log.
 
-A `UserEvent` has no place for a thought, an argument, a result, an error's message or a stop's detail, so none of them
-can reach a user (rule 29). What a Commander or a client wrote shows only if it is content, a call's id, or one of the
-published values: those of `FAILURES`, and the statuses and reasons in `shared.records`.
+A `UserEvent` has no place for a thought, a result, an error's message or a stop's detail, nor for an argument but those
+that a user has to approve, so none of them can reach a user (rule 29). What a Commander or a client wrote shows else
+only if it is content, a call's id, or one of the published values: those of `FAILURES`, and the statuses and reasons in
+`shared.records`.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import Approval, Call, Entry, Failed, Finished, Started, StopEntry, Text
 from dispatcher.core.log import Record, Request, State
 from shared.records import FINISH_REASONS, STOP_REASONS, TOOL_STATUSES, Content, Error, ToolResult, Usage
 
@@ -40,6 +41,16 @@ class UserToolCall(msgspec.Struct, frozen=True):
     call_id: str
     tool_name: str
     status: str
+
+
+class UserApproval(msgspec.Struct, frozen=True):
+    """A call waits for an approval; `arguments`, where it is the user's: canonical, as they are hashed."""
+
+    call_id: str
+    tool_name: str
+    arguments_sha256: str
+    expires_at: float
+    arguments: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class UserToolResult(msgspec.Struct, frozen=True):
@@ -71,12 +82,13 @@ class UserFinished(msgspec.Struct, frozen=True):
 
 
 FinalEvent: TypeAlias = UserStopped | UserFailed | UserFinished
-UserEvent: TypeAlias = UserContent | UserToolCall | UserToolResult | FinalEvent
+UserEvent: TypeAlias = UserContent | UserToolCall | UserApproval | UserToolResult | FinalEvent
 KnowsTool: TypeAlias = Callable[[str], bool]
 
 EVENT_NAMES: dict[type[UserEvent], str] = {
     UserContent: "content",
     UserToolCall: "tool_call",
+    UserApproval: "approval",
     UserToolResult: "tool_result",
     UserStopped: "stopped",
     UserFailed: "failed",
@@ -89,12 +101,17 @@ def user_event(entry: Entry, knows_tool: KnowsTool) -> UserEvent | None:
     match entry.body:
         case Content() | Text():
             return UserContent(entry.released) if entry.released else None
-        case Call(tool_name=name, call_id=call_id, refused=refused):
+        case Call(tool_name=name, call_id=call_id, refused=refused, approval=""):
             status = "INVALID_ARGUMENTS" if refused else "RUNNING"
-            return UserToolCall(_call_id(call_id), _tool(name, knows_tool), status)
+            return UserToolCall(shown_call_id(call_id), _tool(name, knows_tool), status)
+        case Approval(call_id, name, approval, arguments_json, sha256, expires_at):
+            arguments = msgspec.Raw(arguments_json.encode()) if approval == "user" else msgspec.UNSET
+            return UserApproval(shown_call_id(call_id), _tool(name, knows_tool), sha256, expires_at, arguments)
+        case Started(call_id, name):
+            return UserToolCall(shown_call_id(call_id), _tool(name, knows_tool), "RUNNING")
         case ToolResult(tool_name=name, call_id=call_id, status=status):
             status = status if status in TOOL_STATUSES else "TOOL_ERROR"
-            return UserToolResult(_call_id(call_id), _tool(name, knows_tool), status)
+            return UserToolResult(shown_call_id(call_id), _tool(name, knows_tool), status)
         case StopEntry(reason=reason):
             return UserStopped(stop_reason(reason))
         case Failed(code=code) | Error(code=code, retryable=False):
@@ -192,7 +209,7 @@ def _tool(name: str, knows_tool: KnowsTool) -> str:
     return name if knows_tool(name) else "unknown"
 
 
-def _call_id(call_id: str) -> str:
+def shown_call_id(call_id: str) -> str:
     """The Commander's id where it is one; anything else could say something to the user, so it shows as a digest."""
     if _ID.fullmatch(call_id):
         return call_id

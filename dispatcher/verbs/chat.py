@@ -7,7 +7,7 @@ from typing import Any
 
 from dispatcher.core.log import FINAL
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs.client import Client, Event, printable
+from dispatcher.verbs.client import Client, Event, printable, shown_json
 from dispatcher.verbs.servers import RequestFailed, base_url
 from shared.config import load
 
@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="one question; without it: a conversation")
     parser.add_argument("--agent", default="default", help="the agent to ask (default: %(default)s)")
     parser.add_argument("--url", help="where the server is (default: from DISPATCHER_HTTP_ADDRESS)")
-    parser.epilog = "Ctrl-C stops the generation. Exit status: 0 finished, 1 failed, 3 stopped."
+    parser.epilog = "Ctrl-C stops the generation. You are asked about tools that wait for your approval. "
+    parser.epilog += "Exit status: 0 finished, 1 failed, 3 stopped."
 
 
 def run(options: argparse.Namespace) -> int:
@@ -102,10 +103,30 @@ class Transcript:
             case "reset":
                 self.text = data["text"]
                 _out(f"\n{data['text']}")
+            case "approval":
+                self._approve(data)
             case "tool_call":
                 _note(f"[{data['tool_name']} …]")
             case "tool_result" if data["status"] != "OK":
                 _note(f"[{data['tool_name']}: {data['status']}]")
+
+    def _approve(self, data: dict[str, Any]) -> None:
+        """Ask on the terminal for what the user has to approve. Without one, or at its end, nothing is decided."""
+        call = data["tool_name"]
+        if "arguments" in data:
+            call += f" {shown_json(data['arguments'])}"
+        if "arguments" not in data or not sys.stdin.isatty():
+            _note(f"[{call} waits for an approval]")
+            return
+        print(printable(f"\n[{call}: approve? y/N] "), end="", file=sys.stderr, flush=True)
+        try:
+            decision = "approve" if input().strip().lower() in ("y", "yes") else "deny"
+            body = {"decision": decision, "arguments_sha256": data["arguments_sha256"]}
+            self._client.post(f"{self._path}/calls/{data['call_id']}/decision", body)
+        except EOFError:
+            print(file=sys.stderr)
+        except RequestFailed as error:
+            _note(f"[{error}]")
 
     def _end(self, event: Event) -> int:
         """`event`: the last one, or `reset` with the session's state in it."""

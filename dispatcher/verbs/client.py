@@ -1,5 +1,6 @@
 """What the client verbs share: requests with clear errors, and event streams that survive a break."""
 
+import argparse
 import json
 import re
 import time
@@ -52,10 +53,14 @@ class Client:
         return self._json("POST", path, json=body)
 
     def sessions(self, **asked: Any) -> Iterator[dict[str, Any]]:
-        """An operator's list, the newest first, page by page."""
+        """An operator's list, the newest first."""
+        return self.pages("/operator/sessions", "sessions", **asked)
+
+    def pages(self, path: str, key: str, **asked: Any) -> Iterator[dict[str, Any]]:
+        """What an operator's list has under that key, page by page."""
         while True:
-            page = self.get("/operator/sessions", **asked)
-            yield from page["sessions"]
+            page = self.get(path, **asked)
+            yield from page[key]
             if page["cursor"] is None:
                 return
             asked["cursor"] = page["cursor"]
@@ -115,6 +120,19 @@ def shielded(arguments: Sequence[str]) -> list[str]:
 def as_session_id(argument: str) -> str:
     """The `type` of an argument that is a session's id."""
     return argument.strip()
+
+
+def as_count(given: str) -> int:
+    """The `type` of an argument that is a number of things."""
+    if not (given.isascii() and given.isdigit() and int(given)):
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {given!r}")
+    return int(given)
+
+
+def shown_json(value: object) -> str:
+    """On one line, for somebody who is to decide on it: nothing is hidden, or turns the text around."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 # C0 but for tab and newline, DEL, C1: what a terminal would obey instead of showing

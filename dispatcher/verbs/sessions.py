@@ -11,7 +11,7 @@ from typing import Any
 
 from dispatcher.core.log import STATES
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs.client import Client, Event, as_session_id, printable
+from dispatcher.verbs.client import Client, Event, as_count, as_session_id, printable
 from dispatcher.verbs.servers import RequestFailed, base_url
 from shared.config import load
 from shared.records import STOP_REASONS
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--reason", help="only those that were stopped for that reason, or failed with that code")
     listing.add_argument("--conversation", metavar="ID", help="only those of that conversation")
     listing.add_argument("--since", type=_age_of, metavar="AGE", help="not longer ago: 90s, 15m, 2h or 7d")
-    listing.add_argument("--limit", type=_count, default=100, help="at most so many (default: %(default)s)")
+    listing.add_argument("--limit", type=as_count, default=100, help="at most so many (default: %(default)s)")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     listing.set_defaults(sessions_verb=_list)
 
@@ -81,12 +81,6 @@ def _list(client: Client, options: argparse.Namespace) -> int:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(printable("  ".join(cells).rstrip()))
     return 0
-
-
-def _count(given: str) -> int:
-    if not (given.isascii() and given.isdigit() and int(given)):
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {given!r}")
-    return int(given)
 
 
 def _age_of(given: str) -> float:

@@ -8,7 +8,19 @@ from time import monotonic
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.core.entries import Assigned, Body, Call, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import (
+    Approval,
+    Assigned,
+    Body,
+    Call,
+    Decision,
+    Entry,
+    Failed,
+    Finished,
+    Started,
+    StopEntry,
+    Text,
+)
 from dispatcher.core.log import Applied, Fence, Head, Record, Request, Requeue, Settle, State, TakeBack, TakeOver
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Follower, IdempotencyKey, Place, Store, StoreUnavailable, place
@@ -347,6 +359,20 @@ async def test_a_result_is_logged_once(store: Store) -> None:
     assert [len(outcome.entries) for outcome in outcomes if isinstance(outcome, Applied)] == [1, 0, 0]
     assert head_of(outcomes[2]).calls == {}
     assert (await bodies(store))[1:] == [ToolResult("search", "1", "call", "OK")]
+
+
+async def test_a_call_that_has_to_be_approved_is_decided_on_once_and_started_once(store: Store) -> None:
+    epoch = await running(store)
+    await store.submit("s", append(epoch, numbered(Call("search", "{}", "call", "i1", approval="user"), 1)))
+    asked = Entry(Approval("call", "search", "user", "{}", "digest", 200.0), 110.0)
+    decided = [Entry(Decision("call", how, "user", "digest"), 120.0) for how in ("approve", "deny")]
+    started = [Entry(Started("call", "search", instance), 130.0) for instance in ("i1", "i2")]
+    outcomes = [await store.submit("s", Settle(entry)) for entry in (*started, asked, asked, *decided, *started)]
+    assert [len(outcome.entries) for outcome in outcomes if isinstance(outcome, Applied)] == [0, 0, 1, 0, 1, 0, 1, 0]
+    record = await store.load("s")
+    assert record
+    assert record.head.calls["call"].instance == "i1"
+    assert (await bodies(store))[1:] == [asked.body, decided[0].body, started[0].body]
 
 
 async def test_the_first_stop_wins_and_nothing_is_released_after_it(store: Store) -> None:

@@ -130,7 +130,7 @@ def test_the_routes_are_those_of_the_code() -> None:
 def test_the_commands_are_those_of_the_program(program: str, main: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    offered = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
+    offered = re.findall(r"^    (\w+)\b", capsys.readouterr().out, re.MULTILINE)
     documented = [code(row[0]).split() for row in table(COMMANDS, "command")]
     assert [verb for name, verb in documented if name == program] == [verb for verb in offered if verb != "VERB"]
 

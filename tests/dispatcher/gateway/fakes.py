@@ -1,6 +1,7 @@
 """A scripted `Sessions` over a real memory store, and a Commander whose part is to write the log."""
 
 import asyncio
+import hashlib
 import secrets
 import time
 from collections.abc import Callable
@@ -9,7 +10,18 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from dispatcher.core.entries import Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import (
+    Approval,
+    Body,
+    Call,
+    Decision,
+    Entry,
+    Failed,
+    Finished,
+    Started,
+    StopEntry,
+    Text,
+)
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
 from dispatcher.live.pool import QueueFull
 from dispatcher.policing.prompts import PromptRefused
@@ -38,6 +50,7 @@ class FakeSessions:
         self.full = self.refusing = False
         self.created: asyncio.Queue[str] = asyncio.Queue()
         self.stops: asyncio.Queue[tuple[str, str, str, str]] = asyncio.Queue()
+        self.decisions: asyncio.Queue[Decision] = asyncio.Queue()
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
         if self.refusing:
@@ -59,6 +72,11 @@ class FakeSessions:
             return None
         self.stops.put_nowait((session_id, reason, author, detail))
         return await self.store.load(session_id)
+
+    async def decide(self, session_id: str, decision: Decision) -> Applied | None:
+        outcome = await self.store.submit(session_id, Settle(Entry(decision, time.time())))
+        self.decisions.put_nowait(decision)
+        return outcome if isinstance(outcome, Applied) else None
 
     async def roll_back(self, session_id: str, offset: int, heard: bool = False) -> None:
         """The store comes back without what a live session's log held after that offset. heard: it tells followers."""
@@ -109,7 +127,7 @@ class Commander:
         self.head = outcome.head
         return outcome
 
-    async def settle(self, body: ToolResult | StopEntry) -> Applied:
+    async def settle(self, body: ToolResult | StopEntry | Approval | Started) -> Applied:
         outcome = await self.store.submit(self.session_id, Settle(Entry(body, time.time())))
         assert isinstance(outcome, Applied), outcome
         self.head = outcome.head
@@ -131,6 +149,18 @@ class Commander:
 
     async def call(self, tool: str = REGISTERED, arguments: str = "{}", call_id: str = "call-1") -> None:
         await self.log(Call(tool, arguments, call_id, "instance"))
+
+    async def ask_approval(
+        self, arguments: str = "{}", call_id: str = "call-1", approval: str = "user", seconds: float = 60
+    ) -> str:
+        """A call that has to be approved, and waits. The digest of its arguments, which are canonical."""
+        await self.log(Call(REGISTERED, arguments, call_id, "instance", approval=approval))
+        digest = hashlib.sha256(arguments.encode()).hexdigest()
+        await self.settle(Approval(call_id, REGISTERED, approval, arguments, digest, time.time() + seconds))
+        return digest
+
+    async def start_call(self, call_id: str = "call-1") -> None:
+        await self.settle(Started(call_id, REGISTERED, "instance"))
 
     async def answer(
         self, tool: str = REGISTERED, result: str = "{}", call_id: str = "call-1", status: str = "OK"

@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.core.entries import Failed, StopEntry
 from dispatcher.gateway.response_events import STRIDE
-from shared.records import Stopped, Thought, Unknown
+from shared.records import Stopped, Thought, ToolResult, Unknown
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions
 from tests.gateway_routes import routes
 
@@ -25,6 +25,8 @@ async def chirp(commander: Commander) -> None:
     await commander.answer(CANARY, json.dumps({CANARY: CANARY}), CANARY, CANARY)
     await commander.call("search", CANARY, "call-2")
     await commander.answer("search", CANARY, "call-2")
+    await commander.ask_approval(json.dumps({CANARY: CANARY}), "call-3", "operator")
+    await commander.settle(ToolResult("search", CANARY, "call-3", "CANCELLED"))
     await commander.log(Unknown())
     await commander.say("text")
 
@@ -59,6 +61,8 @@ async def test_no_canary_on_any_user_route(http: httpx2.AsyncClient, sessions: F
             seen.append(await http.get(path))
             seen += [await http.get(f"{path}/events?after={n}") for n in range(commander.head.offset + 2)]
             seen.append(await http.post(f"{path}/stop"))
+            decision = {"decision": "approve", "arguments_sha256": "0"}
+            seen += [await http.post(f"{path}/calls/call-{n}/decision", json=decision) for n in (2, 3)]
             path = f"/v1/responses/resp_{commander.session_id}"
             seen.append(await http.get(path))
             numbers = range(0, (commander.head.offset + 1) * STRIDE, STRIDE)

@@ -1,11 +1,25 @@
 """What users may see, entry by entry."""
 
+import msgspec
 import pytest
 
-from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import (
+    Approval,
+    Assigned,
+    Body,
+    Call,
+    Decision,
+    Entry,
+    Failed,
+    Finished,
+    Started,
+    StopEntry,
+    Text,
+)
 from dispatcher.gateway.views import (
     FAILURES,
     MAX_JOINED,
+    UserApproval,
     UserContent,
     UserEvent,
     UserFailed,
@@ -42,6 +56,20 @@ def entry(body: Body, released: str = "", offset: int = 1) -> Entry:
         (Call("search", "{}", "c1", "i"), "", UserToolCall("c1", "search", "RUNNING")),
         (Call("search", "{}", "c1", "i", refused=True), "", UserToolCall("c1", "search", "INVALID_ARGUMENTS")),
         (Call("secret tool", "{}", "c1", "i"), "", UserToolCall("c1", "unknown", "RUNNING")),
+        (Call("search", "{}", "c1", "i", approval="user"), "", None),
+        (
+            Approval("c1", "search", "user", '{"q":1}', "digest", 9.0),
+            "",
+            UserApproval("c1", "search", "digest", 9.0, msgspec.Raw(b'{"q":1}')),
+        ),
+        (
+            Approval("c1", "search", "operator", '{"q":1}', "digest", 9.0),
+            "",
+            UserApproval("c1", "search", "digest", 9.0),
+        ),
+        (Approval("c1", "secret tool", "operator", "{}", "d", 9.0), "", UserApproval("c1", "unknown", "d", 9.0)),
+        (Decision("c1", "approve", "operator", "digest", "a note"), "", None),
+        (Started("c1", "search", "i"), "", UserToolCall("c1", "search", "RUNNING")),
         (ToolResult("search", "{}", "c1", "TIMEOUT"), "", UserToolResult("c1", "search", "TIMEOUT")),
         (ToolResult("other", "{}", "c1", "free text"), "", UserToolResult("c1", "unknown", "TOOL_ERROR")),
         (StopEntry("s", "RiskControl", "policy", "p", "d"), "", UserStopped("RiskControl")),

@@ -29,7 +29,7 @@ from shared.records import Assignment, Closed, Content, Downstream, Message, Ope
 from tests.shared_store import SharedStore
 
 SECONDS = 10.0  # for each thing that is waited for
-EMPTY_GAUGES = ("backlog_packets", "held_characters", "free_slots", "commanders")
+EMPTY_GAUGES = ("backlog_packets", "held_characters", "free_slots", "commanders", "approvals_waiting")
 
 SignalT = TypeVar("SignalT", bound=records.DownstreamSignal)
 BodyT = TypeVar("BodyT", bound=Body)
@@ -371,11 +371,16 @@ class World:
         """What users see of it."""
         return "".join(entry.released for entry in await self.log(session_id))
 
+    async def ask(self, path: str, body: object = None) -> httpx2.Response:
+        """An operator's route, or else a user's: POST where there is a body."""
+        of = self.dispatcher
+        app = Unserved.apps[of.http_port if path.startswith("/v1/") else of.operator_port]
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://dispatcher") as client:
+            return await (client.get(path) if body is None else client.post(path, json=body))
+
     async def metrics(self) -> dict[str, float]:
         """`/metrics`, by name and labels: `dispatcher_sessions{state="running"}`. Without histogram buckets."""
-        app = Unserved.apps[self.dispatcher.operator_port]
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://operator") as client:
-            answer = await client.get("/metrics")
+        answer = await self.ask("/metrics")
         found = {}
         for family in text_string_to_metric_families(answer.text):
             for sample in family.samples:
