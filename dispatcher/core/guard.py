@@ -1,7 +1,9 @@
 """The policies of one session as the core asks them: they may raise, and then the session is stopped (rule 26)."""
 
 from dispatcher.core.entries import Call, Entry
+from dispatcher.policies.ahead import Slices
 from dispatcher.policies.gate import Gate
+from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import UNAVAILABLE, Reading, Release, Violation
 from dispatcher.policies.questions import Question, Verdict
 from shared.records import Content, Thought, ToolResult
@@ -17,6 +19,13 @@ class Guard:
         """The raw log was fed through: let out nothing up to `decided`."""
         self.gate.resume(decided)
         self.decided = decided
+
+    def read_ahead(self, channel: Channel, text: str, step_name: str = "") -> Slices[None]:
+        """Read what comes next without taking it in, a slice at a time."""
+        try:
+            yield from self.gate.read_ahead(channel, text, step_name)
+        except Exception:
+            return  # it will raise again when the text is taken in
 
     def content(self, text: str, now: float) -> Release:
         """What is let out now; nothing where a policy raises."""

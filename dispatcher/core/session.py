@@ -48,6 +48,7 @@ from dispatcher.core.guard import Guard
 from dispatcher.core.limits import Limits
 from dispatcher.core.log import Applied, Head, Offsets, Record, Refused
 from dispatcher.core.packets import Taken, WaitingEnd, abandoned, denial, ends, entries_of, oversize, reused_call_id
+from dispatcher.policies.ahead import Slices
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Release, Violation
@@ -243,6 +244,20 @@ class Session:
         self._credit.take(sequence, packet.size)
         self._waiting.append(packet)
         return self._take_in(now)
+
+    def read_ahead(self, body: Upstream | ToolResult) -> Slices[None]:
+        """Let the policies read what is about to be received, or a tool's result, without taking it in."""
+        if self.stop or (isinstance(body, Upstream) and body.sequence <= self._accepted):
+            return
+        match body:
+            case Upstream(payload=Content(text)):
+                yield from self._guard.read_ahead("content", text)
+            case Upstream(payload=Thought(step_name, delta)):
+                yield from self._guard.read_ahead("thoughts", delta, step_name)
+            case Upstream(payload=ToolCall(arguments_json=text)):
+                yield from self._guard.read_ahead("arguments", text)
+            case ToolResult(result_json=text):
+                yield from self._guard.read_ahead("results", text)
 
     @property
     def waits(self) -> bool:

@@ -18,6 +18,7 @@ from dispatcher.live.desk import Desk
 from dispatcher.live.pool import Member
 from dispatcher.live.ports import Carried
 from dispatcher.live.tasks import Tasks
+from dispatcher.turns import Turn
 from shared.records import (
     Assignment,
     Downstream,
@@ -39,7 +40,7 @@ logger = structlog.get_logger()
 
 METADATA = (("midsentence-contract", "1"),)
 AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
-TURN_BYTES = 4096  # of a message that are taken before the event loop has a turn
+LARGE = 256  # bytes of a packet that is read ahead
 LOOP_LAG_MICROS = 1_000_000  # from which on operators are told that a Commander's event loop is held up
 
 
@@ -176,12 +177,12 @@ class Stream:
             if self.kind is StreamKind.OLDER:
                 await self._older(packets[0])
             else:
-                taken = 0
+                turn = Turn()  # stops and other streams need not wait for the whole message
                 for packet in packets:
+                    if packet.size > LARGE and (carried := self._carried.get(packet.session_id)):
+                        await carried.read_ahead(packet, turn)
                     self._take(packet)
-                    if (taken := taken + packet.size) >= TURN_BYTES:
-                        taken = 0
-                        await asyncio.sleep(0)  # stops and other streams need not wait for the whole message
+                    await turn.step()
 
     def _packets(self, message: UpstreamMessage) -> list[Upstream]:
         packets = decode_upstream(message)
@@ -300,7 +301,10 @@ class Stream:
         carried = self._carried.get(self._own_id)
         if carried is None:
             raise refused("ended")
-        carried.receive(self._numbering.numbered(packet, self._own_id))
+        numbered = self._numbering.numbered(packet, self._own_id)
+        if packet.size > LARGE:
+            await carried.read_ahead(numbered, Turn())
+        carried.receive(numbered)
         await carried.room()
 
     async def _begin_older(self, packet: Upstream) -> None:

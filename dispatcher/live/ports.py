@@ -12,6 +12,7 @@ from dispatcher.metrics import Metrics
 from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
 from dispatcher.tools.registry import ApprovalRequest, Registry, ToolOutput
+from dispatcher.turns import Turn
 from shared.records import DownstreamSignal, ToolResult, Upstream
 
 T = TypeVar("T")
@@ -23,6 +24,9 @@ class Carried(Protocol):
     """A session as the stream that carries it sees it."""
 
     session_id: str
+
+    async def read_ahead(self, packet: Upstream, turn: Turn) -> None:
+        """Before a large packet is received: its text is read by the policies, with the loop given way in between."""
 
     def receive(self, packet: Upstream) -> None:
         """A packet of the session; not `open`, not `status`."""

@@ -41,6 +41,7 @@ from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.gate import Gate
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.tools.registry import ApprovalRequest, ToolOutput
+from dispatcher.turns import Turn
 from shared.conversation import Phase
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
@@ -137,6 +138,11 @@ class Runner:
         self.carry_out(self.session.lost(clock.now(), sent))
 
     # ---- the stream's side (`Carried`)
+
+    async def read_ahead(self, packet: Upstream, turn: Turn) -> None:
+        """Let the policies read a large packet before it is received; others have the loop in between."""
+        for _ in self.session.read_ahead(packet):
+            await turn.step()
 
     def receive(self, packet: Upstream) -> None:
         """A packet of the stream that has the session."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from dispatcher.policies.ahead import Ahead, Slices, at_once, fed
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.budget import Budget, Limit
 from dispatcher.policies.matches import Channel, Match, TextStream
@@ -53,6 +54,8 @@ class Gate:
         self._held: list[str] = []  # raw content from `_decided` on
         self._raw: list[str] | None = []  # all raw content, until `resume`
         self._ended = False
+        self._ahead: Ahead | None = None
+        self._whole_ahead: tuple[str, str, Reading] | None = None
         streams: tuple[Channel, ...] = ("content", "thoughts")
         self._asked = [Asked(policy, each) for each in streams for policy in rules.asked if each in policy.reads]
         self._waiting = [asked for asked in self._asked if asked.policy.holds(asked.channel)]
@@ -79,8 +82,7 @@ class Gate:
         """The next raw content; answers with what it lets out."""
         if self.overdue(at):
             return self._let_out(self._decided)
-        limit = self._rules.budget.max_characters
-        room = len(text) if limit is None else int(limit.value) - self._total
+        limit, room = self._rules.budget.max_characters, self._room(text)
         read = text if len(text) <= room else text[: room + 1]
         self._total += len(read)
         self._held.append(read)
@@ -91,7 +93,7 @@ class Gate:
         if self._asked:
             self._feed("content", read)
         if self._content:
-            found = self._content.feed(read)
+            self._content, found = self._fed(self._content, read)
             certain = self._content.hold()
             if found:
                 certain, hits = self._match(found, certain)
@@ -99,6 +101,11 @@ class Gate:
             certain = min(certain, self._total - 1)
             self._exceed(limit)
         return self._let_out(certain, hits)
+
+    def _room(self, text: str) -> int:
+        """How much of that content its budget permits."""
+        limit = self._rules.budget.max_characters
+        return len(text) if limit is None else int(limit.value) - self._total
 
     def end(self, at: float) -> Release:
         """The content is over: nothing can match any more through what is held."""
@@ -122,8 +129,8 @@ class Gate:
         hits: tuple[Hit, ...] = ()
         if self._rules.thoughts.policies:
             stream, tally = self._steps.pop(step_name, (None, None))
-            stream, tally = stream or self._rules.thoughts.stream(), tally or Tally()
-            found = stream.feed(delta)
+            stream, found = self._fed(stream, delta)
+            tally = tally or Tally()
             self._violate(found, "thoughts")
             hits = tally.hits(found)
             if not stream.idle:
@@ -170,6 +177,34 @@ class Gate:
         self._redactions.resume(decided)
         self._decided = decided
 
+    # ---- large texts
+
+    def read_ahead(self, channel: Channel, text: str, step_name: str = "") -> Slices[None]:
+        """Read what comes next (content, a delta of that thinking step, a call's arguments, a result), without taking
+        it in.
+        """
+        rules: ChannelRules = getattr(self._rules, channel)
+        if self._violation or not rules.policies:
+            return
+        if channel in ("content", "thoughts"):
+            before = self._content if channel == "content" else self._steps.get(step_name, (None,))[0]
+            start = before.length if before else 0
+            after = before.copy() if before else rules.stream()
+            read = text[: self._room(text) + 1] if channel == "content" else text
+            found = yield from fed(after, read, rules.slice)
+            self._ahead = Ahead(read, before, start, after, found)
+        else:
+            reading = yield from reading_whole(channel, rules, strings(text))
+            self._whole_ahead = channel, text, reading
+
+    def _fed(self, stream: TextStream | None, text: str) -> tuple[TextStream, Sequence[Match]]:
+        """A stream that has read that text, and what it found. None: one of thoughts that begins."""
+        ahead, self._ahead = self._ahead, None
+        if ahead and ahead.fits(text, stream):
+            return ahead.after, ahead.found
+        stream = stream or self._rules.thoughts.stream()
+        return stream, stream.feed(text)
+
     # ---- policies that are asked
 
     def asked(self, channel: Channel) -> list[AskedPolicy]:
@@ -209,7 +244,9 @@ class Gate:
     def _whole(self, channel: str, rules: ChannelRules, json: str) -> Reading:
         if not rules.policies:
             return Reading(self._violation)
-        reading = read_whole(channel, rules, strings(json))
+        ahead, self._whole_ahead = self._whole_ahead, None
+        known = ahead[2] if ahead and ahead[:2] == (channel, json) else None
+        reading = known or read_whole(channel, rules, strings(json))
         self._violation = self._violation or reading.violation
         return Reading(self._violation, reading.denied, reading.hits)
 
@@ -254,11 +291,15 @@ class Gate:
 
 def read_whole(channel: str, rules: ChannelRules, texts: Iterable[str]) -> Reading:
     """Read whole texts, each for itself."""
+    return at_once(reading_whole(channel, rules, texts))
+
+
+def reading_whole(channel: str, rules: ChannelRules, texts: Iterable[str]) -> Slices[Reading]:
     violation, denied = None, ""
     hits: list[Hit] = []
     for text in texts:
         stream = rules.stream()
-        found = [*stream.feed(text)]
+        found = yield from fed(stream, text, rules.slice)
         if not (stop := stopping(found)):
             found += stream.end()
             stop = stopping(found)

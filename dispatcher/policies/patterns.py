@@ -6,6 +6,7 @@ Held is what an expression may still match through: from where the oldest begun 
 
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 from dispatcher.policies.machine import Machine, Pattern, Progress, Step
 from dispatcher.policies.matches import Match
@@ -18,6 +19,8 @@ NEVER = 1 << 62  # a place that no text comes to
 
 class PatternSet:
     """Patterns that are looked for together. Raises UnusableExpressionError."""
+
+    slice: ClassVar[int] = 16  # a character of one that costs what it may at most (`cost`) takes 0.2 to 0.4 ms
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self.machine = Machine(patterns)

@@ -39,15 +39,18 @@ class Redactions:
         """What users see of this raw content, which is decided, and which begins at that index."""
         end, at = start + len(raw), start
         shown: list[str] = []
-        while self.runs and self.runs[0].start < end:
-            run = self.runs[0]
+        done = 0
+        for run in self.runs:
+            if run.start >= end:
+                break
             shown.append(raw[at - start : max(run.start, at) - start])
             if run.start >= start and run.start != self._end:  # else it goes on with one that was let out
                 shown.append(run.rule.replacement if run.text is None else run.text)
             self._end = at = min(run.end, end)
             if run.end > end:
                 break
-            del self.runs[0]
+            done += 1
+        del self.runs[:done]
         return "".join([*shown, raw[at - start :]])
 
     def resume(self, decided: int) -> None:

@@ -1,6 +1,7 @@
 """A model in a loop: the same block of text, again and again."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import msgspec
 
@@ -19,6 +20,7 @@ class Repeats(msgspec.Struct, frozen=True):
     most: int
     length: int
     rule: Rule
+    slice: ClassVar[int] = 1024
 
     def stream(self) -> "RepeatStream":
         return RepeatStream(self)

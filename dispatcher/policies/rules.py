@@ -5,11 +5,12 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from dispatcher.policies.ahead import Slices, at_once
 from dispatcher.policies.automaton import Automaton
 from dispatcher.policies.budget import Budget, Limit, strictest
 from dispatcher.policies.expressions import Program
 from dispatcher.policies.folding import fold
-from dispatcher.policies.gate import Gate, Rules, read_whole
+from dispatcher.policies.gate import Gate, Rules, reading_whole
 from dispatcher.policies.machine import Pattern
 from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Fallback, Rule
 from dispatcher.policies.outcomes import Reading
@@ -103,7 +104,10 @@ class RuleSet:
 
     def prompt(self, texts: Iterable[str]) -> Reading:
         """What a user asks with, before anything is logged: a violation and a denial both refuse it."""
-        return read_whole("prompt", self._channels["prompt"], texts)
+        return at_once(self.prompt_in_slices(texts))
+
+    def prompt_in_slices(self, texts: Iterable[str]) -> Slices[Reading]:
+        return reading_whole("prompt", self._channels["prompt"], texts)
 
     def _channel(self, channel: Channel) -> ChannelRules:
         readers = [policy for policy in self.policies if isinstance(policy, TextPolicy) and channel in policy.reads]

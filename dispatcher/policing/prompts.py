@@ -42,7 +42,7 @@ class Prompt:
 
     async def read(self) -> None:
         """Raises PromptRefused, PromptUnread."""
-        self._refuse(self._clock.prompt(lambda: self._texts))
+        self._refuse(await self._clock.prompt(lambda: self._texts))
         for reading in await self._judges.read(self._gates, self._question):
             self._refuse(reading)
 

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from dispatcher.metrics import Metrics
+from dispatcher.policies.ahead import Slices
 from dispatcher.policies.gate import Gate, Rules
 from dispatcher.policies.matches import CHANNELS, Channel
 from dispatcher.policies.outcomes import Reading, Release
 from dispatcher.policies.rules import RuleSet
+from dispatcher.turns import Turn
 
 
 class PolicyClock:
@@ -28,14 +30,21 @@ class PolicyClock:
             return TimedGate(self._rules.rules, started_at, self)
         return self._rules.gate(started_at)
 
-    def prompt(self, texts: Callable[[], Sequence[str]]) -> Reading:
+    async def prompt(self, texts: Callable[[], Sequence[str]]) -> Reading:
         """What the rules say to a user's prompt; its texts are asked for where a rule reads them."""
         if not self._readers["prompt"]:
             return Reading()
-        started = perf_counter()
-        reading = self._rules.prompt(texts())
-        self.took("prompt", perf_counter() - started)
-        return reading
+        slices, turn, seconds = self._rules.prompt_in_slices(texts()), Turn(), 0.0
+        while True:
+            started = perf_counter()
+            try:
+                next(slices)
+            except StopIteration as over:
+                self.took("prompt", seconds + perf_counter() - started)
+                reading: Reading = over.value
+                return reading
+            seconds += perf_counter() - started
+            await turn.step()
 
     def took(self, channel: Channel, seconds: float) -> None:
         readers = self._readers[channel]
@@ -49,27 +58,42 @@ class TimedGate(Gate):
     def __init__(self, rules: Rules, started_at: float, clock: PolicyClock) -> None:
         super().__init__(rules, started_at)
         self._clock = clock
+        self._spent_ahead = 0.0  # seconds that reading ahead took; they count with what is taken in next
+
+    def read_ahead(self, channel: Channel, text: str, step_name: str = "") -> Slices[None]:
+        slices = super().read_ahead(channel, text, step_name)
+        while True:
+            started = perf_counter()
+            over = next(slices, slices) is slices
+            self._spent_ahead += perf_counter() - started
+            if over:
+                return
+            yield
 
     def content(self, text: str, at: float) -> Release:
         started = perf_counter()
         release = super().content(text, at)
-        self._clock.took("content", perf_counter() - started)
+        self._took("content", started)
         return release
 
     def thought(self, step_name: str, delta: str, at: float) -> Reading:
         started = perf_counter()
         reading = super().thought(step_name, delta, at)
-        self._clock.took("thoughts", perf_counter() - started)
+        self._took("thoughts", started)
         return reading
 
     def arguments(self, tool_name: str, arguments_json: str, at: float) -> Reading:
         started = perf_counter()
         reading = super().arguments(tool_name, arguments_json, at)
-        self._clock.took("arguments", perf_counter() - started)
+        self._took("arguments", started)
         return reading
 
     def result(self, result_json: str, at: float) -> Reading:
         started = perf_counter()
         reading = super().result(result_json, at)
-        self._clock.took("results", perf_counter() - started)
+        self._took("results", started)
         return reading
+
+    def _took(self, channel: Channel, started: float) -> None:
+        self._clock.took(channel, perf_counter() - started + self._spent_ahead)
+        self._spent_ahead = 0.0

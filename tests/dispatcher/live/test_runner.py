@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
+from dispatcher import turns
 from dispatcher.core.entries import StopEntry
 from dispatcher.core.log import Append, Change, Outcome, Refused, TakeBack
 from dispatcher.live import appends as module
@@ -17,6 +19,7 @@ from dispatcher.live.ports import Carried
 from dispatcher.live.runner import Runner
 from dispatcher.live.sessions import LiveSessions
 from dispatcher.metrics import Metrics
+from dispatcher.policies.phrases import PhraseSet, PhraseStream
 from dispatcher.policing.load import load as load_policies
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import until_known
@@ -32,6 +35,7 @@ from shared.records import (
     DownstreamSignal,
     Open,
     Stop,
+    Thought,
     ToolCall,
     ToolResult,
     Upstream,
@@ -187,6 +191,77 @@ async def test_an_append_is_repeated_with_what_came_meanwhile_behind_it(
     assert sequences == [[1], [1], [1], [2, 3]]
     assert gauge("backlog_packets") == 0
     assert link.signals[-1] == Ack(3)
+
+
+@pytest.fixture
+async def policed(store: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LiveSessions]:
+    """With a policy that reads all there is to read; every step of a turn is its last."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
+    file = tmp_path / "rules.toml"
+    reads = '["content", "thoughts", "arguments", "results"]'
+    file.write_text(f'[[policy]]\nname = "x"\nkind = "phrases"\nphrases = ["night x"]\nreads = {reads}\n')
+    metrics, tools = Metrics(CollectorRegistry()), Registry(load_tools(None).tools.values())
+    sessions = LiveSessions(cast("Store", store), load_policies(file), tools, metrics, DispatcherSettings())
+    yield sessions
+    await sessions.close()
+
+
+class Others:
+    """What else has the event loop: how often it has had it."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self._next()
+
+    def _next(self) -> None:
+        self.turns += 1
+        self._handle = asyncio.get_running_loop().call_soon(self._next)
+
+    def stop(self) -> int:
+        self._handle.cancel()
+        return self.turns
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        Content("night " * 10_000),
+        Thought("Planning", "night " * 10_000),
+        ToolCall("t", '["' + "night " * 10_000 + '"]'),
+    ],
+    ids=["content", "thought", "arguments"],
+)
+async def test_others_have_the_loop_while_a_large_packet_is_read(
+    policed: LiveSessions, store: Scripted, payload: Content | Thought | ToolCall
+) -> None:
+    _, runner = await opened(policed)
+    packet, others = Upstream("s", payload, 1, 0, 60_000), Others()
+    await runner.read_ahead(packet, turns.Turn())
+    assert others.stop() >= 60_000 // PhraseSet.slice
+    assert not store.appends
+    read: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PhraseStream, "feed", lambda _, text: read.append(text))
+        runner.receive(packet)
+    assert read == []
+    await runner.appends.drained()
+    entry, *_ = await policed.store.read("s", 0, 10)
+    assert entry.sequence == 1
+    if isinstance(payload, Content):
+        assert (entry.body, entry.released) == (payload, payload.text[: -len("night ")])
+
+
+async def test_a_stop_between_two_slices_of_a_packet_lets_none_of_it_out(policed: LiveSessions) -> None:
+    link, runner = await opened(policed)
+    packet = Upstream("s", Content("night " * 1000), 1, 0, 6000)
+    slices = runner.session.read_ahead(packet)
+    next(slices)
+    await policed.stop("s", "UserCancel", "user")
+    await until(lambda: Stop in link.kinds())
+    assert len([*slices]) == -(-6000 // PhraseSet.slice) - 1
+    runner.receive(packet)
+    await until(lambda: runner.session.offset == 2)
+    assert [(entry.released, entry.decided) for entry in await policed.store.read("s", 0, 10)] == [("", 0), ("", 0)]
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

@@ -1,0 +1,108 @@
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.policies.ahead import Slices, at_once
+from dispatcher.policies.budget import Limit
+from dispatcher.policies.gate import Gate
+from dispatcher.policies.matches import CHANNELS, Channel, Match
+from dispatcher.policies.outcomes import Reading, Release
+from dispatcher.policies.patterns import PatternSet
+from dispatcher.policies.phrases import PhraseSet, PhraseStream
+from dispatcher.policies.repeats import Repeats
+from dispatcher.policies.rules import BudgetPolicy, PatternsPolicy, PhrasesPolicy, Policy, RuleSet
+from tests.dispatcher.policies.test_phrases import rule
+
+READS = frozenset(CHANNELS)
+POLICIES: list[list[Policy]] = [
+    [PhrasesPolicy("stops", ("abba", "é b"), READS)],
+    [PhrasesPolicy("redacts", ("ab", "ba"), READS, action="redact"), PatternsPolicy("x", ("a{3}b",), reads=READS)],
+    [
+        PhrasesPolicy("observes", ("a",), READS, action="observe", words=True),
+        BudgetPolicy("limits", (Limit("max_characters", 30, "limits", "Timeout"),), Repeats(2, 3, rule(0))),
+    ],
+    [PatternsPolicy("holds", ("b.*c",), cap=5, reads=READS), PhrasesPolicy("redacts", ("bb",), action="redact")],
+]
+
+KINDS: list[Channel] = ["content", "thoughts", "arguments", "results"]
+
+
+def ahead_of(gate: Gate, channel: Channel, text: str) -> Slices[None]:
+    return gate.read_ahead(channel, text if channel in ("content", "thoughts") else f'["{text}"]', "Planning")
+
+
+def taken(gate: Gate, channel: Channel, text: str) -> Release | Reading:
+    match channel:
+        case "content":
+            return gate.content(text, 1.0)
+        case "thoughts":
+            return gate.thought("Planning", text, 1.0)
+        case "arguments":
+            return gate.arguments("search", f'["{text}"]', 1.0)
+        case _:
+            return gate.result(f'["{text}"]', 1.0)
+
+
+@given(
+    st.sampled_from(POLICIES),
+    st.lists(
+        st.tuples(
+            st.sampled_from(KINDS),
+            st.text("ab éc\n", max_size=12),
+            st.sampled_from(["ahead", "broken off", "something else", "not"]),
+        ),
+        max_size=6,
+    ),
+    st.integers(1, 4),
+)
+def test_reading_ahead_changes_nothing_whatever_comes_of_it(
+    policies: list[Policy], coming: list[tuple[Channel, str, str]], size: int
+) -> None:
+    """Also where it is broken off, or something else is taken in after it."""
+    plain, ahead = RuleSet(policies).gate(0.0), RuleSet(policies).gate(0.0)
+    plain.resume(0)
+    ahead.resume(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PhraseSet, "slice", size)
+        for channel, text, how in coming:
+            slices = ahead_of(ahead, channel, text)
+            if how == "broken off":
+                next(slices, None)
+            elif how != "not":
+                at_once(slices)
+            if how == "something else":
+                assert taken(plain, "content", "b") == taken(ahead, "content", "b")
+            assert taken(plain, channel, text) == taken(ahead, channel, text)
+            assert plain.held == ahead.held
+    assert plain.end(1.0) == ahead.end(1.0)
+
+
+@pytest.mark.parametrize("channel", KINDS)
+def test_a_large_text_is_read_a_slice_at_a_time_and_once(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    feed = PhraseStream.feed
+
+    def counted(stream: PhraseStream, text: str) -> Sequence[Match]:
+        read.append(len(text))
+        return feed(stream, text)
+
+    monkeypatch.setattr(PhraseStream, "feed", counted)
+    gate = RuleSet([PhrasesPolicy("names", ("Nightingale",), READS)]).gate(0.0)
+    gate.resume(0)
+    text = "night " * 10_000 + "ingale"
+    for turns, _ in enumerate(ahead_of(gate, channel, text), 1):
+        assert sum(read) == min(turns * PhraseSet.slice, len(text))
+    assert not taken(gate, channel, text).violation
+    assert max(read) == PhraseSet.slice
+    assert sum(read) == len(text)
+
+
+def test_what_is_slower_is_read_in_smaller_slices() -> None:
+    def slices(*policies: Policy) -> int:
+        return len([*RuleSet(policies).prompt_in_slices(["a" * 1024, "b"])])
+
+    phrases, patterns = PhrasesPolicy("names", ("x",), READS), PatternsPolicy("numbers", (r"\d",), reads=READS)
+    assert slices(phrases) == 1024 / PhraseSet.slice + 1
+    assert slices(phrases, patterns) == 1024 / PatternSet.slice + 1
