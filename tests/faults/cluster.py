@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from dispatcher.store.redis.keys import LEASES
 from tests.faults import machines
 from tests.faults.agents import TOOL
 from tests.faults.machines import Machine
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Direction, Passed, Proxy, untold
 from tests.faults.schedule import Fault, TopologyName
 from tests.programs import free_port
 
@@ -21,6 +22,10 @@ DISPATCHERS: dict[TopologyName, int] = {"sqlite": 1, "redis": 3, "outages": 3}
 AGENTS = ("continuing", "continuing", "naive", "naive")  # one Commander each
 CAPACITY = 4
 LIMIT_BYTES = (1, 2500)  # after which a reader's connection is cut
+# What a store that has just come back answers after it has renewed a lease comes late: longer than appends wait between
+# two attempts, and shorter than a Dispatcher waits for a reply.
+LATE_SECONDS = 3.0
+STEADY_SECONDS = 7.0  # for which it stays after an outage: until every Dispatcher has been through that
 
 Line = Sequence[Proxy]
 
@@ -51,6 +56,11 @@ class Cluster:
         self.readers[number].upstream = ("127.0.0.1", said["http_port"]) if said else None
         for streams in self.streams:
             streams[number].upstream = ("127.0.0.1", said["grpc_port"]) if said else None
+
+    def _redis_changed(self) -> None:
+        """When it is back: sessions are taken back, and meanwhile what was not answered is tried again."""
+        for proxy in self.stores:
+            proxy.passed = _late_after_a_renewal(proxy) if self.redis[0].said else untold
 
     # ---- faults
 
@@ -92,6 +102,24 @@ class Cluster:
     def note(self, text: str) -> None:
         """One line of what happened."""
         self.journal.append(f"{time.monotonic() - self.began:7.2f} {text}")
+
+
+def _late_after_a_renewal(proxy: Proxy) -> Passed:
+    """Once: the next renewal of a lease is answered, and nothing else for LATE_SECONDS."""
+    asked = False
+
+    def passed(direction: Direction, data: bytes) -> None:
+        nonlocal asked
+        if direction == "up":
+            asked |= LEASES in data
+        elif asked and b"NOSCRIPT" in data:  # it has lost its scripts too, and is told them again
+            asked = False
+        elif asked:
+            proxy.passed = untold
+            proxy.freeze(["down"])
+            asyncio.get_running_loop().call_later(LATE_SECONDS, proxy.thaw)
+
+    return passed
 
 
 def _each(proxies: Sequence[Proxy]) -> list[Line]:
@@ -148,6 +176,9 @@ async def cluster(topology: TopologyName, folder: Path) -> AsyncIterator[Cluster
         if topology != "sqlite":
             rig.redis = [machines.redis(port := free_port(), folder)]
             await start(rig.redis)
+            rig.redis[0].changed = rig._redis_changed  # type: ignore[method-assign]
+            if topology == "outages":
+                rig.redis[0].breath = STEADY_SECONDS
             rig.stores = [await proxy(("127.0.0.1", port)) for _ in range(count)]
             stores = [f"redis://127.0.0.1:{store.port}/0" for store in rig.stores]
         rig.readers = [await proxy() for _ in range(count)]

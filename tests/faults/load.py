@@ -18,6 +18,10 @@ from tests.faults.schedule import TopologyName
 
 PARALLEL: dict[TopologyName, int] = {"sqlite": 12, "redis": 12, "outages": 24}  # sessions at once
 READERS = 2  # of each
+# How many words an agent has, and seconds between two. Sparse ones: what a store that is away cannot take comes at
+# another moment in each session, and so does what is tried again when it is back.
+DENSE = (20, 90), (0.02, 0.06)
+SPARSE = (6, 24), (0.3, 1.2)
 ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.2
 FETCH_SECONDS = 10.0  # for one log, on a busy machine
@@ -40,11 +44,12 @@ class Session:
     stop_asked: bool = False
 
 
-def plan(seed: int, number: int, file: Path) -> Session:
+def plan(seed: int, number: int, file: Path, sparse: bool = False) -> Session:
     """The same for the same seed and number."""
+    words, seconds = SPARSE if sparse else DENSE
     chance = random.Random(f"session {seed} {number}")
     agent = chance.choice(("continuing", "continuing", "naive"))
-    script = Script(f"s{number}", chance.randint(20, 90), chance.randint(4, 15), chance.uniform(0.02, 0.06), str(file))
+    script = Script(f"s{number}", chance.randint(*words), chance.randint(4, 15), chance.uniform(*seconds), str(file))
     stop_at = chance.randrange(len(script.text)) if chance.random() < STOPPED else None
     return Session(number, agent, script, stop_at, chance)
 
@@ -74,9 +79,15 @@ class Users:
     def unended(self) -> list[Session]:
         return [each for each in self.sessions if not each.readers or any(not r.final for r in each.readers)]
 
+    @property
+    def heard(self) -> int:
+        """Events that readers got, of all sessions: it grows while anything goes on."""
+        return sum(int(reader.last_id) for each in self.sessions for reader in each.readers)
+
     async def _user(self) -> None:
+        sparse = self._cluster.topology == "outages"
         while not self.enough.is_set():
-            session = plan(self._seed, len(self.sessions), self._effects)
+            session = plan(self._seed, len(self.sessions), self._effects, sparse)
             self.sessions.append(session)
             self._cluster.note(f"session {session.number} is asked for")
             await self.serve(session)

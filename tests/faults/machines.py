@@ -61,6 +61,7 @@ class Machine:
         self.said: Event = {}
         self.changed: Callable[[], None] = lambda: None  # called when it is down, and when it is ready
         self.lock = asyncio.Lock()  # one fault at a time
+        self.breath = BREATH_SECONDS
         self.process: Process | None = None
         self._start = start
 
@@ -103,7 +104,7 @@ class Machine:
             self.changed()
             await asyncio.sleep(seconds)
             await self.start()
-            await asyncio.sleep(BREATH_SECONDS)
+            await asyncio.sleep(self.breath)
 
     async def census(self) -> Event:
         """What a probed program holds."""

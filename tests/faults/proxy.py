@@ -13,9 +13,14 @@ from typing import Literal
 
 Direction = Literal["up", "down"]  # to what the proxy stands in front of; back from it
 DIRECTIONS: tuple[Direction, ...] = ("up", "down")
+Passed = Callable[[Direction, bytes], None]
 
 CHUNK = 64 * 1024  # bytes
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: close() sends RST, as a peer that is gone does
+
+
+def untold(direction: Direction, data: bytes) -> None:
+    """Nobody wants to know what passes."""
 
 
 class _Connection:
@@ -30,6 +35,7 @@ class _Connection:
             if direction == "down" and self.limit is not None:
                 data, self.limit = data[: self.limit], self.limit - len(data)
             target.write(data)
+            self._proxy.passed(direction, data)
             await target.drain()
             if self.limit is not None and self.limit <= 0:
                 raise ConnectionResetError("cut at the limit")
@@ -48,11 +54,13 @@ class Proxy:
     """Listens on a port of 127.0.0.1 from `start` to `close`. `upstream` may be changed at any time; None: refuse.
 
     limits: asked for each new connection: cut it after so many bytes to the client, but for None.
+    passed: told of what has just passed.
     """
 
     def __init__(self, upstream: tuple[str, int] | None = None) -> None:
         self.upstream = upstream
         self.limits: Callable[[], int | None] = lambda: None
+        self.passed: Passed = untold
         self.port = 0
         self.open: dict[Direction, asyncio.Event] = {direction: asyncio.Event() for direction in DIRECTIONS}
         self._connections: set[_Connection] = set()

@@ -17,6 +17,7 @@ from tests.faults.reader import Reader
 from tests.faults.schedule import Fault, TopologyName, schedule
 
 SETTLE_SECONDS = 90.0  # after the last fault is mended, for every session to end: beyond that it is stuck
+SILENT_SECONDS = 20.0  # and where none says anything for that long, which is far longer than any wait of theirs
 REPLAYED = 5  # sessions whose streams are cut after every entry
 LOOK_AHEAD = 20  # faults
 BREAKING_SECONDS = 240.0  # then it is enough, on a machine that is too busy to start programs again
@@ -102,7 +103,7 @@ async def _play(rig: Cluster, faults: list[Fault], report: Report, make_reader: 
                     serving.result()
         rig.heal()
         users.enough.set()
-        await asyncio.wait([serving], timeout=SETTLE_SECONDS)
+        await _settled(users, serving)
     finally:
         serving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -110,6 +111,14 @@ async def _play(rig: Cluster, faults: list[Fault], report: Report, make_reader: 
     await _judge(rig, users, report, Counter(effects.read_text().splitlines()))
     report.violations += _doubled(await known(rig) - before, users.sessions)
     report.violations += await quiet.leaks(rig, idle)
+
+
+async def _settled(users: Users, serving: asyncio.Task[None]) -> None:
+    """Return when all sessions have ended, or are stuck."""
+    until, heard = time.monotonic() + SETTLE_SECONDS, -1
+    while not serving.done() and heard < users.heard and time.monotonic() < until:
+        heard = users.heard
+        await asyncio.wait([serving], timeout=SILENT_SECONDS)
 
 
 async def _warm_up(rig: Cluster, seed: int, effects: Path) -> None:

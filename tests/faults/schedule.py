@@ -7,9 +7,8 @@ from typing import Literal
 
 TopologyName = Literal["sqlite", "redis", "outages"]
 
-# Seconds between the beginnings of two faults; several are under way at once, but for outages, between which sessions
-# have to get under way.
-GAPS: Mapping[TopologyName, tuple[float, float]] = {"sqlite": (0.2, 0.8), "redis": (0.2, 0.8), "outages": (2.0, 6.0)}
+# Seconds between the beginnings of two faults; several are under way at once, but for outages.
+GAPS: Mapping[TopologyName, tuple[float, float]] = {"sqlite": (0.2, 0.8), "redis": (0.2, 0.8), "outages": (0.5, 2.0)}
 SHORT = (0.1, 1.5)
 # As the processes are set up (machines.py), a peer that does not answer is noticed within 4 s, and its grace ends 2.5 s
 # after that: these are longer.
@@ -58,7 +57,10 @@ REPLICAS: Mapping[str, Kind] = {  # where one is down, there are others
     "redis pause": Kind(4),
     "redis away": Kind(1, AWAY),
 }
-OUTAGES: Mapping[str, Kind] = {"redis away": Kind(1, AWAY)}  # one after the other, under many sessions
+OUTAGES: Mapping[str, Kind] = {  # one after the other, under many sessions
+    "redis away": Kind(1, AWAY),
+    "redis away for a lease": Kind(2, (LEASE[0], AWAY[1])),
+}
 KINDS: Mapping[TopologyName, Mapping[str, Kind]] = {"sqlite": BOTH, "redis": {**BOTH, **REPLICAS}, "outages": OUTAGES}
 
 

@@ -69,6 +69,19 @@ async def test_both_directions_pass(peers: Peers) -> None:
     assert peers.proxy.connections == 1
 
 
+async def test_it_tells_what_has_passed(peers: Peers) -> None:
+    told: list[tuple[str, bytes]] = []
+    peers.proxy.passed = lambda direction, data: told.append((direction, data))
+    pair = await peers.connect()
+    peers.proxy.freeze(["down"])
+    assert await passes(pair)
+    assert not await passes(back(pair), b"pong")
+    assert told == [("up", b"ping")]
+    peers.proxy.thaw()
+    assert await pair[0][0].readexactly(4) == b"pong"
+    assert told[1:] == [("down", b"pong")]
+
+
 async def test_a_half_close_passes_and_the_other_direction_stays(peers: Peers) -> None:
     pair = await peers.connect()
     pair[0][1].write_eof()
