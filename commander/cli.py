@@ -5,6 +5,8 @@ import asyncio
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -30,6 +32,7 @@ from shared.grpc_metrics import ClientMetrics
 from shared.version import version
 
 USAGE_ERROR = 2
+EOF_SECONDS = 5.0  # to leave in, once nobody is there who asked for it
 
 logger = structlog.get_logger()
 _Result = TypeVar("_Result")
@@ -58,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     serve = verbs.add_parser("serve", help="join the pool and serve sessions until SIGTERM", description=_SERVE)
+    serve.add_argument(
+        "--until-eof", action="store_true", help="leave at once when standard input ends: whoever started it is gone"
+    )
     serve.set_defaults(verb=partial(_with_agent, _serve))
     check = verbs.add_parser("check", help="does your agent stop? how late?", description=command.DESCRIPTION)
     command.add_arguments(check)
@@ -84,6 +90,8 @@ by Ctrl-C."""
 
 async def _serve(settings: CommanderSettings, agent: Agent, options: argparse.Namespace) -> int:
     logs.configure(level=settings.log_level, exception_text=settings.log_exception_text)
+    if options.until_eof:
+        threading.Thread(target=_leave_at_eof, name="eof", daemon=True).start()
     registry = CollectorRegistry()
     metrics, client_metrics = Metrics(registry), ClientMetrics(registry)
     metrics_port = _serve_metrics(settings.metrics_address, registry)
@@ -132,6 +140,16 @@ async def _until_signalled(program: _Leaves, body: Callable[[], Awaitable[_Resul
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, program.leave)
     return await body()
+
+
+def _leave_at_eof() -> None:
+    """As at two SIGTERMs; a loop that an agent holds up is not waited for. In a thread of its own for that reason."""
+    while os.read(0, 4096):
+        pass
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(EOF_SECONDS)
+    os._exit(1)
 
 
 def _serve_metrics(address: str, registry: CollectorRegistry) -> int:

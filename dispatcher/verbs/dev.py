@@ -135,8 +135,9 @@ async def _commander(
     target = f"dns:///127.0.0.1:{dispatcher.grpc_port}"
     environment = {"COMMANDER_METRICS_ADDRESS": "127.0.0.1:0"} | os.environ | {"COMMANDER_DISPATCHER": target}
     commander = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "commander", "serve"),
+        *(sys.executable, "-P", "-m", "commander", "serve", "--until-eof"),
         env=environment,
+        stdin=asyncio.subprocess.PIPE,  # ends with this process, also where it is killed
         stderr=commander_log,
         start_new_session=True,
     )
