@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from dispatcher.entry import listed
-from dispatcher.files import Fault, FileError, entries
+from dispatcher.files import Fault, FileError, Where, entries, quoted
 from dispatcher.tools import builtin
 from dispatcher.tools.entry import COMMON, Terms, ToolEntry, terms
 from dispatcher.tools.http.entry import http_tool
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
+from dispatcher.tools.openapi.toolset import OpenApiToolset, openapi_toolset
 from dispatcher.tools.pins import Pin, read_pin
 from dispatcher.tools.ports import Spec, Tool, Toolset
 from dispatcher.tools.registry import UnusableSchemaError, check_schema
@@ -61,15 +62,23 @@ def load(
         return Loaded({tool.spec.name: tool for tool in made}, {})
     faults: list[Fault] = []
     loaded = Loaded(tools := {}, toolsets := {})
+    names: dict[str, Where] = {}
     for where, table in entries(path, faults, "tool", "toolset"):
         entry = ToolEntry(where, table, faults, reading)
         if where.kind == "tool":
             tool = _made(entry, {"local": lambda entry, terms: _local(entry, terms, threads)} | TOOLS)
             if tool:
                 tools[entry.fingerprint] = tool
+                names[tool.spec.name] = where
         elif toolset := _made(entry, TOOLSETS):
             pin = read_pin(entry) if pins and "pin" in entry else None
             toolsets[entry.fingerprint] = Given(toolset, pin)
+            if isinstance(toolset, OpenApiToolset):  # of others the tools are known only when they are connected to
+                for tool in toolset.tools:
+                    taken = names.setdefault(tool.spec.name, where)
+                    entry.check(
+                        taken is where, f"its tool {quoted(tool.spec.name)} has the name of {taken}'s", "prefix"
+                    )
     if faults:
         raise FileError(faults)
     return loaded
@@ -108,4 +117,4 @@ def _local(entry: ToolEntry, terms: Terms, threads: Threads) -> Tool | None:
 
 # By kind: what is wrong is said to the entry. A kind of toolset takes the keys `entry.TOOLSET` beside its own.
 TOOLS: dict[str, Callable[[ToolEntry, Terms], Tool | None]] = {"http": http_tool}
-TOOLSETS: dict[str, Callable[[ToolEntry, Terms], Toolset | None]] = {}
+TOOLSETS: dict[str, Callable[[ToolEntry, Terms], Toolset | None]] = {"openapi": openapi_toolset}

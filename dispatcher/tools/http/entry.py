@@ -15,7 +15,7 @@ from dispatcher.tools.entry import MAX_FILE_BYTES, REMOTE, Terms, ToolEntry
 from dispatcher.tools.http.answers import Pointer
 from dispatcher.tools.http.template import Template, UnusableTemplateError
 from dispatcher.tools.http.tool import Connecting, HttpTool
-from dispatcher.tools.registry import UnusableSchemaError, check_schema
+from dispatcher.tools.registry import check_schema
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 WITH_BODY = ("POST", "PUT", "PATCH")
@@ -99,9 +99,9 @@ def _schema(entry: ToolEntry) -> dict[str, Any] | None:
         entry.wrong(f'`{key}` has to be a JSON Schema with type = "object"', key)
         return None
     try:
-        json.dumps(schema)  # TOML has dates
+        json.dumps(schema, allow_nan=False)  # TOML has dates and infinities
         check_schema(schema)
-    except (UnusableSchemaError, TypeError) as error:
+    except (ValueError, TypeError) as error:  # UnusableSchemaError is one
         entry.wrong(f"`{key}` cannot be used: {error}", key)
         return None
     return schema

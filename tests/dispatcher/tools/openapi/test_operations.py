@@ -1,0 +1,169 @@
+"""What of a document can be a tool, and why the rest cannot."""
+
+import json
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from dispatcher.tools.openapi.document import Document, UnusableDocumentError
+from dispatcher.tools.openapi.operations import MappedOperation, found, mapped
+
+TEXT = {"type": "string"}
+
+
+def document(operation: dict[str, Any], path: str = "/x", version: str = "3.1.0", **more: Any) -> Document:
+    root = {"openapi": version, "paths": {path: {"post": {"operationId": "op"} | operation}}, **more}
+    return Document(json.dumps(root).encode())
+
+
+def one(*arguments: Any, **more: Any) -> MappedOperation:
+    read = document(*arguments, **more)
+    (only,) = found(read)
+    return mapped(read, only)
+
+
+def parameter(name: str, place: str = "query", **more: Any) -> dict[str, Any]:
+    return {"name": name, "in": place, "schema": TEXT} | more
+
+
+def body(schema: Any, media: str = "application/json", **more: Any) -> dict[str, Any]:
+    return {"requestBody": {"content": {media: {"schema": schema}}} | more}
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [
+        ({"parameters": [parameter("a", "cookie")]}, 'its parameter "a" stands in cookie'),
+        ({"parameters": [parameter("a", "path")]}, '"a" is a parameter of its path in one place only'),
+        ({"parameters": [parameter("a", style="matrix")]}, 'its parameter "a" has the style matrix'),
+        ({"parameters": [parameter("a b", "header")]}, 'its parameter "a b" is no header\'s name'),
+        ({"parameters": [parameter("a"), parameter("a", "header")]}, 'two parameters are named "a"'),
+        ({"parameters": [parameter("")]}, "a parameter has no name"),
+        ({"parameters": {}}, "its parameters are no list"),
+        ({"parameters": [7]}, "a parameter is no object"),
+        ({"parameters": [parameter("a", content={"text/csv": {}})]}, 'its parameter "a" is no JSON'),
+        ({"parameters": [{"$ref": "other.yaml#/x"}]}, '"other.yaml#/x" refers to another document'),
+        ({"parameters": [{"$ref": "#/nothing"}]}, '"#/nothing" refers to nothing'),
+        ({"parameters": [{"$ref": "#/paths/~1x/post/parameters/0"}]}, "a parameter refers to itself"),
+        ({"requestBody": {}}, "its body has no content"),
+        (body(TEXT, "application/xml"), "its body is no JSON, but application/xml"),
+        (body({"$id": "x"}), "a schema has $id"),
+        (body({"properties": {"a": 7}}), "a schema is no object"),
+        (body({"anyOf": [TEXT]}) | {"parameters": [parameter("body")]}, 'a parameter is named "body", as its body is'),
+    ],
+)
+def test_what_cannot_be_mapped(operation: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnusableDocumentError) as raised:
+        one(operation)
+    assert str(raised.value) == reason
+
+
+def test_a_path_whose_parameter_is_missing() -> None:
+    with pytest.raises(UnusableDocumentError, match='"id" is a parameter of its path in one place only'):
+        one({}, "/x/{id}")
+
+
+def test_methods_without_use_for_an_agent() -> None:
+    read = Document(
+        json.dumps({"openapi": "3.1.0", "paths": {"/x": {"head": {"operationId": "op"}, "get": {}}}}).encode()
+    )
+    (only,) = found(read)
+    with pytest.raises(UnusableDocumentError, match="its method is HEAD"):
+        mapped(read, only)
+
+
+def test_a_bodys_properties_stand_beside_the_parameters() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": TEXT},
+        "required": ["a"],
+        "additionalProperties": {"type": "integer"},
+    }
+    operation = one({"parameters": [parameter("q")]} | body(schema, required=True))
+    assert operation.schema == {
+        "type": "object",
+        "properties": {"q": TEXT, "a": TEXT},
+        "required": ["a"],
+        "additionalProperties": {"type": "integer"},
+    }
+    assert not operation.whole
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        TEXT,
+        {"type": "array", "items": TEXT},
+        {"type": "object"},
+        {"type": "object", "properties": {"q": TEXT}},  # a parameter's name
+        {"type": "object", "properties": {"a": TEXT}, "minProperties": 1},
+        {"allOf": [{"type": "object", "properties": {"a": TEXT}}]},
+        True,
+    ],
+)
+def test_another_body_is_one_argument(schema: Any) -> None:
+    operation = one({"parameters": [parameter("q")]} | body(schema, required=True))
+    assert operation.whole
+    assert operation.schema["properties"] == {"q": TEXT, "body": schema}
+    assert operation.schema["required"] == ["body"]
+
+
+def test_an_operations_own_parameter_stands_for_its_paths() -> None:
+    own = parameter("id", "path", description="own")
+    read = document({"parameters": [own]}, "/x/{id}")
+    read.root["paths"]["/x/{id}"]["parameters"] = [parameter("id", "path", description="shared"), parameter("q")]
+    (only,) = found(read)
+    operation = mapped(read, only)
+    assert operation.schema["properties"] == {"id": TEXT | {"description": "own"}, "q": TEXT}
+    assert operation.schema["required"] == ["id"]
+
+
+def test_schemas_of_three_zero() -> None:
+    old = {
+        "type": "object",
+        "properties": {
+            "a": {"type": "integer", "minimum": 1, "exclusiveMinimum": True, "maximum": 9, "exclusiveMaximum": False},
+            "b": {"type": "string", "nullable": True},
+            "c": {"$ref": "#/components/schemas/C", "description": "which counts for nothing"},
+            "d": {"type": "string", "readOnly": True},
+        },
+        "required": ["a", "d"],
+        "discriminator": {"propertyName": "a"},
+        "x-internal": True,
+    }
+    made = one(body(old, required=True), version="3.0.3", components={"schemas": {"C": {"type": "boolean"}}}).schema
+    assert made["properties"] == {
+        "a": {"type": "integer", "exclusiveMinimum": 1, "maximum": 9},
+        "b": {"type": ["string", "null"]},
+        "c": {"$ref": "#/$defs/C"},
+    }
+    assert made["required"] == ["a"]
+    assert made["$defs"] == {"C": {"type": "boolean"}}
+    check = jsonschema_rs.validator_for(made)
+    assert check.is_valid({"a": 2, "b": None, "c": True})
+    assert not check.is_valid({"a": 1})
+
+
+def test_references_of_one_name_are_kept_apart() -> None:
+    schemas = {"A": {"$ref": "#/components/more/A"}}
+    made = one(
+        body({"type": "object", "properties": {"a": {"$ref": "#/components/schemas/A"}}}),
+        components={"schemas": schemas, "more": {"A": {"type": "integer"}}},
+    ).schema
+    check = jsonschema_rs.validator_for(made)
+    assert check.is_valid({"a": 1})
+    assert not check.is_valid({"a": "x"})
+
+
+def test_a_tree_that_aliases_make_huge_is_refused() -> None:
+    levels = "\n".join(f"    s{n}: &s{n} {{anyOf: [{', '.join([f'*s{n - 1}'] * 9)}]}}" for n in range(1, 9))
+    text = (
+        f"openapi: 3.1.0\ncomponents:\n  schemas:\n    s0: &s0 {{type: string}}\n{levels}\npaths:\n  /x:\n    post:\n"
+        "      operationId: op\n"
+        "      requestBody: {content: {application/json: {schema: {$ref: '#/components/schemas/s8'}}}}\n"
+    )
+    read = Document(text.encode())
+    (only,) = found(read)
+    with pytest.raises(UnusableDocumentError, match="its schema is too large"):
+        mapped(read, only)
