@@ -6,8 +6,6 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Store, StoreMisconfigured
-from dispatcher.store.redis.address import parse
-from dispatcher.store.redis.store import RedisStore
 from dispatcher.store.sqlite.store import SqliteStore
 
 KNOWN = "use sqlite:///PATH, redis://HOST:PORT or memory://"
@@ -34,6 +32,10 @@ def open_store(url: str, observe: Callable[[float, int], None] | None = None) ->
                 raise StoreMisconfigured("the store memory:// takes nothing after the slashes")
             return MemoryStore(observe)
         case "redis" | "rediss" | "unix":
+            # Its client takes a tenth of a second to load, which no other store waits for.
+            from dispatcher.store.redis.address import parse
+            from dispatcher.store.redis.store import RedisStore
+
             return RedisStore(parse(parts), observe)
         case "":
             raise StoreMisconfigured(f"the store has no scheme; {KNOWN}")
