@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from commander.agent import ToolError
-from shared.records import MAX_ARGUMENTS_BYTES, MAX_OPEN_CALLS, ToolCall, ToolResult
+from shared.records import MAX_ARGUMENTS_BYTES, MAX_OPEN_CALLS, MAX_TEXT_BYTES, ToolCall, ToolResult
 from shared.wire import well_formed
 
 CALL_ID_BYTES = 16  # the contract asks for 8 at least
@@ -26,6 +26,8 @@ def request(tool_name: object, arguments: object) -> ToolCall:
         encoded = json.dumps(dict(arguments), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise ToolError("INVALID_ARGUMENTS", f"the arguments are not JSON: {error}") from error
+    if len(tool_name.encode(errors="replace")) > MAX_TEXT_BYTES:
+        raise ToolError("UNKNOWN_TOOL", f"no tool's name is larger than {MAX_TEXT_BYTES // 1024} KiB")
     encoded = well_formed(encoded)
     if len(encoded.encode()) > MAX_ARGUMENTS_BYTES:
         raise ToolError("INVALID_ARGUMENTS", f"the arguments are larger than {MAX_ARGUMENTS_BYTES // 1024} KiB")

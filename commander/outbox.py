@@ -93,8 +93,8 @@ class Outbox:
         self._delta(None, text)
 
     def think(self, step_name: str, delta: str) -> None:
-        """A thought."""
-        self._delta(well_formed(step_name), delta)
+        """A thought. A step's name may be as long as a text."""
+        self._delta(next(iter(split_text(well_formed(step_name))), ""), delta)
 
     def call(self, call: ToolCall) -> None:
         self._add(call)

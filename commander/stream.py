@@ -15,13 +15,13 @@ from grpc import aio
 
 from commander.session import Session
 from shared.channel import Options
+from shared.envelope import MalformedPacketError
 from shared.grpc_metrics import ClientCall, ClientMetrics
 from shared.pb.agent_pb2_grpc import AgentInteractionStub
 from shared.records import MAX_BATCH_BYTES, MAX_TEXT_BYTES, Downstream, Upstream
 from shared.wire import (
     SERVICE,
     DownstreamMessage,
-    MalformedPacketError,
     UpstreamMessage,
     decode_downstream,
     encode_upstream,

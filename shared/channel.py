@@ -9,13 +9,14 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from shared.config import Section
-from shared.records import MAX_MESSAGE_BYTES
+from shared.records import MAX_MESSAGE_BYTES, MAX_UPSTREAM_BYTES
 
 Options: TypeAlias = list[tuple[str, int | str]]
 Milliseconds = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
-# Of one connection. A stream that its client resets at once still costs about 10 KiB: this bounds a flood of them.
-MAX_CONCURRENT_STREAMS = 4096
+# Of one connection. A Commander has two; a proxy that has more opens another. A stream that says nothing, or that its
+# client resets at once, still costs some 10 KiB: this bounds a flood of them.
+MAX_CONCURRENT_STREAMS = 256
 
 
 class ServerKeepalive(Section):
@@ -63,7 +64,8 @@ def server_options(keepalive: ServerKeepalive) -> Options:
         # No grace: running streams are not cut by age.
         ("grpc.max_connection_age_ms", keepalive.max_connection_age_ms),
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
-        *_message_limits(),
+        ("grpc.max_receive_message_length", MAX_UPSTREAM_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ]
 
 
@@ -85,17 +87,11 @@ def client_options(keepalive: ClientKeepalive, *, proxy: bool = False) -> Option
         ("grpc.max_reconnect_backoff_ms", keepalive.max_backoff_ms),
         ("grpc.dns_min_time_between_resolutions_ms", keepalive.min_resolution_interval_ms),
         ("grpc.service_config", _SERVICE_CONFIG),
-        *_message_limits(),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_UPSTREAM_BYTES),
     ]
 
 
 # The empty name is the server's health as a whole: every server that has the health service knows it, and one without
 # that service counts as healthy.
 _SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}})
-
-
-def _message_limits() -> Options:
-    return [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ]

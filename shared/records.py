@@ -8,14 +8,19 @@ from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-MAX_TEXT_BYTES = 64 * 1024  # of `text` and `delta`, UTF-8 (agent.proto, Sizes)
+MAX_TEXT_BYTES = 64 * 1024  # UTF-8, of `text`, `delta` and what else is text (agent.proto, Sizes)
 MAX_ARGUMENTS_BYTES = 64 * 1024
 MAX_RESULT_BYTES = 256 * 1024
 # Tool calls of one session without a result; the next waits for one. The results of so many, each as large as it may
 # be, are a message of the largest size; and an agent is no faster with more, as the tools' own bounds are lower.
 MAX_OPEN_CALLS = 64
 MAX_BATCH_BYTES = 256 * 1024
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # to a Commander: an assignment with its history
+# From one: four times a batch, for a writer may look at the size only after each packet.
+MAX_UPSTREAM_BYTES = 1024 * 1024
+MAX_FIELDS = 4096  # packets of a batch, and what else may stand in a message: each costs far more than its two bytes
+MAX_NAME = 256  # characters of an id, an agent's name, a code
+MAX_AGENTS = 64  # that one Commander runs
 MAX_HISTORY_BYTES = 8 * 1024 * 1024
 
 StopReason: TypeAlias = Literal["PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown"]

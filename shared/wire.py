@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
+from google.protobuf.message import DecodeError
+
+from shared.envelope import MalformedPacketError
 from shared.pb import agent_pb2 as pb
 from shared.records import (
     MAX_BATCH_BYTES,
@@ -38,10 +41,6 @@ from shared.records import (
 SERVICE: str = pb.DESCRIPTOR.services_by_name["AgentInteraction"].full_name
 UpstreamMessage: TypeAlias = pb.UpstreamPacket
 DownstreamMessage: TypeAlias = pb.DownstreamPacket
-
-
-class MalformedPacketError(ValueError):
-    """A message that the contract does not allow: a batch with a payload of its own, or a nested one."""
 
 
 # ---- text
@@ -131,18 +130,14 @@ def encode_upstream(packets: Iterable[Upstream]) -> UpstreamMessage:
     return messages[0] if len(messages) == 1 else pb.UpstreamPacket(batch=messages)
 
 
-def decode_upstream(message: UpstreamMessage) -> list[Upstream]:
-    """The packets of a message in order: one, or those of a batch. Raises MalformedPacketError."""
-    if not message.batch:
-        return [_upstream(message)]
-    if message.WhichOneof("payload") or message.session_id or message.sequence:
-        raise MalformedPacketError("a batch has no payload, session_id or sequence of its own")
-    if any(inner.batch for inner in message.batch):
+def decode_upstream(packet: bytes) -> Upstream:
+    """One packet, as `shared.envelope.split` gives it. Raises MalformedPacketError."""
+    try:
+        message = pb.UpstreamPacket.FromString(packet)
+    except DecodeError:
+        raise MalformedPacketError("the message is malformed, or its text is not UTF-8") from None
+    if message.batch:
         raise MalformedPacketError("a batch is never nested")
-    return [_upstream(inner) for inner in message.batch]
-
-
-def _upstream(message: UpstreamMessage) -> Upstream:
     payload: UpstreamPayload
     match message.WhichOneof("payload"):
         case "content":
@@ -178,7 +173,7 @@ def _upstream(message: UpstreamMessage) -> Upstream:
             )
         case _:
             payload = Unknown()
-    return Upstream(message.session_id, payload, message.sequence, message.timestamp, message.ByteSize())
+    return Upstream(message.session_id, payload, message.sequence, message.timestamp, len(packet))
 
 
 # ---- downstream

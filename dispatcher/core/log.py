@@ -23,7 +23,7 @@ from dispatcher.core.entries import (
     Text,
 )
 from dispatcher.core.packets import disapproval
-from shared.records import Error, Message, Stopped, ToolResult
+from shared.records import MAX_NAME, Error, Message, Stopped, ToolResult
 
 State: TypeAlias = Literal["waiting", "running", "finished", "stopped", "failed"]
 STATES: tuple[State, ...] = get_args(State)
@@ -53,7 +53,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A logged call without a result.
+    """A logged call without a result. tool_name: its beginning, for the head is written with each step.
 
     instance  that runs it; empty: it has to be approved and started first
     at        when it was logged, or started; Unix seconds
@@ -431,7 +431,9 @@ def _added(head: Head, entries: list[Entry]) -> Applied:
         match body:
             case Call(refused=False):
                 instance = "" if body.approval else body.instance
-                calls[body.call_id] = OpenCall(body.tool_name, entry.sequence, instance, entry.at, body.approval)
+                calls[body.call_id] = OpenCall(
+                    body.tool_name[:MAX_NAME], entry.sequence, instance, entry.at, body.approval
+                )
             case Approval(call_id, arguments_sha256=sha256, expires_at=expires_at):
                 calls[call_id] = replace(calls[call_id], asked=offset, arguments_sha256=sha256, expires_at=expires_at)
             case Decision(call_id, decision="approve"):

@@ -5,7 +5,7 @@ from typing import TypeAlias
 import msgspec
 
 from dispatcher.core.entries import Body, Call, Decision, Entry, Finished
-from shared.records import MAX_TEXT_BYTES, Content, Error, Thought, ToolResult, Upstream
+from shared.records import Error, ToolResult, Upstream
 
 Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
 
@@ -34,14 +34,6 @@ def entries_of(
 
 def ends(body: Body) -> bool:
     return isinstance(body, Finished) or (isinstance(body, Error) and not body.retryable)
-
-
-def oversize(packet: Upstream) -> bool:
-    match packet.payload:
-        case Content(text=text) | Thought(delta=text):
-            return len(text) * 4 > MAX_TEXT_BYTES and len(text.encode()) > MAX_TEXT_BYTES
-        case _:
-            return False
 
 
 def denial(of: Call | ToolResult) -> ToolResult:

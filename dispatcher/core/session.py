@@ -47,7 +47,7 @@ from dispatcher.core.entries import (
 from dispatcher.core.guard import Guard
 from dispatcher.core.limits import Limits
 from dispatcher.core.log import Applied, Head, Offsets, Record, Refused
-from dispatcher.core.packets import Taken, WaitingEnd, abandoned, denial, ends, entries_of, oversize, reused_call_id
+from dispatcher.core.packets import Taken, WaitingEnd, abandoned, denial, ends, entries_of, reused_call_id
 from dispatcher.policies.ahead import Slices
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import Channel
@@ -68,6 +68,7 @@ from shared.records import (
     Unknown,
     Upstream,
 )
+from shared.sizes import oversize
 
 TALK = (Content, Thought)  # nearly every entry: nothing follows from one once it is in the log
 
@@ -235,8 +236,8 @@ class Session:
             return self._close(error.code)
         if sequence > self._accepted + 1:
             return [*self._close("gap"), Wake("grace", now + self.limits.grace_seconds)]
-        if oversize(packet):
-            return self._refuse("invalid", now)
+        if field := oversize(packet.payload):
+            return self._refuse("invalid", now, f"{field} is too large")
         if kind == "say" and not self.older and self._credit.exceeded_by(packet.size):
             return self._refuse("credit", now)
         self.conversation = after
@@ -247,8 +248,10 @@ class Session:
 
     def read_ahead(self, body: Upstream | ToolResult) -> Slices[None]:
         """Let the policies read what is about to be received, or a tool's result, without taking it in."""
-        if self.stop or (isinstance(body, Upstream) and body.sequence <= self._accepted):
+        if self.stop:
             return
+        if isinstance(body, Upstream) and (body.sequence <= self._accepted or oversize(body.payload)):
+            return  # it is not taken in
         match body:
             case Upstream(payload=Content(text)):
                 yield from self._guard.read_ahead("content", text)
@@ -616,10 +619,10 @@ class Session:
         cancel: list[Effect] = [CancelTools(), *self._abandon(now)] if self.head.calls else []
         return [Wake("grace", None), *cancel, *self._close("fenced")]
 
-    def _refuse(self, code: str, now: float) -> list[Effect]:
+    def _refuse(self, code: str, now: float, detail: str = "") -> list[Effect]:
         """The peer broke the contract: the Dispatcher logs the end itself, then closes."""
         self._closing = code
-        return self._fail("protocol_error", now, code)
+        return self._fail("protocol_error", now, f"{code}: {detail}" if detail else code)
 
     def _fail(self, code: str, now: float, detail: str = "", waits: bool = True) -> list[Effect]:
         """An end that nobody sent. waits: for verdicts on the content before it, as one that was sent does."""

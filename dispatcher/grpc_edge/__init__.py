@@ -2,5 +2,5 @@
 
 Imports: dispatcher.live.desk, dispatcher.live.ids, dispatcher.live.pool, dispatcher.live.ports, dispatcher.live.tasks,
 dispatcher.turns, shared.
-Libraries: google, grpc, structlog.
+Libraries: grpc, structlog.
 """

@@ -7,5 +7,10 @@ from shared.records import MAX_MESSAGE_BYTES
 # small packets alone can reach, the stream ends.
 FULL_BYTES = 1024 * 1024
 MAX_UNREAD_BYTES = MAX_MESSAGE_BYTES
-REMEMBERED = 4096  # sessions that have left a stream
-MAX_SESSION_ID = 256  # characters of an id that a peer brings
+# Sessions of one stream; and those of them that are being opened at once, for each takes several steps of the store and
+# all that its log holds. Who opens more is told `unavailable`, and comes again.
+MAX_SESSIONS = 1024
+MAX_OPENING = 16
+REMEMBERED = 256  # sessions that have left a stream, of which no more than one refusal is told
+FIRST_PACKET_SECONDS = 10.0  # a peer that opens a stream has something to say
+MAX_SILENT_STREAMS = 1024  # of all peers together, that have said nothing yet; beyond, the oldest ends

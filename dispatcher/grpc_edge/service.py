@@ -6,28 +6,38 @@ from typing import Any
 import grpc
 import structlog
 
+from dispatcher.grpc_edge.limits import MAX_SILENT_STREAMS
 from dispatcher.grpc_edge.status import StreamOver, abort
 from dispatcher.grpc_edge.stream import Stream
 from dispatcher.live.desk import Desk
-from shared.pb import agent_pb2_grpc
+from shared.wire import SERVICE, DownstreamMessage
 
 logger = structlog.get_logger()
 
 
-class AgentInteraction(agent_pb2_grpc.AgentInteractionServicer):
+class AgentInteraction:
     """The service: keeps the streams, and tells them to drain."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._streams: set[Stream] = set()
+        self._silent: dict[Stream, None] = {}  # that have said nothing yet, the oldest first
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Let the server serve it."""
-        agent_pb2_grpc.add_AgentInteractionServicer_to_server(self, server)  # type: ignore[no-untyped-call]
+        """Let the server serve it. Messages come as they are: `Stream` decodes no more of one than it takes."""
+        handler: Any = grpc.stream_stream_rpc_method_handler(
+            self._chat_stream, response_serializer=DownstreamMessage.SerializeToString
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"ChatStream": handler}),))
 
-    async def ChatStream(self, request_iterator: Any, context: Any) -> None:  # noqa: N802 - the contract's name
-        stream = Stream(self._desk, context)
+    async def _chat_stream(self, request_iterator: Any, context: Any) -> None:
+        stream = Stream(self._desk, context, self._speaks)
         self._streams.add(stream)
+        self._silent[stream] = None
+        if len(self._silent) > MAX_SILENT_STREAMS:
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            oldest.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many streams say nothing.")
         try:
             await stream.run()
         except StreamOver as over:
@@ -40,6 +50,11 @@ class AgentInteraction(agent_pb2_grpc.AgentInteractionServicer):
             await abort(context, grpc.StatusCode.INTERNAL, "Internal error.")
         finally:
             self._streams.discard(stream)
+            self._speaks(stream)
+
+    def _speaks(self, stream: Stream) -> None:
+        """It has said something, or is gone."""
+        self._silent.pop(stream, None)
 
     def drain(self) -> None:
         """The replica leaves."""

@@ -1,25 +1,35 @@
 """One ChatStream: packets ⇄ inputs by session, errors → `closed` or a status. Older peers end here."""
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
 
 from dispatcher.grpc_edge.feeder import Feeder, Send
-from dispatcher.grpc_edge.limits import MAX_SESSION_ID, MAX_UNREAD_BYTES, REMEMBERED
+from dispatcher.grpc_edge.heartbeats import Heartbeats
+from dispatcher.grpc_edge.limits import (
+    FIRST_PACKET_SECONDS,
+    MAX_OPENING,
+    MAX_SESSIONS,
+    MAX_UNREAD_BYTES,
+    REMEMBERED,
+)
 from dispatcher.grpc_edge.older import Numbering
+from dispatcher.grpc_edge.patience import Patience
 from dispatcher.grpc_edge.status import ServicerContext, StreamOver, closed, malformed, refused
-from dispatcher.grpc_edge.writer import PeerDoesNotRead, StreamWriter
+from dispatcher.grpc_edge.writer import StreamWriter
 from dispatcher.live import ids
 from dispatcher.live.desk import Desk
 from dispatcher.live.pool import Member
 from dispatcher.live.ports import Carried
 from dispatcher.live.tasks import Tasks
 from dispatcher.turns import Turn
+from shared.envelope import MalformedPacketError, split
 from shared.records import (
+    MAX_NAME,
     Assignment,
     Downstream,
     DownstreamSignal,
@@ -30,18 +40,14 @@ from shared.records import (
     Unknown,
     Upstream,
 )
-from shared.wire import (
-    MalformedPacketError,
-    UpstreamMessage,
-    decode_upstream,
-)
+from shared.sizes import oversize
+from shared.wire import decode_upstream
 
 logger = structlog.get_logger()
 
 METADATA = (("midsentence-contract", "1"),)
 AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
 LARGE = 256  # bytes of a packet that is read ahead
-LOOP_LAG_MICROS = 1_000_000  # from which on operators are told that a Commander's event loop is held up
 
 
 class StreamKind(Enum):
@@ -55,24 +61,30 @@ class StreamKind(Enum):
 class Stream:
     """One ChatStream: one reader, one writer, and the sessions that are open on it."""
 
-    def __init__(self, desk: Desk, context: ServicerContext) -> None:
-        self._desk, self._context = desk, context
+    def __init__(
+        self, desk: Desk, context: ServicerContext, speaks: Callable[["Stream"], None] = lambda stream: None
+    ) -> None:
+        """speaks: called with it at its first packet."""
+        self._desk, self._context, self._speaks = desk, context, speaks
         self._settings = desk.settings
         self._loop = asyncio.get_running_loop()
         self.kind: StreamKind | None = None
         self.alive = True
-        self._member: Member | None = None
+        self._heartbeats: Heartbeats | None = None
         self._own_id = ""
         self._carried: dict[str, Carried] = {}  # open on this stream
         self._opening: set[str] = set()
+        self._opens = asyncio.Semaphore(MAX_OPENING)
         self._left: dict[str, str] = {}  # open here once: the `closed` code for what still comes, "" for none any more
         self._numbering = Numbering()
-        self._timers: list[asyncio.TimerHandle] = []
+        self._age: asyncio.TimerHandle | None = None
+        self._first = Patience(FIRST_PACKET_SECONDS, self._says_nothing)
         self._tasks = Tasks(self._task_failed)
         self._changed = asyncio.Event()  # a session left this stream, or all is written
         self._writer = StreamWriter(
             context.write,
             self._settings.write_timeout_seconds,
+            self._does_not_read,
             self._written,
             self._release,
             self._changed.set,
@@ -80,7 +92,6 @@ class Stream:
         )
         self._feeder = Feeder(self, self._writer.room, self._tasks.spawn)
         self._doom: asyncio.Future[None] = self._loop.create_future()
-        self._status_at = 0.0
         self._unknown_logged = False
 
     # ---- life
@@ -88,6 +99,7 @@ class Stream:
     async def run(self) -> None:
         """Serve the stream to its end. Returns for OK; raises StreamOver."""
         await self._context.send_initial_metadata(METADATA)
+        self._first.begin()
         reader = self._loop.create_task(self._read())
         writer = self._loop.create_task(self._writer.run())
         try:
@@ -106,12 +118,9 @@ class Stream:
         """Return when one of them has ended; raises what it, or `end`, ended the stream with."""
         waited: set[asyncio.Future[Any]] = {*tasks, self._doom}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        try:
-            for future in (self._doom, *tasks):
-                if future.done():
-                    future.result()
-        except PeerDoesNotRead:
-            raise StreamOver(grpc.StatusCode.UNAVAILABLE, "The peer does not read.") from None
+        for future in (self._doom, *tasks):
+            if future.done():
+                future.result()
 
     async def _half_closed(self, writer: "asyncio.Task[None]") -> None:
         """The peer has half-closed: OK once each session has its end logged and acked."""
@@ -133,11 +142,12 @@ class Stream:
 
     def _let_go(self) -> None:
         """The stream is over: what is still open on it has its grace from now."""
-        for timer in self._timers:
-            timer.cancel()
+        if self._age:
+            self._age.cancel()
+        self._first.close()
         self._writer.close()
-        if self._member:
-            self._desk.pool.leave(self._member)
+        if self._heartbeats:
+            self._heartbeats.close()
         every, self._carried = self._carried, {}
         for carried in every.values():
             carried.detach(self)
@@ -151,8 +161,8 @@ class Stream:
         """No assignment follows on this stream."""
         if self.kind is StreamKind.OLDER or self.kind is None:
             return
-        if self._member:
-            self._desk.pool.drain(self._member)
+        if self._heartbeats:
+            self._desk.pool.drain(self._heartbeats.member)
         self._queue(Downstream("", Drain(reason)))
 
     def _task_failed(self, error: BaseException) -> None:
@@ -164,49 +174,46 @@ class Stream:
     async def _read(self) -> None:
         """One permanent reader: a read that is cancelled loses messages."""
         while True:
-            try:
-                message = await self._context.read()
-            except DecodeError:
-                raise malformed("The message is malformed, or its text is not UTF-8.") from None
+            message = await self._context.read()
             if message is grpc.aio.EOF:
                 return
             try:
-                packets = self._packets(message)
+                await self._take_message(message)
             except MalformedPacketError as error:
-                raise malformed(str(error)) from None
-            if self.kind is StreamKind.OLDER:
-                await self._older(packets[0])
-            else:
-                turn = Turn()  # stops and other streams need not wait for the whole message
-                for packet in packets:
-                    if packet.size > LARGE and (carried := self._carried.get(packet.session_id)):
-                        await carried.read_ahead(packet, turn)
-                    self._take(packet)
-                    await turn.step()
+                raise malformed(f"The stream is malformed: {error}.") from None
 
-    def _packets(self, message: UpstreamMessage) -> list[Upstream]:
-        packets = decode_upstream(message)
-        if self.kind is None:
-            if message.batch:
-                raise MalformedPacketError("A batch is never a stream's first message.")
-            self._begin(packets[0])
-        elif message.batch and self.kind is StreamKind.OLDER:
-            raise MalformedPacketError("A batch needs a stream that began with status or open.")
-        return packets
+    async def _take_message(self, message: bytes) -> None:
+        batch, packets = split(message)
+        if batch and self.kind is None:
+            raise MalformedPacketError("a batch is never a stream's first message")
+        if batch and self.kind is StreamKind.OLDER:
+            raise MalformedPacketError("a batch needs a stream that began with status or open")
+        turn = Turn()  # stops and other streams need not wait for the whole message
+        for each in packets:
+            packet = decode_upstream(each)
+            if isinstance(packet.payload, Status) and (field := oversize(packet.payload)):
+                raise MalformedPacketError(f"the status's {field} is too large")
+            if self.kind is None:
+                self._begin(packet)
+            if self.kind is StreamKind.OLDER:
+                await self._older(packet)
+                continue
+            if packet.size > LARGE and (carried := self._carried.get(packet.session_id)):
+                await carried.read_ahead(packet, turn)
+            self._take(packet)
+            await turn.step()
 
     def _begin(self, first: Upstream) -> None:
+        self._first.close()
+        self._speaks(self)
         match first.payload:
             case Status() as status:
                 self.kind = StreamKind.POOL
-                self._status_at = self._loop.time()
-                self._member = Member(self, status)
-                self._desk.pool.join(self._member)
+                member, seconds = Member(self, status), self._settings.status_timeout_seconds
+                self._heartbeats = Heartbeats(member, self._desk.pool, seconds, self._hangs)
                 age = self._settings.keepalive.max_connection_age_ms / 1000 * AGE_FACTOR
-                self._timers = [
-                    self._loop.call_later(age, self.drain, "age"),
-                    self._loop.call_later(self._settings.status_timeout_seconds, self._check_status),
-                ]
-                logger.info("commander_joined", commander_id=status.commander_id[:100], agents=list(status.agents)[:20])
+                self._age = self._loop.call_later(age, self.drain, "age")
+                logger.info("commander_joined", commander_id=status.commander_id, agents=list(status.agents)[:20])
             case Open():
                 self.kind = StreamKind.OWN
                 self._own_id = first.session_id
@@ -219,10 +226,10 @@ class Stream:
     def _take(self, packet: Upstream) -> None:
         session_id, payload = packet.session_id, packet.payload
         if isinstance(payload, Status):
-            if self._member:
-                self._report(self._member, payload)
+            if self._heartbeats:
+                self._heartbeats.report(payload, list(self._carried.values()))
             return
-        if self.kind is StreamKind.OWN and session_id != self._own_id:
+        if len(session_id) > MAX_NAME or (self.kind is StreamKind.OWN and session_id != self._own_id):
             self._refuse(session_id, "invalid")
             return
         if isinstance(payload, Open):
@@ -245,15 +252,20 @@ class Stream:
         return packet.sequence > 0
 
     def _open(self, session_id: str, opening: Open) -> None:
-        if not 0 < len(session_id) <= MAX_SESSION_ID:
+        if not session_id or oversize(opening):
             self._refuse(session_id, "invalid")
-        elif session_id not in self._opening:
+        elif session_id in self._opening:
+            pass  # its answer is on its way
+        elif len(self._opening) + len(self._carried) >= MAX_SESSIONS and session_id not in self._carried:
+            self._refuse(session_id, "unavailable")
+        else:
             self._opening.add(session_id)
             self._tasks.spawn(self._opened(session_id, opening))
 
     async def _opened(self, session_id: str, opening: Open) -> None:
         try:
-            code = await self._desk.open(self, session_id, opening)
+            async with self._opens:
+                code = await self._desk.open(self, session_id, opening)
         finally:
             self._opening.discard(session_id)
             self._changed.set()
@@ -264,29 +276,16 @@ class Stream:
             self._release(carried)  # Welcome is all that an ended session gets
 
     def _refuse(self, session_id: str, code: str) -> None:
-        self._tell_closed(session_id[:MAX_SESSION_ID], code)
+        self._tell_closed(session_id[:MAX_NAME], code)
 
-    def _report(self, member: Member, status: Status) -> None:
-        """A heartbeat. What is open here and not named was dropped."""
-        self._status_at = self._loop.time()
-        held = {(running.session_id, running.generation) for running in status.running}
-        for session_id, carried in list(self._carried.items()):
-            if carried.expected and (session_id, carried.expected) not in held:
-                logger.warning("session_dropped", session_id=session_id)
-                carried.lost()
-        lag = status.loop_lag_micros
-        if lag >= LOOP_LAG_MICROS and lag != member.status.loop_lag_micros:
-            # An agent computes without awaiting: until it lets go, no stop reaches any session there.
-            logger.warning("loop_lag", commander_id=status.commander_id[:100], seconds=lag / 1e6)
-        self._desk.pool.report(member, status)
+    def _hangs(self) -> None:
+        self.end(grpc.StatusCode.UNAVAILABLE, "No status for too long.")
 
-    def _check_status(self) -> None:
-        """A Commander that hangs: C threads answer pings, but no status comes."""
-        left = self._status_at + self._settings.status_timeout_seconds - self._loop.time()
-        if left <= 0:
-            self.end(grpc.StatusCode.UNAVAILABLE, "No status for too long.")
-        else:
-            self._timers[1] = self._loop.call_later(left, self._check_status)
+    def _says_nothing(self) -> None:
+        self.end(grpc.StatusCode.DEADLINE_EXCEEDED, "No packet for too long.")
+
+    def _does_not_read(self) -> None:
+        self.end(grpc.StatusCode.UNAVAILABLE, "The peer does not read.")
 
     # ---- older peers
 
@@ -308,7 +307,7 @@ class Stream:
         await carried.room()
 
     async def _begin_older(self, packet: Upstream) -> None:
-        if len(packet.session_id) > MAX_SESSION_ID:
+        if len(packet.session_id) > MAX_NAME:
             raise malformed("The session id is too long.")
         self._own_id = packet.session_id or ids.session_id()
         opened = await self._desk.open_older(self, self._own_id)
@@ -322,8 +321,8 @@ class Stream:
         """The session is open on this stream from now."""
         self._carried[carried.session_id] = carried
         self._left.pop(carried.session_id, None)
-        if self._member:
-            self._member.opened(carried.session_id)
+        if self._heartbeats:
+            self._heartbeats.member.opened(carried.session_id)
 
     def send(self, session_id: str, signal: DownstreamSignal) -> None:
         """Queue a signal."""
@@ -344,7 +343,7 @@ class Stream:
         self._feeder.wait(session_id, send)
 
     def _roomy(self) -> None:
-        if self._member:
+        if self._heartbeats:
             self._desk.pool.roomy()
 
     def send_ack(self, carried: Carried, at_once: bool) -> None:

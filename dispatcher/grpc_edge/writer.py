@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dispatcher.grpc_edge.limits import FULL_BYTES
+from dispatcher.grpc_edge.patience import Patience
 from dispatcher.live.ports import Carried
 from shared.records import MAX_BATCH_BYTES, Ack, Assignment, Downstream, Said, Stop, ToolCall, ToolResult, Welcome
 from shared.wire import DownstreamMessage, downstream_messages, encode_downstream
@@ -16,15 +17,11 @@ PACKETS_A_TURN = 256  # that are taken from the queue before stops are looked fo
 PACKET_BYTES = 512  # of memory that a small packet takes while it waits
 
 
-class PeerDoesNotRead(Exception):
-    """A write has taken too long."""
-
-
 class StreamWriter:
     """Queues packets, and writes them as long as `run` does. Concurrent writes to a stream fail now and then.
 
     write     of the RPC
-    seconds   the longest that one write may take
+    seconds   the longest that one write may take; stuck: called where one takes longer
     written   called with what has just been handed to gRPC
     roomy     called when it is no longer full
     acked     called with a session whose end's Ack goes out now
@@ -36,6 +33,7 @@ class StreamWriter:
         self,
         write: Callable[[Any], Awaitable[None]],
         seconds: float,
+        stuck: Callable[[], None],
         written: Callable[[list[Downstream]], None],
         acked: Callable[[Carried], None],
         idle: Callable[[], None],
@@ -43,7 +41,7 @@ class StreamWriter:
     ) -> None:
         self.batches = True
         self.unread = 0  # bytes that wait, about
-        self._write, self._seconds = write, seconds
+        self._write, self._patience = write, Patience(seconds, stuck)
         self._written, self._acked, self._idle, self._roomy = written, acked, idle, roomy
         self._loop = asyncio.get_running_loop()
         self._first: deque[Downstream] = deque()  # Welcomes and Stops
@@ -98,7 +96,8 @@ class StreamWriter:
         return Downstream(carried.session_id if self.batches else "", Ack(carried.take_ack()))
 
     def close(self) -> None:
-        """No Ack is timed any more."""
+        """Nothing is timed any more."""
+        self._patience.close()
         if self._ack_timer:
             self._ack_timer.cancel()
 
@@ -109,7 +108,7 @@ class StreamWriter:
         self._work.set()
 
     async def run(self) -> None:
-        """Write until cancelled. Raises PeerDoesNotRead, and what `write` raises."""
+        """Write until cancelled. Raises what `write` raises."""
         while True:
             await self._work.wait()
             self._work.clear()
@@ -124,11 +123,9 @@ class StreamWriter:
         for message in self._messages(packets):
             if self._first:
                 await self._put(self._urgent())
-            try:
-                async with asyncio.timeout(self._seconds):
-                    await self._write(message)
-            except TimeoutError:
-                raise PeerDoesNotRead from None
+            self._patience.begin()
+            await self._write(message)
+            self._patience.rest()
         self._written(packets)
 
     def _messages(self, packets: list[Downstream]) -> list[DownstreamMessage]:

@@ -15,7 +15,7 @@ from shared.records import Assignment, Status
 
 logger = structlog.get_logger()
 
-MAX_SLOTS = 1024  # free ones that a Commander is believed to have; more would draw every session to it
+MAX_SLOTS = 1024  # that a Commander is believed to have; more would draw every session to it
 
 MAX_ASSIGNING = 4  # sessions on their way to one Commander, each with up to a message's bytes
 
@@ -63,7 +63,8 @@ class Member:
         if self.draining or self.gone:
             return 0
         under_way = max(0, self.sent - self.status.assignments_received)
-        return max(0, min(self.status.free_slots, MAX_SLOTS) - under_way - self.reserved)
+        free = min(self.status.free_slots, MAX_SLOTS - len(self.status.running))
+        return max(0, free - under_way - self.reserved)
 
     @property
     def able(self) -> bool:

@@ -16,6 +16,7 @@ from commander.stream import DispatcherChannel
 from commander.worker import Worker
 from shared import records, wire
 from shared.channel import client_options
+from shared.envelope import split
 from shared.grpc_metrics import ClientMetrics
 from shared.pb import agent_pb2_grpc
 
@@ -50,7 +51,7 @@ class Peer:
     async def _read(self) -> None:
         while isinstance(message := await self._context.read(), wire.UpstreamMessage):
             self.messages += 1
-            for packet in wire.decode_upstream(message):
+            for packet in map(wire.decode_upstream, split(message.SerializeToString())[1]):
                 if isinstance(packet.payload, records.Status):
                     self.statuses.put_nowait(packet.payload)
                 else:

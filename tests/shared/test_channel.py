@@ -25,8 +25,8 @@ def test_the_servers_published_values() -> None:
         "grpc.http2.bdp_probe": 0,
         "grpc.max_connection_idle_ms": 15000,
         "grpc.max_connection_age_ms": 300000,
-        "grpc.max_concurrent_streams": 4096,
-        "grpc.max_receive_message_length": 16 * 1024 * 1024,
+        "grpc.max_concurrent_streams": 256,
+        "grpc.max_receive_message_length": 1024 * 1024,
         "grpc.max_send_message_length": 16 * 1024 * 1024,
     }
 
@@ -49,7 +49,7 @@ def test_the_clients_values() -> None:
         "grpc.max_reconnect_backoff_ms": 2000,
         "grpc.dns_min_time_between_resolutions_ms": 1000,
         "grpc.max_receive_message_length": 16 * 1024 * 1024,
-        "grpc.max_send_message_length": 16 * 1024 * 1024,
+        "grpc.max_send_message_length": 1024 * 1024,
     }
 
 

@@ -30,7 +30,9 @@ COMPUTES = {
 }  # fmt: skip
 PURE = (  # besides the rooms that say so
     "shared.conversation",
+    "shared.envelope",
     "shared.records",
+    "shared.sizes",
     "shared.wire",
     "dispatcher.gateway.views",
     "dispatcher.gateway.response_events",

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import records, wire
+from shared.envelope import MalformedPacketError, split
 from shared.pb import agent_pb2 as pb
 
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -64,13 +65,19 @@ def over_the_wire(message):
     return type(message).FromString(message.SerializeToString())
 
 
+def decoded(message):
+    """All of it, as a stream takes it: packet by packet."""
+    return [wire.decode_upstream(packet) for packet in split(message)[1]]
+
+
 @given(st.lists(upstream, min_size=1, max_size=4))
 def test_upstream_survives_the_wire(packets):
-    decoded = wire.decode_upstream(over_the_wire(wire.encode_upstream(packets)))
-    assert [(p.session_id, p.payload, p.sequence, p.timestamp) for p in decoded] == [
+    message = wire.encode_upstream(packets).SerializeToString()
+    assert split(message)[0] == (len(packets) > 1)
+    assert [(p.session_id, p.payload, p.sequence, p.timestamp) for p in decoded(message)] == [
         (p.session_id, p.payload, p.sequence, p.timestamp) for p in packets
     ]
-    assert [p.size for p in decoded] == [wire.upstream_size(p) for p in packets]
+    assert [p.size for p in decoded(message)] == [wire.upstream_size(p) for p in packets]
 
 
 @given(st.lists(downstream, min_size=1, max_size=4))
@@ -97,15 +104,13 @@ def test_batches_are_bounded_and_a_larger_packet_goes_as_itself():
     ],
 )
 def test_a_bad_batch_is_refused(message):
-    with pytest.raises(wire.MalformedPacketError, match="batch"):
-        wire.decode_upstream(message)
+    with pytest.raises(MalformedPacketError, match="batch"):
+        decoded(message.SerializeToString())
 
 
 def test_what_is_not_known_is_unknown():
-    message = pb.UpstreamPacket.FromString(
-        pb.UpstreamPacket(session_id="s", sequence=4).SerializeToString() + b"\x62\x00"
-    )
-    assert wire.decode_upstream(message) == [records.Upstream("s", records.Unknown(), 4, 0, message.ByteSize())]
+    message = pb.UpstreamPacket(session_id="s", sequence=4).SerializeToString() + b"\x62\x00"
+    assert wire.decode_upstream(message) == records.Upstream("s", records.Unknown(), 4, 0, len(message))
 
 
 @given(st.text(max_size=40))

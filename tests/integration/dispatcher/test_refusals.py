@@ -6,7 +6,20 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dispatcher.core.entries import Failed
-from shared.records import MAX_TEXT_BYTES, Ack, Closed, Content, Open, Stop, Stopped, Thought, Upstream
+from shared.records import (
+    MAX_NAME,
+    MAX_TEXT_BYTES,
+    Ack,
+    Closed,
+    Content,
+    Error,
+    Open,
+    Stop,
+    Stopped,
+    Thought,
+    ToolCall,
+    Upstream,
+)
 from tests.integration.dispatcher.peer import Peer, World, serving
 
 
@@ -238,17 +251,25 @@ async def test_a_users_session_is_no_commanders_own(world: World) -> None:
         Upstream("", Content("x"), 0),
         Upstream("", Content("x" * (MAX_TEXT_BYTES + 1)), 2),
         Upstream("", Thought("", "é" * (MAX_TEXT_BYTES // 2 + 1)), 2),
+        Upstream("", Thought("x" * (MAX_TEXT_BYTES + 1), ""), 2),
+        Upstream("", ToolCall("x" * (MAX_TEXT_BYTES + 1), "{}", "c"), 2),
+        Upstream("", ToolCall("t", "{}", "x" * (MAX_NAME + 1)), 2),
+        Upstream("", Error("x" * (MAX_NAME + 1)), 2),
+        Upstream("", Content("", True, "x" * (MAX_NAME + 1)), 2),
     ],
-    ids=["sequence 0", "a text above its size", "a delta above its size"],
+    ids=["", "text", "delta", "step_name", "tool_name", "call_id", "code", "finish_reason"],
 )
-async def test_an_invalid_packet_fails_its_session(bad: Upstream) -> None:
+async def test_an_invalid_packet_fails_its_session(bad: Upstream, request: pytest.FixtureRequest) -> None:
+    field = request.node.callspec.id
     async with serving() as world:
         member, session_id, neighbour, generation = await two(world)
         await member.say(session_id, "one ")
         await member.send(Upstream(session_id, bad.payload, bad.sequence), Upstream(session_id, Content("two"), 2))
         assert await member.closed(session_id) == "invalid"
         assert await world.state(session_id) == "failed protocol_error", "logged before `closed` is sent"
-        assert await world.bodies(session_id, Failed) == [Failed("protocol_error", "invalid")]
+        assert await world.bodies(session_id, Failed) == [
+            Failed("protocol_error", f"invalid: {field} is too large" if field else "invalid")
+        ]
         await member.barrier()
         assert not member.has(Closed)
         assert await world.text(session_id) == "one "
@@ -259,7 +280,7 @@ async def test_an_invalid_packet_fails_its_session(bad: Upstream) -> None:
 async def test_a_text_of_the_largest_size_is_taken() -> None:
     async with serving() as world:
         member, session_id, _ = await world.served()
-        await member.say(session_id, Thought("é" * MAX_TEXT_BYTES, "é" * (MAX_TEXT_BYTES // 2)))
+        await member.say(session_id, Thought("é" * (MAX_TEXT_BYTES // 2), "é" * (MAX_TEXT_BYTES // 2)))
         await member.finish(session_id, "x" * MAX_TEXT_BYTES)
         assert await world.text(session_id) == "x" * MAX_TEXT_BYTES
 

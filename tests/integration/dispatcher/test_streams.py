@@ -10,6 +10,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
+from dispatcher.grpc_edge.limits import MAX_OPENING
 from shared import records, wire
 from shared.pb import agent_pb2 as pb
 from shared.records import Ack, Closed, Content, Stop, Thought, ToolCall, Upstream, Welcome
@@ -48,7 +49,7 @@ LOADED = pb.UpstreamPacket(batch=[SAY, SAY], content=pb.ContentChunk(text="x"))
 NUMBERED = pb.UpstreamPacket(batch=[SAY, SAY], sequence=1)
 NAMED = pb.UpstreamPacket(batch=[SAY, SAY], session_id="x")
 NOT_UTF8 = SAY.SerializeToString().replace(b"abc", b"a\xffc")
-HUGE = pb.UpstreamPacket(session_id="x", content=pb.ContentChunk(text="x" * 16 * 1024 * 1024))
+HUGE = pb.UpstreamPacket(session_id="x", content=pb.ContentChunk(text="x" * 1024 * 1024))
 
 BAD = {
     "a nested batch": ("INVALID_ARGUMENT", NESTED.SerializeToString()),
@@ -57,7 +58,7 @@ BAD = {
     "a batch with a session": ("INVALID_ARGUMENT", NAMED.SerializeToString()),
     "malformed bytes": ("INVALID_ARGUMENT", b"\xff\xff\xff"),
     "text that is not UTF-8": ("INVALID_ARGUMENT", NOT_UTF8),
-    "a message above 16 MiB": ("RESOURCE_EXHAUSTED", HUGE.SerializeToString()),
+    "a message above 1 MiB": ("RESOURCE_EXHAUSTED", HUGE.SerializeToString()),
 }
 
 
@@ -351,3 +352,100 @@ async def test_operators_are_told_once_of_a_commander_whose_loop_is_held_up(worl
             await peer.send(Upstream("", status))
             await until(lambda: {micros} == {m.status.loop_lag_micros for m in world.sessions.pool.members}, "told")  # noqa: B023
     assert [entry["seconds"] for entry in logs if entry["event"] == "loop_lag"] == [1.5]
+
+
+# ---- limits
+
+
+async def test_a_stream_that_says_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.grpc_edge.stream.FIRST_PACKET_SECONDS", 0.1)
+    async with serving() as world:
+        member = await world.join()
+        assert (await world.stream().status()).name == "DEADLINE_EXCEEDED"
+        await world.create()
+        assignment = await member.serve()
+        await member.finish(assignment.session_id)
+
+
+async def test_of_too_many_that_say_nothing_the_oldest_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.grpc_edge.service.MAX_SILENT_STREAMS", 1)
+    async with serving() as world:
+        await world.join()
+        silent = world.stream()
+        await until(lambda: len(world.dispatcher.service._silent) == 1)
+        newest = world.stream()
+        assert (await silent.status()).name == "RESOURCE_EXHAUSTED"
+        session_id = secrets.token_hex(8)
+        await newest.open(session_id)
+        assert not world.dispatcher.service._silent
+        await newest.finish(session_id)
+
+
+async def test_who_opens_too_many_sessions_is_to_come_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.grpc_edge.stream.MAX_SESSIONS", 2)
+    member = await world.join(slots=0)
+    await member.open("one")
+    await member.open("two")
+    await member.request("three")
+    assert await member.closed("three") == "unavailable"
+    assert (await member.open("two")).sequence == 0, "it is there already"
+    await member.finish("one")
+    await member.open("three")
+    await member.finish("two")
+    await member.finish("three")
+
+
+async def test_few_sessions_are_opened_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, under_way, most = world.sessions.desk, 0, 0
+    opens = desk.open
+
+    async def counted(*asked: Any) -> str | None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await opens(*asked)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(desk, "open", counted)
+    member = await world.join(slots=0)
+    ids = [secrets.token_hex(8) for _ in range(3 * MAX_OPENING)]
+    await member.send(*(Upstream(each, records.Open("c")) for each in ids))
+    for each in ids:
+        await member.next(Welcome, each)
+        member.sequences[each] = 0
+    assert most == MAX_OPENING
+    for each in ids:
+        await member.finish(each)
+
+
+LONG = "x" * (records.MAX_NAME + 1)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        records.Status(LONG),
+        records.Status("c", (LONG,)),
+        records.Status("c", tuple(map(str, range(records.MAX_AGENTS + 1)))),
+        records.Status("c", ("a",), (LONG,)),
+        records.Status("c", running=(records.Running(LONG, 1),)),
+    ],
+    ids=["commander_id", "agent", "agents", "continues", "running"],
+)
+async def test_a_status_beyond_its_sizes_ends_its_stream(world: World, status: records.Status) -> None:
+    peer = world.stream()
+    await peer.send(Upstream("", status))
+    assert (await peer.status()).name == "INVALID_ARGUMENT"
+    assert "too large" in await peer.details()
+    assert not world.sessions.pool.members
+
+
+@pytest.mark.parametrize("opening", [records.Open(LONG), records.Open("c", 0, (LONG,))])
+async def test_an_open_beyond_its_sizes_is_invalid(world: World, opening: records.Open) -> None:
+    member = await world.join(slots=0)
+    await member.send(Upstream("s", opening), Upstream("y" * 100_000, records.Open("c")))
+    assert await member.closed("s") == "invalid"
+    assert await member.closed("y" * records.MAX_NAME) == "invalid"
+    assert await world.sessions.store.load("s") is None

@@ -56,7 +56,7 @@ class SlowPeer:
         raise AssertionError("the service's, not the stream's")
 
     def send(self, *packets: Upstream) -> None:
-        self._messages.put_nowait(wire.encode_upstream(packets))
+        self._messages.put_nowait(wire.encode_upstream(packets).SerializeToString())
 
     def half_close(self) -> None:
         self._messages.put_nowait(grpc.aio.EOF)
@@ -135,6 +135,7 @@ async def test_a_long_message_leaves_others_their_turns(
         receive(packet)
 
     monkeypatch.setattr(runner, "receive", received)
+    monkeypatch.setattr("dispatcher.turns.TURN_SECONDS", 0)
     peer.send(*(Upstream(session_id, Content("x" * 1000), number) for number in range(1, 21)))
     await until(lambda: order.count("packet") == 20)
     assert order.index("another") < 10
