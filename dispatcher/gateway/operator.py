@@ -261,5 +261,6 @@ def _summary(record: Record) -> dict[str, object]:
         "sequence": head.sequence,
         "offset": head.offset,
         "decided": head.decided,
-        "running_calls": [call.tool_name for call in head.calls.values()],
+        "running_calls": [call.tool_name for call in head.calls.values() if call.instance],
+        "waiting_calls": [call.tool_name for call in head.calls.values() if not call.instance],  # to be approved
     }

@@ -71,6 +71,11 @@ async def noting(turn: Turn):
         yield f"{number}:{answer} "
 
 
+async def noting_once(turn: Turn):
+    """Calls the tool `note` with what it was asked as the file's name, and says what that answers."""
+    yield await turn.call_tool("note", {"file": turn.messages[-1].content, "line": "called"})
+
+
 def note(file: str, line: str) -> str:
     """Append a line to a file: an effect that can be counted."""
     with open(file, "a") as out:  # noqa: PTH123 - one write of less than a block: lines stay whole

@@ -29,6 +29,7 @@ async def test_live_sessions_are_listed_and_others_on_demand(
     first = await sessions.begin()
     second = await sessions.begin()
     await second.call()
+    await second.ask_approval(call_id="call-2")
     ended = await sessions.begin()
     await ended.fail("my_code", "message")
 
@@ -37,6 +38,7 @@ async def test_live_sessions_are_listed_and_others_on_demand(
     assert listed[0]["state"] == "running"
     assert listed[0]["commander_id"] == "commander"
     assert listed[0]["running_calls"] == ["search"]
+    assert listed[0]["waiting_calls"] == ["search"]
     (failed,) = (await operator.get("/operator/sessions?state=failed&state=stopped")).json()["sessions"]
     assert failed["code"] == "my_code"
     assert len((await operator.get("/operator/sessions?limit=1")).json()["sessions"]) == 1
