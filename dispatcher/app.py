@@ -81,8 +81,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     stack.enter_context(forks.withheld(ports=ports))
 
     try:
-        store = open_store(settings.store, metrics.appended)
-        await store.start()
+        store = await open_store(settings.store, metrics.appended)
     except StoreMisconfigured as error:
         raise ConfigError(f"DISPATCHER_STORE: {error}") from None
     stack.push_async_callback(store.close)

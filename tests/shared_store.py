@@ -79,8 +79,6 @@ class View:
 
     # ---- Store
 
-    async def start(self) -> None: ...
-
     async def close(self) -> None:
         self.closed = True
 

@@ -62,7 +62,7 @@ class Answers:
             try:
                 async with self._connections.watch(receive) as watch:
                     await sending.begin()
-                    last = await self._follow(sse.LogReader(self._sessions.store, record.session_id, 0), sending, seen)
+                    last = await self._follow(record.session_id, sending, seen)
                     ended = True
                     await last()
                     done = True
@@ -72,9 +72,9 @@ class Answers:
                 if stop_when_left and not ended and not watch.closing:
                     await self._sessions.stop(record.session_id, "UserCancel", "user")
 
-    async def _follow(self, reader: sse.LogReader, sending: Sending, seen: "_Seen") -> Last:
+    async def _follow(self, session_id: str, sending: Sending, seen: "_Seen") -> Last:
         """Read on until the answer has an end."""
-        with reader:
+        with sse.LogReader.open(self._sessions.store, session_id, 0) as reader:
             while True:
                 entries = await reader.next()
                 if entries:

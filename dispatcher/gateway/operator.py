@@ -205,7 +205,7 @@ class OperatorRoutes:
 
     async def _follow(self, session_id: str, after: int, send: Send) -> None:
         store = self._sessions.store
-        with sse.LogReader(store, session_id, after) as reader:
+        with sse.LogReader.open(store, session_id, after) as reader:
             while True:
                 record = await store.load(session_id)
                 if record is None or record.head.offset < reader.offset:  # rolled back: who comes back is told

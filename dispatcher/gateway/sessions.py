@@ -140,7 +140,7 @@ class SessionRoutes:
                             after = found.head.offset
                         if found.head.final and after == found.head.offset:
                             break
-                        if await self._follow(sse.LogReader(store, session_id, after), send):
+                        if await self._follow(session_id, after, send):
                             break
                         found, rolled_back = await store.load(session_id), True
         except StoreUnavailable:
@@ -158,9 +158,9 @@ class SessionRoutes:
                     return data + sse.frame(EVENT_NAMES[type(event)], event)
         return data
 
-    async def _follow(self, reader: sse.LogReader, send: Send) -> bool:
+    async def _follow(self, session_id: str, after: int, send: Send) -> bool:
         """Whether it was read to its end; else what was read is gone."""
-        with reader:
+        with sse.LogReader.open(self._sessions.store, session_id, after) as reader:
             while True:
                 entries = await reader.next()
                 if not entries:

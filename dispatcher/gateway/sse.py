@@ -6,7 +6,7 @@ tasks for each response, and learns of a drain from uvicorn's signal handler or 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -36,21 +36,19 @@ def frame(event: str, data: object, offset: int | None = None) -> bytes:
 
 
 class LogReader:
-    """Entries of a session's log after an offset, as they come. Use as a context manager."""
+    """Entries of a session's log after an offset, as they come, while it is `open`."""
 
-    def __init__(self, store: Store, session_id: str, after: int) -> None:
+    def __init__(self, store: Store, session_id: str, after: int, follower: Follower) -> None:
         self.offset = after
-        self._store, self._session_id = store, session_id
-        self._following: contextlib.AbstractContextManager[Follower] = store.follow(session_id)
+        self._store, self._session_id, self._follower = store, session_id, follower
         self._loop = asyncio.get_running_loop()
         self._pause_at = self._loop.time() + limits.KEEP_ALIVE_SECONDS
 
-    def __enter__(self) -> "LogReader":
-        self._follower = self._following.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._following.__exit__(None, None, None)
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, store: Store, session_id: str, after: int) -> Iterator["LogReader"]:
+        with store.follow(session_id) as follower:
+            yield cls(store, session_id, after, follower)
 
     async def next(self) -> list[Entry]:
         """The next entries; none once in KEEP_ALIVE_SECONDS, whatever comes, or where what was read may be gone: see

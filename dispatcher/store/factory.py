@@ -11,8 +11,8 @@ from dispatcher.store.sqlite.store import SqliteStore
 KNOWN = "use sqlite:///PATH, redis://HOST:PORT or memory://"
 
 
-def open_store(url: str, observe: Callable[[float, int], None] | None = None) -> Store:
-    """The store that `url` names, not started yet. Raises StoreMisconfigured.
+async def open_store(url: str, observe: Callable[[float, int], None] | None = None) -> Store:
+    """The store that `url` names. Raises StoreMisconfigured.
 
     `sqlite:///relative/path`, `sqlite:////absolute/path`, with `?synchronous=full` if wanted; `memory://`;
     `redis://user:password@host:port/database`, `rediss://` with TLS (`?ca=FILE`), `unix:///socket` (`?db=N`), each with
@@ -26,7 +26,7 @@ def open_store(url: str, observe: Callable[[float, int], None] | None = None) ->
         raise StoreMisconfigured("the store is not a URL") from None
     match parts.scheme:
         case "sqlite":
-            return _sqlite(parts, observe)
+            return await _sqlite(parts, observe)
         case "memory":
             if parts.netloc or parts.path or parts.query or parts.fragment:
                 raise StoreMisconfigured("the store memory:// takes nothing after the slashes")
@@ -36,14 +36,14 @@ def open_store(url: str, observe: Callable[[float, int], None] | None = None) ->
             from dispatcher.store.redis.address import parse
             from dispatcher.store.redis.store import RedisStore
 
-            return RedisStore(parse(parts), observe)
+            return await RedisStore.open(parse(parts), observe)
         case "":
             raise StoreMisconfigured(f"the store has no scheme; {KNOWN}")
         case scheme:
             raise StoreMisconfigured(f"the store {scheme}:// is unknown; {KNOWN}")
 
 
-def _sqlite(parts: SplitResult, observe: Callable[[float, int], None] | None) -> SqliteStore:
+async def _sqlite(parts: SplitResult, observe: Callable[[float, int], None] | None) -> SqliteStore:
     path = unquote(parts.path.removeprefix("/"))
     if parts.netloc or not path or path.endswith("/") or "\0" in path:
         raise StoreMisconfigured(
@@ -58,4 +58,4 @@ def _sqlite(parts: SplitResult, observe: Callable[[float, int], None] | None) ->
         if value not in ("normal", "full"):
             raise StoreMisconfigured(f"the store sqlite:// has no synchronous={value!r}; there are normal and full")
         synchronous = value
-    return SqliteStore(Path(path), synchronous == "full", observe)
+    return await SqliteStore.open(Path(path), synchronous == "full", observe)

@@ -33,9 +33,6 @@ class MemoryStore:
         self._keys: dict[str, tuple[IdempotencyKey, str]] = {}
         self._offers: dict[str, float] = {}
 
-    async def start(self) -> None:
-        self._check_open()
-
     async def close(self) -> None:
         self._closed = True
 

@@ -94,7 +94,7 @@ class Replicas(Protocol):
         """Why this instance has heard no news of the others for longer than readers are to wait for them; or empty."""
 
     def listen(self, listener: Listener) -> None:
-        """Tell that listener; called before `Store.start`."""
+        """Tell that listener from now on, and no other."""
 
     async def renew(self) -> bool:
         """Renew this instance's lease, for LEASE_SECONDS. False: it had ended, or this is the first."""
@@ -130,9 +130,6 @@ class Store(Protocol):
     """
 
     replicas: Replicas | None
-
-    async def start(self) -> None:
-        """Open what is needed. Raises StoreMisconfigured."""
 
     async def close(self) -> None:
         """Finish what is under way and let go. May be called twice."""

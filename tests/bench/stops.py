@@ -79,8 +79,7 @@ class Bare:
 
 @contextlib.asynccontextmanager
 async def bare(system: System, echo_address: str) -> AsyncIterator[Bare]:
-    store = open_store(system.store)
-    await store.start()
+    store = await open_store(system.store)
     try:
         async with grpc.aio.insecure_channel(echo_address, options=client_options(ClientKeepalive())) as channel:
             await channel.channel_ready()

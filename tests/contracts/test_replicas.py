@@ -77,11 +77,10 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def instances(url: str) -> AsyncIterator[tuple[Instance, Instance]]:
-    stores = [open_store(url) for _ in range(2)]
+    stores = [await open_store(url) for _ in range(2)]
     one, two = map(Instance, stores)
     for instance in (one, two):
         instance.replicas.listen(instance.ears)
-        await instance.store.start()
     yield one, two
     for store in stores:
         await store.close()

@@ -58,8 +58,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[Store]:
-    store = open_store(url)
-    await store.start()
+    store = await open_store(url)
     yield store
     await store.close()
 
@@ -629,8 +628,7 @@ async def test_closing_finishes_what_is_under_way(store: Store) -> None:
 
 async def test_each_step_is_observed(url: str) -> None:
     seen: list[tuple[float, int]] = []
-    store = open_store(url, lambda seconds, entries: seen.append((seconds, entries)))
-    await store.start()
+    store = await open_store(url, lambda seconds, entries: seen.append((seconds, entries)))
     epoch = await running(store)
     seen.clear()
     await store.submit("s", append(epoch, said(1), said(2)))

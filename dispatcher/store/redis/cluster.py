@@ -35,7 +35,7 @@ class Endpoint(NamedTuple):
 
 
 class Cluster:
-    """`dispatcher.store.redis.server.Servers`."""
+    """`dispatcher.store.redis.server.Servers`, from `open` on."""
 
     def __init__(self, address: RedisAddress) -> None:
         self.changed = asyncio.Event()
@@ -46,8 +46,19 @@ class Cluster:
         self._first = Endpoint(str(address.arguments.get("host", "")), int(address.arguments.get("port", 0)))
         self._looking: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
+    @classmethod
+    async def open(cls, address: RedisAddress) -> "Cluster":
         """Raises StoreMisconfigured."""
+        cluster = cls(address)
+        try:
+            await cluster._stand()
+        except BaseException:
+            await cluster.close()
+            raise
+        return cluster
+
+    async def _stand(self) -> None:
+        """Return when it is known who has which slot, and all of them can be used."""
         if not self._first.host:
             raise StoreMisconfigured(f"the store {self._address.shown} is a cluster: redis://HOST:PORT is needed")
         loop = asyncio.get_running_loop()

@@ -29,14 +29,15 @@ class Deaf:
 
 
 class Nudges:
-    """listener: hears of what concerns this instance; its followers hear by `hub`.
+    """listener: hears of what concerns this instance. hub: has its followers, and says which sessions they follow.
 
     hearing: everything is subscribed to. look: set when that begins, for news were lost until then.
     """
 
-    def __init__(self, servers: Servers, hub: Hub, channels: Channels, instance: str) -> None:
+    def __init__(self, servers: Servers, channels: Channels, instance: str) -> None:
         self.listener: Listener = Deaf()
-        self._servers, self._hub, self._channels = servers, hub, channels
+        self.hub = Hub(self.followed)
+        self._servers, self._channels = servers, channels
         self._instance = instance
         self.hearing = asyncio.Event()
         self.look = asyncio.Event()
@@ -74,7 +75,7 @@ class Nudges:
             try:
                 await connect(connection)
                 self._channels_now.clear()
-                self._dirty.update(self._hub.followed())
+                self._dirty.update(self.hub.followed())
                 self._changed.set()
                 works = (self._read, self._subscribe, self._ping, self._until_changed)
                 await together(*(work(connection) for work in works))
@@ -102,10 +103,10 @@ class Nudges:
             come, gone = [], []
             for session_id in dirty:
                 channel = self._channels.log(session_id)
-                if session_id in self._hub and channel not in self._channels_now:
+                if session_id in self.hub and channel not in self._channels_now:
                     self._channels_now[channel] = session_id
                     come.append(channel)
-                elif session_id not in self._hub and self._channels_now.pop(channel, ""):
+                elif session_id not in self.hub and self._channels_now.pop(channel, ""):
                     gone.append(channel)
             packed += [pack("SUBSCRIBE", *come)] if come else []
             packed += [pack("UNSUBSCRIBE", *gone)] if gone else []
@@ -136,7 +137,7 @@ class Nudges:
                     except Exception:
                         logger.exception("news_not_taken")
                 case [b"subscribe", channel, _] if channel in self._channels_now:
-                    self._hub.missed(self._channels_now[channel])
+                    self.hub.missed(self._channels_now[channel])
                 case [b"pong", b"subscribed"]:
                     self.hearing.set()
                     self.look.set()
@@ -157,6 +158,6 @@ class Nudges:
             if instance.decode() == self._instance:
                 return  # its own answer tells
             if int(offset) == DROPPED:
-                self._hub.gone(session_id)
+                self.hub.gone(session_id)
             else:
-                self._hub.heard(session_id, int(offset))
+                self.hub.heard(session_id, int(offset))

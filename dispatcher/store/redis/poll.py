@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import structlog
 
-from dispatcher.store.followers import Hub
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.store.redis.hints import Hints
 from dispatcher.store.redis.keys import KEPT, session_keys
@@ -26,8 +25,8 @@ logger = structlog.get_logger()
 class Poll:
     """Looks at what is followed and at what this instance has, a second after it last did."""
 
-    def __init__(self, servers: Servers, hub: Hub, lanes: Lanes, hints: Hints, nudges: Nudges) -> None:
-        self._servers, self._hub, self._lanes, self._hints, self._nudges = servers, hub, lanes, hints, nudges
+    def __init__(self, servers: Servers, lanes: Lanes, hints: Hints, nudges: Nudges) -> None:
+        self._servers, self._lanes, self._hints, self._nudges = servers, lanes, hints, nudges
 
     async def keep(self) -> None:
         """Until cancelled."""
@@ -48,10 +47,10 @@ class Poll:
                 logger.exception("poll_failed")
 
     async def _followed(self) -> None:
-        for part in chunks(self._hub.followed(), CHUNK):
+        for part in chunks(self._nudges.hub.followed(), CHUNK):
             lengths = await self._servers.read_all([_length(name) for name in part])
             for session_id, length in zip(part, lengths, strict=True):
-                self._hub.counted(session_id, checked(length))
+                self._nudges.hub.counted(session_id, checked(length))
 
     async def _owned(self) -> None:
         for part in chunks(list(self._lanes.owned()), CHUNK):

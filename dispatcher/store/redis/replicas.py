@@ -12,7 +12,7 @@ from dispatcher.store.ports import LEASE_SECONDS, SWEEP_SECONDS, Listener, Store
 from dispatcher.store.redis.hints import FOR_GOOD, Hints
 from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, session_keys
 from dispatcher.store.redis.lanes import Lanes
-from dispatcher.store.redis.nudges import Deaf, Nudges
+from dispatcher.store.redis.nudges import Nudges
 from dispatcher.store.redis.poll import CHUNK, chunks
 from dispatcher.store.redis.scripts import (
     FORGET,
@@ -31,60 +31,44 @@ logger = structlog.get_logger()
 class RedisReplicas:
     """`dispatcher.store.ports.Replicas`. Leases are judged by Redis's clock."""
 
-    def __init__(self, instance: str) -> None:
+    def __init__(self, instance: str, servers: Servers, lanes: Lanes, hints: Hints, nudges: Nudges) -> None:
         self.instance = instance
-        self._listener: Listener = Deaf()
-        self._open: tuple[Servers, Lanes, Hints] | None = None
+        self._servers, self._lanes, self._hints, self._nudges = servers, lanes, hints, nudges
         self._swept_at = -math.inf
         self._absent: dict[str, float] = {}  # sessions that stand among the live ones: when they were first missed
 
-    def attach(self, servers: Servers, lanes: Lanes, hints: Hints, nudges: Nudges) -> None:
-        """The store has started."""
-        self._open = servers, lanes, hints
-        self._nudges = nudges
-        nudges.listener = self._listener
-
     def listen(self, listener: Listener) -> None:
-        self._listener = listener
-        if self._open:
-            self._nudges.listener = listener
+        self._nudges.listener = listener
 
     @property
     def trouble(self) -> str:
-        return self._nudges.trouble if self._open else ""
-
-    def _parts(self) -> tuple[Servers, Lanes, Hints]:
-        if not self._open:
-            raise StoreUnavailable("the store is not open")
-        return self._open
+        return self._nudges.trouble
 
     # ---- leases
 
     async def renew(self) -> bool:
-        return bool(await self._parts()[0].call(RENEW((LEASES,), self.instance, int(LEASE_SECONDS * 1000))))
+        return bool(await self._servers.call(RENEW((LEASES,), self.instance, int(LEASE_SECONDS * 1000))))
 
     async def resign(self) -> None:
-        await self._parts()[0].call(RENEW((LEASES,), self.instance, 0))
+        await self._servers.call(RENEW((LEASES,), self.instance, 0))
 
     async def alive(self) -> frozenset[str]:
         return frozenset(instance for instance, holds in (await self._leases()).items() if holds)
 
     async def _leases(self) -> dict[str, bool]:
-        flat = await self._parts()[0].read(LEASES_IN_FORCE((LEASES,)))
+        flat = await self._servers.read(LEASES_IN_FORCE((LEASES,)))
         return {flat[n].decode(): bool(flat[n + 1]) for n in range(0, len(flat), 2)}
 
     # ---- the waiting sessions
 
     async def waiting(self, limit: int) -> list[Waiting]:
-        servers, _, hints = self._parts()
-        await hints.written()
-        flat = await servers.read(OLDEST_WAITING((WAITING, AGENTS), limit - 1)) if limit > 0 else []
+        await self._hints.written()
+        flat = await self._servers.read(OLDEST_WAITING((WAITING, AGENTS), limit - 1)) if limit > 0 else []
         return [Waiting(flat[n].decode(), flat[n + 2].decode(), float(flat[n + 1])) for n in range(0, len(flat), 3)]
 
     async def waiting_count(self) -> int:
-        servers, _, hints = self._parts()
-        await hints.written()
-        count: int = await servers.read(command("ZCARD", WAITING))
+        await self._hints.written()
+        count: int = await self._servers.read(command("ZCARD", WAITING))
         return count
 
     # ---- the sweep
@@ -99,7 +83,7 @@ class RedisReplicas:
         return found
 
     async def _sweep(self, leases: Mapping[str, bool], held: Container[str]) -> list[Record]:
-        servers, lanes, hints = self._parts()
+        servers, lanes, hints = self._servers, self._lanes, self._hints
         await hints.written()
         waiting = await servers.read(OLDEST_WAITING((WAITING, AGENTS), -1))
         listed = {waiting[n].decode() for n in range(0, len(waiting), 3)}

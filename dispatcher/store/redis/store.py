@@ -41,63 +41,46 @@ CREATING_SECONDS = 1.0  # for a session whose key is bound to appear; then its c
 
 
 class RedisStore:
-    """`dispatcher.store.ports.Store`.
+    """`dispatcher.store.ports.Store`, from `open` on. resources: closes what was opened."""
 
-    observe: called with the seconds that a step took, and the entries that it added.
-    """
-
-    def __init__(self, address: RedisAddress, observe: Callable[[float, int], None] | None = None) -> None:
-        self._address, self._observe = address, observe
-        self._instance = secrets.token_hex(8)
-        self._replicas = RedisReplicas(self._instance)
-        self.replicas: Replicas | None = self._replicas
-        self._channels = Channels(address.database)
-        self._hub = Hub(self._followed)
-        self._nudges: Nudges | None = None
-        self._open = False
+    def __init__(
+        self,
+        servers: Servers,
+        hub: Hub,
+        hints: Hints,
+        lanes: Lanes,
+        channels: Channels,
+        replicas: RedisReplicas,
+        resources: AsyncExitStack,
+    ) -> None:
+        self.replicas: Replicas | None = replicas
+        self._servers, self._hub, self._hints, self._lanes, self._channels = servers, hub, hints, lanes, channels
+        self._instance = replicas.instance
+        self._open = True
         self._closing = asyncio.Lock()
-        self._resources = AsyncExitStack()
+        self._resources = resources
 
-    async def start(self) -> None:
-        self._servers = await self._connect()
+    @classmethod
+    async def open(cls, address: RedisAddress, observe: Callable[[float, int], None] | None = None) -> "RedisStore":
+        """observe: called with the seconds that a step took, and the entries that it added.
+
+        Raises StoreMisconfigured.
+        """
+        instance, channels = secrets.token_hex(8), Channels(address.database)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._servers.close)
-            self._hints = Hints(self._servers, self._channels, self._instance)
-            self._lanes = Lanes(
-                self._servers,
-                self._hub,
-                self._hints,
-                self._channels,
-                self._instance,
-                self._observe,
-                fresh=self._address.replicas > 0,
-            )
-            nudges = Nudges(self._servers, self._hub, self._channels, self._instance)
-            poll = Poll(self._servers, self._hub, self._lanes, self._hints, nudges)
+            servers = await _connect(address)
+            stack.push_async_callback(servers.close)
+            nudges = Nudges(servers, channels, instance)
+            hints = Hints(servers, channels, instance)
+            lanes = Lanes(servers, nudges.hub, hints, channels, instance, observe, fresh=address.replicas > 0)
+            poll = Poll(servers, lanes, hints, nudges)
             for work in (nudges.listen(), poll.keep()):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
-            self._nudges = nudges
-            self._replicas.attach(self._servers, self._lanes, self._hints, nudges)
             with suppress(TimeoutError):  # then what it hears later is all that it hears
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await nudges.hearing.wait()
-            self._resources = stack.pop_all()
-        self._open = True
-
-    async def _connect(self) -> Servers:
-        info = await ask_server(self._address)
-        check_server(self._address, info)
-        is_cluster = info.get("cluster_enabled") == "1"
-        await check_rights(self._address, is_cluster)
-        if not is_cluster:
-            return Server(self._address.connection, self._address.replicas)
-        cluster = Cluster(self._address)
-        try:
-            await cluster.open()
-        except BaseException:
-            await cluster.close()
-            raise
-        return cluster
+            replicas = RedisReplicas(instance, servers, lanes, hints, nudges)
+            return cls(servers, nudges.hub, hints, lanes, channels, replicas, stack.pop_all())
 
     async def close(self) -> None:
         async with self._closing:
@@ -106,10 +89,6 @@ class RedisStore:
                 await self._lanes.finish()
                 await self._hints.written()
             await self._resources.aclose()
-
-    def _followed(self, session_id: str) -> None:
-        if self._nudges:
-            self._nudges.followed(session_id)
 
     # ---- writing
 
@@ -302,6 +281,14 @@ class RedisStore:
     def _check_open(self) -> None:
         if not self._open:
             raise StoreUnavailable("the store is closed")
+
+
+async def _connect(address: RedisAddress) -> Servers:
+    info = await ask_server(address)
+    check_server(address, info)
+    is_cluster = info.get("cluster_enabled") == "1"
+    await check_rights(address, is_cluster)
+    return await Cluster.open(address) if is_cluster else Server(address.connection, address.replicas)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

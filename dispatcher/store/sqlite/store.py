@@ -73,46 +73,63 @@ class _Lane:
 
 
 class SqliteStore:
-    """`dispatcher.store.ports.Store`.
-
-    full: each commit is synced to the disk (`synchronous=FULL`), so that it survives a power cut too.
-    observe: called with the seconds that a transaction took, hand-over to the writer included, and the entries in it.
+    """`dispatcher.store.ports.Store`, from `open` on. The writer, the reader and the checkpointer are each used on a
+    thread of their own. resources: closes what was opened.
     """
 
     replicas: Replicas | None = None
 
-    def __init__(self, path: Path, full: bool = False, observe: Callable[[float, int], None] | None = None) -> None:
-        self._path = path.absolute()
-        self._full = full
+    def __init__(
+        self,
+        writer: Writer,
+        writing: ThreadPoolExecutor,
+        reader: Reader,
+        reading: ThreadPoolExecutor,
+        checkpointer: Checkpointer,
+        checkpointing: ThreadPoolExecutor,
+        observe: Callable[[float, int], None] | None,
+        resources: AsyncExitStack,
+    ) -> None:
+        self._writer, self._writing = writer, writing
+        self._reader, self._reading = reader, reading
+        self._checkpointer, self._checkpointing = checkpointer, checkpointing
         self._observe = observe
+        self._loop = asyncio.get_running_loop()
         self._hub = Hub()
         self._jobs, self._stops, self._prompts = _Lane(), _Lane(), _Lane()
         self._checkpoint: asyncio.Task[None] | None = None
         self._remains = False  # of what was deleted, in the WAL
-        self._open = False
+        self._open = True
         self._closing = asyncio.Lock()
-        self._resources = AsyncExitStack()
+        self._resources = resources
 
-    async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    @classmethod
+    async def open(
+        cls, path: Path, full: bool = False, observe: Callable[[float, int], None] | None = None
+    ) -> "SqliteStore":
+        """full: each commit is synced to the disk (`synchronous=FULL`), so that it survives a power cut too.
+        observe: called with the seconds that a transaction took, hand-over to the writer included, and the entries in
+        it. Raises StoreMisconfigured.
+        """
         async with AsyncExitStack() as stack:
-            self._writing = ThreadPoolExecutor(1, "store-writer")
-            stack.callback(self._writing.shutdown, wait=False)
-            self._reading = ThreadPoolExecutor(1, "store-reader")
-            stack.callback(self._reading.shutdown, wait=False)
-            locked = await self._in(self._writing, lock, self._path)
+
+            def thread(name: str) -> ThreadPoolExecutor:
+                made = ThreadPoolExecutor(1, f"store-{name}")
+                stack.callback(made.shutdown, wait=False)
+                return made
+
+            writing, reading, checkpointing = thread("writer"), thread("reader"), thread("checkpointer")
+            path = await _in(writing, path.absolute)
+            locked = await _in(writing, lock, path)
             stack.callback(os.close, locked)
             stack.enter_context(forks.withheld(descriptors=(locked,)))
-            self._writer = await self._in(self._writing, Writer, self._path, self._full)
-            stack.push_async_callback(self._in, self._writing, self._writer.close)
-            self._reader = await self._in(self._reading, Reader, self._path)
-            stack.push_async_callback(self._in, self._reading, self._reader.close)
-            self._checkpointing = ThreadPoolExecutor(1, "store-checkpointer")
-            stack.callback(self._checkpointing.shutdown, wait=False)
-            self._checkpointer = await self._in(self._checkpointing, Checkpointer, self._path)
-            stack.push_async_callback(self._in, self._checkpointing, self._checkpointer.close)
-            self._resources = stack.pop_all()
-        self._open = True
+            writer = await _in(writing, Writer, path, full)
+            stack.push_async_callback(_in, writing, writer.close)
+            reader = await _in(reading, Reader, path)
+            stack.push_async_callback(_in, reading, reader.close)
+            checkpointer = await _in(checkpointing, Checkpointer, path)
+            stack.push_async_callback(_in, checkpointing, checkpointer.close)
+            return cls(writer, writing, reader, reading, checkpointer, checkpointing, observe, stack.pop_all())
 
     async def close(self) -> None:
         async with self._closing:
@@ -124,9 +141,6 @@ class SqliteStore:
                     await asyncio.wait([last, *([self._checkpoint] if self._checkpoint else [])])
                     queued = bool(self._jobs.queued or self._prompts.queued)  # what has its turn after it
             await self._resources.aclose()
-
-    async def _in(self, thread: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        return await self._loop.run_in_executor(thread, partial(function, *args, **named))
 
     # ---- writing
 
@@ -164,8 +178,8 @@ class SqliteStore:
         """What was deleted leaves every file; if that cannot be now, with the next that is deleted or expires."""
         self._remains = True
         try:
-            await self._in(self._writing, self._writer.rewrite)
-            self._remains = not await self._in(self._checkpointing, self._checkpointer.erase)
+            await _in(self._writing, self._writer.rewrite)
+            self._remains = not await _in(self._checkpointing, self._checkpointer.erase)
         except StoreUnavailable as error:
             logger.warning("checkpoint_failed", exc_info=error)
 
@@ -236,12 +250,12 @@ class SqliteStore:
         self._checkpointer.begin()
         try:
             for lane in (self._prompts, self._jobs):  # without large prompts most can be moved beside appends
-                if await self._in(self._checkpointing, self._checkpointer.run):
+                if await _in(self._checkpointing, self._checkpointer.run):
                     break
                 lane.held = True
-                await self._in(self._writing, lambda: None)  # the transaction under way is done
+                await _in(self._writing, lambda: None)  # the transaction under way is done
             else:
-                await self._in(self._checkpointing, self._checkpointer.run)
+                await _in(self._checkpointing, self._checkpointer.run)
         except StoreUnavailable as error:  # the log is whole without; appends say for themselves what is wrong
             logger.warning("checkpoint_failed", exc_info=error)
         finally:
@@ -256,33 +270,37 @@ class SqliteStore:
 
     async def load(self, session_id: str) -> Record | None:
         self._check_open()
-        return await self._in(self._reading, self._reader.load, session_id)
+        return await _in(self._reading, self._reader.load, session_id)
 
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         self._check_open()
         recent = self._hub.recent(session_id, after, limit)
         if recent is not None:
             return recent
-        return await self._in(self._reading, self._reader.entries, session_id, after, limit)
+        return await _in(self._reading, self._reader.entries, session_id, after, limit)
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]:
         return self._hub.follow(session_id)
 
     async def select(self, states: Iterable[State], limit: int) -> list[Record]:
         self._check_open()
-        return await self._in(self._reading, self._reader.select, list(states), limit)
+        return await _in(self._reading, self._reader.select, list(states), limit)
 
     async def page(self, states: Iterable[State], limit: int, before: Place | None = None) -> list[Record]:
         self._check_open()
-        return await self._in(self._reading, self._reader.page, list(states), limit, before)
+        return await _in(self._reading, self._reader.page, list(states), limit, before)
 
     async def offered(self, since: float) -> list[str]:
         self._check_open()
-        return await self._in(self._reading, self._reader.offered, since)
+        return await _in(self._reading, self._reader.offered, since)
 
     def _check_open(self) -> None:
         if not self._open:
             raise StoreUnavailable("the store is closed")
+
+
+async def _in(thread: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, partial(function, *args, **named))
 
 
 def _goes_ahead(job: Job) -> bool:

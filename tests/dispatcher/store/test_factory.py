@@ -7,8 +7,8 @@ from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import StoreMisconfigured
 
 
-def test_memory() -> None:
-    assert isinstance(open_store("memory://"), MemoryStore)
+async def test_memory() -> None:
+    assert isinstance(await open_store("memory://"), MemoryStore)
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,7 @@ def test_memory() -> None:
 )
 async def test_paths(url: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    store = open_store(url.format(folder=str(tmp_path).removeprefix("/")))
-    await store.start()
+    store = await open_store(url.format(folder=str(tmp_path).removeprefix("/")))
     await store.close()
     assert (tmp_path / path).is_file()
 
@@ -58,9 +57,9 @@ async def test_paths(url: str, path: str, tmp_path: Path, monkeypatch: pytest.Mo
         ("sqlite://[", "not a URL"),
     ],
 )
-def test_what_is_refused_is_named(url: str, says: str) -> None:
+async def test_what_is_refused_is_named(url: str, says: str) -> None:
     with pytest.raises(StoreMisconfigured) as caught:
-        open_store(url)
+        await open_store(url)
     line = str(caught.value)
     assert says in line
     assert "\n" not in line

@@ -12,8 +12,7 @@ SESSIONS = 8
 
 async def main() -> None:
     logs.configure()  # to standard error: the lines on stdout are answers alone
-    store = open_store(sys.argv[1])
-    await store.start()
+    store = await open_store(sys.argv[1])
 
     async def write(name: str) -> None:
         await store.create(brought(name))

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
+from unittest.mock import AsyncMock
 
 import grpc
 import httpx2
@@ -428,7 +429,7 @@ async def serving(
         patch.setattr("dispatcher.app.HttpServer", Unserved)
         if shared:
             view = shared.view()
-            patch.setattr("dispatcher.app.open_store", lambda *_: view)
+            patch.setattr("dispatcher.app.open_store", AsyncMock(return_value=view))
         dispatcher = await start(asked)
     world = World(dispatcher)
     try:

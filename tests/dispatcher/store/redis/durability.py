@@ -55,8 +55,7 @@ async def writing(url: str) -> AsyncIterator[Writing]:
 
 async def lost(url: str, written: Writing) -> int:
     """Answered appends (of two entries each) that are not there."""
-    store = open_store(url)
-    await store.start()
+    store = await open_store(url)
     try:
         missing = 0
         for name, sequence in written.answered.items():

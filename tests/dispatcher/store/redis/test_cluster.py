@@ -120,7 +120,7 @@ async def test_a_replica_takes_over(with_replicas: list[RedisServer]) -> None:
         await answered(lambda: store.select(["running"], 100))
         assert len(await store.select(["running"], 100)) == len(NAMES)
         async with opened(url(survivor)) as other:  # a stop reaches the instance, whichever server it listens at
-            await until(store._nudges.hearing.is_set)  # type: ignore[attr-defined]
+            await until(store.replicas._nudges.hearing.is_set)  # type: ignore[union-attr]
             await answered(lambda: other.submit(its[0], Settle(stop())))
             await until(lambda: its[0] in ears.grew)
 
@@ -150,10 +150,8 @@ async def test_a_cluster_that_does_not_stand(tmp_path: Path, monkeypatch: pytest
     with redis_cluster(tmp_path, timeout_ms=2000) as servers:
         servers[0].kill()
         until_servers(partial(answers, servers[1], b"cluster_state:fail", "CLUSTER", "INFO"))
-        store = open_store(url(servers[1]))
         with pytest.raises(StoreMisconfigured, match="the Redis cluster is down"):
-            await store.start()
-        await store.close()
+            await open_store(url(servers[1]))
         servers[0].start()
         for server in servers:
             until_servers(partial(answers, server, b"cluster_state:ok", "CLUSTER", "INFO"))

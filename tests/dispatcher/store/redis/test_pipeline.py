@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from unittest.mock import AsyncMock
 from urllib.parse import quote, urlsplit
 
 import hiredis
@@ -14,6 +15,7 @@ from dispatcher.store.factory import open_store
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 from dispatcher.store.redis.address import parse
 from dispatcher.store.redis.pipeline import Pipeline, pack, together
+from dispatcher.store.redis.store import RedisStore
 
 SECONDS = 10
 
@@ -241,11 +243,13 @@ def test_credentials_come_out_of_a_url_as_they_went_in(user: str, password: str)
 
 @settings(deadline=None)
 @given(st.text(), st.sampled_from(["redis", "rediss", "unix"]))
-def test_no_url_makes_anything_but_a_store_or_one_line_without_the_password(rest: str, scheme: str) -> None:
+async def test_no_url_makes_anything_but_a_store_or_one_line_without_the_password(rest: str, scheme: str) -> None:
     line = ""
-    try:
-        open_store(f"{scheme}://:a-very-secret@{rest}")
-    except StoreMisconfigured as error:
-        line = str(error)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RedisStore, "open", AsyncMock())
+        try:
+            await open_store(f"{scheme}://:a-very-secret@{rest}")
+        except StoreMisconfigured as error:
+            line = str(error)
     assert "a-very-secret" not in line
     assert "\n" not in line

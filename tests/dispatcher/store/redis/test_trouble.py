@@ -239,7 +239,7 @@ async def test_away_and_back(server: RedisServer) -> None:
                     await follower.wait(SECONDS)
         await answered(lambda: store.create(waiting("s2")))
         async with opened(url(server)) as other:  # both hear again
-            await until(store._nudges.hearing.is_set)  # type: ignore[attr-defined]
+            await until(store.replicas._nudges.hearing.is_set)  # type: ignore[attr-defined]
             await other.submit("s", Settle(stop()))
             await until(lambda: "s" in ears.grew)
             assert await bodies(other) == [Content("before "), Content("during "), stop().body]

@@ -38,10 +38,9 @@ def url(server: RedisServer, query: str = "") -> str:
 
 @contextlib.asynccontextmanager
 async def opened(url: str, ears: Ears | None = None) -> AsyncIterator[Store]:
-    store = open_store(url)
+    store = await open_store(url)
     if ears and store.replicas:
         store.replicas.listen(ears)
-    await store.start()
     try:
         yield store
     finally:
@@ -50,10 +49,8 @@ async def opened(url: str, ears: Ears | None = None) -> AsyncIterator[Store]:
 
 async def refused(url: str) -> str:
     """The one line for which the store does not start. A password has "secret" in it."""
-    store = open_store(url)
     with pytest.raises(StoreMisconfigured) as caught:
-        await store.start()
-    await store.close()
+        await open_store(url)
     line = str(caught.value)
     assert "secret" not in line
     assert "\n" not in line

@@ -49,8 +49,7 @@ def path(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def opened(path: Path, query: str = "") -> AsyncIterator[Store]:
-    store = open_store(f"sqlite:///{path}{query}")
-    await store.start()
+    store = await open_store(f"sqlite:///{path}{query}")
     try:
         yield store
     finally:
@@ -244,7 +243,7 @@ async def test_large_prompts_wait_for_a_checkpoint_and_appends_do_not(
 async def test_a_second_dispatcher_is_refused(path: Path) -> None:
     async with opened(path) as store:
         with pytest.raises(StoreMisconfigured, match=r"sessions\.db is in use by another Dispatcher$"):
-            await open_store(f"sqlite:///{path}").start()
+            await open_store(f"sqlite:///{path}")
         other = await writing_process(path)
         output, errors = await asyncio.wait_for(other.communicate(), 30)
         assert b"is in use by another Dispatcher" in errors
@@ -261,17 +260,15 @@ async def test_a_second_dispatcher_is_refused_under_another_name_of_the_file_too
     for first, second in ((path, names[0]), (names[0], path), (path, names[1])):
         async with opened(first):
             with pytest.raises(StoreMisconfigured, match="is in use by another Dispatcher"):
-                await open_store(f"sqlite:///{second}").start()
+                await open_store(f"sqlite:///{second}")
 
 
 # ---- it says what is wrong
 
 
 async def start_error(path: Path) -> str:
-    store = open_store(f"sqlite:///{path}")
     with pytest.raises(StoreMisconfigured) as caught:
-        await store.start()
-    await store.close()
+        await open_store(f"sqlite:///{path}")
     line = str(caught.value)
     assert str(path) in line
     assert "\n" not in line
