@@ -6,7 +6,7 @@ from time import perf_counter
 TURN_SECONDS = 0.005  # of work, before others have the loop: with a step (`policies.ahead.SLICE`) less than 20 ms
 
 
-class Turn:
+class LoopTurn:
     """Begins now."""
 
     def __init__(self) -> None:

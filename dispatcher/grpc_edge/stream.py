@@ -26,7 +26,7 @@ from dispatcher.live.desk import Desk
 from dispatcher.live.pool import Member
 from dispatcher.live.ports import Carried
 from dispatcher.live.tasks import Tasks
-from dispatcher.turns import Turn
+from dispatcher.turns import LoopTurn
 from shared.envelope import MalformedPacketError, split
 from shared.records import (
     MAX_NAME,
@@ -188,7 +188,7 @@ class Stream:
             raise MalformedPacketError("a batch is never a stream's first message")
         if batch and self.kind is StreamKind.OLDER:
             raise MalformedPacketError("a batch needs a stream that began with status or open")
-        turn = Turn()  # stops and other streams need not wait for the whole message
+        turn = LoopTurn()  # stops and other streams need not wait for the whole message
         for each in packets:
             packet = decode_upstream(each)
             if isinstance(packet.payload, Status) and (field := oversize(packet.payload)):
@@ -302,7 +302,7 @@ class Stream:
             raise refused("ended")
         numbered = self._numbering.numbered(packet, self._own_id)
         if packet.size > LARGE:
-            await carried.read_ahead(numbered, Turn())
+            await carried.read_ahead(numbered, LoopTurn())
         carried.receive(numbered)
         await carried.room()
 

@@ -12,7 +12,7 @@ from dispatcher.metrics import Metrics
 from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
 from dispatcher.tools.registry import ApprovalRequest, Registry, ToolOutput
-from dispatcher.turns import Turn
+from dispatcher.turns import LoopTurn
 from shared.records import DownstreamSignal, ToolResult, Upstream
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Carried(Protocol):
 
     session_id: str
 
-    async def read_ahead(self, packet: Upstream, turn: Turn) -> None:
+    async def read_ahead(self, packet: Upstream, turn: LoopTurn) -> None:
         """Before a large packet is received: its text is read by the policies, with the loop given way in between."""
 
     def receive(self, packet: Upstream) -> None:

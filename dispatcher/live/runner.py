@@ -41,7 +41,7 @@ from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.gate import Gate
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.tools.registry import ApprovalRequest, ToolOutput
-from dispatcher.turns import Turn
+from dispatcher.turns import LoopTurn
 from shared.conversation import Phase
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 
@@ -139,7 +139,7 @@ class Runner:
 
     # ---- the stream's side (`Carried`)
 
-    async def read_ahead(self, packet: Upstream, turn: Turn) -> None:
+    async def read_ahead(self, packet: Upstream, turn: LoopTurn) -> None:
         """Let the policies read a large packet before it is received; others have the loop in between."""
         for _ in self.session.read_ahead(packet):
             await turn.step()

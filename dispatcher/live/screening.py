@@ -14,7 +14,7 @@ from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import AskedPolicy, Question
 from dispatcher.tools.context import Context
 from dispatcher.tools.registry import ApprovalRequest, ToolOutput
-from dispatcher.turns import Turn
+from dispatcher.turns import LoopTurn
 from shared.records import ToolResult
 
 
@@ -63,7 +63,7 @@ class Screening:
             )
             answer = await self._owner.host.registry.run(call.tool_name, call.arguments_json, context)
             given = ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
-            turn = Turn()
+            turn = LoopTurn()
             for _ in self._owner.session.read_ahead(given):
                 await turn.step()
             result, effects = self._owner.session.result(given, clock.now())

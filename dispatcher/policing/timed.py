@@ -9,7 +9,7 @@ from dispatcher.policies.gate import Gate, Rules
 from dispatcher.policies.matches import CHANNELS, Channel
 from dispatcher.policies.outcomes import Reading, Release
 from dispatcher.policies.rules import RuleSet
-from dispatcher.turns import Turn
+from dispatcher.turns import LoopTurn
 
 
 class PolicyClock:
@@ -34,7 +34,7 @@ class PolicyClock:
         """What the rules say to a user's prompt; its texts are asked for where a rule reads them."""
         if not self._readers["prompt"]:
             return Reading()
-        slices, turn, seconds = self._rules.prompt_in_slices(texts()), Turn(), 0.0
+        slices, turn, seconds = self._rules.prompt_in_slices(texts()), LoopTurn(), 0.0
         while True:
             started = perf_counter()
             try:

@@ -236,7 +236,7 @@ async def test_others_have_the_loop_while_a_large_packet_is_read(
 ) -> None:
     _, runner = await opened(policed)
     packet, others = Upstream("s", payload, 1, 0, 60_000), Others()
-    await runner.read_ahead(packet, turns.Turn())
+    await runner.read_ahead(packet, turns.LoopTurn())
     assert others.stop() >= 60_000 // PhraseSet.slice
     assert not store.appends
     read: list[str] = []
