@@ -31,18 +31,22 @@ READY_SECONDS = 5.0
 MAX_TOOLS = 1000  # of one toolset
 MAX_TOOLSET_BYTES = 1024 * 1024  # of all that its tools say of themselves: a model reads it, and an assignment holds it
 MAX_TOLD = 10  # tools that one line of the log names
+MAX_REASON = 200  # characters of a reason
 
 
 class ToolFiles:
-    """path: as `DISPATCHER_TOOLS` has it; None: the built-in tools. Their registry is `registry`."""
+    """path: as `DISPATCHER_TOOLS` has it; None: the built-in tools. Their registry is `registry`.
 
-    def __init__(self, path: Path | None, metrics: Metrics) -> None:
-        self._path, self._metrics = path, metrics
+    pins: False: toolsets offer what they have, approved or not, for their pins are to be written.
+    """
+
+    def __init__(self, path: Path | None, metrics: Metrics, *, pins: bool = True) -> None:
+        self._path, self._metrics, self._pins = path, metrics, pins
         self._files = FileWatch(path)
         self._threads = Threads(abandoned=metrics.abandoned)
         self._reading = asyncio.Lock()
         self._tools: dict[str, Tool] = {}
-        self._servers: dict[str, _Server] = {}
+        self._servers: dict[str, ToolsetServer] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._taken: set[str] = set()
         self.registry = Registry((), metrics.tool_running)
@@ -51,13 +55,18 @@ class ToolFiles:
         """The tools to begin with; toolsets have none before `start`. Raises FileError."""
         self._take(self._read())
 
-    async def start(self) -> None:
-        """Connect to the toolsets' servers; returns when each was reached once, or could not be."""
+    @property
+    def servers(self) -> Sequence["ToolsetServer"]:
+        """The toolsets', in the files' order."""
+        return tuple(self._servers.values())
+
+    async def start(self, seconds: float = READY_SECONDS) -> None:
+        """Connect to the toolsets' servers; returns when each was reached once, or could not be, or time is up."""
         for server in self._servers.values():
             server.begin()
         tried = [asyncio.create_task(server.tried.wait()) for server in self._servers.values()]
         if tried:
-            _, late = await asyncio.wait(tried, timeout=READY_SECONDS)
+            _, late = await asyncio.wait(tried, timeout=seconds)
             for task in late:
                 task.cancel()
 
@@ -91,7 +100,7 @@ class ToolFiles:
 
     def _read(self) -> Loaded:
         self._files.reading()
-        return load(self._path, self._threads, self._files.reading_too)
+        return load(self._path, self._threads, self._files.reading_too, pins=self._pins)
 
     def _broken(self, errors: list[str]) -> None:
         self._metrics.tool_reload_success.set(0)
@@ -102,7 +111,7 @@ class ToolFiles:
         self._tools = {key: self._tools.get(key, tool) for key, tool in loaded.tools.items()}
         before, self._servers = self._servers, {}
         for key, given in loaded.toolsets.items():
-            self._servers[key] = before.pop(key) if key in before else _Server(given, self)
+            self._servers[key] = before.pop(key) if key in before else ToolsetServer(given, self)
         kept = {server.name for server in self._servers.values()}
         for server in before.values():
             if server.name not in kept:
@@ -134,20 +143,20 @@ class ToolFiles:
         self._metrics.know(tools=filter(self.registry.knows, tools))
 
 
-class _Server:
-    """A toolset's, as it is kept. up: its tools are offered now."""
+class ToolsetServer:
+    """A toolset's, as it is kept. up: its tools are offered now. error: why not. left_out: tools, and why."""
 
     def __init__(self, given: Given, keeper: ToolFiles) -> None:
-        self._toolset, self._pin = given
+        self._toolset, self._pin = given.toolset, given.pin
         self._keeper = keeper
-        self.name = given.toolset.name
+        self.name, self.pin_file = given.toolset.name, given.pin_file
         self.tools: tuple[Tool, ...] = ()
-        self.up = False
+        self.up, self.error = False, ""
+        self.left_out: list[str] = []
         self.tried = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.calls = 0  # under way
         self._idle = asyncio.Event()
-        self._told: list[str] = []  # what was left out, and why
 
     def begin(self) -> None:
         """Idempotent."""
@@ -166,7 +175,7 @@ class _Server:
 
     async def _keep(self) -> None:
         clock = asyncio.get_running_loop().time
-        wait, error = FIRST_WAIT, ""
+        wait = FIRST_WAIT
         while True:
             began = clock()
             try:
@@ -177,10 +186,10 @@ class _Server:
             except Exception as failed:
                 logger.debug("toolset_failed", toolset=self.name, exc_info=failed)
                 why = type(failed).__name__
-            if self.up or why != error:
-                logger.warning("toolset_down", toolset=self.name, error=why[:200])
+            if self.up or why != self.error:
+                logger.warning("toolset_down", toolset=self.name, error=why[:MAX_REASON])
             wait = FIRST_WAIT if self.up and clock() - began > wait else wait
-            error = why
+            self.error = why[:MAX_REASON]
             self._set(self.tools, up=False)
             await asyncio.sleep(wait)
             wait = min(2 * wait, MAX_WAIT)
@@ -188,9 +197,9 @@ class _Server:
     def _offer(self, tools: Sequence[Tool]) -> None:
         left_out: list[str] = []
         kept = tuple(_Counted(tool, self) for tool in self._usable(tools, left_out))
-        if left_out and left_out != self._told:
+        if left_out and left_out != self.left_out:
             logger.warning("tools_left_out", toolset=self.name, tools=left_out[:MAX_TOLD], number=len(left_out))
-        self._told = left_out
+        self.left_out = left_out
         if not self.up or [tool.spec for tool in kept] != [tool.spec for tool in self.tools]:
             logger.info("toolset_up", toolset=self.name, tools=len(kept))
         self._set(kept, up=True)
@@ -227,7 +236,7 @@ class _Server:
         try:
             check_schema(spec.schema)
         except UnusableSchemaError as error:
-            return f"its schema cannot be used: {error}"[:200]
+            return f"its schema cannot be used: {error}"[:MAX_REASON]
         return "" if spec.schema.get("type") == "object" else "its schema is not of an object"
 
     def ended(self) -> None:
@@ -239,7 +248,7 @@ class _Server:
 class _Counted:
     """A toolset's tool: a call of it keeps the server's connection."""
 
-    def __init__(self, tool: Tool, server: _Server) -> None:
+    def __init__(self, tool: Tool, server: ToolsetServer) -> None:
         self._tool, self._server, self.spec = tool, server, tool.spec
 
     async def call(self, arguments: dict[str, Any], context: Context) -> str:

@@ -28,10 +28,11 @@ MadeT = TypeVar("MadeT")
 
 
 class Given(NamedTuple):
-    """A toolset as an entry has it. pin: the tools as they were approved, if the entry asks for that."""
+    """A toolset as an entry has it. pin: the tools as they were approved, if the entry asks for that: in pin_file."""
 
     toolset: Toolset
     pin: Pin | None = None
+    pin_file: Path | None = None
 
 
 class Loaded(NamedTuple):
@@ -70,15 +71,15 @@ def load(
             if tool:
                 tools[entry.fingerprint] = tool
                 names[tool.spec.name] = where
-        elif toolset := _made(entry, TOOLSETS):
-            pin = read_pin(entry) if pins and "pin" in entry else None
-            toolsets[entry.fingerprint] = Given(toolset, pin)
-            if isinstance(toolset, OpenApiToolset):  # of others the tools are known only when they are connected to
-                for tool in toolset.tools:
-                    taken = names.setdefault(tool.spec.name, where)
-                    entry.check(
-                        taken is where, f"its tool {quoted(tool.spec.name)} has the name of {taken}'s", "prefix"
-                    )
+            continue
+        pin_file = entry.path("pin") if "pin" in entry and entry.text("pin") else None
+        pin = read_pin(entry) if pins and pin_file else None
+        if toolset := _made(entry, TOOLSETS):
+            toolsets[entry.fingerprint] = Given(toolset, pin, pin_file)
+        if isinstance(toolset, OpenApiToolset):  # of others the tools are known only when they are connected to
+            for tool in toolset.tools:
+                taken = names.setdefault(tool.spec.name, where)
+                entry.check(taken is where, f"its tool {quoted(tool.spec.name)} has the name of {taken}'s", "prefix")
     if faults:
         raise FileError(faults)
     return loaded

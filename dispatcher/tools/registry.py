@@ -99,6 +99,10 @@ class Registry:
         """What that agent is shown."""
         return tuple(entry.record for entry in self._entries.values() if entry.shown and entry.tool.spec.serves(agent))
 
+    def specs(self) -> tuple[Spec, ...]:
+        """Of all tools that some agent is shown."""
+        return tuple(entry.tool.spec for entry in self._entries.values() if entry.shown)
+
     def knows(self, name: str) -> bool:
         """Whether there is, or was, a tool of that name: of another name nobody is told."""
         return name in self._known

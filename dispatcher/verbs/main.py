@@ -12,6 +12,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs import approvals, chat, demo, dev, health
 from dispatcher.verbs import policy as policy_cli
 from dispatcher.verbs import sessions as operator_cli
+from dispatcher.verbs import tools as tools_cli
 from dispatcher.verbs.client import shielded
 from shared import logs
 from shared.config import load
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("sessions", "list, watch and stop sessions, as an operator", operator_cli),
         ("approvals", "list, approve and deny tool calls that wait, as an operator", approvals),
         ("policy", "check, test and replay an operator's rules", policy_cli),
+        ("tools", "check, call and pin an operator's tools", tools_cli),
         ("health", "exit 0 when the server is serving", health),
     ):
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
