@@ -9,7 +9,7 @@ from dispatcher.policies.arguments import strings
 values = st.recursive(
     st.text() | st.booleans() | st.none(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=30,
+    max_leaves=12,  # more only takes long to draw
 )
 
 
