@@ -6,20 +6,18 @@ import asyncio
 import contextlib
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpcore2
-from httpcore2 import AnyIOBackend, AsyncHTTPConnection, AsyncNetworkBackend, AsyncNetworkStream
+from httpcore2 import AsyncHTTPConnection
 
 from dispatcher.tools.errors import ResultTooLargeError, ServiceError, UnknownOutcomeError, UnreachableError
-from dispatcher.tools.http import addresses
+from dispatcher.tools.http.network import Network, Stream
 from dispatcher.tools.http.template import Origin
 
-MAX_ADDRESSES = 4  # of a host that are tried
-ADDRESS_SECONDS = 2.0  # for a connection to one of them, where there is another
 MAX_EXPANSION = 4  # bytes on the wire for each byte that an answer may have: compression may also say nothing at length
 
 
@@ -87,7 +85,7 @@ async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
     Raises UnreachableError, UnknownOutcomeError, and ServiceError: `blocked_address`, `certificate`, `broken_answer`.
     """
     origin = request.origin
-    network = _Network(request.private)
+    network = Network(request.private)
     connection = AsyncHTTPConnection(
         httpcore2.Origin(origin.scheme.encode(), origin.host.encode(), origin.port),
         ssl_context=request.tls,
@@ -109,7 +107,7 @@ async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
         await network.close()
 
 
-def _failure(error: Exception, stream: "_Stream | None") -> ServiceError | UnknownOutcomeError:
+def _failure(error: Exception, stream: Stream | None) -> ServiceError | UnknownOutcomeError:
     """Why there is no answer: what was sent decides."""
     if stream is None or not stream.sent:
         if _certificate(error):
@@ -130,80 +128,6 @@ def _certificate(error: BaseException | None) -> bool:
 
 def _broken(message: str) -> ServiceError:
     return ServiceError("broken_answer", message, failing=True)
-
-
-class _Network(AsyncNetworkBackend):
-    """Connects to an address that was looked at, and to no other: the name is resolved once."""
-
-    def __init__(self, private: bool) -> None:
-        self._private = private
-        self._backend = AnyIOBackend()
-        self.stream: _Stream | None = None
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> AsyncNetworkStream:
-        found = await addresses.resolve(host, port)
-        allowed = [address for address in found if self._private or addresses.is_public(address)][:MAX_ADDRESSES]
-        if not allowed:
-            message = "The tool's service has an address that may not be asked."
-            raise ServiceError("blocked_address", message) if found else UnreachableError()
-        *others, last = allowed
-        for address in others:
-            try:
-                async with asyncio.timeout(ADDRESS_SECONDS):
-                    return await self._connected(address, port)
-            except (TimeoutError, httpcore2.NetworkError):
-                continue
-        return await self._connected(last, port)
-
-    async def close(self) -> None:
-        """Whatever became of the connection: a cancelled handshake leaves it open."""
-        if self.stream:
-            await self.stream.aclose()
-
-    async def _connected(self, address: str, port: int) -> "_Stream":
-        self.stream = _Stream(await self._backend.connect_tcp(address, port))
-        return self.stream
-
-
-class _Stream(AsyncNetworkStream):
-    """sent: of the request something may have left this program. ended: the service has closed the connection."""
-
-    def __init__(self, stream: AsyncNetworkStream) -> None:
-        self._stream = stream
-        self.sent = self.ended = False
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        try:
-            data = await self._stream.read(max_bytes, timeout)
-        except httpcore2.NetworkError:
-            self.ended = True
-            raise
-        self.ended = not data
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self.sent = True
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> "AsyncNetworkStream":
-        # A handshake is no request: `sent` begins with what goes through it.
-        self._stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        return self
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
 
 
 class _Identity:
