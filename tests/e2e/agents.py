@@ -126,3 +126,11 @@ def fork(until: str, file: str) -> str:
             break
         time.sleep(0.05)
     os._exit(0)
+
+
+async def acting(turn: Turn):
+    """Calls the tool `act` once, and says what came of it: a result, or the error."""
+    try:
+        yield str(await turn.call_tool("act", {"what": turn.messages[-1].content}))
+    except ToolError as error:
+        yield str(error)
