@@ -51,9 +51,7 @@ def report(check: Check) -> Report:
     return run
 
 
-@pytest.mark.parametrize(
-    "agent", ["clients:by_the_sdk", "clients:by_responses", "clients:by_httpx", "clients:by_aiohttp"]
-)
+@pytest.mark.parametrize("agent", ["sdk:by_the_sdk", "sdk:by_responses", "clients:by_httpx", "clients:by_aiohttp"])
 def test_an_agent_that_closes_its_stream_stops(report: Report, agent: str) -> None:
     found = report(agent)
     assert (found["verdict"], found["problems"], found["notes"]) == ("stops", [], [])
@@ -85,7 +83,7 @@ def test_an_agent_without_a_provider_stops(report: Report, agent: str) -> None:
 @pytest.mark.parametrize(
     ("agent", "problem"),
     [
-        ("clients:swallows", "it yielded 1 more after the stop"),
+        ("sdk:swallows", "it yielded 1 more after the stop"),
         ("agents:never_ends", "it still runs, at agents.py:"),
         ("agents:in_a_thread", "the connection to the provider stayed open, and the model ran on: "),
         ("clients:keeps_its_connection", "the connection to the provider stayed open, and the model ran on: "),
@@ -136,7 +134,7 @@ def test_a_task_that_is_left_is_named(report: Report) -> None:
     [
         ("agents:raises", "it failed before it could be stopped: ValueError: as written"),
         ("agents:says_nothing", "it said nothing within 1."),
-        ("clients:asks_in_one_piece", "it said nothing within 1."),
+        ("sdk:asks_in_one_piece", "it said nothing within 1."),
         ("agents:says_all_at_once", "it finished before it could be stopped, having said 1 delta"),
         ("agents:exits", "its process ended by itself, with exit status 7"),
     ],
