@@ -161,7 +161,11 @@ class Registry:
             return _failed("TIMEOUT", f"The tool took longer than {entry.tool.spec.timeout_seconds:g} seconds.")
         except Exception as error:
             whose = {"session_id": context.session_id, "call_id": context.call_id[:MAX_CALL_ID]}
-            logger.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
+            if entry.breaker is None:
+                logger.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
+            else:  # not its author's: what it says may be of a URL, a header or an answer
+                logger.warning("tool_failed", tool=name, **whose, error=type(error).__name__)
+                logger.debug("tool_failed_so", tool=name, **whose, exc_info=error, traceback=True)
             return _failed("TOOL_ERROR", FAILED)
         finally:
             self._running(name, -1)

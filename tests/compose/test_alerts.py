@@ -20,7 +20,9 @@ EXPRESSIONS = {
 def series() -> dict[str, list[dict[str, str]]]:
     """Sample name → the label sets that it has from the start."""
     registry = CollectorRegistry()
-    Metrics(registry).know(tools=["calculate"], policies=["limits"])
+    metrics = Metrics(registry)
+    metrics.know(tools=["calculate"], policies=["limits"])
+    metrics.toolset_up("docs", True)
     found: dict[str, list[dict[str, str]]] = {}
     for metric in registry.collect():
         for sample in metric.samples:

@@ -54,7 +54,7 @@ async def result(response: HttpResponse, pointer: Pointer | None, html: bool) ->
     body = await response.body(MAX_RESULT_BYTES)
     if not body:
         return _pointed(None, pointer)
-    if kind == "application/json" or kind.endswith("+json"):
+    if _is_json(kind) or not kind:
         return await asyncio.to_thread(_json, body, pointer)
     if kind.startswith("text/") and (html or kind != "text/html"):
         return _pointed(_text(body, charset), pointer)
@@ -65,7 +65,7 @@ async def _refusal(response: HttpResponse) -> ServiceError:
     """With the beginning of its text."""
     kind, charset = _content_type(response)
     found = await response.beginning(MAX_REFUSAL_BYTES, REFUSAL_SECONDS)
-    readable = kind.startswith("text/") or kind == "application/json" or kind.endswith("+json")
+    readable = kind.startswith("text/") or _is_json(kind)
     text = _text(found, charset).strip() if readable else ""
     failing = response.status >= 500 or response.status == TOO_MANY
     return ServiceError(f"http_{response.status}", text or f"HTTP {response.status}", failing=failing)
@@ -88,6 +88,10 @@ def _pointed(value: Any, pointer: Pointer | None) -> str:
     except LookupError:
         raise ServiceError("no_result", "The answer of the tool's service lacks what the result is to be.") from None
     return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+
+
+def _is_json(kind: str) -> bool:
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def _content_type(response: HttpResponse) -> tuple[str, str]:

@@ -25,6 +25,7 @@ OURS = frozenset({
     "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
     "accept-encoding", "idempotency-key", "traceparent",
 })  # fmt: skip
+MAX_SCHEMA_BYTES = 64 * 1024  # as many as arguments may have: a model reads it, and each assignment holds it
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1: a token
 _VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?|")
 _KEYS = (*REMOTE, "description", "method", "url", "query", "body", "schema", "schema_file", "result", *CONNECTING)
@@ -99,7 +100,8 @@ def _schema(entry: ToolEntry) -> dict[str, Any] | None:
         entry.wrong(f'`{key}` has to be a JSON Schema with type = "object"', key)
         return None
     try:
-        json.dumps(schema, allow_nan=False)  # TOML has dates and infinities
+        size = len(json.dumps(schema, allow_nan=False))  # TOML has dates and infinities, and these raise
+        entry.check(size <= MAX_SCHEMA_BYTES, f"`{key}` has more than {MAX_SCHEMA_BYTES} bytes", key)
         check_schema(schema)
     except (ValueError, TypeError) as error:  # UnusableSchemaError is one
         entry.wrong(f"`{key}` cannot be used: {error}", key)

@@ -72,7 +72,7 @@ class HttpResponse:
                     return
                 if on_wire > MAX_EXPANSION * most:
                     raise ResultTooLargeError
-        except (httpcore2.NetworkError, httpcore2.ProtocolError):
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError):  # ssl.SSLError is one
             raise _broken("The answer of the tool's service was cut off.") from None
         decoder.end()
 

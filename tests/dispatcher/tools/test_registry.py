@@ -523,6 +523,15 @@ async def test_what_an_agent_learns_of_another_services_failure(
     assert await answer_of(Registry([FakeTool(spec("x"), error)])) == expected
 
 
+async def test_a_fault_around_another_service_is_told_without_its_words() -> None:
+    registry = Registry([FakeTool(spec("x"), RuntimeError("https://host/?key=s3cret"))])
+    with structlog.testing.capture_logs() as logs:
+        assert await answer_of(registry) == ("TOOL_ERROR", "tool_error", "The tool failed.")
+    told = [entry for entry in logs if entry["log_level"] != "debug"]
+    assert [(entry["event"], entry["error"]) for entry in told] == [("tool_failed", "RuntimeError")]
+    assert "s3cret" not in repr(told)
+
+
 async def test_only_its_agents_see_and_call_a_tool() -> None:
     tool = FakeTool(spec("x", agents=frozenset({"support"})))
     registry = Registry([tool])

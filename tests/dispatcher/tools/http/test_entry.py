@@ -90,6 +90,10 @@ def test_entries_that_are_right(tmp_path: Path, entry: str) -> None:
             URL + 'schema = {}\nschema_file = "x"',
             ["either `schema` or `schema_file`", "`schema_file`: {folder}/x: No such file or directory"],
         ),
+        (
+            URL + f'schema = {{ type = "object", description = "{"x" * 65536}" }}',
+            ["`schema` has more than 65536 bytes"],
+        ),
         ('url = "http://h"\nresult = "a"', ["`result`: a JSON Pointer begins with /"]),
         ('url = "http://h"\nresult = "/~2"', ["`result`: in a JSON Pointer ~ is written ~0, and / within a name ~1"]),
         ('url = "http://h"\nca = "x"', ["`ca` is for https"]),

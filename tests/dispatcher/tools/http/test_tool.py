@@ -177,6 +177,7 @@ async def test_redirects_are_not_followed(asking: Callable[..., Any], status: in
         (answer("é".encode("latin-1"), "text/plain; charset=ISO-8859-1"), '"é"'),
         (answer(b"\xff", "text/plain; charset=nonsense"), '"\ufffd"'),
         (answer(b"", "application/json"), "null"),
+        (raw(b"HTTP/1.1 200 OK\r\n\r\n[1]"), "[1]"),
         (raw(b"HTTP/1.1 204 No Content\r\n\r\n"), "null"),
         (raw(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"), "null"),
         (raw(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n[1]"), "[1]"),
