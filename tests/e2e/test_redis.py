@@ -1,7 +1,6 @@
 """Two Dispatchers on one Redis: whatever is asked of one reaches what runs at the other."""
 
 import contextlib
-import time
 
 import httpx2
 import pytest
@@ -40,15 +39,13 @@ def test_ask_read_and_stop_at_any_replica(store, tmp_path):
         session = ask(urls[0], tokens=5000, seconds=0.005, made=str(made))
         readers = [Reader(url, session) for url in urls]
         wait_until(lambda: all(reader.text for reader in readers))
-        stopped_at = time.time()
         assert httpx2.post(f"{urls[0]}/v1/sessions/{session}/stop").status_code == 202
         for reader in readers:
             assert reader.ended(10).final == ("stopped", {"reason": "UserCancel"})
         wait_until(made.exists)
         wait_until(lambda: made.read_text().count(" "))
-        number, cancelled_at = made.read_text().split()
+        number, _ = made.read_text().split()
         assert int(number) < 2500
-        assert float(cancelled_at) - stopped_at < 2.0, "pushed, not found by the way"
         assert readers[0].text == readers[1].text
 
 
