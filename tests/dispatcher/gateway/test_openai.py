@@ -9,7 +9,7 @@ import httpx2
 import openai
 import pytest
 
-from dispatcher.core.entries import Call
+from dispatcher.core.entries import Call, Decision
 from dispatcher.gateway import limits, sse
 from shared.records import Message, Usage
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions
@@ -195,15 +195,27 @@ async def test_a_question_that_ran_a_tool_is_not_asked_again(url: str, sessions:
             assert raised.value.response.headers.get("x-should-retry") == ("false" if tool else None)
 
 
-@pytest.mark.parametrize(("refused", "denied"), [(True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("refused", "denied", "approval"), [(True, False, ""), (False, True, ""), (False, False, "user")]
+)
 async def test_a_call_that_was_not_run_is_no_reason_not_to_ask_again(
-    http: httpx2.AsyncClient, sessions: FakeSessions, refused: bool, denied: bool
+    http: httpx2.AsyncClient, sessions: FakeSessions, refused: bool, denied: bool, approval: str
 ) -> None:
     asking = ask(http)
     commander = await sessions.begin(await sessions.created.get())
-    await commander.log(Call("search", "{}", "call-1", "instance", refused, denied))
+    await commander.log(Call("search", "{}", "call-1", "instance", refused, denied, approval))
     await commander.fail()
     assert "x-should-retry" not in (await asking).headers
+
+
+async def test_one_that_was_approved_and_run_is(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    asking = ask(http)
+    commander = await sessions.begin(await sessions.created.get())
+    digest = await commander.ask_approval()
+    await sessions.decide(commander.session_id, Decision("call-1", "approve", "operator", digest))
+    await commander.start_call()
+    await commander.fail()
+    assert (await asking).headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("stream", [True, False])

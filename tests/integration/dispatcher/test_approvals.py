@@ -178,6 +178,27 @@ async def test_an_end_with_a_call_that_waits(world: World) -> None:
     assert [result.status for result in await world.bodies(session_id, ToolResult)] == ["CANCELLED"]
 
 
+async def test_a_lost_commanders_session_waits_for_the_decision(tools: Path) -> None:
+    """Its agent can go on: the next one's history has the call's result."""
+    async with serving(tools=tools, grace_seconds=0.05) as world:
+        member, session_id, _ = await world.served(continues=("default",))
+        await member.say(session_id, call("a", "c1"))
+        digest = await asked(world, session_id)
+        await member.cut()
+        runner = world.sessions.runners.by_session[session_id]
+        await until(lambda: not (runner.link or "grace" in runner.deadlines), "the grace is over")
+        assert not runner.unattended
+        waiting_tools.answer.set()
+        assert await decide(world, session_id, digest) == 202
+        successor = await world.join(continues=("default",))
+        assignment = await successor.serve()
+        assert assignment.history
+        (wanted, result) = assignment.history.entries
+        assert (wanted, getattr(result, "status", "")) == (call("a", "c1"), "OK")
+        await successor.finish(session_id)
+        assert waiting_tools.begun == ["a"]
+
+
 async def test_a_decision_at_another_instance_reaches_the_one_that_has_it(worlds: tuple[World, World]) -> None:
     a, b = worlds
     member, session_id, _ = await a.served()
