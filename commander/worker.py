@@ -16,6 +16,7 @@ from commander.session import Session
 from commander.settings import CommanderSettings
 from commander.stream import DispatcherChannel, Stream, backoff
 from commander.turn import from_assignment
+from commander.waits import first_of
 from shared.records import Assignment, Downstream, Drain, Running, Status, Upstream
 
 STATUS_SECONDS = 2.0  # a Dispatcher that hears none for 10 s takes the Commander for hung
@@ -80,22 +81,16 @@ class Worker:
         await self._leaving.wait()
         logger.info("leaving", sessions=len(self._sessions))
         self._status_changed()
-        await self._first_of(self._settings.drain_seconds, self._idle, self._hurried)
+        await first_of(self._settings.drain_seconds, self._idle, self._hurried)
         for session in list(self._sessions.values()):
             session.hand_over()
-        await self._first_of(GIVE_BACK_SECONDS, self._idle)
+        await first_of(GIVE_BACK_SECONDS, self._idle)
         if self._sessions:
             logger.error("sessions_left_behind", sessions=len(self._sessions))
         for stream in self._streams:
             stream.finish()
         if self._streams:
             await asyncio.wait([stream.ended for stream in self._streams], timeout=CLOSE_SECONDS)
-
-    async def _first_of(self, seconds: float, *events: asyncio.Event) -> None:
-        waiting = [asyncio.create_task(event.wait()) for event in events]
-        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()

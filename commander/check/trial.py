@@ -44,6 +44,7 @@ from commander.metrics import Metrics
 from commander.session import Session
 from commander.settings import CommanderSettings
 from commander.turn import from_assignment
+from commander.waits import first_of
 from shared import logs, records
 from shared.config import load
 from shared.errors import ConfigError
@@ -122,15 +123,15 @@ class AgentTrial:
         """Run the agent and stop it after so many deltas, or when its time is over."""
         began = time.monotonic()
         self._session.open_on(self)
-        await _first(self._task.seconds, self._enough, self._ended)
+        await first_of(self._task.seconds, self._enough, self._ended)
         if self._enough.is_set() and not self._held:
-            await _first(self._task.pause, self._ended)
+            await first_of(self._task.pause, self._ended)
         if self._ended.is_set():
             self._tell(EndedItself(self._said, self._session.failure or ""))
             return
         self._tell(Stopping(time.monotonic_ns(), self._said, time.monotonic() - began))
         self._session.receive(self, STOP)
-        await _first(HALT_SECONDS + SECOND_CANCEL_SECONDS, self._ended)
+        await first_of(HALT_SECONDS + SECOND_CANCEL_SECONDS, self._ended)
         place = "" if self._ended_at else _place(self._generator)
         self._tell(Halted(self._ended_at, self._session.late_deltas, place))
 
@@ -235,14 +236,6 @@ def _place(generator: object) -> str:
     """Where an async generator function's generator stands."""
     frame = getattr(generator, "ag_frame", None)
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else ""
-
-
-async def _first(seconds: float, *events: asyncio.Event) -> None:
-    """Until one of these, but no longer than so many seconds."""
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
 
 
 if __name__ == "__main__":
