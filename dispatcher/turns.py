@@ -3,7 +3,7 @@
 import asyncio
 from time import perf_counter
 
-TURN_SECONDS = 0.005  # of work, before others have the loop: with a step (`policies.ahead.SLICE`) less than 20 ms
+TURN_SECONDS = 0.005  # of work, before others have the loop: with a step (`policies.reader.MAX_SLICE`) less than 20 ms
 
 
 class LoopTurn:

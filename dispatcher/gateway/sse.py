@@ -113,7 +113,7 @@ class Connections:
         The request's body must have been read. In a server that drains already, the block gets to its first wait.
         """
         watch = Watch()
-        scope = asyncio.timeout(None)  # used as a cancel scope: `_interrupt` moves its deadline to now
+        scope = asyncio.timeout(None)  # used as a cancel scope: whoever interrupts it moves its deadline to now
         listening: asyncio.Task[None] | None = None
         try:
             async with scope:

@@ -42,7 +42,7 @@ class RedisAddress(msgspec.Struct, frozen=True):
                 "protocol": 2,
                 "client_name": "midsentence",
                 "driver_info": None,
-                "socket_timeout": None,  # Link bounds it: redis-py would start a task for each command
+                "socket_timeout": None,  # `Pipeline` bounds it: redis-py would start a task for each command
                 "socket_connect_timeout": CONNECT_SECONDS,
                 **self.arguments,
                 **other,
