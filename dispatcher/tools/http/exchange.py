@@ -15,7 +15,7 @@ import httpcore2
 from httpcore2 import AsyncHTTPConnection
 
 from dispatcher.tools.errors import ResultTooLargeError, ServiceError, UnknownOutcomeError, UnreachableError
-from dispatcher.tools.http.network import Network, Stream
+from dispatcher.tools.http.network import CheckedNetwork, WatchedStream
 from dispatcher.tools.http.template import Origin
 
 MAX_EXPANSION = 4  # bytes on the wire for each byte that an answer may have: compression may also say nothing at length
@@ -85,7 +85,7 @@ async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
     Raises UnreachableError, UnknownOutcomeError, and ServiceError: `blocked_address`, `certificate`, `broken_answer`.
     """
     origin = request.origin
-    network = Network(request.private)
+    network = CheckedNetwork(request.private)
     connection = AsyncHTTPConnection(
         httpcore2.Origin(origin.scheme.encode(), origin.host.encode(), origin.port),
         ssl_context=request.tls,
@@ -107,7 +107,7 @@ async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
         await network.close()
 
 
-def _failure(error: Exception, stream: Stream | None) -> ServiceError | UnknownOutcomeError:
+def _failure(error: Exception, stream: WatchedStream | None) -> ServiceError | UnknownOutcomeError:
     """Why there is no answer: what was sent decides."""
     if stream is None or not stream.sent:
         if _certificate(error):

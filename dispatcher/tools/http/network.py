@@ -15,13 +15,13 @@ MAX_ADDRESSES = 4  # of a host that are tried
 ADDRESS_SECONDS = 2.0  # for a connection to one of them, where there is another
 
 
-class Network(AsyncNetworkBackend):
+class CheckedNetwork(AsyncNetworkBackend):
     """Connects to an address that was looked at, and to no other: the name is resolved once."""
 
     def __init__(self, private: bool) -> None:
         self._private = private
         self._backend = AnyIOBackend()
-        self.stream: Stream | None = None
+        self.stream: WatchedStream | None = None
 
     async def connect_tcp(
         self,
@@ -50,12 +50,12 @@ class Network(AsyncNetworkBackend):
         if self.stream:
             await self.stream.aclose()
 
-    async def _connected(self, address: str, port: int) -> "Stream":
-        self.stream = Stream(await self._backend.connect_tcp(address, port))
+    async def _connected(self, address: str, port: int) -> "WatchedStream":
+        self.stream = WatchedStream(await self._backend.connect_tcp(address, port))
         return self.stream
 
 
-class Stream(AsyncNetworkStream):
+class WatchedStream(AsyncNetworkStream):
     """sent: of the request something may have left this program. ended: the service has closed the connection."""
 
     def __init__(self, stream: AsyncNetworkStream) -> None:
