@@ -22,6 +22,7 @@ from shared.records import Assignment, Downstream, Drain, Running, Status, Upstr
 STATUS_SECONDS = 2.0  # a Dispatcher that hears none for 10 s takes the Commander for hung
 LAG_SECONDS = 0.25  # between two looks at how late the loop is
 GIVE_BACK_SECONDS = 5.0  # what handing over may take at the end of the drain time
+STEADY_SECONDS = 5.0  # that a stream lasted whose end, or drain, is no reason to wait before the next
 CLOSE_SECONDS = 2.0  # what the Dispatcher may take to end a half-closed stream
 
 logger = structlog.get_logger()
@@ -107,6 +108,7 @@ class Worker:
     # ---- streams
 
     async def _stay_connected(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             failures = 0
             while True:
@@ -115,14 +117,14 @@ class Worker:
                     oldest.cut()
                     await oldest.ended
                     self._stream_ended(oldest)
+                opened_at = loop.time()
                 stream = self._connect()
                 changes: tuple[asyncio.Future[Any], ...] = (stream.ended, stream.drained)
                 await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
-                if not stream.ended.done():
-                    failures = 0
-                    continue
-                failures = 1 if stream.answered else failures + 1
-                await asyncio.sleep(backoff(failures))
+                ended, steady = stream.ended.done(), loop.time() - opened_at >= STEADY_SECONDS
+                failures = int(ended) if steady else failures + 1
+                if ended or failures > 1:  # the first to drain a young stream is a replica that leaves
+                    await asyncio.sleep(backoff(failures))
         except asyncio.CancelledError:
             raise
         except Exception:

@@ -104,6 +104,9 @@ class Metrics:
         self.tool_reload_success = gauge("tool_reload_success", "1 if the tools were last read without error.")
         self.tool_reload_success.set(1)  # as with the policies
         self.approvals_waiting = gauge("approvals_waiting", "Tool calls of this instance's sessions to be approved.")
+        self._runs_on = gauge(
+            "abandoned_tool_calls", "Calls of asynchronous tools that were cancelled and run on.", "tool"
+        )
         self._abandoned = gauge("abandoned_tool_threads", "Threads that outlived their calls and still run.", "tool")
 
         self._append = fast("append_seconds", "Time that an append to the store took.", _LATENCY)
@@ -118,6 +121,7 @@ class Metrics:
             self._tool_seconds.labels(tool)
             self._tool_calls_running.labels(tool)
             self._abandoned.labels(tool)
+            self._runs_on.labels(tool)
             for status in TOOL_STATUSES:
                 if status != "UNKNOWN_TOOL":  # of no tool that is known
                     self._tool_calls.labels(tool, status)
@@ -195,6 +199,10 @@ class Metrics:
     def abandoned(self, tool: str, threads: int) -> None:
         """That many threads of a synchronous tool outlived their calls and still run."""
         self._abandoned.labels(tool).set(threads)
+
+    def tool_runs_on(self, tool: str, calls: int) -> None:
+        """That many calls of an asynchronous tool were cancelled and run on."""
+        self._runs_on.labels(tool).set(calls)
 
     def appended(self, seconds: float, packets: int) -> None:
         """One append to the store, of that many packets."""

@@ -1,9 +1,9 @@
 """What a store needs of an instance now and then: the agents' names, old logs out of it, a look whether it is there."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import structlog
 
@@ -13,6 +13,7 @@ logger = structlog.get_logger()
 
 OFFER_SECONDS = 2.0  # how often the agents' names are kept in the store: also the check that it can be reached
 EXPIRE_SECONDS = 60.0
+MAX_NAMES = 1000  # of agents that wait to be kept; what is left out is kept by the next regular step
 
 
 class Upkeep:
@@ -24,6 +25,8 @@ class Upkeep:
         self._store, self._instance, self._agents = store, instance, agents
         self._retention_seconds = retention_seconds
         self.trouble = ""
+        self._soon: set[str] = set()  # names that wait for the step under way
+        self._stepping = False
 
     async def keep(self) -> None:
         """For as long as the instance lives."""
@@ -48,6 +51,18 @@ class Upkeep:
         await self._store.offer(self._instance, agents, time.time())
 
     async def offer_soon(self, agents: Iterable[str]) -> None:
-        """A Commander that offers these has come, or is gone. Where the store is away, `keep` tries again."""
-        with contextlib.suppress(StoreUnavailable):
-            await self.offer(agents)
+        """A Commander that offers these has come, or is gone. One step at a time, however many come and go. Where the
+        store is away, `keep` tries again.
+        """
+        self._soon.update(islice(agents, MAX_NAMES - len(self._soon)))
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._soon:
+                names, self._soon = sorted(self._soon), set()
+                await self.offer(names)
+        except StoreUnavailable:
+            self._soon.clear()
+        finally:
+            self._stepping = False

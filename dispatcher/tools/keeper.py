@@ -49,7 +49,7 @@ class ToolFiles:
         self._servers: dict[str, ToolsetServer] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._taken: set[str] = set()
-        self.registry = Registry((), metrics.tool_running)
+        self.registry = Registry((), metrics.tool_running, metrics.tool_runs_on)
 
     def load(self) -> None:
         """The tools to begin with; toolsets have none before `start`. Raises FileError."""

@@ -27,6 +27,7 @@ from dispatcher.tools.errors import (
     UnreachableError,
 )
 from dispatcher.tools.ports import DEFAULT_TIMEOUT, Spec, Tool
+from dispatcher.tools.running_on import RunningOn
 from shared import records, wire
 from shared.errors import text_of
 
@@ -40,6 +41,7 @@ NOBODYS = Context()
 NO_TOOL = "There is no tool of this name."
 FAILED = "The tool failed."  # all that an agent learns of a fault
 UNAVAILABLE = "The tool's service has failed several times in a row, and is left alone for a few seconds."
+RUNS_ON = "Too many earlier calls of the tool have not ended."
 UNKNOWN_OUTCOME = "The connection was lost before the answer came; whether the tool ran is not known."
 
 
@@ -70,16 +72,21 @@ def error_json(code: str, message: str) -> str:
 
 
 class Registry:
-    """Tools by name, as they are now. running: told of each tool's calls, one more or one less."""
+    """Tools by name, as they are now. running: told of each tool's calls, one more or one less; runs_on: how many of
+    its calls run on, though they were cancelled.
+    """
 
     def __init__(
-        self, tools: Iterable[Tool] = (), running: Callable[[str, int], None] = lambda tool, change: None
+        self,
+        tools: Iterable[Tool] = (),
+        running: Callable[[str, int], None] = lambda tool, change: None,
+        runs_on: Callable[[str, int], None] = lambda tool, calls: None,
     ) -> None:
         """Raises UnusableSchemaError."""
         self._entries: dict[str, _Entry] = {}
         self._known: set[str] = set()
         self._running = running
-        self._abandoned: set[asyncio.Task[str]] = set()
+        self._running_on = RunningOn(runs_on)
         self.use(tools)
 
     def use(self, tools: Iterable[Tool], down: Container[str] = ()) -> None:
@@ -144,6 +151,8 @@ class Registry:
         entry = self._entries.get(name)
         if entry is None or not entry.tool.spec.serves(context.agent):
             return _failed("UNKNOWN_TOOL", NO_TOOL)
+        if self._running_on.too_many(name):
+            return _failed("TOOL_ERROR", RUNS_ON, "tool_busy")
         self._running(name, 1)
         try:
             arguments = entry.arguments(arguments_json)
@@ -181,23 +190,19 @@ class Registry:
             call.timed_out = not task.done()
         finally:
             if not task.done():
-                task.cancel()
-                self._abandoned.add(task)
-                task.add_done_callback(self._drop)
+                self._running_on.cancel(entry.tool.spec.name, task)
+                task.add_done_callback(_told)
         if not task.done():
             raise _TimeIsUpError
         if task.cancelled():
             raise RuntimeError("the tool cancelled itself")
         return task.result()
 
-    def _drop(self, task: asyncio.Task[str]) -> None:
-        self._abandoned.discard(task)
-        if (
-            not task.cancelled()
-            and (error := task.exception())
-            and not isinstance(error, ToolError | UnknownOutcomeError)
-        ):
-            logger.warning("tool_failed_late", task=task.get_name(), exc_info=error, traceback=True)
+
+def _told(task: asyncio.Task[str]) -> None:
+    """What a call that nobody waits for any more has ended with."""
+    if not task.cancelled() and (error := task.exception()) and not isinstance(error, ToolError | UnknownOutcomeError):
+        logger.warning("tool_failed_late", task=task.get_name(), exc_info=error, traceback=True)
 
 
 class _TimeIsUpError(Exception):

@@ -578,6 +578,24 @@ async def test_at_a_drain_by_age_running_sessions_end_where_they_are(dispatcher:
         assert new.packets.empty()
 
 
+async def test_a_dispatcher_that_drains_over_and_over_is_asked_slower_and_slower(
+    dispatcher: FakeDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[int] = []
+
+    def backoff(number: int) -> float:
+        failures.append(number)
+        return 0.0
+
+    monkeypatch.setattr(worker, "backoff", backoff)
+    async with serving(dispatcher, chatter):
+        for _ in range(4):
+            peer = await dispatcher.peer()
+            await peer.send("", records.Drain("age"))
+        await dispatcher.peer()
+    assert failures[:3] == [2, 3, 4], "the first to drain may be a replica that leaves"
+
+
 async def test_there_is_never_a_third_stream(dispatcher: FakeDispatcher) -> None:
     puppet = Puppet()
     async with serving(dispatcher, puppet):

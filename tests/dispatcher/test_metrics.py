@@ -36,6 +36,7 @@ PROMISED = [
     ("dispatcher_tool_reload_success", "gauge", set()),
     ("dispatcher_approvals_waiting", "gauge", set()),
     ("dispatcher_abandoned_tool_threads", "gauge", {"tool"}),
+    ("dispatcher_abandoned_tool_calls", "gauge", {"tool"}),
     ("dispatcher_append_seconds", "histogram", set()),
     ("dispatcher_append_batch_packets", "histogram", set()),
     ("dispatcher_log_lines_lost", "counter", set()),

@@ -15,13 +15,15 @@ from pydantic import BaseModel
 from commander import cli as commander_cli
 from commander.settings import CommanderSettings
 from dispatcher.core.log import State
+from dispatcher.gateway import limits as gateway_limits
 from dispatcher.gateway.views import EVENT_NAMES, FAILURES
+from dispatcher.grpc_edge import limits as grpc_edge_limits
 from dispatcher.policies.matches import ACTIONS, CHANNELS
 from dispatcher.policies.presets import PRESETS
 from dispatcher.policing.load import ASKED, KINDS, QUANTITIES
 from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs import main as dispatcher_cli
-from shared import wire
+from shared import records, wire
 from shared.config import PASSED_ON, Settings
 from shared.records import STOP_REASONS, TOOL_STATUSES
 from tests.gateway_routes import routes
@@ -203,7 +205,14 @@ def test_what_is_gone_is_missed() -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     for *_, limit, constant in table(LIMITS, "edge"):
         module, name = code(constant).split(":")
-        assert getattr(importlib.import_module(module), name) == int(limit), constant
+        assert getattr(importlib.import_module(module), name) == float(limit), constant
+
+
+def test_each_limit_of_an_edge_is_in_the_table() -> None:
+    named = {code(constant) for *_, constant in table(LIMITS, "edge")}
+    for module in (grpc_edge_limits, gateway_limits, records):
+        numbers = [name for name, value in vars(module).items() if name.isupper() and isinstance(value, int | float)]
+        assert not [name for name in numbers if f"{module.__name__}:{name}" not in named], module.__name__
 
 
 def test_each_document_stands_in_the_index() -> None:

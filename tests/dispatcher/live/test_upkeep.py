@@ -4,7 +4,7 @@ from collections.abc import Iterable
 import pytest
 
 from dispatcher.live import upkeep
-from dispatcher.live.upkeep import Upkeep
+from dispatcher.live.upkeep import MAX_NAMES, Upkeep
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import StoreUnavailable
 from tests.dispatcher.live.keeping import keeping
@@ -60,3 +60,23 @@ async def test_a_name_that_cannot_be_kept_now_is_no_fault() -> None:
     store.away = True
     await Upkeep(store, "a", list, 3600).offer_soon(["writer"])
     assert store.offers.qsize() == 1
+
+
+async def test_many_that_come_and_go_are_kept_in_few_steps() -> None:
+    store = Troubled()
+    go = asyncio.Event()
+    offer = store.offer
+
+    async def slow(instance: str, agents: Iterable[str], now: float) -> None:
+        await go.wait()
+        await offer(instance, agents, now)
+
+    store.offer = slow  # type: ignore[method-assign]
+    kept = Upkeep(store, "a", list, 3600)
+    coming = [asyncio.create_task(kept.offer_soon([f"agent-{n}"])) for n in range(2 * MAX_NAMES)]
+    await asyncio.sleep(0)
+    go.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*coming)
+    steps = [store.offers.get_nowait() for _ in range(store.offers.qsize())]
+    assert [len(names) for names in steps] == [1, MAX_NAMES]

@@ -11,6 +11,7 @@ import pytest
 import structlog
 from pydantic import BaseModel, Field, WithJsonSchema, model_serializer
 
+from dispatcher.tools import running_on
 from dispatcher.tools.breaker import FAILURES
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import (
@@ -56,11 +57,15 @@ async def visit(place: Place, times: tuple[int, ...] = ()) -> list[object]:
     return [place, times]
 
 
-def registry_of(*functions: Callable[..., Any], timeout: float = 5, threads: Threads | None = None) -> Registry:
+def registry_of(
+    *functions: Callable[..., Any],
+    timeout: float = 5,
+    threads: Threads | None = None,
+    **told: Callable[[str, int], None],
+) -> Registry:
     threads = threads or Threads()
-    return Registry(
-        LocalTool(Spec(function.__name__, "", {}, timeout_seconds=timeout), function, threads) for function in functions
-    )
+    tools = [LocalTool(Spec(each.__name__, "", {}, timeout_seconds=timeout), each, threads) for each in functions]
+    return Registry(tools, **told)
 
 
 def code_of(answer: ToolOutput) -> tuple[str, str, str]:
@@ -378,6 +383,31 @@ async def test_a_tool_that_swallows_its_cancellation_holds_nobody_up() -> None:
     async with asyncio.timeout(5):
         assert (await registry.run("stubborn", "{}")).status == "TIMEOUT"
         release.set()
+
+
+async def test_calls_that_run_on_are_named_counted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running_on, "END_SECONDS", 0.01)
+    monkeypatch.setattr(running_on, "MAX_RUNNING_ON", 2)
+    release = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    told: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+    registry = registry_of(stubborn, timeout=0.01, runs_on=lambda *each: told.put_nowait(each))
+    with structlog.testing.capture_logs() as records:
+        async with asyncio.timeout(5):
+            for _ in range(2):
+                assert (await registry.run("stubborn", "{}")).status == "TIMEOUT"
+            assert [await told.get(), await told.get()] == [("stubborn", 1), ("stubborn", 2)]
+            answer = await registry.run("stubborn", "{}")
+            assert code_of(answer) == ("TOOL_ERROR", "tool_busy", "Too many earlier calls of the tool have not ended.")
+            release.set()
+            assert [await told.get(), await told.get()] == [("stubborn", 1), ("stubborn", 0)]
+            assert (await registry.run("stubborn", "{}")).status == "OK"
+    assert [(record["event"], record["calls"]) for record in records] == [("tool_runs_on", 1), ("tool_runs_on", 2)]
 
 
 async def test_what_hangs_takes_from_its_own_tool_alone_and_is_told() -> None:
