@@ -137,6 +137,7 @@ class Automaton:
     numbers    of the phrases, in that order
     wanted     by number, of phrases with marks: those on each symbol
     most       marks that are wanted on one symbol
+    loose      accents of the text never matter
     longest    symbols of the longest phrase
     syllables  jamo or open syllable → the symbols of phrases that it may become
     closed     numbers of the phrases after which no word may go on
@@ -157,6 +158,7 @@ class Automaton:
         self.closed = frozenset(n for n, phrase in enumerate(phrases) if words and in_word(_last_starter(phrase)))
         self.wanted = {n: _wanted(phrase) for n, phrase in enumerate(phrases) if _has_marks(phrase)}
         self.most = max((len(marks) for wanted in self.wanted.values() for marks in wanted), default=0)
+        self.loose = not (exact or self.most)
         plain = [
             "".join(symbol for symbol in phrase if not combining(symbol)) if n in self.wanted else phrase
             for n, phrase in enumerate(phrases)
@@ -185,6 +187,17 @@ class Automaton:
     def is_alone(self, state: int) -> bool:
         """One phrase goes on after it, and no state does."""
         return not self.leads[state] and self.mid[state] < self.high[state]
+
+    def may_follow(self, state: int, run: str, read: int) -> bool:
+        """Something is alone from that state on, or from a suffix; whether it may go on like the run from there on."""
+        while self.events <= state:
+            if not self.leads[state]:
+                depth = self.depth[state]
+                rest = self.bases[self.mid[state]][depth : depth + 4]
+                if run.startswith(rest, read) or (read + 4 > len(run) and rest.startswith(run[read:])):
+                    return True
+            state = self.fail[state]
+        return False
 
     def suffixes(self, state: int) -> Iterator[int]:
         """The state and its suffixes, longest first, without the root."""

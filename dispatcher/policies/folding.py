@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from unicodedata import category, combining, normalize
 
+from dispatcher.policies.marks import LETTER_CLASSES
+
 # Control characters that are no white space.
 CONTROL_RANGES = ((0x0000, 0x0008), (0x000E, 0x001F), (0x007F, 0x0084), (0x0086, 0x009F))
 
@@ -169,21 +171,41 @@ def _plain_codes() -> Iterator[int]:
     yield from range(S_BASE, S_LAST + 1)  # but for the last of a stretch, if it is open
 
 
-_PLAIN = re.compile(f"[{''.join(_ranges(_plain_codes()))}]{{0,{MAX_STRETCH}}}")
+def _accented() -> Iterator[tuple[str, str]]:
+    """Letters below U+2000 that fold to one symbol and accents, with that symbol."""
+    for code in range(0x2000):
+        symbol, *marks = [*fold_character.__wrapped__(chr(code))] or [" "]
+        accents = all(combining(mark) and combining(mark) not in LETTER_CLASSES for mark in marks)
+        if marks and accents and symbol != " " and not is_leading(symbol):
+            yield chr(code), symbol
+
+
+_UNACCENTED = dict(_accented())
+_ACCENTED = re.compile(f"[{''.join(_ranges(map(ord, _UNACCENTED)))}]")
+_SET = "".join(_ranges(_plain_codes()))
+_PLAIN = re.compile(f"[{_SET}]{{0,{MAX_STRETCH}}}")
+_PLAIN_OR_ACCENTED = re.compile(f"(?:[{_SET}]|{_ACCENTED.pattern}){{0,{MAX_STRETCH}}}")
 _SPACES = re.compile(" +")
 _WHITE = re.compile(f"[{''.join(chr(code) for code in range(0x3001) if fold_character(chr(code)) == ' ')}]*")
 
 
-def plain_end(text: str, start: int) -> int:
+def plain_end(text: str, start: int, accented: bool = False) -> int:
     """Where the stretch from `start` ends of characters that fold to their casefold, one symbol each, decided; a space
-    beside white space ends it.
+    beside white space ends it. accented: also of such with accents, to which nobody looks.
     """
-    match = _PLAIN.match(text, start)
+    match = (_PLAIN_OR_ACCENTED if accented else _PLAIN).match(text, start)
     end = match.end() if match else start
     if end > start and is_open_syllable(text[end - 1]):
         end -= 1
     twice = text.find("  ", start, end)
     return end if twice < 0 else twice + 1
+
+
+def fold_plain(stretch: str) -> str:
+    """The symbols of such a stretch."""
+    if not stretch.isascii():
+        stretch = _ACCENTED.sub(lambda found: _UNACCENTED[found[0]], stretch)
+    return stretch.casefold()
 
 
 def white_end(text: str, start: int) -> int:

@@ -20,6 +20,7 @@ from dispatcher.policies.folding import (
     MAX_STRETCH,
     compose,
     fold_character,
+    fold_plain,
     in_word,
     is_leading,
     is_open_syllable,
@@ -117,8 +118,12 @@ class PhraseStream:
         return not (open_ended or (self._symbols and in_word(self._symbols[-1])))
 
     def feed(self, text: str) -> Sequence[Match]:
-        simple = text.isascii() and text.isprintable() and "  " not in text
-        folded = text.casefold() if simple else ""
+        loose = self._automaton.loose
+        if text.isascii():
+            simple = text.isprintable() and "  " not in text
+        else:
+            simple = len(text) <= MAX_GLANCE and plain_end(text, 0, loose) == len(text)
+        folded = fold_plain(text) if simple else ""
         if self._quiet and simple and len(text) <= MAX_GLANCE and self._passes(folded):
             return ()
         base, index = self.length, 0
@@ -128,8 +133,8 @@ class PhraseStream:
                 self._shifted = True
             elif simple and not (self._jamo or self._ending):
                 end = index + self._scan(folded[index : index + MAX_STRETCH], base + index)
-            elif not (self._jamo or self._ending) and (end := plain_end(text, index)) > index:
-                end = index + self._scan(text[index:end].casefold(), base + index)
+            elif not (self._jamo or self._ending) and (end := plain_end(text, index, loose)) > index:
+                end = index + self._scan(fold_plain(text[index:end]), base + index)
             else:
                 end = self._take(text, index, base)
             index = end
@@ -205,7 +210,9 @@ class PhraseStream:
             if state >= events:
                 if state >= ends:
                     return False
-                came.append((state, size - length_hint(symbols)))
+                read = size - length_hint(symbols)
+                if self._automaton.may_follow(state, folded, read):
+                    came.append((state, read))
         if self._alone or came:
             parts = [(self._alone, folded)]
             parts += [(self._begun(at, self._place + read), folded[read:]) for at, read in came]
@@ -248,7 +255,7 @@ class PhraseStream:
             if to >= events:
                 to = self._automaton.step(state, symbol) if to >= ends else to
                 read = size - length_hint(symbols)
-                if to < events or (to < ends and not self._compare(self._begun(to, before + read), run[read:])[0]):
+                if to < events or (to < ends and not self._automaton.may_follow(to, run, read)):
                     state = to
                     continue
                 state = self._state = to
