@@ -236,6 +236,7 @@ def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:
     copy = path.with_name(f"{path.name}.version-{version}")
     try:
         _copy(connection, copy)
+        connection.execute("PRAGMA journal_mode = WAL")  # a file that was restored may not be; afterwards it is locked
         for step in range(version, SCHEMA_VERSION):
             MIGRATIONS[step](connection)
             connection.execute(f"PRAGMA user_version = {step + 1}")
