@@ -29,7 +29,7 @@ from dispatcher.gateway.views import (
 )
 from dispatcher.live.sessions import LiveSessions
 from dispatcher.metrics import Metrics
-from dispatcher.policing.load import load as load_policies
+from dispatcher.policies.rules import RuleSet
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import IdempotencyKey, Store
@@ -94,7 +94,7 @@ async def kept(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             store = open_store(f"redis://{server.address}/0")
         await store.start()
         metrics = Metrics(CollectorRegistry())
-        sessions = LiveSessions(store, load_policies(None), Registry([]), metrics, DispatcherSettings())
+        sessions = LiveSessions(store, RuleSet(()), Registry([]), metrics, DispatcherSettings())
         yield Kept(store, sessions)
         await sessions.close()
         await store.close()
