@@ -85,14 +85,13 @@ async def kept(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         if request.param == "sqlite":
             with contextlib.closing(sqlite3.connect(tmp_path / "sessions.db")) as file:
                 file.executescript((OLDER / "sqlite.sql").read_text())
-            store = open_store(f"sqlite:///{tmp_path}/sessions.db")
+            store = await open_store(f"sqlite:///{tmp_path}/sessions.db")
         else:
             server = stack.enter_context(redis_server(tmp_path / "redis"))
             for line in (OLDER / "redis.jsonl").read_text().splitlines():
                 answer = server.ask(*(part.encode("latin-1") for part in json.loads(line)))
                 assert not answer.startswith(b"-"), answer
-            store = open_store(f"redis://{server.address}/0")
-        await store.start()
+            store = await open_store(f"redis://{server.address}/0")
         metrics = Metrics(CollectorRegistry())
         sessions = LiveSessions(store, RuleSet(()), Registry([]), metrics, DispatcherSettings())
         yield Kept(store, sessions)
