@@ -30,6 +30,7 @@ MAX_PLACES = 5
 MAX_FRAMES = 50  # of a traceback, for what an author wrote: the innermost
 MAX_CHAIN = 10  # exceptions of which each led to the next, or that one group holds
 
+MAX_CALL_ID = 100  # characters of one in a line: a Commander chooses it
 KIND_LINES = 300  # a minute; a kind is an event's name, or a library's logger
 
 # Below that HTTP clients write a line for each request, with its URL and the server's own words: both may hold a key.

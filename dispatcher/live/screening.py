@@ -83,7 +83,7 @@ class Screening:
             return None
 
         def question(policy: AskedPolicy) -> Question:
-            return Question(policy, 0, channel, tuple(texts), "", of.tool_name, self._owner.session_id)
+            return Question(policy, 0, channel, tuple(texts), "", of.tool_name, self._owner.session_id, of.call_id)
 
         async def read(several: list[AskedPolicy]) -> ToolResult | None:
             denied = None

@@ -61,7 +61,7 @@ class AskedPolicy(msgspec.Struct, frozen=True):
 
 class Question(msgspec.Struct, frozen=True):
     """number: of the policy's questions in a session. texts: what to decide about; of content and thoughts it is one.
-    context: what stood before it. tool_name: of arguments and results. session_id: empty before there is one.
+    context: what stood before it. tool_name, call_id: of arguments and results. session_id: empty before there is one.
     """
 
     policy: AskedPolicy
@@ -71,6 +71,7 @@ class Question(msgspec.Struct, frozen=True):
     context: str = ""
     tool_name: str = ""
     session_id: str = ""
+    call_id: str = ""
 
     @property
     def text(self) -> str:

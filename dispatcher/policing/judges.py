@@ -1,8 +1,8 @@
 """Asks what decides a policy of kind `plugin` or `http`, and always has a verdict within the policy's time."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import TypeAlias
 
@@ -14,6 +14,7 @@ from dispatcher.policies.questions import AskedPolicy, Question, UnusableAnswerE
 from dispatcher.policing.guardrail import Guardrail
 from dispatcher.policing.plugins import plugin
 from shared.errors import text_of
+from shared.logs import MAX_CALL_ID
 
 logger = structlog.get_logger()
 
@@ -41,7 +42,7 @@ class Judges:
             if not task.done():
                 task.cancel()
                 self._abandoned.add(task)
-                task.add_done_callback(self._drop)
+                task.add_done_callback(partial(self._drop, question))
         self._metrics.policy_seconds(policy.name).observe(perf_counter() - started)
         if not task.done():
             return self._unavailable(policy, f"no answer within {policy.timeout_seconds:g} seconds")
@@ -49,7 +50,7 @@ class Judges:
             return self._unavailable(policy, "it cancelled itself")
         if error := task.exception():
             why = str(error) if isinstance(error, UnusableAnswerError) else type(error).__name__
-            logger.debug("policy_failed_because", policy=policy.name, message=text_of(error))
+            self._tell(question, error)
             return self._unavailable(policy, why)
         return task.result()
 
@@ -79,7 +80,17 @@ class Judges:
         logger.warning("policy_unavailable", policy=policy.name, why=why, on_failure=policy.on_failure)
         return Verdict("unavailable", why=why)
 
-    def _drop(self, task: "asyncio.Task[Verdict]") -> None:
+    def _drop(self, question: Question, task: "asyncio.Task[Verdict]") -> None:
         self._abandoned.discard(task)
-        with contextlib.suppress(asyncio.CancelledError):
-            task.exception()  # what comes of it now is of no use
+        if not task.cancelled() and (error := task.exception()):
+            self._tell(question, error)
+
+    def _tell(self, question: Question, error: BaseException) -> None:
+        """What an author's function raised, whole; what a server answered is no fault of theirs."""
+        policy = question.policy
+        if policy.kind == "http" or isinstance(error, UnusableAnswerError):
+            logger.debug("policy_failed", policy=policy.name, message=text_of(error))
+            return
+        whose = {"session_id": question.session_id, "call_id": question.call_id[:MAX_CALL_ID]}
+        known = {name: value for name, value in whose.items() if value}
+        logger.warning("policy_failed", policy=policy.name, **known, exc_info=error, traceback=True)

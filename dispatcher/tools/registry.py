@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Container, Iterable
 from copy import copy
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple, NoReturn
@@ -30,12 +31,12 @@ from dispatcher.tools.ports import DEFAULT_TIMEOUT, Spec, Tool
 from dispatcher.tools.running_on import RunningOn
 from shared import records, wire
 from shared.errors import text_of
+from shared.logs import MAX_CALL_ID
 
 logger = structlog.get_logger()
 
 MAX_COMPLAINTS = 3  # about one call's arguments
 MAX_MESSAGE = 500  # characters of an error's message
-MAX_CALL_ID = 100  # characters of it in a log
 MAX_KNOWN = 10_000  # names of tools that were ever offered: a server may make up new ones for ever
 NOBODYS = Context()
 NO_TOOL = "There is no tool of this name."
@@ -169,7 +170,7 @@ class Registry:
         except _TimeIsUpError:
             return _failed("TIMEOUT", f"The tool took longer than {entry.tool.spec.timeout_seconds:g} seconds.")
         except Exception as error:
-            whose = {"session_id": context.session_id, "call_id": context.call_id[:MAX_CALL_ID]}
+            whose = _whose(context)
             if entry.breaker is None:
                 logger.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
             else:  # not its author's: what it says may be of a URL, a header or an answer
@@ -191,7 +192,7 @@ class Registry:
         finally:
             if not task.done():
                 self._running_on.cancel(entry.tool.spec.name, task)
-                task.add_done_callback(_told)
+                task.add_done_callback(partial(_told, context))
         if not task.done():
             raise _TimeIsUpError
         if task.cancelled():
@@ -199,10 +200,15 @@ class Registry:
         return task.result()
 
 
-def _told(task: asyncio.Task[str]) -> None:
+def _told(context: Context, task: asyncio.Task[str]) -> None:
     """What a call that nobody waits for any more has ended with."""
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, ToolError | UnknownOutcomeError):
-        logger.warning("tool_failed_late", task=task.get_name(), exc_info=error, traceback=True)
+        logger.warning("tool_failed_late", task=task.get_name(), **_whose(context), exc_info=error, traceback=True)
+
+
+def _whose(context: Context) -> dict[str, str]:
+    """For a line of the log."""
+    return {"session_id": context.session_id, "call_id": context.call_id[:MAX_CALL_ID]}
 
 
 class _TimeIsUpError(Exception):
@@ -257,8 +263,7 @@ class _Call:
         except (UnreachableError, UnknownOutcomeError):
             if not spec.idempotent:
                 raise
-        call_id = self._context.call_id[:MAX_CALL_ID]
-        logger.info("tool_tried_again", tool=spec.name, session_id=self._context.session_id, call_id=call_id)
+        logger.info("tool_tried_again", tool=spec.name, **_whose(self._context))
         return await self._guarded()
 
     async def _guarded(self) -> str:

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The exit status. Raises ConfigError for wrong settings."""
-    logs.configure(level="WARNING")
+    logs.configure(level="WARNING", exception_text=True)  # who asks is who reads
     try:
         status: int = options.policy_verb(options)
         return status

@@ -41,6 +41,14 @@ async def raises(question: Question) -> bool:
     raise RuntimeError(question.text)
 
 
+async def raises_when_cancelled(question: Question) -> bool:
+    try:
+        await answering.wait()
+    except asyncio.CancelledError:
+        raise KeyError(question.text) from None
+    return True
+
+
 async def cancels_itself(question: Question) -> bool:
     raise asyncio.CancelledError
 

@@ -1,6 +1,7 @@
 """Who is asked always answers in time, or counts as not available; what they say means what it says."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from dispatcher.metrics import Metrics
 from dispatcher.policies.questions import AskedPolicy, Question, Verdict
 from dispatcher.policing.judges import Judges
 from dispatcher.policing.plugins import plugin
+from shared import logs
 from shared.errors import ConfigError
 from tests.dispatcher.policing import asked_plugins
 from tests.dispatcher.policing.asked_plugins import guardrail
@@ -72,12 +74,44 @@ async def test_what_a_plugin_says(judges: Judges, name: str, text: str, verdict:
     ],
 )
 async def test_a_broken_plugin_is_not_available_and_quotes_nothing(judges: Judges, name: str, why: str) -> None:
-    with capture_logs() as logs:
+    with capture_logs() as captured:
         verdict = await judges.ask(question(policy(f"{PLUGINS}:{name}", timeout_seconds=0.05)))
     assert verdict == Verdict("unavailable", why=why)
-    said = [entry for entry in logs if entry["log_level"] != "debug"]
-    assert [(entry["event"], entry["policy"], entry["why"]) for entry in said] == [("policy_unavailable", "asked", why)]
+    said = [entry for entry in captured if entry["event"] == "policy_unavailable"]
+    assert [(entry["policy"], entry["why"]) for entry in said] == [("asked", why)]
     assert "secret" not in repr(said)
+
+
+def policy_failures(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """As they stand in the log."""
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    return [line for line in lines if line["event"] == "policy_failed"]
+
+
+@pytest.mark.parametrize("text", [False, True])
+async def test_an_author_sees_what_their_plugin_raised(
+    judges: Judges, capsys: pytest.CaptureFixture[str], text: bool
+) -> None:
+    logs.configure(json=True, exception_text=text)
+    asking = question(policy(f"{PLUGINS}:raises"), session_id="s1", channel="arguments", call_id="c" * 200)
+    await judges.ask(asking)
+    (failed,) = policy_failures(capsys)
+    assert (failed["policy"], failed["session_id"], failed["call_id"]) == ("asked", "s1", "c" * 100)
+    assert (failed["level"], failed["exception"]) == ("warning", "RuntimeError")
+    assert "asked_plugins.py" in failed["traceback"]
+    assert "in raises" in failed["traceback"]
+    assert ("some secret text" in failed["traceback"]) == text
+
+
+async def test_what_a_plugin_raises_after_its_time_is_seen_too(
+    judges: Judges, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(json=True)
+    await judges.ask(question(policy(f"{PLUGINS}:raises_when_cancelled", timeout_seconds=0.01)))
+    async with asyncio.timeout(5):
+        while not (late := policy_failures(capsys)):  # noqa: ASYNC110 - the loop's next turns
+            await asyncio.sleep(0)
+    assert "in raises_when_cancelled" in late[0]["traceback"]
 
 
 async def test_a_slow_plugin_delays_no_other(judges: Judges) -> None:
