@@ -43,11 +43,11 @@ demo: setup ## the pair on the bundled model: words, a tool, a stop in mid-sente
 test: setup ## every test but the slow targets below
 	$(BIN)/pytest -n 4 --dist worksteal -m "not abuse and not faults and not compose"
 
-check: setup ## style, types, imports between rooms, generated code, contract
+check: setup ## style, types, imports between rooms, names, generated code, contract
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/shared/test_imports.py
+	$(BIN)/pytest -q tests/shared/test_imports.py tests/shared/test_names.py
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/buf lint
 	@mkdir -p build/released && cp protos/released/agent.proto build/released/ # buf takes no part of its own module
