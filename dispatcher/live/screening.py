@@ -49,7 +49,7 @@ class Screening:
         if denied := await self._read("arguments", call, strings(call.arguments_json)):
             return ToolOutput(denied.status, denied.result_json)
         agent = self._owner.session.record.request.agent
-        return self._owner.host.registry.request(call.tool_name, call.arguments_json, agent)
+        return await self._owner.host.registry.request(call.tool_name, call.arguments_json, agent)
 
     async def run(self, call: Call) -> ToolOutput:
         """The call's answer: policies are asked before the tool runs, and about its result. They have read what was

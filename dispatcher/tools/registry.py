@@ -130,13 +130,14 @@ class Registry:
         spec = self.spec(name, agent)
         return (spec.approval or "") if spec else ""
 
-    def request(self, name: str, arguments_json: str, agent: str) -> "ApprovalRequest | ToolOutput":
+    async def request(self, name: str, arguments_json: str, agent: str) -> "ApprovalRequest | ToolOutput":
         """What has to be approved before such a call runs; or its answer, where it would not run."""
         entry = self._entries.get(name)
         if entry is None or not entry.tool.spec.serves(agent):
             return _failed("UNKNOWN_TOOL", NO_TOOL)
         try:
-            canonical = rfc8785.dumps(entry.arguments(arguments_json))
+            # slow where there are many values: not in the loop
+            canonical = await asyncio.to_thread(rfc8785.dumps, entry.arguments(arguments_json))
         except InvalidArgumentsError as error:
             return _failed("INVALID_ARGUMENTS", str(error))
         except rfc8785.CanonicalizationError as error:  # integers that JSON's other readers would round

@@ -185,11 +185,11 @@ def test_a_toolset_of_an_unknown_kind(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("more", "seconds"), [("", 600), ("approval_seconds = 2.5\n", 2.5)])
-def test_a_tool_whose_calls_have_to_be_approved(folder: Path, more: str, seconds: float) -> None:
+async def test_a_tool_whose_calls_have_to_be_approved(folder: Path, more: str, seconds: float) -> None:
     entry = f'[[tool]]\nname = "find"\nkind = "local"\nuse = "{MODULE}:search"\n'
     registry = registry_of(write(folder / "tools.toml", f'{entry}approval = "user"\n{more}'))
     assert registry.approval("find", "default") == "user"
-    request = registry.request("find", '{"q": "x"}', "default")
+    request = await registry.request("find", '{"q": "x"}', "default")
     assert isinstance(request, ApprovalRequest)
     assert request.seconds == seconds
     assert registry_of(write(folder / "tools.toml", entry)).approval("find", "default") == ""

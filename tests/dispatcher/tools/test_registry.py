@@ -673,27 +673,27 @@ async def test_tools_that_change_while_a_call_runs() -> None:
     assert (await call)[2] == "true"
 
 
-def asked_about(arguments_json: str) -> ApprovalRequest | ToolOutput:
+async def asked_about(arguments_json: str) -> ApprovalRequest | ToolOutput:
     tool = FakeTool(spec("pay", approval="operator", approval_seconds=60, agents=frozenset({"support"})))
-    return Registry([tool]).request("pay", arguments_json, "support")
+    return await Registry([tool]).request("pay", arguments_json, "support")
 
 
 @pytest.mark.parametrize(
     "arguments_json",
     ['{"b":[1e2,1.50,-0.0],"a":"\\u20ac\\n"}', ' { "a" : "€\\n", "b" : [ 100, 1.5, 0 ] } '],
 )
-def test_what_has_to_be_approved_is_canonical(arguments_json: str) -> None:
+async def test_what_has_to_be_approved_is_canonical(arguments_json: str) -> None:
     canonical = '{"a":"€\\n","b":[100,1.5,0]}'
-    assert asked_about(arguments_json) == (canonical, hashlib.sha256(canonical.encode()).hexdigest(), 60)
+    assert await asked_about(arguments_json) == (canonical, hashlib.sha256(canonical.encode()).hexdigest(), 60)
 
 
-def test_the_vector_of_rfc_8785() -> None:
+async def test_the_vector_of_rfc_8785() -> None:
     """Of its section 3.2.3: keys by UTF-16 code units, so that U+1F600 stands before U+FB33."""
     given = '{"\\u20ac":"Euro Sign","\\r":"Carriage Return","\\ufb33":"Hebrew Letter Dalet With Dagesh","1":"One",'
     given += (
         '"\\ud83d\\ude00":"Emoji: Grinning Face","\\u0080":"Control","\\u00f6":"Latin Small Letter O With Diaeresis"}'
     )
-    request = asked_about(given)
+    request = await asked_about(given)
     assert isinstance(request, ApprovalRequest)
     assert list(json.loads(request.arguments_json)) == ["\r", "1", "\x80", "ö", "€", "😀", "\ufb33"]
 
@@ -706,18 +706,18 @@ def test_the_vector_of_rfc_8785() -> None:
         ('{"a": 1, "a": 2}', "no JSON that can be used"),
     ],
 )
-def test_what_cannot_be_approved_is_not_asked_about(arguments_json: str, reason: str) -> None:
+async def test_what_cannot_be_approved_is_not_asked_about(arguments_json: str, reason: str) -> None:
     """Two integers beyond 2**53 have one canonical form: who approves the one would approve the other."""
-    answer = asked_about(arguments_json)
+    answer = await asked_about(arguments_json)
     assert isinstance(answer, ToolOutput)
     assert answer.status == "INVALID_ARGUMENTS"
     assert reason in code_of(answer)[2]
 
 
-def test_a_tool_that_the_agent_does_not_have_is_not_asked_about() -> None:
+async def test_a_tool_that_the_agent_does_not_have_is_not_asked_about() -> None:
     registry = Registry([FakeTool(spec("pay", approval="operator", agents=frozenset({"support"})))])
     assert [registry.approval("pay", agent) for agent in ("support", "sales")] == ["operator", ""]
     for name, agent in (("pay", "sales"), ("gone", "support")):
-        answer = registry.request(name, "{}", agent)
+        answer = await registry.request(name, "{}", agent)
         assert isinstance(answer, ToolOutput)
         assert answer.status == "UNKNOWN_TOOL"
