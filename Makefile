@@ -13,7 +13,7 @@ BENCH ?=
 # The tests start hundreds of programs: each would compile the house anew, and each of their workers all the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check format test-abuse test-faults test-compose bench proto lock
+.PHONY: help setup demo test check format test-abuse soak test-faults test-compose bench proto lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -63,6 +63,9 @@ test-faults: setup ## break real processes and lines (FAULT_SEED, FAULT_COUNT); 
 
 test-abuse: setup ## attack real processes, with honest users beside
 	$(BIN)/pytest -m abuse tests/abuse
+
+soak: setup ## sessions in great number, and nothing that grows with them (SOAK_SECONDS)
+	SOAK_SECONDS=$${SOAK_SECONDS:-600} $(BIN)/pytest -m abuse tests/abuse/test_soak.py
 
 test-compose: setup ## bring up the compose file on a real engine
 	$(BIN)/pytest -m compose tests/compose

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from tests.abuse.user import OK, ask
 from tests.faults import machines, quiet
 from tests.faults.machines import Machine
 from tests.programs import Program
@@ -23,6 +24,7 @@ MORE_BYTES = 64 * 1024**2  # of RSS than when all was quiet
 ATTACK_SECONDS = 2.0  # at least; one that is over sooner is made again
 AFTER_SECONDS = 0.5  # the user stays on: what an attack has left behind in queues is still to come
 SEEN_SECONDS = 60.0  # for the user to get all that it waits for
+JOIN_SECONDS = 30.0  # until another Commander's agent is offered
 CAPACITY = 64  # of the honest Commander
 
 DISPATCHER = {
@@ -32,6 +34,17 @@ DISPATCHER = {
     "STOP_SECONDS": "2",
     "HTTP_HEAD_SECONDS": "2",
 }
+TOOLS = "".join(
+    f'[[tool]]\nname = "{name}"\nkind = "local"\nuse = "{module}:{name}"\ntimeout_seconds = {seconds}\n'
+    for name, module, seconds in (
+        ("echo", "tests.abuse.tools", 60),
+        ("large", "tests.abuse.tools", 60),
+        ("huge", "tests.abuse.tools", 60),
+        ("hang", "tests.abuse.tools", 1),
+        ("own_exception", "tests.abuse.tools", 5),
+        ("current_time", "dispatcher.tools.builtin", 10),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -93,14 +106,16 @@ class House:
         """Another Commander, with an agent of `tests.abuse.agents`."""
         machine = commander(f"{agent}-{next(self.numbers)}", self.folder, self.grpc, agent, settings)
         async with _running(machine):
+            async with asyncio.timeout(JOIN_SECONDS):
+                while (await ask(self.http, "GET", f"/v1/models/{agent}"))[0] != OK:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
             yield machine
 
     async def beside(self, attack: "Attack") -> Seen:
         """What the honest user sees meanwhile. What the attack itself raises, this raises."""
         until = self.folder / f"until-{next(self.numbers)}"
         log = self.folder / f"user-{until.name}.log"
-        proc = Path(f"/proc/{self.program.pid}")
-        (proc / "clear_refs").write_text("5")  # VmHWM begins anew
+        self._forget_peak()
         user = Program(
             *("-m", "tests.abuse.user", str(self.http), str(self.operator), str(until)), settings={}, log=log
         )
@@ -114,9 +129,16 @@ class House:
             seen = await asyncio.to_thread(user.wait_for, machines.is_event("seen"), SEEN_SECONDS)
         finally:
             user.close()
-        status = (proc / "status").read_text()
-        peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-        return Seen(**{name: seen[name] for name in seen if name != "event"}, peak=peak)
+        return Seen(**{name: seen[name] for name in seen if name != "event"}, peak=self.memory("VmHWM"))
+
+    def _forget_peak(self) -> None:
+        """VmHWM begins anew."""
+        Path(f"/proc/{self.program.pid}/clear_refs").write_text("5")
+
+    def memory(self, name: str) -> int:
+        """Of the Dispatcher, in bytes, as /proc has it: `VmRSS`, or `VmHWM`, the highest."""
+        status = Path(f"/proc/{self.program.pid}/status").read_text()
+        return int(status.partition(f"{name}:")[2].split()[0]) * 1024
 
     async def left(self) -> list[str]:
         """What is still held of what was, after a quiet time; a line each."""
@@ -166,7 +188,10 @@ async def _running(*started: Machine) -> AsyncIterator[None]:
 async def house(folder: Path, store: str = "", **settings: str) -> AsyncIterator[House]:
     """One that serves. settings: the Dispatcher's, without the prefix."""
     addresses = {f"{edge}_ADDRESS": "127.0.0.1:0" for edge in ("GRPC", "HTTP", "OPERATOR")}
-    named = DISPATCHER | addresses | {"STORE": store or f"sqlite:///{folder}/sessions.db"} | settings
+    tools = folder / "tools.toml"
+    tools.write_text(TOOLS)
+    own = {"STORE": store or f"sqlite:///{folder}/sessions.db", "TOOLS": str(tools)}
+    named = DISPATCHER | addresses | own | settings
     dispatcher = machines.dispatcher("dispatcher", folder, named)
     async with _running(dispatcher):
         port = int(dispatcher.said["grpc_port"])

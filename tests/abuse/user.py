@@ -18,7 +18,7 @@ from tests.faults.reader import FINAL, Refused, events
 EVERY_SECONDS = 0.25  # another short answer
 TICK_SECONDS = 0.01
 AGENT = "steady"
-CREATED, ACCEPTED = 201, 202
+OK, CREATED, ACCEPTED = 200, 201, 202
 
 
 async def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, Any]:
@@ -32,6 +32,13 @@ async def ask(port: int, method: str, path: str, body: object = None) -> tuple[i
         return int(head.split(" ", 2)[1]), json.loads(answer or "null")
     finally:
         writer.transport.abort()
+
+
+def wrong(text: str) -> str:
+    """What is wrong with an honest agent's text; empty: nothing."""
+    words = text.count(" ") - 1
+    whole = "".join(f"{number} " for number in range(words)) + f"of {words}"
+    return "" if text == whole else f"the text is …{text[-200:]!r}"
 
 
 class User:
@@ -69,8 +76,8 @@ class User:
             last = now
             text += event.data["text"]
         self.words = text.count(" ") - 1
-        if text != "".join(f"{number} " for number in range(self.words)) + f"of {self.words}" or end != "finished":
-            self.trouble.append(f"ended {end!r} with the text …{text[-200:]!r}")
+        if (found := wrong(text)) or end != "finished":
+            self.trouble.append(f"{end} {found}")
 
     async def _ask_again_and_again(self) -> None:
         while True:
