@@ -40,6 +40,7 @@ TOOLS = "".join(
         ("echo", "tests.abuse.tools", 60),
         ("large", "tests.abuse.tools", 60),
         ("huge", "tests.abuse.tools", 60),
+        ("many", "tests.abuse.tools", 60),
         ("hang", "tests.abuse.tools", 1),
         ("own_exception", "tests.abuse.tools", 5),
         ("current_time", "dispatcher.tools.builtin", 10),
@@ -128,6 +129,7 @@ class House:
             until.touch()
             seen = await asyncio.to_thread(user.wait_for, machines.is_event("seen"), SEEN_SECONDS)
         finally:
+            until.touch()
             user.close()
         return Seen(**{name: seen[name] for name in seen if name != "event"}, peak=self.memory("VmHWM"))
 

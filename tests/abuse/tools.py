@@ -17,9 +17,14 @@ async def large() -> str:
     return "x" * 250_000
 
 
-async def huge() -> list[int]:
-    """Far more than a result may have."""
-    return [0] * 40_000_000
+async def huge() -> list[str]:
+    """300 MB as JSON, of little memory."""
+    return ["x" * 1_000_000] * 300
+
+
+async def many() -> list[list[int]]:
+    """12 MB as JSON, of little memory: values that are slow to write."""
+    return [list(range(1000))] * 3000
 
 
 def hang() -> None:
