@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import grpc
@@ -123,6 +124,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
             head_seconds=settings.http_head_seconds,
             idle_seconds=settings.http_idle_seconds,
             connections=connections,
+            refused=partial(metrics.refused, "http"),
         )
         await http.start()
         stack.push_async_callback(http.close)

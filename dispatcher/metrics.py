@@ -22,6 +22,20 @@ from shared.records import STOP_REASONS, TOOL_STATUSES
 from shared.version import version
 
 UNKNOWN = "unknown"
+# By edge: what is refused as it exceeds a bound, or is no message at all (docs/limits.md).
+REFUSALS = {
+    "chatstream": ("malformed", "invalid", "credit", "sessions", "unread", "silent", "hung"),
+    "http": (
+        "invalid_http",
+        "url_too_long",
+        "headers_too_large",
+        "request_timeout",
+        "too_many_connections",
+        "body_too_large",
+        "body_too_complex",
+        "queue_full",
+    ),
+}
 PACKET_KINDS = ("thought", "content", "tool_call", "error", "stopped", UNKNOWN)
 
 _WORK = (0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)  # of the CPU
@@ -112,6 +126,8 @@ class Metrics:
         self._append = fast("append_seconds", "Time that an append to the store took.", _LATENCY)
         self._append_batch = fast("append_batch_packets", "Packets in one append to the store.", _PACKETS)
         UnwrittenLines("dispatcher", registry)
+        refusals = counter("refusals_total", "What was refused as it exceeds a bound of an edge.", "edge", "kind")
+        self._refusals = {(edge, kind): refusals.labels(edge, kind) for edge in REFUSALS for kind in REFUSALS[edge]}
         self.event_streams = gauge("event_streams", "Users connected to event streams.")
         gauge("build_info", "Always 1; the version is the label.", "version").labels(version()).set(1)
 
@@ -203,6 +219,11 @@ class Metrics:
     def tool_runs_on(self, tool: str, calls: int) -> None:
         """That many calls of an asynchronous tool were cancelled and run on."""
         self._runs_on.labels(tool).set(calls)
+
+    def refused(self, edge: str, kind: str) -> None:
+        """kind: one of REFUSALS; another one is no bound's, and is not counted."""
+        if counted := self._refusals.get((edge, kind)):
+            counted.inc()
 
     def appended(self, seconds: float, packets: int) -> None:
         """One append to the store, of that many packets."""

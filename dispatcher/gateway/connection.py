@@ -41,6 +41,7 @@ class ConnectionOwner(Protocol):
     app: ASGIApp
     head_seconds: float
     idle_seconds: float
+    refused: Callable[[str], None]
 
     def opened(self, connection: "Connection") -> bool:
         """Whether it may stay."""
@@ -324,6 +325,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: HttpError) -> None:
         """What the application does not get to see, or not to its end. Nothing else is taken on this connection."""
+        self._owner.refused(error.code or "")
         started = self._exchange is not None and self._exchange.started
         if self._exchange:
             self._exchange.disconnect()

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 
@@ -51,6 +52,7 @@ class HttpServer:
 
     head_seconds, idle_seconds: for a request's head, and between requests. connections: how many at once. Beyond that
     the one that has been without a request for longest makes room; where there is none, the newcomer gets 503.
+    refused: told of the code of each error that the application does not see.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class HttpServer:
         head_seconds: float = 10.0,
         idle_seconds: float = 75.0,
         connections: int = limits.MAX_DESCRIPTORS,
+        refused: Callable[[str], None] = lambda code: None,
     ) -> None:
         self.app = app
         self.head_seconds, self.idle_seconds = head_seconds, idle_seconds
+        self.refused = refused
         self.port: int = listening.getsockname()[1]
         self._listening = listening
         self._most = connections

@@ -37,11 +37,12 @@ class AgentInteraction:
         if len(self._silent) > MAX_SILENT_STREAMS:
             oldest = next(iter(self._silent))
             del self._silent[oldest]
-            oldest.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many streams say nothing.")
+            oldest.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many streams say nothing.", "silent")
         try:
             await stream.run()
         except StreamOver as over:
             logger.info("stream_ended", code=over.code.name, text=over.text)
+            self._desk.metrics.refused("chatstream", over.kind)
             await abort(context, over.code, over.text)
         except asyncio.CancelledError:
             raise

@@ -40,11 +40,13 @@ def closed(code: str) -> Closed:
 
 
 class StreamOver(Exception):
-    """The stream ends with this status; the text is fixed for the cause."""
+    """The stream ends with this status; the text is fixed for the cause. kind: of `dispatcher.metrics.REFUSALS`, where
+    it is one of them.
+    """
 
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+    def __init__(self, code: grpc.StatusCode, text: str, kind: str = "") -> None:
         super().__init__(text)
-        self.code, self.text = code, text
+        self.code, self.text, self.kind = code, text, kind
 
 
 class ServicerContext(Protocol):
@@ -62,7 +64,7 @@ def refused(code: str) -> StreamOver:
 
 
 def malformed(text: str) -> StreamOver:
-    return StreamOver(grpc.StatusCode.INVALID_ARGUMENT, text)
+    return StreamOver(grpc.StatusCode.INVALID_ARGUMENT, text, "malformed")
 
 
 async def abort(context: ServicerContext, code: grpc.StatusCode, text: str) -> None:

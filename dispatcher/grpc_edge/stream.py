@@ -152,10 +152,10 @@ class Stream:
         for carried in every.values():
             carried.detach(self)
 
-    def end(self, code: grpc.StatusCode, text: str) -> None:
+    def end(self, code: grpc.StatusCode, text: str, kind: str = "") -> None:
         """End the stream with that status."""
         if not self._doom.done():
-            self._doom.set_exception(StreamOver(code, text))
+            self._doom.set_exception(StreamOver(code, text, kind))
 
     def drain(self, reason: str) -> None:
         """No assignment follows on this stream."""
@@ -257,6 +257,7 @@ class Stream:
         elif session_id in self._opening:
             pass  # its answer is on its way
         elif len(self._opening) + len(self._carried) >= MAX_SESSIONS and session_id not in self._carried:
+            self._desk.metrics.refused("chatstream", "sessions")
             self._refuse(session_id, "unavailable")
         else:
             self._opening.add(session_id)
@@ -279,13 +280,13 @@ class Stream:
         self._tell_closed(session_id[:MAX_NAME], code)
 
     def _hangs(self) -> None:
-        self.end(grpc.StatusCode.UNAVAILABLE, "No status for too long.")
+        self.end(grpc.StatusCode.UNAVAILABLE, "No status for too long.", "hung")
 
     def _says_nothing(self) -> None:
-        self.end(grpc.StatusCode.DEADLINE_EXCEEDED, "No packet for too long.")
+        self.end(grpc.StatusCode.DEADLINE_EXCEEDED, "No packet for too long.", "silent")
 
     def _does_not_read(self) -> None:
-        self.end(grpc.StatusCode.UNAVAILABLE, "The peer does not read.")
+        self.end(grpc.StatusCode.UNAVAILABLE, "The peer does not read.", "unread")
 
     # ---- older peers
 
@@ -331,7 +332,7 @@ class Stream:
     def _queue(self, packet: Downstream) -> None:
         self._writer.queue(packet)
         if self._writer.unread > MAX_UNREAD_BYTES and not isinstance(packet.signal, Assignment):
-            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too much waits for the peer to read it.")
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too much waits for the peer to read it.", "unread")
 
     @property
     def full(self) -> bool:
@@ -370,6 +371,7 @@ class Stream:
 
     def _tell_closed(self, session_id: str, code: str) -> None:
         """`closed`; to an older peer it is the status of the stream."""
+        self._desk.metrics.refused("chatstream", code)
         if self.kind is StreamKind.OLDER:
             over = refused(code)
             self.end(over.code, over.text)

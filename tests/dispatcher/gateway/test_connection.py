@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -64,8 +65,8 @@ async def _empty() -> dict[str, object]:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, **bounds: float) -> AsyncIterator[HttpServer]:
-    server = HttpServer(app, bind("TEST", "127.0.0.1:0"), **bounds)  # type: ignore[arg-type]
+async def serving(app: ASGIApp, **bounds: Any) -> AsyncIterator[HttpServer]:
+    server = HttpServer(app, bind("TEST", "127.0.0.1:0"), **bounds)
     await server.start()
     try:
         async with asyncio.timeout(20):
@@ -270,7 +271,8 @@ async def test_what_is_no_valid_request(sent: bytes) -> None:
 @pytest.mark.parametrize("whole", [True, False])
 async def test_a_head_of_32_kib_is_taken_and_one_byte_more_is_not(whole: bool) -> None:
     room = limits.HEAD_BYTES - len(b"GET / HTTP/1.1\r\nA: \r\n\r\n")
-    async with serving(echo) as server:
+    refused: list[str] = []
+    async with serving(echo, refused=refused.append) as server:
         async with connected(server) as (reader, writer):
             writer.write(b"GET / HTTP/1.1\r\nA: " + b"a" * room + b"\r\n\r\n")
             assert (await answer(reader))[0] == 200
@@ -280,6 +282,7 @@ async def test_a_head_of_32_kib_is_taken_and_one_byte_more_is_not(whole: bool) -
         async with connected(server) as (reader, writer):
             writer.write(b"GET /" + b"a" * limits.HEAD_BYTES + (b" HTTP/1.1\r\n\r\n" if whole else b""))
             assert await error(reader) == (414, "url_too_long")
+    assert refused == ["headers_too_large", "url_too_long"]
 
 
 async def test_the_bound_counts_for_each_request_anew() -> None:

@@ -5,6 +5,7 @@ import json
 
 import httpx2
 import pytest
+from prometheus_client import CollectorRegistry
 
 from dispatcher.core.log import Record
 from shared.records import Message
@@ -126,9 +127,12 @@ async def test_a_body_that_is_no_json(http: httpx2.AsyncClient, body: bytes) -> 
     assert check_error(await http.post("/v1/sessions", content=body), 400)["code"] == "invalid_json"
 
 
-async def test_a_large_body_is_refused_while_it_is_read(http: httpx2.AsyncClient, url: str) -> None:
+async def test_a_large_body_is_refused_while_it_is_read(
+    http: httpx2.AsyncClient, url: str, registry: CollectorRegistry
+) -> None:
     too_large = b" " * (1024 * 1024 + 1)  # one more than the fixture's setting
     check_error(await http.post("/v1/sessions", content=too_large), 413)
+    assert registry.get_sample_value("dispatcher_refusals_total", {"edge": "http", "kind": "body_too_large"}) == 1
 
     # One that names no length, from a client that would never stop
     host, port = url.removeprefix("http://").split(":")

@@ -362,6 +362,7 @@ async def test_a_stream_that_says_nothing_ends(monkeypatch: pytest.MonkeyPatch) 
     async with serving() as world:
         member = await world.join()
         assert (await world.stream().status()).name == "DEADLINE_EXCEEDED"
+        assert (await world.metrics())['dispatcher_refusals_total{edge="chatstream",kind="silent"}'] == 1
         await world.create()
         assignment = await member.serve()
         await member.finish(assignment.session_id)
@@ -388,6 +389,7 @@ async def test_who_opens_too_many_sessions_is_to_come_again(world: World, monkey
     await member.open("two")
     await member.request("three")
     assert await member.closed("three") == "unavailable"
+    assert (await world.metrics())['dispatcher_refusals_total{edge="chatstream",kind="sessions"}'] == 1
     assert (await member.open("two")).sequence == 0, "it is there already"
     await member.finish("one")
     await member.open("three")
@@ -439,6 +441,7 @@ async def test_a_status_beyond_its_sizes_ends_its_stream(world: World, status: r
     await peer.send(Upstream("", status))
     assert (await peer.status()).name == "INVALID_ARGUMENT"
     assert "too large" in await peer.details()
+    assert (await world.metrics())['dispatcher_refusals_total{edge="chatstream",kind="malformed"}'] == 1
     assert not world.sessions.pool.members
 
 
