@@ -182,8 +182,15 @@ class Runner:
 
     async def room(self) -> None:
         """Return when fewer packets than its credit are on their way to the log and no call waits for another's end."""
-        while self.session.waits and (self.tools or self._results):
-            await (self.tools.one_done() if self.tools else self._results.one_sent())
+        while self.session.waits:
+            if self.tools:
+                await self.tools.one_done()
+            elif self._results:
+                await self._results.one_sent()
+            elif self.link and any(not call.instance for call in self.session.head.calls.values()):
+                await self._approvals.change()
+            else:
+                break
         if self.appends.backlog >= self.session.limits.max_unacked_packets:
             await self.appends.drained()
 
@@ -217,6 +224,7 @@ class Runner:
             self._look_again = True
             return
         counts = not self._closed
+        self._approvals.tell()
         self.carry_out(self.session.logged(outcome, clock.now()))  # a stop goes out before it is told of
         if counts:
             self.facts.appended(outcome)
@@ -385,6 +393,7 @@ class Runner:
             logger.info("session_closed", session_id=self.session_id, code=code)
             link, self.link = self.link, None
             self._results.forget()
+            self._approvals.tell()
             link.close(self.session_id, code)
 
     def _leave(self) -> None:
@@ -392,6 +401,7 @@ class Runner:
         if self.link:
             link, self.link = self.link, None
             self._results.forget()
+            self._approvals.tell()
             link.leave(self.session_id, over=False)
 
     def _due(self, name: str) -> None:
@@ -484,6 +494,7 @@ class Runner:
         """Let go of timers, of what is held, and of what is on its way to the log. Idempotent."""
         self._closed = True
         self.appends.forget()
+        self._approvals.tell()
         if not self.session.head.final:  # observers may still count
             self._screening.cancel()
         self.deadlines.clear()

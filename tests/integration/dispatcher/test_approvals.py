@@ -199,6 +199,37 @@ async def test_a_lost_commanders_session_waits_for_the_decision(tools: Path) -> 
         assert waiting_tools.begun == ["a"]
 
 
+@pytest.mark.parametrize("how", ["approve", "deny", "stop", "cut"])
+async def test_an_older_peer_is_not_read_while_its_calls_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It knows no credit: what it sends behind a call that waits for another's result would pile up."""
+    monkeypatch.setattr("dispatcher.core.session.MAX_OPEN_CALLS", 1)
+    peer = world.stream()
+    for payload in (call("a", ""), call("b", ""), Content("behind it")):
+        await peer.send(peer.packet("", payload, 0))
+    await until(lambda: world.sessions.runners.by_session, "it has begun")
+    ((session_id, runner),) = world.sessions.runners.by_session.items()
+    digest = await asked(world, session_id, "seq-1")
+    await until(lambda: runner.session.waits, "the second waits")
+    room = asyncio.create_task(runner.room())
+    await asyncio.sleep(0)
+    assert not room.done()
+    waiting_tools.answer.set()
+    match how:
+        case "stop":
+            await world.sessions.stop(session_id, "UserCancel", "user")
+        case "cut":
+            await peer.cut()
+        case _:
+            assert await decide(world, session_id, digest, how, "seq-1") == 202
+            digest = await asked(world, session_id, "seq-2")
+            assert await decide(world, session_id, digest, "deny", "seq-2") == 202
+    async with asyncio.timeout(10):
+        await room
+    assert waiting_tools.begun == (["a"] if how == "approve" else [])
+
+
 async def test_a_decision_at_another_instance_reaches_the_one_that_has_it(worlds: tuple[World, World]) -> None:
     a, b = worlds
     member, session_id, _ = await a.served()
