@@ -137,6 +137,10 @@ class Pool:
     def waiting(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    def waits(self, session_id: str) -> bool:
+        """It has a place in the queue."""
+        return session_id in self._places
+
     def enlist(self, record: Record) -> None:
         """The session waits for a slot. Repeated: it does already."""
         waiting = Waiting(record.session_id, record.request.agent, record.head.since)

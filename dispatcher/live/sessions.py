@@ -56,7 +56,7 @@ class LiveSessions:
         self.desk = Desk(self.runners, metrics, settings)
         self.pool = self.desk.pool
         every_wait = settings.grace_seconds + settings.queue_seconds + settings.stop_seconds
-        self.sweep = Sweep(self.runners, metrics, every_wait)
+        self.sweep = Sweep(self.runners, metrics, every_wait, self.pool.waits, self._take_up)
         self.neighbours = Neighbours(store.replicas, self.runners, self.pool, settings) if store.replicas else None
         self._kept_stops: set[str] = set()
 
@@ -190,10 +190,14 @@ class LiveSessions:
             await self.neighbours.join()
             return
         for record in await self.store.select((*LIVE, "stopped"), ALL):
-            if record.head.state == "waiting":
-                self.pool.enlist(record)
-            elif not record.head.complete:
-                await self.runners.take_over(record)
+            await self._take_up(record)
+
+    async def _take_up(self, record: Record) -> None:
+        """What the log says of it, and nobody looks after."""
+        if record.head.state == "waiting":
+            self.pool.enlist(record)
+        elif not record.head.complete:
+            await self.runners.take_over(record)
 
     def drain(self) -> None:
         """No assignments any more."""
