@@ -171,12 +171,7 @@ class Registry:
         except _TimeIsUpError:
             return _failed("TIMEOUT", f"The tool took longer than {entry.tool.spec.timeout_seconds:g} seconds.")
         except Exception as error:
-            whose = _whose(context)
-            if entry.breaker is None:
-                logger.warning("tool_failed", tool=name, **whose, exc_info=error, traceback=True)
-            else:  # not its author's: what it says may be of a URL, a header or an answer
-                logger.warning("tool_failed", tool=name, **whose, error=type(error).__name__)
-                logger.debug("tool_failed_so", tool=name, **whose, exc_info=error, traceback=True)
+            _log_fault("tool_failed", entry.tool.spec, context, error)
             return _failed("TOOL_ERROR", FAILED)
         finally:
             self._running(name, -1)
@@ -193,7 +188,7 @@ class Registry:
         finally:
             if not task.done():
                 self._running_on.cancel(entry.tool.spec.name, task)
-                task.add_done_callback(partial(_told, context))
+                task.add_done_callback(partial(_told, entry.tool.spec, context))
         if not task.done():
             raise _TimeIsUpError
         if task.cancelled():
@@ -201,10 +196,20 @@ class Registry:
         return task.result()
 
 
-def _told(context: Context, task: asyncio.Task[str]) -> None:
+def _told(spec: Spec, context: Context, task: asyncio.Task[str]) -> None:
     """What a call that nobody waits for any more has ended with."""
-    if not task.cancelled() and (error := task.exception()) and not isinstance(error, ToolError | UnknownOutcomeError):
-        logger.warning("tool_failed_late", task=task.get_name(), **_whose(context), exc_info=error, traceback=True)
+    error = None if task.cancelled() else task.exception()
+    if error and not isinstance(error, ToolError | UnknownOutcomeError | ResultTooLargeError):
+        _log_fault("tool_failed_late", spec, context, error)
+
+
+def _log_fault(event: str, spec: Spec, context: Context, error: BaseException) -> None:
+    whose = _whose(context)
+    if spec.kind == "local":
+        logger.warning(event, tool=spec.name, **whose, exc_info=error, traceback=True)
+    else:  # not its author's: what it says may be of a URL, a header or an answer
+        logger.warning(event, tool=spec.name, **whose, error=type(error).__name__)
+        logger.debug("tool_fault", tool=spec.name, **whose, exc_info=error, traceback=True)
 
 
 def _whose(context: Context) -> dict[str, str]:

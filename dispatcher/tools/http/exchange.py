@@ -17,8 +17,11 @@ from httpcore2 import AsyncHTTPConnection
 from dispatcher.tools.errors import ResultTooLargeError, ServiceError, UnknownOutcomeError, UnreachableError
 from dispatcher.tools.http.network import CheckedNetwork, WatchedStream
 from dispatcher.tools.http.template import Origin
+from shared.records import MAX_RESULT_BYTES
 
-MAX_EXPANSION = 4  # bytes on the wire for each byte that an answer may have: compression may also say nothing at length
+# That a connection may bring, whatever is left of it: hints, chunks and compression can say nothing at any length.
+MAX_HEAD_BYTES = 32 * 1024
+MAX_WIRE_BYTES = 2 * MAX_RESULT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,11 @@ class HttpResponse:
     async def _read(self, found: bytearray, most: int) -> None:
         """To the body's end, or until it has more than that many bytes."""
         decoder = _decoder(self.headers.get("content-encoding", ""), most)
-        on_wire = 0
         try:
             async for raw in self._stream:
-                on_wire += len(raw)
                 found += decoder.decoded(raw)
                 if len(found) > most:
                     return
-                if on_wire > MAX_EXPANSION * most:
-                    raise ResultTooLargeError
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError):  # ssl.SSLError is one
             raise _broken("The answer of the tool's service was cut off.") from None
         decoder.end()
@@ -85,7 +84,7 @@ async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
     Raises UnreachableError, UnknownOutcomeError, and ServiceError: `blocked_address`, `certificate`, `broken_answer`.
     """
     origin = request.origin
-    network = CheckedNetwork(request.private)
+    network = CheckedNetwork(request.private, MAX_HEAD_BYTES)
     connection = AsyncHTTPConnection(
         httpcore2.Origin(origin.scheme.encode(), origin.host.encode(), origin.port),
         ssl_context=request.tls,
@@ -100,6 +99,10 @@ async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
             response = await connection.handle_async_request(sent)
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
             raise _failure(error, network.stream) from None
+        except ResultTooLargeError:
+            raise _broken("The tool's service says too much before it answers.") from None
+        if network.stream:
+            network.stream.most = MAX_WIRE_BYTES
         stream: Any = response.stream
         async with aclosing(aiter(stream)) as parts:
             yield HttpResponse(response, parts)

@@ -8,18 +8,19 @@ from typing import Any
 import httpcore2
 from httpcore2 import AnyIOBackend, AsyncNetworkBackend, AsyncNetworkStream
 
-from dispatcher.tools.errors import ServiceError, UnreachableError
+from dispatcher.tools.errors import ResultTooLargeError, ServiceError, UnreachableError
 from dispatcher.tools.http import addresses
 
 MAX_ADDRESSES = 4  # of a host that are tried
+PIECE_BYTES = 4096
 ADDRESS_SECONDS = 2.0  # for a connection to one of them, where there is another
 
 
 class CheckedNetwork(AsyncNetworkBackend):
-    """Connects to an address that was looked at, and to no other: the name is resolved once."""
+    """Connects to an address that was looked at, and to no other: the name is resolved once. most: its stream's."""
 
-    def __init__(self, private: bool) -> None:
-        self._private = private
+    def __init__(self, private: bool, most: int | None = None) -> None:
+        self._private, self._most = private, most
         self._backend = AnyIOBackend()
         self.stream: WatchedStream | None = None
 
@@ -51,24 +52,31 @@ class CheckedNetwork(AsyncNetworkBackend):
             await self.stream.aclose()
 
     async def _connected(self, address: str, port: int) -> "WatchedStream":
-        self.stream = WatchedStream(await self._backend.connect_tcp(address, port))
+        self.stream = WatchedStream(await self._backend.connect_tcp(address, port), self._most)
         return self.stream
 
 
 class WatchedStream(AsyncNetworkStream):
-    """sent: of the request something may have left this program. ended: the service has closed the connection."""
+    """sent: of the request something may have left this program. ended: the service has closed the connection. most:
+    bytes that it may bring, read in small pieces, for a piece may be a thousand events; None: any number.
+    """
 
-    def __init__(self, stream: AsyncNetworkStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: AsyncNetworkStream, most: int | None) -> None:
+        self._stream, self.most = stream, most
+        self._received = 0
         self.sent = self.ended = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        piece = max_bytes if self.most is None else PIECE_BYTES
         try:
-            data = await self._stream.read(max_bytes, timeout)
+            data = await self._stream.read(piece, timeout)
         except httpcore2.NetworkError:
             self.ended = True
             raise
         self.ended = not data
+        self._received += len(data)
+        if self.most is not None and self._received > self.most:
+            raise ResultTooLargeError
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:

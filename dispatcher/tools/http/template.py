@@ -15,6 +15,7 @@ _HOST = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?\.?|[0-9a-fA-F:.]+"
 # RFC 3986: what may stand in a path or a query as it is; a % begins two hexadecimal digits.
 _LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_IN_VALUES = "an argument stands in the query's values, never in a name"
 _UNQUOTINGS = 5  # that are looked through: servers behind servers each take one off
 
 
@@ -37,6 +38,8 @@ class Template:
         """Raises UnusableTemplateError."""
         self.origin, path, pairs = _parts(url)
         self._segments = [_Text(segment, "the path") for segment in path.split("/")]
+        if any("{" in name for name in query):
+            raise UnusableTemplateError(_IN_VALUES)
         pairs += [
             (quote(name, safe=""), _Text(value, f"the query's {name}", literal=False)) for name, value in query.items()
         ]
@@ -133,7 +136,7 @@ def _parts(url: str) -> tuple[Origin, str, list[tuple[str, _Text]]]:
     for pair in filter(None, split.query.split("&")):
         name, equals, value = pair.partition("=")
         if "{" in name:
-            raise UnusableTemplateError("an argument stands in the query's values, never in a name")
+            raise UnusableTemplateError(_IN_VALUES)
         if not _LITERAL.fullmatch(name):
             raise UnusableTemplateError("the query has characters that have to be percent-encoded")
         text = _Text(value, "the query")

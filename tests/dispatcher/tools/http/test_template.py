@@ -121,3 +121,8 @@ def test_templates_that_cannot_be_used(url: str, reason: str) -> None:
     with pytest.raises(UnusableTemplateError) as raised:
         Template(url, {})
     assert str(raised.value) == reason
+
+
+def test_no_argument_in_a_pairs_name() -> None:
+    with pytest.raises(UnusableTemplateError, match="never in a name"):
+        Template("http://h/", {"{a}": "1"})

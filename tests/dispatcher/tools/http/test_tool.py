@@ -245,6 +245,24 @@ async def forever(talk: Talk) -> None:
         await talk.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
 
 
+async def hints(talk: Talk) -> None:
+    while True:
+        await talk.send(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+
+
+async def crumbs(talk: Talk) -> None:
+    await talk.send(JSON + b"Transfer-Encoding: chunked\r\n\r\n")
+    while True:
+        await talk.send(b"1;" + b"x" * 10_000 + b"\r\n \r\n")
+
+
+@pytest.mark.parametrize(("says", "code"), [(hints, "broken_answer"), (crumbs, "result_too_large")])
+async def test_what_says_nothing_at_length_is_closed(asking: Callable[..., Any], says: Says, code: str) -> None:
+    async with asking(says) as asked:
+        assert await asked.code() == f"TOOL_ERROR {code}"
+        await until(lambda: asked.service.left == 1)
+
+
 async def test_a_body_without_end_costs_no_memory_and_is_closed(asking: Callable[..., Any]) -> None:
     async with asking(forever) as asked:
         assert await asked.code() == "TOOL_ERROR result_too_large"
