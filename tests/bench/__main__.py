@@ -31,6 +31,7 @@ from tests.bench.measures import Figures, Reports
 from tests.bench.stops import policy_stop
 from tests.bench.systems import SYSTEMS, System, started
 from tests.bench.table import medians, table
+from tests.bench.tools import tool_stop
 
 STOPS = 10
 IDLE_SESSIONS = 400
@@ -76,8 +77,8 @@ class Bench:
         if not self.wanted(name):
             return
         for system in self._systems[first:] + self._systems[:first]:
-            if not system.operator and name.startswith("rule's stop"):
-                continue  # it has no rules
+            if not system.operator and name.startswith(("rule's stop", "tool's stop")):
+                continue  # it has neither
             print(f"{name}: {system.name} … ", end="", file=sys.stderr, flush=True)
             async with asyncio.timeout(MEASURE_SECONDS):
                 figures = await measure(system)
@@ -103,6 +104,7 @@ async def run(bench: Bench, systems: list[System], chosen: argparse.Namespace, r
     for number in range(chosen.rounds):
         for name, measure in repeated.items():
             await bench.take(name, measure, number % len(systems))
+    await bench.take("tool's stop", lambda system: tool_stop(system, chosen.stops, reports))
     for name, count in (("rule's stop, idle", 0), ("rule's stop, 64 floods", 64)):
         await bench.take(name, lambda system, count=count: policy_stop(system, count, chosen.stops, reports, echo))  # type: ignore[misc]
 
@@ -113,6 +115,7 @@ def main() -> None:
     rules = medians(policies.measured()) if Bench([], chosen.measure).wanted("rules: text") else {}
     gc.freeze()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
+        os.environ[REPORT_SOCKET] = str(Path(folder) / REPORT_SOCKET)  # what is started inherits it
         reports = Reports(Path(folder) / REPORT_SOCKET)
         stack.callback(reports.close)
         systems = [stack.enter_context(started(name, Path(folder))) for name in chosen.systems.split(",")]

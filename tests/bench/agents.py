@@ -10,8 +10,8 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Sequence
-from typing import Literal, Protocol
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
 
@@ -30,7 +30,7 @@ REPORT_SOCKET = "BENCH_REPORT"  # environment: path of the Unix datagram socket 
 class Spec(msgspec.Struct):
     """What a session shall do; its prompt, as JSON. Times are seconds of the machine's monotonic clock."""
 
-    kind: Literal["flood", "paced", "idle"]
+    kind: Literal["flood", "paced", "idle", "tool"]
     begin: float = 0.0
     seconds: float = 0.0
     rate: float = 50.0
@@ -41,6 +41,8 @@ class Spec(msgspec.Struct):
     """Said once, `phrase_after` seconds after the begin; then it goes on as before."""
 
     phrase_after: float = 0.0
+    tool: str = ""
+    """The tool that is called with `report`, which then is its own to tell under."""
 
 
 class Report(msgspec.Struct):
@@ -66,9 +68,18 @@ class Turn(Protocol):
     def messages(self) -> Sequence[Said]: ...
 
 
+class CallingTurn(Turn, Protocol):
+    """Of the pair alone."""
+
+    async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> Any: ...
+
+
 async def agent(turn: Turn) -> AsyncGenerator[str, None]:
     """Says what its prompt, a Spec, asks for."""
     spec = msgspec.json.decode(turn.messages[-1].content, type=Spec)
+    if spec.kind == "tool":
+        yield str(await cast("CallingTurn", turn).call_tool(spec.tool, {"report": spec.report}))
+        return
     if not spec.report:
         async for token in _say(spec):
             yield token
@@ -82,10 +93,11 @@ async def agent(turn: Turn) -> AsyncGenerator[str, None]:
             yield token
     finally:
         ended = time.monotonic_ns()
-        _tell(Report(spec.report, ended, stamps.tobytes(), time.time_ns() - time.monotonic_ns()))
+        tell(Report(spec.report, ended, stamps.tobytes(), time.time_ns() - time.monotonic_ns()))
 
 
-def _tell(report: Report) -> None:
+def tell(report: Report) -> None:
+    """The benchmark hears of it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.sendto(msgspec.msgpack.encode(report), os.environ[REPORT_SOCKET])
 
