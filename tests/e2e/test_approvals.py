@@ -1,6 +1,7 @@
 """Calls that have to be approved, over real processes: `kill -9` of the Dispatcher at which they wait, and OpenAI."""
 
 import concurrent.futures
+import signal
 import time
 
 import httpx2
@@ -48,9 +49,11 @@ def first_events(url, session):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["user", "operator"])
-def test_a_call_that_waits_outlives_kill_9_and_runs_once(tmp_path, tools, by):
-    """It is decided on at another replica before that has taken the session over."""
+@pytest.mark.parametrize(("by", "how"), [("user", "kill"), ("operator", "kill"), ("user", "leave")])
+def test_a_call_that_waits_outlives_its_dispatcher_and_runs_once(tmp_path, tools, by, how):
+    """`kill -9`: it is decided on at another replica before that has taken the session over. One that leaves does not
+    wait for the decision.
+    """
     effects = tmp_path / "effects"
     with replicas(tmp_path) as rig:
         owner = rig.dispatcher(tools=tools)
@@ -64,7 +67,11 @@ def test_a_call_that_waits_outlives_kill_9_and_runs_once(tmp_path, tools, by):
         assert figure(owner.operator, "dispatcher_approvals_waiting") == 1
         assert first_events(url, session) == first_events(f"http://{owner.http}", session)
         reader = Reader(url, session)
-        owner.program.kill()
+        if how == "kill":
+            owner.program.kill()
+        else:
+            owner.program.send_signal(signal.SIGTERM)
+            assert owner.program.exit_status(15) == 0
         answer = decide(f"{url}/v1" if by == "user" else f"http://{other.operator}/operator", call)
         assert answer.status_code == 202
         assert (reader.ended(60).final[0], reader.text) == ("finished", "0:noted ")
