@@ -71,3 +71,12 @@ async def brief(turn: Turn) -> AsyncGenerator[str, None]:
     for number in range(turn.parameters["words"]):
         yield f"{number} "
         await asyncio.sleep(0.005)
+
+
+async def failing(turn: Turn) -> AsyncGenerator[str, None]:
+    """Fails at once, as one with a wrong key does."""
+    yield _wrong_key()
+
+
+def _wrong_key() -> str:
+    raise RuntimeError("a wrong key")

@@ -106,11 +106,20 @@ class House:
     async def commander(self, agent: str, **settings: str) -> AsyncIterator[Machine]:
         """Another Commander, with an agent of `tests.abuse.agents`."""
         machine = commander(f"{agent}-{next(self.numbers)}", self.folder, self.grpc, agent, settings)
-        async with _running(machine):
+        async with running(machine):
             async with asyncio.timeout(JOIN_SECONDS):
                 while (await ask(self.http, "GET", f"/v1/models/{agent}"))[0] != OK:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             yield machine
+
+    async def joined(self, commanders: int) -> None:
+        """Return when so many are connected."""
+        async with asyncio.timeout(JOIN_SECONDS):
+            while (await self.gauges())["dispatcher_commanders"] != commanders:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def gauges(self) -> dict[str, float]:
+        return await quiet.gauges(f"http://127.0.0.1:{self.operator}")
 
     async def beside(self, attack: "Attack") -> Seen:
         """What the honest user sees meanwhile. What the attack itself raises, this raises."""
@@ -158,7 +167,7 @@ class House:
         self._idle = await quiet.holding([self.dispatcher])
 
     async def _counted(self) -> list[str]:
-        gauges = await quiet.gauges(f"http://127.0.0.1:{self.operator}")
+        gauges = await self.gauges()
         found = [f"{name} is {gauges[name]:g}" for name in quiet.DISPATCHER_ZERO if gauges[name]]
         free = gauges["dispatcher_free_slots"]
         return found if free == CAPACITY else [*found, f"{free:g} of {CAPACITY} slots are free"]
@@ -178,7 +187,7 @@ def commander(name: str, folder: Path, port: int, agent: str, settings: dict[str
 
 
 @contextlib.asynccontextmanager
-async def _running(*started: Machine) -> AsyncIterator[None]:
+async def running(*started: Machine) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         for machine in started:
             stack.push_async_callback(machine.stop)
@@ -195,8 +204,10 @@ async def house(folder: Path, store: str = "", **settings: str) -> AsyncIterator
     own = {"STORE": store or f"sqlite:///{folder}/sessions.db", "TOOLS": str(tools)}
     named = DISPATCHER | addresses | own | settings
     dispatcher = machines.dispatcher("dispatcher", folder, named)
-    async with _running(dispatcher):
+    async with running(dispatcher):
         port = int(dispatcher.said["grpc_port"])
         honest = commander("honest", folder, port, "steady", {"CAPACITY": str(CAPACITY)})
-        async with _running(honest):
-            yield House(folder, dispatcher)
+        async with running(honest):
+            made = House(folder, dispatcher)
+            await made.joined(1)
+            yield made

@@ -114,7 +114,7 @@ def _slow_bodies() -> Iterator[bytes]:
     yield json.dumps({"messages": [{"role": "user", "content": "x"}] * (MIB // 35)}).encode()
 
 
-async def _post(port: int, path: str, body: bytes, header: str = "") -> int:
+async def post(port: int, path: str, body: bytes, header: str = "") -> int:
     async with connected(port) as (reader, writer):
         head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}content-length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
@@ -124,7 +124,7 @@ async def _post(port: int, path: str, body: bytes, header: str = "") -> int:
 async def bodies(house: House) -> None:
     """1 MiB of JSON that is slow to read, of each kind, eight at a time; what is taken asks for an unknown agent."""
     for body in _slow_bodies():
-        answers = await asyncio.gather(*(_post(house.http, "/v1/sessions", body) for _ in range(8)))
+        answers = await asyncio.gather(*(post(house.http, "/v1/sessions", body) for _ in range(8)))
         assert set(answers) <= {400, 404}, (set(answers), body[:60])
 
 
@@ -142,23 +142,29 @@ async def readers(house: House) -> None:
     until.touch()
 
 
-async def prompts(house: House) -> None:
-    """400 prompts of 1 MiB wait for an agent that is not there, and an operator lists them again and again."""
+async def waiting_prompts(house: House) -> int:
+    """400 prompts of 1 MiB are sent to an agent that is not there; how many of them wait."""
     body = json.dumps({"agent": "nobody", "prompt": "x" * MIB}).encode()
     numbers = iter(range(400))
 
     async def ask_for_it() -> list[int]:
         key = f"Idempotency-Key: waits-without-a-taker-{next(house.numbers)}-"
-        return [await _post(house.http, "/v1/sessions", body, f"{key}{number}\r\n") for number in numbers]
+        return [await post(house.http, "/v1/sessions", body, f"{key}{number}\r\n") for number in numbers]
 
     found = Counter(status for found in await asyncio.gather(*(ask_for_it() for _ in range(8))) for status in found)
     assert 250 <= found[201] <= 256 + 8, found
     assert found[201] + found[429] == 400, found
+    return found[201]
+
+
+async def prompts(house: House) -> None:
+    """An operator lists them again and again, and stops them."""
+    waiting = await waiting_prompts(house)
     listed: list[str] = []
     async with asyncio.timeout(ANSWER_SECONDS):
         for _ in range(20):
             _, answer = await ask(house.operator, "GET", "/operator/sessions?state=waiting&limit=1000")
             listed = [session["session_id"] for session in answer["sessions"]]
-            assert len(listed) >= found[201]
+            assert len(listed) >= waiting
     for session_id in listed:
         await ask(house.operator, "POST", f"/operator/sessions/{session_id}/stop", {})

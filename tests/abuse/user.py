@@ -18,7 +18,7 @@ from tests.faults.reader import FINAL, Refused, events
 EVERY_SECONDS = 0.25  # another short answer
 TICK_SECONDS = 0.01
 AGENT = "steady"
-OK, CREATED, ACCEPTED = 200, 201, 202
+OK, CREATED, ACCEPTED, TOO_MANY = 200, 201, 202, 429
 
 
 async def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, Any]:

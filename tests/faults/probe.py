@@ -1,4 +1,5 @@
 """`python -m tests.faults.probe dispatcher serve`: that program, which on SIGUSR2 says in a line of JSON what it holds.
+With PROBE_DESCRIPTORS a Dispatcher may have that many and no more.
 
 So that leaks can be seen from outside: tasks by their coroutine, and the objects that live as long as a session, a
 stream or a reader.
@@ -8,6 +9,8 @@ import asyncio
 import gc
 import importlib
 import json
+import os
+import resource
 import signal
 import sys
 from collections import Counter
@@ -42,4 +45,6 @@ def census(number: int, frame: FrameType | None) -> None:
 if __name__ == "__main__":
     room = sys.argv.pop(1)
     signal.signal(signal.SIGUSR2, census)
+    if room == "dispatcher" and (most := os.environ.get("PROBE_DESCRIPTORS")):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(most), int(most)))
     importlib.import_module(f"{room}.__main__").main()

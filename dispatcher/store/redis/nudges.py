@@ -15,6 +15,7 @@ from dispatcher.store.redis.server import Servers
 
 AGAIN_SECONDS = 0.2  # until the next attempt to subscribe
 LOOK_SECONDS = 1.0  # between two looks for what was lost (`poll`): a lost nudge delays a reader by no more (rule 37)
+TURN_REPLIES = 16  # that are taken in one turn of the loop
 DROPPED = -1  # in place of an offset: the session is gone
 
 logger = structlog.get_logger()
@@ -130,6 +131,8 @@ class Nudges:
         while True:
             reply = await connection.read_response(disable_decoding=True, timeout=math.inf)
             self._replies += 1
+            if self._replies % TURN_REPLIES == 0:
+                await asyncio.sleep(0)  # what has come already is read without waiting
             match reply:
                 case [b"message", channel, payload]:
                     try:

@@ -1,0 +1,134 @@
+"""Attacks that need a house of their own."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from dispatcher.live.outliers import CONSECUTIVE_FAILURES
+from dispatcher.live.pool import MAX_ASSIGNING
+from dispatcher.store.redis.pipeline import pack
+from tests.abuse import http
+from tests.abuse.house import MORE_BYTES, House, commander, house, nothing, running
+from tests.abuse.user import ACCEPTED, CREATED, OK, TOO_MANY, ask
+from tests.faults.reader import FINAL, events
+from tests.redis_servers import RedisServer, needed
+
+pytestmark = [pytest.mark.abuse, pytest.mark.timeout(240)]
+
+DESCRIPTORS = 256
+LOG_BYTES = 1024**2  # that a flood of nonsense may write
+
+
+async def test_idle_connections_leave_room_for_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of users, more than there are descriptors: users, operators and Commanders are let in."""
+    monkeypatch.setenv("PROBE_DESCRIPTORS", str(DESCRIPTORS))
+
+    async def idle(world: House) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(2 * DESCRIPTORS):
+                await stack.enter_async_context(http.connected(world.http))
+            async with world.commander("brief"):
+                assert (await ask(world.operator, "GET", "/operator/sessions"))[0] == OK
+
+    async with house(tmp_path) as world:
+        when_quiet = await world.beside(nothing)
+        seen = await world.beside(idle)
+        assert not seen.harm(when_quiet)
+
+
+async def test_busy_connections_leave_room_for_operators_and_commanders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Event streams of users, as many as are let in: none is idle."""
+    monkeypatch.setenv("PROBE_DESCRIPTORS", str(DESCRIPTORS))
+    until = tmp_path / "busy"
+    body = {"agent": "steady", "prompt": "go", "parameters": {"until": str(until)}}
+    async with house(tmp_path) as world, contextlib.AsyncExitStack() as stack:
+        _, created = await ask(world.http, "POST", "/v1/sessions", body)
+        answers = Counter[int]()
+        for _ in range(2 * DESCRIPTORS):
+            reader, writer = await stack.enter_async_context(http.connected(world.http))
+            writer.write(f"GET {created['events']} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            answers[await http.status(reader)] += 1
+        assert answers[OK] > 0
+        assert answers[503] > 0
+        machine = commander("another", tmp_path, world.grpc, "brief", {})
+        async with running(machine):
+            await world.joined(2)
+        path = f"/operator/sessions/{created['session_id']}/stop"
+        assert (await ask(world.operator, "POST", path, {}))[0] == ACCEPTED
+
+
+async def test_prompts_that_wait_cost_a_restart_little(tmp_path: Path) -> None:
+    async with house(tmp_path, QUEUE_SECONDS="600") as world:
+        when_quiet = await world.beside(nothing)
+        waiting = await http.waiting_prompts(world)
+        await asyncio.to_thread(world.program.kill)
+        await world.dispatcher.start()
+        assert world.memory("VmHWM") < when_quiet.peak + MORE_BYTES
+        _, answer = await ask(world.operator, "GET", "/operator/sessions?state=waiting&limit=1000")
+        assert len(answer["sessions"]) == waiting
+        header = "Idempotency-Key: one-more-after-the-restart\r\n"
+        assert await http.post(world.http, "/v1/sessions", b'{"agent": "nobody", "prompt": "x"}', header) == TOO_MANY
+
+
+def _publish(redis: RedisServer, seconds: float) -> None:
+    """Nonsense on every channel, as fast as it is taken."""
+    until = time.monotonic() + seconds
+    channels = [name for name in redis.ask("PUBSUB", "CHANNELS", "midsentence:*").split(b"\r\n") if b":" in name]
+    nonsense = [pack("PUBLISH", name, b"\xff nonsense " * 20) for name in channels] * 100
+    with socket.create_connection(("127.0.0.1", redis.port)) as connection:
+        connection.settimeout(seconds)
+        while time.monotonic() < until:
+            connection.sendall(b"".join(nonsense))
+            left = len(nonsense)
+            while left > 0:
+                left -= connection.recv(65536).count(b"\r\n")
+
+
+async def test_nonsense_from_a_neighbour_in_redis(tmp_path: Path) -> None:
+    needed()
+    redis = RedisServer(tmp_path / "redis")
+    log = tmp_path / "dispatcher.log"
+
+    async def nonsense(world: House) -> None:
+        before = log.stat().st_size
+        await asyncio.to_thread(_publish, redis, 3.0)
+        assert log.stat().st_size - before < LOG_BYTES
+        assert (await world.gauges())["dispatcher_log_lines_left_out_total"] > 0
+
+    try:
+        async with house(tmp_path, f"redis://127.0.0.1:{redis.port}/0") as world:
+            when_quiet = await world.beside(nothing)
+            assert not (await world.beside(nonsense)).harm(when_quiet)
+    finally:
+        redis.close()
+
+
+async def test_one_broken_commander_among_four(tmp_path: Path) -> None:
+    """It fails at once, and so has the most free slots: few sessions are lost to it."""
+    async with house(tmp_path) as world, contextlib.AsyncExitStack() as stack:
+        for number, agent in enumerate(("failing", "brief", "brief", "brief")):
+            machine = commander(f"{agent}-{number}", tmp_path, world.grpc, agent, {"AGENT": "brief", "CAPACITY": "8"})
+            await stack.enter_async_context(running(machine))
+        await world.joined(5)
+        ends = Counter[str]()
+
+        async def one() -> None:
+            body = {"agent": "brief", "prompt": "go", "parameters": {"words": 20}}
+            status, created = await ask(world.http, "POST", "/v1/sessions", body)
+            assert status == CREATED, created
+            async for event in events(world.http, created["events"], "0"):
+                if event.name in FINAL:
+                    ends[event.name] += 1
+
+        async with asyncio.timeout(60):
+            for _ in range(6):
+                await asyncio.gather(*(one() for _ in range(10)))
+        assert ends.total() == 60
+        assert ends["failed"] <= CONSECUTIVE_FAILURES + MAX_ASSIGNING
