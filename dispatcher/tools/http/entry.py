@@ -14,17 +14,12 @@ from dispatcher.tools import strict_json
 from dispatcher.tools.entry import MAX_FILE_BYTES, REMOTE, Terms, ToolEntry
 from dispatcher.tools.http.answers import Pointer
 from dispatcher.tools.http.template import Template, UnusableTemplateError
-from dispatcher.tools.http.tool import Connecting, HttpTool
+from dispatcher.tools.http.tool import Connecting, HttpTool, is_ours
 from dispatcher.tools.registry import check_schema
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 WITH_BODY = ("POST", "PUT", "PATCH")
 CONNECTING = ("headers", "private", "ca", "cert", "key")
-# What the connection, the body and the call's identity need.
-OURS = frozenset({
-    "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
-    "accept-encoding", "idempotency-key", "traceparent",
-})  # fmt: skip
 MAX_SCHEMA_BYTES = 64 * 1024  # as many as arguments may have: a model reads it, and each assignment holds it
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1: a token
 _VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?|")
@@ -144,8 +139,7 @@ def _headers(entry: ToolEntry) -> tuple[tuple[str, str], ...]:
         entry.check(
             bool(_VALUE.fullmatch(value)), f"`headers`: {quoted(name)} has a value that cannot be sent", "headers"
         )
-        ours = lower in OURS or lower.startswith("proxy-")
-        entry.check(not ours, f"`headers`: {quoted(name)} is the Dispatcher's own to send", "headers")
+        entry.check(not is_ours(name), f"`headers`: {quoted(name)} is the Dispatcher's own to send", "headers")
         entry.check(lower not in found, f"`headers`: {quoted(name)} comes twice", "headers")
         found[lower] = name, value
     return tuple(found.values())

@@ -14,6 +14,17 @@ from dispatcher.tools.identity import identity
 from dispatcher.tools.ports import Spec
 from shared.version import version
 
+# What the connection, the body and the call's identity need.
+_OURS = frozenset({
+    "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
+    "accept-encoding", "idempotency-key", "traceparent",
+})  # fmt: skip
+
+
+def is_ours(header: str) -> bool:
+    """Whether neither an operator nor an agent may say it."""
+    return header.lower() in _OURS or header.lower().startswith("proxy-")
+
 
 class Connecting:
     """How an entry's service is asked. headers may hold secrets; tls: None where the URL is http."""
@@ -64,7 +75,7 @@ def request(
     context: Context,
     more: Mapping[str, str] = {},
 ) -> HttpRequest:
-    """more: headers of this call, before the entry's own."""
+    """more: headers of this call; the entry's own stand for those of the same name."""
     origin = template.origin
     call = identity(context)
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
@@ -82,8 +93,7 @@ def request(
         headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
     elif method in ("POST", "PUT", "PATCH"):
         headers["Content-Length"] = "0"
-    own = {name.lower() for name, _ in connecting.headers} | {name.lower() for name in more}
+    headers |= more
+    own = {name.lower() for name, _ in connecting.headers}
     kept = [(name, value) for name, value in headers.items() if name.lower() not in own]
-    return HttpRequest(
-        origin, method, target, (*kept, *more.items(), *connecting.headers), body, connecting.private, connecting.tls
-    )
+    return HttpRequest(origin, method, target, (*kept, *connecting.headers), body, connecting.private, connecting.tls)

@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from dispatcher.tools.http.tool import is_ours
 from dispatcher.tools.openapi.document import Document, UnusableDocumentError
 from dispatcher.tools.openapi.schemas import Schemas
 from dispatcher.tools.openapi.styles import STYLES, Parameter
@@ -13,8 +14,8 @@ from dispatcher.tools.openapi.styles import STYLES, Parameter
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 SENT = ("get", "put", "post", "delete", "patch")
 BODY = "body"  # the argument that is the request's body, where that is no object of named properties
-# OpenAPI: parameters of these names are to be ignored; the entry's `headers` say them.
-_IGNORED = ("accept", "content-type", "authorization")
+# Header parameters that no agent is asked for: OpenAPI has the first ignored, and the last are the call's identity.
+SAID = frozenset({"accept", "content-type", "authorization", "idempotency-key", "traceparent"})
 # What an object's schema may say so that its properties can stand beside the parameters.
 _PLAIN = frozenset({"type", "properties", "required", "additionalProperties", "title", "description", "default"})
 _JSON = re.compile(r"application/(?:[\w.-]+\+)?json(?:\s*;.*)?|\*/\*", re.IGNORECASE)
@@ -68,15 +69,17 @@ def found(document: Document) -> Iterator[WrittenOperation]:
                 yield WrittenOperation(operation["operationId"], method, path, operation, item.get("parameters", []))
 
 
-def mapped(document: Document, one: WrittenOperation) -> MappedOperation:
-    """Raises UnusableDocumentError: why it cannot be a tool."""
+def mapped(document: Document, one: WrittenOperation, said: Set[str] = SAID) -> MappedOperation:
+    """said: the headers that no agent is asked for, in lower case. Raises UnusableDocumentError: why it cannot be a
+    tool.
+    """
     if one.method not in SENT:
         raise UnusableDocumentError(f"its method is {one.method.upper()}")
     schemas = Schemas(document)
     properties: dict[str, Any] = {}
     required: list[str] = []
     parameters = []
-    for parameter, written in _parameters(document, one):
+    for parameter, written in _parameters(document, one, said):
         if parameter.name in properties:
             raise UnusableDocumentError(f"two parameters are named {json.dumps(parameter.name)}")
         parameters.append(parameter)
@@ -122,7 +125,9 @@ def _description(operation: Mapping[str, Any]) -> str:
     return "\n\n".join(dict.fromkeys(text.strip() for text in said if isinstance(text, str) and text.strip()))
 
 
-def _parameters(document: Document, one: WrittenOperation) -> Iterator[tuple[Parameter, dict[str, Any]]]:
+def _parameters(
+    document: Document, one: WrittenOperation, said: Set[str]
+) -> Iterator[tuple[Parameter, dict[str, Any]]]:
     """An operation's own stand for its path's of the same name and place."""
     by_key: dict[tuple[object, object], dict[str, Any]] = {}
     for written in (*_list(one.shared), *_list(one.operation.get("parameters", []))):
@@ -131,7 +136,7 @@ def _parameters(document: Document, one: WrittenOperation) -> Iterator[tuple[Par
     for (name, place), table in by_key.items():
         if not isinstance(name, str) or not name:
             raise UnusableDocumentError("a parameter has no name")
-        if place == "header" and name.lower() in _IGNORED:
+        if place == "header" and name.lower() in said:
             continue
         yield _parameter(name, place, table), table
 
@@ -146,6 +151,8 @@ def _parameter(name: str, place: object, table: Mapping[str, Any]) -> Parameter:
         raise UnusableDocumentError(f"its parameter {shown} has the style {str(style)[:20]}")
     if place == "header" and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
         raise UnusableDocumentError(f"its parameter {shown} is no header's name")
+    if place == "header" and is_ours(name):
+        raise UnusableDocumentError(f"its parameter {shown} is the Dispatcher's own to send")
     content = table.get("content")
     as_json = content is not None
     if as_json and (place == "path" or not isinstance(content, dict) or not all(map(_JSON.fullmatch, content))):

@@ -11,7 +11,7 @@ from dispatcher.tools.errors import InvalidArgumentsError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HEADER = re.compile(r"[!-~]([ !-~]*[!-~])?|")
-_BETWEEN = {"form": ",", "simple": ",", "spaceDelimited": "%20", "pipeDelimited": "|"}
+_BETWEEN = {"form": ",", "simple": ",", "spaceDelimited": "%20", "pipeDelimited": "%7C"}
 
 # By place: the styles that can be written, the default first.
 STYLES = {
@@ -38,13 +38,13 @@ class Parameter:
 
     def in_query(self, value: Any) -> Iterator[str]:
         """Pairs, encoded. Raises InvalidArgumentsError."""
-        name = quote(self.name, safe="")
+        name = _encoded(self.name)
         if self.as_json:
             yield f"{name}={_encoded(json.dumps(value, ensure_ascii=False))}"
         elif isinstance(value, dict):
             for key, each in value.items():
-                under = f"{name}[{quote(key, safe='')}]" if self.style == "deepObject" else quote(key, safe="")
-                yield f"{under}={_encoded(self._scalar(each))}"
+                under = f"{self.name}[{key}]" if self.style == "deepObject" else key
+                yield f"{_encoded(under)}={_encoded(self._scalar(each))}"
         elif isinstance(value, list) and self.explode:
             for each in value:
                 yield f"{name}={_encoded(self._scalar(each))}"

@@ -15,7 +15,7 @@ from dispatcher.tools.http.exchange import exchange
 from dispatcher.tools.http.template import Template, UnusableTemplateError
 from dispatcher.tools.http.tool import Connecting, request
 from dispatcher.tools.openapi.document import Document, UnusableDocumentError
-from dispatcher.tools.openapi.operations import BODY, MappedOperation, found, mapped
+from dispatcher.tools.openapi.operations import BODY, SAID, MappedOperation, found, mapped
 from dispatcher.tools.ports import Spec, Tool
 from dispatcher.tools.registry import UnusableSchemaError, check_schema
 
@@ -114,13 +114,14 @@ def _tools(
 ) -> list[OperationTool]:
     """What is allowed and can be mapped; the rest of what is allowed is named."""
     tools: dict[str, OperationTool] = {}
+    said = SAID | {name.lower() for name, _ in connecting.headers}
     matched: set[str] = set()
     for one in found(document):
         if not terms.allows(one.operation_id):
             continue
         matched.add(one.operation_id)
         try:
-            operation = mapped(document, one)
+            operation = mapped(document, one, said)
             spec = terms.offered(operation.tool_name, operation.description, operation.schema)
             check_schema(spec.schema)
             tool = OperationTool(spec, operation, Template(base_url + operation.path, {}), connecting)

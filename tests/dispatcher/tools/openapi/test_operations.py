@@ -7,7 +7,7 @@ import jsonschema_rs
 import pytest
 
 from dispatcher.tools.openapi.document import Document, UnusableDocumentError
-from dispatcher.tools.openapi.operations import MappedOperation, found, mapped
+from dispatcher.tools.openapi.operations import SAID, MappedOperation, found, mapped
 
 TEXT = {"type": "string"}
 
@@ -38,6 +38,7 @@ def body(schema: Any, media: str = "application/json", **more: Any) -> dict[str,
         ({"parameters": [parameter("a", "path")]}, '"a" is a parameter of its path in one place only'),
         ({"parameters": [parameter("a", style="matrix")]}, 'its parameter "a" has the style matrix'),
         ({"parameters": [parameter("a b", "header")]}, 'its parameter "a b" is no header\'s name'),
+        ({"parameters": [parameter("Host", "header")]}, 'its parameter "Host" is the Dispatcher\'s own to send'),
         ({"parameters": [parameter("a"), parameter("a", "header")]}, 'two parameters are named "a"'),
         ({"parameters": [parameter("")]}, "a parameter has no name"),
         ({"parameters": {}}, "its parameters are no list"),
@@ -71,6 +72,13 @@ def test_methods_without_use_for_an_agent() -> None:
     (only,) = found(read)
     with pytest.raises(UnusableDocumentError, match="its method is HEAD"):
         mapped(read, only)
+
+
+def test_headers_that_no_agent_is_asked_for() -> None:
+    named = ("Accept", "authorization", "Idempotency-Key", "X-Api-Key", "X-Page")
+    read = document({"parameters": [parameter(name, "header", required=True) for name in named]})
+    (only,) = found(read)
+    assert [*mapped(read, only, SAID | {"x-api-key"}).schema["properties"]] == ["X-Page"]
 
 
 def test_a_bodys_properties_stand_beside_the_parameters() -> None:

@@ -173,6 +173,15 @@ async def test_the_entrys_headers_are_sent(tmp_path: Path, monkeypatch: pytest.M
     assert seen.headers["authorization"] == "Bearer s3cret"
 
 
+async def test_a_header_of_the_entrys_is_not_the_agents(tmp_path: Path) -> None:
+    more = 'headers = { API_KEY = "operator" }'
+    output, seen = await asked(tmp_path, "petstore.yaml", "deletePet", {"petId": 1, "api_key": "agent"}, more)
+    assert output.status == "INVALID_ARGUMENTS"
+    assert not seen
+    _, (request,) = await asked(tmp_path, "petstore.yaml", "deletePet", {"petId": 1}, more)
+    assert request.headers["api_key"] == "operator"
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
