@@ -17,6 +17,7 @@ from dispatcher.tools import builtin
 from dispatcher.tools.entry import COMMON, Terms, ToolEntry, terms
 from dispatcher.tools.http.entry import http_tool
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
+from dispatcher.tools.mcp.entry import mcp_toolset
 from dispatcher.tools.openapi.toolset import OpenApiToolset, openapi_toolset
 from dispatcher.tools.pins import Pin, read_pin
 from dispatcher.tools.ports import Spec, Tool, Toolset
@@ -118,4 +119,7 @@ def _local(entry: ToolEntry, terms: Terms, threads: Threads) -> Tool | None:
 
 # By kind: what is wrong is said to the entry. A kind of toolset takes the keys `entry.TOOLSET` beside its own.
 TOOLS: dict[str, Callable[[ToolEntry, Terms], Tool | None]] = {"http": http_tool}
-TOOLSETS: dict[str, Callable[[ToolEntry, Terms], Toolset | None]] = {"openapi": openapi_toolset}
+TOOLSETS: dict[str, Callable[[ToolEntry, Terms], Toolset | None]] = {
+    "openapi": openapi_toolset,
+    "mcp": mcp_toolset,
+}

@@ -45,7 +45,7 @@ async def result(response: HttpResponse, pointer: Pointer | None, html: bool) ->
     if 300 <= status < 400:
         raise ServiceError("redirect", "The tool's service answered with a redirect, which is not followed.")
     if status >= 400:
-        raise await _refusal(response)
+        raise refusal(response, await response.beginning(MAX_REFUSAL_BYTES, REFUSAL_SECONDS))
     if status < 200:
         raise ServiceError("broken_answer", "The tool's service wants another protocol.", failing=True)
     if status in NO_CONTENT:
@@ -61,12 +61,11 @@ async def result(response: HttpResponse, pointer: Pointer | None, html: bool) ->
     raise ServiceError("content_type", "The tool's service answered with neither JSON nor plain text.")
 
 
-async def _refusal(response: HttpResponse) -> ServiceError:
-    """With the beginning of its text."""
+def refusal(response: HttpResponse, beginning: bytes) -> ServiceError:
+    """With the beginning of its body, as far as that is text."""
     kind, charset = _content_type(response)
-    found = await response.beginning(MAX_REFUSAL_BYTES, REFUSAL_SECONDS)
     readable = kind.startswith("text/") or _is_json(kind)
-    text = _text(found, charset).strip() if readable else ""
+    text = _text(beginning, charset).strip() if readable else ""
     failing = response.status >= 500 or response.status == TOO_MANY
     return ServiceError(f"http_{response.status}", text or f"HTTP {response.status}", failing=failing)
 

@@ -98,7 +98,7 @@ async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
         try:
             response = await connection.handle_async_request(sent)
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
-            raise _failure(error, network.stream) from None
+            raise failure(error, network.stream) from None
         except ResultTooLargeError:
             raise _broken("The tool's service says too much before it answers.") from None
         if network.stream:
@@ -110,7 +110,7 @@ async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
         await network.close()
 
 
-def _failure(error: Exception, stream: WatchedStream | None) -> ServiceError | UnknownOutcomeError:
+def failure(error: Exception, stream: WatchedStream | None) -> ServiceError | UnknownOutcomeError:
     """Why there is no answer: what was sent decides."""
     if stream is None or not stream.sent:
         if _certificate(error):

@@ -1,0 +1,134 @@
+"""A server's HTTP: each message of the SDK is a request on a connection of its own, to an address that was looked at.
+
+Whatever goes wrong is noted on the call's `Attempt`; the SDK is told of it by an answer, since an exception would end
+every call of the connection.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import httpcore2
+import httpx2
+from httpcore2 import AsyncHTTPConnection
+
+from dispatcher.tools.errors import ResultTooLargeError, ServiceError, UnknownOutcomeError
+from dispatcher.tools.http.answers import MAX_REFUSAL_BYTES, REFUSAL_SECONDS, refusal
+from dispatcher.tools.http.exchange import MAX_HEAD_BYTES, HttpResponse, failure
+from dispatcher.tools.http.network import CheckedNetwork
+from dispatcher.tools.http.tool import Connecting
+from dispatcher.tools.mcp.attempt import CURRENT, Attempt
+
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # a result of the contract's size, each of its characters escaped; a page of tools
+GOODBYE_SECONDS = 2.0  # for the DELETE that ends a session of the protocol
+SESSION = "mcp-session-id"
+
+
+class Web(httpx2.AsyncBaseTransport):
+    """Never follows a redirect, and asks for no compression."""
+
+    def __init__(self, connecting: Connecting) -> None:
+        self._connecting = connecting
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Raises nothing of the network's."""
+        attempt = CURRENT.get() or Attempt()
+        if attempt.over and "last-event-id" in request.headers:
+            return httpx2.Response(410)  # the SDK would wait for the rest of an answer
+        network = CheckedNetwork(self._connecting.private, MAX_HEAD_BYTES)
+        if request.method == "POST":
+            attempt.error = None
+            attempt.network = attempt.network or network
+        kept = False
+        try:
+            async with asyncio.timeout(GOODBYE_SECONDS if request.method == "DELETE" else None):
+                response = await _asked(request, network, self._connecting)
+                answer = await _answer(request, response, network, attempt)
+            kept = isinstance(answer.stream, _Body)
+            return answer
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, ServiceError) as error:
+            attempt.error = error if isinstance(error, ServiceError) else failure(error, network.stream)
+            return httpx2.Response(502)
+        except ResultTooLargeError:
+            attempt.error = ServiceError("broken_answer", "The tool's service says too much before it answers.")
+            return httpx2.Response(502)
+        finally:
+            attempt.sent = attempt.sent or (network.stream is not None and network.stream.sent)
+            if not kept:
+                await network.close()
+
+
+async def _asked(request: httpx2.Request, network: CheckedNetwork, connecting: Connecting) -> httpcore2.Response:
+    url = request.url
+    port = url.port or (443 if url.scheme == "https" else 80)
+    origin = httpcore2.Origin(url.raw_scheme, url.raw_host, port)
+    connection = AsyncHTTPConnection(origin, ssl_context=connecting.tls, network_backend=network)
+    target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=port, target=url.raw_path)
+    return await connection.handle_async_request(
+        httpcore2.Request(request.method, target, headers=request.headers.raw, content=request.content)
+    )
+
+
+async def _answer(
+    request: httpx2.Request, response: httpcore2.Response, network: CheckedNetwork, attempt: Attempt
+) -> httpx2.Response:
+    """Raises ServiceError instead of what is not to be read."""
+    stream: Any = response.stream
+    found = HttpResponse(response, aiter(stream))
+    status = response.status
+    if 300 <= status < 400:
+        raise ServiceError("redirect", "The tool's service answered with a redirect, which is not followed.")
+    if found.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ServiceError("content_encoding", "The tool's service answered in a compression that nobody asked for.")
+    if status >= 400 and request.method == "POST":
+        beginning = await found.beginning(MAX_REFUSAL_BYTES, REFUSAL_SECONDS)
+        if _is_rpc_error(beginning):  # says more than the status
+            return httpx2.Response(status, headers={"content-type": "application/json"}, content=beginning)
+        if status == 404 and SESSION in request.headers:
+            raise ServiceError("session_ended", "The tool's service had forgotten the session.")
+        raise refusal(found, beginning)
+    events = request.method == "GET"  # which may be as many as they like
+    if network.stream:
+        network.stream.most = None if events else MAX_MESSAGE_BYTES
+    body = _Body(stream, network, None if events else attempt, found.headers.get("content-type", ""))
+    return httpx2.Response(status, headers=response.headers, stream=body)
+
+
+def _is_rpc_error(text: bytes) -> bool:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and isinstance(found.get("error"), dict)
+
+
+class _Body(httpx2.AsyncByteStream):
+    """attempt: of whom the answer is; None: of a stream of notifications, which may be as long as it likes."""
+
+    def __init__(
+        self, stream: AsyncGenerator[bytes, None], network: CheckedNetwork, attempt: Attempt | None, content_type: str
+    ) -> None:
+        self._stream, self._network, self._attempt = stream, network, attempt
+        self._events = content_type.lower().startswith("text/event-stream")
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        attempt = self._attempt
+        try:
+            async with aclosing(self._stream) as parts:
+                async for part in parts:
+                    yield part
+        except ResultTooLargeError as error:
+            if attempt:
+                attempt.error, attempt.over = error, True
+            raise httpx2.StreamError("too large") from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError):
+            if attempt:
+                attempt.error = UnknownOutcomeError()
+            raise httpx2.StreamError("cut off") from None
+        if attempt:
+            attempt.cut = self._events
+
+    async def aclose(self) -> None:
+        await self._network.close()

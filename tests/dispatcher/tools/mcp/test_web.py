@@ -1,0 +1,240 @@
+"""Toolsets of kind `mcp` over HTTP: the SDK's own server, and a service that is hostile byte by byte."""
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from dispatcher.tools.identity import identity
+from dispatcher.tools.mcp.web import MAX_MESSAGE_BYTES
+from tests.dispatcher.tools.http.service import Says, Service, Talk, answer
+from tests.dispatcher.tools.mcp.test_process import CALL, SECONDS, Running, running
+from tests.replicas import eventually
+
+SDK = """
+import asyncio, sys
+from mcp.server.mcpserver import Context, MCPServer
+
+server = MCPServer("test")
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    return a + b
+
+@server.tool()
+async def meta(ctx: Context) -> dict:
+    return dict(ctx.request_context.meta)
+
+@server.tool()
+async def silent(file: str) -> str:
+    open(file, "w").write("began")
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        open(file, "w").write("cancelled")
+
+server.run("streamable-http", port=int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+async def sdk(tmp_path: Path) -> AsyncIterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/mcp"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SDK, str(port), stderr=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await asyncio.to_thread(eventually, lambda: httpx2.get(url).status_code > 0, "it listens")
+        yield url
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def at(folder: Path, url: str, more: str = "private = true") -> AsyncIterator[Running]:
+    async with running(folder, f'url = "{url}"\n{more}') as toolset:
+        yield toolset
+
+
+async def test_the_sdk_s_own_server(tmp_path: Path, sdk: str) -> None:
+    async with at(tmp_path, sdk) as toolset:
+        await toolset.offered("add")
+        assert (await toolset.call("add", a=1, b=2)).result_json == '{"result":3}'
+        call = identity(CALL)
+        meta = json.loads(json.loads((await toolset.call("meta")).result_json))
+        assert (meta["idempotency-key"], meta["traceparent"]) == (call.key, call.traceparent)
+
+
+async def test_a_stop_reaches_it(tmp_path: Path, sdk: str) -> None:
+    file = tmp_path / "told"
+    async with at(tmp_path, sdk) as toolset:
+        await toolset.offered("silent")
+        call = asyncio.create_task(toolset.call("silent", file=str(file)))
+        await said(file, "began")
+        call.cancel()
+        await said(file, "cancelled")
+        assert (await toolset.call("add", a=1, b=2)).status == "OK"
+
+
+async def said(file: Path, words: str) -> None:
+    await asyncio.to_thread(eventually, lambda: file.exists() and file.read_text() == words, words)
+
+
+SERVER_INFO = {"name": "scripted", "version": "1"}
+Script = Callable[[Talk, dict[str, Any]], Awaitable[None]]
+
+
+def speaking(script: Script) -> Says:
+    """An older server, which has the tool `ask`; the script answers its calls."""
+
+    async def says(talk: Talk) -> None:
+        if talk.seen.method != "POST":
+            await answer(b"", status="405 Method Not Allowed")(talk)
+            return
+        message = json.loads(talk.seen.body)
+        match message.get("method"):
+            case "initialize":
+                result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": SERVER_INFO}
+                body = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode()
+                await answer(body, "application/json", "200 OK", "mcp-session-id: session-1")(talk)
+            case "tools/list":
+                await rpc(message["id"], {"tools": [{"name": "ask", "inputSchema": {"type": "object"}}]})(talk)
+            case "tools/call":
+                await script(talk, message)
+            case "server/discover":
+                await answer(b"", status="400 Bad Request")(talk)
+            case _:
+                await answer(b"", status="202 Accepted")(talk)
+
+    return says
+
+
+def rpc(identity: int, result: dict[str, Any]) -> Says:
+    return answer(json.dumps({"jsonrpc": "2.0", "id": identity, "result": result}).encode())
+
+
+def raw_answer(head: str, body: bytes = b"") -> Script:
+    async def script(talk: Talk, _: dict[str, Any]) -> None:
+        await talk.send(f"HTTP/1.1 {head}\r\n\r\n".encode() + body)
+
+    return script
+
+
+async def reset(talk: Talk, _: dict[str, Any]) -> None:
+    talk.reset()
+
+
+async def too_large(talk: Talk, message: dict[str, Any]) -> None:
+    size = 40 * MAX_MESSAGE_BYTES
+    await talk.send(f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n".encode())
+    for _ in range(40):
+        await talk.send(b" " * MAX_MESSAGE_BYTES)
+
+
+async def too_large_event(talk: Talk, message: dict[str, Any]) -> None:
+    await talk.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nid: 1\ndata: ")
+    for _ in range(40):
+        await talk.send(b"x" * MAX_MESSAGE_BYTES)
+
+
+async def another_s(talk: Talk, message: dict[str, Any]) -> None:
+    await rpc(message["id"] + 1000, {"content": [{"type": "text", "text": "another's"}]})(talk)
+
+
+JSON = "200 OK\r\ncontent-type: application/json"
+REFUSED = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"unknown city"}}'
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (raw_answer("307 Temporary Redirect\r\nlocation: /elsewhere"), "TOOL_ERROR redirect"),
+        (raw_answer("500 Internal Server Error\r\ncontent-type: text/plain", b"sorry"), "TOOL_ERROR http_500"),
+        (raw_answer("404 Not Found"), "TOOL_ERROR session_ended"),
+        (raw_answer("400 Bad Request\r\ncontent-type: application/json", REFUSED), "TOOL_ERROR mcp_-32602"),
+        (raw_answer("200 OK\r\ncontent-type: text/html", b"<p>"), "TOOL_ERROR mcp_-32600"),
+        (raw_answer(JSON, b"{"), "TOOL_ERROR broken_answer"),
+        (raw_answer(JSON, b"[" * 100_000), "TOOL_ERROR broken_answer"),
+        (raw_answer(f"{JSON}\r\ncontent-length: 100", b"{"), "UNKNOWN_OUTCOME unknown_outcome"),
+        (raw_answer("200 OK\r\ncontent-type: text/event-stream", b": nothing\n\n"), "UNKNOWN_OUTCOME unknown_outcome"),
+        (raw_answer(f"{JSON}\r\ncontent-encoding: gzip", b"\x1f\x8b"), "TOOL_ERROR content_encoding"),
+        (raw_answer("202 Accepted"), "TOOL_ERROR mcp_-32600"),
+        (reset, "UNKNOWN_OUTCOME unknown_outcome"),
+        (too_large, "TOOL_ERROR result_too_large"),
+        (too_large_event, "TOOL_ERROR result_too_large"),
+        (another_s, "TIMEOUT timeout"),
+    ],
+)  # fmt: skip
+async def test_what_comes_back_ends_its_call_only(tmp_path: Path, script: Script, code: str) -> None:
+    calls = 0
+
+    async def first(talk: Talk, message: dict[str, Any]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await script(talk, message)
+        else:
+            await rpc(message["id"], {"content": [{"type": "text", "text": "well"}]})(talk)
+
+    async with (
+        Service(speaking(first)).at() as service,
+        at(tmp_path, f"{service.url}/mcp", "private = true\ntimeout_seconds = 2") as toolset,
+    ):
+        await toolset.offered("ask")
+        assert await toolset.code("ask") == code
+        assert (await toolset.call("ask")).result_json == '"well"'
+    assert calls == 2
+
+
+async def test_a_call_that_is_stopped_leaves_no_connection(tmp_path: Path) -> None:
+    began, closed = asyncio.Event(), asyncio.Event()
+
+    async def silent(talk: Talk, _: dict[str, Any]) -> None:
+        await talk.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nid: 1\ndata:\n\n")
+        began.set()
+        await talk.closed()
+        closed.set()
+
+    async with Service(speaking(silent)).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
+        await toolset.offered("ask")
+        call = asyncio.create_task(toolset.call("ask"))
+        async with asyncio.timeout(SECONDS):
+            await began.wait()
+            call.cancel()
+            await closed.wait()
+        cancelled = '"notifications/cancelled"'
+        await asyncio.to_thread(eventually, lambda: any(cancelled.encode() in s.body for s in service.seen), cancelled)
+        assert "last-event-id" not in {name for seen in service.seen for name in seen.headers}
+
+
+async def test_only_addresses_that_may_be_asked(tmp_path: Path) -> None:
+    async with Service(answer()).at() as service, at(tmp_path, service.url, "") as toolset:
+        (error,) = await asyncio.gather(toolset.task, return_exceptions=True)
+        assert getattr(error, "code", "") == "blocked_address"
+        assert service.connections == 0
+
+
+async def test_nothing_listens(tmp_path: Path) -> None:
+    async with at(tmp_path, "http://127.0.0.1:9") as toolset:
+        (error,) = await asyncio.gather(toolset.task, return_exceptions=True)
+        assert getattr(error, "code", "") == "unreachable"
+
+
+async def test_words_of_a_refusal_are_not_passed_on(tmp_path: Path) -> None:
+    async def says(talk: Talk) -> None:
+        await answer(b"token s3cret", "text/plain", "401 Unauthorized")(talk)
+
+    async with Service(says).at() as service, at(tmp_path, service.url) as toolset:
+        (error,) = await asyncio.gather(toolset.task, return_exceptions=True)
+        assert str(error) == "the server answered http_401"
