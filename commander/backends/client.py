@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import httpx2
 import openai
 
-from commander.backends.completions import Chunk, chunks
+from commander.backends.completions import Chunk, chunks, is_sign_of_life
 from commander.backends.errors import ProviderError, Quoting, message
 from commander.backends.http_client import HttpClient, compressed
 from commander.backends.settings import OpenAISettings
@@ -121,6 +121,8 @@ class _Answer:
                 data = event.data.strip()
                 if event.name in ERRORS:
                     raise ProviderError(f"the server reports an error: {message(_json(data) or data)}")
+                if is_sign_of_life(event.name):
+                    continue
                 if data.startswith(DONE):
                     self._ended = self._ended or self._spoke
                     break

@@ -50,6 +50,18 @@ _ENDINGS = {
     }.items()
     for name in names.split()
 }
+# What says that the answer is still to come, by the name of its event, its type or its status.
+_SIGNS_OF_LIFE = (
+    "ping",
+    "heartbeat",
+    "keepalive",
+    "progress",
+    "queued",
+    "pending",
+    "processing",
+    "loading",
+    "inprogress",
+)
 _NOT_YET = ("", "null", "none", "not_finished")  # what some servers write while the answer goes on
 
 
@@ -93,8 +105,8 @@ def chunks(data: str) -> Iterator[Chunk]:
     """The chunks in one event's data: one, or a list of them. Raises ProviderError: it is no JSON, or an error."""
     try:
         found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ProviderError(f"a chunk that cannot be read: {type(error).__name__}") from None
+    except (ValueError, RecursionError):
+        raise ProviderError(f"a chunk that cannot be read: {data}") from None
     for each in found if isinstance(found, list) else [found]:
         if isinstance(each, dict):
             yield _chunk(each)
@@ -214,7 +226,16 @@ def _reason(written: object) -> str:
 
 
 def _ending(reason: str) -> Ending | None:
-    return _ENDINGS.get(re.sub(r"[-_ ]", "", reason.lower()))
+    return _ENDINGS.get(_word(reason).removeprefix("finishreason"))  # as enumerations are printed
+
+
+def _word(name: object) -> str:
+    """In small letters and in one word."""
+    return re.sub(r"[-_. ]", "", name.lower()) if isinstance(name, str) else ""
+
+
+def is_sign_of_life(kind: object) -> bool:
+    return _word(kind) in _SIGNS_OF_LIFE
 
 
 def _usage(usage: dict[str, Any]) -> TokenCounts:
@@ -237,15 +258,18 @@ def _error(found: dict[str, Any], choices: list[Any]) -> object:
     if base.get("status_code") not in (None, 0, "0"):
         return base
     texts = ("errors", "detail", "message", "msg", "error_message", "error_msg")
-    named = "error" in (found.get("object"), found.get("type"))
+    kinds = [found.get(name) for name in ("object", "type", "status")]
+    if any(is_sign_of_life(kind) for kind in kinds):
+        return None
+    named = "error" in kinds
     return found if named or any(isinstance(found.get(name), str | list) and found[name] for name in texts) else None
 
 
 def _told(place: object) -> object:
-    """An error that stands under that name; also where Groq puts it. Some servers always send an empty one."""
+    """An error that stands under that name, or where gateways put it. Some servers always send an empty one."""
     if not isinstance(place, dict):
         return None
-    error = place.get("error") or _object(place.get("x_groq")).get("error")
+    error = place.get("error") or place.get("fault") or _object(place.get("x_groq")).get("error")  # Apigee's; Groq's
     if isinstance(error, dict) and not any(error.values()):
         return None
     return place if error is True else error

@@ -1,9 +1,11 @@
 """Server-sent events from bytes (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
 The decoder of the package `openai` has no limit, ends at the first byte that is no UTF-8, and drops a last event whose
-blank line is missing. Here a line of JSON without a field's name is an event too: so errors come from some servers.
+blank line is missing. Here a line of JSON without a field's name is an event too: so errors come from some servers. And
+a line of data that is a whole chunk is one before the next, where no blank line parts them.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,6 +15,14 @@ from commander.backends.errors import ProviderError
 MAX_EVENT_BYTES = 1024 * 1024  # a whole answer in one chunk is smaller, with its calls
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 BOM = b"\xef\xbb\xbf"
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 class Event(NamedTuple):
@@ -59,16 +69,23 @@ class Decoder:
         elif line.startswith(b"{"):
             yield Event("", line.decode(errors="replace"))
         else:
-            self._field(line.decode(errors="replace"))
+            yield from self._field(line.decode(errors="replace"))
 
-    def _field(self, line: str) -> None:
+    def _field(self, line: str) -> Iterator[Event]:
         name, _, value = line.partition(":")  # a comment's name is empty
+        if name in ("event", "data") and self._whole:
+            yield from self._line(b"")
         value = value.removeprefix(" ")
         if name == "event":
             self._name = value
         elif name == "data":
             self._data.append(value)
             self._size += len(line)
+
+    @property
+    def _whole(self) -> bool:
+        """The line of data that came is a chunk by itself."""
+        return len(self._data) == 1 and self._data[0].startswith("{") and is_json(self._data[0])
 
     def _bounded(self, more: int) -> None:
         if self._size + more > MAX_EVENT_BYTES:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from commander.backends.errors import ProviderError
 from commander.backends.sse import MAX_EVENT_BYTES, Decoder, Event
 
-LINES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=6)
+# None is a chunk by itself (below).
+LINES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n{"), max_size=6)
 EVENTS = st.lists(st.tuples(LINES, st.lists(LINES, min_size=1, max_size=3)), max_size=4)
 
 
@@ -31,6 +32,20 @@ def test_events_are_the_same_however_they_are_split(
 
 def test_nothing_between_the_two_of_a_line_end() -> None:
     assert decoded(b"data: a\r", b"", b"\ndata: b\r\n\r\n") == [Event("", "a\nb")]
+
+
+def test_chunks_that_no_blank_line_parts() -> None:
+    """As each comes, not at the end."""
+    decoder = Decoder()
+    first = list(decoder.feed(b'data: {"a": 1}\ndata: {"a": 2}\n'))
+    assert first == [Event("", '{"a": 1}')]
+    second = list(decoder.feed(b"event: error\ndata: {}\ndata: [DONE]\n"))
+    assert second == [Event("", '{"a": 2}'), Event("error", "{}")]
+    assert list(decoder.end()) == [Event("", "[DONE]")]
+
+
+def test_json_over_several_lines_is_one_event() -> None:
+    assert decoded(b'data: {\ndata: "a": {}\ndata: }\n\n') == [Event("", '{\n"a": {}\n}')]
 
 
 @given(st.lists(st.binary(max_size=8)))

@@ -119,6 +119,15 @@ MESSAGE = {"role": "assistant", "content": "Hello world."}
         pytest.param(HELLO + STOP, "", id="no [DONE]"),
         pytest.param((HELLO + STOP).rstrip(), "", id="the last blank line is missing"),
         pytest.param(HELLO + DONE, "", id="no reason, but [DONE]"),
+        pytest.param(WHOLE.replace("\n\n", "\n"), "", id="no blank lines"),
+        pytest.param(WHOLE.replace("\n\n", "\n").replace("\n", "\r\n"), "", id="no blank lines, CRLF"),
+        pytest.param(
+            'event: heartbeat\ndata: {"message": "still there"}\n\n'
+            + event({"status": "queued", "message": "waits for a GPU"})
+            + WHOLE,
+            "",
+            id="signs of life that say something",
+        ),
         pytest.param(HELLO + event({"type": "ping"}) + event(None) + event("ping") + STOP + DONE, "", id="pings"),
         pytest.param(answer(WHOLE, "201 Created"), "", id="201"),
         pytest.param(answer(WHOLE, Content_Type="text/plain; charset=utf-8"), "", id="text/plain"),
@@ -210,6 +219,8 @@ async def test_counts_are_those_that_could_be_read() -> None:
         *((name, "length") for name in ("length", "model_length", "max_tokens", "MAX_TOKENS", "max_output_tokens")),
         *((name, "content_filter") for name in ("content_filter", "content-filter", "SAFETY", "sensitive", "refusal")),
         ({"type": "stop", "matched": 2}, "stop"),
+        ("FinishReason.STOP", "stop"),
+        ("FINISH_REASON_MAX_TOKENS", "length"),
     ],
 )
 async def test_other_names_of_an_end(written: object, reason: str) -> None:
@@ -253,6 +264,9 @@ async def test_a_reason_that_is_none_known_fails_the_session(written: object) ->
         (event({"code": 503, "message": "too busy"}), "too busy"),
         (event({"detail": [{"msg": "too busy"}]}), "too busy"),
         (event({"errors": ["too busy"]}), "too busy"),
+        (event({"fault": {"faultstring": "too busy"}}), "too busy"),
+        (event({"status": "failed", "message": "too busy"}), "too busy"),
+        ("data: too busy\n\n", "too busy"),
         (event({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "too busy"}}), "too busy"),
         (event({"choices": [], "x_groq": {"error": "too busy"}}), "too busy"),
         (event({"choices": [{"error": {"message": "too busy"}, "delta": {}, "finish_reason": "error"}]}), "too busy"),
