@@ -64,26 +64,30 @@ class ToolEntry(FileEntry):
 
     def filled(self, key: str, name: str, text: object) -> str:
         """A text of that table with the variables and files for which `${env:NAME}` and `${file:PATH}` stand; a line
-        end at a file's end is none of it. What stands there is never shown.
+        end at a file's end is none of it. What stands there is never shown. Empty: something is wrong with it.
         """
         if not isinstance(text, str):
             self.wrong(f"`{key}`: {quoted(name)} is not a text", key)
             return ""
-        return _REFERENCE.sub(lambda found: self._referred(key, name, found), text)
+        values = [self._referred(key, name, found) for found in _REFERENCE.finditer(text)]
+        if None in values:
+            return ""
+        filled = iter(values)
+        return _REFERENCE.sub(lambda _: str(next(filled)), text)
 
-    def _referred(self, key: str, name: str, found: "re.Match[str]") -> str:
+    def _referred(self, key: str, name: str, found: "re.Match[str]") -> str | None:
         kind, of = found[1], found[2]
         if kind is None or not of or not found[0].endswith("}"):
             self.wrong(f"`{key}`: {quoted(name)}: ${{…}} is written ${{env:NAME}} or ${{file:PATH}}", key)
-            return ""
+            return None
         try:
             value = os.environ[of] if kind == "env" else self._secret(self._path(of))
         except KeyError:
             self.wrong(f"`{key}`: {quoted(name)}: the variable {of} is not set", key)
-            return ""
+            return None
         except (OSError, ValueError) as error:
             self.wrong(f"`{key}`: {quoted(name)}: {of}: {_why(error)}", key)
-            return ""
+            return None
         self._digest.update(repr(value).encode())
         return value
 

@@ -111,7 +111,7 @@ def test_entries_that_are_right(tmp_path: Path, entry: str) -> None:
             ],
         ),
         (
-            URL + 'headers = { X = "${env:NOT_SET_AT_ALL}" }',
+            URL + 'headers = { X = "Bearer ${env:NOT_SET_AT_ALL}" }',
             ['`headers`: "X": the variable NOT_SET_AT_ALL is not set'],
         ),
     ],
