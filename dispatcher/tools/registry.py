@@ -171,7 +171,7 @@ class Registry:
         except _TimeIsUpError:
             return _failed("TIMEOUT", f"The tool took longer than {entry.tool.spec.timeout_seconds:g} seconds.")
         except Exception as error:
-            _log_fault("tool_failed", entry.tool.spec, context, error)
+            logger.warning("tool_failed", **_whose(context), **_fault(entry.tool.spec, error))
             return _failed("TOOL_ERROR", FAILED)
         finally:
             self._running(name, -1)
@@ -200,16 +200,15 @@ def _told(spec: Spec, context: Context, task: asyncio.Task[str]) -> None:
     """What a call that nobody waits for any more has ended with."""
     error = None if task.cancelled() else task.exception()
     if error and not isinstance(error, ToolError | UnknownOutcomeError | ResultTooLargeError):
-        _log_fault("tool_failed_late", spec, context, error)
+        logger.warning("tool_failed_late", **_whose(context), **_fault(spec, error))
 
 
-def _log_fault(event: str, spec: Spec, context: Context, error: BaseException) -> None:
-    whose = _whose(context)
+def _fault(spec: Spec, error: BaseException) -> dict[str, Any]:
+    """For a line of the log: of an author's own tool all; of another service's neither URL nor header nor answer."""
     if spec.kind == "local":
-        logger.warning(event, tool=spec.name, **whose, exc_info=error, traceback=True)
-    else:  # not its author's: what it says may be of a URL, a header or an answer
-        logger.warning(event, tool=spec.name, **whose, error=type(error).__name__)
-        logger.debug("tool_fault", tool=spec.name, **whose, exc_info=error, traceback=True)
+        return {"tool": spec.name, "exc_info": error, "traceback": True}
+    logger.debug("tool_fault", tool=spec.name, exc_info=error, traceback=True)
+    return {"tool": spec.name, "error": type(error).__name__}
 
 
 def _whose(context: Context) -> dict[str, str]:
