@@ -11,6 +11,7 @@ from dispatcher.gateway.errors import HttpError
 from shared.records import Message
 
 SMALL_BYTES = 16 * 1024  # cannot be slow, whatever stands in it
+MAX_HELD_BYTES = 32 * 1024 * 1024  # of all bodies that come at once: thirty-two prompts of 1 MB
 MAX_VALUES = 20_000  # decoded within 10 ms, whatever they are; a conversation of 5,000 messages
 MAX_UNQUOTED = 1024 * 1024  # bytes outside of strings: digits, and white space
 _BETWEEN = (b",", b"[", b"{")  # what values begin with, or are told apart by
@@ -39,7 +40,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 
 class Bodies:
-    """limit: bytes of a body.
+    """limit: bytes of a body. What all have that come at once is bounded too, but for the first SMALL_BYTES of each.
 
     What is decoded holds the loop (msgspec keeps the GIL, so a thread would spare it nothing). So a body's values are
     bounded before that, by what can be counted without decoding, and large ones are decoded one a turn of the loop.
@@ -48,22 +49,33 @@ class Bodies:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._turn = asyncio.Lock()
+        self._held = 0  # bytes of bodies that have come, and are not decoded yet
 
-    async def read(self, request: HttpRequest) -> bytes:
-        """The body. Raises HttpError 413 as soon as it is known to be too large."""
+    async def take(self, request: HttpRequest, kind: type[BodyT], default: BodyT | None = None) -> BodyT:
+        """The body as that type; without a body the default, if there is one. Raises HttpError 400, 413, 503."""
+        body = bytearray()
+        try:
+            await self._fill(body, request)
+            return await self._decoded(bytes(body), kind, default)
+        finally:
+            self._held -= _beyond_small(body)
+
+    async def _fill(self, body: bytearray, request: HttpRequest) -> None:
+        """Raises HttpError 413 as soon as it is known to be too large."""
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length[:20]) > self._limit:
             raise self._too_large()
-        body = bytearray()
         async for chunk in request.stream():
+            before = _beyond_small(body)
             body += chunk
+            self._held += _beyond_small(body) - before
             if len(body) > self._limit:
                 raise self._too_large()
-        return bytes(body)
+            if self._held > max(MAX_HELD_BYTES, self._limit) and _beyond_small(body):
+                message = "Too many large bodies come at once."
+                raise HttpError(503, message, code="too_many_bodies", headers={"retry-after": "1"})
 
-    async def take(self, request: HttpRequest, kind: type[BodyT], default: BodyT | None = None) -> BodyT:
-        """The body as that type; without a body the default, if there is one. Raises HttpError 400, 413."""
-        body = await self.read(request)
+    async def _decoded(self, body: bytes, kind: type[BodyT], default: BodyT | None) -> BodyT:
         if default is not None and not body.strip():
             return default
         if len(body) <= SMALL_BYTES:
@@ -80,6 +92,10 @@ class Bodies:
 
     def _too_large(self) -> HttpError:
         return HttpError(413, f"The body is larger than {self._limit} bytes.", code="body_too_large")
+
+
+def _beyond_small(body: bytearray) -> int:
+    return max(0, len(body) - SMALL_BYTES)
 
 
 def is_light(body: bytes) -> bool:

@@ -18,6 +18,7 @@ ATTACKS: dict[str, Attack] = {
     "pipelines": http.pipelines,
     "drips": http.drips,
     "bodies that are slow to read": http.bodies,
+    "bodies that never end": http.held_bodies,
     "readers that never read": http.readers,
     "prompts that wait": http.prompts,
     "results that nobody reads": streams.unread,

@@ -1,5 +1,6 @@
 """Bodies that are made to be slow are refused before they are decoded."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,9 +8,11 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from dispatcher.gateway import bodies
 from dispatcher.gateway.bodies import MAX_UNQUOTED, MAX_VALUES, SMALL_BYTES, is_light
+from dispatcher.gateway.errors import HttpError
 from dispatcher.settings import DispatcherSettings
 from tests.dispatcher.gateway.fakes import FakeSessions
 
@@ -82,3 +85,30 @@ async def test_as_many_values_as_are_allowed(http: httpx2.AsyncClient) -> None:
     body = of("1", MAX_VALUES - 4)
     assert len(body) > SMALL_BYTES
     assert (await http.post("/v1/sessions", content=body)).status_code == 201
+
+
+async def test_large_bodies_that_come_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond that a large one is refused, a small one is not; what is decoded, or broken off, holds nothing."""
+    taken = bodies.Bodies(200_000)
+    monkeypatch.setattr(bodies, "MAX_HELD_BYTES", 0)  # as much as one may have
+    chunks: list[asyncio.Queue[tuple[bytes, bool]]] = [asyncio.Queue() for _ in range(3)]
+
+    def take(number: int) -> asyncio.Task[list[int]]:
+        async def receive() -> dict[str, Any]:
+            body, more = await chunks[number].get()
+            return {"type": "http.request", "body": body, "more_body": more}
+
+        request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+        return asyncio.create_task(taken.take(request, list[int]))
+
+    tasks = [take(number) for number in range(3)]
+    chunks[0].put_nowait((b"[1," + b" " * 150_000, True))
+    chunks[1].put_nowait((b"[2," + b" " * 150_000, True))
+    with pytest.raises(HttpError) as refused:
+        await tasks[1]
+    assert (refused.value.status, refused.value.code) == (503, "too_many_bodies")
+    chunks[2].put_nowait((b"[3]", False))
+    assert await tasks[2] == [3]
+    chunks[0].put_nowait((b"1]", False))
+    assert await tasks[0] == [1, 1]
+    assert taken._held == 0
