@@ -11,7 +11,8 @@ from dispatcher.gateway.errors import HttpError
 from shared.records import Message
 
 SMALL_BYTES = 16 * 1024  # cannot be slow, whatever stands in it
-MAX_HELD_BYTES = 32 * 1024 * 1024  # of all bodies that come at once: thirty-two prompts of 1 MB
+MAX_HELD_BYTES = 24 * 1024 * 1024  # of all larger bodies that come at once; the others wait
+ROOM_SECONDS = 10.0  # that they do
 MAX_VALUES = 20_000  # decoded within 10 ms, whatever they are; a conversation of 5,000 messages
 MAX_UNQUOTED = 1024 * 1024  # bytes outside of strings: digits, and white space
 _BETWEEN = (b",", b"[", b"{")  # what values begin with, or are told apart by
@@ -40,7 +41,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 
 class Bodies:
-    """limit: bytes of a body. What all have that come at once is bounded too, but for the first SMALL_BYTES of each.
+    """limit: bytes of a body. What all larger ones may have that come at once is bounded too.
 
     What is decoded holds the loop (msgspec keeps the GIL, so a thread would spare it nothing). So a body's values are
     bounded before that, by what can be counted without decoding, and large ones are decoded one a turn of the loop.
@@ -49,31 +50,43 @@ class Bodies:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._turn = asyncio.Lock()
-        self._held = 0  # bytes of bodies that have come, and are not decoded yet
+        self._held = 0  # bytes that large bodies have room for
+        self._freed = asyncio.Condition()
 
     async def take(self, request: HttpRequest, kind: type[BodyT], default: BodyT | None = None) -> BodyT:
-        """The body as that type; without a body the default, if there is one. Raises HttpError 400, 413, 503."""
-        body = bytearray()
+        """The body as that type; without a body the default, if there is one. Raises HttpError 400, 503; 413 as soon as
+        it is known to be too large.
+        """
+        length = request.headers.get("content-length", "")
+        size = int(length[:20]) if length.isdigit() else self._limit
+        if length and size > self._limit:
+            raise self._too_large()
+        body, room = bytearray(), 0
         try:
-            await self._fill(body, request)
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > self._limit:
+                    raise self._too_large()
+                if len(body) > SMALL_BYTES and not room:
+                    room = await self._room(size)
             return await self._decoded(bytes(body), kind, default)
         finally:
-            self._held -= _beyond_small(body)
+            if room:
+                async with self._freed:
+                    self._held -= room
+                    self._freed.notify_all()
 
-    async def _fill(self, body: bytearray, request: HttpRequest) -> None:
-        """Raises HttpError 413 as soon as it is known to be too large."""
-        length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length[:20]) > self._limit:
-            raise self._too_large()
-        async for chunk in request.stream():
-            before = _beyond_small(body)
-            body += chunk
-            self._held += _beyond_small(body) - before
-            if len(body) > self._limit:
-                raise self._too_large()
-            if self._held > max(MAX_HELD_BYTES, self._limit) and _beyond_small(body):
-                message = "Too many large bodies come at once."
-                raise HttpError(503, message, code="too_many_bodies", headers={"retry-after": "1"})
+    async def _room(self, size: int) -> int:
+        """For a body of that size, once there is some: until then nothing more of it is read. Raises HttpError 503."""
+        most = max(MAX_HELD_BYTES, self._limit)
+        try:
+            async with asyncio.timeout(ROOM_SECONDS), self._freed:
+                await self._freed.wait_for(lambda: self._held + size <= most)
+                self._held += size
+        except TimeoutError:
+            message = "Too many large bodies come at once."
+            raise HttpError(503, message, code="too_many_bodies", headers={"retry-after": "1"}) from None
+        return size
 
     async def _decoded(self, body: bytes, kind: type[BodyT], default: BodyT | None) -> BodyT:
         if default is not None and not body.strip():
@@ -92,10 +105,6 @@ class Bodies:
 
     def _too_large(self) -> HttpError:
         return HttpError(413, f"The body is larger than {self._limit} bytes.", code="body_too_large")
-
-
-def _beyond_small(body: bytearray) -> int:
-    return max(0, len(body) - SMALL_BYTES)
 
 
 def is_light(body: bytes) -> bool:

@@ -87,28 +87,33 @@ async def test_as_many_values_as_are_allowed(http: httpx2.AsyncClient) -> None:
     assert (await http.post("/v1/sessions", content=body)).status_code == 201
 
 
-async def test_large_bodies_that_come_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond that a large one is refused, a small one is not; what is decoded, or broken off, holds nothing."""
+async def test_large_bodies_that_come_at_once_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one waits for another's end, and not for ever; a small one does not."""
     taken = bodies.Bodies(200_000)
     monkeypatch.setattr(bodies, "MAX_HELD_BYTES", 0)  # as much as one may have
-    chunks: list[asyncio.Queue[tuple[bytes, bool]]] = [asyncio.Queue() for _ in range(3)]
+    chunks: list[asyncio.Queue[tuple[bytes, bool]]] = [asyncio.Queue() for _ in range(4)]
 
     def take(number: int) -> asyncio.Task[list[int]]:
         async def receive() -> dict[str, Any]:
             body, more = await chunks[number].get()
             return {"type": "http.request", "body": body, "more_body": more}
 
-        request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+        request = Request({"type": "http", "method": "POST", "headers": [(b"content-length", b"150003")]}, receive)
         return asyncio.create_task(taken.take(request, list[int]))
 
-    tasks = [take(number) for number in range(3)]
-    chunks[0].put_nowait((b"[1," + b" " * 150_000, True))
-    chunks[1].put_nowait((b"[2," + b" " * 150_000, True))
-    with pytest.raises(HttpError) as refused:
-        await tasks[1]
-    assert (refused.value.status, refused.value.code) == (503, "too_many_bodies")
+    tasks = [take(number) for number in range(4)]
+    for queue in chunks[:2]:
+        queue.put_nowait((b"[1," + b" " * 149_998, True))
     chunks[2].put_nowait((b"[3]", False))
     assert await tasks[2] == [3]
+    chunks[1].put_nowait((b"1]", False))
+    assert not tasks[1].done()
     chunks[0].put_nowait((b"1]", False))
-    assert await tasks[0] == [1, 1]
-    assert taken._held == 0
+    assert await tasks[0] == await tasks[1] == [1, 1]
+    monkeypatch.setattr(bodies, "ROOM_SECONDS", 0.01)
+    taken._held = 60_000
+    chunks[3].put_nowait((b" " * 150_000, True))
+    with pytest.raises(HttpError) as refused:
+        await tasks[3]
+    assert (refused.value.status, refused.value.code) == (503, "too_many_bodies")
+    assert taken._held == 60_000
