@@ -119,6 +119,10 @@ def _check_arguments(entry: ToolEntry, template: Template, schema: dict[str, Any
         else:
             wrong = kinds_of(properties[name]) & {"object"}
             entry.check(not wrong, f"{{{name}}} stands in the query, and may be an object", key)
+    for header, text in entry.table("headers").items():
+        for name in re.findall(r"\{([^{}]*)\}", text) if isinstance(text, str) else ():
+            reason = f"`headers`: {quoted(header)}: the argument {{{name}}} stands in path and query only"
+            entry.check(name not in properties, reason, "headers")
     if not body:
         for name in sorted(properties.keys() - template.names):
             entry.wrong(f"the argument {quoted(name)} goes nowhere: neither URL nor body has it", "schema")

@@ -91,6 +91,10 @@ def test_entries_that_are_right(tmp_path: Path, entry: str) -> None:
             ["either `schema` or `schema_file`", "`schema_file`: {folder}/x: No such file or directory"],
         ),
         (
+            GOOD + 'headers = { X = "{city} {other}" }',
+            ['`headers`: "X": the argument {city} stands in path and query only'],
+        ),
+        (
             URL + f'schema = {{ type = "object", description = "{"x" * 65536}" }}',
             ["`schema` has more than 65536 bytes"],
         ),
