@@ -194,7 +194,7 @@ def _downstream_message(packet: Downstream) -> DownstreamMessage:
         case Closed(code, text):
             message.closed.CopyFrom(pb.Closed(code=code, message=text))
         case Assignment() as assignment:
-            message.assignment.CopyFrom(_assignment_message(assignment))
+            _fill(message.assignment, assignment)
         case Drain(reason):
             message.drain.CopyFrom(pb.Drain(reason=reason))
         case Unknown():
@@ -286,35 +286,31 @@ def _result(message: pb.ToolCallResult) -> ToolResult:
     return ToolResult(message.tool_name, message.result_json, message.call_id, status)
 
 
-def _assignment_message(assignment: Assignment) -> pb.Assignment:
-    message = pb.Assignment(
-        session_id=assignment.session_id,
-        generation=assignment.generation,
-        agent=assignment.agent,
-        messages=[pb.Message(role=m.role, content=m.content) for m in assignment.messages],
-        parameters_json=assignment.parameters_json,
-        tools=[
-            pb.Tool(name=t.name, description=t.description, parameters_json_schema=t.parameters_json_schema)
-            for t in assignment.tools
-        ],
-        conversation_id=assignment.conversation_id,
-        traceparent=assignment.traceparent,
-    )
+def _fill(message: pb.Assignment, assignment: Assignment) -> None:
+    """In its place, for a copy of 8 MiB takes ten times as long as to set them."""
+    message.session_id = assignment.session_id
+    message.generation = assignment.generation
+    message.agent = assignment.agent
+    for each in assignment.messages:
+        message.messages.add(role=each.role, content=each.content)
+    message.parameters_json = assignment.parameters_json
+    for tool in assignment.tools:
+        message.tools.add(
+            name=tool.name, description=tool.description, parameters_json_schema=tool.parameters_json_schema
+        )
+    message.conversation_id = assignment.conversation_id
+    message.traceparent = assignment.traceparent
     if assignment.history:
         message.history.sequence = assignment.history.sequence
-        message.history.entries.extend(_history_entries(assignment.history.entries))
-    return message
-
-
-def _history_entries(entries: Iterable[HistoryEntry]) -> Iterator[pb.Entry]:
-    for entry in entries:
-        match entry:
-            case Said(text):
-                yield pb.Entry(said=text)
-            case ToolCall():
-                yield pb.Entry(call=_call_message(entry))
-            case ToolResult():
-                yield pb.Entry(result=_result_message(entry))
+        for entry in assignment.history.entries:
+            added = message.history.entries.add()
+            match entry:
+                case Said(text):
+                    added.said = text
+                case ToolCall():
+                    added.call.CopyFrom(_call_message(entry))
+                case ToolResult():
+                    added.result.CopyFrom(_result_message(entry))
 
 
 def _assignment(message: pb.Assignment) -> Assignment:
