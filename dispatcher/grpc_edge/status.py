@@ -35,6 +35,12 @@ CLOSES = {
 }
 
 
+# How a peer is given up that has been waited for in vain.
+SAYS_NOTHING = grpc.StatusCode.DEADLINE_EXCEEDED, "No packet for too long.", "silent"
+DOES_NOT_READ = grpc.StatusCode.UNAVAILABLE, "The peer does not read.", "unread"
+HANGS = grpc.StatusCode.UNAVAILABLE, "No status for too long.", "hung"
+
+
 def closed(code: str) -> Closed:
     return Closed(code, CLOSES[code].message)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 import grpc
@@ -19,7 +20,16 @@ from dispatcher.grpc_edge.limits import (
 )
 from dispatcher.grpc_edge.older import Numbering
 from dispatcher.grpc_edge.patience import Patience
-from dispatcher.grpc_edge.status import ServicerContext, StreamOver, closed, malformed, refused
+from dispatcher.grpc_edge.status import (
+    DOES_NOT_READ,
+    HANGS,
+    SAYS_NOTHING,
+    ServicerContext,
+    StreamOver,
+    closed,
+    malformed,
+    refused,
+)
 from dispatcher.grpc_edge.writer import StreamWriter
 from dispatcher.live import ids
 from dispatcher.live.desk import Desk
@@ -78,13 +88,13 @@ class Stream:
         self._left: dict[str, str] = {}  # open here once: the `closed` code for what still comes, "" for none any more
         self._numbering = Numbering()
         self._age: asyncio.TimerHandle | None = None
-        self._first = Patience(FIRST_PACKET_SECONDS, self._says_nothing)
+        self._first = Patience(FIRST_PACKET_SECONDS, partial(self.end, *SAYS_NOTHING))
         self._tasks = Tasks(self._task_failed)
         self._changed = asyncio.Event()  # a session left this stream, or all is written
         self._writer = StreamWriter(
             context.write,
             self._settings.write_timeout_seconds,
-            self._does_not_read,
+            partial(self.end, *DOES_NOT_READ),
             self._written,
             self._release,
             self._changed.set,
@@ -210,7 +220,7 @@ class Stream:
             case Status() as status:
                 self.kind = StreamKind.POOL
                 member, seconds = Member(self, status), self._settings.status_timeout_seconds
-                self._heartbeats = Heartbeats(member, self._desk.pool, seconds, self._hangs)
+                self._heartbeats = Heartbeats(member, self._desk.pool, seconds, partial(self.end, *HANGS))
                 age = self._settings.keepalive.max_connection_age_ms / 1000 * AGE_FACTOR
                 self._age = self._loop.call_later(age, self.drain, "age")
                 logger.info("commander_joined", commander_id=status.commander_id, agents=list(status.agents)[:20])
@@ -278,15 +288,6 @@ class Stream:
 
     def _refuse(self, session_id: str, code: str) -> None:
         self._tell_closed(session_id[:MAX_NAME], code)
-
-    def _hangs(self) -> None:
-        self.end(grpc.StatusCode.UNAVAILABLE, "No status for too long.", "hung")
-
-    def _says_nothing(self) -> None:
-        self.end(grpc.StatusCode.DEADLINE_EXCEEDED, "No packet for too long.", "silent")
-
-    def _does_not_read(self) -> None:
-        self.end(grpc.StatusCode.UNAVAILABLE, "The peer does not read.", "unread")
 
     # ---- older peers
 
