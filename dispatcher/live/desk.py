@@ -18,6 +18,10 @@ from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Created, StoreUnavailable
 from shared.records import Assignment, Open
 
+# Sessions that live on this instance, each in some 15 KiB. From then on none is taken that a Commander brings: users'
+# are bounded by the queue and by slots, and these by nothing else.
+MAX_LIVE = 4096
+
 
 class Desk:
     """What streams and the pool ask of the sessions."""
@@ -42,6 +46,8 @@ class Desk:
         acquire = Acquire(opening.commander_id, opening.generation, self._instance, now)
         try:
             if opening.generation == 0 and not await self._runners.store.load(session_id):
+                if self._crowded:
+                    return "unavailable"
                 await self._bring(session_id, opening.commander_id, "commander", now)
             outcome = await self._runners.store.submit(session_id, acquire)
             if not isinstance(outcome, Applied):
@@ -59,6 +65,8 @@ class Desk:
         return await asyncio.shield(self.spawn(self._open_older(link, session_id)))
 
     async def _open_older(self, link: Link, session_id: str) -> Carried | str:
+        if self._crowded:
+            return "unavailable"
         commander_id, now = ids.commander_id(), clock.now()
         with self._runners.bringing(session_id):
             try:
@@ -72,6 +80,13 @@ class Desk:
             except StoreUnavailable:
                 self._runners.find_again(session_id)
                 return "unavailable"
+
+    @property
+    def _crowded(self) -> bool:
+        if len(self._runners.by_session) < MAX_LIVE:
+            return False
+        self.metrics.refused("chatstream", "sessions")
+        return True
 
     async def _bring(
         self, session_id: str, commander_id: str, origin: Literal["commander", "older"], now: float

@@ -397,6 +397,20 @@ async def test_who_opens_too_many_sessions_is_to_come_again(world: World, monkey
     await member.finish("three")
 
 
+async def test_a_crowded_instance_takes_users_sessions_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.live.desk.MAX_LIVE", 1)
+    member, session_id = await world.own()
+    await member.open(session_id)
+    another, older = world.stream(), world.stream()
+    await another.request("another")
+    assert await another.closed("another") == "unavailable"
+    await older.send(Upstream("", Content("text")))
+    assert (await older.status()).name == "UNAVAILABLE"
+    pool, of_a_user, _ = await world.served()
+    await pool.finish(of_a_user)
+    await member.finish(session_id)
+
+
 async def test_few_sessions_are_opened_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     desk, under_way, most = world.sessions.desk, 0, 0
     opens = desk.open
