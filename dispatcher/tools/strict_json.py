@@ -6,6 +6,7 @@
 import json
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -18,6 +19,7 @@ from shared.wire import well_formed
 
 MAX_DEPTH = 64  # of a text that is read
 MAX_LEVELS = 1000  # of a value that is written: neither pydantic nor json goes deeper
+TURN_VALUES = 512  # measured until other threads get a turn
 MAX_NUMBER_LENGTH = 400  # characters: more than any float has, and far below where int() becomes slow
 MAX_QUOTED = 100  # characters of the text that a message repeats
 
@@ -89,6 +91,8 @@ def _measure(value: object, max_bytes: int) -> None:
             levels.pop()
             continue
         room -= 1
+        if room % TURN_VALUES == 0:
+            time.sleep(0)  # gives up the interpreter's lock: several of these would keep the event loop from its turn
         match each:
             case str() | bytes():
                 room -= len(each)

@@ -22,7 +22,7 @@ from tests.programs import Program
 # and for a stop's answer, which take several processes' turns on a machine that an attack keeps busy.
 SECONDS = {"gap": 0.25, "first": 1.0, "stop": 1.0}
 TIMES = 10
-MORE_BYTES = 64 * 1024**2  # of RSS than when all was quiet
+MORE_BYTES = 64 * 1024**2  # by which RSS may grow, beyond what it does when all is quiet
 ATTACK_SECONDS = 2.0  # at least; one that is over sooner is made again
 AFTER_SECONDS = 0.5  # the user stays on: what an attack has left behind in queues is still to come
 SEEN_SECONDS = 60.0  # for the user to get all that it waits for
@@ -52,7 +52,7 @@ TOOLS = "".join(
 
 @dataclass(frozen=True)
 class Seen:
-    """Seconds and bytes at the highest; see `tests.abuse.user`. peak: RSS."""
+    """Seconds and bytes at the highest; see `tests.abuse.user`. more: RSS beyond what it was before."""
 
     words: int
     gap: float
@@ -61,6 +61,7 @@ class Seen:
     late: float
     trouble: list[str]
     peak: int
+    more: int
 
     def harm(self, when_quiet: "Seen") -> list[str]:
         """What the honest user has suffered beyond what it may; empty: nothing."""
@@ -70,13 +71,13 @@ class Seen:
             took = getattr(self, name) - self.late
             if took > most:
                 found.append(f"{name} took {took * 1000:.0f} ms, not {most * 1000:.0f}")
-        if self.peak > when_quiet.peak + MORE_BYTES:
-            found.append(f"RSS was {self.peak >> 20} MiB, {when_quiet.peak >> 20} when all was quiet")
+        if self.more > when_quiet.more + MORE_BYTES:
+            found.append(f"RSS grew by {self.more >> 20} MiB to {self.peak >> 20}")
         return found
 
     def __str__(self) -> str:
         waits = ", ".join(f"{name} {getattr(self, name) * 1000:.0f} ms" for name in ("gap", "first", "stop", "late"))
-        return f"{self.words} words, {waits}, RSS {self.peak >> 20} MiB"
+        return f"{self.words} words, {waits}, RSS {self.peak >> 20} MiB (+{self.more >> 20})"
 
 
 class House:
@@ -128,6 +129,7 @@ class House:
         until = self.folder / f"until-{next(self.numbers)}"
         log = self.folder / f"user-{until.name}.log"
         self._forget_peak()
+        before = self.memory("VmRSS")
         user = Program(
             *("-m", "tests.abuse.user", str(self.http), str(self.operator), str(until)), settings={}, log=log
         )
@@ -142,7 +144,8 @@ class House:
         finally:
             until.touch()
             user.close()
-        return Seen(**{name: seen[name] for name in seen if name != "event"}, peak=self.memory("VmHWM"))
+        peak = self.memory("VmHWM")
+        return Seen(**{name: seen[name] for name in seen if name != "event"}, peak=peak, more=peak - before)
 
     def _forget_peak(self) -> None:
         """VmHWM begins anew."""
