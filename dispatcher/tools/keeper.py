@@ -194,8 +194,8 @@ class ToolsetServer:
             await asyncio.sleep(wait)
             wait = min(2 * wait, MAX_WAIT)
 
-    def _offer(self, tools: Sequence[Tool]) -> None:
-        left_out: list[str] = []
+    def _offer(self, tools: Sequence[Tool], left_out: Sequence[str] = ()) -> None:
+        left_out = [reason[:MAX_REASON] for reason in left_out]
         kept = tuple(_Counted(tool, self) for tool in self._usable(tools, left_out))
         if left_out and left_out != self.left_out:
             logger.warning("tools_left_out", toolset=self.name, tools=left_out[:MAX_TOLD], number=len(left_out))

@@ -22,6 +22,7 @@ from dispatcher.tools.openapi.toolset import OpenApiToolset, openapi_toolset
 from dispatcher.tools.pins import Pin, read_pin
 from dispatcher.tools.ports import Spec, Tool, Toolset
 from dispatcher.tools.registry import UnusableSchemaError, check_schema
+from dispatcher.tools.rpc.entry import grpc_toolset
 from shared.config import import_attribute
 from shared.errors import ConfigError
 
@@ -122,4 +123,5 @@ TOOLS: dict[str, Callable[[ToolEntry, Terms], Tool | None]] = {"http": http_tool
 TOOLSETS: dict[str, Callable[[ToolEntry, Terms], Toolset | None]] = {
     "openapi": openapi_toolset,
     "mcp": mcp_toolset,
+    "grpc": grpc_toolset,
 }

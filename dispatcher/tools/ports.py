@@ -1,6 +1,6 @@
 """What a kind of tool implements: a tool, and a toolset, which is a server whose tools become ours."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -65,6 +65,13 @@ class Tool(Protocol):
         """
 
 
+class Offer(Protocol):
+    """What a toolset tells its keeper."""
+
+    def __call__(self, tools: Sequence[Tool], left_out: Sequence[str] = ()) -> None:
+        """All tools that there are now. left_out: others that the operator asked for, and why each is none."""
+
+
 class Toolset(Protocol):
     """A server whose tools become ours. What is common to all stands around it, in `keeper`: the back-off, the pin,
     names that are taken, schemas that cannot be used.
@@ -73,7 +80,7 @@ class Toolset(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def run(self, offer: Callable[[Sequence[Tool]], None]) -> None:
+    async def run(self, offer: Offer) -> None:
         """Connect, and offer all tools that there are; again, all of them, whenever that changes.
 
         Returns or raises when the server is lost or cannot be reached; it is run again after a while. A call of one of

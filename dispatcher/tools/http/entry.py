@@ -19,7 +19,8 @@ from dispatcher.tools.registry import check_schema
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 WITH_BODY = ("POST", "PUT", "PATCH")
-CONNECTING = ("headers", "private", "ca", "cert", "key")
+TLS = ("ca", "cert", "key")
+CONNECTING = ("headers", "private", *TLS)
 MAX_SCHEMA_BYTES = 64 * 1024  # as many as arguments may have: a model reads it, and each assignment holds it
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1: a token
 _VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?|")
@@ -49,7 +50,7 @@ def http_tool(entry: ToolEntry, terms: Terms) -> HttpTool | None:
 def connecting_of(entry: ToolEntry, url: object) -> Connecting:
     """Of the keys CONNECTING. url: to which it is connected."""
     secure = isinstance(url, str) and urlsplit(url).scheme == "https"
-    return Connecting(_headers(entry), private=entry.flag("private"), tls=_tls(entry, secure))
+    return Connecting(_headers(entry), private=entry.flag("private"), tls=tls_of(entry, secure, "https"))
 
 
 def _template(entry: ToolEntry) -> Template | None:
@@ -149,11 +150,12 @@ def _headers(entry: ToolEntry) -> tuple[tuple[str, str], ...]:
     return tuple(found.values())
 
 
-def _tls(entry: ToolEntry, secure: bool) -> ssl.SSLContext | None:
-    given = [key for key in ("ca", "cert", "key") if key in entry]
+def tls_of(entry: ToolEntry, secure: bool, of: str) -> ssl.SSLContext | None:
+    """Of the keys TLS. None: something is wrong with it, or it is not secure. of: what the keys are for."""
+    given = [key for key in TLS if key in entry]
     if not secure:
         for key in given:
-            entry.wrong(f"`{key}` is for https", key)
+            entry.wrong(f"`{key}` is for {of}", key)
         return None
     entry.check(("cert" in entry) == ("key" in entry), "`cert` and `key` belong together", "cert")
     # read here too, so that they are watched

@@ -16,6 +16,19 @@ PIECE_BYTES = 4096
 ADDRESS_SECONDS = 2.0  # for a connection to one of them, where there is another
 
 
+async def checked(host: str, port: int, *, private: bool) -> list[str]:
+    """The host's addresses that may be asked, the best first, never none. private: all may.
+
+    Raises OSError, UnreachableError, and ServiceError: `blocked_address`.
+    """
+    found = await addresses.resolve(host, port)
+    allowed = [address for address in found if private or addresses.is_public(address)][:MAX_ADDRESSES]
+    if not allowed:
+        message = "The tool's service has an address that may not be asked."
+        raise ServiceError("blocked_address", message) if found else UnreachableError()
+    return allowed
+
+
 class CheckedNetwork(AsyncNetworkBackend):
     """Connects to an address that was looked at, and to no other: the name is resolved once. most: its stream's."""
 
@@ -32,12 +45,7 @@ class CheckedNetwork(AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> AsyncNetworkStream:
-        found = await addresses.resolve(host, port)
-        allowed = [address for address in found if self._private or addresses.is_public(address)][:MAX_ADDRESSES]
-        if not allowed:
-            message = "The tool's service has an address that may not be asked."
-            raise ServiceError("blocked_address", message) if found else UnreachableError()
-        *others, last = allowed
+        *others, last = await checked(host, port, private=self._private)
         for address in others:
             try:
                 async with asyncio.timeout(ADDRESS_SECONDS):
