@@ -1,6 +1,5 @@
 """Toolsets of kind `mcp`: what a server offers, while there is a connection to it."""
 
-from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ from dispatcher.tools.context import Context
 from dispatcher.tools.entry import Terms
 from dispatcher.tools.errors import UnreachableError
 from dispatcher.tools.mcp.servers import McpProcess, McpUrl
-from dispatcher.tools.ports import Spec, Tool
+from dispatcher.tools.ports import Offer, Spec
 
 if TYPE_CHECKING:
     from dispatcher.tools.mcp.connection import Listed, McpConnection
@@ -22,7 +21,7 @@ class McpToolset:
         self._terms, self._server = terms, server
         self.connection: McpConnection | None = None
 
-    async def run(self, offer: Callable[[Sequence[Tool]], None]) -> None:
+    async def run(self, offer: Offer) -> None:
         """As `dispatcher.tools.ports.Toolset` says."""
         # The SDK is large, and who has no such toolset does not pay for it.
         from dispatcher.tools.mcp.connection import connected

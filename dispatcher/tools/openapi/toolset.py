@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dispatcher.entry import listed
@@ -16,7 +16,7 @@ from dispatcher.tools.http.template import Template, UnusableTemplateError
 from dispatcher.tools.http.tool import Connecting, request
 from dispatcher.tools.openapi.document import Document, UnusableDocumentError
 from dispatcher.tools.openapi.operations import BODY, SAID, MappedOperation, found, mapped
-from dispatcher.tools.ports import Spec, Tool
+from dispatcher.tools.ports import Offer, Spec, Tool
 from dispatcher.tools.registry import UnusableSchemaError, check_schema
 
 _KEYS = (*TOOLSET, "spec", "base_url", *CONNECTING)
@@ -73,7 +73,7 @@ class OpenApiToolset:
     def __init__(self, name: str, tools: Sequence[Tool]) -> None:
         self.name, self.tools = name, tuple(tools)
 
-    async def run(self, offer: Callable[[Sequence[Tool]], None]) -> None:
+    async def run(self, offer: Offer) -> None:
         """As `dispatcher.tools.ports.Toolset` says. There is no connection that could be lost: a call makes its own."""
         offer(self.tools)
         await asyncio.get_running_loop().create_future()

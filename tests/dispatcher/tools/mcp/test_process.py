@@ -42,7 +42,7 @@ class Running:
     async def _run(self) -> None:
         await self._toolset.run(self._offer)
 
-    def _offer(self, tools: Sequence[Tool]) -> None:
+    def _offer(self, tools: Sequence[Tool], left_out: Sequence[str] = ()) -> None:
         self.registry.use(tools)
         self._changed.set()
 
