@@ -25,9 +25,9 @@ MAX_SHORT_CUTS = 1 << 16  # that all other columns remember, together: 10 MB at 
 NEVER = 1 << 30  # symbols that no phrase has
 MAX_STRANGE = 1 << 14  # symbols of no phrase that are remembered
 
-# Symbols of which there are few in texts of most languages, the rarest first: in 10,000, roughly.
-RARE = {"q": 10, "z": 10, "j": 15, "x": 15}
-IDEOGRAPH, RARE_IDEOGRAPH = re.compile("[\u3400-\u9fff]"), 15
+# Of letters in English texts that are rare in those of other languages too, in 10,000 symbols.
+FREQUENCIES = {"q": 10, "x": 15, "j": 15, "z": 10}
+IDEOGRAPHS, RARE, RAREST, OFTEN = ("\u3400", "\u9fff"), 15, 10, 1000
 MAX_LANDMARKS = 50  # in 10,000 symbols, beyond which to look for them costs more than to read
 
 Column: TypeAlias = "array[int] | Sparse"
@@ -268,23 +268,25 @@ def _ordered(values: "array[int]", order: Sequence[int]) -> "array[int]":
 
 
 def _landmarks(bases: Sequence[str]) -> tuple[re.Pattern[str] | None, int]:
-    """Of each phrase a rare symbol, if all these together are rare; and how far they stand from the beginning."""
-    chosen: dict[str, int] = {}
+    """Of each phrase the rarest symbol, if all these together are rare; and how far they stand from the beginning."""
+    chosen: set[str] = set()
     reach = 0
     for base in bases:
-        for landmark in RARE:
-            if landmark in base:
-                break
-        else:
-            if not (found := IDEOGRAPH.search(base)):
-                return None, 0
-            landmark = found[0]
-        if landmark not in chosen:
-            chosen[landmark] = RARE.get(landmark, RARE_IDEOGRAPH)
-            if sum(chosen.values()) > MAX_LANDMARKS:
-                return None, 0
+        landmark = min(base, key=_frequency)
+        chosen.add(landmark)
+        if len(chosen) * RAREST > MAX_LANDMARKS:
+            return None, 0
         reach = max(reach, base.index(landmark))
-    return (re.compile(f"[{''.join(sorted(chosen))}]"), reach) if chosen else (None, 0)
+    if not chosen or sum(map(_frequency, chosen)) > MAX_LANDMARKS:
+        return None, 0
+    return re.compile(f"[{re.escape(''.join(sorted(chosen)))}]"), reach
+
+
+def _frequency(symbol: str) -> int:
+    """In 10,000 symbols of texts in which it is usual, roughly; where nothing is known, often."""
+    if symbol.isascii():
+        return FREQUENCIES.get(symbol, OFTEN)
+    return RARE if IDEOGRAPHS[0] <= symbol <= IDEOGRAPHS[1] else OFTEN
 
 
 def _has_marks(phrase: str) -> bool:

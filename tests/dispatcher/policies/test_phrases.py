@@ -184,7 +184,6 @@ def test_what_landmarks_pass_over_is_as_if_it_had_been_read(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dispatcher.policies.phrases.MIN_PASSED", 0)
         patch.setattr("dispatcher.policies.automaton.MAX_LANDMARKS", 1 << 30)
-        patch.setattr("dispatcher.policies.automaton.RARE", dict.fromkeys("abc", 1))
         patch.setattr("dispatcher.policies.automaton.SMALL", data.draw(st.sampled_from([1, 1 << 20])))
         passing = stream(*phrases, action="observe", words=words)
         patch.setattr("dispatcher.policies.automaton.MAX_LANDMARKS", -1)
