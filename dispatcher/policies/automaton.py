@@ -10,7 +10,6 @@ often: such states have the lowest numbers, so that what is looked up lies close
 pyahocorasick goes on from one part of a text to the next too, but does not tell how deep it stands: what must be held.
 """
 
-import re
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,11 +23,6 @@ MAX_DENSE = 12_000_000  # entries of two or four bytes in the columns of frequen
 MAX_SHORT_CUTS = 1 << 16  # that all other columns remember, together: 10 MB at most
 NEVER = 1 << 30  # symbols that no phrase has
 MAX_STRANGE = 1 << 14  # symbols of no phrase that are remembered
-
-# Of letters in English texts that are rare in those of other languages too, in 10,000 symbols.
-FREQUENCIES = {"q": 10, "x": 15, "j": 15, "z": 10}
-IDEOGRAPHS, RARE, RAREST, OFTEN = ("\u3400", "\u9fff"), 15, 10, 1000
-MAX_LANDMARKS = 50  # in 10,000 symbols, beyond which to look for them costs more than to read
 
 Column: TypeAlias = "array[int] | Sparse"
 
@@ -147,8 +141,6 @@ class Automaton:
     longest    symbols of the longest phrase
     syllables  jamo or open syllable → the symbols of phrases that it may become
     closed     numbers of the phrases after which no word may go on
-    landmarks  finds the next of some rare symbols, of which each phrase has one at its place `reach` or before; None:
-               there are too many, or none
     columns    where the text's symbols lead
     events     the first state after which a phrase is alone: the state's or that of a suffix
     ends       the first of these that is a phrase, or has a suffix that is
@@ -175,7 +167,6 @@ class Automaton:
         self.bases = [plain[number] for number in self.numbers]
         self._bare = [_bare(self.wanted[n]) if n in self.wanted else NEVER for n in self.numbers]
         self.longest = max(map(len, plain), default=0)
-        self.landmarks, self.reach = _landmarks(self.bases)
         self._number(Trie(self.bases))
         self.syllables = _syllables({symbol for base in plain if not base.isascii() for symbol in base})
         self._kinds: dict[tuple[int, int, int], tuple[tuple[str, ...], ...]] = {}
@@ -265,28 +256,6 @@ class Automaton:
 
 def _ordered(values: "array[int]", order: Sequence[int]) -> "array[int]":
     return array("i", [values[at] for at in order])
-
-
-def _landmarks(bases: Sequence[str]) -> tuple[re.Pattern[str] | None, int]:
-    """Of each phrase the rarest symbol, if all these together are rare; and how far they stand from the beginning."""
-    chosen: set[str] = set()
-    reach = 0
-    for base in bases:
-        landmark = min(base, key=_frequency)
-        chosen.add(landmark)
-        if len(chosen) * RAREST > MAX_LANDMARKS:
-            return None, 0
-        reach = max(reach, base.index(landmark))
-    if not chosen or sum(map(_frequency, chosen)) > MAX_LANDMARKS:
-        return None, 0
-    return re.compile(f"[{re.escape(''.join(sorted(chosen)))}]"), reach
-
-
-def _frequency(symbol: str) -> int:
-    """In 10,000 symbols of texts in which it is usual, roughly; where nothing is known, often."""
-    if symbol.isascii():
-        return FREQUENCIES.get(symbol, OFTEN)
-    return RARE if IDEOGRAPHS[0] <= symbol <= IDEOGRAPHS[1] else OFTEN
 
 
 def _has_marks(phrase: str) -> bool:

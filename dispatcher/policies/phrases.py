@@ -31,7 +31,6 @@ from dispatcher.policies.marks import Marks, begins_with, may_begin_with
 from dispatcher.policies.matches import Match, Rule
 from dispatcher.policies.places import Places
 
-MIN_PASSED = 4  # times as long as the longest phrase is a run in which landmarks are looked for
 MAX_GLANCE = 32  # characters of a piece that are read twice if something comes of it
 
 
@@ -74,9 +73,8 @@ class PhraseStream:
     """A `Stream` of a set's phrases."""
 
     __slots__ = (
-        "_alone", "_automaton", "_clear", "_ending", "_found", "_halted", "_jamo", "_marks", "_phrases", "_place",
-        "_places", "_quiet", "_shifted", "_spaced", "_spaces", "_state", "_symbols", "_symbols_from", "_wanting",
-        "length",
+        "_alone", "_automaton", "_ending", "_found", "_halted", "_jamo", "_marks", "_phrases", "_place", "_places",
+        "_quiet", "_shifted", "_spaced", "_spaces", "_state", "_symbols", "_symbols_from", "_wanting", "length",
     )  # fmt: skip
 
     def __init__(self, phrases: PhraseSet) -> None:
@@ -89,7 +87,6 @@ class PhraseStream:
         self._shifted = False  # some symbols that matter are not one code point each, or have marks
         self._alone: list[Alone] = []
         self._jamo: Jamo | None = None
-        self._clear = 0  # the place from which on no landmark was read
         self._found: list[Match] = []
         self._halted = False
         self._spaced = False  # the last symbol is a space
@@ -105,8 +102,12 @@ class PhraseStream:
         twin = PhraseStream(self._phrases)
         twin.length, twin._state, twin._place, twin._halted = self.length, self._state, self._place, self._halted
         twin._places, twin._alone, twin._jamo = self._places.copy(), self._alone[:], self._jamo
-        twin._clear, twin._quiet, twin._shifted = self._clear, self._quiet, self._shifted
-        twin._spaced, twin._spaces = self._spaced, self._spaces[:]
+        twin._quiet, twin._shifted, twin._spaced, twin._spaces = (
+            self._quiet,
+            self._shifted,
+            self._spaced,
+            self._spaces[:],
+        )
         twin._marks, twin._wanting = self._marks.copy(), self._wanting[:]
         twin._ending, twin._symbols, twin._symbols_from = self._ending[:], self._symbols, self._symbols_from
         return twin
@@ -125,7 +126,7 @@ class PhraseStream:
         folded = fold_plain(text) if simple else ""
         if self._quiet and simple and len(text) <= MAX_GLANCE and self._passes(folded):
             return ()
-        base, index, self._clear = self.length, 0, self._place
+        base, index = self.length, 0
         while index < len(text) and not self._halted:
             if self._spaced and not text[index].isalnum() and (end := white_end(text, index)) > index:
                 self._widen(base + end)
@@ -136,7 +137,6 @@ class PhraseStream:
                 end = index + self._scan(fold_plain(text[index:end]), base + index)
             else:
                 end = self._take(text, index, base)
-                self._clear = self._place
             index = end
             self.length = base + index
         if self._shifted:
@@ -238,18 +238,10 @@ class PhraseStream:
         if self._wanting or self._spaces:
             self._wanting, self._spaces = [], []
         alone: list[Alone] = []
-        landmark = -1  # some may have been read, unless it is known where the next one stands
-        if self._automaton.landmarks and len(run) > MIN_PASSED * self._automaton.longest and not self._alone:
-            passed, landmark = self._pass_over(run)
-            if passed:
-                return passed
-            known = self._place - self._automaton.depth[self._state] >= self._clear
-            run = run[: landmark + 1] if known else run[: self._automaton.longest]
         if self._alone:
             alone, end = self._compare(self._alone, run)
             if not end:
                 self._step(run[0], raw, raw + 1)
-                self._clear = self._place
                 return 1
             run = run[:end]
         before, words = self._place, self._automaton.words
@@ -274,36 +266,12 @@ class PhraseStream:
                 state = to
         read = size - length_hint(symbols)
         self._state, self._place, self._spaced = state, before + read, run[read - 1] == " "
-        if read > landmark:
-            self._clear = self._place
         if alone:
             self._alone += [Alone(each.start, each.low, each.high, each.read + read) for each in alone]
         if words:
             self._symbols = self._symbols[: len(self._symbols) + read - len(run)]
             self._trim()
         return read
-
-    def _pass_over(self, run: str) -> tuple[int, int]:
-        """Go to where the next phrase may begin. Answers how many symbols that passed over, and where the next landmark
-        stands.
-
-        What is open began after the last landmark: it is no phrase unless the next one comes in time. What begins
-        before the next, and farther away than any phrase has its landmark, is none either. What may be begun at the
-        end of the run is as long as the longest phrase but for one symbol.
-        """
-        automaton = self._automaton
-        assert automaton.landmarks  # noqa: S101
-        found = automaton.landmarks.search(run)
-        landmark = found.start() if found else len(run)
-        if self._place - automaton.depth[self._state] < self._clear:
-            return 0, landmark
-        passed = landmark - automaton.reach if found else len(run) - automaton.longest + 1
-        if passed > 0:
-            self._state, self._place, self._spaced = 0, self._place + passed, run[passed - 1] == " "
-            if automaton.words:
-                self._symbols += run[:passed]
-                self._trim()
-        return max(passed, 0), landmark
 
     def _begun(self, state: int, place: int) -> list[Alone]:
         """What is alone from that state on, or from a suffix of it, if it stands at that place."""

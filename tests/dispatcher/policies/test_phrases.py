@@ -1,11 +1,8 @@
-import re
 from itertools import product
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dispatcher.policies.automaton import MAX_DENSE, SMALL, Automaton, Column, Columns
+from dispatcher.policies.automaton import MAX_DENSE, SMALL, Automaton
 from dispatcher.policies.folding import fold
 from dispatcher.policies.matches import Action, Match
 from dispatcher.policies.matches import Rule as RuleOf
@@ -171,57 +168,6 @@ def test_what_does_not_stop_is_found_again_and_again() -> None:
         matches = [match for at in range(0, len(text), size) for match in reader.feed(text[at : at + size])]
         assert [(match.start, match.end) for match in matches] == [(1, 3), (1, 4), (3, 5), (3, 6), (10, 11)]
         assert reader.length == 11
-
-
-# ---- what is passed over
-
-
-@given(st.data(), st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=4), st.booleans())
-def test_what_landmarks_pass_over_is_as_if_it_had_been_read(
-    data: st.DataObject, phrases: list[str], words: bool
-) -> None:
-    """Also where a landmark is missing in the text, stands beside another phrase's beginning, or in another piece."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dispatcher.policies.phrases.MIN_PASSED", 0)
-        patch.setattr("dispatcher.policies.automaton.MAX_LANDMARKS", 1 << 30)
-        patch.setattr("dispatcher.policies.automaton.SMALL", data.draw(st.sampled_from([1, 1 << 20])))
-        passing = stream(*phrases, action="observe", words=words)
-        patch.setattr("dispatcher.policies.automaton.MAX_LANDMARKS", -1)
-        reading = stream(*phrases, action="observe", words=words)
-        assert passing._automaton.landmarks
-        assert not reading._automaton.landmarks
-        part = st.one_of(st.sampled_from(phrases), st.text("abcx é", max_size=40))
-        for piece in data.draw(st.lists(st.lists(part, max_size=5).map("".join), max_size=4)):
-            assert passing.feed(piece) == reading.feed(piece)
-            assert passing.hold() == reading.hold()
-            assert (passing._state, passing._alone) == (reading._state, reading._alone)
-        assert passing.end() == reading.end()
-
-
-def test_a_large_text_without_landmarks_is_passed_over() -> None:
-    """All but what each stretch that is folded at once begins and ends with."""
-    reader = stream("project quasar", "jasmine")
-    columns = reader._automaton.columns
-    read: list[str] = []
-
-    class Counted(Columns):
-        def __getitem__(self, symbol: str) -> Column:
-            read.append(symbol)
-            return columns[symbol]
-
-    reader._automaton.columns = Counted(columns.unknown)
-    text = "a few letters of no use. " * 1000
-    assert reader.feed(text) == ()
-    assert len(read) < len(text) / 25
-    assert reader.length - reader.hold() == 0
-    assert reader.feed("the project quasar") == [Match(len(text) + 4, len(text) + 18, rule(0))]
-
-
-def test_landmarks_are_what_texts_have_seldom() -> None:
-    assert stream("project quasar", "jasmine")._automaton.landmarks == re.compile("[jq]")
-    assert stream("夜莺计划")._automaton.reach == 0
-    assert stream("a few words", "more of them")._automaton.landmarks is None  # letters that are in every line
-    assert stream(*map(chr, range(0x4E00, 0x4F00)))._automaton.landmarks is None  # too many
 
 
 # ---- whole words
