@@ -1,7 +1,7 @@
 """`python -m tests.abuse.crowd HTTP_PORT SIZE UNTIL`: so many honest users, in a process of their own.
 
-Each reads one answer that lasts until the file UNTIL is there. Each second a line of JSON says how many words all have
-got (`words`), and since when (`at`, monotonic seconds); the last one whether each got all of its own (`trouble`).
+Each reads one answer that lasts until the file UNTIL is there. Lines of JSON say how many words all have got so far
+(`words`) and when that was (`at`, monotonic seconds); the last one, who did not get all of its own (`trouble`).
 """
 
 import asyncio

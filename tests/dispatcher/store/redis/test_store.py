@@ -119,6 +119,16 @@ async def test_any_session_id_has_keys_of_its_own(redis: RedisServer) -> None:
         assert sorted(record.session_id for record in await store.select(["running"], 100)) == sorted(names)
 
 
+async def test_what_an_older_dispatcher_made_is_listed_too(redis: RedisServer) -> None:
+    """It has its request with the prompt only."""
+    async with opened(url(redis)) as store:
+        await store.create(waiting("s"))
+        listed = await store.select(["waiting"], 10)
+        assert redis.ask("HDEL", session_keys("s").head, "brief") == b":1\r\n"
+        assert await store.select(["waiting"], 10) == listed
+        assert not listed[0].request.messages
+
+
 async def test_a_record_that_cannot_be_read_fails_alone(redis: RedisServer) -> None:
     async with opened(url(redis)) as store:
         await store.create(brought("good"))
