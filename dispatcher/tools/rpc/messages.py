@@ -30,7 +30,7 @@ class UnaryMethod:
         except (json_format.ParseError, EncodeError) as error:
             why = str(error).rstrip(".")
             raise InvalidArgumentsError(f"The arguments do not fit the method's request: {why}.") from None
-        except (TypeError, ValueError, AttributeError, LookupError):  # what it does not look for by itself
+        except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError):  # what it does not look for
             raise InvalidArgumentsError("The arguments do not fit the method's request.") from None
 
     def result(self, answer: bytes) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -85,16 +84,23 @@ class GrpcToolset:
     async def _offered(self, connection: GrpcConnection, offer: Offer) -> None:
         """For ever. Raises ServiceError."""
         before: Sequence[bytes] | None = None
-        while True:
-            files = await described(connection, self._services) if self._known is None else ()
-            if files != before:
-                before = files
-                found = await asyncio.to_thread(self._mapped, files) if self._known is None else self._known
-                self.connection = connection
-                offer([GrpcTool(self, spec, method) for spec, method in found.methods], found.left_out)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await connection.changed()
+        # One for as long as it takes: C-core keeps whom it has to tell of a change, though nobody waits any more.
+        changed = asyncio.create_task(connection.changed())
+        try:
+            while True:
+                files = await described(connection, self._services) if self._known is None else ()
+                if files != before:
+                    before = files
+                    found = await asyncio.to_thread(self._mapped, files) if self._known is None else self._known
+                    self.connection = connection
+                    offer([GrpcTool(self, spec, method) for spec, method in found.methods], found.left_out)
+                await asyncio.wait({changed}, timeout=LOOK_SECONDS)
+                if changed.done():
+                    changed.result()
+                    changed = asyncio.create_task(connection.changed())
+        finally:
+            changed.cancel()
+            await asyncio.gather(changed, return_exceptions=True)
 
     def _mapped(self, files: Sequence[bytes]) -> Mapped:
         try:

@@ -61,14 +61,17 @@ class Seen(NamedTuple):
 
 
 class Orders:
-    """While it is entered, at `target`. reflections: the versions of server reflection that it has."""
+    """While it is entered, at `target`. reflections: the versions of server reflection that it has. password: that
+    metadata have to have. asked: how often reflection was.
+    """
 
     def __init__(self, *, reflections: tuple[str, ...] = ("v1", "v1alpha"), password: str = "") -> None:
-        self._reflections, self._password = reflections, password
+        self._reflections, self.password = reflections, password
         self.seen: list[Seen] = []
         self.waiting, self.cancelled, self.go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.server: aio.Server = aio.server()
         self.port, self.target = 0, ""
+        self.asked = 0
 
     @asynccontextmanager
     async def at(
@@ -142,11 +145,13 @@ class Orders:
         return handle
 
     def _refusing(self) -> "aio.ServerInterceptor":
-        password = self._password
+        orders = self
 
         class Refusing(aio.ServerInterceptor):
             async def intercept_service(self, continuation: Any, details: Any) -> Any:
-                if password and dict(details.invocation_metadata).get("authorization") != password:
+                orders.asked += "ServerReflectionInfo" in details.method
+                given = dict(details.invocation_metadata).get("authorization", "")
+                if orders.password and given != orders.password:
 
                     async def refuse(request: Any, context: Any) -> None:
                         await context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")

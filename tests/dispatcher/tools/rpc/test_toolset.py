@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.metrics import Metrics
 from dispatcher.tools.context import Context
+from dispatcher.tools.http import addresses
 from dispatcher.tools.identity import identity
 from dispatcher.tools.keeper import ToolFiles
 from dispatcher.tools.registry import ToolOutput
+from dispatcher.tools.rpc import toolset
 from tests.dispatcher.tools.rpc.service import HEALTH, ORDERS, TLS, Orders, descriptor_set
 
 CALL = Context("session", "call", traceparent=f"00-{'1' * 32}-{'2' * 16}-01")
@@ -133,6 +135,23 @@ async def test_a_literal_allow_of_nothing_is_told(tmp_path: Path) -> None:
         assert server.left_out == ["Chekc: `allow` names no method of the services"]
 
 
+async def test_a_server_is_asked_again_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolset, "LOOK_SECONDS", 0.02)
+    async with Orders().at() as orders, kept(tmp_path, entry(orders, f'services = ["{HEALTH}"]')) as files:
+        await until_offered(files, 2)
+        check = files.registry.spec("Check", "")
+        looked = orders.asked
+        async with asyncio.timeout(30):
+            while orders.asked < looked + 3:  # noqa: ASYNC110 (nothing to await)
+                await asyncio.sleep(0.02)
+        assert files.registry.spec("Check", "") is check, "what has not changed is not made anew"
+        orders.password = "changed"
+        await until_offered(files, 0)
+        assert files.servers[0].error == "the server's reflection ended with UNAUTHENTICATED"
+        orders.password = ""
+        await until_offered(files, 2)
+
+
 # ---- a call
 
 
@@ -162,6 +181,9 @@ async def test_numbers_of_64_bits_are_taken_as_numbers_too(tmp_path: Path) -> No
         {"shelf": 1.5},
         {"price": "x"},
         {"price": 1e39, "weight": -1},
+        {"price": 10**399},
+        {"anything": 10**399},
+        {"id": 10**399},
         {"seal": "!"},
         {"seal": "é"},
         {"colour": "COLOUR_GREEN"},
@@ -256,10 +278,10 @@ async def test_a_server_that_is_gone_and_comes_back(tmp_path: Path) -> None:
     orders = Orders()
     async with orders.at(), kept(tmp_path, entry(orders)) as files:
         await orders.server.stop(None)
-        output = await run(files, "Echo", {})
-        assert (output.status, code(output), orders.seen) == ("TOOL_ERROR", "unreachable", [])
         await until_offered(files, 0)
         assert not files.servers[0].up
+        output = await run(files, "Echo", {})
+        assert (output.status, code(output), orders.seen) == ("TOOL_ERROR", "unreachable", [])
         async with Orders().at(orders.port) as again:
             await until_offered(files, 6)
             assert (await run(files, "Echo", {})).status == "OK"
@@ -296,6 +318,25 @@ async def test_private_addresses_need_leave(tmp_path: Path) -> None:
         for target in (f"localhost:{orders.port}", f"dns:///localhost:{orders.port}", f"dns:127.0.0.1:{orders.port}"):
             async with kept(tmp_path, entry(orders).replace(orders.target, target)) as files:
                 assert files.servers[0].up
+
+
+async def test_the_address_that_was_checked_is_the_one_connected_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved: list[str] = []
+
+    async def resolve(host: str, port: int) -> list[str]:
+        resolved.append(host)
+        return ["::1", "127.0.0.1"] if len(resolved) == 1 else ["127.0.0.9"]
+
+    monkeypatch.setattr(addresses, "resolve", resolve)
+    async with Orders().at() as orders:
+        async with kept(tmp_path, entry(orders).replace("127.0.0.1", "shop.example")) as files:
+            assert files.servers[0].up, "the second address is tried where the first refuses"
+            assert (await run(files, "Echo", {})).status == "OK"
+            assert resolved == ["shop.example"], "no call looks the name up again"
+        async with kept(tmp_path, entry(orders, f"{BOTH}\ntls = false").replace("private = true", "")) as files:
+            assert files.servers[0].error == "The tool's service has an address that may not be asked."
 
 
 async def test_no_proxy_of_the_environment_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
