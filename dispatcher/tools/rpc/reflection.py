@@ -16,6 +16,8 @@ from dispatcher.tools.rpc.descriptors import UnusableDescriptorsError, known, na
 
 REFLECTION_SECONDS = 10.0
 MAX_FILES = 1000
+# A server that lacks this version says UNIMPLEMENTED; grpc.aio says INTERNAL where that comes before it has written.
+UNKNOWN = (StatusCode.UNIMPLEMENTED, StatusCode.INTERNAL)
 
 
 async def described(connection: GrpcConnection, services: Iterable[str]) -> Sequence[bytes]:
@@ -29,7 +31,7 @@ async def described(connection: GrpcConnection, services: Iterable[str]) -> Sequ
         except UnusableDescriptorsError as error:
             raise ServiceError("reflection", str(error)) from None
         except aio.AioRpcError as error:
-            if error.code() is not StatusCode.UNIMPLEMENTED:
+            if error.code() not in UNKNOWN:
                 raise _refused(error) from None
     raise ServiceError("reflection", "the server has no reflection; `descriptor_set` can say what it has")
 
