@@ -28,7 +28,9 @@ WARM = SAMPLES // 3  # until caches, pools and the store's pages have their size
 # short run, 100 bytes in one of ten minutes.
 MORE_BYTES = 4 * 1024**2
 MORE_WAL_BYTES = 16 * 1024**2
-MORE_THINGS = 2 * USERS  # tasks, objects, descriptors: of what is under way
+MORE_THINGS = (
+    8 * USERS
+)  # tasks, objects, descriptors: what is under way, half a dozen objects a session, goes up and down
 
 pytestmark = [pytest.mark.abuse, pytest.mark.timeout(SECONDS + 180)]
 
