@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from dispatcher.files import FileError
-from dispatcher.gateway import limits
+from dispatcher.gateway import hosts, limits
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.grpc_edge.service import AgentInteraction
@@ -114,17 +114,18 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     await server.start()
     stack.push_async_callback(server.stop, None)
     of_users, of_operators = limits.connections()
+    refused = partial(metrics.refused, "http")
     for app, listening, connections in (
         (user_app(sessions, settings, metrics), users, of_users),
         (operator_app(sessions, registry), operators, of_operators),
     ):
         http = HttpServer(
-            app,
+            hosts.checked(app, listening, settings.allowed_hosts, refused),
             listening,
             head_seconds=settings.http_head_seconds,
             idle_seconds=settings.http_idle_seconds,
             connections=connections,
-            refused=partial(metrics.refused, "http"),
+            refused=refused,
         )
         await http.start()
         stack.push_async_callback(http.close)

@@ -12,6 +12,7 @@ from shared.config import Address, CommaSeparated, Count, LogLevel, Seconds, Set
 
 # As browsers send it (RFC 6454, 6.2): no path, not even its slash, in lower case.
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
+_HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")  # as the header `Host` has it, an IPv6 address in brackets
 
 
 def _checked_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -19,6 +20,13 @@ def _checked_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
         if not _ORIGIN.fullmatch(origin):
             raise ValueError(f"must be * or origins like https://a.example, got {origin!r}")
     return origins
+
+
+def _checked_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"must be names like api.example, in lower case and without a port, got {host!r}")
+    return hosts
 
 
 class DispatcherSettings(Settings):
@@ -48,6 +56,7 @@ class DispatcherSettings(Settings):
     http_head_seconds: Seconds = 10
     http_idle_seconds: Seconds = 75
     cors_origins: Annotated[CommaSeparated, AfterValidator(_checked_origins)] = ()
+    allowed_hosts: Annotated[CommaSeparated, AfterValidator(_checked_hosts)] = ()
     log_thoughts: bool = False
     log_json: bool | None = None
     log_level: LogLevel = "INFO"

@@ -1,10 +1,11 @@
 """The two ASGI applications: what users reach, and what operators reach."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -13,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dispatcher.gateway import origins
 from dispatcher.gateway.answers import Answers
 from dispatcher.gateway.bodies import Bodies
 from dispatcher.gateway.errors import HttpError, internal_error, json_response, store_unavailable
@@ -59,7 +61,7 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics)
         Route("/healthz", _alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
     ]
-    app = App(routes, partial(metrics.refused, "http"))
+    app = App(routes, partial(metrics.refused, "http"), settings.cors_origins)
     if not settings.cors_origins:
         return app
     # Like any middleware it stands between an answer's every frame and the socket, where a page of another origin asks:
@@ -100,11 +102,16 @@ async def _alive(_: HttpRequest) -> Response:
 
 class App:
     """Routes whose every error has the one shape. What is not meant for peers is logged, never sent. refused: told of
-    each error's code.
+    each error's code. trusted: the other origins whose pages may change something.
     """
 
-    def __init__(self, routes: Sequence[BaseRoute], refused: Callable[[str], None] = lambda code: None) -> None:
-        self._refused = refused
+    def __init__(
+        self,
+        routes: Sequence[BaseRoute],
+        refused: Callable[[str], None] = lambda code: None,
+        trusted: Collection[str] = (),
+    ) -> None:
+        self._refused, self._trusted = refused, trusted
         self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,6 +126,7 @@ class App:
             await send(message)
 
         try:
+            origins.check(scope["method"], Headers(scope=scope), self._trusted)
             await self._router(scope, receive, sending)
         except ClientDisconnect:
             return

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from dispatcher.gateway import limits
 from dispatcher.gateway.errors import HttpError
-from dispatcher.gateway.exchange import STATUS_LINES, Exchange
+from dispatcher.gateway.exchange import ON_ALL_ANSWERS, STATUS_LINES, Exchange
 
 _END_OF_HEAD = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"(?i)\r\nupgrade:")
@@ -170,6 +170,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
+        self._hosts = 0
         self._expects_continue = False
         # An offer to speak another protocol (h2c) may be passed over; the parser would take the body for that protocol.
         if b"upgrade" in head.lower():
@@ -202,12 +203,16 @@ class Connection(asyncio.Protocol):
             self._length = int(value)
         elif name == b"expect":
             self._expects_continue = value.lower() == b"100-continue"
+        elif name == b"host":
+            self._hosts += 1
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         version = self._parser.get_http_version()
         if version not in ("1.0", "1.1"):
             raise ValueError(version)
+        if self._hosts > 1 or (version == "1.1" and not self._hosts):  # RFC 9112, 3.2
+            raise ValueError(f"{self._hosts} Host headers")
         url = httptools.parse_url(self._url)
         path = (url.path or b"/").decode("ascii")
         local, remote = self._transport.get_extra_info("sockname"), self._transport.get_extra_info("peername")
@@ -334,7 +339,8 @@ class Connection(asyncio.Protocol):
             return
         fields = {"content-type": "application/json", "content-length": len(error.body), "connection": "close"}
         lines = [f"{name}: {value}\r\n" for name, value in {**fields, **error.headers}.items()]
-        self._transport.write(b"%b%b\r\n%b" % (STATUS_LINES[error.status], "".join(lines).encode(), error.body))
+        head = STATUS_LINES[error.status] + ON_ALL_ANSWERS + "".join(lines).encode()
+        self._transport.write(b"%b\r\n%b" % (head, error.body))
         self._end(unread=error is not _BUSY)
 
     def _end(self, *, unread: bool) -> None:

@@ -14,6 +14,8 @@ from dispatcher.gateway.errors import internal_error
 logger = structlog.get_logger()
 
 STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+# No browser takes an answer for something else than it says, nor tells others the ids that stand in addresses here.
+ON_ALL_ANSWERS = b"x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n"
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # in a header's value: could begin another header
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -124,7 +126,7 @@ class Exchange:
     def _write_head(self, message: Message) -> None:
         status: int = message["status"]
         self._bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
-        lines = [STATUS_LINES[status], b"date: ", self._wire.date(), b"\r\n"]
+        lines = [STATUS_LINES[status], b"date: ", self._wire.date(), b"\r\n", ON_ALL_ANSWERS]
         for name, value in message["headers"]:
             if _UNFIT.search(value):
                 raise RuntimeError(f"the header {name!r} has a value that is none")

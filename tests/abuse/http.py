@@ -60,7 +60,7 @@ async def heads(house: House) -> None:
 
 async def pipelines(house: House) -> None:
     """400,000 requests at once, whose answers are read by nobody, and by somebody."""
-    request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
     async def send(reads: bool) -> None:
         async with connected(house.http) as (reader, writer):
@@ -96,7 +96,7 @@ async def _drip(port: int, first: bytes, byte: bytes, seconds: float) -> bool:
 async def drips(house: House) -> None:
     """400 heads and 400 bodies that come a byte a second."""
     head = [_drip(house.http, b"GET / HTTP/1.1\r\nx: ", b"x", 8) for _ in range(400)]
-    begun = b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n{"
+    begun = b"POST /v1/sessions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n{"
     body = [_drip(house.http, begun, b" ", 16) for _ in range(400)]
     assert all(await asyncio.gather(*head, *body)), "one was waited for without end"
 
@@ -116,7 +116,8 @@ def _slow_bodies() -> Iterator[bytes]:
 
 async def post(port: int, path: str, body: bytes, header: str = "") -> int:
     async with connected(port) as (reader, writer):
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}content-length: {len(body)}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        head += f"{header}content-length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         return await status(reader)
 
@@ -147,7 +148,7 @@ async def readers(house: House) -> None:
     until = house.folder / "nobody-reads"
     body = {"agent": "steady", "prompt": "go", "parameters": {"until": str(until)}}
     _, created = await ask(house.http, "POST", "/v1/sessions", body)
-    request = f"GET {created['events']} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+    request = f"GET {created['events']} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(1000):
             _, writer = await stack.enter_async_context(connected(house.http))

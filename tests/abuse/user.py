@@ -26,7 +26,8 @@ async def ask(port: int, method: str, path: str, body: object = None) -> tuple[i
     data = b"" if body is None else json.dumps(body).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        head = f"{method} {path} HTTP/1.1\r\nHost: user\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        head += f"Content-Length: {len(data)}\r\n\r\n"
         writer.write(head.encode() + data)
         head, _, answer = (await reader.read()).decode().partition("\r\n\r\n")
         return int(head.split(" ", 2)[1]), json.loads(answer or "null")

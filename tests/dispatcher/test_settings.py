@@ -25,3 +25,15 @@ def test_what_no_browser_sends_as_an_origin_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setenv("DISPATCHER_CORS_ORIGINS", value)
     with pytest.raises(ConfigError, match=r"^DISPATCHER_CORS_ORIGINS: must be \* or origins like https://a.example"):
         load(DispatcherSettings)
+
+
+def test_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHER_ALLOWED_HOSTS", "api.example, 10.0.0.1,[::1],dispatcher_1")
+    assert load(DispatcherSettings).allowed_hosts == ("api.example", "10.0.0.1", "[::1]", "dispatcher_1")
+
+
+@pytest.mark.parametrize("value", ["https://a.example", "a.example:80", "A.example", "a.example/", "*", "::1", "a b"])
+def test_what_no_host_is_compared_to_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("DISPATCHER_ALLOWED_HOSTS", value)
+    with pytest.raises(ConfigError, match=r"^DISPATCHER_ALLOWED_HOSTS: must be names like api.example, in lower case"):
+        load(DispatcherSettings)

@@ -5,9 +5,7 @@ The page lies on another origin than the gateway, as an application's would.
 
 import asyncio
 import json
-import os
-import shutil
-import signal
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -25,24 +23,8 @@ from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
 from dispatcher.settings import DispatcherSettings
 from tests.dispatcher.gateway.fakes import FakeSessions
-
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None and "CI" not in os.environ:
-    pytest.skip("Chromium is not installed (Debian's package `chromium`)", allow_module_level=True)
-
-# As root, on a machine without a screen, and without asking for anything outside it
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--remote-debugging-port=0",  # keeps it open until it is ended
-)
+from tests.e2e.browser import end, open_page
+from tests.shared.documents import CLIENTS, blocks
 
 PAGE = """<!doctype html><title>reader</title><script>
 let sent = Promise.resolve();  // one after the other: parallel requests could overtake each other
@@ -54,17 +36,28 @@ source.onerror = () => report({name: "onerror", state: source.readyState});
 </script>"""
 
 
+EXAMPLE = """<!doctype html><title>example</title><script>
+const report = (what) => fetch("/report", {method: "POST", body: JSON.stringify(what)});
+const show = (text) => report({text}), stopButton = {};
+</script><script type="module">
+%s
+source.addEventListener("content", () => stopButton.onclick());
+source.addEventListener("stopped", (event) => report(JSON.parse(event.data)));
+</script>"""
+
+
 class Page:
-    """Serves the page, and takes down what it reports, in order."""
+    """Serves a page, and takes down what it reports, in order."""
 
     def __init__(self) -> None:
+        self.text = PAGE
         self.reports: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.app = Starlette(
             routes=[Route("/", self._show), Route("/report", self._take, methods=["POST"])],
         )
 
     async def _show(self, _: Request) -> Response:
-        return HTMLResponse(PAGE)
+        return HTMLResponse(self.text)
 
     async def _take(self, request: Request) -> Response:
         self.reports.put_nowait(json.loads(await request.body()))
@@ -114,22 +107,6 @@ async def gateway(sessions: FakeSessions, page: tuple[Page, str]) -> AsyncIterat
     await server.close()
 
 
-async def open_page(url: str, profile: Path) -> asyncio.subprocess.Process:
-    assert CHROMIUM, "Chromium is not installed, and this is CI"
-    log = (profile / "chromium.log").open("wb")
-    try:
-        return await asyncio.create_subprocess_exec(
-            CHROMIUM, *FLAGS, f"--user-data-dir={profile}", url, stdout=log, stderr=log, start_new_session=True
-        )
-    finally:
-        log.close()
-
-
-async def end(browser: asyncio.subprocess.Process) -> None:
-    os.killpg(browser.pid, signal.SIGKILL)  # it has children; the group is its own
-    await browser.wait()
-
-
 @pytest.mark.slow
 async def test_an_event_source_reads_comes_back_and_stops(
     sessions: FakeSessions, page: tuple[Page, str], gateway: tuple[Recorder, str], tmp_path: Path
@@ -167,3 +144,22 @@ async def test_an_event_source_reads_comes_back_and_stops(
         await end(browser)
     assert recorder.seen == [(None, 200), (call["id"], 200), ("7", 204)]
     assert reader.reports.empty()
+
+
+@pytest.mark.slow
+async def test_the_example_of_the_documents_from_a_page_that_cors_names(
+    sessions: FakeSessions, page: tuple[Page, str], gateway: tuple[Recorder, str], tmp_path: Path
+) -> None:
+    (shown, page_url), (_, url) = page, gateway
+    example = blocks(CLIENTS, "js")[0].replace("session.events", f'"{url}" + session.events')
+    shown.text = EXAMPLE % re.sub(r'fetch\((["`])', rf"fetch(\1{url}", example)
+    browser = await open_page(page_url, tmp_path)
+    try:
+        async with asyncio.timeout(50):
+            commander = await sessions.begin(await sessions.created.get())
+            await commander.say("Once")
+            assert await shown.reports.get() == {"text": "Once"}
+            assert await sessions.stops.get() == (commander.session_id, "UserCancel", "user", "")
+            assert await shown.reports.get() == {"reason": "UserCancel"}
+    finally:
+        await end(browser)

@@ -48,12 +48,13 @@ async def test_javas_client(url: str, sessions: FakeSessions, tmp_path: Path) ->
 
 
 CURL = ("curl", "-sS", "--max-time", "30")
+JSON = ("-H", "Content-Type: application/json")
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 @pytest.mark.parametrize("version", ["--http1.0", "--http1.1", "--http2"])
 async def test_curl(url: str, sessions: FakeSessions, version: str) -> None:
-    made = await run(*CURL, version, f"{url}/v1/sessions", "-d", '{"prompt": "hi"}')
+    made = await run(*CURL, version, f"{url}/v1/sessions", *JSON, "-d", '{"prompt": "hi"}')
     commander = await sessions.begin(json.loads(made)["session_id"])
     reading = asyncio.create_task(run(*CURL, version, "-N", f"{url}/v1/sessions/{commander.session_id}/events"))
     await commander.say("Hello, ", "world")
@@ -66,5 +67,5 @@ async def test_curl(url: str, sessions: FakeSessions, version: str) -> None:
 async def test_curl_gets_the_refusal_of_a_body_that_is_too_large(url: str, tmp_path: Path) -> None:
     large = tmp_path / "large"
     large.write_bytes(b" " * 30_000_000)
-    answer = await run(*CURL, f"{url}/v1/sessions", "-H", "Expect:", "--data-binary", f"@{large}")
+    answer = await run(*CURL, f"{url}/v1/sessions", *JSON, "-H", "Expect:", "--data-binary", f"@{large}")
     assert json.loads(answer)["error"]["code"] == "body_too_large"

@@ -253,13 +253,16 @@ async def test_an_answer_before_the_bodys_end_reaches_a_client_that_sends_on() -
         b"GET / HTTP/3.7\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
         b"CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\n",
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",  # no Host, and then two
+        b"GET / HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
+        b"GET / HTTP/1.0\r\n" + HOST + HOST + b"\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nA: b\r\n c: d\r\n\r\n",
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c: d\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
 async def test_what_is_no_valid_request(sent: bytes) -> None:
@@ -270,14 +273,16 @@ async def test_what_is_no_valid_request(sent: bytes) -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_a_head_of_32_kib_is_taken_and_one_byte_more_is_not(whole: bool) -> None:
-    room = limits.HEAD_BYTES - len(b"GET / HTTP/1.1\r\nA: \r\n\r\n")
+    room = limits.HEAD_BYTES - len(b"GET / HTTP/1.1\r\n" + HOST + b"A: \r\n\r\n")
     refused: list[str] = []
     async with serving(echo, refused=refused.append) as server:
         async with connected(server) as (reader, writer):
-            writer.write(b"GET / HTTP/1.1\r\nA: " + b"a" * room + b"\r\n\r\n")
+            writer.write(b"GET / HTTP/1.1\r\n" + HOST + b"A: " + b"a" * room + b"\r\n\r\n")
             assert (await answer(reader))[0] == 200
         async with connected(server) as (reader, writer):
-            writer.write(b"GET / HTTP/1.1\r\nA: " + b"a" * (room + 1) + (b"\r\n\r\n" if whole else b"aaaa"))
+            writer.write(
+                b"GET / HTTP/1.1\r\n" + HOST + b"A: " + b"a" * (room + 1) + (b"\r\n\r\n" if whole else b"aaaa")
+            )
             assert await error(reader) == (431, "headers_too_large")
         async with connected(server) as (reader, writer):
             writer.write(b"GET /" + b"a" * limits.HEAD_BYTES + (b" HTTP/1.1\r\n\r\n" if whole else b""))
@@ -286,7 +291,7 @@ async def test_a_head_of_32_kib_is_taken_and_one_byte_more_is_not(whole: bool) -
 
 
 async def test_the_bound_counts_for_each_request_anew() -> None:
-    head = b"GET / HTTP/1.1\r\nA: " + b"a" * 20_000 + b"\r\n\r\n"
+    head = b"GET / HTTP/1.1\r\n" + HOST + b"A: " + b"a" * 20_000 + b"\r\n\r\n"
     async with serving(echo) as server, connected(server) as (reader, writer):
         writer.write(head * 5)
         for _ in range(5):
