@@ -55,7 +55,10 @@ class GrpcConnection:
         """
         await self.ready()
         method: aio.UnaryUnaryMultiCallable[bytes, bytes | None] = self.channel.unary_unary(path)
-        call = method(request, metadata=aio.Metadata(*metadata, *self.metadata), timeout=seconds)
+        try:
+            call = method(request, metadata=aio.Metadata(*metadata, *self.metadata), timeout=seconds)
+        except aio.UsageError:  # it was given up meanwhile
+            raise UnreachableError from None
         try:
             answer = await call
         except aio.AioRpcError as error:
@@ -71,7 +74,10 @@ class GrpcConnection:
         while (state := self.channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
             if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
                 raise UnreachableError
-            await self.channel.wait_for_state_change(state)
+            try:
+                await self.channel.wait_for_state_change(state)
+            except aio.UsageError:  # it was given up meanwhile
+                raise UnreachableError from None
 
     async def changed(self) -> None:
         """Return when the connection was lost, and there is another. Raises UnreachableError."""

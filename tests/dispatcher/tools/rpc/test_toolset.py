@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.metrics import Metrics
 from dispatcher.tools.context import Context
+from dispatcher.tools.errors import UnreachableError
 from dispatcher.tools.http import addresses
 from dispatcher.tools.identity import identity
 from dispatcher.tools.keeper import ToolFiles
 from dispatcher.tools.registry import ToolOutput
 from dispatcher.tools.rpc import toolset
+from dispatcher.tools.rpc.connection import connected
+from dispatcher.tools.rpc.server import GrpcServer, Target
 from tests.dispatcher.tools.rpc.service import HEALTH, ORDERS, TLS, Orders, descriptor_set
 
 CALL = Context("session", "call", traceparent=f"00-{'1' * 32}-{'2' * 16}-01")
@@ -265,13 +268,30 @@ async def test_time_that_is_up_is_told_to_the_server(tmp_path: Path) -> None:
         await asyncio.wait_for(orders.cancelled.wait(), 30)
 
 
-async def test_a_server_that_is_killed_in_the_middle_of_a_call(tmp_path: Path) -> None:
-    async with Orders().at() as orders, kept(tmp_path, entry(orders)) as files:
-        call = asyncio.create_task(run(files, "Wait", {}))
-        await asyncio.wait_for(orders.waiting.wait(), 30)
-        await orders.server.stop(None)
-        assert (await call).status == "UNKNOWN_OUTCOME"
-        assert len(orders.seen) == 1
+async def test_a_connection_that_is_torn_down_in_the_middle_of_a_call(tmp_path: Path) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", orders.port)
+        writers.extend((writer, back))
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError):
+                while data := await source.read(65536):
+                    sink.write(data)
+            sink.close()
+
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+    async with Orders().at() as orders, await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with kept(tmp_path, entry(orders).replace(orders.target, f"127.0.0.1:{port}")) as files:
+            call = asyncio.create_task(run(files, "Wait", {}))
+            await asyncio.wait_for(orders.waiting.wait(), 30)
+            for writer in writers:
+                writer.transport.abort()
+            assert (await call).status == "UNKNOWN_OUTCOME"
+            assert len(orders.seen) == 1
 
 
 async def test_a_server_that_is_gone_and_comes_back(tmp_path: Path) -> None:
@@ -286,6 +306,16 @@ async def test_a_server_that_is_gone_and_comes_back(tmp_path: Path) -> None:
             await until_offered(files, 6)
             assert (await run(files, "Echo", {})).status == "OK"
             assert len(again.seen) == 1
+
+
+async def test_a_call_of_a_connection_that_was_given_up_is_not_sent() -> None:
+    async with Orders().at() as orders:
+        server = GrpcServer(Target("127.0.0.1", orders.port), True, (), None)
+        async with connected(server, 1.0) as connection:
+            await connection.channel.close()
+            with pytest.raises(UnreachableError):
+                await connection.call(f"/{ORDERS}/Echo", b"", (), 1.0)
+        assert orders.seen == []
 
 
 async def test_a_call_under_way_outlives_a_server_that_takes_no_more(tmp_path: Path) -> None:
