@@ -36,6 +36,7 @@ REFUSALS = {
         "queue_full",
     ),
 }
+OPENAI_ROUTES = ("chat_completions", "responses")
 PACKET_KINDS = ("thought", "content", "tool_call", "error", "stopped", UNKNOWN)
 
 _WORK = (0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)  # of the CPU
@@ -128,6 +129,8 @@ class Metrics:
         UnwrittenLines("dispatcher", registry)
         refusals = counter("refusals_total", "What was refused as it exceeds a bound of an edge.", "edge", "kind")
         self._refusals = {(edge, kind): refusals.labels(edge, kind) for edge in REFUSALS for kind in REFUSALS[edge]}
+        unknown_parameters = counter("unknown_parameters_total", "Names in requests that nobody knows.", "route")
+        self._unknown_parameters = {route: unknown_parameters.labels(route) for route in OPENAI_ROUTES}
         self.event_streams = gauge("event_streams", "Users connected to event streams.")
         gauge("build_info", "Always 1; the version is the label.", "version").labels(version()).set(1)
 
@@ -224,6 +227,10 @@ class Metrics:
         """kind: one of REFUSALS; another one is no bound's, and is not counted."""
         if counted := self._refusals.get((edge, kind)):
             counted.inc()
+
+    def unknown_parameters(self, route: str, names: int) -> None:
+        """route: one of OPENAI_ROUTES."""
+        self._unknown_parameters[route].inc(names)
 
     def appended(self, seconds: float, packets: int) -> None:
         """One append to the store, of that many packets."""

@@ -33,7 +33,7 @@ from dispatcher.store.ports import StopKept, StoreUnavailable
 logger = structlog.get_logger()
 
 OPERATOR_BODY_BYTES = 64 * 1024  # a stop's reason and detail
-# For whoever opens the users' address in a browser.
+# For whoever opens the users' address in a browser, or asks for what it does not have.
 WHERE = {
     "POST /v1/chat/completions": "OpenAI's Chat Completions; the model's name is the agent's",
     "POST /v1/responses": "OpenAI's Responses",
@@ -56,12 +56,13 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics)
     routes = [
         Route("/", _what, methods=["GET"]),
         *SessionRoutes(sessions, metrics, connections, bodies).routes,
-        *OpenAIRoutes(sessions, answers, bodies).routes,
-        *ResponseRoutes(sessions, answers, bodies).routes,
+        *OpenAIRoutes(sessions, answers, bodies, metrics).routes,
+        *ResponseRoutes(sessions, answers, bodies, metrics).routes,
         Route("/healthz", _alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
     ]
-    app = App(routes, partial(metrics.refused, "http"), settings.cors_origins)
+    instead = f"There are {', '.join(WHERE)}."
+    app = App(routes, partial(metrics.refused, "http"), settings.cors_origins, instead)
     if not settings.cors_origins:
         return app
     # Like any middleware it stands between an answer's every frame and the socket, where a page of another origin asks:
@@ -102,7 +103,8 @@ async def _alive(_: HttpRequest) -> Response:
 
 class App:
     """Routes whose every error has the one shape. What is not meant for peers is logged, never sent. refused: told of
-    each error's code. trusted: the other origins whose pages may change something.
+    each error's code. trusted: the other origins whose pages may change something. instead: a sentence for those who
+    ask for a route that is not there.
     """
 
     def __init__(
@@ -110,8 +112,9 @@ class App:
         routes: Sequence[BaseRoute],
         refused: Callable[[str], None] = lambda code: None,
         trusted: Collection[str] = (),
+        instead: str = "",
     ) -> None:
-        self._refused, self._trusted = refused, trusted
+        self._refused, self._trusted, self._instead = refused, trusted, instead
         self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,7 +134,7 @@ class App:
         except ClientDisconnect:
             return
         except Exception as error:
-            answer = _http_error(error)
+            answer = _http_error(error, self._instead)
             self._refused(answer.code or "")
             if answer.status == 500:
                 logger.exception("http_request_failed", method=scope["method"], route=_route(scope))
@@ -139,12 +142,12 @@ class App:
                 await answer.response()(scope, receive, send)
 
 
-def _http_error(error: Exception) -> HttpError:
+def _http_error(error: Exception, instead: str) -> HttpError:
     match error:
         case HttpError():
             return error
         case HTTPException(status_code=404):
-            return HttpError(404, "No such route.", code="not_found")
+            return HttpError(404, " ".join(filter(None, ("No such route.", instead))), code="not_found")
         case HTTPException(status_code=405):
             return HttpError(405, "This method is not allowed here.", code="method_not_allowed", headers=error.headers)
         case QueueFull(retry_after=seconds):

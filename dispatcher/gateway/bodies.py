@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ _BETWEEN = (b",", b"[", b"{")  # what values begin with, or are told apart by
 MAX_NAME = 256  # characters of an agent's name or a conversation_id: they stand in every log line and assignment
 
 BodyT = TypeVar("BodyT")
+Check: TypeAlias = Callable[[dict[str, object]], None]
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -53,8 +55,11 @@ class Bodies:
         self._held = 0  # bytes that large bodies have room for
         self._freed = asyncio.Condition()
 
-    async def take(self, request: HttpRequest, kind: type[BodyT], default: BodyT | None = None) -> BodyT:
-        """The body as that type; without a body the default, if there is one. Raises HttpError 400, 503; 413 as soon as
+    async def take(
+        self, request: HttpRequest, kind: type[BodyT], default: BodyT | None = None, check: Check | None = None
+    ) -> BodyT:
+        """The body as that type; without a body the default, if there is one. check: raises HttpError where the body,
+        with all its fields, is not to be taken; of a large one, in a thread. Raises HttpError 400, 503; 413 as soon as
         it is known to be too large.
         """
         length = request.headers.get("content-length", "")
@@ -69,7 +74,7 @@ class Bodies:
                     raise self._too_large()
                 if len(body) > SMALL_BYTES and not room:
                     room = await self._room(size)
-            return await self._decoded(bytes(body), kind, default)
+            return await self._decoded(bytes(body), kind, default, check)
         finally:
             if room:
                 async with self._freed:
@@ -88,10 +93,12 @@ class Bodies:
             raise HttpError(503, message, code="too_many_bodies", headers={"retry-after": "1"}) from None
         return size
 
-    async def _decoded(self, body: bytes, kind: type[BodyT], default: BodyT | None) -> BodyT:
+    async def _decoded(self, body: bytes, kind: type[BodyT], default: BodyT | None, check: Check | None) -> BodyT:
         if default is not None and not body.strip():
             return default
         if len(body) <= SMALL_BYTES:
+            if check:
+                check(decode(body, dict))
             return decode(body, kind)
         async with self._turn:
             if not await asyncio.to_thread(is_light, body):
@@ -99,6 +106,8 @@ class Bodies:
                     f"The body has more than {MAX_VALUES} values, or more than {MAX_UNQUOTED} bytes beside its texts."
                 )
                 raise HttpError(400, message, code="body_too_complex")
+            if check:  # it is Python's, so that the loop has its turns meanwhile
+                await asyncio.to_thread(check, decode(body, dict))
             decoded = decode(body, kind)
             await asyncio.sleep(0)
         return decoded

@@ -17,6 +17,7 @@ from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
+from dispatcher.gateway.fields import CHAT, FieldCheck
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.views import (
     FILTERED,
@@ -32,6 +33,7 @@ from dispatcher.gateway.views import (
     usage_of,
     user_failure,
 )
+from dispatcher.metrics import Metrics
 
 DONE = b"data: [DONE]\n\n"
 
@@ -41,13 +43,12 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class ChatBody(msgspec.Struct, frozen=True):
-    """Other fields are ignored. Those from `temperature` on become the session's parameters under the same names."""
+    """What is read of `fields.CHAT`. Fields from `temperature` on become the session's parameters by the same names."""
 
     model: bodies.Name
     messages: list[bodies.ChatMessage]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = None
     max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
@@ -73,8 +74,9 @@ PARAMETERS = (
 
 
 class OpenAIRoutes:
-    def __init__(self, sessions: Sessions, answers: Answers, taken: bodies.Bodies) -> None:
+    def __init__(self, sessions: Sessions, answers: Answers, taken: bodies.Bodies, metrics: Metrics) -> None:
         self._sessions, self._answers, self._bodies = sessions, answers, taken
+        self._check = FieldCheck(CHAT, partial(metrics.unknown_parameters, "chat_completions"))
         self.routes = [
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/v1/models/{model:path}", self._model, methods=["GET"]),
@@ -91,9 +93,7 @@ class OpenAIRoutes:
         return json_response(200, _model_object(name))
 
     async def _complete(self, http: HttpRequest) -> sse.RawAnswer:
-        body = await self._bodies.take(http, ChatBody)
-        if body.n not in (None, 1):
-            raise bodies.invalid("n", "only one answer can be asked for")
+        body = await self._bodies.take(http, ChatBody, check=self._check)
         messages = bodies.messages(body.messages)
         parameters = _parameters(body)
         await self._answers.require(body.model)

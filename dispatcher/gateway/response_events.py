@@ -77,7 +77,7 @@ class ResponseView:
             "completed_at": int(self._ended_at) if status == "completed" else None,
             "status": status,
             "background": self._request.background,
-            "error": {"code": failed.code, "message": failed.message} if failed else None,
+            "error": _error(failed) if failed else None,
             "incomplete_details": {"reason": incomplete} if incomplete else None,
             "instructions": None,
             "max_output_tokens": self._parameters.get("max_tokens"),
@@ -143,6 +143,11 @@ def _outcome(final: FinalEvent) -> tuple[str, str | None]:
             return "cancelled", None
         case UserFailed():
             return "failed", None
+
+
+def _error(failed: UserFailed) -> Object:
+    """With all that an error with a status has: the AI SDK reads none without `type`."""
+    return {"type": "server_error", "code": failed.code, "message": failed.message, "param": None}
 
 
 def _part(text: str) -> Object:

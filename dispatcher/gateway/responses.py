@@ -16,9 +16,11 @@ from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
+from dispatcher.gateway.fields import RESPONSES, FieldCheck
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.response_events import ID_PREFIX, STRIDE, Object, ResponseView
 from dispatcher.gateway.views import FAILURES
+from dispatcher.metrics import Metrics
 from shared.records import Message
 
 TEXT_TYPES = ("input_text", "output_text")
@@ -40,8 +42,8 @@ class Reasoning(msgspec.Struct, frozen=True):
 
 
 class ResponseBody(msgspec.Struct, frozen=True):
-    """Other fields are ignored. Those from `max_output_tokens` on become the session's parameters, named as on Chat
-    Completions, so that an agent need not know how it was asked.
+    """What is read of `fields.RESPONSES`. Fields from `max_output_tokens` on become the session's parameters, named as
+    on Chat Completions, so that an agent need not know how it was asked.
     """
 
     model: bodies.Name
@@ -49,10 +51,6 @@ class ResponseBody(msgspec.Struct, frozen=True):
     instructions: str | None = None
     stream: bool | None = None
     background: bool | None = None
-    store: bool | None = None
-    previous_response_id: str | None = None
-    conversation: Any = None
-    prompt: Any = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
@@ -60,23 +58,21 @@ class ResponseBody(msgspec.Struct, frozen=True):
     reasoning: Reasoning | None = None
 
 
-ELSEWHERE = ("previous_response_id", "conversation", "prompt")  # ways to give a context that is kept at the server
-
-
 class ResponseRoutes:
-    def __init__(self, sessions: Sessions, answers: Answers, taken: bodies.Bodies) -> None:
+    def __init__(self, sessions: Sessions, answers: Answers, taken: bodies.Bodies, metrics: Metrics) -> None:
         self._sessions, self._answers, self._bodies = sessions, answers, taken
+        self._check = FieldCheck(RESPONSES, partial(metrics.unknown_parameters, "responses"))
         self.routes = [
             Route("/v1/responses", self._create, methods=["POST"]),
+            Route("/v1/responses/compact", _compact, methods=["POST"]),
             Route("/v1/responses/{response_id}", self._one, methods=["GET"]),
             Route("/v1/responses/{response_id}", self._delete, methods=["DELETE"]),
             Route("/v1/responses/{response_id}/cancel", self._cancel, methods=["POST"]),
         ]
 
     async def _create(self, http: HttpRequest) -> sse.RawAnswer | Response:
-        body = await self._bodies.take(http, ResponseBody)
+        body = await self._bodies.take(http, ResponseBody, check=self._check)
         background = bool(body.background)
-        _check(body)
         messages = _messages(body)
         await self._answers.require(body.model)
         request = Request(
@@ -230,14 +226,8 @@ class WholeResponse:
         await self._json.fail(shutting_down(self._session_id))
 
 
-def _check(body: ResponseBody) -> None:
-    """Raises HttpError 400 for what is understood and not served."""
-    for field in ELSEWHERE:
-        if getattr(body, field) is not None:
-            message = f"{field}: not supported. Send the whole conversation as `input`."
-            raise HttpError(400, message, code="unsupported_parameter", param=field)
-    if body.background and body.store is False:
-        raise bodies.invalid("store", "a background response has to be stored")
+async def _compact(_: HttpRequest) -> Response:
+    raise HttpError(404, "Nothing is compacted here: send what the agent needs as `input`.", code="not_found")
 
 
 def _messages(body: ResponseBody) -> tuple[Message, ...]:
@@ -248,8 +238,6 @@ def _messages(body: ResponseBody) -> tuple[Message, ...]:
 
 
 def _message(item: InputItem, n: int) -> bodies.ChatMessage:
-    if item.type != "message":
-        raise bodies.invalid(f"input[{n}].type", f"only messages are understood, not {item.type[:40]!r}")
     if item.role is None:
         raise bodies.invalid(f"input[{n}].role", "is missing")
     return bodies.ChatMessage(item.role, item.content)

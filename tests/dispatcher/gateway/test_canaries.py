@@ -74,6 +74,7 @@ async def test_no_canary_on_any_user_route(http: httpx2.AsyncClient, sessions: F
     await end(commander, how)
     seen.append(await http.delete(f"/v1/responses/resp_{commander.session_id}"))
     seen.append(await http.delete(f"/v1/sessions/{commander.session_id}"))
+    seen.append(await http.post("/v1/responses/compact"))
     paths = ("/", "/v1/models", "/v1/models/default", "/healthz", "/readyz", "/v1/sessions/x/events")
     seen += [await http.get(path) for path in paths]
     texts = 0

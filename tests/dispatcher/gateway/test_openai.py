@@ -364,9 +364,8 @@ async def test_parameters_and_messages_reach_the_session(http: httpx2.AsyncClien
         "model": "default",
         "messages": [
             {"role": "developer", "content": "be brief"},
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "x"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
             {"role": "assistant", "content": None, "tool_calls": []},
-            {"role": "tool", "content": "3", "tool_call_id": "t"},
         ],
         "max_tokens": 5,
         "max_completion_tokens": 7,
@@ -384,7 +383,6 @@ async def test_parameters_and_messages_reach_the_session(http: httpx2.AsyncClien
         Message("developer", "be brief"),
         Message("user", "ab"),
         Message("assistant", ""),
-        Message("tool", "3"),
     )
     assert json.loads(record.request.parameters_json) == {
         "max_completion_tokens": 7,
@@ -402,8 +400,6 @@ async def test_parameters_and_messages_reach_the_session(http: httpx2.AsyncClien
         ({"messages": None}, "messages"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
-        ({"n": 2}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": "hot"}, "temperature"),
         ({"stream": "yes"}, "stream"),

@@ -146,7 +146,8 @@ def test_an_end(end: Body, event: str, status: str, incomplete: str | None, code
     response = last["response"]
     assert response["status"] == status
     assert response["incomplete_details"] == ({"reason": incomplete} if incomplete else None)
-    assert response["error"] == ({"code": code, "message": FAILURES[code]} if code else None)
+    error = {"type": "server_error", "code": code, "message": FAILURES[code], "param": None} if code else None
+    assert response["error"] == error
     asked = -(-sum(len(message.content) for message in RECORD.request.messages) // 4)
     counted = {name: response["usage"][name] for name in ("input_tokens", "output_tokens", "total_tokens", "estimated")}
     answered = 2 if spoken else 0  # six characters; four a token

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.gateway import limits
 from dispatcher.gateway.app import user_app
+from dispatcher.gateway.fields import HONOURED, RESPONSES
 from dispatcher.gateway.response_events import STRIDE
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
@@ -106,7 +107,10 @@ class Weather(pydantic.BaseModel):
     sunny: bool
 
 
-async def test_the_typed_helper(client: openai.AsyncOpenAI, sessions: FakeSessions) -> None:
+async def test_the_typed_helper(
+    client: openai.AsyncOpenAI, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RESPONSES["text"], "format", HONOURED)  # type: ignore[arg-type]  # as where an agent does
     async with client.responses.stream(**ASK, text_format=Weather) as stream:
         commander = await sessions.begin(await sessions.created.get())
         await commander.say('{"sunny"', ": true}")
@@ -163,7 +167,12 @@ async def test_an_end_that_is_not_complete(
     assert await client.responses.retrieve(response.id) == response
     if how == "failed":
         assert response.error
-        assert response.error.to_dict() == {"code": "agent_error", "message": "The agent failed."}
+        assert response.error.to_dict() == {
+            "type": "server_error",
+            "code": "agent_error",
+            "message": "The agent failed.",
+            "param": None,
+        }
 
 
 async def test_messages_and_parameters_reach_the_session(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
@@ -186,7 +195,7 @@ async def test_messages_and_parameters_reach_the_session(http: httpx2.AsyncClien
         "temperature": 0.5,
         "top_p": 0.9,
         "reasoning": {"effort": "low", "summary": "auto"},
-        "text": {"format": {"type": "json_object"}, "verbosity": "low"},
+        "text": {"format": {"type": "text"}, "verbosity": None},
         "background": True,
         "store": True,
         "metadata": {"a": "b"},
@@ -213,7 +222,7 @@ async def test_messages_and_parameters_reach_the_session(http: httpx2.AsyncClien
         "temperature": 0.5,
         "top_p": 0.9,
         "reasoning_effort": "low",
-        "response_format": {"type": "json_object"},
+        "response_format": {"type": "text"},
     }
 
 
@@ -227,18 +236,11 @@ async def test_messages_and_parameters_reach_the_session(http: httpx2.AsyncClien
         ({"input": [{"role": "user"}]}, "input[0].content"),
         ({"input": [{"content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
-        ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "input[0].type"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": "hot"}, "temperature"),
         ({"stream": "yes"}, "stream"),
         ({"background": 1}, "background"),
-        ({"background": True, "store": False}, "store"),
-        ({"previous_response_id": "resp_x"}, "previous_response_id"),
-        ({"conversation": {"id": "conv_x"}}, "conversation"),
-        ({"prompt": {"id": "pmpt_x"}}, "prompt"),
-        ({"text": {"format": "json"}}, "text.format"),
     ],
 )
 async def test_an_invalid_body_names_the_field(

@@ -1,0 +1,212 @@
+"""What becomes of each field of OpenAI's requests: it is honoured, or refused by its path, or changes nothing.
+
+A field that would change the answer is never dropped in silence: who offers tools to a model that is not told of them
+waits for calls that never come. One line a field. One that becomes HONOURED needs its field in the body that its route
+decodes, and nothing else here. On every line `null` is what leaving the field out is.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import TypeAlias
+
+import msgspec
+
+from dispatcher.gateway.errors import HttpError
+
+
+class Fate(Enum):
+    HONOURED = "honoured"  # read by the route: what is wrong with it, decoding says
+    PASSED = "passed over"  # known to change nothing in an answer, whatever it is
+
+
+class Unsupported(msgspec.Struct, frozen=True):
+    """Refused but for these values, which ask for what happens anyway."""
+
+    but: tuple[object, ...] = ()
+    instead: str = ""  # what to do, a sentence
+
+
+class Each(msgspec.Struct, frozen=True):
+    """A list, by what becomes of its items. What is no list is left to decoding, as in all that follows."""
+
+    item: "Treatment"
+
+
+class ByKind(msgspec.Struct, frozen=True):
+    """An object that says in one field what it is. Kinds that are not listed are refused. usual: where it says none."""
+
+    field: str
+    kinds: Mapping[str, "Fields"]
+    usual: str | None = None
+
+
+Fields: TypeAlias = Mapping[str, "Treatment"]  # an object, by its fields
+Treatment: TypeAlias = Fate | Unsupported | Each | ByKind | Fields
+
+HONOURED, PASSED, UNSUPPORTED = Fate.HONOURED, Fate.PASSED, Unsupported()
+_WHOLE = Unsupported(instead="Send the whole conversation as `input`.")
+
+_TEXT: Fields = {"type": HONOURED, "text": HONOURED}
+_ASKED: Fields = {**_TEXT, "prompt_cache_breakpoint": PASSED}
+_MESSAGE: Fields = {"role": HONOURED, "content": Each(ByKind("type", {"text": _ASKED})), "name": UNSUPPORTED}
+_SAID: Fields = {
+    **_MESSAGE,
+    "audio": UNSUPPORTED,
+    "function_call": UNSUPPORTED,
+    "refusal": Unsupported(("",)),
+    "tool_calls": Unsupported(([],)),
+}
+
+CHAT: Fields = {
+    "audio": UNSUPPORTED,
+    "frequency_penalty": HONOURED,
+    "function_call": Unsupported(("none", "auto")),
+    "functions": Unsupported(([],)),
+    "logit_bias": Unsupported(({},)),
+    "logprobs": Unsupported((False,)),
+    "max_completion_tokens": HONOURED,
+    "max_tokens": HONOURED,
+    "messages": Each(ByKind("role", {"system": _MESSAGE, "developer": _MESSAGE, "user": _MESSAGE, "assistant": _SAID})),
+    "metadata": PASSED,
+    "modalities": Unsupported((["text"],)),
+    "model": HONOURED,
+    "moderation": UNSUPPORTED,
+    "n": Unsupported((1,)),
+    "parallel_tool_calls": PASSED,  # there are no tools of the client's
+    "prediction": UNSUPPORTED,
+    "presence_penalty": HONOURED,
+    "prompt_cache_key": PASSED,
+    "prompt_cache_options": PASSED,
+    "prompt_cache_retention": PASSED,
+    "reasoning_effort": HONOURED,
+    "response_format": Unsupported(({"type": "text"},)),
+    "safety_identifier": PASSED,
+    "seed": HONOURED,
+    "service_tier": PASSED,
+    "stop": HONOURED,
+    "store": PASSED,
+    "stream": HONOURED,
+    "stream_options": {"include_usage": HONOURED, "include_obfuscation": PASSED},
+    "temperature": HONOURED,
+    "tool_choice": Unsupported(("none", "auto")),
+    "tools": Unsupported(([],)),
+    "top_logprobs": Unsupported((0,)),
+    "top_p": HONOURED,
+    "user": PASSED,
+    "verbosity": Unsupported(("medium",)),
+    "web_search_options": UNSUPPORTED,
+}
+
+_ITEM: Fields = {
+    "type": HONOURED,
+    "role": HONOURED,
+    "content": Each(
+        ByKind("type", {"input_text": _ASKED, "output_text": {**_TEXT, "annotations": PASSED, "logprobs": PASSED}})
+    ),
+    "id": PASSED,
+    "phase": UNSUPPORTED,
+    "status": PASSED,
+}
+# More of what an answer here never has; `message.output_text.logprobs` would be of what it has.
+_NEVER_THERE = (
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+)
+
+RESPONSES: Fields = {
+    "access_programs": UNSUPPORTED,
+    "background": HONOURED,
+    "background_options": Unsupported(({}, {"completion_window": "soonest"})),
+    "context_management": Unsupported(([],)),
+    "conversation": _WHOLE,
+    "image": UNSUPPORTED,
+    "include": Each(Unsupported(_NEVER_THERE)),
+    "input": Each(ByKind("type", {"message": _ITEM}, usual="message")),
+    "instructions": HONOURED,
+    "max_output_tokens": HONOURED,
+    "max_tool_calls": UNSUPPORTED,
+    "metadata": PASSED,
+    "model": HONOURED,
+    "moderation": UNSUPPORTED,
+    "parallel_tool_calls": PASSED,  # there are no tools of the client's
+    "previous_response_id": _WHOLE,
+    "prompt": _WHOLE,
+    "prompt_cache_key": PASSED,
+    "prompt_cache_options": PASSED,
+    "prompt_cache_retention": PASSED,
+    "reasoning": {
+        "context": Unsupported(("auto",)),
+        "effort": HONOURED,
+        "generate_summary": Unsupported(("auto",)),  # as for a model that has none to give
+        "mode": Unsupported(("standard",)),
+        "summary": Unsupported(("auto",)),
+    },
+    "safety_identifier": PASSED,
+    "service_tier": PASSED,
+    "store": Unsupported((True,), "A response is kept as any session is; delete it when it has ended."),
+    "stream": HONOURED,
+    "stream_options": {"include_obfuscation": PASSED},
+    "temperature": HONOURED,
+    "text": {"format": Unsupported(({"type": "text"},)), "verbosity": Unsupported(("medium",))},
+    "tool_choice": Unsupported(("none", "auto")),
+    "tools": Unsupported(([],)),
+    "top_logprobs": Unsupported((0,)),
+    "top_p": HONOURED,
+    "truncation": Unsupported(("disabled",)),
+    "user": PASSED,
+}
+
+
+class FieldCheck:
+    """What becomes of a body. count: told how many names in it nobody knows."""
+
+    def __init__(self, fields: Fields, count: Callable[[int], None]) -> None:
+        self._fields, self._count = fields, count
+
+    def __call__(self, body: dict[str, object]) -> None:
+        """Raises HttpError 400 `unsupported_parameter`, whose `param` is the field's path."""
+        self._count(_unknown(self._fields, body, ""))
+
+
+def _unknown(treatment: Treatment, value: object, where: str) -> int:
+    """How many names nobody knows. Raises HttpError 400."""
+    if value is None or isinstance(treatment, Fate):
+        return 0
+    if isinstance(treatment, Unsupported):
+        if not any(type(value) is type(taken) and value == taken for taken in treatment.but):  # True is no 1
+            raise _unsupported(where, f"not supported{_except(treatment.but)}.", treatment.instead)
+        return 0
+    if isinstance(treatment, Each):
+        items = value if isinstance(value, list) else ()
+        return sum(_unknown(treatment.item, item, f"{where}[{n}]") for n, item in enumerate(items))
+    if not isinstance(value, dict):
+        return 0
+    if isinstance(treatment, ByKind):
+        kind = value.get(treatment.field, treatment.usual)
+        if not isinstance(kind, str):
+            return 0
+        if kind not in treatment.kinds:
+            kinds = ", ".join(treatment.kinds)
+            raise _unsupported(where, f"the {treatment.field} {kind[:40]!r} is not supported, only {kinds}.")
+        treatment = treatment.kinds[kind]
+    unknown, below = 0, f"{where}." if where else ""
+    for name, inner in value.items():
+        if name not in treatment:
+            unknown += 1
+        elif treatment[name] is not HONOURED:
+            unknown += _unknown(treatment[name], inner, below + name)
+    return unknown
+
+
+def _except(values: tuple[object, ...]) -> str:
+    return f", but for {' and '.join(msgspec.json.encode(value).decode() for value in values)}" if values else ""
+
+
+def _unsupported(where: str, what: str, instead: str = "") -> HttpError:
+    message = " ".join(filter(None, (f"{where}: {what}", instead)))
+    return HttpError(400, message, code="unsupported_parameter", param=where)

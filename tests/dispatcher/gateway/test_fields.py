@@ -1,0 +1,402 @@
+"""What of a request is refused, passed over and counted, by the official SDK, and that its every field has its line."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx2
+import msgspec
+import openai
+import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
+from openai.types import chat, responses, shared_params
+from openai.types.chat import completion_create_params
+from openai.types.responses import response_create_params, response_input_param
+from prometheus_client import CollectorRegistry
+
+from dispatcher.gateway import bodies
+from dispatcher.gateway.errors import HttpError
+from dispatcher.gateway.fields import (
+    CHAT,
+    HONOURED,
+    RESPONSES,
+    ByKind,
+    Each,
+    Fate,
+    FieldCheck,
+    Fields,
+    Treatment,
+    Unsupported,
+)
+from dispatcher.gateway.openai import ChatBody, StreamOptions
+from dispatcher.gateway.responses import InputItem, Reasoning, ResponseBody, TextConfig
+from tests.dispatcher.gateway.fakes import FakeSessions
+from tests.shared.documents import CLIENTS, table
+
+MESSAGE = {"role": "user", "content": "hi"}
+FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+SCHEMA = {"name": "x", "schema": {"type": "object"}, "strict": True}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+IMAGE = "data:image/png;base64,AA=="
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+        yield client
+
+
+def history(*said: object) -> dict[str, object]:
+    return {"messages": [MESSAGE, *said]}
+
+
+def given(*items: object) -> dict[str, object]:
+    return {"input": [MESSAGE, *items]}
+
+
+CHAT_REFUSED: list[tuple[dict[str, object], str]] = [
+    ({"tools": [{"type": "function", "function": FUNCTION}]}, "tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+    ({"functions": [FUNCTION]}, "functions"),
+    ({"function_call": {"name": "f"}}, "function_call"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": {"type": "json_schema", "json_schema": SCHEMA}}, "response_format"),
+    ({"n": 2}, "n"),
+    ({"n": True}, "n"),
+    ({"logprobs": True}, "logprobs"),
+    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"logit_bias": {"50256": -100}}, "logit_bias"),
+    ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
+    ({"modalities": ["text", "audio"]}, "modalities"),
+    ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
+    ({"web_search_options": {}}, "web_search_options"),
+    ({"moderation": {"model": "x"}}, "moderation"),
+    ({"verbosity": "low"}, "verbosity"),
+    (history({"role": "tool", "tool_call_id": "1", "content": "3"}), "messages[1]"),
+    (history({"role": "function", "name": "f", "content": "3"}), "messages[1]"),
+    (history({"role": "assistant", "content": None, "tool_calls": [CALL]}), "messages[1].tool_calls"),
+    (history({"role": "assistant", "function_call": {"name": "f", "arguments": ""}}), "messages[1].function_call"),
+    (history({"role": "assistant", "audio": {"id": "x"}}), "messages[1].audio"),
+    (history({"role": "assistant", "refusal": "I will not."}), "messages[1].refusal"),
+    (history({"role": "user", "content": "x", "name": "Ann"}), "messages[1].name"),
+    *(
+        (history({"role": "user", "content": [{"type": "text", "text": "see"}, part]}), "messages[1].content[1]")
+        for part in (
+            {"type": "image_url", "image_url": {"url": IMAGE}},
+            {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
+            {"type": "file", "file": {"file_id": "x"}},
+            {"type": "hologram"},
+        )
+    ),
+]
+RESPONSES_REFUSED: list[tuple[dict[str, object], str]] = [
+    ({"tools": [{"type": "function", **FUNCTION}]}, "tools"),
+    ({"tools": [{"type": "web_search"}]}, "tools"),
+    ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
+    ({"text": {"format": {"type": "json_schema", **SCHEMA}}}, "text.format"),
+    ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+    ({"text": {"format": "json"}}, "text.format"),
+    ({"text": {"verbosity": "high"}}, "text.verbosity"),
+    ({"reasoning": {"effort": "low", "summary": "detailed"}}, "reasoning.summary"),
+    ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
+    ({"include": ["reasoning.encrypted_content", "message.output_text.logprobs"]}, "include[1]"),
+    ({"top_logprobs": 1}, "top_logprobs"),
+    ({"previous_response_id": "resp_x"}, "previous_response_id"),
+    ({"conversation": "conv_x"}, "conversation"),
+    ({"conversation": {"id": "conv_x"}}, "conversation"),
+    ({"prompt": {"id": "pmpt_x"}}, "prompt"),
+    ({"store": False}, "store"),
+    ({"truncation": "auto"}, "truncation"),
+    ({"max_tool_calls": 1}, "max_tool_calls"),
+    ({"moderation": {"model": "x"}}, "moderation"),
+    ({"context_management": [{"type": "compaction"}]}, "context_management"),
+    (given({"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}), "input[1]"),
+    (given({"type": "function_call_output", "call_id": "1", "output": "3"}), "input[1]"),
+    (given({"type": "item_reference", "id": "msg_1"}), "input[1]"),
+    (given({"type": "reasoning", "id": "rs_1", "summary": []}), "input[1]"),
+    (given({"role": "assistant", "content": "x", "phase": "commentary"}), "input[1].phase"),
+    (given({"role": "user", "content": [{"type": "input_image", "image_url": IMAGE}]}), "input[1].content[0]"),
+    (given({"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}), "input[1].content[0]"),
+]
+
+
+def check_refused(raised: openai.BadRequestError, param: str) -> None:
+    assert (raised.code, raised.param, raised.type) == ("unsupported_parameter", param, "invalid_request_error")
+    assert f"{param}: " in raised.message
+
+
+@pytest.mark.parametrize(("fields", "param"), CHAT_REFUSED)
+async def test_chat_refuses_what_no_agent_honours(
+    client: openai.AsyncOpenAI, sessions: FakeSessions, fields: dict[str, object], param: str
+) -> None:
+    for stream in (True, False):
+        with pytest.raises(openai.BadRequestError) as raised:
+            await client.chat.completions.create(
+                model="default", messages=[{"role": "user", "content": "hi"}], stream=stream, extra_body=fields
+            )
+        check_refused(raised.value, param)
+    assert sessions.created.empty()
+
+
+@pytest.mark.parametrize(("fields", "param"), RESPONSES_REFUSED)
+async def test_responses_refuse_what_no_agent_honours(
+    client: openai.AsyncOpenAI, sessions: FakeSessions, fields: dict[str, object], param: str
+) -> None:
+    for how in ({"stream": True}, {"stream": False}, {"background": True}):
+        with pytest.raises(openai.BadRequestError) as raised:
+            await client.responses.create(model="default", input="hi", extra_body=how | fields)
+        check_refused(raised.value, param)
+    assert sessions.created.empty()
+
+
+NOTHING = {
+    "chat/completions": {
+        "model": "default",
+        "messages": [
+            MESSAGE,
+            {"role": "assistant", "content": "x", "tool_calls": [], "refusal": None, "function_call": None},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "y", "prompt_cache_breakpoint": {"mode": "explicit"}}],
+            },
+        ],
+        "tools": [],
+        "tool_choice": "none",
+        "functions": [],
+        "function_call": "auto",
+        "parallel_tool_calls": False,
+        "response_format": {"type": "text"},
+        "n": 1,
+        "logprobs": False,
+        "top_logprobs": 0,
+        "logit_bias": {},
+        "modalities": ["text"],
+        "verbosity": "medium",
+        "user": "u",
+        "metadata": {"a": "b"},
+        "safety_identifier": "s",
+        "prompt_cache_key": "p",
+        "prompt_cache_retention": "24h",
+        "service_tier": "flex",
+        "store": True,
+        "stream_options": {"include_obfuscation": False},
+    },
+    "responses": {
+        "model": "default",
+        "input": [
+            MESSAGE,
+            {
+                "type": "message",
+                "id": "msg_1",
+                "status": "completed",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "x", "annotations": [], "logprobs": []}],
+            },
+        ],
+        "tools": [],
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "text": {"format": {"type": "text"}, "verbosity": "medium"},
+        "reasoning": {"summary": "auto"},
+        "include": ["reasoning.encrypted_content"],
+        "top_logprobs": 0,
+        "truncation": "disabled",
+        "store": True,
+        "user": "u",
+        "metadata": {"a": "b"},
+        "safety_identifier": "s",
+        "prompt_cache_key": "p",
+        "service_tier": "auto",
+        "stream_options": {"include_obfuscation": True},
+    },
+}
+ROUTES = {"chat/completions": CHAT, "responses": RESPONSES}
+
+
+async def accepted(http: httpx2.AsyncClient, sessions: FakeSessions, route: str, body: Mapping[str, object]) -> None:
+    asking = asyncio.create_task(http.post(f"/v1/{route}", json=body))
+    created = asyncio.create_task(sessions.created.get())
+    await asyncio.wait([asking, created], return_when=asyncio.FIRST_COMPLETED)
+    assert created.done(), (await asking).text
+    await (await sessions.begin(created.result())).finish()
+    assert (await asking).status_code == 200
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_what_changes_nothing_is_accepted(http: httpx2.AsyncClient, sessions: FakeSessions, route: str) -> None:
+    await accepted(http, sessions, route, NOTHING[route])
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_null_is_as_if_left_out(http: httpx2.AsyncClient, sessions: FakeSessions, route: str) -> None:
+    body = dict.fromkeys(ROUTES[route]) | {"model": "default"}
+    body |= {"messages": [MESSAGE]} if route == "chat/completions" else {"input": [MESSAGE]}
+    await accepted(http, sessions, route, body)
+
+
+@pytest.mark.parametrize(("route", "label"), [("chat/completions", "chat_completions"), ("responses", "responses")])
+async def test_a_name_that_nobody_knows_is_counted(
+    http: httpx2.AsyncClient, sessions: FakeSessions, registry: CollectorRegistry, route: str, label: str
+) -> None:
+    def counted() -> float | None:
+        return registry.get_sample_value("dispatcher_unknown_parameters_total", {"route": label})
+
+    assert counted() == 0
+    body = json.loads(json.dumps(NOTHING[route]))
+    await accepted(http, sessions, route, body)
+    assert counted() == 0
+    (body.get("messages") or body["input"])[1]["mood"] = "good"
+    await accepted(http, sessions, route, body | {"top_k": 5, "text": None, "stream_options": {"flavour": 1}})
+    assert counted() == (3 if route == "responses" else 4)  # Chat Completions has no `text`
+
+
+async def test_a_large_body_is_read_to_its_last_message(client: openai.AsyncOpenAI, sessions: FakeSessions) -> None:
+    part = {"type": "image_url", "image_url": {"url": IMAGE}}
+    with pytest.raises(openai.BadRequestError) as raised:
+        await client.chat.completions.create(
+            model="default",
+            messages=[],
+            extra_body=history(*[MESSAGE] * 999, {"role": "user", "content": [part]}),
+        )
+    check_refused(raised.value, "messages[1000].content[0]")
+    assert sessions.created.empty()
+
+
+async def test_routes_that_are_not_there_say_which_are(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as completing:
+        await client.completions.create(model="default", prompt="hi")
+    with pytest.raises(openai.NotFoundError) as embedding:
+        await client.embeddings.create(model="default", input="hi")
+    for raised in (completing.value, embedding.value):
+        assert raised.code == "not_found"
+        assert "POST /v1/chat/completions" in raised.message
+        assert "POST /v1/responses" in raised.message
+
+
+async def test_nothing_is_compacted(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as raised:
+        await client.responses.compact(model="default", input="hi")
+    assert raised.value.code == "not_found"
+    assert "compacted" in raised.value.message
+
+
+# ---- the tables
+
+
+def below(treatment: Treatment, *path: str) -> Fields:
+    """The fields at that path; of a list's items; of an object of that kind."""
+    while isinstance(treatment, Each):
+        treatment = treatment.item
+    if not path:
+        assert isinstance(treatment, Mapping)
+        return treatment
+    name, *rest = path
+    return below(treatment.kinds[name] if isinstance(treatment, ByKind) else treatment[name], *rest)  # type: ignore[index]
+
+
+KNOWN: list[tuple[Fields, type]] = [
+    (CHAT, completion_create_params.CompletionCreateParamsNonStreaming),
+    (CHAT, completion_create_params.CompletionCreateParamsStreaming),
+    (below(CHAT, "stream_options"), chat.ChatCompletionStreamOptionsParam),
+    (below(CHAT, "messages", "system"), chat.ChatCompletionSystemMessageParam),
+    (below(CHAT, "messages", "developer"), chat.ChatCompletionDeveloperMessageParam),
+    (below(CHAT, "messages", "user"), chat.ChatCompletionUserMessageParam),
+    (below(CHAT, "messages", "assistant"), chat.ChatCompletionAssistantMessageParam),
+    (below(CHAT, "messages", "user", "content", "text"), chat.ChatCompletionContentPartTextParam),
+    (RESPONSES, response_create_params.ResponseCreateParamsNonStreaming),
+    (RESPONSES, response_create_params.ResponseCreateParamsStreaming),
+    (below(RESPONSES, "stream_options"), response_create_params.StreamOptions),
+    (below(RESPONSES, "text"), responses.ResponseTextConfigParam),
+    (below(RESPONSES, "reasoning"), shared_params.Reasoning),
+    (below(RESPONSES, "input", "message"), responses.EasyInputMessageParam),
+    (below(RESPONSES, "input", "message"), response_input_param.Message),
+    (below(RESPONSES, "input", "message"), responses.ResponseOutputMessageParam),
+    (below(RESPONSES, "input", "message", "content", "input_text"), responses.ResponseInputTextParam),
+    (below(RESPONSES, "input", "message", "content", "output_text"), responses.ResponseOutputTextParam),
+]
+
+
+@pytest.mark.parametrize(("fields", "params"), KNOWN, ids=lambda value: getattr(value, "__name__", ""))
+def test_every_field_that_the_sdk_knows_has_a_line(fields: Fields, params: Any) -> None:
+    assert not (params.__required_keys__ | params.__optional_keys__) - set(fields)
+
+
+def test_no_line_is_of_a_field_that_the_sdk_does_not_know() -> None:
+    for fields, _ in KNOWN:
+        known = [params for same, params in KNOWN if same is fields]
+        names: set[str] = set().union(*(params.__annotations__ for params in known))
+        assert set(fields) <= names
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        (CHAT, ChatBody),
+        (below(CHAT, "stream_options"), StreamOptions),
+        (below(CHAT, "messages", "assistant"), bodies.ChatMessage),
+        (below(CHAT, "messages", "user", "content", "text"), bodies.Part),
+        (RESPONSES, ResponseBody),
+        (below(RESPONSES, "text"), TextConfig),
+        (below(RESPONSES, "reasoning"), Reasoning),
+        (below(RESPONSES, "input", "message"), InputItem),
+        (below(RESPONSES, "input", "message", "content", "output_text"), bodies.Part),
+    ],
+)
+def test_what_is_honoured_is_read(fields: Fields, body: type[msgspec.Struct]) -> None:
+    assert {name for name, treatment in fields.items() if treatment is HONOURED} <= set(body.__struct_fields__)
+    assert set(body.__struct_fields__) <= set(fields)
+
+
+def documented(treatment: Treatment) -> str:
+    """What the table for clients says."""
+    if isinstance(treatment, Fate):
+        return treatment.value
+    if not isinstance(treatment, Unsupported):
+        return HONOURED.value  # in part, which the text says
+    values = " and ".join(f"`{msgspec.json.encode(value).decode()}`" for value in treatment.but)
+    return f"refused, but for {values}" if values else "refused"
+
+
+@pytest.mark.parametrize(("fields", "column"), [(CHAT, "Chat Completions"), (RESPONSES, "Responses")])
+def test_the_documented_fields_are_those_of_the_table(fields: Fields, column: str) -> None:
+    rows = table(CLIENTS, f"field of {column}")
+    said = [(name.strip("` "), fate) for names, fate in rows for name in names.split(",")]
+    assert sorted(said) == sorted((name, documented(treatment)) for name, treatment in fields.items())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from(["", "text", "message", "user", "auto", "none"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "role", "content", "text", "format", "effort", "x"]), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@drawn(fields=st.sampled_from([CHAT, RESPONSES]), data=st.data())
+def test_whatever_a_field_is_it_passes_or_is_named(fields: Fields, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(fields)))
+    value, treatment = data.draw(JSON), fields[name]
+    counted: list[int] = []
+    refused = code = None
+    try:
+        FieldCheck(fields, counted.append)({name: value})
+    except HttpError as error:
+        refused, code = error.param, error.code
+    assert (refused is None, code == "unsupported_parameter") == ((True, False) if counted else (False, True))
+    if isinstance(treatment, Fate):
+        assert counted == [0]
+    elif isinstance(treatment, Unsupported):
+        encoded = [msgspec.json.encode(one) for one in (None, *treatment.but)]
+        assert refused == (None if msgspec.json.encode(value) in encoded else name)
+    elif refused:
+        assert re.match(re.escape(name) + r"[.\[]", refused)
+    elif not isinstance(value, list | dict):
+        assert counted == [0]
