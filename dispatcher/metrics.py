@@ -22,7 +22,7 @@ from shared.records import STOP_REASONS, TOOL_STATUSES
 from shared.version import version
 
 UNKNOWN = "unknown"
-# By edge: what is refused as it exceeds a bound, or is no message at all (docs/limits.md).
+# By edge: what is refused as it exceeds a bound, or is no message at all (docs/limits.md), or is a foreign page's.
 REFUSALS = {
     "chatstream": ("malformed", "invalid", "credit", "sessions", "unread", "silent", "hung"),
     "http": (
@@ -34,6 +34,8 @@ REFUSALS = {
         "body_too_large",
         "body_too_complex",
         "queue_full",
+        "host_not_allowed",
+        "origin_not_allowed",
     ),
 }
 OPENAI_ROUTES = ("chat_completions", "responses")
@@ -224,7 +226,7 @@ class Metrics:
         self._runs_on.labels(tool).set(calls)
 
     def refused(self, edge: str, kind: str) -> None:
-        """kind: one of REFUSALS; another one is no bound's, and is not counted."""
+        """kind: one of REFUSALS; another one is the request's own fault, and is not counted."""
         if counted := self._refusals.get((edge, kind)):
             counted.inc()
 

@@ -21,7 +21,7 @@ _MISDIRECTED = HttpError(
 
 
 def checked(
-    app: ASGIApp, listening: socket.socket, allowed: Collection[str], refused: Callable[[str], None] = lambda code: None
+    app: ASGIApp, listening: socket.socket, allowed: Collection[str], refused: Callable[[str], None]
 ) -> ASGIApp:
     """The application under the names it may have there: `allowed` and, on loopback, the machine's own. Elsewhere any,
     unless some are allowed. refused: told of the code of each refusal.

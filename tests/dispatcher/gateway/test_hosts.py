@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx2
 import pytest
@@ -16,6 +17,7 @@ from dispatcher.settings import DispatcherSettings
 from tests.dispatcher.gateway.fakes import FakeSessions
 from tests.dispatcher.gateway.test_sessions import check_error
 
+REFUSED = {"edge": "http", "kind": "host_not_allowed"}
 FOREIGN = (
     "evil.example",
     "evil.example:8080",
@@ -36,16 +38,15 @@ FOREIGN = (
 
 
 @asynccontextmanager
-async def serving(address: str, *allowed: str, operator: bool = False) -> AsyncIterator[tuple[str, list[str]]]:
-    """Its URL, and the codes of what it refused."""
-    sessions, registry, refused = FakeSessions(), CollectorRegistry(), list[str]()
+async def serving(address: str, *allowed: str, operator: bool = False) -> AsyncIterator[tuple[str, CollectorRegistry]]:
+    sessions, registry = FakeSessions(), CollectorRegistry()
     metrics = Metrics(registry)
     app = operator_app(sessions, registry) if operator else user_app(sessions, DispatcherSettings(), metrics)
     listening = bind("TEST", address)
-    server = HttpServer(hosts.checked(app, listening, allowed, refused.append), listening)
+    server = HttpServer(hosts.checked(app, listening, allowed, partial(metrics.refused, "http")), listening)
     await server.start()
     host = "[::1]" if address.startswith("[") else "127.0.0.1"
-    yield f"http://{host}:{server.port}", refused
+    yield f"http://{host}:{server.port}", registry
     await server.close()
 
 
@@ -56,19 +57,19 @@ async def ask(url: str, host: str, path: str) -> httpx2.Response:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "localhost:0"])
 async def test_on_loopback_it_goes_by_the_machines_own_names(address: str) -> None:
-    async with serving(address) as (url, refused):
+    async with serving(address) as (url, registry):
         for host in ("localhost", "LocalHost:1", "127.0.0.1", "127.8.8.8:8080", "[::1]", "[0:0:0:0:0:0:0:1]:80"):
             assert (await ask(url, host, "/v1/models")).status_code == 200, host
-    assert refused == []
+    assert registry.get_sample_value("dispatcher_refusals_total", REFUSED) == 0
 
 
 @pytest.mark.parametrize("path", ["/operator/sessions", "/metrics", "/healthz", "/readyz", "/nowhere"])
 @pytest.mark.parametrize("host", FOREIGN)
 async def test_on_loopback_it_goes_by_no_other(host: str, path: str) -> None:
-    async with serving("127.0.0.1:0", "api.example", operator=True) as (url, refused):
+    async with serving("127.0.0.1:0", "api.example", operator=True) as (url, registry):
         error = check_error(await ask(url, host, path), 421, "Host")
         assert error["code"] == "host_not_allowed"
-    assert refused == ["host_not_allowed"]
+    assert registry.get_sample_value("dispatcher_refusals_total", REFUSED) == 1
 
 
 async def test_allowed_names_are_added_on_loopback() -> None:

@@ -31,7 +31,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize("headers", FOREIGN)
 async def test_a_foreign_page_changes_nothing(
-    http: httpx2.AsyncClient, sessions: FakeSessions, headers: dict[str, str]
+    http: httpx2.AsyncClient, sessions: FakeSessions, registry: CollectorRegistry, headers: dict[str, str]
 ) -> None:
     commander = await sessions.begin()
     path = f"/v1/sessions/{commander.session_id}"
@@ -46,6 +46,8 @@ async def test_a_foreign_page_changes_nothing(
         await http.post("/nowhere", headers=headers),
     ]
     assert [check_error(answer, 403, "Origin")["code"] for answer in answers] == ["origin_not_allowed"] * len(answers)
+    kinds = {"edge": "http", "kind": "origin_not_allowed"}
+    assert registry.get_sample_value("dispatcher_refusals_total", kinds) == len(answers)
     assert sessions.created.empty()
     assert (await http.get(path)).json()["state"] == "running"
 
