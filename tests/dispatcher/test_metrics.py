@@ -42,6 +42,7 @@ PROMISED = [
     ("dispatcher_log_lines_lost", "counter", set()),
     ("dispatcher_log_lines_left_out", "counter", set()),
     ("dispatcher_refusals", "counter", {"edge", "kind"}),
+    ("dispatcher_unknown_parameters", "counter", {"route"}),
     ("dispatcher_event_streams", "gauge", set()),
     ("dispatcher_build_info", "gauge", {"version"}),
 ]

@@ -81,7 +81,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         STUCK,
     ),
     "results are sent again": (
-        Mutant(SESSION + "attach", "if call_id in results]", "if False]"),
+        Mutant(SESSION + "attach", "results, self._results = self._results, {}", "results, self._results = {}, {}"),
         "a call after a cut",
         STUCK,
     ),

@@ -375,7 +375,7 @@ class World:
         """An operator's route, or else a user's: POST where there is a body."""
         of = self.dispatcher
         app = Unserved.apps[of.http_port if path.startswith("/v1/") else of.operator_port]
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://dispatcher") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1") as client:
             return await (client.get(path) if body is None else client.post(path, json=body))
 
     async def metrics(self) -> dict[str, float]:
