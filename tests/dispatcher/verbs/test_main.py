@@ -53,7 +53,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(
     ("name", "text", "wrong"),
     [
         ("DISPATCHER_POLICIES", '[[policy]]\nname = "limits"\nkind = "budget"\nmax_second = 1\n', "max_second"),
-        ("DISPATCHER_TOOLS", '[[tool]]\nname = "search"\nkind = "http"\nurl = "http://x"\n', "kind 'http'"),
+        ("DISPATCHER_TOOLS", '[[tool]]\nname = "search"\nkind = "smtp"\n', "kind 'smtp'"),
     ],
 )
 def test_a_broken_file_is_one_line_that_names_setting_file_entry_and_reason(
