@@ -1,6 +1,6 @@
 """ChatStream: Commanders' packets to the sessions, signals back to them, and each stream's status.
 
 Imports: dispatcher.live.desk, dispatcher.live.ids, dispatcher.live.pool, dispatcher.live.ports, dispatcher.live.tasks,
-dispatcher.turns, shared.
+shared.
 Libraries: grpc, structlog.
 """

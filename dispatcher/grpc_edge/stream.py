@@ -36,7 +36,6 @@ from dispatcher.live.desk import Desk
 from dispatcher.live.pool import Member
 from dispatcher.live.ports import Carried
 from dispatcher.live.tasks import Tasks
-from dispatcher.turns import LoopTurn
 from shared.envelope import MalformedPacketError, split
 from shared.records import (
     MAX_NAME,
@@ -51,6 +50,7 @@ from shared.records import (
     Upstream,
 )
 from shared.sizes import oversize
+from shared.turns import LoopTurn
 from shared.wire import decode_upstream
 
 logger = structlog.get_logger()

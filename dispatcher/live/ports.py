@@ -12,8 +12,8 @@ from dispatcher.metrics import Metrics
 from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
 from dispatcher.tools.registry import ApprovalRequest, Registry, ToolOutput
-from dispatcher.turns import LoopTurn
 from shared.records import DownstreamSignal, ToolResult, Upstream
+from shared.turns import LoopTurn
 
 T = TypeVar("T")
 

@@ -41,9 +41,9 @@ from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.gate import Gate
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.tools.registry import ApprovalRequest, ToolOutput
-from dispatcher.turns import LoopTurn
 from shared.conversation import Phase
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
+from shared.turns import LoopTurn
 
 logger = structlog.get_logger()
 ELSEWHERE = ("superseded", "unknown_session")  # why a step is refused where another has the session, or nobody

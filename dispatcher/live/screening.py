@@ -14,8 +14,8 @@ from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import AskedPolicy, Question
 from dispatcher.tools.context import Context
 from dispatcher.tools.registry import ApprovalRequest, ToolOutput
-from dispatcher.turns import LoopTurn
 from shared.records import ToolResult
+from shared.turns import LoopTurn
 
 
 class Screening:

@@ -9,7 +9,7 @@ from dispatcher.policies.gate import Gate, Rules
 from dispatcher.policies.matches import CHANNELS, Channel
 from dispatcher.policies.outcomes import Reading, Release
 from dispatcher.policies.rules import RuleSet
-from dispatcher.turns import LoopTurn
+from shared.turns import LoopTurn
 
 
 class PolicyClock:

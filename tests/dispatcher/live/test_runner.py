@@ -10,7 +10,6 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from dispatcher import turns
 from dispatcher.core.entries import StopEntry
 from dispatcher.core.log import Append, Change, Outcome, Refused, TakeBack
 from dispatcher.live import appends as module
@@ -28,6 +27,7 @@ from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.context import Context
 from dispatcher.tools.load import load as load_tools
 from dispatcher.tools.registry import NOBODYS, Registry, ToolOutput
+from shared import turns
 from shared.records import (
     MAX_OPEN_CALLS,
     Ack,

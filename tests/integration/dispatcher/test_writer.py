@@ -135,7 +135,7 @@ async def test_a_long_message_leaves_others_their_turns(
         receive(packet)
 
     monkeypatch.setattr(runner, "receive", received)
-    monkeypatch.setattr("dispatcher.turns.TURN_SECONDS", 0)
+    monkeypatch.setattr("shared.turns.TURN_SECONDS", 0)
     peer.send(*(Upstream(session_id, Content("x" * 1000), number) for number in range(1, 21)))
     await until(lambda: order.count("packet") == 20)
     assert order.index("another") < 10

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from dispatcher import turns
-from dispatcher.turns import TURN_SECONDS, LoopTurn
+from shared import turns
+from shared.turns import TURN_SECONDS, LoopTurn
 
 
 async def test_others_have_the_loop_where_a_turn_has_lasted_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
