@@ -4,8 +4,12 @@ import secrets
 
 
 def session_id() -> str:
-    """Unguessable: whoever holds it may read and stop the session. 192 random bits."""
-    return secrets.token_urlsafe(24)
+    """Unguessable: whoever holds it may read and stop the session. 192 random bits, of those that begin with no `-`:
+    a command line would take that for an option.
+    """
+    while (made := secrets.token_urlsafe(24)).startswith("-"):
+        pass
+    return made
 
 
 def commander_id() -> str:
