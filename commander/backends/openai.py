@@ -64,7 +64,7 @@ class OpenAIAgent:
             body["stream_options"] = {"include_usage": True}
         if effort := turn.parameters.get("reasoning_effort"):
             body["reasoning_effort"] = effort
-        if turn.tools:
+        if turn.tools and self._settings.tools:
             body["tools"] = [_tool(tool) for tool in turn.tools]
             if last:
                 body["tool_choice"] = "none"

@@ -55,6 +55,9 @@ class OpenAISettings(Section):
     developer_role: Literal["developer", "system"] = "developer"
     """`system` for a server that does not know a message's role `developer`."""
 
+    tools: bool = True
+    """False for a server that takes no `tools`, such as another Dispatcher: its model is shown none."""
+
     limit_name: Literal["max_tokens", "max_completion_tokens"] | None = None
     """The name of a limit on tokens, for a server that refuses the other. None: as the session named it."""
 

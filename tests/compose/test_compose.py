@@ -106,6 +106,7 @@ def test_the_lines_of_env_switch_to_another_server(stack: Stack, tmp_path: Path)
     env_file = tmp_path / "switched.env"
     env_file.write_text(
         "COMMANDER_BACKEND=openai\nCOMMANDER_OPENAI__BASE_URL=http://dispatcher:8080/v1\nCOMMANDER_AGENT=relay\n"
+        "COMMANDER_OPENAI__TOOLS=false\n"  # as a Dispatcher takes none
     )
     container = stack.compose("run", "-d", "--no-deps", "commander", env_file=env_file).split()[-1]
     try:
