@@ -5,78 +5,23 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from dispatcher.tools.context import Context
 from dispatcher.tools.identity import identity
-from dispatcher.tools.load import load
 from dispatcher.tools.mcp.process import Lines, Oversize
 from dispatcher.tools.mcp.web import MAX_MESSAGE_BYTES
-from dispatcher.tools.ports import Tool, Toolset
-from dispatcher.tools.registry import Registry, ToolOutput
+from tests.dispatcher.tools.mcp.running import CALL, SECONDS, Running, running
 from tests.replicas import eventually
 
 SERVER = Path(__file__).with_name("server.py")
-CALL = Context("session-secret", "call-1")
-SECONDS = 30.0  # within which whatever is waited for has come
-
-
-class Running:
-    """A toolset while it runs; its tools as they are offered."""
-
-    def __init__(self, toolset: Toolset) -> None:
-        self._toolset = toolset
-        self.registry = Registry(())
-        self._changed = asyncio.Event()
-        self.task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        await self._toolset.run(self._offer)
-
-    def _offer(self, tools: Sequence[Tool], left_out: Sequence[str] = ()) -> None:
-        self.registry.use(tools)
-        self._changed.set()
-
-    async def offered(self, name: str) -> None:
-        """Return when there is a tool of that name."""
-        async with asyncio.timeout(SECONDS):
-            while not self.registry.knows(name):
-                self._changed.clear()
-                await self._changed.wait()
-
-    async def call(self, name: str, context: Context = CALL, **arguments: Any) -> ToolOutput:
-        async with asyncio.timeout(SECONDS):
-            return await self.registry.run(name, json.dumps(arguments), context)
-
-    async def code(self, name: str) -> str:
-        """The status and the error's code."""
-        output = await self.call(name)
-        return f"{output.status} {json.loads(output.result_json)['error']['code']}"
-
-    async def ended(self) -> None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-
-
-@asynccontextmanager
-async def running(folder: Path, entry: str) -> AsyncIterator[Running]:
-    file = folder / "tools.toml"
-    file.write_text(f'[[toolset]]\nname = "test"\nkind = "mcp"\n{entry}\n')
-    (given,) = load(file).toolsets.values()
-    toolset = Running(given.toolset)
-    try:
-        yield toolset
-    finally:
-        await toolset.ended()
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ import pytest
 from dispatcher.tools.identity import identity
 from dispatcher.tools.mcp.web import MAX_MESSAGE_BYTES
 from tests.dispatcher.tools.http.service import Says, Service, Talk, answer
-from tests.dispatcher.tools.mcp.test_process import CALL, SECONDS, Running, running
+from tests.dispatcher.tools.mcp.running import CALL, SECONDS, Running, running
 from tests.replicas import eventually
 
 SDK = """
