@@ -22,7 +22,8 @@ from dispatcher.tools.http.tool import Connecting
 from dispatcher.tools.mcp.attempt import CURRENT, Attempt
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # a result of the contract's size, each of its characters escaped; a page of tools
-GOODBYE_SECONDS = 2.0  # for the DELETE that ends a session of the protocol
+# For what no call waits for, but the SDK does before it sends the next: a notification, a refusal, a session's DELETE.
+NOTIFY_SECONDS = 2.0
 SESSION = "mcp-session-id"
 
 
@@ -43,7 +44,7 @@ class Web(httpx2.AsyncBaseTransport):
             attempt.network = attempt.network or network
         kept = False
         try:
-            async with asyncio.timeout(GOODBYE_SECONDS if request.method == "DELETE" else None):
+            async with asyncio.timeout(None if request.method == "GET" or _is_call(request) else NOTIFY_SECONDS):
                 response = await _asked(request, network, self._connecting)
                 answer = await _answer(request, response, network, attempt)
             kept = isinstance(answer.stream, _Body)
@@ -58,6 +59,12 @@ class Web(httpx2.AsyncBaseTransport):
             attempt.sent = attempt.sent or (network.stream is not None and network.stream.sent)
             if not kept:
                 await network.close()
+
+
+def _is_call(request: httpx2.Request) -> bool:
+    """Whether it is answered with more than a status; how long that may take its caller knows."""
+    message = json.loads(request.content) if request.method == "POST" else {}
+    return "id" in message and "method" in message
 
 
 async def _asked(request: httpx2.Request, network: CheckedNetwork, connecting: Connecting) -> httpcore2.Response:

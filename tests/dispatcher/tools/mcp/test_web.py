@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from dispatcher.tools.identity import identity
+from dispatcher.tools.mcp import web
 from dispatcher.tools.mcp.web import MAX_MESSAGE_BYTES
 from tests.dispatcher.tools.http.service import Says, Service, Talk, answer
 from tests.dispatcher.tools.mcp.running import CALL, SECONDS, Running, running
@@ -152,6 +153,11 @@ async def another_s(talk: Talk, message: dict[str, Any]) -> None:
     await rpc(message["id"] + 1000, {"content": [{"type": "text", "text": "another's"}]})(talk)
 
 
+async def until_cancelled(service: Service) -> None:
+    cancelled = "notifications/cancelled"
+    await asyncio.to_thread(eventually, lambda: any(cancelled.encode() in s.body for s in service.seen), cancelled)
+
+
 JSON = "200 OK\r\ncontent-type: application/json"
 REFUSED = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"unknown city"}}'
 
@@ -213,8 +219,7 @@ async def test_a_call_that_is_stopped_leaves_no_connection(tmp_path: Path) -> No
             await began.wait()
             call.cancel()
             await closed.wait()
-        cancelled = '"notifications/cancelled"'
-        await asyncio.to_thread(eventually, lambda: any(cancelled.encode() in s.body for s in service.seen), cancelled)
+        await until_cancelled(service)
         assert "last-event-id" not in {name for seen in service.seen for name in seen.headers}
 
 
@@ -238,3 +243,33 @@ async def test_words_of_a_refusal_are_not_passed_on(tmp_path: Path) -> None:
     async with Service(says).at() as service, at(tmp_path, service.url) as toolset:
         (error,) = await asyncio.gather(toolset.task, return_exceptions=True)
         assert str(error) == "the server answered http_401"
+
+
+@pytest.mark.parametrize("silent", ["notifications/initialized", "notifications/cancelled"])
+async def test_a_notification_that_is_never_answered_holds_up_no_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    monkeypatch.setattr(web, "NOTIFY_SECONDS", 0.1)
+    asked = asyncio.Event()
+
+    async def first_silent(talk: Talk, message: dict[str, Any]) -> None:
+        if asked.is_set():
+            await rpc(message["id"], {"content": [{"type": "text", "text": "well"}]})(talk)
+        else:
+            asked.set()
+            await talk.closed()
+
+    async def says(talk: Talk) -> None:
+        if silent.encode() in talk.seen.body:
+            await talk.closed()
+        else:
+            await speaking(first_silent)(talk)
+
+    async with Service(says).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
+        await toolset.offered("ask")
+        stopped = asyncio.create_task(toolset.call("ask"))
+        async with asyncio.timeout(SECONDS):
+            await asked.wait()
+        stopped.cancel()
+        await until_cancelled(service)
+        assert (await toolset.call("ask")).result_json == '"well"'
