@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import httpx2
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import SubscriptionLost
 from mcp_types import (
     CONNECTION_CLOSED,
     PARSE_ERROR,
@@ -37,6 +38,7 @@ from shared.version import version
 CONNECT_SECONDS = 30.0  # to agree on a version of the protocol; a server over stdio may have to be installed first
 LIST_SECONDS = 30.0
 LOOK_SECONDS = 30.0  # between two looks at what a server offers, which also show whether it is there
+LISTEN_SECONDS = 10.0  # before a subscription that was lost is made again
 PAUSE_SECONDS = 1.0  # at least between two looks, however often a server says that its tools have changed
 MAX_PAGES = 100
 MAX_LISTED = 2000  # tools; of these as many are offered as `keeper` lets pass
@@ -157,9 +159,13 @@ class McpConnection:
         tools = client.server_capabilities.tools
         if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or not (tools and tools.list_changed):
             return
-        async with client.listen(tools_list_changed=True) as changes:
-            async for _ in changes:
-                self._look.set()
+        while True:
+            with suppress(MCPError, SubscriptionLost):
+                async with client.listen(tools_list_changed=True) as changes:
+                    self._look.set()  # what has changed before, nobody said
+                    async for _ in changes:
+                        self._look.set()
+            await asyncio.sleep(LISTEN_SECONDS)
 
     @property
     def client(self) -> Client:

@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from mcp_types.version import LATEST_MODERN_VERSION
 
 from dispatcher.tools.identity import identity
-from dispatcher.tools.mcp import web
+from dispatcher.tools.mcp import connection, web
 from dispatcher.tools.mcp.web import MAX_MESSAGE_BYTES
 from tests.dispatcher.tools.http.service import Says, Service, Talk, answer
 from tests.dispatcher.tools.mcp.running import CALL, SECONDS, Running, running
@@ -119,6 +120,32 @@ def speaking(script: Script) -> Says:
                 await answer(b"", status="202 Accepted")(talk)
 
     return says
+
+
+def modern(tools: list[str], listened: Script) -> Says:
+    """A server of the newest version, which has these tools; the script answers who listens."""
+
+    async def says(talk: Talk) -> None:
+        message = json.loads(talk.seen.body)
+        complete = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+        match message["method"]:
+            case "server/discover":
+                meta = {"io.modelcontextprotocol/serverInfo": SERVER_INFO}
+                capabilities = {"tools": {"listChanged": True}}
+                found = {"supportedVersions": [LATEST_MODERN_VERSION], "capabilities": capabilities, "_meta": meta}
+                await rpc(message["id"], complete | found)(talk)
+            case "tools/list":
+                listed = [{"name": name, "inputSchema": {"type": "object"}} for name in tools]
+                await rpc(message["id"], complete | {"tools": listed})(talk)
+            case "subscriptions/listen":
+                await listened(talk, message)
+
+    return says
+
+
+async def notify(talk: Talk, subscription: str, method: str, **params: Any) -> None:
+    params["_meta"] = {"io.modelcontextprotocol/subscriptionId": subscription}
+    await talk.send(f"data: {json.dumps({'jsonrpc': '2.0', 'method': method, 'params': params})}\n\n".encode())
 
 
 def rpc(identity: int, result: dict[str, Any]) -> Says:
@@ -273,3 +300,27 @@ async def test_a_notification_that_is_never_answered_holds_up_no_call(
         stopped.cancel()
         await until_cancelled(service)
         assert (await toolset.call("ask")).result_json == '"well"'
+
+
+async def test_a_subscription_that_is_lost_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(connection, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "LISTEN_SECONDS", 0.01)
+    tools, listeners = ["first"], 0
+
+    async def listened(talk: Talk, message: dict[str, Any]) -> None:
+        nonlocal listeners
+        listeners += 1
+        await talk.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        filled = {"notifications": {"toolsListChanged": True}}
+        await notify(talk, message["id"], "notifications/subscriptions/acknowledged", **filled)
+        if listeners == 1:
+            return
+        tools.append("late")
+        await notify(talk, message["id"], "notifications/tools/list_changed")
+        await talk.closed()
+
+    async with Service(modern(tools, listened)).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
+        await toolset.offered("first")
+        await toolset.offered("late")
+    assert listeners == 2
