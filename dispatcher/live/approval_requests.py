@@ -2,15 +2,11 @@
 
 import asyncio
 
-import structlog
-
 from dispatcher.core.entries import Approval, Call
 from dispatcher.live import clock
 from dispatcher.live.ports import Owner
-from dispatcher.tools.registry import FAILED, ApprovalRequest, ToolOutput, error_json
+from dispatcher.live.tool_runs import broken
 from shared.records import ToolResult
-
-logger = structlog.get_logger()
 
 
 class ApprovalRequests:
@@ -45,20 +41,17 @@ class ApprovalRequests:
 
     async def _ask(self, call: Call) -> None:
         try:
-            found = await self._check(call)
-            if isinstance(found, ToolOutput):
-                await self._owner.settle(ToolResult(call.tool_name, found.result_json, call.call_id, found.status))
-            else:
-                asked = (found.arguments_json, found.arguments_sha256, clock.now() + found.seconds)
-                await self._owner.settle(Approval(call.call_id, call.tool_name, call.approval, *asked))
+            await self._owner.settle(await self._check(call))
         finally:
             del self._under_way[call.call_id]
             self._owner.maybe_settled()
 
-    async def _check(self, call: Call) -> ApprovalRequest | ToolOutput:
-        """A fault of ours is no reason to leave the call without an answer."""
+    async def _check(self, call: Call) -> Approval | ToolResult:
         try:
-            return await self._owner.check_call(call)
-        except Exception:
-            logger.exception("tool_call_failed", tool=call.tool_name[:100], call_id=call.call_id[:100])
-            return ToolOutput("TOOL_ERROR", error_json("tool_error", FAILED))
+            found = await self._owner.check_call(call)
+        except Exception as error:
+            return broken(call, error)
+        if isinstance(found, ToolResult):
+            return found
+        asked = (found.arguments_json, found.arguments_sha256, clock.now() + found.seconds)
+        return Approval(call.call_id, call.tool_name, call.approval, *asked)

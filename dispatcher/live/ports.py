@@ -11,7 +11,7 @@ from dispatcher.core.session import Session
 from dispatcher.metrics import Metrics
 from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
-from dispatcher.tools.registry import ApprovalRequest, Registry, ToolOutput
+from dispatcher.tools.registry import ApprovalRequest, Registry
 from shared.records import DownstreamSignal, ToolResult, Upstream
 from shared.turns import LoopTurn
 
@@ -145,11 +145,11 @@ class Owner(Protocol):
     def answered(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
         """What came of an append: its outcome, or why it can never be stored; the core that it was made for."""
 
-    async def run_call(self, call: Call) -> ToolOutput:
-        """The answer of a call; raises nothing but CancelledError."""
+    async def run_call(self, call: Call) -> ToolResult:
+        """The result of a call; raises nothing but CancelledError."""
 
-    async def check_call(self, call: Call) -> ApprovalRequest | ToolOutput:
-        """What has to be approved before the call runs; or its answer, where it does not come to that."""
+    async def check_call(self, call: Call) -> ApprovalRequest | ToolResult:
+        """What has to be approved before the call runs; or its result, where it does not come to that."""
 
     async def settle(self, body: ToolResult | Approval) -> None:
         """Put it into the log, however long that takes."""

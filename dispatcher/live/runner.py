@@ -40,7 +40,7 @@ from dispatcher.live.screening import Screening
 from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.gate import Gate
 from dispatcher.store.asking import read_all, until_known
-from dispatcher.tools.registry import ApprovalRequest, ToolOutput
+from dispatcher.tools.registry import ApprovalRequest
 from shared.conversation import Phase
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 from shared.turns import LoopTurn
@@ -203,12 +203,12 @@ class Runner:
         while self._results:
             await self._results.one_sent()
 
-    async def run_call(self, call: Call) -> ToolOutput:
-        """The answer of a call; raises nothing but CancelledError."""
+    async def run_call(self, call: Call) -> ToolResult:
+        """The result of a call; raises nothing but CancelledError."""
         return await self._screening.run(call)
 
-    async def check_call(self, call: Call) -> ApprovalRequest | ToolOutput:
-        """What has to be approved before the call runs; or its answer, where it does not come to that."""
+    async def check_call(self, call: Call) -> ApprovalRequest | ToolResult:
+        """What has to be approved before the call runs; or its result, where it does not come to that."""
         return await self._screening.check(call)
 
     @property

@@ -44,35 +44,33 @@ class Screening:
         if session is self._owner.session:
             self._owner.carry_out(session.answered(question, verdict, clock.now()))
 
-    async def check(self, call: Call) -> ApprovalRequest | ToolOutput:
-        """What has to be approved before the call runs; or its answer, where policies deny it or it would not run."""
+    async def check(self, call: Call) -> ApprovalRequest | ToolResult:
+        """What has to be approved before the call runs; or its result, where policies deny it or it would not run."""
         if denied := await self._read("arguments", call, strings(call.arguments_json)):
-            return ToolOutput(denied.status, denied.result_json)
+            return denied
         agent = self._owner.session.record.request.agent
-        return await self._owner.host.registry.request(call.tool_name, call.arguments_json, agent)
+        found = await self._owner.host.registry.request(call.tool_name, call.arguments_json, agent)
+        return _result(call, found) if isinstance(found, ToolOutput) else found
 
-    async def run(self, call: Call) -> ToolOutput:
-        """The call's answer: policies are asked before the tool runs, and about its result. They have read what was
-        approved.
+    async def run(self, call: Call) -> ToolResult:
+        """The call's result. Policies are asked before the tool runs, unless they have read what was approved, and then
+        about its answer.
         """
-        denied = None if call.approval else await self._read("arguments", call, strings(call.arguments_json))
-        if denied is None:
-            request = self._owner.session.record.request
-            context = Context(
-                self._owner.session_id, call.call_id, request.agent, request.conversation_id, request.traceparent
-            )
-            answer = await self._owner.host.registry.run(call.tool_name, call.arguments_json, context)
-            given = ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status)
-            turn = LoopTurn()
-            for _ in self._owner.session.read_ahead(given):
-                await turn.step()
-            result, effects = self._owner.session.result(given, clock.now())
-            self._owner.carry_out(effects)
-            denied = result if result is not given else None
-            denied = denied or await self._read("results", given, strings(given.result_json))
-            if denied is None:
-                return answer
-        return ToolOutput(denied.status, denied.result_json)
+        if not call.approval and (denied := await self._read("arguments", call, strings(call.arguments_json))):
+            return denied
+        request = self._owner.session.record.request
+        context = Context(
+            self._owner.session_id, call.call_id, request.agent, request.conversation_id, request.traceparent
+        )
+        given = _result(call, await self._owner.host.registry.run(call.tool_name, call.arguments_json, context))
+        turn = LoopTurn()
+        for _ in self._owner.session.read_ahead(given):
+            await turn.step()
+        result, effects = self._owner.session.result(given, clock.now())
+        self._owner.carry_out(effects)
+        if result is not given:
+            return result
+        return await self._read("results", given, strings(given.result_json)) or given
 
     async def _read(
         self, channel: Literal["arguments", "results"], of: Call | ToolResult, texts: list[str]
@@ -98,3 +96,7 @@ class Screening:
 
         self._spawn_asking(observe())
         return await read([policy for policy in policies if policy.holds(channel)])
+
+
+def _result(call: Call, output: ToolOutput) -> ToolResult:
+    return ToolResult(call.tool_name, output.result_json, call.call_id, output.status)

@@ -9,7 +9,7 @@ import structlog
 from dispatcher.core.entries import Call
 from dispatcher.core.log import OpenCall
 from dispatcher.live.ports import Owner
-from dispatcher.tools.registry import FAILED, ToolOutput, error_json
+from dispatcher.tools.registry import FAILED, error_json
 from shared.records import ToolResult
 
 logger = structlog.get_logger()
@@ -18,12 +18,18 @@ ANSWER_SECONDS = 5.0  # that another instance may take beyond a tool's time limi
 GONE = "The Dispatcher that ran this call is gone; whether the tool ran is not known."
 
 
+def broken(call: Call, error: BaseException) -> ToolResult:
+    """The result of a call where a fault of ours was around it, which is no reason to leave it without one."""
+    logger.error("tool_call_failed", tool=call.tool_name[:100], call_id=call.call_id[:100], exc_info=error)
+    return ToolResult(call.tool_name, error_json("tool_error", FAILED), call.call_id, "TOOL_ERROR")
+
+
 class ToolRuns:
     """Of one session."""
 
     def __init__(self, owner: Owner) -> None:
         self._owner, self._instance = owner, owner.host.instance
-        self._running: dict[str, asyncio.Task[ToolOutput]] = {}  # by call_id, until the answer is in the log
+        self._running: dict[str, asyncio.Task[ToolResult]] = {}  # by call_id, until the answer is in the log
         self._begun: set[str] = set()  # call_ids
         self._ended = asyncio.Event()
 
@@ -48,27 +54,20 @@ class ToolRuns:
             self._running[call.call_id] = task
             self._owner.host.spawn(self._answer(call, task))
 
-    async def _answer(self, call: Call, tool: "asyncio.Task[ToolOutput]") -> None:
+    async def _answer(self, call: Call, tool: "asyncio.Task[ToolResult]") -> None:
         """The tool's answer into the log; a tool may be cancelled, this never is."""
         try:
             await asyncio.wait({tool})
             if tool.cancelled():
                 await self._cancelled(call.call_id, call.tool_name, "The session was stopped while the tool ran.")
             else:
-                answer = self._answer_of(call, tool)
-                await self._owner.settle(ToolResult(call.tool_name, answer.result_json, call.call_id, answer.status))
+                error = tool.exception()
+                await self._owner.settle(broken(call, error) if error else tool.result())
         finally:
             tool.cancel()
             del self._running[call.call_id]
             self._ended.set()
             self._owner.maybe_settled()
-
-    def _answer_of(self, call: Call, tool: "asyncio.Task[ToolOutput]") -> ToolOutput:
-        """What it ended with; a fault of ours around the tool is no reason to leave the call without an answer."""
-        if error := tool.exception():
-            logger.error("tool_call_failed", tool=call.tool_name[:100], call_id=call.call_id[:100], exc_info=error)
-            return ToolOutput("TOOL_ERROR", error_json("tool_error", FAILED))
-        return tool.result()
 
     def cancel(self, calls: Mapping[str, OpenCall]) -> None:
         """The session was stopped: cancel what runs, and answer this instance's other calls without a result."""

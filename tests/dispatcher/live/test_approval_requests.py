@@ -11,17 +11,18 @@ from dispatcher.core.entries import Approval, Call
 from dispatcher.live import clock
 from dispatcher.live.approval_requests import ApprovalRequests
 from dispatcher.live.ports import Owner
-from dispatcher.tools.registry import ApprovalRequest, ToolOutput
+from dispatcher.tools.registry import ApprovalRequest
 from shared.records import ToolResult
 
 CALL = Call("pay", '{"n": 1}', "c1", "i1", approval="user")
 REQUEST = ApprovalRequest('{"n":1}', "digest", 60)
+REFUSED = ToolResult("pay", "{}", "c1", "INVALID_ARGUMENTS")
 
 
 class FakeOwner:
     """check_call ends with `found` once it is let go; what is settled is kept."""
 
-    def __init__(self, found: ApprovalRequest | ToolOutput | Exception) -> None:
+    def __init__(self, found: ApprovalRequest | ToolResult | Exception) -> None:
         self.found = found
         self.host = self
         self.let_go = asyncio.Event()
@@ -33,7 +34,7 @@ class FakeOwner:
         self.tasks.append(asyncio.create_task(work))
         return self.tasks[-1]
 
-    async def check_call(self, call: Call) -> ApprovalRequest | ToolOutput:
+    async def check_call(self, call: Call) -> ApprovalRequest | ToolResult:
         self.checked += 1
         await self.let_go.wait()
         if isinstance(self.found, Exception):
@@ -74,10 +75,10 @@ async def test_what_waits_is_logged_once_with_its_digest_and_time() -> None:
 
 
 async def test_what_would_not_run_has_its_answer_at_once() -> None:
-    owner = FakeOwner(ToolOutput("INVALID_ARGUMENTS", "{}"))
+    owner = FakeOwner(REFUSED)
     requests_of(owner).ask(CALL)
     await owner.done()
-    assert owner.settled == [ToolResult("pay", "{}", "c1", "INVALID_ARGUMENTS")]
+    assert owner.settled == [REFUSED]
 
 
 async def test_a_fault_of_ours_leaves_no_call_without_an_answer() -> None:
@@ -92,8 +93,8 @@ async def test_a_fault_of_ours_leaves_no_call_without_an_answer() -> None:
     assert [line["event"] for line in logs] == ["tool_call_failed"]
 
 
-@pytest.mark.parametrize("found", [REQUEST, ToolOutput("DENIED", "{}")])
-async def test_what_is_cancelled_is_answered_by_the_core(found: ApprovalRequest | ToolOutput) -> None:
+@pytest.mark.parametrize("found", [REQUEST, REFUSED])
+async def test_what_is_cancelled_is_answered_by_the_core(found: ApprovalRequest | ToolResult) -> None:
     owner = FakeOwner(found)
     requests = requests_of(owner)
     requests.ask(CALL)
