@@ -15,7 +15,6 @@ class ApprovalRequests:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._under_way: dict[str, asyncio.Task[None]] = {}  # by call_id
-        self._changed = asyncio.Event()
 
     def __bool__(self) -> bool:
         return bool(self._under_way)
@@ -29,15 +28,6 @@ class ApprovalRequests:
         """Nobody needs to decide any more; the core answers the calls."""
         for task in self._under_way.values():
             task.cancel()
-
-    def tell(self) -> None:
-        """Something became of a call, or nothing will here."""
-        self._changed.set()
-
-    async def change(self) -> None:
-        """Return when something has."""
-        self._changed.clear()
-        await self._changed.wait()
 
     async def _ask(self, call: Call) -> None:
         try:

@@ -1,6 +1,5 @@
 """A session's results on their way to its Commander. Those that find its stream full wait in the log, not here."""
 
-import asyncio
 from collections import deque
 
 from dispatcher.live import clock
@@ -15,7 +14,6 @@ class Results:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._waiting: deque[int] = deque()  # offsets
-        self._sent = asyncio.Event()
 
     def __bool__(self) -> bool:
         """Some wait."""
@@ -45,15 +43,9 @@ class Results:
                 self._tell()
         return bool(self._waiting) and self._owner.link is link
 
-    async def one_sent(self) -> None:
-        """Return when one that waits has been sent, or none does any more."""
-        self._sent.clear()
-        await self._sent.wait()
-
     def clear(self) -> None:
         """Whoever opens the session next says what it waits for."""
         self._waiting.clear()
-        self._sent.set()
 
     def forget(self) -> None:
         """The stream has it no more: as `clear`, and the core is told."""
@@ -62,5 +54,4 @@ class Results:
             self._tell()
 
     def _tell(self) -> None:
-        self._sent.set()
         self._owner.carry_out(self._owner.session.unsent(len(self._waiting), clock.now()))

@@ -3,6 +3,7 @@
 No task of its own while nothing happens: appends answer through futures, deadlines are timers of the loop.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Container
 from functools import partial
@@ -65,6 +66,7 @@ class Runner:
         self._closed = False  # another instance has it, or nobody need
         self._looking = self._look_again = self._taking_back = False
         self._concluding = 0  # steps under way that follow from silence
+        self._changed = asyncio.Event()  # something was done, or has ended
         self.facts = self._new_facts(session.record)
 
     def _new_facts(self, record: Record) -> SessionFacts:
@@ -182,15 +184,8 @@ class Runner:
 
     async def room(self) -> None:
         """Return when fewer packets than its credit are on their way to the log and no call waits for another's end."""
-        while self.session.waits:
-            if self.tools:
-                await self.tools.one_done()
-            elif self._results:
-                await self._results.one_sent()
-            elif self.link and any(not call.instance for call in self.session.head.calls.values()):
-                await self._approvals.change()
-            else:
-                break
+        while self.session.waits and self.link:
+            await self._change()
         if self.appends.backlog >= self.session.limits.max_unacked_packets:
             await self.appends.drained()
 
@@ -199,9 +194,13 @@ class Runner:
         return bool(self.tools or self._results)
 
     async def tools_over(self) -> None:
-        await self.tools.done()
-        while self._results:
-            await self._results.one_sent()
+        while self.tools_run:
+            await self._change()
+
+    async def _change(self) -> None:
+        """Return when something was done, or has ended."""
+        self._changed.clear()
+        await self._changed.wait()
 
     async def run_call(self, call: Call) -> ToolResult:
         """The result of a call; raises nothing but CancelledError."""
@@ -224,7 +223,6 @@ class Runner:
             self._look_again = True
             return
         counts = not self._closed
-        self._approvals.tell()
         self.carry_out(self.session.logged(outcome, clock.now()))  # a stop goes out before it is told of
         if counts:
             self.facts.appended(outcome)
@@ -383,6 +381,7 @@ class Runner:
         if self._held != (held := self.session.held) and not self._closed:
             self.host.metrics.held_characters.inc(held - self._held)
             self._held = held
+        self._changed.set()
 
     def _send(self, signal: DownstreamSignal) -> None:
         if self.link:
@@ -393,7 +392,6 @@ class Runner:
             logger.info("session_closed", session_id=self.session_id, code=code)
             link, self.link = self.link, None
             self._results.forget()
-            self._approvals.tell()
             link.close(self.session_id, code)
 
     def _leave(self) -> None:
@@ -401,7 +399,6 @@ class Runner:
         if self.link:
             link, self.link = self.link, None
             self._results.forget()
-            self._approvals.tell()
             link.leave(self.session_id, over=False)
 
     def _due(self, name: str) -> None:
@@ -484,6 +481,7 @@ class Runner:
 
     def maybe_settled(self) -> None:
         """Nothing is left to do here: the host forgets this runner, and the log keeps the session."""
+        self._changed.set()
         head = self.session.head
         idle = not (self.appends.busy or self.tools or self.link)
         if idle and (self._closed or head.complete or head.state == "waiting"):
@@ -493,8 +491,8 @@ class Runner:
     def close(self) -> None:
         """Let go of timers, of what is held, and of what is on its way to the log. Idempotent."""
         self._closed = True
+        self._changed.set()
         self.appends.forget()
-        self._approvals.tell()
         if not self.session.head.final:  # observers may still count
             self._screening.cancel()
         self.deadlines.clear()

@@ -31,20 +31,9 @@ class ToolRuns:
         self._owner, self._instance = owner, owner.host.instance
         self._running: dict[str, asyncio.Task[ToolResult]] = {}  # by call_id, until the answer is in the log
         self._begun: set[str] = set()  # call_ids
-        self._ended = asyncio.Event()
 
     def __bool__(self) -> bool:
         return bool(self._running)
-
-    async def done(self) -> None:
-        """Return when no tool runs and every result is in the log."""
-        while self._running:
-            await self.one_done()
-
-    async def one_done(self) -> None:
-        """Return when the next has ended, and its result is in the log."""
-        self._ended.clear()
-        await self._ended.wait()
 
     def run(self, call: Call) -> None:
         """Run it, unless it was begun before."""
@@ -66,7 +55,6 @@ class ToolRuns:
         finally:
             tool.cancel()
             del self._running[call.call_id]
-            self._ended.set()
             self._owner.maybe_settled()
 
     def cancel(self, calls: Mapping[str, OpenCall]) -> None:
