@@ -503,20 +503,15 @@ class Session:
             case Call(refused=True) as call:
                 effects.append(SendResult(reused_call_id(call)))
                 return True
-            case Call(approval="operator" | "user") as call:
-                if call.instance == self._instance:
-                    self._awaited.add(call.call_id)
-                effects += self._pursue(call.call_id, now)
+            case Call(call_id=call_id, instance=instance):
+                if instance == self._instance:
+                    self._awaited.add(call_id)
+                effects += self._pursue(call_id, now)
                 return True
             case Approval(call_id) | Started(call_id):
                 effects += self._pursue(call_id, now)
             case Decision(call_id):
                 effects += [self._expiry(), *self._pursue(call_id, now)]
-            case Call() as call if call.instance == self._instance:
-                self._awaited.add(call.call_id)
-                if not call.denied:
-                    effects.append(CancelTools() if self.stop else RunTool(call))
-                return True
             case ToolResult(call_id=call_id) as result if call_id in self._awaited:
                 self._awaited.discard(call_id)
                 if self.conversation is not Phase.IDLE:
@@ -546,7 +541,6 @@ class Session:
         """An append of this session was refused: it is over on this stream, and what was on its way is dropped."""
         self._accepted = self.head.sequence
         self._waiting.clear()
-        self._calls = {call_id: call for call_id, call in self._calls.items() if call_id in self.head.calls}
         if self.conversation is Phase.IDLE:
             return []
         effects = self._close(refusal.code)

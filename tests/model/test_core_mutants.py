@@ -56,7 +56,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         "a tool runs that is not in the log",
     ),
     "whose call it is runs it": (
-        Mutant(SESSION + "_follow", "case Call() as call if call.instance == self._instance:", "case Call() as call:"),
+        Mutant(SESSION + "_pursue", "mine = call.instance == self._instance", "mine = True"),
         "a lease",
         "a tool runs twice",
     ),

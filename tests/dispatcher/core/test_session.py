@@ -375,6 +375,19 @@ def two_open(monkeypatch):
     monkeypatch.setattr("dispatcher.core.session.MAX_OPEN_CALLS", 2)
 
 
+def test_a_call_that_has_its_result_is_not_run(world):
+    """Another instance believed this one to be gone, before this one heard of its own append."""
+    dispatcher, stream, log_ = world
+    stream.up.append(called(1, "a"))
+    dispatcher.deliver()
+    log_.submit(dispatcher.flying)
+    log_.submit(log.Settle(Entry(ToolResult("t", "{}", "a", "UNKNOWN_OUTCOME"), 101.0)))
+    dispatcher.answer()
+    dispatcher.carry_out(dispatcher.session.logged(log.Applied(log_.head, tuple(log_.entries)), 102.0))
+    assert not dispatcher.ran
+    assert [result.status for result in stream.results] == ["UNKNOWN_OUTCOME"]
+
+
 def test_a_call_beyond_those_that_may_be_open_waits_for_a_result(two_open, world):
     dispatcher, stream, log_ = world
     feed(dispatcher, stream, *(called(number, f"c{number}") for number in range(1, 6)), end(6, "all"))
