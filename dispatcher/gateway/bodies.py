@@ -97,18 +97,23 @@ class Bodies:
         if default is not None and not body.strip():
             return default
         if len(body) <= SMALL_BYTES:
-            if check:
-                check(decode(body, dict))
-            return decode(body, kind)
+            if check is None:
+                return decode(body, kind)
+            fields = decode(body, dict)
+            check(fields)
+            return typed(fields, kind)
         async with self._turn:
             if not await asyncio.to_thread(is_light, body):
                 message = (
                     f"The body has more than {MAX_VALUES} values, or more than {MAX_UNQUOTED} bytes beside its texts."
                 )
                 raise HttpError(400, message, code="body_too_complex")
-            if check:  # it is Python's, so that the loop has its turns meanwhile
-                await asyncio.to_thread(check, decode(body, dict))
-            decoded = decode(body, kind)
+            if check is None:
+                decoded = decode(body, kind)
+            else:
+                fields = decode(body, dict)
+                await asyncio.to_thread(check, fields)  # it is Python's, so that the loop has its turns meanwhile
+                decoded = typed(fields, kind)
             await asyncio.sleep(0)
         return decoded
 
@@ -137,6 +142,14 @@ def decode(body: bytes, kind: type[BodyT]) -> BodyT:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HttpError(400, "The body is not valid JSON.", code="invalid_json") from error
+
+
+def typed(fields: dict[str, object], kind: type[BodyT]) -> BodyT:
+    """What was decoded as it came, as that type: no text is read again, and what is wrong is said as `decode` does."""
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from error
 
 
 def _invalid(text: str) -> HttpError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -13,6 +14,8 @@ from starlette.requests import Request
 from dispatcher.gateway import bodies
 from dispatcher.gateway.bodies import MAX_UNQUOTED, MAX_VALUES, SMALL_BYTES, is_light
 from dispatcher.gateway.errors import HttpError
+from dispatcher.gateway.openai import ChatBody
+from dispatcher.gateway.responses import ResponseBody
 from dispatcher.settings import DispatcherSettings
 from tests.dispatcher.gateway.fakes import FakeSessions
 
@@ -85,6 +88,43 @@ async def test_as_many_values_as_are_allowed(http: httpx2.AsyncClient) -> None:
     body = of("1", MAX_VALUES - 4)
     assert len(body) > SMALL_BYTES
     assert (await http.post("/v1/sessions", content=body)).status_code == 201
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["", "x", "user", "message", "text"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "role", "content", "text", "format", "effort", "x"]), inner, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+WHOLE: dict[type, dict[str, object]] = {
+    ChatBody: {"model": "m", "messages": [{"role": "user", "content": "x"}]},
+    ResponseBody: {"model": "m", "input": "x"},
+}
+
+
+@given(kind=st.sampled_from(list(WHOLE)), data=st.data())
+def test_what_was_checked_becomes_what_decoding_makes_of_the_body(kind: type, data: st.DataObject) -> None:
+    """Or is refused in the same words, whatever stands in a field."""
+    name = data.draw(st.sampled_from(kind.__struct_fields__))  # type: ignore[attr-defined]
+    value = data.draw(st.sampled_from(["1", "0.5", "true", 1, 1.0, {}]) | VALUES)  # what a laxer one would take, often
+    body = json.dumps(WHOLE[kind] | {name: value}).encode()
+
+    def outcome(read: Callable[[], object]) -> object:
+        try:
+            return read()
+        except HttpError as error:
+            return error.status, error.code, error.param, str(error)
+
+    once = outcome(lambda: bodies.typed(bodies.decode(body, dict), kind))
+    assert once == outcome(lambda: bodies.decode(body, kind))
 
 
 async def test_large_bodies_that_come_at_once_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
