@@ -117,7 +117,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     refused = partial(metrics.refused, "http")
     for app, listening, connections in (
         (user_app(sessions, settings, metrics), users, of_users),
-        (operator_app(sessions, registry), operators, of_operators),
+        (operator_app(sessions, registry, metrics), operators, of_operators),
     ):
         http = HttpServer(
             hosts.checked(app, listening, settings.allowed_hosts, refused),

@@ -77,7 +77,7 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics)
     )
 
 
-def operator_app(sessions: Sessions, registry: CollectorRegistry) -> ASGIApp:
+def operator_app(sessions: Sessions, registry: CollectorRegistry, metrics: Metrics) -> ASGIApp:
     """What operators reach: metrics, and sessions with all that their logs hold."""
 
     async def ready(_: HttpRequest) -> Response:
@@ -90,7 +90,7 @@ def operator_app(sessions: Sessions, registry: CollectorRegistry) -> ASGIApp:
         Route("/healthz", _alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
     ]
-    return App(routes)
+    return App(routes, partial(metrics.refused, "http"))
 
 
 async def _what(_: HttpRequest) -> Response:
@@ -110,7 +110,7 @@ class App:
     def __init__(
         self,
         routes: Sequence[BaseRoute],
-        refused: Callable[[str], None] = lambda code: None,
+        refused: Callable[[str], None],
         trusted: Collection[str] = (),
         instead: str = "",
     ) -> None:

@@ -144,11 +144,12 @@ async def test_a_foreign_page_starts_and_stops_nothing(tmp_path: Path, name: str
     """On another site, and on another port of the machine, which to browsers is one site with it."""
     sessions, registry = FakeSessions(), CollectorRegistry()
     session_id = (await sessions.begin()).session_id
-    user_side = user_app(sessions, DispatcherSettings(), Metrics(registry))
+    metrics = Metrics(registry)
+    user_side = user_app(sessions, DispatcherSettings(), metrics)
     async with (
         showing() as (pages, port),
         serving(user_side) as users_port,
-        serving(operator_app(sessions, registry)) as operators_port,
+        serving(operator_app(sessions, registry, metrics)) as operators_port,
     ):
         users, operators = f"http://127.0.0.1:{users_port}", f"http://127.0.0.1:{operators_port}"
         pages.show(

@@ -45,7 +45,7 @@ async def url(sessions: FakeSessions, settings: DispatcherSettings, metrics: Met
 
 @pytest.fixture
 async def operator_url(sessions: FakeSessions, registry: CollectorRegistry, metrics: Metrics) -> AsyncIterator[str]:
-    server = HttpServer(operator_app(sessions, registry), bind("TEST", "127.0.0.1:0"))
+    server = HttpServer(operator_app(sessions, registry, metrics), bind("TEST", "127.0.0.1:0"))
     await server.start()
     yield f"http://127.0.0.1:{server.port}"
     sessions.closing.set()

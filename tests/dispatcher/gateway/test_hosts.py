@@ -41,7 +41,8 @@ FOREIGN = (
 async def serving(address: str, *allowed: str, operator: bool = False) -> AsyncIterator[tuple[str, CollectorRegistry]]:
     sessions, registry = FakeSessions(), CollectorRegistry()
     metrics = Metrics(registry)
-    app = operator_app(sessions, registry) if operator else user_app(sessions, DispatcherSettings(), metrics)
+    users = user_app(sessions, DispatcherSettings(), metrics)
+    app = operator_app(sessions, registry, metrics) if operator else users
     listening = bind("TEST", address)
     server = HttpServer(hosts.checked(app, listening, allowed, partial(metrics.refused, "http")), listening)
     await server.start()

@@ -11,8 +11,9 @@ from dispatcher.gateway.app import user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
 from dispatcher.settings import DispatcherSettings
-from tests.dispatcher.gateway.fakes import FakeSessions
+from tests.dispatcher.gateway.fakes import Commander, FakeSessions
 from tests.dispatcher.gateway.test_sessions import check_error
+from tests.gateway_routes import routes
 
 NAMED = "https://app.example"  # in `settings`, whose origins may read
 FOREIGN = [
@@ -29,39 +30,46 @@ FOREIGN = [
 ]
 
 
+OPERATORS = "/operator/"
+
+
+def changing(commander: Commander, *, operator: bool = False) -> list[tuple[str, str]]:
+    """(method, path) of each route that changes something, for this session, and of one that is not there."""
+    ids = {"session_id": commander.session_id, "call_id": "c", "response_id": f"resp_{commander.session_id}"}
+    found = [(method, path.format_map(ids)) for method, path in routes() if method != "GET"]
+    return [each for each in [*found, ("POST", "/nowhere")] if each[1].startswith(OPERATORS) == operator]
+
+
+def refusals(registry: CollectorRegistry, kind: str) -> float | None:
+    return registry.get_sample_value("dispatcher_refusals_total", {"edge": "http", "kind": kind})
+
+
 @pytest.mark.parametrize("headers", FOREIGN)
 async def test_a_foreign_page_changes_nothing(
     http: httpx2.AsyncClient, sessions: FakeSessions, registry: CollectorRegistry, headers: dict[str, str]
 ) -> None:
     commander = await sessions.begin()
-    path = f"/v1/sessions/{commander.session_id}"
-    answers = [
-        await http.post("/v1/sessions", json={"prompt": "hi"}, headers=headers),
-        await http.post("/v1/chat/completions", json={"model": "default", "messages": []}, headers=headers),
-        await http.post("/v1/responses", json={"model": "default", "input": "hi"}, headers=headers),
-        await http.post(f"{path}/stop", headers=headers),
-        await http.post(f"{path}/calls/c/decision", json={}, headers=headers),
-        await http.post(f"/v1/responses/resp_{commander.session_id}/cancel", headers=headers),
-        await http.delete(path, headers=headers),
-        await http.post("/nowhere", headers=headers),
-    ]
-    assert [check_error(answer, 403, "Origin")["code"] for answer in answers] == ["origin_not_allowed"] * len(answers)
-    kinds = {"edge": "http", "kind": "origin_not_allowed"}
-    assert registry.get_sample_value("dispatcher_refusals_total", kinds) == len(answers)
+    asked = changing(commander)
+    for method, path in asked:
+        answer = await http.request(method, path, json={"prompt": "hi"}, headers=headers)
+        assert check_error(answer, 403, "Origin")["code"] == "origin_not_allowed", path
+    assert len(asked) > 8
+    assert refusals(registry, "origin_not_allowed") == len(asked)
     assert sessions.created.empty()
-    assert (await http.get(path)).json()["state"] == "running"
+    assert (await http.get(f"/v1/sessions/{commander.session_id}")).json()["state"] == "running"
 
 
-@pytest.mark.parametrize("headers", FOREIGN)
-async def test_a_foreign_page_stops_nothing_at_the_operators(
-    operator: httpx2.AsyncClient, sessions: FakeSessions, headers: dict[str, str]
+@pytest.mark.parametrize("headers", [*FOREIGN, {"Origin": NAMED}])  # which is named for users alone
+async def test_a_foreign_page_changes_nothing_at_the_operators(
+    operator: httpx2.AsyncClient, sessions: FakeSessions, registry: CollectorRegistry, headers: dict[str, str]
 ) -> None:
     commander = await sessions.begin()
-    path = f"/operator/sessions/{commander.session_id}"
-    for asked in (f"{path}/stop", f"{path}/calls/c/decision"):
-        check_error(await operator.post(asked, headers=headers), 403, "Origin")
-    check_error(await operator.post(f"{path}/stop", headers={"Origin": NAMED}), 403, "Origin")  # named for users alone
-    assert (await operator.get(path)).json()["state"] == "running"
+    asked = changing(commander, operator=True)
+    for method, path in asked:
+        answer = await operator.request(method, path, headers=headers)
+        assert check_error(answer, 403, "Origin")["code"] == "origin_not_allowed", path
+    assert refusals(registry, "origin_not_allowed") == len(asked) > 1
+    assert (await operator.get(f"{OPERATORS}sessions/{commander.session_id}")).json()["state"] == "running"
 
 
 async def test_who_is_no_foreign_page_goes_on(http: httpx2.AsyncClient, url: str) -> None:
@@ -117,14 +125,13 @@ async def test_a_body_that_a_form_could_send_is_refused(
     http: httpx2.AsyncClient, operator: httpx2.AsyncClient, sessions: FakeSessions, kind: str, headers: dict[str, str]
 ) -> None:
     commander = await sessions.begin()
-    stop = f"/v1/sessions/{commander.session_id}/stop"
-    for answer in (
-        await http.post("/v1/sessions", content=b'{"prompt": "hi"}', headers={"Content-Type": kind, **headers}),
-        await http.post(stop, content=b"{}", headers={"Content-Type": kind, **headers}),
-        await http.post(stop, headers={"Content-Type": kind, **headers}),  # an empty form
-        await operator.post(f"/operator{stop[3:]}", content=b"{}", headers={"Content-Type": kind}),
-    ):
-        assert check_error(answer, 415, "Content-Type")["code"] == "unsupported_media_type"
+    asked = [(http, each) for each in changing(commander)]
+    asked += [(operator, each) for each in changing(commander, operator=True)]
+    for client, (method, path) in asked:
+        said = {"Content-Type": kind, **(headers if client is http else {})}  # operators' pages have no other origin
+        for content in (b'{"prompt": "hi"}', b""):  # an empty form is one too
+            answer = await client.request(method, path, content=content, headers=said)
+            assert check_error(answer, 415, "Content-Type")["code"] == "unsupported_media_type", path
     assert sessions.created.empty()
     assert (await http.get(f"/v1/sessions/{commander.session_id}")).json()["state"] == "running"
 

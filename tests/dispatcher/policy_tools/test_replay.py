@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from dispatcher.core.log import Request
 from dispatcher.gateway.app import operator_app
 from dispatcher.gateway.server import HttpServer, bind
+from dispatcher.metrics import Metrics
 from dispatcher.verbs import policy as policy_cli
 from shared.records import Message
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions
@@ -60,7 +61,9 @@ async def sessions() -> FakeSessions:
 
 @pytest.fixture
 async def url(sessions: FakeSessions) -> AsyncIterator[str]:
-    server = HttpServer(operator_app(sessions, CollectorRegistry()), bind("TEST", "127.0.0.1:0"))
+    registry = CollectorRegistry()
+    app = operator_app(sessions, registry, Metrics(registry))
+    server = HttpServer(app, bind("TEST", "127.0.0.1:0"))
     await server.start()
     yield f"http://127.0.0.1:{server.port}"
     sessions.closing.set()

@@ -40,8 +40,9 @@ async def sessions() -> FakeSessions:
 async def urls(sessions: FakeSessions) -> AsyncIterator[tuple[str, str]]:
     """The users' and the operators'."""
     registry = CollectorRegistry()
-    users = user_app(sessions, DispatcherSettings(), Metrics(registry))
-    servers = [HttpServer(app, bind("TEST", "127.0.0.1:0")) for app in (users, operator_app(sessions, registry))]
+    metrics = Metrics(registry)
+    apps = user_app(sessions, DispatcherSettings(), metrics), operator_app(sessions, registry, metrics)
+    servers = [HttpServer(app, bind("TEST", "127.0.0.1:0")) for app in apps]
     for server in servers:
         await server.start()
     yield f"http://127.0.0.1:{servers[0].port}", f"http://127.0.0.1:{servers[1].port}"
