@@ -33,6 +33,7 @@ REFUSALS = {
         "too_many_connections",
         "body_too_large",
         "body_too_complex",
+        "too_many_bodies",
         "queue_full",
         "host_not_allowed",
         "origin_not_allowed",

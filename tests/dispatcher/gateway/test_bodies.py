@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
 from dispatcher.gateway import bodies
@@ -157,3 +158,20 @@ async def test_large_bodies_that_come_at_once_wait_for_room(monkeypatch: pytest.
         await tasks[3]
     assert (refused.value.status, refused.value.code) == (503, "too_many_bodies")
     assert taken._held == 60_000
+
+
+async def test_large_bodies_for_which_there_was_no_room_are_counted(
+    http: httpx2.AsyncClient, url: str, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_HELD_BYTES", 0)  # as much as one may have
+    monkeypatch.setattr(bodies, "ROOM_SECONDS", 0.01)
+    host, port = url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (8 * 1024 * 1024))
+    writer.write(b" " * (SMALL_BYTES + 1))
+    async with asyncio.timeout(10):
+        while (answer := await http.post("/v1/sessions", content=of("1", SMALL_BYTES))).status_code != 503:
+            pass  # until the first one's beginning was read
+    writer.close()
+    assert (answer.json()["error"]["code"], answer.headers["retry-after"]) == ("too_many_bodies", "1")
+    assert registry.get_sample_value("dispatcher_refusals_total", {"edge": "http", "kind": "too_many_bodies"}) == 1
