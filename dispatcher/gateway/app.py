@@ -32,7 +32,7 @@ from dispatcher.store.ports import StopKept, StoreUnavailable
 
 logger = structlog.get_logger()
 
-OPERATOR_BODY_BYTES = 64 * 1024  # a stop's reason and detail
+OPERATOR_BODY_BYTES = 64 * 1024  # a stop's detail, a decision's note
 # For whoever opens the users' address in a browser, or asks for what it does not have.
 WHERE = {
     "POST /v1/chat/completions": "OpenAI's Chat Completions; the model's name is the agent's",
