@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,10 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 START_SECONDS = 30.0  # a cold start on a busy two-core machine takes a few
 STOP_SECONDS = 15.0
 
 Event = dict[str, Any]
+
+
+def need(program: str) -> None:
+    """Skip the test where that program of Debian's is not installed; in CI it has to be (`.ci/run`)."""
+    if not shutil.which(program):
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing(f"{program} is not installed (CONTRIBUTING.md)")
 
 
 def free_port() -> int:

@@ -1,8 +1,6 @@
 """Real Redis servers for tests: started on ports of their own, with their files in a folder of the test's."""
 
 import contextlib
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,20 +9,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from dispatcher.store.redis.pipeline import pack
-from tests.programs import free_port
+from tests.programs import free_port, need
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
-
-
-def needed() -> None:
-    """Skip the test where there is no redis-server; in CI there has to be one."""
-    if not shutil.which("redis-server"):
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing("redis-server is not installed (apt install redis-server)")
 
 
 class RedisServer:
@@ -90,7 +79,7 @@ class RedisServer:
 @contextlib.contextmanager
 def redis_server(folder: Path, *options: str, port: int = 0) -> Iterator[RedisServer]:
     """A RedisServer until the block ends."""
-    needed()
+    need("redis-server")
     server = RedisServer(folder, *options, port=port)
     try:
         yield server
@@ -104,7 +93,7 @@ def redis_cluster(folder: Path, replicas: int = 0, timeout_ms: int = 30_000) -> 
 
     timeout_ms: after which a server that is not heard of is taken for dead.
     """
-    needed()
+    need("redis-server")
     with contextlib.ExitStack() as stack:
         servers = []
         for n in range(3 * (1 + replicas)):

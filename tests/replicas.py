@@ -5,7 +5,6 @@ address of its own and the same ports, and a name server gives them all one name
 import contextlib
 import itertools
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-import pytest
 
 from tests.names import NameServer, name_server
-from tests.programs import Dispatcher, Program, commander, dispatcher, free_port
+from tests.programs import Dispatcher, Program, commander, dispatcher, free_port, need
 from tests.redis_servers import RedisServer, redis_server
 
 CONFIGURATION = Path(__file__).parents[1] / "deploy" / "haproxy" / "haproxy.cfg"
@@ -112,9 +110,8 @@ class Edge:
 
 @contextlib.contextmanager
 def edge(log: Path, names: NameServer) -> Iterator[Edge]:
-    """HAProxy with the project's configuration until the block ends. In CI there has to be one."""
-    if not shutil.which("haproxy") and not os.environ.get("CI"):
-        pytest.skip("haproxy is not installed (apt install haproxy)")
+    """HAProxy with the project's configuration until the block ends."""
+    need("haproxy")
     addresses = {name: f"127.0.0.1:{free_port()}" for name in ("http", "operator", "grpc", "metrics")}
     variables = {f"{name.upper()}_BIND": address for name, address in addresses.items()}
     with log.open("wb") as output:

@@ -16,7 +16,8 @@ from tests.abuse import http
 from tests.abuse.house import MORE_BYTES, House, commander, house, nothing, running
 from tests.abuse.user import ACCEPTED, CREATED, OK, TOO_MANY, ask
 from tests.faults.reader import FINAL, events
-from tests.redis_servers import RedisServer, needed
+from tests.programs import need
+from tests.redis_servers import RedisServer
 
 pytestmark = [pytest.mark.abuse, pytest.mark.timeout(240)]
 
@@ -92,7 +93,7 @@ def _publish(redis: RedisServer, seconds: float) -> None:
 
 
 async def test_nonsense_from_a_neighbour_in_redis(tmp_path: Path) -> None:
-    needed()
+    need("redis-server")
     redis = RedisServer(tmp_path / "redis")
     log = tmp_path / "dispatcher.log"
 

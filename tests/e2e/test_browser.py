@@ -4,7 +4,6 @@ The page lies on another origin than the gateway, as an application's would.
 """
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,18 +11,13 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatcher.gateway.app import user_app
-from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
 from dispatcher.settings import DispatcherSettings
 from tests.dispatcher.gateway.fakes import FakeSessions
-from tests.e2e.browser import end, open_page
+from tests.e2e.browser import Page, browsing, serving
 from tests.shared.documents import CLIENTS, blocks
 
 PAGE = """<!doctype html><title>reader</title><script>
@@ -44,24 +38,6 @@ const show = (text) => report({text}), stopButton = {};
 source.addEventListener("content", () => stopButton.onclick());
 source.addEventListener("stopped", (event) => report(JSON.parse(event.data)));
 </script>"""
-
-
-class Page:
-    """Serves a page, and takes down what it reports, in order."""
-
-    def __init__(self) -> None:
-        self.text = PAGE
-        self.reports: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.app = Starlette(
-            routes=[Route("/", self._show), Route("/report", self._take, methods=["POST"])],
-        )
-
-    async def _show(self, _: Request) -> Response:
-        return HTMLResponse(self.text)
-
-    async def _take(self, request: Request) -> Response:
-        self.reports.put_nowait(json.loads(await request.body()))
-        return Response(status_code=204)
 
 
 class Recorder:
@@ -90,21 +66,17 @@ async def sessions() -> FakeSessions:
 @pytest.fixture
 async def page() -> AsyncIterator[tuple[Page, str]]:
     page = Page()
-    server = HttpServer(page.app, bind("TEST", "127.0.0.1:0"))
-    await server.start()
-    yield page, f"http://127.0.0.1:{server.port}"
-    await server.close()
+    async with serving(page.app) as port:
+        yield page, f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
 async def gateway(sessions: FakeSessions, page: tuple[Page, str]) -> AsyncIterator[tuple[Recorder, str]]:
     settings = DispatcherSettings(cors_origins=(page[1],))
     recorder = Recorder(user_app(sessions, settings, Metrics(CollectorRegistry())))
-    server = HttpServer(recorder, bind("TEST", "127.0.0.1:0"))
-    await server.start()
-    yield recorder, f"http://127.0.0.1:{server.port}"
-    sessions.closing.set()
-    await server.close()
+    async with serving(recorder) as port:
+        yield recorder, f"http://127.0.0.1:{port}"
+        sessions.closing.set()
 
 
 @pytest.mark.slow
@@ -112,36 +84,37 @@ async def test_an_event_source_reads_comes_back_and_stops(
     sessions: FakeSessions, page: tuple[Page, str], gateway: tuple[Recorder, str], tmp_path: Path
 ) -> None:
     (reader, page_url), (recorder, url) = page, gateway
+    reader.text = PAGE
     commander = await sessions.begin()
-    browser = await open_page(f"{page_url}/?events={url}/v1/sessions/{commander.session_id}/events", tmp_path)
 
     async def report() -> dict[str, Any]:
-        return await reader.reports.get()
+        reported: dict[str, Any] = await reader.reports.get()
+        return reported
 
-    try:
-        async with asyncio.timeout(50):
-            await commander.think("SECRET")
-            await commander.say("Hello, ")
-            assert await report() == {"name": "content", "id": "3", "data": {"text": "Hello, "}}
-            await commander.call()
-            call = await report()
-            assert call["name"] == "tool_call"
+    async with (
+        browsing(f"{page_url}/?events={url}/v1/sessions/{commander.session_id}/events", tmp_path),
+        asyncio.timeout(50),
+    ):
+        await commander.think("SECRET")
+        await commander.say("Hello, ")
+        assert await report() == {"name": "content", "id": "3", "data": {"text": "Hello, "}}
+        await commander.call()
+        call = await report()
+        assert call["name"] == "tool_call"
 
-            sessions.closing.set()  # the stream ends in the middle
-            assert await report() == {"name": "onerror", "state": 0}  # CONNECTING
-            sessions.closing.clear()
-            await commander.answer(result='{"secret": 1}')
-            await commander.say("world")
-            await commander.finish()
-            result, content, finished = [await report() for _ in range(3)]
-            assert result["data"] == {"call_id": "call-1", "tool_name": "search", "status": "OK"}
-            assert content["data"] == {"text": "world"}
-            assert finished == {"name": "finished", "id": "7", "data": {"finish_reason": "stop", "usage": None}}
+        sessions.closing.set()  # the stream ends in the middle
+        assert await report() == {"name": "onerror", "state": 0}  # CONNECTING
+        sessions.closing.clear()
+        await commander.answer(result='{"secret": 1}')
+        await commander.say("world")
+        await commander.finish()
+        result, content, finished = [await report() for _ in range(3)]
+        assert result["data"] == {"call_id": "call-1", "tool_name": "search", "status": "OK"}
+        assert content["data"] == {"text": "world"}
+        assert finished == {"name": "finished", "id": "7", "data": {"finish_reason": "stop", "usage": None}}
 
-            assert await report() == {"name": "onerror", "state": 0}  # the server has ended the stream
-            assert await report() == {"name": "onerror", "state": 2}  # CLOSED, by 204
-    finally:
-        await end(browser)
+        assert await report() == {"name": "onerror", "state": 0}  # the server has ended the stream
+        assert await report() == {"name": "onerror", "state": 2}  # CLOSED, by 204
     assert recorder.seen == [(None, 200), (call["id"], 200), ("7", 204)]
     assert reader.reports.empty()
 
@@ -153,13 +126,9 @@ async def test_the_example_of_the_documents_from_a_page_that_cors_names(
     (shown, page_url), (_, url) = page, gateway
     example = blocks(CLIENTS, "js")[0].replace("session.events", f'"{url}" + session.events')
     shown.text = EXAMPLE % re.sub(r'fetch\((["`])', rf"fetch(\1{url}", example)
-    browser = await open_page(page_url, tmp_path)
-    try:
-        async with asyncio.timeout(50):
-            commander = await sessions.begin(await sessions.created.get())
-            await commander.say("Once")
-            assert await shown.reports.get() == {"text": "Once"}
-            assert await sessions.stops.get() == (commander.session_id, "UserCancel", "user", "")
-            assert await shown.reports.get() == {"reason": "UserCancel"}
-    finally:
-        await end(browser)
+    async with browsing(page_url, tmp_path), asyncio.timeout(50):
+        commander = await sessions.begin(await sessions.created.get())
+        await commander.say("Once")
+        assert await shown.reports.get() == {"text": "Once"}
+        assert await sessions.stops.get() == (commander.session_id, "UserCancel", "user", "")
+        assert await shown.reports.get() == {"reason": "UserCancel"}

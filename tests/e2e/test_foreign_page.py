@@ -3,26 +3,19 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from dispatcher.app import Dispatcher, start
 from dispatcher.gateway.app import operator_app, user_app
-from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
 from dispatcher.settings import DispatcherSettings
 from tests.dispatcher.gateway.fakes import FakeSessions
-from tests.e2e.browser import end, open_page
+from tests.e2e.browser import Page, browsing, serving
 
 pytestmark = pytest.mark.slow
 
@@ -73,40 +66,17 @@ REBOUND = """
 </script>"""
 
 
-class Pages:
-    """Serves one page under any name, and takes down what it reports."""
-
-    def __init__(self) -> None:
-        self.page = ""
-        self.reports: asyncio.Queue[Any] = asyncio.Queue()
-        self.app = Starlette(routes=[Route("/", self._show), Route("/report", self._take, methods=["POST"])])
-
-    async def _show(self, _: Request) -> Response:
-        return HTMLResponse(self.page)
-
-    async def _take(self, request: Request) -> Response:
-        self.reports.put_nowait(json.loads(await request.body()))
-        return Response(status_code=204)
-
-    def show(self, script: str, **names: str) -> None:
-        self.page = PAGE + "".join(f"const {name} = {json.dumps(value)};" for name, value in names.items()) + script
+def of(script: str, **names: str) -> str:
+    """The page with that script, in which these names are known."""
+    return PAGE + "".join(f"const {name} = {json.dumps(value)};" for name, value in names.items()) + script
 
 
 @asynccontextmanager
-async def showing() -> AsyncIterator[tuple[Pages, int]]:
-    """The pages, and the port that they are on."""
-    pages = Pages()
-    async with serving(pages.app) as port:
-        yield pages, port
-
-
-@asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[int]:
-    """The port that it is on."""
-    server = HttpServer(app, bind("TEST", "127.0.0.1:0"))
-    await server.start()
-    yield server.port
-    await server.close()
+async def showing() -> AsyncIterator[tuple[Page, int]]:
+    """The page, and the port that it is on."""
+    page = Page()
+    async with serving(page.app) as port:
+        yield page, port
 
 
 @asynccontextmanager
@@ -147,24 +117,20 @@ async def test_a_foreign_page_starts_and_stops_nothing(tmp_path: Path, name: str
     metrics = Metrics(registry)
     user_side = user_app(sessions, DispatcherSettings(), metrics)
     async with (
-        showing() as (pages, port),
+        showing() as (page, port),
         serving(user_side) as users_port,
         serving(operator_app(sessions, registry, metrics)) as operators_port,
     ):
         users, operators = f"http://127.0.0.1:{users_port}", f"http://127.0.0.1:{operators_port}"
-        pages.show(
+        page.text = of(
             ATTACKS,
             REPORTS=f"http://{name}:{port}/report",
             USERS=users,
             STOP=f"{users}/v1/sessions/{session_id}/stop",
             OPERATOR_STOP=f"{operators}/operator/sessions/{session_id}/stop",
         )
-        browser = await open_page(f"http://{name}:{port}/", tmp_path, EVIL)
-        try:
-            async with asyncio.timeout(50):
-                said = await pages.reports.get()
-        finally:
-            await end(browser)
+        async with browsing(f"http://{name}:{port}/", tmp_path, EVIL), asyncio.timeout(50):
+            said = await page.reports.get()
     assert sessions.created.empty()
     assert sessions.stops.empty()
     unread = dict.fromkeys(("plain", "typeless", "json", "stop"), "none")
@@ -176,19 +142,16 @@ async def test_a_name_that_is_pointed_here_reads_and_stops_nothing(tmp_path: Pat
     store = f"sqlite:///{tmp_path}/sessions.db"
     async with running(store) as dispatcher:
         session_id = await created(dispatcher)
-    async with showing() as (reports, reports_port):
-        async with showing() as (pages, port):
-            pages.show(
+    async with showing() as (reporting, reports_port), AsyncExitStack() as stack:
+        async with showing() as (page, port):
+            page.text = of(
                 REBOUND,
                 REPORTS=f"http://127.0.0.1:{reports_port}/report",
                 STOP=f"/operator/sessions/{session_id}/stop",
             )
-            browser = await open_page(f"http://evil.example:{port}/", tmp_path, EVIL)
+            await stack.enter_async_context(browsing(f"http://evil.example:{port}/", tmp_path, EVIL))
             async with asyncio.timeout(50):
-                assert await reports.reports.get() == "open"
-        try:
-            async with running(store, f"127.0.0.1:{port}") as dispatcher, asyncio.timeout(50):
-                assert await reports.reports.get() == {"read": 421, "stop": 421}
-                assert await all_sessions(dispatcher) == [(session_id, "waiting")]
-        finally:
-            await end(browser)
+                assert await reporting.reports.get() == "open"
+        async with running(store, f"127.0.0.1:{port}") as dispatcher, asyncio.timeout(50):
+            assert await reporting.reports.get() == {"read": 421, "stop": 421}
+            assert await all_sessions(dispatcher) == [(session_id, "waiting")]

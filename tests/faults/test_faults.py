@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.rig import run
 from tests.faults.schedule import TopologyName
-from tests.redis_servers import needed
+from tests.programs import need
 
 SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(2**32))
 COUNTS: dict[TopologyName, int] = {"sqlite": 200, "redis": 200, "outages": 6}
@@ -18,7 +18,7 @@ COUNTS: dict[TopologyName, int] = {"sqlite": 200, "redis": 200, "outages": 6}
 @pytest.mark.parametrize("topology", COUNTS)
 async def test_nothing_is_lost_doubled_or_stuck(topology, tmp_path, capsys):
     if topology != "sqlite":
-        needed()
+        need("redis-server")
     count = int(os.environ.get("FAULT_COUNT") or COUNTS[topology])
     report = await run(topology, SEED, count, tmp_path)
     with capsys.disabled():

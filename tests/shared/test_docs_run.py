@@ -3,7 +3,6 @@
 import importlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -227,8 +226,8 @@ def test_the_openai_examples_get_the_answer(pair: Pair, tmp_path: Path, name: st
     assert run([sys.executable, name], tmp_path).strip() == "The answer is 391."
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 def test_the_curl_example_stops_the_session(pair: Pair, tmp_path: Path) -> None:
+    programs.need("curl")
     (script,) = blocks(CLIENTS, "sh")
     # The agent of the README may have finished before the stop comes.
     printed = run(["bash", "-euc", script.replace("127.0.0.1:8080", pair.http)], tmp_path)

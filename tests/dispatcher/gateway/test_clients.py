@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.dispatcher.gateway.fakes import FakeSessions
+from tests.programs import need
 
 JAVA = """
 import java.net.URI;
@@ -51,9 +52,9 @@ CURL = ("curl", "-sS", "--max-time", "30")
 JSON = ("-H", "Content-Type: application/json")
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 @pytest.mark.parametrize("version", ["--http1.0", "--http1.1", "--http2"])
 async def test_curl(url: str, sessions: FakeSessions, version: str) -> None:
+    need("curl")
     made = await run(*CURL, version, f"{url}/v1/sessions", *JSON, "-d", '{"prompt": "hi"}')
     commander = await sessions.begin(json.loads(made)["session_id"])
     reading = asyncio.create_task(run(*CURL, version, "-N", f"{url}/v1/sessions/{commander.session_id}/events"))
@@ -63,8 +64,8 @@ async def test_curl(url: str, sessions: FakeSessions, version: str) -> None:
     assert text == "Hello, world"
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
 async def test_curl_gets_the_refusal_of_a_body_that_is_too_large(url: str, tmp_path: Path) -> None:
+    need("curl")
     large = tmp_path / "large"
     large.write_bytes(b" " * 30_000_000)
     answer = await run(*CURL, f"{url}/v1/sessions", *JSON, "-H", "Expect:", "--data-binary", f"@{large}")
