@@ -49,7 +49,8 @@ class _Reflection:
         method: aio.StreamStreamMultiCallable[bytes, bytes] = connection.channel.stream_stream(
             f"/{version}/ServerReflectionInfo"
         )
-        self._call = method(metadata=aio.Metadata(*connection.metadata), timeout=REFLECTION_SECONDS)
+        # Without a deadline: whoever asks has a limit, and two of the same length would race for what is said.
+        self._call = method(metadata=aio.Metadata(*connection.metadata))
         self._room = MAX_REFLECTION_BYTES
         self._files: dict[str, bytes] = {}
         self._imported: set[str] = set()
