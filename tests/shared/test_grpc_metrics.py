@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import grpc
+import h2.connection
 import pytest
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,8 +17,10 @@ from prometheus_client import CollectorRegistry
 
 from shared.channel import ClientKeepalive, ServerKeepalive, client_options, server_options
 from shared.grpc_metrics import ClientMetrics, ServerMetrics, code_name
+from tests.sockets import dialled
 
 SERVICE = "test.Service"
+SECONDS = 30  # no wait in these tests takes longer
 
 
 class Handlers:
@@ -64,24 +67,30 @@ class Handlers:
 
 
 def value(registry: CollectorRegistry, name: str, method: str, grpc_type: str = "bidi_stream", **labels: str) -> float:
-    service, _, grpc_method = method.rpartition("/")
-    found = registry.get_sample_value(
-        name,
-        {"grpc_type": grpc_type, "grpc_service": service or SERVICE, "grpc_method": grpc_method, **labels},
-    )
+    found = sample(registry, name, method, grpc_type, **labels)
     assert found is not None
     return found
 
 
+def sample(registry: CollectorRegistry, name: str, method: str, grpc_type: str, **labels: str) -> float | None:
+    """None: no such call has begun."""
+    service, _, grpc_method = method.rpartition("/")
+    return registry.get_sample_value(
+        name,
+        {"grpc_type": grpc_type, "grpc_service": service or SERVICE, "grpc_method": grpc_method, **labels},
+    )
+
+
 async def until(registry: CollectorRegistry, name: str, method: str, **labels: str) -> None:
     """The call's end reaches the metrics a few loop turns after the peer's, or our own, view of it."""
-    async with asyncio.timeout(5):
-        while not value(registry, name, method, **labels):  # noqa: ASYNC110 (a counter has nothing to await)
+    async with asyncio.timeout(SECONDS):
+        while not sample(registry, name, method, "bidi_stream", **labels):  # noqa: ASYNC110 (a counter has nothing to await)
             await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
-async def connected(handlers: Handlers) -> AsyncIterator[tuple[aio.Channel, CollectorRegistry]]:
+async def serving(handlers: Handlers) -> AsyncIterator[tuple[int, CollectorRegistry]]:
+    """The server's port, and its metrics."""
     registry = CollectorRegistry()
     server = aio.server(interceptors=[ServerMetrics(registry)], options=server_options(ServerKeepalive()))
     behaviors = [name for name in dir(Handlers) if not name.startswith("_")]
@@ -94,10 +103,19 @@ async def connected(handlers: Handlers) -> AsyncIterator[tuple[aio.Channel, Coll
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with aio.insecure_channel(f"ipv4:127.0.0.1:{port}", options=client_options(ClientKeepalive())) as channel:
-            yield channel, registry
+        yield port, registry
     finally:
         await server.stop(None)
+
+
+@asynccontextmanager
+async def connected(handlers: Handlers) -> AsyncIterator[tuple[aio.Channel, CollectorRegistry]]:
+    options = client_options(ClientKeepalive())
+    async with (
+        serving(handlers) as (port, registry),
+        aio.insecure_channel(f"ipv4:127.0.0.1:{port}", options=options) as channel,
+    ):
+        yield channel, registry
 
 
 def open_stream(channel: aio.Channel, method: str) -> aio.StreamStreamCall[bytes, bytes]:
@@ -161,19 +179,34 @@ async def test_a_client_that_cancels(method: str) -> None:
         call = open_stream(channel, method)
         assert await call.read() == b"ready"
         call.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             await handlers.ended.wait()
         await until(registry, "grpc_server_handled_total", method, grpc_code="Canceled")
         assert value(registry, "grpc_server_msg_sent_total", method) == 1
 
 
 async def test_a_deadline_that_passes() -> None:
+    """As of a client that waits for the server to say so: grpc's own resets the stream, and may be the first."""
     handlers = Handlers()
-    async with connected(handlers) as (channel, registry):
-        call: Any = channel.stream_stream(f"/{SERVICE}/hang")(timeout=0.2)
-        assert await call.read() == b"ready"
-        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    async with serving(handlers) as (port, registry), dialled(port) as (_, writer):
+        http2 = h2.connection.H2Connection()
+        http2.initiate_connection()
+        target = {":method": "POST", ":scheme": "http", ":authority": "x", ":path": f"/{SERVICE}/hang"}
+        head = target | {"content-type": "application/grpc", "te": "trailers", "grpc-timeout": "200m"}
+        http2.send_headers(1, list(head.items()))
+        writer.write(http2.data_to_send())
         await until(registry, "grpc_server_handled_total", "hang", grpc_code="DeadlineExceeded")
+        assert handlers.ended.is_set()
+        assert value(registry, "grpc_server_handled_total", "hang", grpc_code="Canceled") == 0
+
+
+async def test_a_deadline_of_the_clients_counts_once() -> None:
+    async with connected(Handlers()) as (channel, registry):
+        call: Any = channel.stream_stream(f"/{SERVICE}/hang")(timeout=0.2)
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(registry, "grpc_server_handling_seconds_count", "hang")
+        codes = ("DeadlineExceeded", "Canceled")  # the server's own clock may be the first to say so, or the client
+        assert sum(value(registry, "grpc_server_handled_total", "hang", grpc_code=code) for code in codes) == 1
 
 
 async def test_health_and_reflection_work_and_are_counted() -> None:

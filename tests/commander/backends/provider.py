@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import HttpUrl, SecretStr
 
 from commander.backends.settings import OpenAISettings
+from tests.sockets import listening
 
 KEY = "sk-secret-0123456789"
 
@@ -70,34 +71,26 @@ class Provider:
         return OpenAISettings(**values)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or "null")
+        connection = Connection({"path": head[0].split()[1], **headers}, body, writer)
+        self.connections.append(connection)
+        script = self._scripts[min(len(self.connections), len(self._scripts)) - 1]
+        answer = asyncio.create_task(script(connection))
+        gone = asyncio.create_task(reader.read(1))
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-            body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or "null")
-            connection = Connection({"path": head[0].split()[1], **headers}, body, writer)
-            self.connections.append(connection)
-            script = self._scripts[min(len(self.connections), len(self._scripts)) - 1]
-            answer = asyncio.create_task(script(connection))
-            gone = asyncio.create_task(reader.read(1))
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
             if gone.done():
                 connection.closed.set()
+        finally:
             for task in (answer, gone):
                 task.cancel()
             await asyncio.gather(answer, gone, return_exceptions=True)
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
 async def serving(*scripts: Script) -> AsyncIterator[Provider]:
     provider = Provider(*scripts)
-    server = await asyncio.start_server(provider._serve, "127.0.0.1", 0)
-    provider.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(provider._serve) as provider.port:
         yield provider
-    finally:
-        server.close()
-        await server.wait_closed()

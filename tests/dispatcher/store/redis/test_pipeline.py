@@ -16,6 +16,7 @@ from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 from dispatcher.store.redis.address import parse
 from dispatcher.store.redis.pipeline import Pipeline, pack, together
 from dispatcher.store.redis.store import RedisStore
+from tests.sockets import listening
 
 SECONDS = 10
 
@@ -43,7 +44,6 @@ class Script:
                     came += 1
                     self.commands.put_nowait(command)
             self.reads += [came] if came else []
-        writer.close()
 
     async def next(self, count: int) -> list[bytes]:
         """The names of so many commands, once they have come."""
@@ -61,18 +61,12 @@ class Script:
 @asynccontextmanager
 async def linked(replicas: int = 0) -> AsyncIterator[tuple[Pipeline, Script]]:
     script = Script()
-    serving: list[asyncio.Task[None]] = []
-    listener = await asyncio.start_server(
-        lambda reader, writer: serving.append(asyncio.create_task(script.serve(reader, writer))), "127.0.0.1", 0
-    )
-    port = listener.sockets[0].getsockname()[1]
-    link = Pipeline(parse(urlsplit(f"redis://127.0.0.1:{port}/0")).connection, replicas)
-    try:
-        yield link, script
-    finally:
-        await link.close()
-        listener.close()
-        await asyncio.gather(*serving)
+    async with listening(script.serve) as port:
+        link = Pipeline(parse(urlsplit(f"redis://127.0.0.1:{port}/0")).connection, replicas)
+        try:
+            yield link, script
+        finally:
+            await link.close()
 
 
 def commands(*names: str) -> list[bytes]:

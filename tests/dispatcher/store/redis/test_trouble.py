@@ -34,6 +34,7 @@ from tests.dispatcher.store.writing_process import SESSIONS
 from tests.programs import free_port
 from tests.redis_servers import RedisServer, answers, redis_server
 from tests.redis_servers import until as until_servers
+from tests.sockets import listening
 
 ROOT = Path(__file__).parents[4]
 APPENDS = ("--appendonly", "yes", "--appendfsync", "always")
@@ -142,24 +143,14 @@ async def test_a_server_that_may_evict_live_sessions(redis: RedisServer) -> None
 async def answering(*replies: bytes) -> AsyncIterator[str]:
     """A server that answers everything with the next of these, and with the last from then on."""
 
-    serving: set[asyncio.Task[None]] = set()
-
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sent = 0
         while await reader.read(65536):
             writer.write(replies[min(sent, len(replies) - 1)])
             sent += 1
-        writer.close()
 
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.add(asyncio.create_task(serve(reader, writer)))
-
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
-    try:
-        yield f"redis://:secret@127.0.0.1:{listener.sockets[0].getsockname()[1]}/0"
-    finally:
-        listener.close()
-        await asyncio.gather(*serving)
+    async with listening(serve) as port:
+        yield f"redis://:secret@127.0.0.1:{port}/0"
 
 
 async def test_an_old_server_and_others_that_are_none() -> None:

@@ -11,6 +11,7 @@ from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Store, StoreMisconfigured, StoreUnavailable, Waiting
 from tests.contracts.sessions import head_of, waiting
 from tests.redis_servers import RedisServer
+from tests.sockets import dialled, listening
 
 SECONDS = 20  # no wait in these tests takes longer
 
@@ -96,46 +97,22 @@ class Switch:
     """
 
     def __init__(self, server: RedisServer) -> None:
-        self.server = server
+        self.server, self.port = server, 0
         self.open = asyncio.Event()
         self.open.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
-        listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        try:
-            self.port = int(listener.sockets[0].getsockname()[1])
+        async with listening(self._forward) as self.port:
             yield f"redis://127.0.0.1:{self.port}/0"
-        finally:
-            listener.close()
-            await cancelled(self._tasks)
-            for writer in self._writers:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        task = asyncio.create_task(self._forward(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            onwards = await asyncio.open_connection("127.0.0.1", self.server.port)
-        except OSError:
-            writer.close()
-            return
-        self._writers.append(onwards[1])
-        ways = [asyncio.create_task(self._carry(*way)) for way in ((reader, onwards[1]), (onwards[0], writer))]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancelled(ways)
-            writer.close()
-            onwards[1].close()
+        async with dialled(self.server.port) as onwards:
+            ways = [asyncio.create_task(self._carry(*way)) for way in ((reader, onwards[1]), (onwards[0], writer))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await cancelled(ways)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

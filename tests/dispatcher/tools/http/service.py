@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeAlias
 
+from tests.sockets import LEFT, listening
+
 Says: TypeAlias = Callable[["Talk"], Awaitable[None]]
 
 
@@ -50,10 +52,8 @@ class Service:
 
     @asynccontextmanager
     async def at(self, host: str = "127.0.0.1") -> AsyncIterator["Service"]:
-        server = await asyncio.start_server(self._serve, host, 0, ssl=self._tls)
-        port = server.sockets[0].getsockname()[1]
-        self.url = f"{'https' if self._tls else 'http'}://{'localhost' if self._tls else host}:{port}"
-        async with server:
+        async with listening(self._serve, host, tls=self._tls) as port:
+            self.url = f"{'https' if self._tls else 'http'}://{'localhost' if self._tls else host}:{port}"
             yield self
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,10 +62,8 @@ class Service:
             seen = await _request(reader)
             self.seen.append(seen)
             await self._says(Talk(seen, reader, writer))
-        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+        except LEFT:
             self.left += 1
-        finally:
-            writer.close()
 
 
 async def _request(reader: asyncio.StreamReader) -> Seen:

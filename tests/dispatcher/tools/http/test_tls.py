@@ -9,6 +9,7 @@ from dispatcher.files import FileError
 from dispatcher.tools.load import load
 from dispatcher.tools.registry import Registry
 from tests.dispatcher.tools.http.service import Service, answer
+from tests.sockets import listening
 
 TLS = Path(__file__).parent / "tls"
 
@@ -57,11 +58,10 @@ async def test_a_certificate_of_ones_own(tmp_path: Path) -> None:
 async def test_a_server_that_speaks_no_tls(tmp_path: Path) -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Speak plainly\r\n\r\n")
-        writer.close()
 
     service = Service(answer())
-    async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
-        service.url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+    async with listening(plain) as port:
+        service.url = f"https://localhost:{port}"
         assert await asked(tmp_path, service, CA) == "TOOL_ERROR unreachable"
 
 

@@ -20,6 +20,7 @@ from dispatcher.tools.identity import identity
 from dispatcher.tools.load import load
 from dispatcher.tools.registry import Registry, ToolOutput
 from tests.dispatcher.tools.http.service import Says, Service, Talk, answer, raw
+from tests.sockets import listening
 
 CALL = Context("session-secret", "call-1")
 SCHEMA = (
@@ -414,11 +415,9 @@ async def test_a_stop_in_the_midst_of_a_handshake_closes_it_too(tmp_path: Path) 
         while await reader.read(4096):
             pass
         gone.set()
-        writer.close()
 
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    async with server:
-        registry = registry_at(tmp_path, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with listening(silent) as port:
+        registry = registry_at(tmp_path, f"https://127.0.0.1:{port}")
         call = asyncio.create_task(registry.run("weather", '{"city": "Oslo"}'))
         async with asyncio.timeout(10):
             await begun.wait()

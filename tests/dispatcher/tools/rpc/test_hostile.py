@@ -5,7 +5,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from dispatcher.tools.rpc import reflection
 from tests.dispatcher.tools.rpc.service import ORDERS, descriptor_set, message
 from tests.dispatcher.tools.rpc.test_toolset import code, kept, run
+from tests.sockets import listening
 
 Http2: TypeAlias = h2.connection.H2Connection
 Says: TypeAlias = Callable[[Http2, int], None]
@@ -68,7 +69,7 @@ async def serving(says: Says) -> AsyncIterator[tuple[str, list[bytes]]]:
         http2 = Http2(h2.config.H2Configuration(client_side=False))
         http2.initiate_connection()
         writer.write(http2.data_to_send())
-        try:
+        with suppress(h2.exceptions.ProtocolError):
             while data := await reader.read(65536):
                 for event in http2.receive_data(data):
                     if isinstance(event, h2.events.RequestReceived):
@@ -76,14 +77,9 @@ async def serving(says: Says) -> AsyncIterator[tuple[str, list[bytes]]]:
                     elif isinstance(event, h2.events.StreamEnded):
                         says(http2, event.stream_id)
                 writer.write(http2.data_to_send())
-        except (ConnectionError, h2.exceptions.ProtocolError):
-            pass
-        finally:
-            writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", seen
+    async with listening(serve) as port:
+        yield f"127.0.0.1:{port}", seen
 
 
 def entry(target: str, more: str = "") -> str:
@@ -133,12 +129,9 @@ async def test_what_a_server_may_do_to_a_call(tmp_path: Path, says: Says, outcom
 async def test_a_server_that_speaks_no_http2(tmp_path: Path) -> None:
     async def html(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n<html>")
-        writer.close()
 
-    async with await asyncio.start_server(html, "127.0.0.1", 0) as server:
-        target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with kept(tmp_path, entry(target)) as files:
-            assert files.servers[0].error == "The tool's service cannot be reached."
+    async with listening(html) as port, kept(tmp_path, entry(f"127.0.0.1:{port}")) as files:
+        assert files.servers[0].error == "The tool's service cannot be reached."
 
 
 # ---- reflection

@@ -21,6 +21,7 @@ from dispatcher.tools.rpc import toolset
 from dispatcher.tools.rpc.connection import connected
 from dispatcher.tools.rpc.server import GrpcServer, Target
 from tests.dispatcher.tools.rpc.service import HEALTH, ORDERS, TLS, Orders, descriptor_set
+from tests.sockets import dialled, listening
 
 CALL = Context("session", "call", traceparent=f"00-{'1' * 32}-{'2' * 16}-01")
 BOTH = f'services = ["{ORDERS}", "{HEALTH}"]'
@@ -272,26 +273,27 @@ async def test_a_connection_that_is_torn_down_in_the_middle_of_a_call(tmp_path: 
     writers: list[asyncio.StreamWriter] = []
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", orders.port)
-        writers.extend((writer, back))
-
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):
                 while data := await source.read(65536):
                     sink.write(data)
             sink.close()
 
-        await asyncio.gather(pump(reader, back), pump(there, writer))
+        async with dialled(orders.port) as (there, back):
+            writers.extend((writer, back))
+            await asyncio.gather(pump(reader, back), pump(there, writer))
 
-    async with Orders().at() as orders, await asyncio.start_server(relay, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with kept(tmp_path, entry(orders).replace(orders.target, f"127.0.0.1:{port}")) as files:
-            call = asyncio.create_task(run(files, "Wait", {}))
-            await asyncio.wait_for(orders.waiting.wait(), 30)
-            for writer in writers:
-                writer.transport.abort()
-            assert (await call).status == "UNKNOWN_OUTCOME"
-            assert len(orders.seen) == 1
+    async with (
+        Orders().at() as orders,
+        listening(relay) as port,
+        kept(tmp_path, entry(orders).replace(orders.target, f"127.0.0.1:{port}")) as files,
+    ):
+        call = asyncio.create_task(run(files, "Wait", {}))
+        await asyncio.wait_for(orders.waiting.wait(), 30)
+        for writer in writers:
+            writer.transport.abort()
+        assert (await call).status == "UNKNOWN_OUTCOME"
+        assert len(orders.seen) == 1
 
 
 async def test_a_server_that_is_gone_and_comes_back(tmp_path: Path) -> None:
