@@ -28,6 +28,15 @@ class StopEntry(Plain, tag="stop", frozen=True):
     detail: str = ""
 
 
+class StopSent(Plain, tag="stop_sent", frozen=True):
+    """A stop has been handed to gRPC, on its way to the Commander. logged_at: when the instance that has the session
+    heard that the stop is in the log, Unix seconds; 0: it took the session over with it. An instance logs it once.
+    """
+
+    stop_id: str
+    logged_at: float = 0.0
+
+
 class Failed(Plain, tag="failed", frozen=True):
     """The Dispatcher ended the session: `commander_lost`, `no_commander`, `protocol_error`, `history_too_large`."""
 
@@ -105,6 +114,7 @@ Body: TypeAlias = (
     | Text
     | Finished
     | StopEntry
+    | StopSent
     | Failed
     | Assigned
 )

@@ -20,6 +20,7 @@ from dispatcher.core.entries import (
     Finished,
     Started,
     StopEntry,
+    StopSent,
     Text,
 )
 from dispatcher.core.packets import disapproval
@@ -184,8 +185,8 @@ class Append(msgspec.Struct, frozen=True):
 
 class Settle(msgspec.Struct, frozen=True):
     """What any replica may append without an epoch: a tool's result, or what becomes of a call that has to be approved
-    (rule 40), idempotent by call_id; or a stop, of which the first counts (rule 12). Applied to nothing where it comes
-    second.
+    (rule 40), idempotent by call_id; or a stop, of which the first counts (rule 12), and that it was sent. Applied to
+    nothing where it comes second, or too late.
     """
 
     entry: Entry
@@ -393,6 +394,8 @@ def _settle(head: Head, entry: Entry) -> Outcome:
             if isinstance(body, Decision) and body.decision != "approve":
                 return _added(head, [entry, replace(entry, body=disapproval(call.tool_name, body))])
             return _added(head, [entry])
+        case StopSent():
+            return Applied(head) if head.over or head.state != "stopped" else _added(head, [entry])
     return Applied(head) if head.final else _added(head, [entry])
 
 

@@ -5,8 +5,9 @@ from time import perf_counter  # uvloop's own clock ticks in milliseconds
 
 import structlog
 
-from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry
+from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry, StopSent
 from dispatcher.core.log import Applied, Offsets, Record, State
+from dispatcher.live import clock
 from dispatcher.metrics import UNKNOWN, Metrics
 from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
 
@@ -62,6 +63,7 @@ class SessionFacts:
         self._step: _ThinkingStep | None = None
         self._thought_lines = 0
         self._detected = 0.0  # perf_counter when the stop was detected
+        self._stop_logged_at = 0.0  # of the stop, when it was heard of
         self._stop_written = False
 
     def packets(self, batch: Iterable[tuple[Entry, float]]) -> None:
@@ -89,11 +91,14 @@ class SessionFacts:
         """Somebody wants the session stopped; the first time counts."""
         self._detected = self._detected or perf_counter()
 
-    def stop_written(self) -> None:
+    def stop_written(self, stop_id: str) -> StopSent | None:
         """The Stop has been handed to gRPC; the first time counts, for it is sent again after each Welcome."""
-        if self._detected and not self._stop_written:
-            self._stop_written = True
+        if self._stop_written:
+            return None
+        self._stop_written = True
+        if self._detected:
             self._metrics.stop_sent(perf_counter() - self._detected)
+        return StopSent(stop_id, self._stop_logged_at)
 
     def _entry(self, entry: Entry) -> None:
         body = entry.body
@@ -122,6 +127,7 @@ class SessionFacts:
             case ToolResult(tool_name=tool_name, call_id=call_id, status=status):
                 self._answered(tool_name, status, entry.at - self._called.pop(call_id, entry.at))
             case StopEntry(_, reason, author, policy, detail):
+                self._stop_logged_at = clock.now()
                 self._metrics.stopped(reason)
                 self._over("stopped", reason=reason, author=author, policy=policy, detail=detail)
             case Stopped(_, _, deltas, micros):

@@ -158,7 +158,9 @@ class Runner:
 
     def stop_written(self) -> None:
         """A stop has just been handed to gRPC."""
-        self.facts.stop_written()
+        stop = self.session.stop
+        if stop and self.owned and (sent := self.facts.stop_written(stop.stop_id)):
+            self._settle(Entry(sent, clock.now(), self.session.head.generation))
 
     @property
     def over(self) -> bool:

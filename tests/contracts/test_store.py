@@ -19,6 +19,7 @@ from dispatcher.core.entries import (
     Finished,
     Started,
     StopEntry,
+    StopSent,
     Text,
 )
 from dispatcher.core.log import (
@@ -255,6 +256,7 @@ async def test_every_kind_of_entry_is_read_as_it_was(store: Store) -> None:
         Unknown(),
         Error("busy", "give it to another", retryable=True),
         StopEntry("stop", "PolicyViolation", "policy", "names", "phrase 1"),
+        StopSent("stop", 1796003780.123456),
         Stopped("stop", 2**63, 2**32 - 1, 2**64 - 1),
         Finished(),
         Error("late"),

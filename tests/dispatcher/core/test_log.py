@@ -20,6 +20,7 @@ from dispatcher.core.entries import (
     Finished,
     Started,
     StopEntry,
+    StopSent,
     Text,
 )
 from dispatcher.core.log import (
@@ -88,6 +89,7 @@ def decided(decision: str, at: float = 120.0, digest: str = "digest") -> Settle:
 OLD = acquire("c1", 0)
 ERROR = numbered(Error("agent_error", "it raised"), 4)
 GIVES_BACK = numbered(Error("", "", retryable=True), 4)
+SENT = Entry(StopSent("stop-1", 120.0), 121.0)
 HALTED = numbered(Stopped("stop-1", 3, 0, 900), 4)
 
 
@@ -290,6 +292,9 @@ APPLIED: dict[str, tuple[Head, Change, dict[str, Any], list[tuple[int, type[Body
         [(6, Content)],
     ),
     "a second stop": (STOPPED, Settle(stop("stop-2", "Timeout")), {}, []),
+    "a stop was sent": (STOPPED, Settle(SENT), {"offset": 6}, [(6, StopSent)]),
+    "nothing is said of it once the session is over": (replace(STOPPED, over=True), Settle(SENT), {}, []),
+    "nor where a rolled back log has no stop": (RUNNING, Settle(SENT), {}, []),
     "a stop after the end": (FINISHED, Settle(stop()), {}, []),
     "its queue time is over": (
         WAITING.head,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.core.entries import StopEntry
+from dispatcher.core.entries import StopEntry, StopSent
 from shared.records import Closed, Content, Error, Stop, Stopped, Thought, ToolCall, ToolResult, Welcome
 from tests.integration.dispatcher.peer import World, serving
 
@@ -67,6 +67,24 @@ async def test_a_second_stop_adds_nothing_and_is_answered_like_the_first(world: 
     await member.acked(session_id)
     assert (await world.sessions.stop(session_id, "UserCancel", "user")) is not None
     assert await world.sessions.stop("nobody", "UserCancel", "user") is None
+
+
+async def test_when_a_stop_was_sent_is_logged_once(world: World) -> None:
+    member, session_id, generation = await world.served()
+    await world.sessions.stop(session_id, "UserCancel", "user")
+    stop = await member.next(Stop)
+    await member.cut()
+    again = await world.join(commander_id=member.commander_id)
+    await again.open(session_id, generation)
+    assert (await again.next(Stop)).stop_id == stop.stop_id
+    await again.say(session_id, Stopped(stop.stop_id))
+    await again.acked(session_id)
+    stopped, sent, halted = [
+        entry for entry in await world.log(session_id) if isinstance(entry.body, StopEntry | StopSent | Stopped)
+    ]
+    assert isinstance(sent.body, StopSent)
+    assert sent.body.stop_id == stop.stop_id
+    assert stopped.at <= sent.body.logged_at <= sent.at <= halted.at
 
 
 async def test_a_stop_that_its_lost_commander_cannot_answer_is_over_all_the_same(world: World) -> None:
