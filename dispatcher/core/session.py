@@ -11,20 +11,17 @@ Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from msgspec.structs import replace
-
+from dispatcher.core.calls import SessionCalls, abandon, expired, expiry
 from dispatcher.core.credit import Credit
 from dispatcher.core.effects import (
     AppendEntries,
     AppendWithoutEpoch,
     Ask,
-    AskApproval,
     CancelTools,
     Effect,
     GiveBack,
     GiveUp,
     PolicyHit,
-    RunTool,
     SendAck,
     SendClosed,
     SendResult,
@@ -47,7 +44,7 @@ from dispatcher.core.entries import (
 from dispatcher.core.guard import Guard
 from dispatcher.core.limits import Limits
 from dispatcher.core.log import Applied, Head, Offsets, Record, Refused
-from dispatcher.core.packets import Taken, WaitingEnd, abandoned, denial, ends, entries_of, reused_call_id
+from dispatcher.core.packets import Taken, WaitingEnd, denial, ends, entries_of, reused_call_id
 from dispatcher.policies.ahead import Slices
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import Channel
@@ -56,7 +53,6 @@ from dispatcher.policies.questions import AskedPolicy, Question, Verdict
 from shared.conversation import Kind, Phase, ProtocolError, kind_of, next_phase
 from shared.records import (
     FINISH_REASONS,
-    MAX_OPEN_CALLS,
     Content,
     Error,
     Open,
@@ -73,11 +69,6 @@ from shared.sizes import oversize
 TALK = (Content, Thought)  # nearly every entry: nothing follows from one once it is in the log
 
 
-def nobody(_: str) -> str:
-    """Has to approve calls of a tool of that name."""
-    return ""
-
-
 class Session:
     """The core of one session. `entries`: its whole log; `gate`: a fresh one; `approval`: of a tool's name, who has to
     approve its calls, as in `Call`. Follow with `restored`.
@@ -90,7 +81,7 @@ class Session:
         gate: Gate,
         limits: Limits,
         instance: str,
-        approval: Callable[[str], str] = nobody,
+        approval: Callable[[str], str],
     ) -> None:
         self.record = record
         self.head: Head = record.head
@@ -98,20 +89,14 @@ class Session:
         self.stop: StopEntry | None = None
         self.conversation = Phase.IDLE
         self.limits = limits
-        self._guard, self._instance = Guard(gate, record.head.decided), instance
-        self._approval = approval
+        self._guard, self._calls = Guard(gate, record.head.decided), SessionCalls(instance, approval)
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
         self._waiting: deque[Upstream] = deque()  # accepted, behind a call that waits for another's result (rule 16)
-        self._calls: dict[str, Call] = {}  # without a result, by call_id
-        self._used: set[str] = set()  # call_ids, of all calls
-        self._unsent = 0  # results that wait for their stream to be read
         self._closing = ""  # the `closed` code to send once the end that goes with it is logged
         self._ending: WaitingEnd | None = None
         self._hit = False  # the policy that stops it was counted
         self._seen = Offsets()
         self._credit = Credit(limits.max_unacked_packets, limits.max_unacked_bytes)
-        self._results: dict[str, Entry] = {}  # of the log as it was found; whoever opens it is sent what it awaits
-        self._awaited: set[str] = set()
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
         self._spoken = False  # something but hand-overs was logged
@@ -142,7 +127,7 @@ class Session:
         self._seen.add(entry.offset)
         self._remember(entry)
         if isinstance(entry.body, ToolResult):
-            self._results[entry.body.call_id] = entry
+            self._calls.found(entry.body, entry.offset)
         if not self.stop:
             self._found = self._found or self._guard.again(entry)
 
@@ -151,12 +136,8 @@ class Session:
         if isinstance(entry.body, TALK):
             return
         match entry.body:
-            case Call(call_id=call_id, refused=False) as call:
-                self._used.add(call_id)
-                if call_id in self.head.calls:
-                    self._calls[call_id] = call
-            case ToolResult(call_id=call_id):
-                self._calls.pop(call_id, None)
+            case (Call() | ToolResult()) as body:
+                self._calls.remember(body, self.head)
             case StopEntry() as stop:
                 self.stop = self.stop or stop
             case Error(retryable=True):
@@ -171,7 +152,7 @@ class Session:
         knows which it has begun (rule 15).
         """
         if self.head.final:
-            return [CancelTools(), *self._abandon(now)] if self.head.calls else []
+            return [CancelTools(), *abandon(self.head, now)] if self.head.calls else []
         if self._found:
             return self._settle_stop(self._found, now)
         pursued = [effect for call_id in self.head.calls for effect in self._pursue(call_id, now)]
@@ -185,16 +166,10 @@ class Session:
         self._enter("welcome")
         if self.head.over:
             self._enter("end")  # as the log has it
-        self._awaited = set(awaiting_call_ids)
         effects: list[Effect] = [Wake("grace", None)]
         if self.stop and not self.head.over:
             effects += self._send_stop(self.stop, now)
-        results, self._results = self._results, {}
-        for call_id in awaiting_call_ids:
-            if (found := results.get(call_id)) and isinstance(found.body, ToolResult):
-                effects.append(SendResult(found.body, found.offset))
-        self._awaited -= results.keys()
-        return effects
+        return [*effects, *self._calls.await_results(awaiting_call_ids)]
 
     @property
     def closing(self) -> bool:
@@ -280,11 +255,11 @@ class Session:
         return effects + self._ask()
 
     def _too_many(self, packet: Upstream) -> bool:
-        return isinstance(packet.payload, ToolCall) and len(self._calls) + self._unsent >= MAX_OPEN_CALLS
+        return isinstance(packet.payload, ToolCall) and self._calls.full
 
     def unsent(self, results: int, now: float) -> list[Effect]:
         """So many results wait for their stream to be read; their calls count as open."""
-        self._unsent = results
+        self._calls.unsent = results
         return self._take_in(now) if self._waiting and not self.head.over else []
 
     def acked(self, sequence: int) -> None:
@@ -312,16 +287,10 @@ class Session:
             case Thought() as thought:
                 return [(thought, "", decided), *self._act(self._read(thought, now), effects)]
             case ToolCall(tool_name, arguments_json, call_id):
-                call_id = call_id or f"seq-{packet.sequence}"
-                call = Call(tool_name, arguments_json, call_id, self._instance, refused=call_id in self._used)
+                call = self._calls.made(tool_name, arguments_json, call_id or f"seq-{packet.sequence}")
                 reading = self._read(call, now)
-                denied = bool(reading.denied) and not (reading.violation or call.refused)
-                approval = "" if denied or call.refused else self._approval(tool_name)
-                call = replace(call, denied=denied, approval=approval)
-                if not call.refused:
-                    self._used.add(call_id)
-                    self._calls[call_id] = call
-                bodies: list[Body] = [call, denial(call)] if denied else [call]
+                call = self._calls.take(call, bool(reading.denied) and not (reading.violation or call.refused))
+                bodies: list[Body] = [call, denial(call)] if call.denied else [call]
                 return [*((body, "", decided) for body in bodies), *self._act(reading, effects)]
             case Error(code, message, retryable):
                 if retryable and self.record.request.origin == "user" and not self.stop:
@@ -391,38 +360,6 @@ class Session:
         release = self._guard.end(now)
         entries: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
         return entries + self._act(release, effects)
-
-    # ---- calls that have to be approved (rule 40)
-
-    def _pursue(self, call_id: str, now: float) -> list[Effect]:
-        """What a call without a result needs next."""
-        call, logged = self.head.calls.get(call_id), self._calls.get(call_id)
-        if call is None or logged is None:
-            return []  # it has its result; or its entry is still to come
-        if call.instance:
-            mine = call.instance == self._instance
-            return [CancelTools() if self.stop else RunTool(logged)] if mine else []
-        if self.stop or self.head.final:
-            return self._abandon(now)
-        if not call.asked:
-            return [AskApproval(logged)]
-        if call.approved:
-            return [AppendWithoutEpoch(Entry(Started(call_id, call.tool_name, self._instance), now))]
-        return [self._expiry()]
-
-    def _abandon(self, now: float) -> list[Effect]:
-        """Nobody needs to approve anything any more."""
-        calls = [(call_id, call) for call_id, call in self.head.calls.items() if not call.instance]
-        return [AppendWithoutEpoch(Entry(abandoned(call_id, call.tool_name), now)) for call_id, call in calls]
-
-    def _expiry(self) -> Wake:
-        """When the next call expires."""
-        return Wake("approval", min((call.expires_at for call in self.head.calls.values() if call.waits), default=None))
-
-    def _expired(self, now: float) -> list[Effect]:
-        over = [each for each in self.head.calls.items() if each[1].waits and each[1].expires_at <= now]
-        expire = [Decision(call_id, "expire", "dispatcher", call.arguments_sha256) for call_id, call in over]
-        return [AppendWithoutEpoch(Entry(decision, now)) for decision in expire] or [self._expiry()]
 
     def _act(self, reading: Release | Reading, effects: list[Effect]) -> list[Taken]:
         """What counts is counted; the stop that a packet causes is one append with it."""
@@ -497,27 +434,27 @@ class Session:
             effects += self._leave(self._leaving, now)
         return effects
 
+    def _pursue(self, call_id: str, now: float) -> list[Effect]:
+        return self._calls.pursue(call_id, self.head, bool(self.stop), now)
+
     def _follow(self, entry: Entry, effects: list[Effect], now: float) -> bool:
         """The effects of one entry; True: its Ack is due at once."""
         match entry.body:
             case Call(refused=True) as call:
                 effects.append(SendResult(reused_call_id(call)))
                 return True
-            case Call(call_id=call_id, instance=instance):
-                if instance == self._instance:
-                    self._awaited.add(call_id)
-                effects += self._pursue(call_id, now)
+            case Call() as call:
+                effects += self._calls.logged(call, self.head, bool(self.stop), now)
                 return True
             case Approval(call_id) | Started(call_id):
                 effects += self._pursue(call_id, now)
             case Decision(call_id):
-                effects += [self._expiry(), *self._pursue(call_id, now)]
-            case ToolResult(call_id=call_id) as result if call_id in self._awaited:
-                self._awaited.discard(call_id)
-                if self.conversation is not Phase.IDLE:
+                effects += [expiry(self.head), *self._pursue(call_id, now)]
+            case ToolResult(call_id=call_id) as result:
+                if self._calls.awaited(call_id) and self.conversation is not Phase.IDLE:
                     effects.append(SendResult(result, entry.offset))
             case StopEntry():
-                effects += [Wake("policy", None), CancelTools(), *self._abandon(now)]
+                effects += [Wake("policy", None), CancelTools(), *abandon(self.head, now)]
                 if self._ending:
                     effects.append(self._end(now))
                 if self.stop and self.conversation in (Phase.OPEN, Phase.STOPPING):
@@ -525,7 +462,7 @@ class Session:
                 elif self.conversation is Phase.GIVEN:
                     effects.append(GiveUp())  # its Commander has let go, and nobody gets it any more
             case Finished() | Stopped() | Failed() | Error(retryable=False):
-                effects += [Wake("grace", None), Wake("stop", None), Wake("policy", None), *self._abandon(now)]
+                effects += [Wake("grace", None), Wake("stop", None), Wake("policy", None), *abandon(self.head, now)]
                 return True
             case Error():
                 self._leaving = GiveBack(handed_over=True)
@@ -558,7 +495,7 @@ class Session:
             case "stop":
                 return [] if self.head.over else [GiveUp()]
             case "approval":
-                return self._expired(now)
+                return expired(self.head, now)
             case _:
                 return self._overdue(now)
 
@@ -590,7 +527,7 @@ class Session:
         may = may and (how.handed_over or self.head.takeovers < self.limits.takeovers)
         if self.head.calls or self._accepted > self.head.sequence:
             self._leaving = how
-            return [] if may else self._abandon(now)
+            return [] if may else abandon(self.head, now)
         self._leaving = None
         if self.head.final:
             return [GiveUp()]
@@ -610,7 +547,7 @@ class Session:
         cancelled now, for the log's epoch is another from here on.
         """
         self.head = outcome.head
-        cancel: list[Effect] = [CancelTools(), *self._abandon(now)] if self.head.calls else []
+        cancel: list[Effect] = [CancelTools(), *abandon(self.head, now)] if self.head.calls else []
         return [Wake("grace", None), *cancel, *self._close("fenced")]
 
     def _refuse(self, code: str, now: float, detail: str = "") -> list[Effect]:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from commander import calls
 from commander import session as module
 from commander.agent import Finish
-from dispatcher.core import session as core
+from dispatcher.core import calls as core_calls
 from shared import records
 from shared.records import ToolCall, Upstream
 from tests.model.copies import Atom, Keyed
@@ -88,7 +88,7 @@ HOSTS = {name: Host(name) for name in ("c1", "c2")}
 @contextmanager
 def scripted() -> Iterator[None]:
     """The real session of a Commander is driven by the search meanwhile, and one call is as many as may be open."""
-    with patch.multiple(module, Driver=Agent, time=CLOCK, logger=QUIET), patch.object(core, "MAX_OPEN_CALLS", 1):
+    with patch.multiple(module, Driver=Agent, time=CLOCK, logger=QUIET), patch.object(core_calls, "MAX_OPEN_CALLS", 1):
         yield
 
 

@@ -7,7 +7,7 @@ from tests.model.mutants import Mutant
 from tests.model.scenarios import WHOLE
 from tests.model.search import search
 
-SESSION = "dispatcher.core.session:Session."
+SESSION, CALLS = "dispatcher.core.session:Session.", "dispatcher.core.calls:SessionCalls."
 COMMANDER, OUTBOX = "commander.session:Session.", "commander.outbox:Outbox."
 STUCK = "no end can be reached"
 OWN = "its Commander lets go of it, though it is still its own"
@@ -30,6 +30,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
             SESSION + "_take_in",
             "            packet = self._waiting.popleft()\n",
             "            packet = self._waiting.popleft()\n            effects.append(SendAck(at_once=True))\n"
+            "            from msgspec.structs import replace\n"
             "            self.head = replace(self.head, sequence=packet.sequence)\n",
         ),
         "one Commander",
@@ -50,18 +51,19 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         Mutant(
             SESSION + "_take_in",
             "        return effects + self._ask()",
+            "        from dispatcher.core.effects import RunTool\n"
             "        return effects + [RunTool(body) for body, _, _ in taken if isinstance(body, Call)]",
         ),
         "nothing",
         "a tool runs that is not in the log",
     ),
     "whose call it is runs it": (
-        Mutant(SESSION + "_pursue", "mine = call.instance == self._instance", "mine = True"),
+        Mutant(CALLS + "pursue", "mine = call.instance == self._instance", "mine = True"),
         "a lease",
         "a tool runs twice",
     ),
     "a call of an instance that is gone runs no more": (
-        Mutant(SESSION + "_pursue", "mine = call.instance == self._instance", "mine = True"),
+        Mutant(CALLS + "pursue", "mine = call.instance == self._instance", "mine = True"),
         "a Dispatcher killed",
         "a tool runs twice",
     ),
@@ -81,24 +83,30 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         STUCK,
     ),
     "results are sent again": (
-        Mutant(SESSION + "attach", "results, self._results = self._results, {}", "results, self._results = {}, {}"),
+        Mutant(
+            CALLS + "await_results", "results, self._results = self._results, {}", "results, self._results = {}, {}"
+        ),
         "a call after a cut",
         STUCK,
     ),
     # rule 40: approvals
     "a call that has to be approved is asked about": (
-        Mutant(SESSION + "_pursue", "return [AskApproval(logged)]", "return []"),
+        Mutant(CALLS + "pursue", "return [AskApproval(logged)]", "return []"),
         "nobody decides",
         STUCK,
     ),
     "what nobody decides on expires": (
-        Mutant(SESSION + "_expired", "[AppendWithoutEpoch(Entry(decision, now)) for decision in expire] or", ""),
+        Mutant(
+            "dispatcher.core.session:expired",
+            "[AppendWithoutEpoch(Entry(decision, now)) for decision in expire] or",
+            "",
+        ),
         "nobody decides",
         STUCK,
     ),
     "what is approved is started": (
         Mutant(
-            SESSION + "_pursue",
+            CALLS + "pursue",
             "return [AppendWithoutEpoch(Entry(Started(call_id, call.tool_name, self._instance), now))]",
             "return []",
         ),
@@ -111,7 +119,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         STUCK,
     ),
     "a fence cancels what nobody was told of": (
-        Mutant(SESSION + "fenced", ", *self._abandon(now)"),
+        Mutant(SESSION + "fenced", ", *abandon(self.head, now)"),
         "a stop before an unanswered call to approve",
         STUCK,
     ),

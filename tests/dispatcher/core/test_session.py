@@ -372,7 +372,7 @@ def test_after_a_resume_exactly_the_awaited_results_are_sent(world):
 
 @pytest.fixture
 def two_open(monkeypatch):
-    monkeypatch.setattr("dispatcher.core.session.MAX_OPEN_CALLS", 2)
+    monkeypatch.setattr("dispatcher.core.calls.MAX_OPEN_CALLS", 2)
 
 
 def test_a_call_that_has_its_result_is_not_run(world):
@@ -470,8 +470,8 @@ def test_of_a_call_that_has_its_result_only_the_id_is_kept(world):
     dispatcher, stream, _ = world
     feed(dispatcher, stream, called(1, "a"), called(2, "b"))
     dispatcher.finish_tool("a")
-    assert set(dispatcher.session._calls) == {"b"}
-    assert set(dispatcher.rebuild()._calls) == {"b"}
+    assert set(dispatcher.session._calls._open) == {"b"}
+    assert set(dispatcher.rebuild()._calls._open) == {"b"}
 
 
 def test_no_result_is_kept_once_it_was_sent(world):
@@ -479,13 +479,13 @@ def test_no_result_is_kept_once_it_was_sent(world):
     dispatcher, stream, _ = world
     feed(dispatcher, stream, called(1, "a"), called(2, "b"))
     dispatcher.finish_tool("a")
-    assert not dispatcher.session._results
+    assert not dispatcher.session._calls._results
     dispatcher.cut()
     again = Stream()
     dispatcher.open(again, "c1", 1, awaiting=("a", "b"))
     dispatcher.finish_tool("b")
     assert [r.call_id for r in again.results] == ["a", "b"]
-    assert not dispatcher.session._results
+    assert not dispatcher.session._calls._results
 
 
 def test_a_call_whose_instance_is_gone_has_an_unknown_outcome(world):

@@ -355,7 +355,7 @@ async def test_results_wait_in_the_log_while_the_stream_is_full(sessions: LiveSe
     link.full = True
     for number in range(1, MAX_OPEN_CALLS + 3):
         runner.receive(Upstream("s", ToolCall("nothing", "{}", f"c{number}"), number, 0, 10))
-    await until(lambda: runner.session._unsent == MAX_OPEN_CALLS)
+    await until(lambda: runner.session._calls.unsent == MAX_OPEN_CALLS)
     assert ToolResult not in link.kinds()
     link.full = False
     send = link.sends.pop("s")
@@ -371,7 +371,7 @@ async def test_what_waits_for_a_stream_that_is_gone_holds_up_nobody(sessions: Li
     link.full = True
     for number in range(1, MAX_OPEN_CALLS + 3):
         runner.receive(Upstream("s", ToolCall("nothing", "{}", f"c{number}"), number, 0, 10))
-    await until(lambda: runner.session._unsent == MAX_OPEN_CALLS)
+    await until(lambda: runner.session._calls.unsent == MAX_OPEN_CALLS)
     runner.detach(link)
     await until(lambda: not runner.session.waits and not runner.session.head.calls)
     assert not await link.sends["s"](link)

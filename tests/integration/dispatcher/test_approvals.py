@@ -204,7 +204,7 @@ async def test_an_older_peer_is_not_read_while_its_calls_wait(
     world: World, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """It knows no credit: what it sends behind a call that waits for another's result would pile up."""
-    monkeypatch.setattr("dispatcher.core.session.MAX_OPEN_CALLS", 1)
+    monkeypatch.setattr("dispatcher.core.calls.MAX_OPEN_CALLS", 1)
     peer = world.stream()
     for payload in (call("a", ""), call("b", ""), Content("behind it")):
         await peer.send(peer.packet("", payload, 0))

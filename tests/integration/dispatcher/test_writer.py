@@ -100,7 +100,7 @@ async def opened(world: World, peer: SlowPeer, count: int) -> list[str]:
 def answered(world: World, session_id: str) -> int:
     """The session's calls that have a result in the log."""
     session = world.sessions.runners.by_session[session_id].session
-    return len(session._used) - len(session.head.calls)
+    return len(session._calls._used) - len(session.head.calls)
 
 
 async def test_a_stop_is_first_in_the_next_message_whatever_is_queued(world: World, peer: SlowPeer) -> None:
@@ -206,7 +206,7 @@ async def test_the_results_of_a_worker_that_does_not_read_wait_in_the_log(world:
     for number in range(1, many + 1):
         peer.send(Upstream(session_id, ToolCall(long, "{}", f"c{number}"), number))
     session = world.sessions.runners.by_session[session_id].session
-    await until(lambda: session.waits and session._unsent and not session.head.calls)
+    await until(lambda: session.waits and session._calls.unsent and not session.head.calls)
     (stream,) = {runner.link for runner in world.sessions.runners.by_session.values()}
     assert isinstance(stream, Stream)
     assert stream.full
