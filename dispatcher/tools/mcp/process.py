@@ -99,12 +99,10 @@ def _message(line: "bytes | Oversize") -> SessionMessage | None:
 async def _write(
     stdin: asyncio.StreamWriter, to_send: MemoryObjectReceiveStream[SessionMessage], heard: MemoryObjectSendStream[Sent]
 ) -> None:
-    try:
+    with heard:  # whatever ends it, whoever waits for answers learns that none will come
         async for message in to_send:
             stdin.write(message.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
             await stdin.drain()
-    except OSError:
-        heard.close()  # whoever waits for answers learns that none will come
 
 
 async def _drain(toolset: str, stderr: asyncio.StreamReader) -> None:

@@ -5,13 +5,14 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 TOOLS = [
     "echo", "failing", "structured", "silent", "dies", "huge_id_first", "huge_id_last", "asks", "floods", "changes",
-    "nan", "other", "stderr", "refused", "garbage",
+    "nan", "other", "stderr", "refused", "garbage", "deafens",
 ]  # fmt: skip
 seen = Path(sys.argv[1])
 calls: dict[int, str] = {}
@@ -42,6 +43,11 @@ def called(identity: int, name: str, arguments: dict[str, Any]) -> None:
             say(id=identity, result={"content": [], "structuredContent": {"sum": 3}})
         case "dies":
             os._exit(1)
+        case "deafens":
+            os.close(0)
+            os.closerange(3, 100)  # uvloop gives a child its stdin twice
+            note("deaf")
+            signal.pause()
         case "huge_id_first":
             text(identity, "x" * 20_000_000)
         case "huge_id_last":

@@ -5,17 +5,19 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from dispatcher.tools.identity import identity
+from dispatcher.tools.mcp import process
 from dispatcher.tools.mcp.process import Lines, Oversize
 from dispatcher.tools.mcp.web import MAX_MESSAGE_BYTES
 from tests.dispatcher.tools.mcp.running import CALL, SECONDS, Running, running
@@ -83,6 +85,25 @@ async def test_a_server_that_dies_leaves_its_call_open_and_ends_the_connection(t
             await asyncio.gather(toolset.task, return_exceptions=True)
         assert await toolset.code("echo") == "TOOL_ERROR unreachable"
     assert [line.split()[0] for line in seen(tmp_path)] == ["silent", "dies"]
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_server_that_hears_nothing_any_more_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    monkeypatch.setattr(process, "GRACE", 0.1)
+
+    async def lost() -> None:
+        async with scripted(tmp_path) as toolset:
+            waiting = asyncio.create_task(toolset.call("deafens"))
+            await until_seen(tmp_path, "deaf")
+            assert await toolset.code("echo") == "UNKNOWN_OUTCOME unknown_outcome"
+            assert (await waiting).status == "UNKNOWN_OUTCOME"
+            async with asyncio.timeout(SECONDS):
+                await asyncio.gather(toolset.task, return_exceptions=True)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(lost())
 
 
 @pytest.mark.parametrize("tool", ["huge_id_first", "huge_id_last"])
