@@ -27,6 +27,22 @@ class UnreachableError(ServiceError):
         super().__init__("unreachable", "The tool's service cannot be reached.", failing=True)
 
 
+class CertificateError(ServiceError):
+    """Nothing of the call has left this program: whoever answered is not who it was taken for."""
+
+    def __init__(self) -> None:
+        super().__init__("certificate", "The certificate of the tool's service cannot be trusted.", failing=True)
+
+
+class BrokenAnswerError(ServiceError):
+    """What came back is no answer. message: for the agent, why not."""
+
+    def __init__(
+        self, message: str = "The tool's service answered with what is no result.", *, failing: bool = True
+    ) -> None:
+        super().__init__("broken_answer", message, failing=failing)
+
+
 class UnknownOutcomeError(Exception):
     """The call may have left this program, and its answer was lost."""
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from dispatcher.tools import strict_json
-from dispatcher.tools.errors import ServiceError
+from dispatcher.tools.errors import BrokenAnswerError, ServiceError
 from dispatcher.tools.http.exchange import HttpResponse
 from shared.records import MAX_RESULT_BYTES
 
@@ -42,12 +42,10 @@ class Pointer:
 async def result(response: HttpResponse, pointer: Pointer | None, html: bool) -> str:
     """As JSON. html: a page is what was asked for, not a proxy's apology. Raises ServiceError, ResultTooLargeError."""
     status = response.status
-    if 300 <= status < 400:
-        raise ServiceError("redirect", "The tool's service answered with a redirect, which is not followed.")
     if status >= 400:
         raise refusal(response, await response.beginning(MAX_REFUSAL_BYTES, REFUSAL_SECONDS))
     if status < 200:
-        raise ServiceError("broken_answer", "The tool's service wants another protocol.", failing=True)
+        raise BrokenAnswerError("The tool's service wants another protocol.")
     if status in NO_CONTENT:
         return _pointed(None, pointer)
     kind, charset = _content_type(response)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,14 @@ from typing import Any
 import httpcore2
 from httpcore2 import AsyncHTTPConnection
 
-from dispatcher.tools.errors import ResultTooLargeError, ServiceError, UnknownOutcomeError, UnreachableError
+from dispatcher.tools.errors import (
+    BrokenAnswerError,
+    CertificateError,
+    ResultTooLargeError,
+    ServiceError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
 from dispatcher.tools.http.network import CheckedNetwork, WatchedStream
 from dispatcher.tools.http.template import Origin
 from shared.records import MAX_RESULT_BYTES
@@ -31,7 +38,7 @@ class HttpRequest:
     origin: Origin
     method: str
     target: str = field(repr=False)
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    headers: Sequence[tuple[str, str]] | Sequence[tuple[bytes, bytes]] = field(repr=False)
     body: bytes | None = field(repr=False)
     private: bool
     tls: ssl.SSLContext | None
@@ -72,7 +79,7 @@ class HttpResponse:
                 if len(found) > most:
                     return
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError):  # ssl.SSLError is one
-            raise _broken("The answer of the tool's service was cut off.") from None
+            raise BrokenAnswerError("The answer of the tool's service was cut off.") from None
         decoder.end()
 
 
@@ -81,10 +88,27 @@ async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
     """The answer, whose body has not been read. When the block is left, and when this is cancelled, the connection is
     closed.
 
-    Raises UnreachableError, UnknownOutcomeError, and ServiceError: `blocked_address`, `certificate`, `broken_answer`.
+    Raises as `asked`.
+    """
+    network = CheckedNetwork(request.private, MAX_HEAD_BYTES)
+    try:
+        response = await asked(request, network)
+        if network.stream:
+            network.stream.most = MAX_WIRE_BYTES
+        stream: Any = response.stream
+        async with aclosing(aiter(stream)) as parts:
+            yield HttpResponse(response, parts)
+    finally:
+        await network.close()
+
+
+async def asked(request: HttpRequest, network: CheckedNetwork) -> httpcore2.Response:
+    """The answer's head. The network is the caller's to close, whatever happens.
+
+    Raises UnreachableError, UnknownOutcomeError, and ServiceError: `blocked_address`, `certificate`, `broken_answer`,
+    `redirect`.
     """
     origin = request.origin
-    network = CheckedNetwork(request.private, MAX_HEAD_BYTES)
     connection = AsyncHTTPConnection(
         httpcore2.Origin(origin.scheme.encode(), origin.host.encode(), origin.port),
         ssl_context=request.tls,
@@ -95,30 +119,25 @@ async def exchange(request: HttpRequest) -> AsyncIterator[HttpResponse]:
     )
     sent = httpcore2.Request(request.method, url, headers=request.headers, content=request.body)
     try:
-        try:
-            response = await connection.handle_async_request(sent)
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
-            raise failure(error, network.stream) from None
-        except ResultTooLargeError:
-            raise _broken("The tool's service says too much before it answers.") from None
-        if network.stream:
-            network.stream.most = MAX_WIRE_BYTES
-        stream: Any = response.stream
-        async with aclosing(aiter(stream)) as parts:
-            yield HttpResponse(response, parts)
-    finally:
-        await network.close()
+        response = await connection.handle_async_request(sent)
+    except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
+        raise _failure(error, network.stream) from None
+    except ResultTooLargeError:
+        raise BrokenAnswerError("The tool's service says too much before it answers.") from None
+    if 300 <= response.status < 400:
+        raise ServiceError("redirect", "The tool's service answered with a redirect, which is not followed.")
+    return response
 
 
-def failure(error: Exception, stream: WatchedStream | None) -> ServiceError | UnknownOutcomeError:
+def _failure(error: Exception, stream: WatchedStream | None) -> ServiceError | UnknownOutcomeError:
     """Why there is no answer: what was sent decides."""
     if stream is None or not stream.sent:
         if _certificate(error):
-            return ServiceError("certificate", "The certificate of the tool's service cannot be trusted.", failing=True)
+            return CertificateError()
         return UnreachableError()
     if stream.ended or not isinstance(error, httpcore2.RemoteProtocolError):
         return UnknownOutcomeError()
-    return _broken("The tool's service answered with what is not HTTP.")
+    return BrokenAnswerError("The tool's service answered with what is not HTTP.")
 
 
 def _certificate(error: BaseException | None) -> bool:
@@ -127,10 +146,6 @@ def _certificate(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _broken(message: str) -> ServiceError:
-    return ServiceError("broken_answer", message, failing=True)
 
 
 class _Identity:
@@ -157,12 +172,12 @@ class _Zlib:
                 found += self._decoder.decompress(raw, self._most + 1 - len(found))
                 raw = self._decoder.unused_data
         except zlib.error:
-            raise _broken("The answer of the tool's service cannot be decompressed.") from None
+            raise BrokenAnswerError("The answer of the tool's service cannot be decompressed.") from None
         return bytes(found)
 
     def end(self) -> None:
         if not self._decoder.eof:
-            raise _broken("The answer of the tool's service was cut off.")
+            raise BrokenAnswerError("The answer of the tool's service was cut off.")
 
 
 def _decoder(encoding: str, most: int) -> _Identity | _Zlib:
@@ -173,4 +188,8 @@ def _decoder(encoding: str, most: int) -> _Identity | _Zlib:
             return _Zlib(most, 16 + zlib.MAX_WBITS)
         case "deflate":
             return _Zlib(most, zlib.MAX_WBITS)
-    raise ServiceError("content_encoding", "The tool's service answered in a compression that nobody asked for.")
+    raise encoding_error()
+
+
+def encoding_error() -> ServiceError:
+    return ServiceError("content_encoding", "The tool's service answered in a compression that nobody asked for.")

@@ -25,7 +25,13 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
 from dispatcher.tools.context import Context
-from dispatcher.tools.errors import ResultTooLargeError, ServiceError, UnknownOutcomeError, UnreachableError
+from dispatcher.tools.errors import (
+    BrokenAnswerError,
+    ResultTooLargeError,
+    ServiceError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
 from dispatcher.tools.identity import identity
 from dispatcher.tools.mcp.attempt import CURRENT, Attempt
 from dispatcher.tools.mcp.incoming import Incoming
@@ -228,7 +234,7 @@ class McpConnection:
         except MCPError as error:
             raise self._failure(error, attempt) from None
         except (ValidationError, ValueError):
-            raise ServiceError("broken_answer", "The tool's service answered with what is no result.") from None
+            raise BrokenAnswerError from None
         finally:
             CURRENT.reset(token)
             await attempt.end()
@@ -247,5 +253,5 @@ class McpConnection:
         if attempt.cut or (self._lost and error.code == CONNECTION_CLOSED):
             return UnknownOutcomeError()
         if error.code == PARSE_ERROR:
-            return ServiceError("broken_answer", "The tool's service answered with what is no result.", failing=True)
+            return BrokenAnswerError()
         return ServiceError(f"mcp_{error.code}", error.message or "The tool's service refused the call.")

@@ -12,12 +12,12 @@ from typing import Any
 
 import httpcore2
 import httpx2
-from httpcore2 import AsyncHTTPConnection
 
 from dispatcher.tools.errors import ResultTooLargeError, ServiceError, UnknownOutcomeError
 from dispatcher.tools.http.answers import MAX_REFUSAL_BYTES, REFUSAL_SECONDS, refusal
-from dispatcher.tools.http.exchange import MAX_HEAD_BYTES, HttpResponse, failure
+from dispatcher.tools.http.exchange import MAX_HEAD_BYTES, HttpRequest, HttpResponse, asked, encoding_error
 from dispatcher.tools.http.network import CheckedNetwork
+from dispatcher.tools.http.template import Origin
 from dispatcher.tools.http.tool import Connecting
 from dispatcher.tools.mcp.attempt import CURRENT, Attempt
 
@@ -45,15 +45,12 @@ class Web(httpx2.AsyncBaseTransport):
         kept = False
         try:
             async with asyncio.timeout(None if request.method == "GET" or _is_call(request) else NOTIFY_SECONDS):
-                response = await _asked(request, network, self._connecting)
+                response = await asked(_sent(request, self._connecting), network)
                 answer = await _answer(request, response, network, attempt)
             kept = isinstance(answer.stream, _Body)
             return answer
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, ServiceError) as error:
-            attempt.error = error if isinstance(error, ServiceError) else failure(error, network.stream)
-            return httpx2.Response(502)
-        except ResultTooLargeError:
-            attempt.error = ServiceError("broken_answer", "The tool's service says too much before it answers.")
+        except (ServiceError, UnknownOutcomeError, TimeoutError) as error:
+            attempt.error = error
             return httpx2.Response(502)
         finally:
             attempt.sent = attempt.sent or (network.stream is not None and network.stream.sent)
@@ -67,15 +64,11 @@ def _is_call(request: httpx2.Request) -> bool:
     return "id" in message and "method" in message
 
 
-async def _asked(request: httpx2.Request, network: CheckedNetwork, connecting: Connecting) -> httpcore2.Response:
+def _sent(request: httpx2.Request, connecting: Connecting) -> HttpRequest:
     url = request.url
-    port = url.port or (443 if url.scheme == "https" else 80)
-    origin = httpcore2.Origin(url.raw_scheme, url.raw_host, port)
-    connection = AsyncHTTPConnection(origin, ssl_context=connecting.tls, network_backend=network)
-    target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=port, target=url.raw_path)
-    return await connection.handle_async_request(
-        httpcore2.Request(request.method, target, headers=request.headers.raw, content=request.content)
-    )
+    origin = Origin(url.scheme, url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80))
+    target, headers = url.raw_path.decode(), request.headers.raw
+    return HttpRequest(origin, request.method, target, headers, request.content, connecting.private, connecting.tls)
 
 
 async def _answer(
@@ -85,10 +78,8 @@ async def _answer(
     stream: Any = response.stream
     found = HttpResponse(response, aiter(stream))
     status = response.status
-    if 300 <= status < 400:
-        raise ServiceError("redirect", "The tool's service answered with a redirect, which is not followed.")
     if found.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ServiceError("content_encoding", "The tool's service answered in a compression that nobody asked for.")
+        raise encoding_error()
     if status >= 400 and request.method == "POST":
         beginning = await found.beginning(MAX_REFUSAL_BYTES, REFUSAL_SECONDS)
         if _is_rpc_error(beginning):  # says more than the status

@@ -9,7 +9,14 @@ from urllib.parse import quote
 import grpc
 from grpc import StatusCode, aio
 
-from dispatcher.tools.errors import ResultTooLargeError, ServiceError, UnknownOutcomeError, UnreachableError
+from dispatcher.tools.errors import (
+    BrokenAnswerError,
+    CertificateError,
+    ResultTooLargeError,
+    ServiceError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
 from dispatcher.tools.http.network import checked
 from dispatcher.tools.rpc.server import GrpcServer, Metadata
 from shared.channel import Options
@@ -66,7 +73,7 @@ class GrpcConnection:
         finally:
             call.cancel()
         if answer is None:
-            raise _broken("The tool's service answered with no message.")
+            raise BrokenAnswerError("The tool's service answered with no message.")
         return answer
 
     async def ready(self) -> None:
@@ -91,7 +98,7 @@ class GrpcConnection:
             if _TOO_LARGE in details:
                 return ResultTooLargeError()
             if _NO_TRAILERS in details:
-                return _broken("The tool's service answered with what is not gRPC.")
+                return BrokenAnswerError("The tool's service answered with what is not gRPC.")
             return UnreachableError() if details.startswith(_NOT_SENT) else UnknownOutcomeError()
         name = code.name.lower()
         return ServiceError(f"grpc_{name}", details or code.name, failing=code in _FAILING)
@@ -182,9 +189,5 @@ async def _why(channel: aio.Channel) -> ServiceError:
         await method(b"", timeout=CONNECT_SECONDS)
     except aio.AioRpcError as error:
         if any(words in (error.details() or "") for words in _CERTIFICATE):
-            return ServiceError("certificate", "The certificate of the tool's service cannot be trusted.", failing=True)
+            return CertificateError()
     return UnreachableError()
-
-
-def _broken(message: str) -> ServiceError:
-    return ServiceError("broken_answer", message, failing=True)

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from dispatcher.tools import strict_json
-from dispatcher.tools.errors import InvalidArgumentsError, ResultTooLargeError, ServiceError
+from dispatcher.tools.errors import BrokenAnswerError, InvalidArgumentsError, ResultTooLargeError
 from shared.records import MAX_RESULT_BYTES
 
 
@@ -38,13 +38,13 @@ class UnaryMethod:
         try:
             message = self._answer.FromString(answer)
         except DecodeError:
-            what = "The tool's service answered with another message."
-            raise ServiceError("broken_answer", what, failing=True) from None
+            raise BrokenAnswerError("The tool's service answered with another message.") from None
         try:
             value = json_format.MessageToDict(message, descriptor_pool=self._pool)
             return strict_json.encode(value, MAX_RESULT_BYTES)
         except ResultTooLargeError:
             raise
         except (json_format.SerializeToJsonError, TypeError, ValueError, LookupError):
+            what = "The answer of the tool's service cannot be written as JSON."
             # an Any of a type that nobody has told of, a Timestamp of no year, and the like
-            raise ServiceError("broken_answer", "The answer of the tool's service cannot be written as JSON.") from None
+            raise BrokenAnswerError(what, failing=False) from None
