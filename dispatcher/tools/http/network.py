@@ -36,6 +36,7 @@ class CheckedNetwork(AsyncNetworkBackend):
         self._private, self._most = private, most
         self._backend = AnyIOBackend()
         self.stream: WatchedStream | None = None
+        self._closed = False
 
     async def connect_tcp(
         self,
@@ -55,12 +56,16 @@ class CheckedNetwork(AsyncNetworkBackend):
         return await self._connected(last, port)
 
     async def close(self) -> None:
-        """Whatever became of the connection: a cancelled handshake leaves it open."""
+        """Whatever became of the connection: a cancelled handshake leaves it open. One being made ends unused."""
+        self._closed = True
         if self.stream:
             await self.stream.aclose()
 
     async def _connected(self, address: str, port: int) -> "WatchedStream":
         self.stream = WatchedStream(await self._backend.connect_tcp(address, port), self._most)
+        if self._closed:
+            await self.stream.aclose()
+            raise httpcore2.ConnectError
         return self.stream
 
 

@@ -6,15 +6,14 @@ from dispatcher.tools.http.network import CheckedNetwork
 
 
 class Attempt:
-    """sent   of the call something may have left this program
-    cut    its answer's stream ended before the answer was there
+    """cut    its answer's stream ended before the answer was there
     over   nobody waits for it any more
     error  why it failed, where the transport knows
     network  on which its answer comes; it is closed when nobody waits for that any more
     """
 
     def __init__(self) -> None:
-        self.sent = self.cut = self.over = False
+        self.cut = self.over = False
         self.error: Exception | None = None
         self.network: CheckedNetwork | None = None
 

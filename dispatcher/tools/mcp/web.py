@@ -36,24 +36,26 @@ class Web(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Raises nothing of the network's."""
         attempt = CURRENT.get() or Attempt()
-        if attempt.over and "last-event-id" in request.headers:
+        call, resumed = _is_call(request), "last-event-id" in request.headers
+        if attempt.over and resumed:
             return httpx2.Response(410)  # the SDK would wait for the rest of an answer
         network = CheckedNetwork(self._connecting.private, MAX_HEAD_BYTES)
-        if request.method == "POST":
+        if call:
             attempt.error = None
-            attempt.network = attempt.network or network
+        if call or resumed:
+            attempt.network = network
         kept = False
         try:
-            async with asyncio.timeout(None if request.method == "GET" or _is_call(request) else NOTIFY_SECONDS):
+            async with asyncio.timeout(None if request.method == "GET" or call else NOTIFY_SECONDS):
                 response = await asked(_sent(request, self._connecting), network)
                 answer = await _answer(request, response, network, attempt)
             kept = isinstance(answer.stream, _Body)
             return answer
         except (ServiceError, UnknownOutcomeError, TimeoutError) as error:
-            attempt.error = error
+            if call:  # of which something was sent, once its answer is taken up again
+                attempt.error = error
             return httpx2.Response(502)
         finally:
-            attempt.sent = attempt.sent or (network.stream is not None and network.stream.sent)
             if not kept:
                 await network.close()
 

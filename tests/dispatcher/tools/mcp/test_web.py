@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from mcp_types.version import LATEST_MODERN_VERSION
 
+from dispatcher.tools.http import addresses
 from dispatcher.tools.identity import identity
 from dispatcher.tools.mcp import connection, web
 from dispatcher.tools.mcp.web import MAX_MESSAGE_BYTES
@@ -248,6 +249,77 @@ async def test_a_call_that_is_stopped_leaves_no_connection(tmp_path: Path) -> No
             await closed.wait()
         await until_cancelled(service)
         assert "last-event-id" not in {name for seen in service.seen for name in seen.headers}
+
+
+async def test_nor_does_one_whose_answer_was_taken_up_again(tmp_path: Path) -> None:
+    began, closed = asyncio.Event(), asyncio.Event()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+
+    async def breaks_off(talk: Talk, _: dict[str, Any]) -> None:
+        await talk.send(head + b"id: 1\nretry: 1\ndata:\n\n")
+
+    async def says(talk: Talk) -> None:
+        if "last-event-id" not in talk.seen.headers:
+            await speaking(breaks_off)(talk)
+            return
+        await talk.send(head)
+        began.set()
+        await talk.closed()
+        closed.set()
+
+    async with Service(says).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
+        await toolset.offered("ask")
+        call = asyncio.create_task(toolset.call("ask"))
+        async with asyncio.timeout(SECONDS):
+            await began.wait()
+            call.cancel()
+            await closed.wait()
+
+
+async def test_an_answer_that_cannot_be_taken_up_again_leaves_its_call_open(tmp_path: Path) -> None:
+    async def breaks_off(talk: Talk, _: dict[str, Any]) -> None:
+        await talk.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nid: 1\nretry: 1\ndata:\n\n")
+
+    async def says(talk: Talk) -> None:
+        if "last-event-id" in talk.seen.headers:
+            await answer(b"", status="307 Temporary Redirect")(talk)
+        else:
+            await speaking(breaks_off)(talk)
+
+    async with Service(says).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
+        await toolset.offered("ask")
+        assert await toolset.code("ask") == "UNKNOWN_OUTCOME unknown_outcome"
+
+
+async def test_a_call_that_is_stopped_while_it_connects_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = addresses.resolve
+    hold, held, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(host: str, port: int) -> list[str]:
+        if hold.is_set():
+            hold.clear()
+            held.set()
+            await go_on.wait()
+        return await resolve(host, port)
+
+    async def well(talk: Talk, message: dict[str, Any]) -> None:
+        await rpc(message["id"], {"content": [{"type": "text", "text": "well"}]})(talk)
+
+    monkeypatch.setattr(addresses, "resolve", slow)
+    async with Service(speaking(well)).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
+        await toolset.offered("ask")
+        hold.set()
+        call = asyncio.create_task(toolset.call("ask"))
+        async with asyncio.timeout(SECONDS):
+            await held.wait()
+        call.cancel()
+        await until_cancelled(service)
+        go_on.set()
+        for _ in range(3):
+            assert (await toolset.call("ask")).result_json == '"well"'
+        assert len([seen for seen in service.seen if b"tools/call" in seen.body]) == 3
 
 
 async def test_only_addresses_that_may_be_asked(tmp_path: Path) -> None:
