@@ -63,17 +63,26 @@ class Seen:
     peak: int
     more: int
 
-    def harm(self, when_quiet: "Seen") -> list[str]:
-        """What the honest user has suffered beyond what it may; empty: nothing."""
-        found = list(self.trouble)
+    def waits(self, when_quiet: "Seen") -> list[str]:
+        """What the honest user has waited for longer than it may; empty: nothing."""
+        found: list[str] = []
         for name, seconds in SECONDS.items():
             most = max(seconds, TIMES * getattr(when_quiet, name))
             took = getattr(self, name) - self.late
             if took > most:
                 found.append(f"{name} took {took * 1000:.0f} ms, not {most * 1000:.0f}")
+        return found
+
+    def damage(self, when_quiet: "Seen") -> list[str]:
+        """What no machine's pace excuses: what the user lost, and memory beyond what may be taken; empty: nothing."""
+        found = list(self.trouble)
         if self.more > when_quiet.more + MORE_BYTES:
             found.append(f"RSS grew by {self.more >> 20} MiB to {self.peak >> 20}")
         return found
+
+    def harm(self, when_quiet: "Seen") -> list[str]:
+        """All of it."""
+        return self.waits(when_quiet) + self.damage(when_quiet)
 
     def __str__(self) -> str:
         waits = ", ".join(f"{name} {getattr(self, name) * 1000:.0f} ms" for name in ("gap", "first", "stop", "late"))
