@@ -1,7 +1,8 @@
 from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dispatcher.policies.ahead import Slices, at_once
@@ -18,7 +19,10 @@ from tests.dispatcher.policies.test_phrases import rule
 READS = frozenset(CHANNELS)
 POLICIES: list[list[Policy]] = [
     [PhrasesPolicy("stops", ("abba", "é b"), READS)],
-    [PhrasesPolicy("redacts", ("ab", "ba"), READS, action="redact"), PatternsPolicy("x", ("a{3}b",), reads=READS)],
+    [
+        PhrasesPolicy("redacts", ("ab", "ba", "a c"), READS, action="redact"),
+        PatternsPolicy("x", ("a{3}b",), reads=READS),
+    ],
     [
         PhrasesPolicy("observes", ("a",), READS, action="observe", words=True),
         BudgetPolicy("limits", (Limit("max_characters", 30, "limits", "Timeout"),), Repeats(2, 3, rule(0))),
@@ -27,54 +31,78 @@ POLICIES: list[list[Policy]] = [
 ]
 
 KINDS: list[Channel] = ["content", "thoughts", "arguments", "results"]
+How = Literal["whole", "in part", "not"]
 
 
 def ahead_of(gate: Gate, channel: Channel, text: str) -> Slices[None]:
     return gate.read_ahead(channel, text if channel in ("content", "thoughts") else f'["{text}"]', "Planning")
 
 
-def taken(gate: Gate, channel: Channel, text: str) -> Release | Reading:
+def taken(gate: Gate, channel: Channel, text: str, step_name: str = "Planning") -> Release | Reading:
     match channel:
         case "content":
             return gate.content(text, 1.0)
         case "thoughts":
-            return gate.thought("Planning", text, 1.0)
+            return gate.thought(step_name, text, 1.0)
         case "arguments":
             return gate.arguments("search", f'["{text}"]', 1.0)
         case _:
             return gate.result(f'["{text}"]', 1.0)
 
 
-@given(
-    st.sampled_from(POLICIES),
-    st.lists(
-        st.tuples(
-            st.sampled_from(KINDS),
-            st.text("ab éc\n", max_size=12),
-            st.sampled_from(["ahead", "broken off", "something else", "not"]),
-        ),
-        max_size=6,
-    ),
-    st.integers(1, 4),
+class Coming(NamedTuple):
+    """A text that is taken in, and how it was read ahead. meanwhile: where the same text is taken in before it."""
+
+    channel: Channel
+    text: str
+    how: How
+    meanwhile: Channel | None
+    resumed: bool  # what was read in part is read to its end after that
+
+
+COMING = st.builds(
+    Coming,
+    st.sampled_from(KINDS),
+    st.text("ab éc\n", max_size=12),
+    st.sampled_from(get_args(How)),
+    st.sampled_from([None, *KINDS]),
+    st.booleans(),
 )
+
+
+@given(st.sampled_from(POLICIES), st.lists(COMING, max_size=6), st.integers(1, 4))
+@example(POLICIES[3], [Coming("thoughts", "bb", "whole", "content", False)], 4)  # the rules are others there
+@example(POLICIES[3], [Coming("arguments", "bb", "whole", "results", False)], 4)
+@example(POLICIES[0], [Coming("content", "ab", "in part", "content", True)], 1)  # the stream has gone on
+@example(  # two steps, each with a stream of its own
+    POLICIES[1],
+    [Coming("thoughts", text, how, "thoughts", False) for text, how in (("a", "whole"), ("a", "not"), ("b", "not"))],
+    4,
+)
+@example(
+    POLICIES[1], [Coming("content", text, "whole", None, False) for text in ("ba ", " ", "cc")], 4
+)  # wide, and open
 def test_reading_ahead_changes_nothing_whatever_comes_of_it(
-    policies: list[Policy], coming: list[tuple[Channel, str, str]], size: int
+    policies: list[Policy], coming: list[Coming], size: int
 ) -> None:
-    """Also where it is broken off, or something else is taken in after it."""
+    """Also where it is broken off, or something else is taken in meanwhile."""
     plain, ahead = RuleSet(policies).gate(0.0), RuleSet(policies).gate(0.0)
     plain.resume(0)
     ahead.resume(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PhraseSet, "slice", size)
-        for channel, text, how in coming:
-            slices = ahead_of(ahead, channel, text)
-            if how == "broken off":
-                next(slices, None)
-            elif how != "not":
+        for each in coming:
+            slices = ahead_of(ahead, each.channel, each.text)
+            if each.how == "whole":
                 at_once(slices)
-            if how == "something else":
-                assert taken(plain, "content", "b") == taken(ahead, "content", "b")
-            assert taken(plain, channel, text) == taken(ahead, channel, text)
+            elif each.how == "in part":
+                next(slices, None)
+            if each.meanwhile:
+                other = each.meanwhile, each.text, "Searching"
+                assert taken(plain, *other) == taken(ahead, *other)
+            if each.how == "in part" and each.resumed:
+                at_once(slices)
+            assert taken(plain, each.channel, each.text) == taken(ahead, each.channel, each.text)
             assert plain.held == ahead.held
     assert plain.end(1.0) == ahead.end(1.0)
 
@@ -106,3 +134,10 @@ def test_what_is_slower_is_read_in_smaller_slices() -> None:
     phrases, patterns = PhrasesPolicy("names", ("x",), READS), PatternsPolicy("numbers", (r"\d",), reads=READS)
     assert slices(phrases) == 1024 / PhraseSet.slice + 1
     assert slices(phrases, patterns) == 1024 / PatternSet.slice + 1
+
+
+def test_nothing_is_read_behind_what_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PhraseSet, "slice", 8)
+    rules = RuleSet([PhrasesPolicy("stops", ("x",), READS)])
+    assert len([*rules.prompt_in_slices(["x" + "a" * 1000])]) == 0
+    assert rules.prompt(["x" + "a" * 1000]).violation
