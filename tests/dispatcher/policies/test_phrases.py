@@ -135,6 +135,14 @@ def test_white_space_that_a_phrase_ends_with_is_its_own_to_the_end() -> None:
         assert max(match.end for match in matches) == 7
 
 
+def test_white_space_is_one_symbol_whatever_the_split() -> None:
+    reader = stream("a b")
+    assert not reader.feed("a ")
+    assert not reader.feed(" ")
+    assert reader.hold() == 0
+    assert reader.feed(" b") == [Match(0, 5, rule(0))]
+
+
 def test_a_jamo_after_white_space_is_none_of_it() -> None:
     assert all_of(stream(" ", action="redact"), " \u1100") == [(0, 1)]
 
@@ -152,6 +160,7 @@ def test_a_syllable_in_jamo_waits_for_the_next_of_them() -> None:
 def test_the_first_code_point_that_completes_a_match_decides() -> None:
     reader = stream("cd", "abcdef")
     assert reader.feed("abcdef") == [Match(2, 4, rule(0))]
+    assert not reader.feed("ef")
     assert reader.length == 4
     assert stream("dog", "hot dog").feed("a hot dog") == [Match(2, 9, rule(1)), Match(6, 9, rule(0))]
     assert stream("fi", "xfi").feed("x\ufb01") == [Match(0, 2, rule(1)), Match(1, 2, rule(0))]
@@ -220,6 +229,19 @@ def test_the_size_of_an_automaton_depends_on_how_many_phrases_there_are(count: i
     assert reader.feed("x" + phrases[-1][:-1]) == ()
     assert reader.length - reader.hold() == 99
     assert reader.feed("x") == [Match(1, 101, rule(count - 1))]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 20])
+def test_what_is_one_phrases_alone_begins_behind_what_others_go_on_from(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with more than SMALL phrases: the automaton knows of "bcd" no more than "b"."""
+    monkeypatch.setattr("dispatcher.policies.automaton.SMALL", 1)
+    reader, text = stream("abx", "aby", "bcd"), "abcab bcd"
+    assert [each for at in range(0, len(text), size) for each in reader.feed(text[at : at + size])] == [
+        Match(6, 9, rule(2))
+    ]
+    assert stream("abx", "aby", "bcd").feed("abcd") == [Match(1, 4, rule(2))]
 
 
 def test_text_made_up_to_fill_memory_with_short_cuts_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
