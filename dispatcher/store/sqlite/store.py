@@ -26,7 +26,7 @@ from dispatcher.store.sqlite.checkpoints import Checkpointer
 from dispatcher.store.sqlite.file import lock
 from dispatcher.store.sqlite.reader import Reader
 from dispatcher.store.sqlite.turns import Turns
-from dispatcher.store.sqlite.writer import Job, JobResult, Operation, Writer
+from dispatcher.store.sqlite.writer import Create, Job, JobResult, Operation, Writer
 from shared import forks
 
 EXPIRE_SESSIONS = 50  # dropped in one transaction, so that appends need not wait for a sweep
@@ -137,7 +137,7 @@ class SqliteStore:
                 self._open = False
                 queued = True
                 while queued:
-                    last = self._put(lambda _: None)
+                    last = self._put("", lambda _: None)
                     await asyncio.wait([last, *([self._checkpoint] if self._checkpoint else [])])
                     queued = bool(self._jobs.queued or self._prompts.queued)  # what has its turn after it
             await self._resources.aclose()
@@ -145,18 +145,18 @@ class SqliteStore:
     # ---- writing
 
     def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
-        return self._enqueue((session_id, change))
+        return self._enqueue(session_id, (session_id, change))
 
     async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
         prompt_bytes = record.request.prompt_bytes
-        created: Created = await self._enqueue(lambda writer: writer.create(record, key), prompt_bytes)
+        created: Created = await self._enqueue(record.session_id, Create(record, key), prompt_bytes)
         if created.fresh:
             self._checkpointer.wrote(prompt_bytes)
         return created
 
     async def delete(self, session_id: str) -> bool:
         operation: Operation = lambda writer: writer.delete(session_id)  # noqa: E731
-        deleted: bool = await self._enqueue(operation)
+        deleted: bool = await self._enqueue(session_id, operation)
         if deleted:
             self._hub.gone(session_id)
             await self._erase()
@@ -165,7 +165,7 @@ class SqliteStore:
     async def expire(self, ended_before: float) -> int:
         total = 0
         while True:
-            dropped: list[str] = await self._enqueue(lambda writer: writer.expire(ended_before, EXPIRE_SESSIONS))
+            dropped: list[str] = await self._enqueue("", lambda writer: writer.expire(ended_before, EXPIRE_SESSIONS))
             for session_id in dropped:
                 self._hub.gone(session_id)
             total += len(dropped)
@@ -185,19 +185,20 @@ class SqliteStore:
 
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         names = list(agents)
-        await self._enqueue(lambda writer: writer.offer(names, now))
+        await self._enqueue("", lambda writer: writer.offer(names, now))
 
-    def _enqueue(self, job: Job, prompt_bytes: int = 0) -> asyncio.Future[Any]:
+    def _enqueue(self, turn: str, job: Job, prompt_bytes: int = 0) -> asyncio.Future[Any]:
+        """turn: whose it is, a session's or, empty, nobody's."""
         if self._open:
-            return self._put(job, prompt_bytes)
+            return self._put(turn, job, prompt_bytes)
         refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         refused.set_exception(StoreUnavailable("the store is closed"))
         return refused
 
-    def _put(self, job: Job, prompt_bytes: int = 0) -> asyncio.Future[Any]:
+    def _put(self, turn: str, job: Job, prompt_bytes: int = 0) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         lane = self._stops if _goes_ahead(job) else self._prompts if prompt_bytes > LARGE_BYTES else self._jobs
-        lane.queued.append(job[0] if isinstance(job, tuple) else "", Queued(future, job, prompt_bytes))
+        lane.queued.append(turn, Queued(future, job, prompt_bytes))
         if not lane.under_way:
             lane.under_way = True
             if lane is self._stops:

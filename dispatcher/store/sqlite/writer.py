@@ -20,8 +20,16 @@ from dispatcher.store.sqlite.file import open_writer, rewrite
 
 ROWS_PER_STATEMENT = 100  # bounds the statements that are kept prepared, one for each number of rows
 
+
+class Create(msgspec.Struct, frozen=True):
+    """A new session, and the key that is bound to it."""
+
+    record: Record
+    key: IdempotencyKey | None
+
+
 Operation: TypeAlias = Callable[["Writer"], Any]
-Job: TypeAlias = tuple[str, Change] | Operation
+Job: TypeAlias = tuple[str, Change] | Create | Operation
 
 
 class JobResult(msgspec.Struct, frozen=True, gc=False):
@@ -33,16 +41,24 @@ class JobResult(msgspec.Struct, frozen=True, gc=False):
     sizes: Sequence[int] = ()
 
 
-@lru_cache(maxsize=2 * ROWS_PER_STATEMENT)
-def _insert_entries(rows: int) -> str:
-    return f"INSERT INTO entries (session, offset, entry) VALUES {', '.join(['(?, ?, ?)'] * rows)}"  # noqa: S608
+SESSIONS = "sessions (key, id, brief, request)"
+FIRST_HEADS = "heads (session, state, since, ended_at, head)"
+HEADS = "heads (session, head)"
+ENTRIES = "entries (session, offset, entry)"
 
 
-@lru_cache(maxsize=2 * ROWS_PER_STATEMENT)
-def _write_heads(rows: int) -> str:
-    # Always an update. One statement for many rows, and the indexed columns are left alone.
-    values = ", ".join(["(?, ?)"] * rows)
-    return f"INSERT INTO heads (session, head) VALUES {values} ON CONFLICT DO UPDATE SET head = excluded.head"  # noqa: S608
+@lru_cache(maxsize=4 * ROWS_PER_STATEMENT)
+def _insert(into: str, rows: int) -> str:
+    row = f"({', '.join('?' * (into.count(',') + 1))})"
+    # A head is there already: an update. One statement for many rows, and the indexed columns are left alone.
+    update = " ON CONFLICT DO UPDATE SET head = excluded.head" if into is HEADS else ""
+    return f"INSERT INTO {into} VALUES {', '.join([row] * rows)}{update}"  # noqa: S608 - constants
+
+
+@lru_cache(maxsize=ROWS_PER_STATEMENT)
+def _select(rows: int) -> str:
+    marks = ", ".join("?" * rows)
+    return f"SELECT id, key, brief, head FROM sessions JOIN heads ON session = key WHERE id IN ({marks})"  # noqa: S608
 
 
 class Writer:
@@ -51,7 +67,11 @@ class Writer:
     def __init__(self, path: Path, full: bool) -> None:
         self._connection = open_writer(path, full)
         self._live: dict[str, tuple[int, Record]] = {}
+        self._found: dict[str, tuple[Any, ...] | None] = {}  # the batch's sessions' rows; None: not there
+        self._last_key: int = self._connection.execute("SELECT coalesce(max(key), 0) FROM sessions").fetchone()[0]
         # What the transaction under way has to write, and whose records it took from or put into `_live`.
+        self._session_values: list[Any] = []
+        self._first_head_values: list[Any] = []
         self._entry_values: list[Any] = []
         self._heads: dict[int, bytes] = {}
         self._states: dict[int, Head] = {}
@@ -69,7 +89,8 @@ class Writer:
         try:
             if self._connection.in_transaction:  # the last one failed, and rolling it back failed too
                 self._connection.execute("ROLLBACK")
-            answers = [self._change(*job) if isinstance(job, tuple) else self._operation(job) for job in jobs]
+            self._find(jobs)
+            answers = [self._operation(job) if callable(job) else self._answer(job) for job in jobs]
             self._flush()
             if self._connection.in_transaction:
                 self._connection.execute("COMMIT")
@@ -90,26 +111,44 @@ class Writer:
         for session_id in self._touched:
             self._live.pop(session_id, None)
         self._touched.clear()
-        self._entry_values = []
-        self._heads = {}
-        self._states = {}
+        self._written()
         # SQLite may have rolled back itself, as it does when the disk is full.
         if self._connection.in_transaction:
             with suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
 
+    def _written(self) -> None:
+        self._session_values = []
+        self._first_head_values = []
+        self._entry_values = []
+        self._heads = {}
+        self._states = {}
+
     # ---- changes
 
-    def _change(self, session_id: str, change: Change) -> JobResult:
+    def _find(self, jobs: Sequence[Job]) -> None:
+        """Look once for all sessions of a batch that are not at hand."""
+        names = {_session_id(job) for job in jobs if not callable(job)} - self._live.keys()
+        self._found = dict.fromkeys(names)
+        if not names:
+            return
         try:
-            return self._applied(session_id, change)
+            rows = self._connection.execute(_select(len(names)), tuple(names)).fetchall()
+        except UnicodeError:  # one is no text of SQLite's: each is looked for by itself
+            self._found = {}
+            return
+        self._found.update((row[0], row) for row in rows)
+
+    def _answer(self, job: tuple[str, Change] | Create) -> JobResult:
+        try:
+            return JobResult(self._created(job.record, job.key)) if isinstance(job, Create) else self._applied(*job)
         except sqlite3.Error:
             raise
         except Exception as error:
             return JobResult(error)  # such as a number that has no place in a blob: the others are not to blame
 
     def _applied(self, session_id: str, change: Change) -> JobResult:
-        known = self._live.get(session_id) or self._load(session_id)
+        known = self._known(session_id)
         if not known:
             return JobResult(Refused("unknown_session"))
         key, record = known
@@ -127,33 +166,68 @@ class Writer:
         self._touched.add(session_id)
         return JobResult(outcome, [len(blob) for blob in blobs])
 
-    def _load(self, session_id: str) -> tuple[int, Record] | None:
-        """Without its prompt."""
-        row = self._connection.execute(
-            "SELECT key, brief, head FROM sessions JOIN heads ON session = key WHERE id = ?", (session_id,)
-        ).fetchone()
-        return (row[0], record_of(session_id, row[1], row[2])) if row else None
+    def _known(self, session_id: str) -> tuple[int, Record] | None:
+        """Its key, and its record without its prompt."""
+        if live := self._live.get(session_id):
+            return live
+        if session_id in self._found:
+            row = self._found[session_id]
+        else:
+            row = self._connection.execute(_select(1), (session_id,)).fetchone()
+        return (row[1], record_of(row[0], *row[2:])) if row else None
+
+    def _created(self, record: Record, key: IdempotencyKey | None) -> Created:
+        session_id, head = record.session_id, record.head
+        if key:
+            self._flush()  # the key may be bound by what came before
+            row = self._connection.execute(
+                "SELECT id, request, head, fingerprint FROM keys JOIN sessions ON keys.session = sessions.key"
+                " JOIN heads ON heads.session = sessions.key WHERE keys.key = ? AND expires_at > ?",
+                (key.key, record.request.created_at),
+            ).fetchone()
+            if row:
+                return Created(record_of(*row[:3]), fresh=False, same_request=row[3] == key.fingerprint)
+        if self._known(session_id):
+            self._flush()
+            row = self._connection.execute(
+                "SELECT id, request, head FROM sessions JOIN heads ON session = key WHERE id = ?", (session_id,)
+            ).fetchone()
+            return Created(record_of(*row), fresh=False, same_request=False)
+        brief = briefly(record.request)
+        brief_blob, request_blob, head_blob = encode(brief), encode(record.request), encode(head)
+        self._last_key += 1
+        if key:
+            self._begin()
+            self._connection.execute(
+                "REPLACE INTO keys (key, fingerprint, expires_at, session) VALUES (?, ?, ?, ?)",
+                (key.key, key.fingerprint, key.expires_at, self._last_key),
+            )
+        self._session_values += (self._last_key, session_id, brief_blob, request_blob)
+        self._first_head_values += (self._last_key, head.state, head.since, head.ended_at, head_blob)
+        self._live[session_id] = self._last_key, Record(session_id, brief, head)
+        self._touched.add(session_id)
+        return Created(record, fresh=True)
 
     def _flush(self) -> None:
-        if not self._heads:
+        if not (self._heads or self._session_values):
             return
         self._begin()
-        self._in_chunks(_insert_entries, self._entry_values, 3)
-        self._in_chunks(_write_heads, [value for pair in self._heads.items() for value in pair], 2)
+        self._in_chunks(SESSIONS, self._session_values, 4)
+        self._in_chunks(FIRST_HEADS, self._first_head_values, 5)
+        self._in_chunks(ENTRIES, self._entry_values, 3)
+        self._in_chunks(HEADS, [value for pair in self._heads.items() for value in pair], 2)
         if self._states:
             self._connection.executemany(
                 "UPDATE heads SET state = ?, since = ?, ended_at = ? WHERE session = ?",
                 [(head.state, head.since, head.ended_at, key) for key, head in self._states.items()],
             )
-        self._entry_values = []
-        self._heads = {}
-        self._states = {}
+        self._written()
 
-    def _in_chunks(self, statement: Callable[[int], str], values: list[Any], columns: int) -> None:
+    def _in_chunks(self, into: str, values: list[Any], columns: int) -> None:
         step = ROWS_PER_STATEMENT * columns
         for start in range(0, len(values), step):
             chunk = values[start : start + step]
-            self._connection.execute(statement(len(chunk) // columns), chunk)
+            self._connection.execute(_insert(into, len(chunk) // columns), chunk)
 
     def _begin(self) -> None:
         if not self._connection.in_transaction:
@@ -164,6 +238,7 @@ class Writer:
     def _operation(self, operation: Operation) -> JobResult:
         self._begin()
         self._flush()  # an operation sees what came before it
+        self._found.clear()  # and may change what comes after it
         self._connection.execute("SAVEPOINT operation")
         try:
             value = operation(self)
@@ -175,39 +250,8 @@ class Writer:
         self._connection.execute("RELEASE operation")
         return JobResult(value)
 
-    def create(self, record: Record, key: IdempotencyKey | None) -> Created:
-        execute = self._connection.execute
-        if key:
-            row = execute(
-                "SELECT id, request, head, fingerprint FROM keys JOIN sessions ON keys.session = sessions.key"
-                " JOIN heads ON heads.session = sessions.key WHERE keys.key = ? AND expires_at > ?",
-                (key.key, record.request.created_at),
-            ).fetchone()
-            if row:
-                return Created(record_of(*row[:3]), fresh=False, same_request=row[3] == key.fingerprint)
-        row = execute(
-            "SELECT id, request, head FROM sessions JOIN heads ON session = key WHERE id = ?", (record.session_id,)
-        ).fetchone()
-        if row:
-            return Created(record_of(*row), fresh=False, same_request=False)
-        head = record.head
-        session = execute(
-            "INSERT INTO sessions (id, brief, request) VALUES (?, ?, ?)",
-            (record.session_id, encode(briefly(record.request)), encode(record.request)),
-        ).lastrowid
-        execute(
-            "INSERT INTO heads (session, state, since, ended_at, head) VALUES (?, ?, ?, ?, ?)",
-            (session, head.state, head.since, head.ended_at, encode(head)),
-        )
-        if key:
-            execute(
-                "REPLACE INTO keys (key, fingerprint, expires_at, session) VALUES (?, ?, ?, ?)",
-                (key.key, key.fingerprint, key.expires_at, session),
-            )
-        return Created(record, fresh=True)
-
     def delete(self, session_id: str) -> bool:
-        known = self._live.get(session_id) or self._load(session_id)
+        known = self._known(session_id)
         if not known or not known[1].head.final:
             return False
         self._drop(session_id, known[0])
@@ -237,3 +281,7 @@ class Writer:
             "INSERT INTO offers (agent, at) VALUES (?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
             [(agent, now) for agent in agents],
         )
+
+
+def _session_id(job: tuple[str, Change] | Create) -> str:
+    return job.record.session_id if isinstance(job, Create) else job[0]

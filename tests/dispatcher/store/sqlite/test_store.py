@@ -15,9 +15,9 @@ from random import Random
 import pytest
 
 from dispatcher.core.entries import StopEntry
-from dispatcher.core.log import Head, Record, Request, Settle
+from dispatcher.core.log import Head, Outcome, Record, Refused, Request, Settle
 from dispatcher.store.factory import open_store
-from dispatcher.store.ports import IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
+from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
 from dispatcher.store.sqlite import checkpoints
 from dispatcher.store.sqlite.store import MAX_JOBS
 from shared.records import Content, Message
@@ -94,6 +94,60 @@ async def test_results_wait_their_turn(path: Path) -> None:
         record = await store.load("s")
         assert record
         assert not record.head.calls
+
+
+async def test_new_sessions_wait_for_one_turn_of_each_that_is_busy(path: Path) -> None:
+    """Not for each other: they are of many."""
+    async with opened(path) as store:
+        epoch = await running(store)
+        await store.submit("s", append(epoch, *(call(n, f"c{n}") for n in range(1, 101))))
+        results = [store.submit("s", Settle(result(f"c{n}"))) for n in range(1, 101)]
+        created = await asyncio.gather(*(store.create(waiting(f"s{n}")) for n in range(3 * MAX_JOBS)))
+        assert sum(each.done() for each in results) <= 2 * MAX_JOBS
+        assert all(each.fresh for each in created)
+        await asyncio.gather(*results)
+
+
+async def test_what_is_submitted_at_once_sees_what_came_before_it(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(waiting("ended", created_at=1.0))
+        await store.submit("ended", Settle(stop()))
+
+        async def taken_by(session_id: str) -> Outcome:
+            return await store.submit(session_id, acquire("c1", 0))
+
+        made, again, taken, deleted, anew, unknown = await asyncio.gather(
+            store.create(brought("s")),
+            store.create(brought("s")),
+            taken_by("s"),
+            store.delete("ended"),
+            store.create(waiting("ended", created_at=2.0)),
+            taken_by("nobody"),
+        )
+        assert (made.fresh, again.fresh, again.record) == (True, False, made.record)
+        assert head_of(taken).epoch == 1
+        assert (deleted, anew.fresh) == (True, True)
+        assert unknown == Refused("unknown_session")
+        assert await store.load("ended") == anew.record
+        record = await store.load("s")
+        assert record
+        assert record.head == head_of(taken)
+
+
+async def test_what_cannot_be_stored_fails_alone(path: Path) -> None:
+    lone = "\ud800"
+    async with opened(path) as store:
+        prompt = Record("bad", Request("default", (Message("user", lone),), 100.0), Head())
+        outcomes = await asyncio.gather(
+            store.create(waiting("good")),
+            store.create(prompt),
+            store.create(waiting(lone)),
+            store.submit(lone, acquire()),
+            store.create(waiting("good, too")),
+            return_exceptions=True,
+        )
+        assert [type(outcome) for outcome in outcomes] == [Created, *[UnicodeEncodeError] * 3, Created]
+        assert [record.session_id for record in await store.select(["waiting"], 10)] == ["good", "good, too"]
 
 
 async def test_an_append_waits_for_few_large_prompts(path: Path) -> None:
@@ -491,9 +545,10 @@ async def test_a_record_that_cannot_be_read_fails_alone(path: Path) -> None:
     async with opened(path) as store:
         await store.create(brought("good"))
         await store.create(brought("bad"))
-        disk = sqlite3.connect(path, isolation_level=None)
-        disk.execute("UPDATE heads SET head = x'c1' WHERE session = (SELECT key FROM sessions WHERE id = 'bad')")
-        disk.close()
+    disk = sqlite3.connect(path, isolation_level=None)
+    disk.execute("UPDATE heads SET head = x'c1' WHERE session = (SELECT key FROM sessions WHERE id = 'bad')")
+    disk.close()
+    async with opened(path) as store:
         good, bad = await asyncio.gather(
             store.submit("good", acquire("c1", 0)), store.submit("bad", acquire("c1", 0)), return_exceptions=True
         )
