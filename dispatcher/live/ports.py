@@ -8,6 +8,7 @@ from dispatcher.core.effects import Effect
 from dispatcher.core.entries import Approval, Call, Entry
 from dispatcher.core.log import Outcome, Record
 from dispatcher.core.session import Session
+from dispatcher.live.deadlines import Pace
 from dispatcher.metrics import Metrics
 from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
@@ -107,6 +108,7 @@ class Host(Protocol):
     metrics: Metrics
     instance: str
     log_thoughts: bool
+    pace: Pace
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Run it to its end, also while draining."""

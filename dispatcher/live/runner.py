@@ -47,6 +47,7 @@ from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 from shared.turns import LoopTurn
 
 logger = structlog.get_logger()
+IN_TURN = ("grace", "stop")  # deadlines from whose passing it is concluded that a Commander is lost: rarely one alone
 ELSEWHERE = ("superseded", "unknown_session")  # why a step is refused where another has the session, or nobody
 
 
@@ -61,7 +62,7 @@ class Runner:
         self.appends, self.tools = Appends(self), ToolRuns(self)
         self._results, self._screening = Results(self), Screening(self)
         self._approvals = ApprovalRequests(self)
-        self.deadlines = Deadlines(self._due)
+        self.deadlines = Deadlines(self._due, host.pace, IN_TURN)
         self._held = 0
         self._closed = False  # another instance has it, or nobody need
         self._looking = self._look_again = self._taking_back = False

@@ -14,6 +14,7 @@ from dispatcher.core.limits import Limits
 from dispatcher.core.log import Append, Applied, Record, TakeOver
 from dispatcher.core.session import Session
 from dispatcher.live import ids
+from dispatcher.live.deadlines import Pace
 from dispatcher.live.ports import Carried, Link
 from dispatcher.live.runner import Runner
 from dispatcher.live.tasks import Tasks
@@ -56,6 +57,7 @@ class Runners:
         self.instance = store.replicas.instance if store.replicas else ids.instance()
         self.log_thoughts = settings.log_thoughts
         self.judges = Judges(metrics)
+        self.pace = Pace()
         self.by_session: dict[str, Runner] = {}
         self._limits = msgspec.convert(settings, Limits, from_attributes=True)  # of the same names
         self._reload_running = settings.policy_reload_running
@@ -238,5 +240,6 @@ class Runners:
         """Let go of what runs. The log stays as it is."""
         for runner in list(self.by_session.values()):
             runner.close()
+        self.pace.close()
         await self._tasks.cancel()
         await self.judges.close()

@@ -1,12 +1,12 @@
 import asyncio
 import time
 
-from dispatcher.live.deadlines import Deadlines
+from dispatcher.live.deadlines import A_MOMENT, Deadlines, Pace
 
 
 async def test_one_that_is_moved_comes_once_and_one_that_is_taken_back_never() -> None:
     come: asyncio.Queue[str] = asyncio.Queue()
-    deadlines = Deadlines(come.put_nowait)
+    deadlines = Deadlines(come.put_nowait, Pace())
     now = time.time()
     deadlines.set("moved", now + 3600)
     deadlines.set("taken back", now)
@@ -22,7 +22,7 @@ async def test_one_that_is_moved_comes_once_and_one_that_is_taken_back_never() -
 
 async def test_none_comes_after_all_are_cleared() -> None:
     come: list[str] = []
-    deadlines = Deadlines(come.append)
+    deadlines = Deadlines(come.append, Pace())
     deadlines.set("a", time.time())
     deadlines.set("b", time.time() + 3600)
     deadlines.clear()
@@ -30,3 +30,33 @@ async def test_none_comes_after_all_are_cleared() -> None:
     asyncio.get_running_loop().call_later(0.001, after.set)
     await after.wait()
     assert (come, len(deadlines)) == ([], 0)
+
+
+async def test_those_of_many_that_come_in_turn_come_a_few_at_a_time() -> None:
+    pace, come, order = Pace(), asyncio.Queue[str](), list[str]()
+    every = [Deadlines(come.put_nowait, pace, ("grace",)) for _ in range(3 * A_MOMENT)]
+    for deadlines in every:
+        deadlines.set("grace", time.time())
+    order.append(await asyncio.wait_for(come.get(), 5))
+    every[-1].set("policy", time.time())  # waits for none of them
+    while "policy" not in order:
+        order.append(await asyncio.wait_for(come.get(), 5))
+    while len(order) <= len(every):
+        order.append(await asyncio.wait_for(come.get(), 5))
+    assert order.count("grace") == len(every)
+    assert not any(every)
+
+
+async def test_one_that_is_moved_while_it_waits_for_its_turn_does_not_come() -> None:
+    """Its stream is back."""
+    pace, come = Pace(), asyncio.Queue[str]()
+    first, moved, last = (Deadlines(come.put_nowait, pace, (name,)) for name in ("first", "moved", "last"))
+    first.set("first", time.time())
+    assert await asyncio.wait_for(come.get(), 5) == "first"
+    moved.set("moved", time.time() - 1)
+    last.set("last", time.time())
+    pace.take(lambda: moved.set("moved", time.time() + 3600))  # has its turn before them
+    assert await asyncio.wait_for(come.get(), 5) == "last"
+    assert "moved" in moved
+    moved.clear()
+    pace.close()
