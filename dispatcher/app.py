@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -37,6 +38,9 @@ MOVE_SECONDS = 0.2  # between looks at whether the sessions have moved or ended,
 # A balancer that asks every second sends nobody here any more. Before that, what is under way when the port is closed
 # would be lost, and most requests cannot be sent again.
 NOTICED_SECONDS = 3.0
+# That a thread waits for the GIL while the loop is busy. Each step of SQLite lets go of it: with Python's 5 ms a flood
+# that keeps the loop busy makes a transaction of 2 ms last for 500, and all sessions wait for that.
+SWITCH_SECONDS = 0.001
 
 
 async def start(settings: DispatcherSettings) -> "Dispatcher":
@@ -219,6 +223,7 @@ def _named(setting: str) -> Iterator[None]:
 
 async def serve(settings: DispatcherSettings) -> None:
     """Run the server until SIGTERM or SIGINT; a second one cuts the draining short. SIGHUP: `reload`."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     leave, loop = asyncio.Event(), asyncio.get_running_loop()
     cut = asyncio.Event()
 
