@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from commander import loading
 from commander.agent import Agent
 from commander.check import command
+from commander.credentials import Credentials
 from commander.metrics import Metrics
 from commander.run import INTERRUPTED, Run
 from commander.settings import CommanderSettings
@@ -125,9 +126,9 @@ async def _run(settings: CommanderSettings, agent: Agent, options: argparse.Name
 
 
 def _channel(settings: CommanderSettings, metrics: ClientMetrics) -> DispatcherChannel:
-    return DispatcherChannel(
-        settings.dispatcher, client_options(settings.keepalive, proxy=settings.grpc_proxy), metrics
-    )
+    credentials = Credentials(settings.dispatcher, settings.tls, settings.token, settings.token_file)
+    options = client_options(settings.keepalive, proxy=settings.grpc_proxy)
+    return DispatcherChannel(settings.dispatcher, options, metrics, credentials)
 
 
 class _Leaves(Protocol):

@@ -1,11 +1,13 @@
 """The Commander's settings: environment variables `COMMANDER_…`, nested ones with `__`."""
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from commander.backends.settings import LocalSettings, OpenAISettings, ScriptedSettings
+from commander.credentials import ClientTls
 from shared.channel import ClientKeepalive
 from shared.config import Address, Count, LogLevel, Seconds, Settings
 
@@ -23,6 +25,8 @@ def _checked_target(target: str) -> str:
 class CommanderSettings(Settings):
     """
     dispatcher       any gRPC target; all addresses of it in turn
+    tls              how it knows the Dispatcher, and what it shows
+    token, token_file  its key, or the file of it; never logged
     backend          local, openai, scripted, or `module:attribute` of an agent
     agent            the name under which its agent is asked for
     capacity         sessions at once
@@ -37,6 +41,9 @@ class CommanderSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="COMMANDER_")
 
     dispatcher: Annotated[str, AfterValidator(_checked_target)] = "dns:///127.0.0.1:50051"
+    tls: ClientTls = ClientTls()
+    token: SecretStr | None = None
+    token_file: Path | None = None
     backend: Annotated[str, Field(min_length=1)] = "local"
     agent: Annotated[str, Field(min_length=1)] = "default"
     capacity: Count = 4

@@ -13,6 +13,7 @@ import grpc
 import structlog
 from grpc import aio
 
+from commander.credentials import Credentials
 from commander.session import Session
 from shared.channel import Options
 from shared.envelope import MalformedPacketError
@@ -48,10 +49,12 @@ def backoff(failures: int) -> float:
 class DispatcherChannel:
     """The way to the Dispatcher: any gRPC target, all its addresses in turn. Make it inside the running loop."""
 
-    def __init__(self, target: str, options: Options, metrics: ClientMetrics) -> None:
-        self._channel = aio.insecure_channel(target, options=options)
-        self._stub = AgentInteractionStub(self._channel)  # type: ignore[no-untyped-call]
-        self._metrics = metrics
+    def __init__(
+        self, target: str, options: Options, metrics: ClientMetrics, credentials: Credentials | None = None
+    ) -> None:
+        self._target, self._options, self._metrics = target, options, metrics
+        self._credentials = credentials or Credentials()
+        self._channel = self._open()
 
     def stream(
         self,
@@ -60,7 +63,50 @@ class DispatcherChannel:
         status: Callable[["Stream"], Upstream] | None = None,
     ) -> "Stream":
         """A new ChatStream. It fails soon (UNAVAILABLE) where nobody answers."""
-        return Stream(self._stub.ChatStream(), self._metrics.began(PATH), receive, flush, status)
+        if self._credentials.changed():
+            self._channel.retire()
+            self._channel = self._open()
+        call = self._channel.stub.ChatStream(metadata=self._credentials.metadata())
+        stream = Stream(call, self._metrics.began(PATH), receive, flush, status)
+        self._channel.carry(stream)
+        return stream
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    def _open(self) -> "_Channel":
+        credentials = self._credentials
+        if secure := credentials.channel():
+            return _Channel(aio.secure_channel(self._target, secure, options=[*self._options, *credentials.options]))
+        return _Channel(aio.insecure_channel(self._target, options=self._options))
+
+
+class _Channel:
+    """One set of connections: a channel keeps the certificates that it was made with."""
+
+    def __init__(self, channel: aio.Channel) -> None:
+        self._channel = channel
+        self.stub = AgentInteractionStub(channel)  # type: ignore[no-untyped-call]
+        self._streams: set[Stream] = set()
+        self._retired = False
+        self._closing: asyncio.Task[None] | None = None
+
+    def carry(self, stream: "Stream") -> None:
+        self._streams.add(stream)
+        stream.ended.add_done_callback(lambda _: self._over(stream))
+
+    def retire(self) -> None:
+        """No stream begins on it any more: it is closed when those that it carries have ended."""
+        self._retired = True
+        self._close_if_idle()
+
+    def _over(self, stream: "Stream") -> None:
+        self._streams.discard(stream)
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._retired and not self._streams and self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self.close())
 
     async def close(self) -> None:
         await self._channel.close()

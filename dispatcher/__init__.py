@@ -1,7 +1,7 @@
 """The Dispatcher. Here stand its composition, `app`, and what its rooms need: settings, metrics, the operators' files.
 
-Imports: dispatcher.core, dispatcher.gateway, dispatcher.grpc_edge, dispatcher.live, dispatcher.policies,
-dispatcher.policing, dispatcher.store, dispatcher.tools, dispatcher.verbs, shared.
+Imports: dispatcher.access, dispatcher.core, dispatcher.gateway, dispatcher.grpc_edge, dispatcher.live,
+dispatcher.policies, dispatcher.policing, dispatcher.store, dispatcher.tools, dispatcher.verbs, shared.
 Libraries: grpc, grpc_health, grpc_reflection, prometheus_client, pydantic, pydantic_settings, structlog.
 """
 

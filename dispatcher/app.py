@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.certificates import Certificates, Edge
 from dispatcher.files import FileError
 from dispatcher.gateway import hosts, limits
 from dispatcher.gateway.app import operator_app, user_app
@@ -23,7 +24,7 @@ from dispatcher.live import clock
 from dispatcher.live.sessions import LiveSessions
 from dispatcher.metrics import Metrics, watch_loop
 from dispatcher.policing.watch import PolicyFiles
-from dispatcher.settings import DispatcherSettings
+from dispatcher.settings import DispatcherSettings, ServerTls
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 from dispatcher.tools.keeper import ToolFiles
@@ -68,6 +69,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         tools.load()
     stack.push_async_callback(tools.close)
 
+    certificates = _certificates(settings, metrics)
     users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
     stack.callback(users.close)
     operators = bind("DISPATCHER_OPERATOR_ADDRESS", settings.operator_address)
@@ -78,7 +80,10 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     # gRPC would say only on its own standard error why it cannot.
     bind("DISPATCHER_GRPC_ADDRESS", settings.grpc_address).close()
     try:
-        grpc_port = server.add_insecure_port(settings.grpc_address)
+        if shown := certificates.get("grpc"):
+            grpc_port = server.add_secure_port(settings.grpc_address, shown.credentials())
+        else:
+            grpc_port = server.add_insecure_port(settings.grpc_address)
     except RuntimeError:
         raise ConfigError(f"DISPATCHER_GRPC_ADDRESS: cannot listen on {settings.grpc_address}") from None
 
@@ -111,6 +116,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         clock.watch(),
         policies.watch(sessions.runners.use),
         tools.watch(),
+        *(shown.watch() for shown in certificates.values()),
     ]
     if sessions.neighbours:
         works.append(sessions.neighbours.keep())
@@ -119,9 +125,9 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     stack.push_async_callback(server.stop, None)
     of_users, of_operators = limits.connections()
     refused = partial(metrics.refused, "http")
-    for app, listening, connections in (
-        (user_app(sessions, settings, metrics), users, of_users),
-        (operator_app(sessions, registry, metrics), operators, of_operators),
+    for app, listening, connections, shown in (
+        (user_app(sessions, settings, metrics), users, of_users, certificates.get("http")),
+        (operator_app(sessions, registry, metrics), operators, of_operators, certificates.get("operator")),
     ):
         http = HttpServer(
             hosts.checked(app, listening, settings.allowed_hosts, refused),
@@ -130,12 +136,23 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
             idle_seconds=settings.http_idle_seconds,
             connections=connections,
             refused=refused,
+            tls=shown.context if shown else None,
         )
         await http.start()
         stack.push_async_callback(http.close)
     for name in ("", wire.SERVICE):
         await serving.set(name, health_pb2.HealthCheckResponse.SERVING)
-    return Dispatcher(settings, ports, sessions, policies, tools, server, service, serving, stack)
+    return Dispatcher(settings, ports, sessions, policies, tools, certificates, server, service, serving, stack)
+
+
+def _certificates(settings: DispatcherSettings, metrics: Metrics) -> dict[Edge, Certificates]:
+    """Of the edges that speak TLS. Raises ConfigError."""
+    files: dict[Edge, ServerTls] = {
+        "grpc": settings.grpc_tls,
+        "http": settings.http_tls,
+        "operator": settings.operator_tls,
+    }
+    return {edge: Certificates(edge, each, metrics) for edge, each in files.items() if each.cert}
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
@@ -162,6 +179,7 @@ class Dispatcher:
         sessions: LiveSessions,
         policies: PolicyFiles,
         tools: ToolFiles,
+        certificates: dict[Edge, Certificates],
         server: grpc.aio.Server,
         service: AgentInteraction,
         serving: health.aio.HealthServicer,
@@ -169,14 +187,16 @@ class Dispatcher:
     ) -> None:
         self.settings, self.sessions, self.service = settings, sessions, service
         self.grpc_port, self.http_port, self.operator_port = ports
-        self._policies, self._tools = policies, tools
+        self._policies, self._tools, self._certificates = policies, tools, certificates
         self._server, self._health, self._stack = server, serving, stack
         self._leaving: asyncio.Task[None] | None = None
 
     def reload(self) -> None:
-        """Read the policies and the tools again, now."""
+        """Read the policies, the tools and the certificates again, now."""
         self.sessions.runners.spawn(self._policies.reload(self.sessions.runners.use))
         self.sessions.runners.spawn(self._tools.reload())
+        for shown in self._certificates.values():
+            self.sessions.runners.spawn(shown.reload())
 
     async def drain(self) -> None:
         """Not ready any more; sessions move or end, for `DISPATCHER_DRAIN_SECONDS` at most."""

@@ -112,6 +112,13 @@ class Metrics:
         self.policy_reload_success = gauge("policy_reload_success", "1 if the policies were last read without error.")
         self.policy_reload_success.set(1)  # a program whose first reading fails does not start
 
+        self._tls_expiry = gauge(
+            "tls_certificate_expiry_seconds", "When an edge's certificate expires, in Unix time.", "edge"
+        )
+        self._tls_reload_success = gauge(
+            "tls_reload_success", "1 if the edge's certificate and key were last read without error.", "edge"
+        )
+
         self._tool_calls = counter("tool_calls_total", "Tool calls answered.", "tool", "status")
         self._tool_seconds = histogram("tool_seconds", "Time to a tool call's answer.", _LATENCY, "tool")
         self._tool_calls.labels(UNKNOWN, "UNKNOWN_TOOL")
@@ -208,6 +215,12 @@ class Metrics:
     def tool_running(self, tool: str, change: int) -> None:
         """A call of a registered tool has begun (1), or ended (-1)."""
         self._tool_calls_running.labels(tool).inc(change)
+
+    def tls_read(self, edge: str, expires_at: float | None) -> None:
+        """An edge's certificate was read; None: it cannot be used, and the one before stays."""
+        self._tls_reload_success.labels(edge).set(expires_at is not None)
+        if expires_at is not None:
+            self._tls_expiry.labels(edge).set(expires_at)
 
     def toolset_up(self, toolset: str, up: bool) -> None:
         """Whether its tools are offered."""

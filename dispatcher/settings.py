@@ -2,13 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared.channel import ServerKeepalive
-from shared.config import Address, CommaSeparated, Count, LogLevel, Seconds, Settings
+from shared.config import Address, CommaSeparated, Count, LogLevel, Seconds, Section, Settings
 
 # As browsers send it (RFC 6454, 6.2): no path, not even its slash, in lower case.
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
@@ -29,6 +29,31 @@ def _checked_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
     return hosts
 
 
+class ServerTls(Section):
+    """PEM files of what an edge shows; none: it speaks no TLS."""
+
+    cert: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("CERT and KEY have to be given together")
+        return self
+
+
+class MutualTls(ServerTls):
+    """client_ca: of which whoever connects has to show a certificate."""
+
+    client_ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _shown(self) -> Self:
+        if self.client_ca and not self.cert:
+            raise ValueError("CLIENT_CA needs CERT and KEY")
+        return self
+
+
 class DispatcherSettings(Settings):
     """Times in seconds. What the names mean stands in `docs/reference/settings.md`."""
 
@@ -37,6 +62,9 @@ class DispatcherSettings(Settings):
     grpc_address: Address = "127.0.0.1:50051"
     http_address: Address = "127.0.0.1:8080"
     operator_address: Address = "127.0.0.1:9464"
+    grpc_tls: MutualTls = MutualTls()
+    http_tls: ServerTls = ServerTls()
+    operator_tls: MutualTls = MutualTls()
     store: str = "sqlite:///./data/sessions.db"
     grace_seconds: Seconds = 20
     takeovers: Annotated[int, Field(ge=0)] = 2

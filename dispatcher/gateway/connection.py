@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from dispatcher.gateway import limits
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.exchange import ON_ALL_ANSWERS, STATUS_LINES, Exchange
+from dispatcher.gateway.handshake import Peer
 
 _END_OF_HEAD = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"(?i)\r\nupgrade:")
@@ -43,8 +44,8 @@ class ConnectionOwner(Protocol):
     idle_seconds: float
     refused: Callable[[str], None]
 
-    def opened(self, connection: "Connection") -> bool:
-        """Whether it may stay."""
+    def opened(self, connection: "Connection", handshake: Peer | None) -> bool:
+        """Whether it may stay. handshake: that it was until now."""
 
     def waits(self, connection: "Connection", *, idle: bool) -> None:
         """idle: no request of it is being answered."""
@@ -58,10 +59,10 @@ class ConnectionOwner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """`on_…`: for the parser."""
+    """`on_…`: for the parser. handshake: that has to be over before it begins."""
 
-    def __init__(self, owner: ConnectionOwner) -> None:
-        self._owner = owner
+    def __init__(self, owner: ConnectionOwner, handshake: Peer | None = None) -> None:
+        self._owner, self._handshake = owner, handshake
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._buffer = bytearray()  # come, and not parsed yet
@@ -79,7 +80,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
-        if self._owner.opened(self):
+        if self._owner.opened(self, self._handshake):
             self._within(self._owner.head_seconds, self._head_is_late)
         else:
             self._refuse(_BUSY)
@@ -90,8 +91,10 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     def eof_received(self) -> bool:
-        """Whether the connection stays open: a client that has sent its request may close its side and still read."""
-        if self._exchange is None or not self._exchange.whole:
+        """Whether the connection stays open: a client that has sent its request may close its side and still read. TLS
+        has no half of a connection.
+        """
+        if self._exchange is None or not self._exchange.whole or not self._transport.can_write_eof():
             return False
         self._half_closed = True
         self._look_soon(self._exchange)
@@ -221,7 +224,7 @@ class Connection(asyncio.Protocol):
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": version,
             "method": self._parser.get_method().decode("ascii"),
-            "scheme": "http",
+            "scheme": "https" if self._transport.get_extra_info("sslcontext") else "http",
             "server": local[:2],
             "client": remote[:2] if remote else None,
             "root_path": "",
@@ -349,7 +352,7 @@ class Connection(asyncio.Protocol):
         """
         self._deaf = True
         self._buffer.clear()
-        if not unread or self._half_closed:
+        if not unread or self._half_closed or not self._transport.can_write_eof():  # TLS reads on by itself
             self._within(None)
             self._transport.close()
             return

@@ -4,19 +4,25 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 
+import structlog
 from starlette.types import ASGIApp
 
 from dispatcher.gateway import limits
 from dispatcher.gateway.connection import Connection
 from dispatcher.gateway.exchange import Exchange
+from dispatcher.gateway.handshake import Handshake, Peer
 from shared.addresses import split_address
 from shared.errors import ConfigError
 
+logger = structlog.get_logger()
+
+ACCEPT_AGAIN_SECONDS = 1.0  # as asyncio waits
 CLOSE_SECONDS = 2  # for answers that are under way; event streams have ended before, by `Sessions.closing`
 
 
@@ -52,7 +58,8 @@ class HttpServer:
 
     head_seconds, idle_seconds: for a request's head, and between requests. connections: how many at once. Beyond that
     the one that has been without a request for longest makes room; where there is none, the newcomer gets 503.
-    refused: told of the code of each error that the application does not see.
+    refused: told of the code of each error that the application does not see. tls: what the next connection has to
+    begin with; None: nothing.
     """
 
     def __init__(
@@ -64,16 +71,19 @@ class HttpServer:
         idle_seconds: float = 75.0,
         connections: int = limits.MAX_DESCRIPTORS,
         refused: Callable[[str], None] = lambda code: None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self.app = app
         self.head_seconds, self.idle_seconds = head_seconds, idle_seconds
         self.refused = refused
+        self._tls = tls
         self.port: int = listening.getsockname()[1]
         self._listening = listening
         self._most = connections
         self._server: asyncio.Server | None = None
-        self._open: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}  # the longest there first
+        self._accepting: asyncio.Task[None] | None = None
+        self._open: set[Peer] = set()
+        self._idle: dict[Peer, None] = {}  # the longest there first
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._quiet = asyncio.Event()
@@ -82,16 +92,44 @@ class HttpServer:
     async def start(self) -> None:
         """Return when requests are answered."""
         loop = asyncio.get_running_loop()
-        connection = partial(Connection, self)
-        self._server = await loop.create_server(connection, sock=self._listening, backlog=limits.BACKLOG)
+        if self._tls:
+            self._listening.setblocking(False)
+            self._accepting = loop.create_task(self._accept(self._tls))
+        else:
+            self._server = await loop.create_server(
+                partial(Connection, self), sock=self._listening, backlog=limits.BACKLOG
+            )
+
+    async def _accept(self, tls: Callable[[], ssl.SSLContext]) -> None:
+        """What `loop.create_server` does, but with a certificate that may be another for each connection, and with a
+        count that begins before the handshake: its connections are told of after that.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(self._listening)
+            except ConnectionError:  # it has gone already
+                continue
+            except OSError as error:  # no descriptor or memory is free: what there is may end meanwhile
+                logger.warning("accept_failed", error=error.strerror)
+                await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
+                continue
+            handshake = Handshake(self.closed)
+            if self.opened(handshake):
+                handshake.begin(accepted, tls(), self.head_seconds, Connection(self, handshake))
+            else:
+                accepted.close()
 
     async def close(self) -> None:
         """Take no more requests, let the answers under way end for CLOSE_SECONDS, cut the rest. May be called twice."""
         self._closing = True
+        if self._accepting:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting])
         if self._server is None:
             self._listening.close()
-            return
-        self._server.close()
+        else:
+            self._server.close()
         for connection in list(self._open):
             connection.leave()
         with contextlib.suppress(TimeoutError):
@@ -107,7 +145,9 @@ class HttpServer:
 
     # ---- for its connections
 
-    def opened(self, connection: Connection) -> bool:
+    def opened(self, connection: Peer, handshake: Peer | None = None) -> bool:
+        if handshake:
+            self.closed(handshake)
         if self._closing or (len(self._open) >= self._most and not self._idle):
             return False
         if len(self._open) >= self._most:
@@ -116,12 +156,12 @@ class HttpServer:
         self._idle[connection] = None
         return True
 
-    def waits(self, connection: Connection, *, idle: bool) -> None:
+    def waits(self, connection: Peer, *, idle: bool) -> None:
         self._idle.pop(connection, None)
         if idle and connection in self._open:
             self._idle[connection] = None
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: Peer) -> None:
         self._open.discard(connection)
         self._idle.pop(connection, None)
         self._quiet.set()

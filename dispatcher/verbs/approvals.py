@@ -7,10 +7,8 @@ import time
 from itertools import islice
 from urllib.parse import quote
 
-from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs.client import Client, as_count, as_session_id, printable, shown_json
-from dispatcher.verbs.servers import RequestFailed, base_url
-from shared.config import load
+from dispatcher.verbs.servers import RequestFailed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Raises ConfigError."""
-    url = options.url or base_url(load(DispatcherSettings).operator_address)
     try:
-        with Client(url) as client:
+        with Client.of(options, "operator") as client:
             status: int = options.approvals_verb(client, options)
             return status
     except RequestFailed as error:

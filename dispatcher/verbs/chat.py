@@ -6,10 +6,8 @@ import sys
 from typing import Any
 
 from dispatcher.core.log import FINAL
-from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs.client import Client, Event, printable, shown_json
-from dispatcher.verbs.servers import RequestFailed, base_url
-from shared.config import load
+from dispatcher.verbs.servers import RequestFailed
 
 FAILED, STOPPED = 1, 3  # exit statuses; 3 as `commander run` has it
 
@@ -24,9 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Raises ConfigError."""
-    url = options.url or base_url(load(DispatcherSettings).http_address)
     try:
-        with Client(url) as client:
+        with Client.of(options, "http") as client:
             chat = Chat(client, options.agent)
             if options.prompt is not None:
                 return chat.ask(options.prompt)

@@ -3,16 +3,19 @@
 import argparse
 import json
 import re
+import ssl
 import time
 from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import msgspec
 
-from dispatcher.verbs.servers import RequestFailed, is_local, refusal, unreachable
+from dispatcher.settings import DispatcherSettings
+from dispatcher.verbs.servers import RequestFailed, base_url, is_local, pinned, refusal, unreachable
 from shared import http_environment
+from shared.config import load
 
 RECONNECT_SECONDS = 1.0  # as the server's `retry:` says
 GIVE_UP_SECONDS = 60.0  # without a connection
@@ -32,11 +35,24 @@ class Event(msgspec.Struct, frozen=True):
 class Client:
     """Requests to one address. Use as a context manager. Methods raise RequestFailed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
+        """tls: by what it knows the server; None: by the machine's own certificates."""
         self.url = url
         if not is_local(url):
             http_environment.check()
-        self._http = httpx2.Client(base_url=url, timeout=ANSWER_SECONDS, trust_env=not is_local(url))
+        self._http = httpx2.Client(
+            base_url=url, timeout=ANSWER_SECONDS, trust_env=not is_local(url), verify=True if tls is None else tls
+        )
+
+    @staticmethod
+    def of(options: argparse.Namespace, edge: Literal["http", "operator"]) -> "Client":
+        """Of the server that `--url` names, or that the settings describe. Raises ConfigError."""
+        if options.url:
+            return Client(options.url)
+        settings = load(DispatcherSettings)
+        address = settings.http_address if edge == "http" else settings.operator_address
+        cert = (settings.http_tls if edge == "http" else settings.operator_tls).cert
+        return Client(base_url(address, tls=cert is not None), pinned(cert) if cert else None)
 
     def __enter__(self) -> "Client":
         return self

@@ -8,14 +8,16 @@ import argparse
 import os
 import sys
 from http.client import HTTPException
+from pathlib import Path
 from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
-from dispatcher.verbs.servers import RequestFailed, base_url, is_local, refusal, unreachable
+from dispatcher.verbs.servers import RequestFailed, base_url, is_local, pinned, refusal, unreachable
 from shared.errors import ConfigError
 
 ANSWER_SECONDS = 3.0
 SETTING = "DISPATCHER_HTTP_ADDRESS"
+CERTIFICATE = "DISPATCHER_HTTP_TLS__CERT"
 DEFAULT_ADDRESS = "127.0.0.1:8080"  # of `DispatcherSettings`
 
 
@@ -37,7 +39,7 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     """0: serving. 1: not, with the reason on standard error. Raises ConfigError."""
     try:
-        _ask(options.url or configured_url())
+        _ask(options.url or configured_url(), None if options.url else _setting(CERTIFICATE))
     except RequestFailed as error:
         print(f"dispatcher health: {error}", file=sys.stderr)
         return 1
@@ -46,19 +48,23 @@ def run(options: argparse.Namespace) -> int:
 
 def configured_url() -> str:
     """Where the settings say that it is, as `shared.config.load` reads them. Raises ConfigError."""
-    address = next((value for name, value in os.environ.items() if name.upper() == SETTING and value), DEFAULT_ADDRESS)
     try:
-        return base_url(address)
+        return base_url(_setting(SETTING) or DEFAULT_ADDRESS, tls=bool(_setting(CERTIFICATE)))
     except ValueError as error:
         raise ConfigError(f"{SETTING}: {error}") from None
 
 
-def _ask(url: str) -> None:
-    """Raises RequestFailed."""
+def _setting(wanted: str) -> str:
+    return next((value for name, value in os.environ.items() if name.upper() == wanted and value), "")
+
+
+def _ask(url: str, certificate: str | None) -> None:
+    """certificate: the file of what it has to show. Raises RequestFailed."""
     if not url.startswith(("http://", "https://")):  # urllib would read a file too
         raise RequestFailed(f"cannot reach {url}: not a URL of HTTP")
     try:
-        opener = build_opener(ProxyHandler({} if is_local(url) else None))
+        by = [HTTPSHandler(context=pinned(Path(certificate)))] if certificate else []
+        opener = build_opener(ProxyHandler({} if is_local(url) else None), *by)
         opener.open(f"{url}/readyz", timeout=ANSWER_SECONDS).close()
     except HTTPError as error:
         with error:

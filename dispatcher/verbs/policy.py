@@ -19,11 +19,9 @@ from dispatcher.policy_tools.asking import Asking
 from dispatcher.policy_tools.check import located, summary
 from dispatcher.policy_tools.replay import LoggedEvent, Replayed, replayed
 from dispatcher.policy_tools.splits import ALL_UP_TO, AT_RANDOM
-from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs.client import Client, NotFound, as_session_id, printable
-from dispatcher.verbs.servers import RequestFailed, base_url
+from dispatcher.verbs.servers import RequestFailed
 from shared import logs
-from shared.config import load
 
 RIGHT, WRONG, UNUSABLE = 0, 1, 2  # exit statuses
 
@@ -99,9 +97,8 @@ def _test(options: argparse.Namespace) -> int:
 
 def _replay(options: argparse.Namespace) -> int:
     rules = load_rules(options.rules)
-    url = options.url or base_url(load(DispatcherSettings).operator_address)
     read = differing = gone = 0
-    with Client(url) as client, Asking() as ask:
+    with Client.of(options, "operator") as client, Asking() as ask:
         for session_id in options.session or _all(client):
             found = _replayed(client, rules, session_id, ask, skip=options.all)
             gone += found is None

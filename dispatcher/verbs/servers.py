@@ -1,20 +1,38 @@
 """Where a server is, and what its refusals say. Imports no HTTP library, for `health` is asked every few seconds."""
 
 import json
+import ssl
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from shared.addresses import split_address
+from shared.errors import ConfigError
 
 
 class RequestFailed(Exception):
     """The server refused, or cannot be reached. Its text is for the user."""
 
 
-def base_url(address: str) -> str:
+def base_url(address: str, tls: bool = False) -> str:
     """Where a client on this machine reaches what listens on `host:port`."""
+    scheme = "https" if tls else "http"
     host, port = split_address(address)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - listening everywhere is reached here
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def pinned(cert: Path) -> ssl.SSLContext:
+    """For a client on the server's own machine: it knows the certificate that it has to be shown, whatever its name.
+    Raises ConfigError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cert)
+    except OSError as error:
+        raise ConfigError(f"{cert}: cannot be read as certificates: {error.strerror or error}") from None
+    return context
 
 
 def is_local(url: str) -> bool:

@@ -10,10 +10,8 @@ from itertools import islice
 from typing import Any
 
 from dispatcher.core.log import STATES
-from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs.client import Client, Event, as_count, as_session_id, printable
-from dispatcher.verbs.servers import RequestFailed, base_url
-from shared.config import load
+from dispatcher.verbs.servers import RequestFailed
 from shared.records import STOP_REASONS
 
 COMMON = ("at", "generation", "sequence", "timestamp", "decided")  # of every entry; `at` stands before the line
@@ -47,9 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Raises ConfigError."""
-    url = options.url or base_url(load(DispatcherSettings).operator_address)
     try:
-        with Client(url) as client:
+        with Client.of(options, "operator") as client:
             status: int = options.sessions_verb(client, options)
             return status
     except RequestFailed as error:

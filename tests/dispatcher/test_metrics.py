@@ -29,6 +29,8 @@ PROMISED = [
     ("dispatcher_policy_seconds", "histogram", {"policy"}),
     ("dispatcher_policy_hits", "counter", {"policy", "action"}),
     ("dispatcher_policy_reload_success", "gauge", set()),
+    ("dispatcher_tls_certificate_expiry_seconds", "gauge", {"edge"}),
+    ("dispatcher_tls_reload_success", "gauge", {"edge"}),
     ("dispatcher_tool_calls", "counter", {"tool", "status"}),
     ("dispatcher_tool_seconds", "histogram", {"tool"}),
     ("dispatcher_tool_calls_running", "gauge", {"tool"}),
@@ -61,6 +63,7 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 def test_names_types_and_labels_are_the_promised_ones(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics.know(tools=["search"], policies=["limits"])
     metrics.toolset_up("docs", True)
+    metrics.tls_read("http", 1e9)
     found = {(family.name, family.type): set(family.samples[0].labels) - {"le"} for family in registry.collect()}
     assert found == {(name, kind): labels for name, kind, labels in PROMISED}
 

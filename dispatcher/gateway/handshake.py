@@ -1,0 +1,56 @@
+"""A connection until its TLS is up: counted, and given up, from its first moment as any other."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+from dispatcher.gateway import limits
+
+
+class Peer(Protocol):
+    """What the server keeps of a connection."""
+
+    def leave(self) -> None:
+        """Close it when the answer under way has ended."""
+
+    def abort(self) -> None: ...
+
+
+class Handshake:
+    """over: called with it when it is."""
+
+    def __init__(self, over: Callable[["Handshake"], None]) -> None:
+        self._over = over
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, accepted: socket.socket, context: ssl.SSLContext, seconds: float, then: asyncio.Protocol) -> None:
+        """Let `then` have the connection, if it is up within that time."""
+        self._task = asyncio.create_task(self._run(accepted, context, seconds, then))
+
+    def leave(self) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        if self._task:
+            self._task.cancel()
+
+    async def _run(
+        self, accepted: socket.socket, context: ssl.SSLContext, seconds: float, then: asyncio.Protocol
+    ) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: then,
+                accepted,
+                ssl=context,
+                ssl_handshake_timeout=seconds,
+                ssl_shutdown_timeout=limits.LINGER_SECONDS,
+            )
+        except OSError:  # the peer's fault, or it is gone: `ssl.SSLError` and timeouts are such
+            accepted.close()
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+        finally:
+            self._over(self)
