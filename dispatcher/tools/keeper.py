@@ -6,13 +6,11 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from dispatcher.files import FileError
 from dispatcher.metrics import Metrics
-from dispatcher.tools.context import Context
 from dispatcher.tools.entry import NAME, NAMED
 from dispatcher.tools.errors import ServiceError
 from dispatcher.tools.load import Given, Loaded, load
@@ -49,7 +47,7 @@ class ToolFiles:
         self._servers: dict[str, ToolsetServer] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._taken: set[str] = set()
-        self.registry = Registry((), metrics.tool_running, metrics.tool_runs_on)
+        self.registry = Registry((), metrics.tool_running, metrics.tool_runs_on, _held)
 
     def load(self) -> None:
         """The tools to begin with; toolsets have none before `start`. Raises FileError."""
@@ -155,7 +153,7 @@ class ToolsetServer:
         self.left_out: list[str] = []
         self.tried = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
-        self.calls = 0  # under way
+        self.calls = 0  # of its tools, those that wait for their turn among them
         self._idle = asyncio.Event()
 
     def begin(self) -> None:
@@ -163,7 +161,7 @@ class ToolsetServer:
         self.task = self.task or asyncio.create_task(self._keep(), name=f"toolset {self.name}")
 
     async def retire(self) -> None:
-        """The files do not name it any more: leave the server when the calls that run have ended."""
+        """The files do not name it any more: leave the server when the calls that there are have ended."""
         try:
             while self.calls:
                 self._idle.clear()
@@ -196,7 +194,7 @@ class ToolsetServer:
 
     def _offer(self, tools: Sequence[Tool], left_out: Sequence[str] = ()) -> None:
         left_out = [reason[:MAX_REASON] for reason in left_out]
-        kept = tuple(_Counted(tool, self) for tool in self._usable(tools, left_out))
+        kept = tuple(_Offered(tool, self) for tool in self._usable(tools, left_out))
         if left_out and left_out != self.left_out:
             logger.warning("tools_left_out", toolset=self.name, tools=left_out[:MAX_TOLD], number=len(left_out))
         self.left_out = left_out
@@ -239,22 +237,19 @@ class ToolsetServer:
             return f"its schema cannot be used: {error}"[:MAX_REASON]
         return "" if spec.schema.get("type") == "object" else "its schema is not of an object"
 
-    def ended(self) -> None:
-        """A call has."""
-        self.calls -= 1
+    def held(self, change: int) -> None:
+        """One more call, or one less, keeps the connection."""
+        self.calls += change
         self._idle.set()
 
 
-class _Counted:
-    """A toolset's tool: a call of it keeps the server's connection."""
+class _Offered:
+    """A toolset's tool, and whose it is."""
 
     def __init__(self, tool: Tool, server: ToolsetServer) -> None:
-        self._tool, self._server, self.spec = tool, server, tool.spec
+        self.spec, self.call, self.server = tool.spec, tool.call, server
 
-    async def call(self, arguments: dict[str, Any], context: Context) -> str:
-        """As the tool's own."""
-        self._server.calls += 1
-        try:
-            return await self._tool.call(arguments, context)
-        finally:
-            self._server.ended()
+
+def _held(tool: Tool, change: int) -> None:
+    if isinstance(tool, _Offered):
+        tool.server.held(change)

@@ -74,7 +74,8 @@ def error_json(code: str, message: str) -> str:
 
 class Registry:
     """Tools by name, as they are now. running: told of each tool's calls, one more or one less; runs_on: how many of
-    its calls run on, though they were cancelled.
+    its calls run on, though they were cancelled; held: which tool has one more call or one less, from when it is
+    looked up, before its turn, until all of it has ended, as what is taken back of it.
     """
 
     def __init__(
@@ -82,11 +83,12 @@ class Registry:
         tools: Iterable[Tool] = (),
         running: Callable[[str, int], None] = lambda tool, change: None,
         runs_on: Callable[[str, int], None] = lambda tool, calls: None,
+        held: Callable[[Tool, int], None] = lambda tool, change: None,
     ) -> None:
         """Raises UnusableSchemaError."""
         self._entries: dict[str, _Entry] = {}
         self._known: set[str] = set()
-        self._running = running
+        self._running, self._held = running, held
         self._running_on = RunningOn(runs_on)
         self.use(tools)
 
@@ -181,7 +183,9 @@ class Registry:
         # A task of its own: a tool that holds up or swallows its cancellation holds nobody up, and a CancelledError
         # that it raises by itself is not taken for ours.
         call = _Call(entry, arguments, context)
+        self._held(entry.tool, 1)
         task = asyncio.create_task(call.made(), name=f"tool {entry.tool.spec.name}")
+        task.add_done_callback(lambda _: self._held(entry.tool, -1))
         try:
             await asyncio.wait({task}, timeout=entry.tool.spec.timeout_seconds)
             call.timed_out = not task.done()

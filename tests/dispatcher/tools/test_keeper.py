@@ -13,6 +13,7 @@ from dispatcher import watch
 from dispatcher.files import FileError
 from dispatcher.metrics import Metrics
 from dispatcher.tools import keeper, load
+from dispatcher.tools.context import Context
 from dispatcher.tools.entry import TOOLSET, Terms, ToolEntry
 from dispatcher.tools.errors import ServiceError, UnreachableError
 from dispatcher.tools.keeper import ToolFiles
@@ -204,6 +205,48 @@ async def test_a_call_ends_as_it_began_though_its_toolset_is_gone(kept: Kept) ->
     assert docs.closed == 0
     free.set()
     assert await call == "true"
+    await until(lambda: docs.closed == 1)
+
+
+async def test_a_call_that_waits_for_its_turn_keeps_its_toolset_too(kept: Kept) -> None:
+    """Whether the files name the toolset otherwise or no more: it was shown to whoever called."""
+    frees = [asyncio.Event() for _ in range(3)]
+    docs = FakeToolset("docs", [search := FakeTool(spec("search", concurrency=1), *frees)])
+    await kept.begin(docs)
+    calls = [asyncio.create_task(kept.call("search")) for _ in frees]
+    await until(lambda: search.running)
+    kept.write("")
+    await until(lambda: kept.offered == [])
+    for number, (free, call) in enumerate(zip(frees, calls, strict=True), 1):
+        await until(lambda: len(search.calls) == number)  # noqa: B023 - awaited within the turn of the loop
+        assert docs.closed == 0
+        free.set()
+        assert await call == "true"
+    await until(lambda: docs.closed == 1)
+
+
+async def test_a_call_that_is_being_taken_back_keeps_its_toolset(kept: Kept) -> None:
+    """Its service has to be told, on that connection."""
+    told = asyncio.Event()
+
+    class Telling(FakeTool):
+        async def call(self, arguments: dict[str, Any], context: Context) -> str:
+            try:
+                return await super().call(arguments, context)
+            except asyncio.CancelledError:
+                await told.wait()
+                raise
+
+    docs = FakeToolset("docs", [search := Telling(spec("search"), asyncio.Event())])
+    await kept.begin(docs)
+    call = asyncio.create_task(kept.call("search"))
+    await until(lambda: search.running)
+    kept.write("")
+    await until(lambda: kept.offered == [])
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    assert docs.closed == 0
+    told.set()
     await until(lambda: docs.closed == 1)
 
 

@@ -61,7 +61,7 @@ def registry_of(
     *functions: Callable[..., Any],
     timeout: float = 5,
     threads: Threads | None = None,
-    **told: Callable[[str, int], None],
+    **told: Any,
 ) -> Registry:
     threads = threads or Threads()
     tools = [LocalTool(Spec(each.__name__, "", {}, timeout_seconds=timeout), each, threads) for each in functions]
