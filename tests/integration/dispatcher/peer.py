@@ -28,7 +28,7 @@ from shared.pb import agent_pb2_grpc
 from shared.records import Assignment, Closed, Content, Downstream, Message, Open, Running, Status, Upstream, Welcome
 from tests.shared_store import SharedStore
 
-SECONDS = 10.0  # for each thing that is waited for
+SECONDS = 30.0  # for each thing that is waited for
 EMPTY_GAUGES = ("backlog_packets", "held_characters", "free_slots", "commanders", "approvals_waiting")
 
 SignalT = TypeVar("SignalT", bound=records.DownstreamSignal)
@@ -342,6 +342,25 @@ class World:
         await until(lambda: session_id not in runners or runners[session_id].session.head.final, "told")
         return await self.state(session_id)
 
+    async def passes(self, session_id: str, deadline: str) -> None:
+        """That deadline comes as soon as it is set."""
+        runner = self.sessions.runners.by_session[session_id]
+        await until(lambda: deadline in runner.deadlines, f"the {deadline} begins")
+        runner.deadlines.come(deadline)
+
+    async def forsaken(self, session_id: str) -> str:
+        """The state of a session whose Commander does not come back, when no grace is left: each is over at once."""
+        runners = self.sessions.runners.by_session
+        head = (await self.record(session_id)).head
+        generation = head.generation
+        async with asyncio.timeout(SECONDS):
+            while (head.state, head.generation) == ("running", generation):
+                if (runner := runners.get(session_id)) and "grace" in runner.deadlines:
+                    runner.deadlines.come("grace")
+                await asyncio.sleep(0.002)
+                head = (await self.record(session_id)).head
+        return await self.ended(session_id) if head.final else head.state
+
     async def over(self, session_id: str) -> None:
         """Return when nothing more can come of it, from its Commander or a tool."""
         async with asyncio.timeout(SECONDS):
@@ -421,7 +440,8 @@ async def serving(
     """
     before = asyncio.all_tasks()
     address = "127.0.0.1:0"
-    values = {"grace_seconds": 0.2, "stop_seconds": 0.3, "drain_seconds": 1} | settings
+    # No test is to be as fast as these, and none waits for them (`forsaken`, `passes`).
+    values = {"grace_seconds": 60, "stop_seconds": 60, "drain_seconds": 1} | settings
     asked = DispatcherSettings(
         grpc_address=address, http_address=address, operator_address=address, store=store, **values
     )

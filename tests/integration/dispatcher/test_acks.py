@@ -15,7 +15,7 @@ GRPC = 'grpc_method="ChatStream",grpc_service="southwest.ai.agent.v1.AgentIntera
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with serving(max_unacked_packets=20, max_unacked_bytes=2000, grace_seconds=5) as world:
+    async with serving(max_unacked_packets=20, max_unacked_bytes=2000) as world:
         yield world
 
 

@@ -59,7 +59,7 @@ def read_tools(tools: Path) -> Path:
 
 @pytest.fixture
 async def world(tools: Path) -> AsyncIterator[World]:
-    async with serving(tools=tools, grace_seconds=5) as world:
+    async with serving(tools=tools) as world:
         yield world
 
 
@@ -283,7 +283,7 @@ async def test_a_call_that_waits_outlives_a_restart(tools: Path, tmp_path: Path)
         digest = await asked(world, session_id)
         commander_id = member.commander_id
     waiting_tools.answer.set()
-    async with serving(sqlite(tmp_path), tools=tools, grace_seconds=5) as world:
+    async with serving(sqlite(tmp_path), tools=tools) as world:
         again = await world.join(slots=0, commander_id=commander_id)
         await again.open(session_id, generation, "c1")
         assert await decide(world, session_id, digest) == 202

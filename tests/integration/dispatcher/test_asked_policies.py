@@ -164,7 +164,7 @@ async def test_after_a_restart_undecided_text_is_asked_about_again(tmp_path: Pat
         await asked_plugins.asking.wait()
     asked_plugins.reset()
     asked_plugins.answering.set()
-    async with serving(sqlite(tmp_path), **{"grace_seconds": 5} | rules) as world:
+    async with serving(sqlite(tmp_path), **rules) as world:
         await shows(world, session_id, "A robin.")
     assert [question.text for question in asked_plugins.asked] == ["A robin."]
 

@@ -14,7 +14,7 @@ from tests.integration.dispatcher.peer import SECONDS, Peer, World, serving, unt
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with serving(grace_seconds=5) as world:
+    async with serving() as world:
         yield world
 
 
@@ -141,10 +141,11 @@ async def test_a_session_that_is_dropped_after_it_was_opened(world: World) -> No
 
 
 async def test_an_assignment_that_is_not_opened_in_the_grace_is_made_again() -> None:
-    async with serving(grace_seconds=0.2) as world:
+    async with serving() as world:
         member = await world.join(slots=2)
         session_id = await world.create()
         assert (await member.next(Assignment)).generation == 1
+        await world.forsaken(session_id)
         again = await member.next(Assignment)
         assert (again.session_id, again.generation) == (session_id, 2)
         await finish(member, again)
@@ -164,11 +165,12 @@ async def test_a_prompt_that_kills_its_commanders_does_not_kill_them_all(world: 
 
 
 async def test_a_member_that_goes_before_its_assignment_opened() -> None:
-    async with serving(grace_seconds=0.2) as world:
+    async with serving() as world:
         member = await world.join()
         session_id = await world.create()
         await member.next(Assignment)
         await member.cut()
+        await world.forsaken(session_id)
         other = await world.join()
         assignment = await other.serve()
         assert (assignment.session_id, assignment.generation) == (session_id, 2)
@@ -306,7 +308,7 @@ async def test_odd_statuses_harm_nobody(world: World) -> None:
 
 
 async def test_an_assignment_that_could_not_be_sent_counts_as_none() -> None:
-    async with serving(takeovers=0, grace_seconds=5) as world:
+    async with serving(takeovers=0) as world:
         session_id = await world.create()
         trouble = world.trouble()
         trouble.answers.clear()

@@ -51,7 +51,7 @@ async def unharmed(world: World, member: Peer, neighbour: str) -> None:
 async def test_a_lower_generation_is_fenced(world: World) -> None:
     member, session_id, generation = await world.served()
     await member.cut()
-    await world.waits(session_id)
+    assert await world.forsaken(session_id) == "waiting"
     successor = await world.join()
     assignment = await successor.serve()
     assert assignment.generation == generation + 1
@@ -78,6 +78,7 @@ async def test_a_commander_that_does_not_answer_a_stop_is_fenced(world: World) -
     await world.sessions.stop(session_id, "UserCancel", "user")
     await member.next(Stop, session_id)
     await member.say(session_id, "never stops")
+    await world.passes(session_id, "stop")
     assert await member.closed(session_id) == "fenced"
     await member.say(session_id, "still")
     await member.say(session_id, Stopped("too late"))
@@ -94,6 +95,7 @@ async def test_an_own_session_that_does_not_answer_a_stop_is_fenced(world: World
     member, session_id = await world.own()
     await world.sessions.stop(session_id, "UserCancel", "user")
     await member.next(Stop)
+    await world.passes(session_id, "stop")
     assert await member.closed(session_id) == "fenced"
     await member.request(session_id)
     assert await member.closed(session_id) == "fenced"
@@ -154,7 +156,7 @@ async def test_after_a_gap_the_grace_runs(world: World) -> None:
     await member.say(session_id, "one ")
     await member.send(Upstream(session_id, Content("three "), 3))
     assert await member.closed(session_id) == "gap"
-    assert await world.ended(session_id) == "failed commander_lost"
+    assert await world.forsaken(session_id) == "failed commander_lost"
 
 
 # ---- ended
@@ -398,7 +400,7 @@ async def test_an_older_peer_gets_the_status(world: World, status: str, state: s
     peer = await older(world, first, *packets[1:])
     assert (await peer.status()).name == status
     assert not [word for word in ("Error", "Traceback", ".py") if word in await peer.details()]
-    assert await world.ended(session_id) == state
+    assert await world.forsaken(session_id) == state
 
 
 async def test_an_older_peer_that_does_not_answer_a_stop_is_fenced(world: World) -> None:
@@ -407,6 +409,7 @@ async def test_an_older_peer_that_does_not_answer_a_stop_is_fenced(world: World)
     await peer.next(Ack)
     await world.sessions.stop(session_id, "UserCancel", "user")
     assert (await peer.next(Stop)).reason == "UserCancel"
+    await world.passes(session_id, "stop")
     assert (await peer.status()).name == "FAILED_PRECONDITION"
 
 

@@ -166,6 +166,7 @@ async def test_a_dead_instances_sessions_are_taken_over(worlds: tuple[World, Wor
     other = await b.join(continues=CONTINUES)
     view(a).away = True  # as good as dead
     shared.leases.discard(view(a).instance)
+    await b.forsaken(session_id)
     assignment = await other.serve()
     assert (assignment.session_id, assignment.generation) == (session_id, 2)
     assert assignment.history
@@ -203,7 +204,7 @@ async def test_a_paused_instance_that_comes_too_late_lets_the_commander_open_aga
     await member.acked(session_id)
     view(a).listener, listener = None, view(a).listener  # it hears of nothing
     with lapsed(shared, a):
-        await b.waits(session_id)  # b's grace for it is over
+        assert await b.forsaken(session_id) == "waiting"
     view(a).listener = listener
     assert await member.closed(session_id) == "gap"
     welcome = await member.open(session_id, generation)
@@ -284,6 +285,8 @@ async def test_a_grace_that_ends_as_another_stops_the_session(worlds: tuple[Worl
     shared.lossy = True  # a learns of the stop only as it would put the session among the waiting
     await member.cut()
     assert await b.sessions.stop(session_id, "UserCancel", "user")
+    await a.passes(session_id, "grace")
+    await a.passes(session_id, "grace")  # of the stopped one, as the log has it
     await a.over(session_id)
     await until(lambda: not a.sessions.runners.by_session, "a has let go")
 
@@ -300,6 +303,7 @@ async def test_a_session_that_was_taken_over_without_an_answer_is_not_left_to_no
     shared.leases.discard(view(a).instance)
     await until(lambda: trouble.lost, "b has it, and does not know")
     trouble.mute = None
+    await b.forsaken(session_id)
     assert (await other.serve()).session_id == session_id
     view(a).away = False
     await other.finish(session_id)
@@ -401,6 +405,7 @@ async def test_an_instance_that_leaves_gives_its_sessions_away(shared: SharedSto
             await member.say(session_id, "said ")
             await member.acked(session_id)
         assert a.sessions.runners.instance not in shared.leases
+        assert await b.forsaken(session_id) == "waiting"
         await other.report(1)
         assert (await other.serve()).session_id == session_id
         await other.finish(session_id)
@@ -416,7 +421,7 @@ async def test_a_session_whose_end_a_failover_lost_ends_again(worlds: tuple[Worl
     await member.finish(session_id)
     await until(lambda: session_id not in a.sessions.runners.by_session, "a has forgotten it")
     roll_back()
-    assert await a.ended(session_id) == "failed commander_lost"
+    assert await a.forsaken(session_id) == "failed commander_lost"
     assert await a.text(session_id) == "half"
 
 

@@ -27,7 +27,7 @@ max_characters = 100
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     (tmp_path / "policies.toml").write_text(POLICIES)
-    async with serving(policies=tmp_path / "policies.toml", stop_seconds=3, grace_seconds=3) as world:
+    async with serving(policies=tmp_path / "policies.toml") as world:
         yield world
 
 
@@ -93,6 +93,7 @@ async def test_a_stop_that_its_lost_commander_cannot_answer_is_over_all_the_same
     await world.sessions.stop(session_id, "UserCancel", "user")
     await member.next(Stop)
     await member.cut()
+    await world.passes(session_id, "stop")
     await world.over(session_id)
     assert session_id not in world.sessions.runners.by_session
 
@@ -103,6 +104,7 @@ async def test_a_session_that_is_stopped_within_its_grace_is_over_at_its_end(wor
     await member.acked(session_id)
     await member.cut()
     await world.sessions.stop(session_id, "UserCancel", "user")
+    await world.passes(session_id, "grace")
     await world.over(session_id)
 
 
@@ -251,7 +253,7 @@ async def test_a_budget_of_time(tmp_path: Path) -> None:
 
 async def test_a_budget_of_time_while_nobody_has_the_session(tmp_path: Path) -> None:
     (tmp_path / "policies.toml").write_text('[[policy]]\nname = "time"\nkind = "budget"\nmax_seconds = 0.2\n')
-    async with serving(policies=tmp_path / "policies.toml", grace_seconds=5) as world:
+    async with serving(policies=tmp_path / "policies.toml") as world:
         member, session_id, generation = await world.served()
         await member.cut()
         assert (await world.ended(session_id)).startswith("stopped")
@@ -264,7 +266,7 @@ async def test_a_budget_of_time_while_nobody_has_the_session(tmp_path: Path) -> 
 
 
 async def test_a_stop_that_is_not_answered_over_a_cut_stream() -> None:
-    async with serving(stop_seconds=0.3, grace_seconds=5) as world:
+    async with serving() as world:
         member, session_id, generation = await world.served()
         await world.sessions.stop(session_id, "UserCancel", "user")
         await member.next(Stop)
@@ -272,4 +274,5 @@ async def test_a_stop_that_is_not_answered_over_a_cut_stream() -> None:
         again = await world.join(slots=0, commander_id=member.commander_id)
         await again.open(session_id, generation)
         await again.next(Stop)
+        await world.passes(session_id, "stop")
         assert await again.closed(session_id) == "fenced"

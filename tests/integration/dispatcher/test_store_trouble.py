@@ -92,7 +92,7 @@ async def test_a_stream_that_breaks_in_the_middle_of_an_open(world: World) -> No
     await other.cut()
     await member.cut()
     trouble.answers.set()
-    await world.waits(session_id)
+    assert await world.forsaken(session_id) == "waiting"
 
 
 async def test_an_older_peer_that_breaks_in_the_middle_of_its_beginning(world: World) -> None:
@@ -116,7 +116,7 @@ async def test_an_open_whose_answer_is_lost_and_nobody_comes_again(world: World)
     assert await other.closed(session_id) == "unavailable"
     trouble.mute = None
     await other.cut()
-    await world.waits(session_id)
+    assert await world.forsaken(session_id) == "waiting"
 
 
 async def test_an_assignment_while_the_store_is_away(world: World) -> None:
@@ -138,6 +138,7 @@ async def test_an_assignment_whose_answer_is_lost_is_made_again(world: World) ->
     member = await world.join(slots=1)
     await until(lambda: trouble.lost)
     trouble.mute = None
+    await world.forsaken(session_id)
     assignment = await member.serve()
     assert (assignment.session_id, assignment.generation) == (session_id, 2)
     await member.finish(session_id)
@@ -260,6 +261,7 @@ async def test_a_session_whose_log_was_rolled_back_is_not_left_to_nobody(world: 
     await member.acked(session_id)
     await member.cut()
     store._records[session_id], store._entries[session_id] = before, store._entries[session_id][:1]
+    assert await world.forsaken(session_id) == "waiting"
     other = await world.join()
     again = await other.serve()
     assert (again.session_id, again.history) == (session_id, None)

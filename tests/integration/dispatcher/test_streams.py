@@ -22,7 +22,7 @@ SAY = pb.UpstreamPacket(session_id="x", content=pb.ContentChunk(text="abc"), seq
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with serving(grace_seconds=5) as world:
+    async with serving() as world:
         yield world
 
 
@@ -185,7 +185,7 @@ async def test_an_own_session_is_never_taken_over() -> None:
         await world.join(slots=1)
         peer, session_id = await world.own()
         await peer.cut()
-        assert await world.ended(session_id) == "failed commander_lost"
+        assert await world.forsaken(session_id) == "failed commander_lost"
 
 
 async def test_cut_while_many_sessions_open() -> None:
@@ -199,7 +199,7 @@ async def test_cut_while_many_sessions_open() -> None:
             await peer.cut()
             for session_id in ids:
                 if await world.sessions.store.load(session_id):
-                    assert await world.ended(session_id) == "failed commander_lost"
+                    assert await world.forsaken(session_id) == "failed commander_lost"
 
 
 # ---- older peers
@@ -290,7 +290,7 @@ async def test_a_member_without_a_status_is_hung() -> None:
         await member.say(session_id, "alive? ")
         own, own_id = await world.own()
         assert (await member.status()).name == "UNAVAILABLE"
-        assert await world.ended(session_id) == "failed commander_lost"
+        assert await world.forsaken(session_id) == "failed commander_lost"
         await own.finish(own_id, "other streams are not judged by it")
 
 

@@ -25,7 +25,7 @@ from shared.records import (
     ToolResult,
 )
 from tests.integration.dispatcher import waiting_tools
-from tests.integration.dispatcher.peer import World, serving, sqlite, until
+from tests.integration.dispatcher.peer import SECONDS, World, serving, sqlite, until
 
 POLICY = '[[policy]]\nname = "names"\nkind = "phrases"\nphrases = ["Project Nightingale"]\naction = "stop"\n'
 TOOL = '[[tool]]\nname = "wait"\nkind = "local"\nuse = "tests.integration.dispatcher.waiting_tools:wait"\n'
@@ -48,13 +48,14 @@ async def test_a_naive_agents_session_fails(world: World) -> None:
     await member.say(session_id, "said ")
     await member.acked(session_id)
     await member.cut()
-    assert await world.ended(session_id) == "failed commander_lost"
+    assert await world.forsaken(session_id) == "failed commander_lost"
     assert (await world.metrics())["dispatcher_takeovers_total"] == 0
 
 
 async def test_nothing_logged_is_assigned_again_to_anyone(world: World) -> None:
     member, session_id, _ = await world.served()
     await member.cut()
+    assert await world.forsaken(session_id) == "waiting"
     other = await world.join()
     assignment = await other.serve()
     assert (assignment.session_id, assignment.generation, assignment.history) == (session_id, 2, None)
@@ -73,6 +74,7 @@ async def test_a_takeover_has_the_whole_history_and_nothing_is_said_twice(world:
     await member.say(session_id, "warm", ToolCall("nothing", "{}", "c2"), " in Proj")
     await member.acked(session_id)
     await member.cut()
+    assert await world.forsaken(session_id) == "waiting"
     other = await world.join(continues=CONTINUES)
     assignment = await other.next(Assignment)
     assert assignment.generation == 2
@@ -96,7 +98,7 @@ async def test_a_policy_sees_across_a_takeover(world: World) -> None:
     await member.say(session_id, "Ask Project Night")
     await member.acked(session_id)
     await member.cut()
-    await world.waits(session_id)
+    assert await world.forsaken(session_id) == "waiting"
     assert (await world.metrics())["dispatcher_held_characters"] == 0
     other = await world.join(continues=CONTINUES)
     await other.serve()
@@ -107,13 +109,13 @@ async def test_a_policy_sees_across_a_takeover(world: World) -> None:
 
 async def test_at_most_two_takeovers(world: World) -> None:
     session_id = await world.create()
-    for generation in (1, 2, 3):
+    for generation, state in ((1, "waiting"), (2, "waiting"), (3, "failed commander_lost")):
         member = await world.join(continues=CONTINUES)
         assert (await member.serve()).generation == generation
         await member.say(session_id, f"{generation} ")
         await member.acked(session_id)
         await member.cut()
-    assert await world.ended(session_id) == "failed commander_lost"
+        assert await world.forsaken(session_id) == state
     assert await world.text(session_id) == "1 2 3 "
     assert (await world.metrics())["dispatcher_takeovers_total"] == 2
 
@@ -124,7 +126,7 @@ async def test_a_takeover_waits_for_the_results_of_tools(world: World) -> None:
     await member.acked(session_id)
     await member.cut()
     other = await world.join(continues=CONTINUES)
-    await until(lambda: not world.sessions.runners.by_session[session_id].deadlines, "the grace is over")
+    await world.passes(session_id, "grace")
     await other.barrier()
     assert not other.has(Assignment)
     waiting_tools.answer.set()
@@ -279,10 +281,10 @@ async def test_after_a_restart_the_grace_runs_and_sessions_resume(tmp_path: Path
 
 async def test_a_stop_outlives_a_restart(tmp_path: Path) -> None:
     # It shall not be over before its Commander is back.
-    async with serving(sqlite(tmp_path), clean=False, stop_seconds=10) as world:
+    async with serving(sqlite(tmp_path), clean=False) as world:
         member, session_id, generation = await world.served()
         await world.sessions.stop(session_id, "UserCancel", "user")
-    async with serving(sqlite(tmp_path), grace_seconds=10, stop_seconds=10) as world:
+    async with serving(sqlite(tmp_path)) as world:
         again = await world.join(slots=0, commander_id=member.commander_id)
         await again.open(session_id, generation)
         stop = await again.next(Stop)
@@ -303,7 +305,7 @@ async def test_a_stop_that_nobody_answers_is_over_after_a_restart(tmp_path: Path
         await world.sessions.store.submit(
             session_id, Settle(Entry(StopEntry("stop", "UserCancel", "user"), time.time()))
         )
-    async with serving(sqlite(tmp_path), tools=tools) as world:
+    async with serving(sqlite(tmp_path), tools=tools, grace_seconds=0.2, stop_seconds=0.3) as world:
         await world.over(session_id)
         assert world.sessions.runners.instance != instance
         [result] = await world.bodies(session_id, ToolResult)
@@ -314,7 +316,7 @@ async def test_a_stop_that_nobody_answers_is_over_after_a_restart(tmp_path: Path
 
 
 async def test_a_replica_that_leaves_moves_its_sessions() -> None:
-    async with serving(drain_seconds=5, clean=False, grace_seconds=5) as world:
+    async with serving(drain_seconds=60, clean=False) as world:
         member, session_id, generation = await world.served(continues=CONTINUES)
         await world.create("nobody")
         draining = asyncio.create_task(world.dispatcher.drain())
@@ -329,12 +331,12 @@ async def test_a_replica_that_leaves_moves_its_sessions() -> None:
         assert not member.has(Assignment), "no assignment while it leaves"
         assert await world.state(waiting) == "waiting"
         await member.finish(session_id, "to its end here")
-        await asyncio.wait_for(draining, 3)
+        await asyncio.wait_for(draining, SECONDS)
         assert await world.state(waiting) == "stopped Shutdown", "the log of the memory store ends with it"
 
 
 async def test_the_memory_stores_sessions_are_stopped_at_the_drains_end() -> None:
-    async with serving(drain_seconds=0.1, stop_seconds=5, clean=False) as world:
+    async with serving(drain_seconds=0.1, clean=False) as world:
         member, session_id, _ = await world.served()
         draining = asyncio.create_task(world.dispatcher.drain())
         stop = await member.next(Stop)
@@ -342,7 +344,7 @@ async def test_the_memory_stores_sessions_are_stopped_at_the_drains_end() -> Non
         assert not draining.done(), "its Commander gets the time to halt"
         await member.say(session_id, Stopped(stop.stop_id))
         await member.acked(session_id)
-        await asyncio.wait_for(draining, 3)
+        await asyncio.wait_for(draining, SECONDS)
         assert await world.state(session_id) == "stopped Shutdown"
 
 
@@ -356,7 +358,7 @@ async def test_a_store_that_outlives_the_process_is_not_stopped(tmp_path: Path) 
 
 
 async def test_an_aged_stream_drains() -> None:
-    async with serving(keepalive={"max_connection_age_ms": 100}, grace_seconds=5) as world:
+    async with serving(keepalive={"max_connection_age_ms": 100}) as world:
         member, session_id, _ = await world.served(slots=3)
         assert (await member.next(Drain)).reason == "age"
         waiting = await world.create()

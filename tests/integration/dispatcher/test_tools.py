@@ -41,7 +41,7 @@ def tools(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def world(tools: Path) -> AsyncIterator[World]:
-    async with serving(tools=tools, grace_seconds=5) as world:
+    async with serving(tools=tools) as world:
         yield world
 
 
@@ -228,7 +228,7 @@ async def test_a_restart_makes_the_outcome_unknown(tools: Path, tmp_path: Path) 
         await member.acked(session_id)
         commander_id = member.commander_id
     waiting_tools.answer.set()
-    async with serving(sqlite(tmp_path), tools=tools, grace_seconds=5) as world:
+    async with serving(sqlite(tmp_path), tools=tools) as world:
         again = await world.join(slots=0, commander_id=commander_id)
         welcome = await again.open(session_id, generation, "c2")
         assert welcome.sequence == 3

@@ -71,7 +71,7 @@ class SlowPeer:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with serving(grace_seconds=5, stop_seconds=5, max_unacked_bytes=8_000_000) as world:
+    async with serving(max_unacked_bytes=8_000_000) as world:
         yield world
 
 
