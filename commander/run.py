@@ -53,6 +53,7 @@ class Run:
             lambda call_tool: agent(from_prompt(prompt, self._session.session_id, call_tool)),
             self,
             metrics,
+            token=secrets.token_bytes(32),
             echo=self._printer.print,
         )
         self._stream: Stream | None = None

@@ -76,8 +76,8 @@ class _Link:
 
 
 class Session:
-    """history: the sequence that its agent's history ends with, if it has one. stop, failure, closed: how it ended, for
-    `commander run`; all None: it finished, or runs.
+    """history: the sequence that its agent's history ends with, if it has one. token: that `open` shows. stop, failure,
+    closed: how it ended, for `commander run`; all None: it finished, or runs.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Session:
         metrics: Metrics,
         *,
         history: int | None = None,
+        token: bytes = b"",
         echo: Callable[[str | Thought], None] | None = None,
     ) -> None:
         self.session_id = session_id
@@ -97,6 +98,7 @@ class Session:
         self.stop: records.Stop | None = None
         self.failure: str | None = None
         self.closed: records.Closed | None = None
+        self._token = token
         self._begin = begin
         self._holder = holder
         self._metrics = metrics
@@ -148,7 +150,8 @@ class Session:
         opening = self._opening
         if opening and opening.stream is stream and opening.phase is Phase.IDLE:
             opening.phase = next_phase(opening.phase, "open")
-            opened = records.Open(self._holder.commander_id, self.generation, self._calls.awaiting)
+            awaiting = self._calls.awaiting
+            opened = records.Open(self._holder.commander_id, self.generation, awaiting, self._token)
             return [Upstream(self.session_id, opened)]
         link = self._current
         if link is None or link.stream is not stream:

@@ -231,6 +231,7 @@ class Worker:
             self,
             self._metrics,
             history=assignment.history.sequence if assignment.history else None,
+            token=assignment.token,
         )
         self._sessions[session.session_id] = session
         self._busy.add(session)

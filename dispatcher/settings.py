@@ -91,4 +91,5 @@ class DispatcherSettings(Settings):
     log_exception_text: bool = False
     keepalive: ServerKeepalive = ServerKeepalive()
     status_timeout_seconds: Seconds = 10
+    tokenless_opens: bool = False
     write_timeout_seconds: Seconds = 10

@@ -82,6 +82,7 @@ class Open(msgspec.Struct, frozen=True):
     commander_id: str
     generation: int = 0
     awaiting_call_ids: tuple[str, ...] = ()
+    token: bytes = b""
 
 
 class Running(Plain, frozen=True):
@@ -175,6 +176,7 @@ class Assignment(msgspec.Struct, frozen=True):
     history: History | None = None
     conversation_id: str = ""
     traceparent: str = ""
+    token: bytes = b""
 
 
 class Drain(Plain, frozen=True):

@@ -31,8 +31,12 @@ def oversize(payload: UpstreamPayload) -> str:
             return "message" if _long(message) else _names(("code", code))
         case Stopped(stop_id=stop_id):
             return _names(("stop_id", stop_id))
-        case Open(commander_id, _, awaiting):
-            return _names(("commander_id", commander_id)) or _all("awaiting_call_ids", awaiting, MAX_FIELDS)
+        case Open(commander_id, _, awaiting, token):
+            return (
+                _names(("commander_id", commander_id))
+                or _all("awaiting_call_ids", awaiting, MAX_FIELDS)
+                or ("token" if len(token) > MAX_NAME else "")
+            )
         case Status(commander_id, agents, continues, running=running):
             return (
                 _names(("commander_id", commander_id))

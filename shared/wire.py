@@ -100,8 +100,10 @@ def upstream_message(packet: Upstream) -> UpstreamMessage:
             message.stopped.CopyFrom(
                 pb.Stopped(stop_id=stop_id, last_sequence=last_sequence, deltas_after_stop=deltas, halt_micros=micros)
             )
-        case Open(commander_id, generation, awaiting):
-            message.open.CopyFrom(pb.Open(commander_id=commander_id, generation=generation, awaiting_call_ids=awaiting))
+        case Open(commander_id, generation, awaiting, token):
+            message.open.CopyFrom(
+                pb.Open(commander_id=commander_id, generation=generation, awaiting_call_ids=awaiting, token=token)
+            )
         case Status() as status:
             message.status.CopyFrom(
                 pb.CommanderStatus(
@@ -156,7 +158,8 @@ def decode_upstream(packet: bytes) -> Upstream:
             payload = Error(message.error.code, message.error.message, message.error.retryable)
         case "open":
             opening = message.open
-            payload = Open(opening.commander_id, opening.generation, tuple(opening.awaiting_call_ids))
+            awaiting = tuple(opening.awaiting_call_ids)
+            payload = Open(opening.commander_id, opening.generation, awaiting, opening.token)
         case "stopped":
             done = message.stopped
             payload = Stopped(done.stop_id, done.last_sequence, done.deltas_after_stop, done.halt_micros)
@@ -300,6 +303,7 @@ def _fill(message: pb.Assignment, assignment: Assignment) -> None:
         )
     message.conversation_id = assignment.conversation_id
     message.traceparent = assignment.traceparent
+    message.token = assignment.token
     if assignment.history:
         message.history.sequence = assignment.history.sequence
         for entry in assignment.history.entries:
@@ -327,6 +331,7 @@ def _assignment(message: pb.Assignment) -> Assignment:
         history,
         message.conversation_id,
         message.traceparent,
+        message.token,
     )
 
 

@@ -1,5 +1,6 @@
 """What a Commander that takes a session over is told of it (rules 1, 3 and 16)."""
 
+from dispatcher.core import tokens
 from dispatcher.core.entries import Call, Entry
 from dispatcher.core.log import Record
 from shared.records import (
@@ -21,6 +22,8 @@ def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...])
     history = history_of(head.sequence, entries)
     if history and _size_of(history) > MAX_HISTORY_BYTES:
         return None
+    key = request.assignment_key
+    token = tokens.assignment_token(key, record.session_id, head.generation, head.commander_id) if key else b""
     return Assignment(
         record.session_id,
         head.generation,
@@ -31,6 +34,7 @@ def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...])
         history,
         request.conversation_id,
         request.traceparent,
+        token,
     )
 
 

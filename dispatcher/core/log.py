@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 from msgspec.structs import replace
 
+from dispatcher.core import tokens
 from dispatcher.core.entries import (
     Approval,
     Assigned,
@@ -39,7 +40,9 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
     origin: `user` (over HTTP; assigned to the pool), `commander` (brought by `open` with generation 0) or `older` (a
     peer of the published contract). created_at: Unix seconds. background: of OpenAI's Responses; the client may leave.
-    prompt_bytes: of `messages` and `parameters_json`, known also where these are left out.
+    prompt_bytes: of `messages` and `parameters_json`, known also where these are left out. assignment_key: that the
+    tokens of a user's session are made of. owner_sha256: of the token under which a Commander brought its own; empty:
+    it brought none (rule 2). Neither is ever shown.
     """
 
     agent: str
@@ -51,6 +54,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     traceparent: str = ""
     background: bool = False
     prompt_bytes: int = 0
+    assignment_key: bytes = b""
+    owner_sha256: bytes = b""
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -162,12 +167,17 @@ class Assign(msgspec.Struct, frozen=True):
 
 
 class Acquire(msgspec.Struct, frozen=True):
-    """A Commander opens the session on a stream (rule 2). Refused: `fenced`, `exists`."""
+    """A Commander opens the session on a stream (rule 2). Refused: `fenced`, `exists`, `unknown_session`.
+
+    token: that it showed. excused: it may come without one.
+    """
 
     commander_id: str
     generation: int
     instance: str
     now: float
+    token: bytes = b""
+    excused: bool = False
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -329,6 +339,8 @@ def _acquire(record: Record, change: Acquire) -> Outcome:
     head = record.head
     if (record.request.origin == "user") == (change.generation == 0):
         return Refused("exists" if change.generation == 0 else "unknown_session")
+    if not _may_open(record, change):
+        return Refused("exists" if change.generation == 0 else "unknown_session")
     if change.generation < head.generation or change.generation > MAX_GENERATION:
         return Refused("fenced")
     if change.generation == head.generation and change.commander_id != head.commander_id:
@@ -346,6 +358,20 @@ def _acquire(record: Record, change: Acquire) -> Outcome:
         continues=head.continues and change.generation == head.generation,
     )
     return Applied(head)
+
+
+def _may_open(record: Record, change: Acquire) -> bool:
+    """It shows the token of its assignment, or under which it brought the session; or it may come without one."""
+    if change.excused and not change.token:
+        return True
+    request = record.request
+    if change.generation == 0:
+        return change.token != b"" and tokens.same(tokens.digest(change.token), request.owner_sha256)
+    if not request.assignment_key:
+        return True  # an earlier version made it: its assignments had no tokens
+    key, commander_id = request.assignment_key, change.commander_id
+    wanted = tokens.assignment_token(key, record.session_id, change.generation, commander_id)
+    return tokens.same(change.token, wanted)
 
 
 def _append(head: Head, change: Append) -> Outcome:

@@ -274,9 +274,11 @@ class Stream:
             self._tasks.spawn(self._opened(session_id, opening))
 
     async def _opened(self, session_id: str, opening: Open) -> None:
+        beats = self._heartbeats
+        given = beats is not None and beats.member.awaits(session_id, opening.generation)
         try:
             async with self._opens:
-                code = await self._desk.open(self, session_id, opening)
+                code = await self._desk.open(self, session_id, opening, given)
         finally:
             self._opening.discard(session_id)
             self._changed.set()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from dispatcher.core.entries import Entry, Failed
 from dispatcher.core.history import assignment_of
 from dispatcher.core.log import Acquire, Applied, Assign, Head, Record, Request
+from dispatcher.core.tokens import digest
 from dispatcher.live import clock, ids
 from dispatcher.live.pool import Pool
 from dispatcher.live.ports import Carried, Link
@@ -30,25 +31,35 @@ class Desk:
         self.metrics, self.settings = metrics, settings
         self.pool = Pool(self, metrics, settings.queue_seconds)
         self._runners, self._instance = runners, runners.instance
+        self._tokenless_opens = settings.tokenless_opens
         self.upkeep = Upkeep(runners.store, runners.instance, self.pool.agents, settings.retention_seconds)
 
     # ---- opened on a stream
 
-    async def open(self, link: Link, session_id: str, opening: Open) -> str | None:
-        """A Commander opens the session on a stream: Welcome is sent, or the `closed` code is returned.
+    async def open(self, link: Link, session_id: str, opening: Open, given: bool = False) -> str | None:
+        """A Commander opens the session on a stream: Welcome is sent, or the `closed` code is returned. given: its
+        assignment was sent on that stream, and waits for this.
 
         Also when the stream is gone meanwhile: what the log gave to it must not be left to nobody.
         """
-        return await asyncio.shield(self.spawn(self._open(link, session_id, opening)))
+        return await asyncio.shield(self.spawn(self._open(link, session_id, opening, given)))
 
-    async def _open(self, link: Link, session_id: str, opening: Open) -> str | None:
+    async def _open(self, link: Link, session_id: str, opening: Open, excused: bool) -> str | None:
         now = clock.now()
-        acquire = Acquire(opening.commander_id, opening.generation, self._instance, now)
         try:
             if opening.generation == 0 and not await self._runners.store.load(session_id):
                 if self._crowded:
                     return "unavailable"
-                await self._bring(session_id, opening.commander_id, "commander", now)
+                brought = await self._bring(session_id, opening.commander_id, "commander", now, digest(opening.token))
+                excused = brought.fresh
+            acquire = Acquire(
+                opening.commander_id,
+                opening.generation,
+                self._instance,
+                now,
+                opening.token,
+                excused or self._tokenless_opens,
+            )
             outcome = await self._runners.store.submit(session_id, acquire)
             if not isinstance(outcome, Applied):
                 return outcome.code
@@ -73,7 +84,8 @@ class Desk:
                 created = await self._bring(session_id, commander_id, "older", now)
                 if not created.fresh:
                     return "exists"
-                outcome = await self._runners.store.submit(session_id, Acquire(commander_id, 0, self._instance, now))
+                acquire = Acquire(commander_id, 0, self._instance, now, excused=True)
+                outcome = await self._runners.store.submit(session_id, acquire)
                 if not isinstance(outcome, Applied):
                     return outcome.code
                 return await self._runners.take_up(session_id, link, (), outcome.head.epoch) or "superseded"
@@ -89,9 +101,14 @@ class Desk:
         return True
 
     async def _bring(
-        self, session_id: str, commander_id: str, origin: Literal["commander", "older"], now: float
+        self,
+        session_id: str,
+        commander_id: str,
+        origin: Literal["commander", "older"],
+        now: float,
+        owner_sha256: bytes = b"",
     ) -> Created:
-        request = Request("", (), now, origin)
+        request = Request("", (), now, origin, owner_sha256=owner_sha256)
         head = Head(state="running", commander_id=commander_id, instance=self._instance, since=now)
         return await self._runners.store.create(Record(session_id, request, head))
 

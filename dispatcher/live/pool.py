@@ -76,6 +76,10 @@ class Member:
         self._unopened.append((self.sent, assignment.session_id, assignment.generation))
         self.stream.assign(assignment)
 
+    def awaits(self, session_id: str, generation: int) -> bool:
+        """That assignment was sent on this stream, and was not opened there yet."""
+        return any(item[1:] == (session_id, generation) for item in self._unopened)
+
     def opened(self, session_id: str) -> None:
         self._unopened = [item for item in self._unopened if item[1] != session_id]
 

@@ -1,6 +1,7 @@
 """The sessions as users and operators see them, and what holds those of this instance together."""
 
 import asyncio
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Container
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.entries import Decision, Entry, StopEntry
 from dispatcher.core.log import LIVE, Applied, Head, Record, Request, Settle
+from dispatcher.core.tokens import KEY_BYTES
 from dispatcher.live import clock, ids
 from dispatcher.live.desk import Desk
 from dispatcher.live.neighbours import Neighbours
@@ -90,7 +92,8 @@ class LiveSessions:
             if waiting - slots >= self._queue_limit or size >= self._queue_bytes:
                 raise QueueFull
         texts = (request.parameters_json, *(message.content for message in request.messages))
-        request = replace(request, prompt_bytes=sum(map(_bytes, texts)))
+        secret = secrets.token_bytes(KEY_BYTES)
+        request = replace(request, prompt_bytes=sum(map(_bytes, texts)), assignment_key=secret)
         record = Record(ids.session_id(), request, Head(since=request.created_at))
         self._creating[request.agent] += 1
         self._creating_bytes += request.prompt_bytes

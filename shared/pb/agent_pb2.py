@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15shared/pb/agent.proto\x12\x15southwest.ai.agent.v1\"\x92\x04\n\x0eUpstreamPacket\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\ttimestamp\x18\x02 \x01(\x03\x12\x36\n\x07thought\x18\x03 \x01(\x0b\x32#.southwest.ai.agent.v1.ThoughtChainH\x00\x12\x36\n\x07\x63ontent\x18\x04 \x01(\x0b\x32#.southwest.ai.agent.v1.ContentChunkH\x00\x12;\n\ttool_call\x18\x05 \x01(\x0b\x32&.southwest.ai.agent.v1.ToolCallRequestH\x00\x12\x33\n\x05\x65rror\x18\x06 \x01(\x0b\x32\".southwest.ai.agent.v1.ErrorSignalH\x00\x12+\n\x04open\x18\x08 \x01(\x0b\x32\x1b.southwest.ai.agent.v1.OpenH\x00\x12\x31\n\x07stopped\x18\t \x01(\x0b\x32\x1e.southwest.ai.agent.v1.StoppedH\x00\x12\x38\n\x06status\x18\n \x01(\x0b\x32&.southwest.ai.agent.v1.CommanderStatusH\x00\x12\x10\n\x08sequence\x18\x07 \x01(\x04\x12\x34\n\x05\x62\x61tch\x18\x0b \x03(\x0b\x32%.southwest.ai.agent.v1.UpstreamPacketB\t\n\x07payloadJ\x04\x08\x0c\x10\rJ\x04\x08\r\x10\x0e\"0\n\x0cThoughtChain\x12\x11\n\tstep_name\x18\x01 \x01(\t\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\t\"s\n\x0c\x43ontentChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\tis_finish\x18\x02 \x01(\x08\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12+\n\x05usage\x18\x04 \x01(\x0b\x32\x1c.southwest.ai.agent.v1.Usage\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\"M\n\x0fToolCallRequest\x12\x11\n\ttool_name\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x03 \x01(\t\"?\n\x0b\x45rrorSignal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"K\n\x04Open\x12\x14\n\x0c\x63ommander_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x19\n\x11\x61waiting_call_ids\x18\x03 \x03(\t\"a\n\x07Stopped\x12\x0f\n\x07stop_id\x18\x01 \x01(\t\x12\x15\n\rlast_sequence\x18\x02 \x01(\x04\x12\x19\n\x11\x64\x65ltas_after_stop\x18\x03 \x01(\r\x12\x13\n\x0bhalt_micros\x18\x04 \x01(\x04\"\xc6\x01\n\x0f\x43ommanderStatus\x12\x14\n\x0c\x63ommander_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61gents\x18\x02 \x03(\t\x12\x11\n\tcontinues\x18\x03 \x03(\t\x12\x12\n\nfree_slots\x18\x04 \x01(\r\x12\x1c\n\x14\x61ssignments_received\x18\x05 \x01(\x04\x12/\n\x07running\x18\x06 \x03(\x0b\x32\x1e.southwest.ai.agent.v1.Running\x12\x17\n\x0floop_lag_micros\x18\x07 \x01(\r\"1\n\x07Running\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"\xd6\x03\n\x10\x44ownstreamPacket\x12)\n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x1a.southwest.ai.agent.v1.AckH\x00\x12\x31\n\x04stop\x18\x02 \x01(\x0b\x32!.southwest.ai.agent.v1.StopSignalH\x00\x12<\n\x0btool_result\x18\x03 \x01(\x0b\x32%.southwest.ai.agent.v1.ToolCallResultH\x00\x12\x31\n\x07welcome\x18\x04 \x01(\x0b\x32\x1e.southwest.ai.agent.v1.WelcomeH\x00\x12/\n\x06\x63losed\x18\x05 \x01(\x0b\x32\x1d.southwest.ai.agent.v1.ClosedH\x00\x12\x37\n\nassignment\x18\x06 \x01(\x0b\x32!.southwest.ai.agent.v1.AssignmentH\x00\x12-\n\x05\x64rain\x18\x07 \x01(\x0b\x32\x1c.southwest.ai.agent.v1.DrainH\x00\x12\x12\n\nsession_id\x18\x08 \x01(\t\x12\x36\n\x05\x62\x61tch\x18\t \x03(\x0b\x32\'.southwest.ai.agent.v1.DownstreamPacketB\x08\n\x06signalJ\x04\x08\n\x10\x0b\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"=\n\nStopSignal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07stop_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xe0\x02\n\x0eToolCallResult\x12\x11\n\ttool_name\x18\x01 \x01(\t\x12\x13\n\x0bresult_json\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x03 \x01(\t\x12<\n\x06status\x18\x04 \x01(\x0e\x32,.southwest.ai.agent.v1.ToolCallResult.Status\"\xd6\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n\tSTATUS_OK\x10\x01\x12\x15\n\x11STATUS_TOOL_ERROR\x10\x02\x12\x17\n\x13STATUS_UNKNOWN_TOOL\x10\x03\x12\x1c\n\x18STATUS_INVALID_ARGUMENTS\x10\x04\x12\x12\n\x0eSTATUS_TIMEOUT\x10\x05\x12\x11\n\rSTATUS_DENIED\x10\x06\x12\x14\n\x10STATUS_CANCELLED\x10\x07\x12\x1a\n\x16STATUS_UNKNOWN_OUTCOME\x10\x08\"S\n\x07Welcome\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x1b\n\x13max_unacked_packets\x18\x02 \x01(\r\x12\x19\n\x11max_unacked_bytes\x18\x03 \x01(\r\"\'\n\x06\x43losed\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x99\x02\n\nAssignment\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x30\n\x08messages\x18\x04 \x03(\x0b\x32\x1e.southwest.ai.agent.v1.Message\x12\x17\n\x0fparameters_json\x18\x05 \x01(\t\x12*\n\x05tools\x18\x06 \x03(\x0b\x32\x1b.southwest.ai.agent.v1.Tool\x12/\n\x07history\x18\x07 \x01(\x0b\x32\x1e.southwest.ai.agent.v1.History\x12\x17\n\x0f\x63onversation_id\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"I\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1e\n\x16parameters_json_schema\x18\x03 \x01(\t\"J\n\x07History\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1c.southwest.ai.agent.v1.Entry\"\x91\x01\n\x05\x45ntry\x12\x0e\n\x04said\x18\x01 \x01(\tH\x00\x12\x36\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32&.southwest.ai.agent.v1.ToolCallRequestH\x00\x12\x37\n\x06result\x18\x03 \x01(\x0b\x32%.southwest.ai.agent.v1.ToolCallResultH\x00\x42\x07\n\x05\x65ntry\"\x17\n\x05\x44rain\x12\x0e\n\x06reason\x18\x01 \x01(\t2t\n\x10\x41gentInteraction\x12`\n\nChatStream\x12%.southwest.ai.agent.v1.UpstreamPacket\x1a\'.southwest.ai.agent.v1.DownstreamPacket(\x01\x30\x01\x42%Z#github.com/southwest-ai/proto/agentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15shared/pb/agent.proto\x12\x15southwest.ai.agent.v1\"\x92\x04\n\x0eUpstreamPacket\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\ttimestamp\x18\x02 \x01(\x03\x12\x36\n\x07thought\x18\x03 \x01(\x0b\x32#.southwest.ai.agent.v1.ThoughtChainH\x00\x12\x36\n\x07\x63ontent\x18\x04 \x01(\x0b\x32#.southwest.ai.agent.v1.ContentChunkH\x00\x12;\n\ttool_call\x18\x05 \x01(\x0b\x32&.southwest.ai.agent.v1.ToolCallRequestH\x00\x12\x33\n\x05\x65rror\x18\x06 \x01(\x0b\x32\".southwest.ai.agent.v1.ErrorSignalH\x00\x12+\n\x04open\x18\x08 \x01(\x0b\x32\x1b.southwest.ai.agent.v1.OpenH\x00\x12\x31\n\x07stopped\x18\t \x01(\x0b\x32\x1e.southwest.ai.agent.v1.StoppedH\x00\x12\x38\n\x06status\x18\n \x01(\x0b\x32&.southwest.ai.agent.v1.CommanderStatusH\x00\x12\x10\n\x08sequence\x18\x07 \x01(\x04\x12\x34\n\x05\x62\x61tch\x18\x0b \x03(\x0b\x32%.southwest.ai.agent.v1.UpstreamPacketB\t\n\x07payloadJ\x04\x08\x0c\x10\rJ\x04\x08\r\x10\x0e\"0\n\x0cThoughtChain\x12\x11\n\tstep_name\x18\x01 \x01(\t\x12\r\n\x05\x64\x65lta\x18\x02 \x01(\t\"s\n\x0c\x43ontentChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\tis_finish\x18\x02 \x01(\x08\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12+\n\x05usage\x18\x04 \x01(\x0b\x32\x1c.southwest.ai.agent.v1.Usage\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\"M\n\x0fToolCallRequest\x12\x11\n\ttool_name\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x03 \x01(\t\"?\n\x0b\x45rrorSignal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"Z\n\x04Open\x12\x14\n\x0c\x63ommander_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x19\n\x11\x61waiting_call_ids\x18\x03 \x03(\t\x12\r\n\x05token\x18\x04 \x01(\x0c\"a\n\x07Stopped\x12\x0f\n\x07stop_id\x18\x01 \x01(\t\x12\x15\n\rlast_sequence\x18\x02 \x01(\x04\x12\x19\n\x11\x64\x65ltas_after_stop\x18\x03 \x01(\r\x12\x13\n\x0bhalt_micros\x18\x04 \x01(\x04\"\xc6\x01\n\x0f\x43ommanderStatus\x12\x14\n\x0c\x63ommander_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61gents\x18\x02 \x03(\t\x12\x11\n\tcontinues\x18\x03 \x03(\t\x12\x12\n\nfree_slots\x18\x04 \x01(\r\x12\x1c\n\x14\x61ssignments_received\x18\x05 \x01(\x04\x12/\n\x07running\x18\x06 \x03(\x0b\x32\x1e.southwest.ai.agent.v1.Running\x12\x17\n\x0floop_lag_micros\x18\x07 \x01(\r\"1\n\x07Running\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"\xd6\x03\n\x10\x44ownstreamPacket\x12)\n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x1a.southwest.ai.agent.v1.AckH\x00\x12\x31\n\x04stop\x18\x02 \x01(\x0b\x32!.southwest.ai.agent.v1.StopSignalH\x00\x12<\n\x0btool_result\x18\x03 \x01(\x0b\x32%.southwest.ai.agent.v1.ToolCallResultH\x00\x12\x31\n\x07welcome\x18\x04 \x01(\x0b\x32\x1e.southwest.ai.agent.v1.WelcomeH\x00\x12/\n\x06\x63losed\x18\x05 \x01(\x0b\x32\x1d.southwest.ai.agent.v1.ClosedH\x00\x12\x37\n\nassignment\x18\x06 \x01(\x0b\x32!.southwest.ai.agent.v1.AssignmentH\x00\x12-\n\x05\x64rain\x18\x07 \x01(\x0b\x32\x1c.southwest.ai.agent.v1.DrainH\x00\x12\x12\n\nsession_id\x18\x08 \x01(\t\x12\x36\n\x05\x62\x61tch\x18\t \x03(\x0b\x32\'.southwest.ai.agent.v1.DownstreamPacketB\x08\n\x06signalJ\x04\x08\n\x10\x0b\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"=\n\nStopSignal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07stop_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xe0\x02\n\x0eToolCallResult\x12\x11\n\ttool_name\x18\x01 \x01(\t\x12\x13\n\x0bresult_json\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x03 \x01(\t\x12<\n\x06status\x18\x04 \x01(\x0e\x32,.southwest.ai.agent.v1.ToolCallResult.Status\"\xd6\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n\tSTATUS_OK\x10\x01\x12\x15\n\x11STATUS_TOOL_ERROR\x10\x02\x12\x17\n\x13STATUS_UNKNOWN_TOOL\x10\x03\x12\x1c\n\x18STATUS_INVALID_ARGUMENTS\x10\x04\x12\x12\n\x0eSTATUS_TIMEOUT\x10\x05\x12\x11\n\rSTATUS_DENIED\x10\x06\x12\x14\n\x10STATUS_CANCELLED\x10\x07\x12\x1a\n\x16STATUS_UNKNOWN_OUTCOME\x10\x08\"S\n\x07Welcome\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x1b\n\x13max_unacked_packets\x18\x02 \x01(\r\x12\x19\n\x11max_unacked_bytes\x18\x03 \x01(\r\"\'\n\x06\x43losed\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xa8\x02\n\nAssignment\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x30\n\x08messages\x18\x04 \x03(\x0b\x32\x1e.southwest.ai.agent.v1.Message\x12\x17\n\x0fparameters_json\x18\x05 \x01(\t\x12*\n\x05tools\x18\x06 \x03(\x0b\x32\x1b.southwest.ai.agent.v1.Tool\x12/\n\x07history\x18\x07 \x01(\x0b\x32\x1e.southwest.ai.agent.v1.History\x12\x17\n\x0f\x63onversation_id\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12\r\n\x05token\x18\n \x01(\x0c\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"I\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1e\n\x16parameters_json_schema\x18\x03 \x01(\t\"J\n\x07History\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1c.southwest.ai.agent.v1.Entry\"\x91\x01\n\x05\x45ntry\x12\x0e\n\x04said\x18\x01 \x01(\tH\x00\x12\x36\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32&.southwest.ai.agent.v1.ToolCallRequestH\x00\x12\x37\n\x06result\x18\x03 \x01(\x0b\x32%.southwest.ai.agent.v1.ToolCallResultH\x00\x42\x07\n\x05\x65ntry\"\x17\n\x05\x44rain\x12\x0e\n\x06reason\x18\x01 \x01(\t2t\n\x10\x41gentInteraction\x12`\n\nChatStream\x12%.southwest.ai.agent.v1.UpstreamPacket\x1a\'.southwest.ai.agent.v1.DownstreamPacket(\x01\x30\x01\x42%Z#github.com/southwest-ai/proto/agentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,39 +45,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ERRORSIGNAL']._serialized_start=886
   _globals['_ERRORSIGNAL']._serialized_end=949
   _globals['_OPEN']._serialized_start=951
-  _globals['_OPEN']._serialized_end=1026
-  _globals['_STOPPED']._serialized_start=1028
-  _globals['_STOPPED']._serialized_end=1125
-  _globals['_COMMANDERSTATUS']._serialized_start=1128
-  _globals['_COMMANDERSTATUS']._serialized_end=1326
-  _globals['_RUNNING']._serialized_start=1328
-  _globals['_RUNNING']._serialized_end=1377
-  _globals['_DOWNSTREAMPACKET']._serialized_start=1380
-  _globals['_DOWNSTREAMPACKET']._serialized_end=1850
-  _globals['_ACK']._serialized_start=1852
-  _globals['_ACK']._serialized_end=1875
-  _globals['_STOPSIGNAL']._serialized_start=1877
-  _globals['_STOPSIGNAL']._serialized_end=1938
-  _globals['_TOOLCALLRESULT']._serialized_start=1941
-  _globals['_TOOLCALLRESULT']._serialized_end=2293
-  _globals['_TOOLCALLRESULT_STATUS']._serialized_start=2079
-  _globals['_TOOLCALLRESULT_STATUS']._serialized_end=2293
-  _globals['_WELCOME']._serialized_start=2295
-  _globals['_WELCOME']._serialized_end=2378
-  _globals['_CLOSED']._serialized_start=2380
-  _globals['_CLOSED']._serialized_end=2419
-  _globals['_ASSIGNMENT']._serialized_start=2422
-  _globals['_ASSIGNMENT']._serialized_end=2703
-  _globals['_MESSAGE']._serialized_start=2705
-  _globals['_MESSAGE']._serialized_end=2745
-  _globals['_TOOL']._serialized_start=2747
-  _globals['_TOOL']._serialized_end=2820
-  _globals['_HISTORY']._serialized_start=2822
-  _globals['_HISTORY']._serialized_end=2896
-  _globals['_ENTRY']._serialized_start=2899
-  _globals['_ENTRY']._serialized_end=3044
-  _globals['_DRAIN']._serialized_start=3046
-  _globals['_DRAIN']._serialized_end=3069
-  _globals['_AGENTINTERACTION']._serialized_start=3071
-  _globals['_AGENTINTERACTION']._serialized_end=3187
+  _globals['_OPEN']._serialized_end=1041
+  _globals['_STOPPED']._serialized_start=1043
+  _globals['_STOPPED']._serialized_end=1140
+  _globals['_COMMANDERSTATUS']._serialized_start=1143
+  _globals['_COMMANDERSTATUS']._serialized_end=1341
+  _globals['_RUNNING']._serialized_start=1343
+  _globals['_RUNNING']._serialized_end=1392
+  _globals['_DOWNSTREAMPACKET']._serialized_start=1395
+  _globals['_DOWNSTREAMPACKET']._serialized_end=1865
+  _globals['_ACK']._serialized_start=1867
+  _globals['_ACK']._serialized_end=1890
+  _globals['_STOPSIGNAL']._serialized_start=1892
+  _globals['_STOPSIGNAL']._serialized_end=1953
+  _globals['_TOOLCALLRESULT']._serialized_start=1956
+  _globals['_TOOLCALLRESULT']._serialized_end=2308
+  _globals['_TOOLCALLRESULT_STATUS']._serialized_start=2094
+  _globals['_TOOLCALLRESULT_STATUS']._serialized_end=2308
+  _globals['_WELCOME']._serialized_start=2310
+  _globals['_WELCOME']._serialized_end=2393
+  _globals['_CLOSED']._serialized_start=2395
+  _globals['_CLOSED']._serialized_end=2434
+  _globals['_ASSIGNMENT']._serialized_start=2437
+  _globals['_ASSIGNMENT']._serialized_end=2733
+  _globals['_MESSAGE']._serialized_start=2735
+  _globals['_MESSAGE']._serialized_end=2775
+  _globals['_TOOL']._serialized_start=2777
+  _globals['_TOOL']._serialized_end=2850
+  _globals['_HISTORY']._serialized_start=2852
+  _globals['_HISTORY']._serialized_end=2926
+  _globals['_ENTRY']._serialized_start=2929
+  _globals['_ENTRY']._serialized_end=3074
+  _globals['_DRAIN']._serialized_start=3076
+  _globals['_DRAIN']._serialized_end=3099
+  _globals['_AGENTINTERACTION']._serialized_start=3101
+  _globals['_AGENTINTERACTION']._serialized_end=3217
 # @@protoc_insertion_point(module_scope)

@@ -82,14 +82,16 @@ class ErrorSignal(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("commander_id", "generation", "awaiting_call_ids")
+    __slots__ = ("commander_id", "generation", "awaiting_call_ids", "token")
     COMMANDER_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     AWAITING_CALL_IDS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     commander_id: str
     generation: int
     awaiting_call_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, commander_id: _Optional[str] = ..., generation: _Optional[int] = ..., awaiting_call_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    token: bytes
+    def __init__(self, commander_id: _Optional[str] = ..., generation: _Optional[int] = ..., awaiting_call_ids: _Optional[_Iterable[str]] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class Stopped(_message.Message):
     __slots__ = ("stop_id", "last_sequence", "deltas_after_stop", "halt_micros")
@@ -218,7 +220,7 @@ class Closed(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("session_id", "generation", "agent", "messages", "parameters_json", "tools", "history", "conversation_id", "traceparent")
+    __slots__ = ("session_id", "generation", "agent", "messages", "parameters_json", "tools", "history", "conversation_id", "traceparent", "token")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +230,7 @@ class Assignment(_message.Message):
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     generation: int
     agent: str
@@ -237,7 +240,8 @@ class Assignment(_message.Message):
     history: History
     conversation_id: str
     traceparent: str
-    def __init__(self, session_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., parameters_json: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., history: _Optional[_Union[History, _Mapping]] = ..., conversation_id: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    token: bytes
+    def __init__(self, session_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., parameters_json: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., history: _Optional[_Union[History, _Mapping]] = ..., conversation_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("role", "content")

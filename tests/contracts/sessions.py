@@ -2,8 +2,11 @@
 
 from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Outcome, Record, Refused, Request
+from dispatcher.core.tokens import digest
 from dispatcher.store.ports import Store
 from shared.records import Content, Message, ToolResult
+
+TOKEN = b"of a session that its Commander brought"
 
 
 def waiting(session_id: str = "s", created_at: float = 100.0) -> Record:
@@ -13,7 +16,7 @@ def waiting(session_id: str = "s", created_at: float = 100.0) -> Record:
 
 def brought(session_id: str = "s", commander_id: str = "c1", created_at: float = 100.0) -> Record:
     """A session without Assignment."""
-    request = Request("default", (), created_at, origin="commander")
+    request = Request("default", (), created_at, origin="commander", owner_sha256=digest(TOKEN))
     return Record(session_id, request, Head(state="running", commander_id=commander_id, since=created_at))
 
 
@@ -53,8 +56,8 @@ def assign(commander_id: str = "c1", now: float = 105.0, continues: bool = False
     return Assign(commander_id, "i1", continues, now)
 
 
-def acquire(commander_id: str = "c1", generation: int = 1, now: float = 106.0) -> Acquire:
-    return Acquire(commander_id, generation, "i1", now)
+def acquire(commander_id: str = "c1", generation: int = 1, now: float = 106.0, token: bytes = TOKEN) -> Acquire:
+    return Acquire(commander_id, generation, "i1", now, token)
 
 
 def head_of(outcome: Outcome) -> Head:

@@ -35,10 +35,12 @@ from dispatcher.core.log import (
     TakeBack,
     TakeOver,
 )
+from dispatcher.core.tokens import assignment_token, digest
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Follower, IdempotencyKey, Place, Store, StoreUnavailable, place
 from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
+    TOKEN,
     acquire,
     append,
     assign,
@@ -90,7 +92,8 @@ async def test_a_created_session_is_loaded_as_it_was(store: Store) -> None:
 
 
 async def test_all_of_a_request_is_kept(store: Store) -> None:
-    request = Request("a", (Message("user", "hi"),), 100.5, "user", '{"x":1}', "conversation", "00-1-2-01", True, 9)
+    told = ('{"x":1}', "conversation", "00-1-2-01", True, 9)
+    request = Request("a", (Message("user", "hi"),), 100.5, "user", *told, b"\x00key", b"\xffdigest")
     assert all(getattr(request, field) for field in Request.__struct_fields__)
     record = replace(waiting("s1"), request=request)
     await store.create(record)
@@ -171,6 +174,31 @@ async def test_an_acquire_fences(store: Store) -> None:
     assert (rolled_back.generation, rolled_back.commander_id, rolled_back.epoch) == (9, "c9", 5)
 
 
+async def test_an_open_shows_the_token_of_its_assignment(store: Store) -> None:
+    record = waiting()
+    await store.create(replace(record, request=replace(record.request, assignment_key=b"key")))
+    first, second = (assignment_token(b"key", "s", generation, "c1") for generation in (1, 2))
+    head_of(await store.submit("s", assign()))
+    others = (b"", first[:-1], second, assignment_token(b"key", "t", 1, "c1"), assignment_token(b"", "s", 1, "c1"))
+    for token in others:
+        assert refusal(await store.submit("s", acquire("c1", 1, token=token))) == "unknown_session"
+    assert refusal(await store.submit("s", acquire("c2", 1, token=first))) == "unknown_session"
+    assert head_of(await store.submit("s", acquire("c1", 1, token=first))).epoch == 2
+    assert refusal(await store.submit("s", acquire("c1", 2, token=first))) == "unknown_session"
+    rolled_back = head_of(await store.submit("s", acquire("c1", 2, token=second)))
+    assert (rolled_back.generation, rolled_back.epoch) == (2, 3)
+    assert refusal(await store.submit("s", acquire("c1", 1, token=first))) == "fenced"
+
+
+async def test_an_open_that_is_excused_shows_no_token(store: Store) -> None:
+    record = waiting()
+    await store.create(replace(record, request=replace(record.request, assignment_key=b"key")))
+    head_of(await store.submit("s", assign()))
+    excused = replace(acquire(token=b""), excused=True)
+    assert refusal(await store.submit("s", replace(excused, token=b"wrong"))) == "unknown_session"
+    assert head_of(await store.submit("s", excused)).epoch == 2
+
+
 async def test_an_orphan_is_taken_over_once_and_its_stream_lives(store: Store) -> None:
     epoch = await running(store)
     outcomes = await asyncio.gather(*(store.submit("s", TakeOver(epoch, "i1", f"i{n}")) for n in (2, 3, 2)))
@@ -206,6 +234,8 @@ async def test_a_session_that_a_commander_brought_is_its_own(store: Store) -> No
     await store.create(brought())
     assert head_of(await store.submit("s", acquire("c1", 0))).epoch == 1
     assert refusal(await store.submit("s", acquire("c2", 0))) == "exists"
+    for token in (b"", b"another", digest(TOKEN)):
+        assert refusal(await store.submit("s", acquire("c1", 0, token=token))) == "exists"
     assert refusal(await store.submit("s", acquire("c1", 1))) == "unknown_session"
     assert refusal(await store.submit("s", assign())) == "not_waiting"
 

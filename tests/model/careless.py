@@ -19,7 +19,7 @@ from typing import Self
 
 from dispatcher.core.log import OpenCall
 from tests.model.dispatchers import Dispatchers
-from tests.model.journal import ASKED, LATER, NOW, Journal
+from tests.model.journal import ASKED, LATER, NOW, Journal, token_of
 from tests.model.search import Label, Move
 from tests.model.sides import COMMANDERS, CREDIT, NONE, OPEN, Faults, Hand, Post, Stream
 
@@ -45,6 +45,9 @@ class Careless(Dispatchers, frozen=True, gc=False):
                 yield from self._hand_moves(number, hand)
         for number, post in enumerate(self.posts):
             yield from self._post_moves(number, post)
+        if self.faults.impostors:
+            for number, hand in enumerate(self.hands):
+                yield from self._impostor_moves(number, hand)
         for call_id, call in self.journal.head.calls.items():
             yield from self._approval_moves(call_id, call)
         if self.faults.stops:
@@ -68,6 +71,16 @@ class Careless(Dispatchers, frozen=True, gc=False):
             yield Move((post.name, "starts", call_id), True, self.start_call, (number, call_id))
         if self.journal.head.final and not call.instance:
             yield Move(("it is over before it began:", call_id), True, self.settle, (0, call_id, "CANCELLED"))
+
+    def _impostor_moves(self, number: int, hand: Hand) -> Iterator[Move]:
+        """Its log is refused to them, so the world stays as it is."""
+        name = ("Commander", number + 1)
+        own = token_of(hand.generation, hand.commander_id)
+        for ahead in (0, 1):
+            guessed = ("somebody opens it as", *name, "generations ahead:", ahead)
+            yield Move(guessed, False, self.impose, (0, hand.commander_id, hand.generation + ahead, b"guessed"))
+        next_ = (*name, "opens it under the next generation")
+        yield Move(next_, False, self.impose, (0, hand.commander_id, hand.generation + 1, own))
 
     def _stream_moves(self, number: int, stream: Stream) -> Iterator[Move]:
         name = ("stream", number + 1)

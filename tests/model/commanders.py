@@ -14,6 +14,7 @@ from dispatcher.core import calls as core_calls
 from shared import records
 from shared.records import ToolCall, Upstream
 from tests.model.copies import Atom, Keyed
+from tests.model.journal import token_of
 
 BUDGET = 1 << 20  # bytes that the writer takes at once: whatever there is
 
@@ -109,7 +110,13 @@ class Commander(Keyed):
     def assigned(self, begun: int) -> None:
         self.begun = begun
         self.session = module.Session(
-            "s", self.generation, _begin, HOSTS[self.commander_id], QUIET, history=self.history or None
+            "s",
+            self.generation,
+            _begin,
+            HOSTS[self.commander_id],
+            QUIET,
+            history=self.history or None,
+            token=token_of(self.generation, self.commander_id),
         )
 
     @property

@@ -8,7 +8,8 @@ from msgspec.structs import asdict, replace
 from dispatcher.core import log
 from dispatcher.core.entries import Body, Call, Decision, Entry, Failed, Finished, Started, StopEntry
 from shared.records import Content, Error, Stopped, ToolResult
-from tests.model.journal import ASKED, LATER, NOW, Journal, asks, told
+from tests.model.journal import ASKED, LATER, NOW, REQUEST, Journal, asks, token_of, told
+from tests.model.search import Broken
 from tests.model.sides import COMMANDERS, NONE, Hand, Orphan, Post, Sides
 
 
@@ -20,7 +21,8 @@ class Dispatchers(Sides, frozen=True, gc=False):
     def acquire(self, number: int, told_: bool) -> Self:
         stream = self._at(number)
         hand, name = self.hands[stream.hand], self.posts[stream.post].name
-        change = log.Acquire(hand.commander_id, hand.generation, name, NOW)
+        token = token_of(hand.generation, hand.commander_id)
+        change = log.Acquire(hand.commander_id, hand.generation, name, NOW, token)
         journal, outcome = self.journal.submit(change, tag=stream.hand + 1)
         world = replace(self._stream(number, replace(stream, up=stream.up[1:])), journal=journal)
         if not told_:
@@ -30,6 +32,13 @@ class Dispatchers(Sides, frozen=True, gc=False):
             return world._closed(number, outcome.code)
         world = world._lets_go(stream.post, "superseded")._has(stream.post, number)
         return world._welcomed(number, outcome.head.sequence)
+
+    def impose(self, number: int, commander_id: str, generation: int, token: bytes) -> Self:
+        """It is opened by who knows all of an assignment but its token."""
+        change = log.Acquire(commander_id, generation, self.posts[number].name, NOW, token)
+        if isinstance(log.apply(log.Record("s", REQUEST, self.journal.head), change), log.Applied):
+            raise Broken("it is opened by somebody to whom it was not given")
+        return self
 
     def deliver(self, number: int) -> Self:
         stream = self._at(number)

@@ -38,7 +38,8 @@ class Instances(Parts):
         opening = stream.up[0].payload
         assert isinstance(opening, Open)
         self.streams[slot] = Stream(stream.hand, number, stream.up[1:], stream.heard)
-        change = log.Acquire(opening.commander_id, opening.generation, self.posts[number].name, NOW)
+        name = self.posts[number].name
+        change = log.Acquire(opening.commander_id, opening.generation, name, NOW, opening.token)
         outcome = self._submit(change, tag=hand.tag)
         if not told_:
             self._spend("unanswered")

@@ -15,7 +15,7 @@ from collections.abc import Hashable
 import msgspec
 from msgspec.structs import replace
 
-from dispatcher.core import log
+from dispatcher.core import log, tokens
 from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry
 from dispatcher.core.history import history_of
 from shared.records import Content, Error, Message, Said, Stopped, ToolCall, ToolResult
@@ -24,7 +24,12 @@ from tests.model.search import Broken
 NOW = 1.0
 LATER = 2.0  # when nobody can approve any more what is asked about now
 ASKED = "of these arguments"  # the digest
-REQUEST = log.Request("default", (Message("user", "hi"),), NOW)
+REQUEST = log.Request("default", (Message("user", "hi"),), NOW, assignment_key=b"key")
+
+
+def token_of(generation: int, commander_id: str) -> bytes:
+    """What that assignment brings."""
+    return tokens.assignment_token(REQUEST.assignment_key, "s", generation, commander_id)
 
 
 class Journal(msgspec.Struct, frozen=True, gc=False):

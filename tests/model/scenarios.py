@@ -90,6 +90,8 @@ LOG = {
     "nothing": Scenario("aT.", {}),
     "a Commander killed": Scenario("a.", {"commanders": 1}),
     "a Commander killed in a call": Scenario("T.", {"commanders": 1}),
+    "an impostor": Scenario("a.", {"impostors": 1, "commanders": 1}),
+    "an impostor and a power cut": Scenario("a.", {"impostors": 1, "power_cuts": 1}, slow=True),
     "three Commanders": Scenario("a.", {"assignments": 3, "takeovers": 2}, slow=True),
     "three, where two are enough": Scenario("a.", {"assignments": 3}),
     "a stop": Scenario("a.", {"stops": 1}),

@@ -6,6 +6,7 @@ from tests.model.mutants import Mutant
 from tests.model.scenarios import LOG, Scenario
 from tests.model.search import search
 
+IMPOSTOR = "it is opened by somebody to whom it was not given"
 SINCE = "though somebody was given the session since"
 EARLIER = "an earlier Commander is given the session after a later one, or after it was given up"
 
@@ -50,6 +51,16 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         without("_acquire", "generation=change.generation,", "generation=head.generation,"),
         "a power cut and a cut",
         EARLIER,
+    ),
+    "an open shows its token": (
+        without("_acquire", "not _may_open(record, change)", "False"),
+        "an impostor",
+        IMPOSTOR,
+    ),
+    "a token is of one assignment": (
+        Mutant("dispatcher.core.tokens:assignment_token", "(session_id, generation, commander_id)", "(commander_id,)"),
+        "an impostor",
+        IMPOSTOR,
     ),
     "what is opened waits no more": (
         without("_acquire", '"running" if head.state == "waiting" else head.state', "head.state"),

@@ -25,8 +25,8 @@ ROOMS = ("shared", "dispatcher", "commander")
 
 COMPUTES = {
     "__future__", "abc", "array", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib",
-    "heapq", "itertools", "json", "math", "msgspec", "operator", "re", "string", "types", "typing", "unicodedata",
-    "difflib", "warnings",
+    "heapq", "hmac", "itertools", "json", "math", "msgspec", "operator", "re", "string", "types", "typing",
+    "difflib", "unicodedata", "warnings",
 }  # fmt: skip
 PURE = (  # besides the rooms that say so
     "shared.conversation",

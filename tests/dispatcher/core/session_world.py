@@ -95,7 +95,8 @@ class Dispatcher:
         return self.session
 
     def open(self, stream: Stream, commander: str, generation: int, awaiting=()) -> str | None:
-        outcome = self.log.submit(log.Acquire(commander, generation, self.instance, self.now))
+        acquire = log.Acquire(commander, generation, self.instance, self.now, excused=True)
+        outcome = self.log.submit(acquire)
         if isinstance(outcome, log.Refused):
             stream.closed = outcome.code
             return outcome.code

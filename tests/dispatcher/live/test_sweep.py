@@ -97,12 +97,12 @@ async def test_one_that_somebody_took_meanwhile_is_left_alone(sessions: LiveSess
 
 async def test_one_that_is_attended_again_is_left_alone(sessions: LiveSessions) -> None:
     link = Link()
-    assert await sessions.desk.open(link, "s", Open("c")) is None
+    assert await sessions.desk.open(link, "s", Open("c", token=b"its own")) is None
     runner = sessions.runners.by_session["s"]
     runner.detach(link)
     runner.deadlines.clear()
     sessions.sweep.look(0)
-    assert await sessions.desk.open(Link(), "s", Open("c")) is None
+    assert await sessions.desk.open(Link(), "s", Open("c", token=b"its own")) is None
     sessions.sweep.look(EVERY_WAIT)
     runner.detach(runner.link or link)
     runner.deadlines.clear()

@@ -29,6 +29,7 @@ from shared.records import Assignment, Closed, Content, Downstream, Message, Ope
 from tests.shared_store import SharedStore
 
 SECONDS = 30.0  # for each thing that is waited for
+TOKENS: dict[tuple[str, int], bytes] = {}  # of the assignments that came to any Peer, by session and generation
 EMPTY_GAUGES = ("backlog_packets", "held_characters", "free_slots", "commanders", "approvals_waiting")
 
 SignalT = TypeVar("SignalT", bound=records.DownstreamSignal)
@@ -55,6 +56,7 @@ class Peer:
         self.inbox: list[Downstream] = []  # not taken yet
         self.sequences: dict[str, int] = {}
         self.received = 0  # assignments
+        self.token: bytes | None = None  # that `open` shows; None: the right one
         self.agents: tuple[str, ...] = ("default",)
         self.continues: tuple[str, ...] = ()
         self._came = asyncio.Condition()
@@ -67,7 +69,10 @@ class Peer:
                 packets = wire.decode_downstream(message)
                 self.messages.append(packets)
                 self.inbox += packets
-                self.received += sum(isinstance(packet.signal, Assignment) for packet in packets)
+                for packet in packets:
+                    if isinstance(packet.signal, Assignment):
+                        self.received += 1
+                        TOKENS[packet.session_id, packet.signal.generation] = packet.signal.token
                 async with self._came:
                     self._came.notify_all()
         self._over = True
@@ -107,7 +112,8 @@ class Peer:
 
     async def request(self, session_id: str, generation: int = 0, *awaiting: str) -> None:
         """`open`, without waiting for the answer."""
-        await self.send(Upstream(session_id, Open(self.commander_id, generation, awaiting)))
+        token = TOKENS.get((session_id, generation), session_id.encode()) if self.token is None else self.token
+        await self.send(Upstream(session_id, Open(self.commander_id, generation, awaiting, token)))
 
     async def open(self, session_id: str, generation: int = 0, *awaiting: str) -> Welcome:
         await self.request(session_id, generation, *awaiting)

@@ -20,7 +20,7 @@ from shared.records import (
     ToolCall,
     Upstream,
 )
-from tests.integration.dispatcher.peer import Peer, World, serving
+from tests.integration.dispatcher.peer import TOKENS, Peer, World, serving
 
 
 @pytest.fixture
@@ -67,7 +67,69 @@ async def test_the_same_generation_of_another_commander_is_fenced(world: World) 
     member, session_id, generation = await world.served()
     thief = await world.join(slots=0)
     await thief.request(session_id, generation)
-    assert await thief.closed(session_id) == "fenced"
+    assert await thief.closed(session_id) == "unknown_session", "a token is of one Commander"
+    await member.finish(session_id)
+
+
+@pytest.mark.parametrize("token", [b"", b"x" * 32])
+@pytest.mark.parametrize("ahead", [0, 1, 7])
+async def test_who_only_knows_the_id_opens_nothing(world: World, token: bytes, ahead: int) -> None:
+    """Nor who knows the Commander's too, as the log has them."""
+    member, session_id, generation = await world.served()
+    thief = await world.join(slots=0, commander_id=member.commander_id)
+    thief.token = token
+    await thief.request(session_id, generation + ahead)
+    assert await thief.closed(session_id) == "unknown_session"
+    await member.finish(session_id, "the owner's")
+    assert await world.text(session_id) == "the owner's"
+
+
+async def test_who_only_knows_the_id_opens_nothing_that_a_commander_brought(world: World) -> None:
+    member = await world.join(slots=0)
+    session_id = secrets.token_hex(8)
+    await member.open(session_id)
+    thief = await world.join(slots=0, commander_id=member.commander_id)
+    for thief.token in (b"", b"x" * 32):
+        await thief.request(session_id)
+        assert await thief.closed(session_id) == "exists"
+    await member.finish(session_id, "the owner's")
+    assert await world.text(session_id) == "the owner's"
+
+
+async def test_a_commander_of_an_earlier_contract_opens_what_was_assigned_on_that_stream_once(world: World) -> None:
+    member = await world.join()
+    member.token = b""
+    session_id = await world.create()
+    assignment = await member.serve()
+    again = await world.join(slots=0, commander_id=member.commander_id)
+    again.token = b""
+    await again.request(session_id, assignment.generation)
+    assert await again.closed(session_id) == "unknown_session"
+    await member.finish(session_id)
+
+
+async def test_without_tokens_where_the_operator_allows_it() -> None:
+    async with serving(tokenless_opens=True) as world:
+        member, session_id, generation = await world.served()
+        await member.cut()
+        again = await world.join(slots=0, commander_id=member.commander_id)
+        again.token = b""
+        await again.open(session_id, generation)
+        again.token = b"wrong"
+        await again.request(session_id, generation)
+        assert await again.closed(session_id) == "unknown_session", "a wrong one is wrong there too"
+
+
+async def test_no_token_is_logged_or_shown(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    member, session_id, generation = await world.served()
+    token, key = TOKENS[session_id, generation], (await world.record(session_id)).request.assignment_key
+    assert token
+    assert key
+    shown = capfd.readouterr()
+    said = shown.out + shown.err
+    for secret in (token, key):
+        assert secret.hex() not in said
+        assert repr(secret)[2:-1] not in said
     await member.finish(session_id)
 
 

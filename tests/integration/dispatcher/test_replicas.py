@@ -340,7 +340,7 @@ async def test_a_call_of_a_session_that_is_over_gets_its_result_too(worlds: tupl
     call, stop = Call("wait", "{}", "c1", "gone"), StopEntry("stop", "UserCancel", "user")
     for change in (
         Assign("c1", "gone", False, now),
-        Acquire("c1", 1, "gone", now),
+        Acquire("c1", 1, "gone", now, excused=True),
         Append(2, (Entry(call, now, 1, 1),)),
         Settle(Entry(stop, now)),
         Append(2, (Entry(Stopped("stop"), now, 1, 2),)),

@@ -72,7 +72,7 @@ async def test_a_bad_message_ends_its_stream_and_the_sessions_resume(world: Worl
         await peer.call.write(wire.encode_upstream(packets).SerializeToString())
 
     for session_id in ids:
-        await send(Upstream(session_id, records.Open("c")))
+        await send(Upstream(session_id, records.Open("c", token=session_id.encode())))
         await peer.next(Welcome, session_id)
     await send(*(Upstream(each, Content("one "), 1) for each in ids))
     assert await refused(peer, message) == status

@@ -90,7 +90,7 @@ async def opened(world: World, peer: SlowPeer, count: int) -> list[str]:
     """Sessions of its own on that stream, their Welcomes read."""
     ids = [secrets.token_hex(8) for _ in range(count)]
     peer.send(Upstream("", records.Status("c")))
-    peer.send(*(Upstream(each, Open("c")) for each in ids))
+    peer.send(*(Upstream(each, Open("c", token=each.encode())) for each in ids))
     peer.read_on(count)
     await until(lambda: len(peer.came(Welcome)) == count, "welcomed")
     peer._permits = asyncio.Semaphore(0)
@@ -144,7 +144,8 @@ async def test_a_long_message_leaves_others_their_turns(
 async def test_a_stop_never_comes_before_its_welcome(world: World, peer: SlowPeer) -> None:
     [session_id] = await opened(world, peer, 1)
     await world.sessions.stop(session_id, "UserCancel", "user")
-    peer.send(Upstream(session_id, Open("c")), Upstream(session_id, Open("c")))
+    again = Upstream(session_id, Open("c", token=session_id.encode()))
+    peer.send(again, again)
     await until(lambda: not peer._messages.qsize())
     peer.read_on(100)
     await until(lambda: len(peer.came(Stop)) >= 2)
