@@ -15,9 +15,9 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from dispatcher.access.certificates import Certificates, Edge
-from dispatcher.files import FileError
 from dispatcher.gateway import hosts, limits
 from dispatcher.gateway.app import operator_app, user_app
+from dispatcher.gateway.receipts import ReceiptKey
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.grpc_edge.service import AgentInteraction
 from dispatcher.live import clock
@@ -68,6 +68,8 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         tools = ToolFiles(settings.tools, metrics)
         tools.load()
     stack.push_async_callback(tools.close)
+    with _named("DISPATCHER_RECEIPT_KEY"):
+        receipt_key = ReceiptKey.of(settings.receipt_key) if settings.receipt_key else None
 
     certificates = _certificates(settings, metrics)
     users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
@@ -127,7 +129,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     refused = partial(metrics.refused, "http")
     for app, listening, connections, shown in (
         (user_app(sessions, settings, metrics), users, of_users, certificates.get("http")),
-        (operator_app(sessions, registry, metrics), operators, of_operators, certificates.get("operator")),
+        (operator_app(sessions, registry, metrics, receipt_key), operators, of_operators, certificates.get("operator")),
     ):
         http = HttpServer(
             hosts.checked(app, listening, settings.allowed_hosts, refused),
@@ -237,7 +239,7 @@ def _named(setting: str) -> Iterator[None]:
     """A wrong file is told with the setting that names it."""
     try:
         yield
-    except FileError as error:
+    except ConfigError as error:
         raise ConfigError(f"{setting}: {error}") from None
 
 

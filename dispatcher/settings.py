@@ -79,6 +79,7 @@ class DispatcherSettings(Settings):
     policies: Path | None = None
     policy_reload_running: bool = False
     tools: Path | None = None
+    receipt_key: Path | None = None
     max_body_bytes: Count = 8 * 1024 * 1024
     early_headers: bool = False
     http_head_seconds: Seconds = 10

@@ -1,6 +1,6 @@
 """What stands in a session's log: packets as they came (Thought, Content, Error, Stopped, Unknown), and these."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import msgspec
 
@@ -140,3 +140,39 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     decided: int = 0
     timestamp: int = 0
     offset: int = 0
+
+
+def as_event(entry: Entry) -> tuple[str, dict[str, Any]]:
+    """An entry as operators get it: its kind, and its fields by name, for in the log records stand as arrays."""
+    body = entry.body
+    return _kind(type(body)), {
+        "at": entry.at,
+        "generation": entry.generation,
+        "sequence": entry.sequence,
+        "timestamp": entry.timestamp,
+        "released": entry.released,
+        "decided": entry.decided,
+        **fields_of(body),
+    }
+
+
+def _kind(body: type[Body]) -> str:
+    # EventSource keeps the name `error` for itself
+    return "agent_error" if body is Error else str(body.__struct_config__.tag)
+
+
+_MEMBERS = {
+    _kind(body): frozenset({*Entry.__struct_fields__, *body.__struct_fields__} - {"body", "offset"})
+    for body in get_args(Body)
+}
+
+
+def members(kind: str) -> frozenset[str]:
+    """The names of what `as_event` gives of such an entry. Raises KeyError."""
+    return _MEMBERS[kind]
+
+
+def fields_of(record: msgspec.Struct) -> dict[str, Any]:
+    """By name."""
+    fields = msgspec.structs.asdict(record)
+    return {name: fields_of(value) if isinstance(value, msgspec.Struct) else value for name, value in fields.items()}

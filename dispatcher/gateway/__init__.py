@@ -2,5 +2,5 @@
 
 Imports: dispatcher.core, dispatcher.live.pool, dispatcher.metrics, dispatcher.policing.prompts, dispatcher.settings,
 dispatcher.store.ports, shared.
-Libraries: httptools, msgspec, prometheus_client, starlette, structlog.
+Libraries: cryptography, httptools, msgspec, prometheus_client, starlette, structlog.
 """

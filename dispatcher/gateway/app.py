@@ -21,6 +21,7 @@ from dispatcher.gateway.errors import HttpError, internal_error, json_response, 
 from dispatcher.gateway.openai import OpenAIRoutes
 from dispatcher.gateway.operator import OperatorRoutes
 from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.receipts import ReceiptKey
 from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.sse import Connections
@@ -77,16 +78,19 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics)
     )
 
 
-def operator_app(sessions: Sessions, registry: CollectorRegistry, metrics: Metrics) -> ASGIApp:
-    """What operators reach: metrics, and sessions with all that their logs hold."""
+def operator_app(
+    sessions: Sessions, registry: CollectorRegistry, metrics: Metrics, receipt_key: ReceiptKey | None = None
+) -> ASGIApp:
+    """What operators reach: metrics, and sessions with all that their logs hold. receipt_key: signs receipts."""
 
     async def ready(_: HttpRequest) -> Response:
         if reasons := sessions.trouble():
             raise HttpError(503, f"Not ready: {'; '.join(reasons)}.", code="not_ready")
         return json_response(200, {"status": "ready"})
 
+    connections, bodies = Connections(sessions.closing), Bodies(OPERATOR_BODY_BYTES)
     routes = [
-        *OperatorRoutes(sessions, registry, Connections(sessions.closing), Bodies(OPERATOR_BODY_BYTES)).routes,
+        *OperatorRoutes(sessions, registry, connections, bodies, receipt_key).routes,
         Route("/healthz", _alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
     ]

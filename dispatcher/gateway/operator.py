@@ -11,14 +11,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
-from dispatcher.core.entries import Entry
+from dispatcher.core.entries import Entry, as_event, fields_of
 from dispatcher.core.log import LIVE, STATES, Record, State
 from dispatcher.gateway import approvals, bodies, sse
 from dispatcher.gateway.errors import json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.receipts import ReceiptKey, receipt
 from dispatcher.gateway.sessions import find, released_text
 from dispatcher.store.ports import Place, place
-from shared.records import Error, StopReason
+from shared.records import StopReason
 
 LIST_LIMIT = 100
 MAX_LIST_LIMIT = 1000
@@ -115,15 +116,22 @@ def _listed(found: list[dict[str, object]], at: Place | None) -> Response:
 
 class OperatorRoutes:
     def __init__(
-        self, sessions: Sessions, registry: CollectorRegistry, connections: sse.Connections, taken: bodies.Bodies
+        self,
+        sessions: Sessions,
+        registry: CollectorRegistry,
+        connections: sse.Connections,
+        taken: bodies.Bodies,
+        receipt_key: ReceiptKey | None,
     ) -> None:
         self._sessions, self._registry, self._connections, self._bodies = sessions, registry, connections, taken
+        self._receipt_key = receipt_key
         self.routes = [
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/operator/policies", self._policies, methods=["GET"]),
             Route("/operator/sessions", self._list, methods=["GET"]),
             Route("/operator/sessions/{session_id}", self._session, methods=["GET"]),
             Route("/operator/sessions/{session_id}/events", self._events, methods=["GET"]),
+            Route("/operator/sessions/{session_id}/receipt", self._receipt, methods=["GET"]),
             Route("/operator/sessions/{session_id}/stop", self._stop, methods=["POST"]),
             Route("/operator/sessions/{session_id}/calls/{call_id}/decision", self._decide, methods=["POST"]),
             Route("/operator/approvals", self._approvals, methods=["GET"]),
@@ -157,9 +165,13 @@ class OperatorRoutes:
     async def _session(self, http: HttpRequest) -> Response:
         """One of the list, and what it was asked with, which is no entry of its log."""
         record = await find(self._sessions.store, http.path_params["session_id"])
-        messages = [_fields(message) for message in record.request.messages]
+        messages = [fields_of(message) for message in record.request.messages]
         asked = {"messages": messages, "parameters_json": record.request.parameters_json}
         return json_response(200, {**_summary(record), **asked})
+
+    async def _receipt(self, http: HttpRequest) -> Response:
+        record = await find(self._sessions.store, http.path_params["session_id"])
+        return json_response(200, await receipt(self._sessions.store, record, self._receipt_key))
 
     async def _stop(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, OperatorStopBody, OperatorStopBody())
@@ -219,25 +231,7 @@ class OperatorRoutes:
 
 def _frame(entry: Entry) -> bytes:
     """An entry as an event that is named after its kind. `released`: what users got of it."""
-    body = entry.body
-    # EventSource keeps the name `error` for itself
-    kind = "agent_error" if isinstance(body, Error) else str(body.__struct_config__.tag)
-    data = {
-        "at": entry.at,
-        "generation": entry.generation,
-        "sequence": entry.sequence,
-        "timestamp": entry.timestamp,
-        "released": entry.released,
-        "decided": entry.decided,
-        **_fields(body),
-    }
-    return sse.frame(kind, data, entry.offset)
-
-
-def _fields(record: msgspec.Struct) -> dict[str, object]:
-    """By name: in the log, records stand as arrays."""
-    fields = msgspec.structs.asdict(record)
-    return {name: _fields(value) if isinstance(value, msgspec.Struct) else value for name, value in fields.items()}
+    return sse.frame(*as_event(entry), entry.offset)
 
 
 def _summary(record: Record) -> dict[str, object]:

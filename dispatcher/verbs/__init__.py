@@ -2,5 +2,5 @@
 
 Imports: dispatcher.app, dispatcher.core, dispatcher.files, dispatcher.live.ids, dispatcher.metrics,
 dispatcher.policies, dispatcher.policing, dispatcher.policy_tools, dispatcher.settings, dispatcher.tools, shared.
-Libraries: httpx2, msgspec, prometheus_client, structlog, uvloop.
+Libraries: cryptography, httpx2, msgspec, prometheus_client, structlog, uvloop.
 """
