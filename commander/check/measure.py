@@ -201,12 +201,14 @@ async def _started(task: Task, base_url: str) -> AsyncIterator[_AgentProcess]:
 
 
 def places(stacks: str, main_thread: int) -> tuple[str, ...]:
-    """Where the agent was in the first of the stacks that faulthandler wrote down: the innermost place, and the
-    outermost if that is another. Empty: there is none, or the agent was not at work in it."""
-    found = re.search(rf"[Tt]hread 0x0*{main_thread:x}\b.*\n((?:  File .*\n)+)", stacks)
-    frames = re.findall(r'  File "(.*)", line (\d+) in (.*)', found[1]) if found else []
-    own = [
-        f"{Path(file).name}:{line} {function}"
-        for file, line, function in itertools.takewhile(lambda frame: frame[0] not in NOT_THE_AGENT, frames)
-    ]
-    return tuple(dict.fromkeys((own[0], own[-1]))) if own else ()
+    """Where the agent was in the last of the stacks that faulthandler wrote down and it was at work in: the innermost
+    place, and the outermost if that is another. Empty: there is none, as where the machine alone was late."""
+    for found in reversed(re.findall(rf"[Tt]hread 0x0*{main_thread:x}\b.*\n((?:  File .*\n)+)", stacks)):
+        frames = re.findall(r'  File "(.*)", line (\d+) in (.*)', found)
+        own = [
+            f"{Path(file).name}:{line} {function}"
+            for file, line, function in itertools.takewhile(lambda frame: frame[0] not in NOT_THE_AGENT, frames)
+        ]
+        if own:
+            return tuple(dict.fromkeys((own[0], own[-1])))
+    return ()

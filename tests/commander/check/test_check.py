@@ -87,7 +87,7 @@ def test_an_agent_without_a_provider_stops(report: Report, agent: str) -> None:
         ("agents:never_ends", "it still runs, at agents.py:"),
         ("agents:in_a_thread", "the connection to the provider stayed open, and the model ran on: "),
         ("clients:keeps_its_connection", "the connection to the provider stayed open, and the model ran on: "),
-        ("agents:slow_to_close", "it took 2."),
+        ("agents:slow_to_close", "it took "),
     ],
 )
 def test_an_agent_that_does_not_stop(report: Report, agent: str, problem: str) -> None:
@@ -133,8 +133,8 @@ def test_a_task_that_is_left_is_named(report: Report) -> None:
     ("agent", "problem"),
     [
         ("agents:raises", "it failed before it could be stopped: ValueError: as written"),
-        ("agents:says_nothing", "it said nothing within 1."),
-        ("sdk:asks_in_one_piece", "it said nothing within 1."),
+        ("agents:says_nothing", "it said nothing within "),
+        ("sdk:asks_in_one_piece", "it said nothing within "),
         ("agents:says_all_at_once", "it finished before it could be stopped, having said 1 delta"),
         ("agents:exits", "its process ended by itself, with exit status 7"),
     ],

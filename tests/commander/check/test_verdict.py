@@ -1,5 +1,6 @@
 """What is said of what was measured, and where an event loop was blocked."""
 
+import asyncio.runners
 import faulthandler
 import tempfile
 import threading
@@ -89,9 +90,15 @@ Thread 0x000000000000002a (most recent call first):
   File "/usr/lib/python3.11/socket.py", line 706 in readinto
   File "/home/me/agent.py", line 12 in agent
   File "{driver.__file__}", line 105 in _iterate
-  File "/usr/lib/python3.11/asyncio/runners.py", line 118 in run
+  File "{asyncio.runners.__file__}", line 118 in run
 """
     assert places(stacks, 42) == ("socket.py:706 readinto", "agent.py:12 agent")
+    idle = f"""Timeout (0:00:00.260000)!
+Thread 0x000000000000002a (most recent call first):
+  File "{asyncio.runners.__file__}", line 118 in run
+"""
+    assert places(idle + stacks + idle, 42) == places(stacks, 42), "the machine was late before, and after"
+    assert places(idle, 42) == ()
     assert places(stacks, 43) == ()
     assert places("", 42) == ()
 
