@@ -62,7 +62,14 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture
-def redis(shared_redis: RedisServer) -> RedisServer:
+def patient_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server, or this process, that stands for a while is not away: no test is to be faster than that."""
+    for module in ("pipeline", "store"):
+        monkeypatch.setattr(f"dispatcher.store.redis.{module}.CONNECT_SECONDS", 30.0)
+
+
+@pytest.fixture
+def redis(shared_redis: RedisServer, patient_with_redis: None) -> RedisServer:
     """A server without data."""
     shared_redis.ask("FLUSHALL")
     return shared_redis
@@ -75,7 +82,7 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Re
 
 
 @pytest.fixture
-def cluster(shared_cluster: list[RedisServer]) -> list[RedisServer]:
+def cluster(shared_cluster: list[RedisServer], patient_with_redis: None) -> list[RedisServer]:
     """Three servers without data, which make a cluster."""
     for server in shared_cluster:
         server.ask("FLUSHALL")
