@@ -261,6 +261,6 @@ async def test_an_agent_that_blocks_the_loop_is_told_of_in_the_status(
     async with serving(dispatcher, blocking):
         peer = await begin(dispatcher)
         await peer.next(records.Content)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await peer.status()).loop_lag_micros < (0.75 - worker.LAG_SECONDS) * 1e6:
                 pass

@@ -40,7 +40,7 @@ async def test_messages_and_the_end_are_counted(
     await peer.status()
     _, service, method = PATH.split("/")
     labels = {"grpc_type": "bidi_stream", "grpc_service": service, "grpc_method": method}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while commander.value("grpc_client_msg_sent_total", **labels) != 4:  # noqa: ASYNC110 (nothing to await)
             await asyncio.sleep(0.001)
     if code is None:

@@ -25,7 +25,7 @@ from tests.contracts.sessions import (
     waiting,
 )
 
-SECONDS = 10  # no wait in these tests takes longer
+SECONDS = 30  # no wait in these tests takes longer
 
 
 class Ears:

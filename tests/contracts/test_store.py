@@ -59,7 +59,7 @@ from tests.contracts.sessions import (
     waiting,
 )
 
-SECONDS = 10  # no wait in these tests takes longer
+SECONDS = 30  # no wait in these tests takes longer
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis", "cluster"])

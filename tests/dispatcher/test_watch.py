@@ -26,7 +26,7 @@ class Reads:
         self.read.put_nowait([str(named), text_of(named)])
 
     async def next(self) -> list[str]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.read.get()
 
 
@@ -72,5 +72,5 @@ async def test_without_a_path_there_is_nothing_to_watch() -> None:
     async def never() -> None:
         raise AssertionError
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await FileWatch(None).watch(never)

@@ -185,7 +185,7 @@ class Commander:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait for what no event tells of."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - nothing to be told by
             await asyncio.sleep(0.005)
 

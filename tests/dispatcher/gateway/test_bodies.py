@@ -169,7 +169,7 @@ async def test_large_bodies_for_which_there_was_no_room_are_counted(
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (8 * 1024 * 1024))
     writer.write(b" " * (SMALL_BYTES + 1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (answer := await http.post("/v1/sessions", content=of("1", SMALL_BYTES))).status_code != 503:
             pass  # until the first one's beginning was read
     writer.close()

@@ -206,7 +206,10 @@ async def test_users_routes_are_not_here(operator: httpx2.AsyncClient) -> None:
 
 async def test_a_watch_ends_when_the_server_drains(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
     commander = await sessions.begin()
-    async with asyncio.timeout(5), aclosing(stream(operator, f"/operator/sessions/{commander.session_id}/events")) as s:
+    async with (
+        asyncio.timeout(30),
+        aclosing(stream(operator, f"/operator/sessions/{commander.session_id}/events")) as s,
+    ):
         await anext(s)
         sessions.closing.set()
         assert [event async for event in s] == []

@@ -49,7 +49,7 @@ class FakeOwner:
 
     async def done(self) -> None:
         self.let_go.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await asyncio.wait(self.tasks)
 
 

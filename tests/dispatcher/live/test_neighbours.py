@@ -80,7 +80,7 @@ class World:
     async def renewals(self, count: int) -> None:
         while not self.others.renewed.empty():
             self.others.renewed.get_nowait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             for _ in range(count):
                 await self.others.renewed.get()
 

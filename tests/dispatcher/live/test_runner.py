@@ -132,7 +132,7 @@ async def sessions(store: Scripted) -> AsyncIterator[LiveSessions]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 

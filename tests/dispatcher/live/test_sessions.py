@@ -68,7 +68,7 @@ async def test_a_stop_while_the_store_is_away_is_kept_once_and_tried(
         await sessions.stop("another", "UserCancel", "user")
     assert not isinstance(refused.value, StopKept)
     store.away = False
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while sessions._kept_stops:  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.005)
     record = await store.load(session_id)

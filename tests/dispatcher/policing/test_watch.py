@@ -30,7 +30,7 @@ class Used:
         self.rules.put_nowait(rules)
 
     async def names(self) -> list[str]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return [policy.name for policy in (await self.rules.get()).policies]
 
 
@@ -54,7 +54,7 @@ async def watched(
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - a file's change has no event to await
             await asyncio.sleep(0.005)
 

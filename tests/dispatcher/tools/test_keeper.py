@@ -25,7 +25,7 @@ ENTRY = '[[toolset]]\nname = "{}"\nkind = "fake"\n'
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is asked has no event
             await asyncio.sleep(0.005)
 

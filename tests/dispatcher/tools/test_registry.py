@@ -367,7 +367,7 @@ async def test_an_async_tool_beyond_its_time_is_cancelled() -> None:
 
     answer = await registry_of(sleep, timeout=0.05).run("sleep", "{}")
     assert code_of(answer) == ("TIMEOUT", "timeout", "The tool took longer than 0.05 seconds.")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await cancelled.wait()
 
 
@@ -380,7 +380,7 @@ async def test_a_tool_that_swallows_its_cancellation_holds_nobody_up() -> None:
                 await release.wait()
 
     registry = registry_of(stubborn, timeout=0.05)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await registry.run("stubborn", "{}")).status == "TIMEOUT"
         release.set()
 
@@ -398,7 +398,7 @@ async def test_calls_that_run_on_are_named_counted_and_bounded(monkeypatch: pyte
     told: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
     registry = registry_of(stubborn, timeout=0.01, runs_on=lambda *each: told.put_nowait(each))
     with structlog.testing.capture_logs() as records:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             for _ in range(2):
                 assert (await registry.run("stubborn", "{}")).status == "TIMEOUT"
             assert [await told.get(), await told.get()] == [("stubborn", 1), ("stubborn", 2)]
@@ -433,7 +433,7 @@ async def test_what_hangs_takes_from_its_own_tool_alone_and_is_told() -> None:
     assert await registry.run("quick", "{}") == ToolOutput("OK", "1"), "only its own places are taken"
     assert (await registry.run("block", "{}")).status == "TIMEOUT"
     release.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await registry.run("block", "{}")).status != "OK":
             pass
         while told[-1] != ("block", 0):  # noqa: ASYNC110 - the other thread ends when it likes
@@ -465,7 +465,7 @@ async def test_a_cancelled_call_cancels_its_tool() -> None:
             cancelled.set()
 
     call = asyncio.create_task(registry_of(sleep).run("sleep", "{}"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await running.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -527,7 +527,7 @@ def test_an_errors_json() -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is asked has no event
             await asyncio.sleep(0)
 

@@ -83,7 +83,7 @@ def call(name: str, call_id: str, tool: str = "wait") -> ToolCall:
 async def asked(world: World, session_id: str, call_id: str = "c1") -> str:
     """The digest, once the call waits."""
     with world.sessions.store.follow(session_id) as follower:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 for approval in await world.bodies(session_id, Approval):
                     if approval.call_id == call_id:
@@ -225,7 +225,7 @@ async def test_an_older_peer_is_not_read_while_its_calls_wait(
             assert await decide(world, session_id, digest, how, "seq-1") == 202
             digest = await asked(world, session_id, "seq-2")
             assert await decide(world, session_id, digest, "deny", "seq-2") == 202
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await room
     assert waiting_tools.begun == (["a"] if how == "approve" else [])
 

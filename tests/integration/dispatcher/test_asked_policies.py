@@ -52,7 +52,7 @@ def plugin(folder: Path, use: str, more: str = "") -> dict[str, Any]:
 async def shows(world: World, session_id: str, text: str) -> None:
     """Return when users see that."""
     with world.sessions.store.follow(session_id) as follower:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await world.text(session_id) != text:
                 await follower.wait(1)
 

@@ -65,7 +65,7 @@ async def test_hundreds_of_sessions_on_a_real_stream(tmp_path: Path) -> None:
 
 async def ended(world: World, session_id: str) -> str:
     with world.sessions.store.follow(session_id) as follower:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (record := await world.record(session_id)).head.final:
                 await follower.wait(1)
     return record.head.state

@@ -279,7 +279,7 @@ async def test_large_prompts_wait_for_a_checkpoint_and_appends_do_not(
         monkeypatch.setattr(checkpoints, "CHECKPOINT_BYTES", 1)
         monkeypatch.setattr(checkpoints.Checkpointer, "run", run)
         await store.submit("s", append(epoch, said(1)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(runs) > 1:  # noqa: ASYNC110 - another thread's
                 await asyncio.sleep(0.001)
         large = asyncio.ensure_future(store.create(Record("large", request, Head())))

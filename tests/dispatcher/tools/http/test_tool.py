@@ -297,7 +297,7 @@ async def test_what_drips_ends_with_the_time_limit(asking: Callable[..., Any], h
 
     async with asking(drips, "private = true\ntimeout_seconds = 0.1") as asked:
         assert await asked.code() == "TIMEOUT timeout"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await gone.wait()
 
 
@@ -398,7 +398,7 @@ async def test_a_stop_closes_the_connection(asking: Callable[..., Any]) -> None:
 
     async with asking(works) as asked:
         call = asyncio.create_task(asked.call())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await begun.wait()
             call.cancel()
             await gone.wait()
@@ -419,7 +419,7 @@ async def test_a_stop_in_the_midst_of_a_handshake_closes_it_too(tmp_path: Path) 
     async with listening(silent) as port:
         registry = registry_at(tmp_path, f"https://127.0.0.1:{port}")
         call = asyncio.create_task(registry.run("weather", '{"city": "Oslo"}'))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await begun.wait()
             call.cancel()
             await gone.wait()
@@ -427,7 +427,7 @@ async def test_a_stop_in_the_midst_of_a_handshake_closes_it_too(tmp_path: Path) 
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is asked has no event
             await asyncio.sleep(0.005)
 
