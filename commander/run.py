@@ -20,6 +20,7 @@ from commander.stream import DispatcherChannel, Stream, backoff
 from commander.turn import from_prompt
 from commander.worker import CLOSE_SECONDS, GIVE_BACK_SECONDS
 from shared.records import Downstream, Stop
+from shared.terminal import printable
 
 FINISHED, FAILED, STOPPED, INTERRUPTED = 0, 1, 3, 130
 JOIN_SECONDS = 5.0  # without any answer before the session is open: nobody is there
@@ -189,7 +190,7 @@ async def _bounded(waited: Awaitable[object], seconds: float) -> None:
 
 
 def _say(status: int, text: str) -> int:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
     return status
 
 
@@ -206,15 +207,15 @@ class _Printer:
     def print(self, item: str | Thought) -> None:
         if isinstance(item, str):
             self._end_step()
-            sys.stdout.write(item)
+            sys.stdout.write(printable(item) if sys.stdout.isatty() else item)
             sys.stdout.flush()
             self._line_open = not item.endswith("\n") if item else self._line_open
         else:
             if item.step_name != self._step:
                 self._end_step()
                 self._step = item.step_name
-                sys.stderr.write(f"[{item.step_name}] ")
-            sys.stderr.write(item.delta)
+                sys.stderr.write(printable(f"[{item.step_name}] "))
+            sys.stderr.write(printable(item.delta))
             sys.stderr.flush()
 
     def end(self) -> None:

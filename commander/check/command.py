@@ -11,6 +11,7 @@ from commander.check.measure import measure
 from commander.check.messages import Task
 from commander.check.verdict import Tolerance, judge, text
 from shared.errors import ConfigError
+from shared.terminal import printable
 
 DESCRIPTION = """Run the agent against a metered fake provider, stop it in mid-sentence, and say whether it stopped and
 how late. The provider speaks OpenAI's Chat Completions and Responses on loopback, makes tokens at a steady rate whether
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         measured = runner.run(measure(task, options.rate, tolerance))
     report = judge(options.agent, measured, tolerance)
-    print(msgspec.json.encode(report).decode() if options.json else text(report))
+    print(msgspec.json.encode(report).decode() if options.json else printable(text(report)))
     return report.exit_status
 
 

@@ -7,8 +7,9 @@ import time
 from itertools import islice
 from urllib.parse import quote
 
-from dispatcher.verbs.client import Client, as_count, as_session_id, printable, shown_json
+from dispatcher.verbs.client import Client, as_count, as_session_id, shown_json
 from dispatcher.verbs.servers import RequestFailed
+from shared.terminal import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

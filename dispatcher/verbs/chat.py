@@ -6,8 +6,9 @@ import sys
 from typing import Any
 
 from dispatcher.core.log import FINAL
-from dispatcher.verbs.client import Client, Event, printable, shown_json
+from dispatcher.verbs.client import Client, Event, shown_json
 from dispatcher.verbs.servers import RequestFailed
+from shared.terminal import printable
 
 FAILED, STOPPED = 1, 3  # exit statuses; 3 as `commander run` has it
 

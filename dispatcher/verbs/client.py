@@ -149,12 +149,3 @@ def shown_json(value: object) -> str:
     """On one line, for somebody who is to decide on it: nothing is hidden, or turns the text around."""
     text = json.dumps(value, ensure_ascii=False)
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
-
-
-# C0 but for tab and newline, DEL, C1: what a terminal would obey instead of showing
-_CONTROLS = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
-
-
-def printable(text: str) -> str:
-    """Text that others wrote, without what could command the terminal."""
-    return text.translate(_CONTROLS)

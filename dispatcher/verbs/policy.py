@@ -19,9 +19,10 @@ from dispatcher.policy_tools.asking import Asking
 from dispatcher.policy_tools.check import located, summary
 from dispatcher.policy_tools.replay import LoggedEvent, Replayed, replayed
 from dispatcher.policy_tools.splits import ALL_UP_TO, AT_RANDOM
-from dispatcher.verbs.client import Client, NotFound, as_session_id, printable
+from dispatcher.verbs.client import Client, NotFound, as_session_id
 from dispatcher.verbs.servers import RequestFailed
 from shared import logs
+from shared.terminal import printable
 
 RIGHT, WRONG, UNUSABLE = 0, 1, 2  # exit statuses
 

@@ -10,9 +10,10 @@ from itertools import islice
 from typing import Any
 
 from dispatcher.core.log import STATES
-from dispatcher.verbs.client import Client, Event, as_count, as_session_id, printable
+from dispatcher.verbs.client import Client, Event, as_count, as_session_id
 from dispatcher.verbs.servers import RequestFailed
 from shared.records import STOP_REASONS
+from shared.terminal import printable
 
 COMMON = ("at", "generation", "sequence", "timestamp", "decided")  # of every entry; `at` stands before the line
 

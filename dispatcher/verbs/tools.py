@@ -18,10 +18,10 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.tools.context import Context
 from dispatcher.tools.keeper import ToolFiles, ToolsetServer
 from dispatcher.tools.pins import pinned
-from dispatcher.verbs.client import printable
 from shared import logs
 from shared.config import load
 from shared.errors import ConfigError
+from shared.terminal import printable
 
 RIGHT, WRONG, UNUSABLE = 0, 1, 2  # exit statuses
 CONNECT_SECONDS = 30.0  # that toolsets' servers have; a command that is started may have to be fetched first

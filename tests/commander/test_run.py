@@ -1,6 +1,7 @@
 """`commander run PROMPT`: one session of its own, with a Dispatcher of today and with an older one."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator
 
 import grpc
@@ -42,6 +43,32 @@ async def test_it_opens_one_session_and_prints_what_the_agent_says(
     out, err = capsys.readouterr()
     assert out == "It is sunny.\n"
     assert "[plan] hm, well\n[do] it\n" in err
+
+
+@pytest.mark.parametrize(("terminal", "printed"), [(True, "a[2Jbé\n"), (False, "a\x1b[2Jb\x07é\n")])
+async def test_what_the_agent_says_cannot_command_the_terminal(
+    dispatcher: FakeDispatcher,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    printed: str,
+) -> None:
+    """A file gets it as it is."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    puppet = Puppet()
+    puppet.say(Thought("\x1b[1mplan", "\x9bhm"), "a\x1b[2J", "b\x07é")
+    puppet.finish()
+    async with running(dispatcher, puppet) as commander:
+        peer, session_id, _ = await opened(dispatcher)
+        await peer.send(session_id, records.Welcome(0, 256, 262144))
+        _, packet, _ = await peer.until(records.Content)
+        await peer.send(session_id, records.Ack(packet.sequence))
+        await peer.half_closed()
+        peer.end()
+        assert await soon(commander.task) == FINISHED
+    out, err = capsys.readouterr()
+    assert out == printed
+    assert "[[1mplan] hm\n" in err
 
 
 async def test_with_the_metadata_it_waits_for_its_welcome(dispatcher: FakeDispatcher) -> None:

@@ -23,7 +23,6 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs import chat, client, health
 from dispatcher.verbs import main as cli
 from dispatcher.verbs import sessions as operator_cli
-from dispatcher.verbs.client import printable
 from dispatcher.verbs.servers import base_url
 from shared.config import load
 from shared.errors import ConfigError
@@ -241,10 +240,6 @@ async def test_a_session_s_id_may_begin_with_a_dash(
 )
 def test_where_a_client_reaches_it(address: str, url: str) -> None:
     assert base_url(address) == url
-
-
-def test_text_cannot_command_the_terminal() -> None:
-    assert printable("a\x1b[2J\x07\x9bb\tc\n\x7fé夜") == "a[2Jb\tc\né夜"
 
 
 async def test_health_as_a_command(urls: tuple[str, str], sessions: FakeSessions) -> None:
