@@ -6,7 +6,9 @@ import sys
 
 def main() -> None:
     """The installed command `dispatcher`."""
-    # gRPC looks at this when it is imported. The Commander of `dev` is a program of its own: no fork to prepare for.
+    # gRPC looks at these when it is imported. C-core's own lines say no more than a stream's status or our log.
+    # The Commander of `dev` is a program of its own: no fork to prepare for.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     if sys.argv[1:2] == ["health"]:
         from dispatcher.verbs import health

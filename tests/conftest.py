@@ -6,6 +6,10 @@ import signal
 import ssl
 from collections.abc import Iterator
 
+# As the programs have it. C-core's own lines would stand in what tests read of standard error, now and then.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import httpcore2
 import pytest
 import structlog
