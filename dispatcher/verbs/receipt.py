@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dispatcher.core.receipts import Account, Receipt, Unfinished, body_of, differences
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs.client import Client, as_session_id, printable
+from dispatcher.verbs.client import Client, as_session_id
 from dispatcher.verbs.servers import RequestFailed, base_url
 from shared.config import load
 from shared.errors import ConfigError
+from shared.terminal import printable
 
 MAX_RECEIPT_BYTES = 1024 * 1024  # 64 calls in flight and a stop's detail, every character of them escaped
 MAX_LINE_BYTES = 16 * 1024 * 1024  # an entry: more than a message from a Commander, every character of it escaped
