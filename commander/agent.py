@@ -10,13 +10,19 @@ that it started elsewhere (threads, background tasks) is not stopped by that: st
 session; raising ends it with an error that users see only as a code. A slow Dispatcher makes `yield` wait.
 """
 
+import json
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from shared import records
+from shared.wire import well_formed
+
+CALL_ID_BYTES = 16
 
 FinishReason: TypeAlias = records.FinishReason
+Feature: TypeAlias = records.Feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +39,48 @@ class Thought:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientCall:
+    """A call of one of the client's own tools, which the client runs. Raises ValueError.
+
+    arguments: a JSON object, or its text as the model wrote it; always that in a message. call_id: made up, where the
+    model gave none.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] | str
+    call_id: str = field(default_factory=lambda: f"call_{secrets.token_hex(CALL_ID_BYTES)}")
+
+    def __post_init__(self) -> None:
+        names: tuple[tuple[str, object], ...] = (("name", self.name), ("call_id", self.call_id))
+        for name, value in names:
+            if not isinstance(value, str) or not 0 < len(value) <= records.MAX_NAME:
+                raise ValueError(f"{name} must be a str of 1 to {records.MAX_NAME} characters, got {value!r:.80}")
+        if not isinstance(self.arguments, str | Mapping):
+            raise ValueError(f"arguments must be a mapping or its JSON, got {type(self.arguments).__name__}")  # noqa: TRY004
+        if (size := len(self.arguments_json.encode())) > records.MAX_ARGUMENTS_BYTES:
+            raise ValueError(f"arguments of {size} bytes are more than {records.MAX_ARGUMENTS_BYTES}")
+
+    @property
+    def arguments_json(self) -> str:
+        """As text."""
+        if isinstance(self.arguments, str):
+            return well_formed(self.arguments)
+        try:
+            return well_formed(json.dumps(dict(self.arguments), ensure_ascii=False, allow_nan=False))
+        except (TypeError, RecursionError) as error:
+            raise ValueError(f"arguments are not JSON: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
-    """The last thing to yield, if at all: why the answer ends, and what the model counted. Raises ValueError."""
+    """The last thing to yield, if at all: why the answer ends, what the model counted, and the calls of the client's
+    tools, with which it ends for the reason `tool_calls` alone. Raises ValueError.
+    """
 
     reason: FinishReason = "stop"
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    calls: tuple[ClientCall, ...] = ()
 
     def __post_init__(self) -> None:
         if self.reason not in records.FINISH_REASONS:
@@ -47,23 +89,43 @@ class Finish:
             count = getattr(self, name)
             if count is not None and not (isinstance(count, int) and 0 <= count < 2**32):
                 raise ValueError(f"{name} must be a whole number of 32 bits, got {count!r}")
+        if not all(isinstance(call, ClientCall) for call in self.calls):
+            raise ValueError("calls must be ClientCall")
+        if bool(self.calls) != (self.reason == "tool_calls"):
+            raise ValueError(f"calls go with the reason tool_calls and with no other, got {self.reason!r}")
+        if len({call.call_id for call in self.calls}) < len(self.calls):
+            raise ValueError("calls must have different call_ids")
+        size = sum(len(call.arguments_json.encode()) for call in self.calls)
+        if len(self.calls) > records.MAX_CLIENT_CALLS or size > records.MAX_CLIENT_CALLS_BYTES:
+            most = f"{records.MAX_CLIENT_CALLS}, and {records.MAX_CLIENT_CALLS_BYTES} bytes of arguments"
+            raise ValueError(f"calls must be at most {most}; got {len(self.calls)} of {size} bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the conversation. `role`: system, developer, user, assistant or tool."""
+    """One message of the conversation. `role`: system, developer, user, assistant or tool.
+
+    tool_calls: of an assistant, the client's tools that it called. tool_call_id: of a tool, the call that it answers.
+    name: of a tool, where the client said it.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ClientCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that may be called. `parameters`: JSON Schema of its arguments, an object."""
+    """A tool that may be called. `parameters`: JSON Schema of its arguments, an object. `client`: it is the client's,
+    and is called by the answer's end (`Finish.calls`), never by `call_tool`.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
+    client: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +197,30 @@ def continues(agent: _Agent) -> _Agent:
     """
     agent.continues = True  # type: ignore[attr-defined]
     return agent
+
+
+def supports(*features: Feature) -> Callable[[_Agent], _Agent]:
+    """Declares what of clients' requests this agent honours; what it does not is refused before it is asked.
+
+    tools: the client's, `turn.parameters["tool_choice"]` and `["parallel_tool_calls"]`, and their calls and results in
+    messages. structured: `turn.parameters["response_format"]`. sampling: `temperature`, `max_tokens` and the like.
+    Without it an agent has to honour sampling. Raises ValueError.
+    """
+    for feature in features:
+        if feature not in records.FEATURES:
+            raise ValueError(f"what is supported must be of {', '.join(records.FEATURES)}, got {feature!r}")
+
+    def declared(agent: _Agent) -> _Agent:
+        agent.supports = features  # type: ignore[attr-defined]
+        return agent
+
+    return declared
+
+
+def supported(agent: Callable[..., Any]) -> tuple[str, ...] | None:
+    """What the agent was declared with `supports`; None: it was not."""
+    features: tuple[str, ...] | None = getattr(agent, "supports", None)
+    return features
 
 
 def can_continue(agent: Callable[..., Any]) -> bool:

@@ -7,7 +7,7 @@ at the first Welcome, so that no agent runs for a session that somebody else has
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from enum import Enum, auto
 from typing import Any, Protocol, TypeAlias
 
@@ -76,8 +76,9 @@ class _Link:
 
 
 class Session:
-    """history: the sequence that its agent's history ends with, if it has one. token: that `open` shows. stop, failure,
-    closed: how it ended, for `commander run`; all None: it finished, or runs.
+    """history: the sequence that its agent's history ends with, if it has one. token: that `open` shows. client_tools:
+    the names of those that the answer may end with calls of. stop, failure, closed: how it ended, for `commander run`;
+    all None: it finished, or runs.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Session:
         *,
         history: int | None = None,
         token: bytes = b"",
+        client_tools: Container[str] = (),
         echo: Callable[[str | Thought], None] | None = None,
     ) -> None:
         self.session_id = session_id
@@ -102,6 +104,7 @@ class Session:
         self._begin = begin
         self._holder = holder
         self._metrics = metrics
+        self._client_tools = client_tools
         self._echo = echo
         self._calls = calls.WaitingCalls()
         self._driver: Driver | None = None
@@ -361,6 +364,9 @@ class Session:
 
     def _end_packet(self, result: Finish | Failure | None) -> records.Content | records.Error | records.Stopped | None:
         driver = self._driver
+        if isinstance(result, Finish) and (missing := self._missing(result)):
+            result = Failure(f"the agent calls {missing!r:.80}, which is no tool of the client's")
+            self._logger.warning("agent_failed", why=result.message)
         match self._halt, result:
             case Halt.STOP, _:
                 late, micros = (driver.late_deltas, driver.halt_micros) if driver else (0, 0)
@@ -372,12 +378,17 @@ class Session:
             case None, Finish() as finish:
                 counted = finish.prompt_tokens is not None or finish.completion_tokens is not None
                 usage = records.Usage(finish.prompt_tokens or 0, finish.completion_tokens or 0) if counted else None
-                return records.Content("", is_finish=True, finish_reason=finish.reason, usage=usage)
+                calls = [records.ClientCall(call.call_id, call.name, call.arguments_json) for call in finish.calls]
+                return records.Content("", True, finish.reason, usage, tuple(calls))
             case None, _:
                 self.failure = result.message if isinstance(result, Failure) else "the agent was cancelled"
                 return records.Error("agent_error", wire.well_formed(self.failure))
             case _:
                 return None  # its end is on its way already
+
+    def _missing(self, finish: Finish) -> str | None:
+        """A tool that it calls and the client does not have."""
+        return next((call.name for call in finish.calls if call.name not in self._client_tools), None)
 
     def _count_tokens(self, result: Finish | Failure | None) -> None:
         """As the model counted them; a delta for a token where it did not, or was stopped."""

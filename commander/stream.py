@@ -17,7 +17,7 @@ from commander.credentials import Credentials
 from commander.session import Session
 from shared.channel import Options
 from shared.envelope import MalformedPacketError
-from shared.grpc_metrics import ClientCall, ClientMetrics
+from shared.grpc_metrics import ClientMetrics, OutgoingCall
 from shared.pb.agent_pb2_grpc import AgentInteractionStub
 from shared.records import MAX_BATCH_BYTES, MAX_TEXT_BYTES, Downstream, Upstream
 from shared.wire import (
@@ -128,7 +128,7 @@ class Stream:
     def __init__(
         self,
         call: StreamCall,
-        counted: ClientCall,
+        counted: OutgoingCall,
         receive: Callable[["Stream", Downstream], None],
         flush: float,
         status: Callable[["Stream"], Upstream] | None,

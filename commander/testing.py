@@ -9,7 +9,7 @@ assert turn.made[0].arguments == {"city": "Oslo"}
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from commander import calls
@@ -19,6 +19,7 @@ from commander.agent import Agent, Call, Finish, History, Message, Thought, Tool
 class ScriptedTurn(Turn):
     """A Turn of these messages, the newest last; a str is a user's.
 
+    client_tools   the client's, by which an answer may end: names, or a Tool each
     tools          name → what a call of it gives: JSON, a ToolError, or a function of the arguments that returns or
                    raises one of them, and may be async. Any other tool is UNKNOWN_TOOL, as in a real session
     said, earlier  what a predecessor said and called (`turn.history`)
@@ -33,6 +34,7 @@ class ScriptedTurn(Turn):
         self,
         *messages: str | Message,
         tools: Mapping[str, Any] | None = None,
+        client_tools: Sequence[str | Tool] = (),
         parameters: Mapping[str, Any] | None = None,
         said: str = "",
         earlier: Sequence[Call] = (),
@@ -43,7 +45,7 @@ class ScriptedTurn(Turn):
         super().__init__(
             messages=tuple(Message("user", message) if isinstance(message, str) else message for message in messages),
             parameters=dict(parameters or {}),
-            tools=tuple(Tool(name, "", {"type": "object"}) for name in script),
+            tools=(*(Tool(name, "", {"type": "object"}) for name in script), *map(_clients, client_tools)),
             history=History(said, tuple(earlier)),
             session_id=session_id,
             tool_caller=self._run,
@@ -77,9 +79,15 @@ class ScriptedTurn(Turn):
         return json.loads(json.dumps(result, allow_nan=False))  # what comes over the wire is JSON
 
 
+def _clients(tool: str | Tool) -> Tool:
+    return Tool(tool, "", {"type": "object"}, client=True) if isinstance(tool, str) else replace(tool, client=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an agent said. text: to the user, all of it; thoughts: to operators, piece by piece."""
+    """What an agent said. text: to the user, all of it; thoughts: to operators, piece by piece; finish: why it ends,
+    with the calls of the client's tools.
+    """
 
     text: str
     thoughts: tuple[Thought, ...]
@@ -87,7 +95,7 @@ class Answer:
 
 
 async def ask(agent: Agent, turn: Turn) -> Answer:
-    """Run the agent to its end. Raises what it raises, and TypeError for what no session would take."""
+    """Run the agent to its end. Raises what it raises, and TypeError or ValueError for what no session would take."""
     text: list[str] = []
     thoughts: list[Thought] = []
     finish: Finish | None = None
@@ -101,6 +109,9 @@ async def ask(agent: Agent, turn: Turn) -> Answer:
                 thoughts.append(item)
             case Finish():
                 finish = item
+                offered = {tool.name for tool in turn.tools if tool.client}
+                if missing := [call.name for call in item.calls if call.name not in offered]:
+                    raise ValueError(f"the agent calls {missing[0]!r}, which is no tool of the client's")
             case _:
                 raise TypeError(f"the agent yielded {item!r}; it may yield str, Thought or Finish")
     return Answer("".join(text), tuple(thoughts), finish or Finish())

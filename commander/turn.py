@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from commander.agent import Call, History, Message, Tool, ToolCaller, Turn
+from commander.agent import Call, ClientCall, History, Message, Tool, ToolCaller, Turn
 from shared import records
 
 
@@ -13,7 +13,7 @@ def from_assignment(assignment: records.Assignment, tool_caller: ToolCaller) -> 
     if not isinstance(parameters, dict):
         raise ValueError("the session's parameters are no JSON object")  # noqa: TRY004 # the peer's fault, not a type error here
     return Turn(
-        messages=tuple(Message(message.role, message.content) for message in assignment.messages),
+        messages=tuple(map(_message, assignment.messages)),
         parameters=parameters,
         tools=tuple(_tool(tool) for tool in assignment.tools),
         history=_history(assignment.history),
@@ -28,8 +28,14 @@ def from_prompt(prompt: str, session_id: str, tool_caller: ToolCaller) -> Turn:
     return Turn(messages=(Message("user", prompt),), session_id=session_id, tool_caller=tool_caller)
 
 
+def _message(message: records.Message) -> Message:
+    calls = tuple(ClientCall(call.name, call.arguments_json, call.call_id) for call in message.tool_calls)
+    return Message(message.role, message.content, calls, message.tool_call_id, message.name)
+
+
 def _tool(tool: records.Tool) -> Tool:
-    return Tool(tool.name, tool.description, _parsed(tool.parameters_json_schema or "{}", "tool's schema"))
+    schema = _parsed(tool.parameters_json_schema or "{}", "tool's schema")
+    return Tool(tool.name, tool.description, schema, tool.client)
 
 
 def _history(history: records.History | None) -> History:

@@ -10,14 +10,14 @@ from typing import Any
 import grpc
 import structlog
 
-from commander.agent import Agent, can_continue
+from commander.agent import Agent, can_continue, supported
 from commander.metrics import Metrics
 from commander.session import Session
 from commander.settings import CommanderSettings
 from commander.stream import DispatcherChannel, Stream, backoff
 from commander.turn import from_assignment
 from commander.waits import first_of
-from shared.records import Assignment, Downstream, Drain, Running, Status, Upstream
+from shared.records import Assignment, Downstream, Drain, Running, Status, Support, Upstream
 
 STATUS_SECONDS = 2.0  # a Dispatcher that hears none for 10 s takes the Commander for hung
 LAG_SECONDS = 0.25  # between two looks at how late the loop is
@@ -185,7 +185,7 @@ class Worker:
 
     def _status(self, stream: Stream) -> Upstream:
         offers = not self._leaving.is_set() and not stream.drained.done()
-        agents = (self._settings.agent,)
+        agents, features = (self._settings.agent,), supported(self._agent)
         status = Status(
             commander_id=self.commander_id,
             agents=agents,
@@ -194,6 +194,7 @@ class Worker:
             assignments_received=stream.assignments,
             running=tuple(Running(session.session_id, session.generation) for session in self._sessions.values()),
             loop_lag_micros=int(max(self._lag, self._lag_before) * 1e6),
+            supports=() if features is None else tuple(Support(agent, features) for agent in agents),
         )
         return Upstream("", status)
 
@@ -232,6 +233,7 @@ class Worker:
             self._metrics,
             history=assignment.history.sequence if assignment.history else None,
             token=assignment.token,
+            client_tools={tool.name for tool in assignment.tools if tool.client},
         )
         self._sessions[session.session_id] = session
         self._busy.add(session)

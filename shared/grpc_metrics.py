@@ -227,7 +227,7 @@ def _code(context: Any) -> grpc.StatusCode | None:
 # ---- client
 
 
-class ClientCall:
+class OutgoingCall:
     """One call, from now on. Whoever writes and reads counts `sent` and `received`, and says how it `ended`."""
 
     def __init__(self, method: _Method) -> None:
@@ -245,6 +245,6 @@ class ClientMetrics(_Metrics):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__("client", registry)
 
-    def began(self, path: str) -> ClientCall:
+    def began(self, path: str) -> OutgoingCall:
         """On `/package.Service/Method`."""
-        return ClientCall(self.method(path))
+        return OutgoingCall(self.method(path))

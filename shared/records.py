@@ -22,11 +22,17 @@ MAX_FIELDS = 4096  # packets of a batch, and what else may stand in a message: e
 MAX_NAME = 256  # characters of an id, an agent's name, a code
 MAX_AGENTS = 64  # that one Commander runs
 MAX_HISTORY_BYTES = 8 * 1024 * 1024
+MAX_CLIENT_CALLS = 64  # that an answer ends with: more than models make at once
+MAX_CLIENT_CALLS_BYTES = 256 * 1024  # of their arguments, which the end carries in one packet
 
 StopReason: TypeAlias = Literal["PolicyViolation", "RiskControl", "UserCancel", "Timeout", "Shutdown"]
 STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
-FinishReason: TypeAlias = Literal["stop", "length", "content_filter"]
+FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls"]
 FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
+# What an agent may honour beyond a conversation of texts (agent.proto, Support).
+Feature: TypeAlias = Literal["tools", "structured", "images", "audio", "files", "sampling", "logprobs"]
+FEATURES: tuple[Feature, ...] = get_args(Feature)
+UNSAID: tuple[Feature, ...] = ("sampling",)  # what an agent honours whose Commander does not say
 # Of a tool's result; an older Dispatcher says none.
 ToolStatus: TypeAlias = Literal[
     "OK", "TOOL_ERROR", "UNKNOWN_TOOL", "INVALID_ARGUMENTS", "TIMEOUT", "DENIED", "CANCELLED", "UNKNOWN_OUTCOME"
@@ -35,7 +41,7 @@ TOOL_STATUSES: tuple[ToolStatus, ...] = get_args(ToolStatus)
 
 
 class Plain(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Base of the records without containers."""
+    """Base of the records that hold nothing but values, and tuples of such."""
 
 
 class Thought(Plain, tag="thought", frozen=True):
@@ -48,11 +54,18 @@ class Usage(Plain, frozen=True):
     completion_tokens: int
 
 
+class ClientCall(Plain, frozen=True):
+    call_id: str
+    name: str
+    arguments_json: str
+
+
 class Content(Plain, tag="content", frozen=True):
     text: str
     is_finish: bool = False
     finish_reason: str = ""
     usage: Usage | None = None
+    client_calls: tuple[ClientCall, ...] = ()
 
 
 class ToolCall(Plain, tag="tool_call", frozen=True):
@@ -90,6 +103,11 @@ class Running(Plain, frozen=True):
     generation: int
 
 
+class Support(Plain, frozen=True):
+    agent: str
+    features: tuple[str, ...] = ()
+
+
 class Status(msgspec.Struct, frozen=True):
     commander_id: str
     agents: tuple[str, ...] = ()
@@ -98,6 +116,11 @@ class Status(msgspec.Struct, frozen=True):
     assignments_received: int = 0
     running: tuple[Running, ...] = ()
     loop_lag_micros: int = 0
+    supports: tuple[Support, ...] = ()
+
+    def features(self, agent: str) -> frozenset[str]:
+        """What that agent honours."""
+        return frozenset(next((each.features for each in self.supports if each.agent == agent), UNSAID))
 
 
 UpstreamPayload: TypeAlias = Thought | Content | ToolCall | Error | Stopped | Unknown | Open | Status
@@ -146,12 +169,16 @@ class Closed(Plain, frozen=True):
 class Message(Plain, frozen=True):
     role: str
     content: str
+    tool_calls: tuple[ClientCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
 
 
 class Tool(Plain, frozen=True):
     name: str
     description: str
     parameters_json_schema: str
+    client: bool = False
 
 
 class Said(Plain, tag="said", frozen=True):

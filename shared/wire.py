@@ -1,7 +1,7 @@
 """Protobuf ⇄ plain records. The only importer of `agent_pb2`."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -12,6 +12,7 @@ from shared.records import (
     MAX_TEXT_BYTES,
     Ack,
     Assignment,
+    ClientCall,
     Closed,
     Content,
     Downstream,
@@ -27,6 +28,7 @@ from shared.records import (
     Status,
     Stop,
     Stopped,
+    Support,
     Thought,
     Tool,
     ToolCall,
@@ -78,7 +80,7 @@ def upstream_message(packet: Upstream) -> UpstreamMessage:
     """One packet as a message of its own. Its ByteSize() is what counts against the credit."""
     message = pb.UpstreamPacket(session_id=packet.session_id, timestamp=packet.timestamp, sequence=packet.sequence)
     match packet.payload:
-        case Content(text, is_finish, finish_reason, usage):
+        case Content(text, is_finish, finish_reason, usage, client_calls):
             content = message.content
             content.SetInParent()
             content.text = text
@@ -88,6 +90,7 @@ def upstream_message(packet: Upstream) -> UpstreamMessage:
                 if usage:
                     content.usage.prompt_tokens = usage.prompt_tokens
                     content.usage.completion_tokens = usage.completion_tokens
+                _add_client_calls(content.client_calls, client_calls)
         case Thought(step_name, delta):
             message.thought.SetInParent()
             message.thought.step_name = step_name
@@ -114,6 +117,7 @@ def upstream_message(packet: Upstream) -> UpstreamMessage:
                     assignments_received=status.assignments_received,
                     running=[pb.Running(session_id=r.session_id, generation=r.generation) for r in status.running],
                     loop_lag_micros=min(status.loop_lag_micros, 0xFFFFFFFF),
+                    supports=[pb.Support(agent=s.agent, features=s.features) for s in status.supports],
                 )
             )
         case Unknown():
@@ -147,7 +151,8 @@ def decode_upstream(packet: bytes) -> Upstream:
             if content.is_finish:
                 usage = Usage(content.usage.prompt_tokens, content.usage.completion_tokens)
                 has_usage = content.HasField("usage")
-                payload = Content(content.text, True, content.finish_reason, usage if has_usage else None)
+                calls = _client_calls(content.client_calls)
+                payload = Content(content.text, True, content.finish_reason, usage if has_usage else None, calls)
             else:
                 payload = Content(content.text)
         case "thought":
@@ -173,6 +178,7 @@ def decode_upstream(packet: bytes) -> Upstream:
                 status.assignments_received,
                 tuple(Running(r.session_id, r.generation) for r in status.running),
                 status.loop_lag_micros,
+                tuple(Support(s.agent, tuple(s.features)) for s in status.supports),
             )
         case _:
             payload = Unknown()
@@ -268,6 +274,15 @@ def _call(message: pb.ToolCallRequest) -> ToolCall:
     return ToolCall(message.tool_name, message.arguments_json, message.call_id)
 
 
+def _add_client_calls(to: Any, calls: tuple[ClientCall, ...]) -> None:
+    for call in calls:
+        to.add(call_id=call.call_id, name=call.name, arguments_json=call.arguments_json)
+
+
+def _client_calls(messages: Iterable[pb.ClientCall]) -> tuple[ClientCall, ...]:
+    return tuple([ClientCall(call.call_id, call.name, call.arguments_json) for call in messages])
+
+
 _STATUS_NAMES = {
     number: name.removeprefix("STATUS_")
     for name, number in pb.ToolCallResult.Status.items()
@@ -295,11 +310,17 @@ def _fill(message: pb.Assignment, assignment: Assignment) -> None:
     message.generation = assignment.generation
     message.agent = assignment.agent
     for each in assignment.messages:
-        message.messages.add(role=each.role, content=each.content)
+        added = message.messages.add(
+            role=each.role, content=each.content, tool_call_id=each.tool_call_id, name=each.name
+        )
+        _add_client_calls(added.tool_calls, each.tool_calls)
     message.parameters_json = assignment.parameters_json
     for tool in assignment.tools:
         message.tools.add(
-            name=tool.name, description=tool.description, parameters_json_schema=tool.parameters_json_schema
+            name=tool.name,
+            description=tool.description,
+            parameters_json_schema=tool.parameters_json_schema,
+            client=tool.client,
         )
     message.conversation_id = assignment.conversation_id
     message.traceparent = assignment.traceparent
@@ -307,14 +328,14 @@ def _fill(message: pb.Assignment, assignment: Assignment) -> None:
     if assignment.history:
         message.history.sequence = assignment.history.sequence
         for entry in assignment.history.entries:
-            added = message.history.entries.add()
+            held = message.history.entries.add()
             match entry:
                 case Said(text):
-                    added.said = text
+                    held.said = text
                 case ToolCall():
-                    added.call.CopyFrom(_call_message(entry))
+                    held.call.CopyFrom(_call_message(entry))
                 case ToolResult():
-                    added.result.CopyFrom(_result_message(entry))
+                    held.result.CopyFrom(_result_message(entry))
 
 
 def _assignment(message: pb.Assignment) -> Assignment:
@@ -325,9 +346,11 @@ def _assignment(message: pb.Assignment) -> Assignment:
         message.session_id,
         message.generation,
         message.agent,
-        tuple(Message(m.role, m.content) for m in message.messages),
+        tuple(
+            Message(m.role, m.content, _client_calls(m.tool_calls), m.tool_call_id, m.name) for m in message.messages
+        ),
         message.parameters_json,
-        tuple(Tool(t.name, t.description, t.parameters_json_schema) for t in message.tools),
+        tuple(Tool(t.name, t.description, t.parameters_json_schema, t.client) for t in message.tools),
         history,
         message.conversation_id,
         message.traceparent,

@@ -6,7 +6,7 @@ import msgspec
 
 from dispatcher.core.entries import Call, Entry, StopEntry
 from dispatcher.policies.questions import Question
-from shared.records import ToolResult
+from shared.records import ClientCall, ToolResult
 
 
 class AppendEntries(msgspec.Struct, frozen=True):
@@ -85,6 +85,14 @@ class Ask(msgspec.Struct, frozen=True):
     question: Question
 
 
+class AskCalls(msgspec.Struct, frozen=True):
+    """Ask the policies that are asked about arguments about these calls of the client's tools, before anything of them
+    gets out, and bring what they deny to `Session.calls_read`.
+    """
+
+    calls: tuple[ClientCall, ...]
+
+
 class PolicyHit(msgspec.Struct, frozen=True):
     """A fact for metrics and logs: a policy has acted, once for each match. action: stop, redact or observe."""
 
@@ -106,5 +114,6 @@ Effect: TypeAlias = (
     | GiveBack
     | GiveUp
     | Ask
+    | AskCalls
     | PolicyHit
 )

@@ -4,7 +4,7 @@ from typing import Any, TypeAlias, get_args
 
 import msgspec
 
-from shared.records import Content, Error, Plain, Stopped, Thought, ToolResult, Unknown, Usage
+from shared.records import ClientCall, Content, Error, Plain, Stopped, Thought, ToolResult, Unknown, Usage
 
 
 class Text(Plain, tag="text", frozen=True):
@@ -12,10 +12,13 @@ class Text(Plain, tag="text", frozen=True):
 
 
 class Finished(Plain, tag="finished", frozen=True):
-    """The `is_finish` of a content packet; its text, if any, is the entry before."""
+    """The `is_finish` of a content packet; its text, if any, is the entry before. calls: of the client's tools, which
+    policies have read.
+    """
 
     finish_reason: str = "stop"
     usage: Usage | None = None
+    calls: tuple[ClientCall, ...] = ()
 
 
 class StopEntry(Plain, tag="stop", frozen=True):

@@ -17,7 +17,10 @@ from shared.records import (
 
 
 def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...]) -> Assignment | None:
-    """What the Commander is sent that the record's head names. None: the history is larger than the contract allows."""
+    """What the Commander is sent that the record's head names. None: the history is larger than the contract allows.
+
+    tools: the Dispatcher's. One that came to have the name of a client's after the client had asked is not offered.
+    """
     request, head = record.request, record.head
     history = history_of(head.sequence, entries)
     if history and _size_of(history) > MAX_HISTORY_BYTES:
@@ -30,7 +33,7 @@ def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...])
         request.agent,
         request.messages,
         request.parameters_json,
-        tools,
+        (*(tool for tool in tools if tool.name not in {each.name for each in request.tools}), *request.tools),
         history,
         request.conversation_id,
         request.traceparent,

@@ -25,7 +25,7 @@ from dispatcher.core.entries import (
     Text,
 )
 from dispatcher.core.packets import disapproval
-from shared.records import MAX_NAME, Error, Message, Stopped, ToolResult
+from shared.records import MAX_NAME, Error, Message, Stopped, Tool, ToolResult
 
 State: TypeAlias = Literal["waiting", "running", "finished", "stopped", "failed"]
 STATES: tuple[State, ...] = get_args(State)
@@ -40,9 +40,10 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
     origin: `user` (over HTTP; assigned to the pool), `commander` (brought by `open` with generation 0) or `older` (a
     peer of the published contract). created_at: Unix seconds. background: of OpenAI's Responses; the client may leave.
-    prompt_bytes: of `messages` and `parameters_json`, known also where these are left out. assignment_key: that the
-    tokens of a user's session are made of. owner_sha256: of the token under which a Commander brought its own; empty:
-    it brought none (rule 2). Neither is ever shown.
+    prompt_bytes: of `messages`, `parameters_json` and `tools`, known also where these are left out. assignment_key:
+    that the tokens of a user's session are made of. owner_sha256: of the token under which a Commander brought its own;
+    empty: it brought none (rule 2). Neither is ever shown. tools: the client's own. needs: what the agent has to honour
+    for it, as in `shared.records.FEATURES`, sorted.
     """
 
     agent: str
@@ -56,6 +57,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     prompt_bytes: int = 0
     assignment_key: bytes = b""
     owner_sha256: bytes = b""
+    tools: tuple[Tool, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -1,22 +1,28 @@
 """What becomes of a packet, as far as that depends on nothing else of its session."""
 
+import json
+import re
+from collections.abc import Container
 from typing import TypeAlias
 
 import msgspec
 
 from dispatcher.core.entries import Body, Call, Decision, Entry, Finished
-from shared.records import Error, ToolResult, Upstream
+from dispatcher.policies.arguments import parsed
+from shared.records import ClientCall, Content, Error, ToolResult, Upstream
 
+_ESCAPE = re.compile(r"\\u([0-9A-Fa-f]{4})")
 Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
 
 
 class WaitingEnd(msgspec.Struct):
-    """An end that waits, and with it its packet, until verdicts on the content before it are in. taken: what becomes of
-    the packet, the end last.
+    """An end that waits, and with it its packet, until verdicts on the content before it are in, and on the calls that
+    it ends with. taken: what becomes of the packet, the end last. unread: those on the calls are still to come.
     """
 
     packet: Upstream
     taken: list[Taken]
+    unread: bool = False
 
     @property
     def speaks(self) -> bool:
@@ -30,6 +36,29 @@ def entries_of(
     return tuple(
         [Entry(body, now, generation, sequence, released, decided, timestamp) for body, released, decided in taken]
     )
+
+
+def misses(end: Content, offered: Container[str]) -> bool:
+    """Whether an end's calls are none that an answer may end with. offered: the names of the client's tools."""
+    ids = {call.call_id for call in end.client_calls}
+    known = all(call.call_id and call.name in offered for call in end.client_calls)
+    return bool(ids) != (end.finish_reason == "tool_calls") or len(ids) < len(end.client_calls) or not known
+
+
+def without(end: Finished, denied: Container[str]) -> Finished:
+    """The end without the calls of these ids, which policies deny."""
+    calls = tuple(call for call in end.calls if call.call_id not in denied)
+    return end if calls == end.calls else Finished("content_filter", end.usage, calls)
+
+
+def read_as(call: ClientCall) -> Call:
+    """A call of the client's as policies read it. Arguments that are not JSON go on as they are, and a lenient client
+    may understand them: so their escapes are decoded.
+    """
+    arguments_json = call.arguments_json
+    if isinstance(parsed(arguments_json), str):
+        arguments_json = json.dumps(_ESCAPE.sub(lambda found: chr(int(found[1], 16)), arguments_json))
+    return Call(call.name, arguments_json, call.call_id, "")
 
 
 def ends(body: Body) -> bool:

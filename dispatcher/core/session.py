@@ -9,7 +9,7 @@ Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from dispatcher.core.calls import SessionCalls, abandon, expired, expiry
 from dispatcher.core.credit import Credit
@@ -17,6 +17,7 @@ from dispatcher.core.effects import (
     AppendEntries,
     AppendWithoutEpoch,
     Ask,
+    AskCalls,
     CancelTools,
     Effect,
     GiveBack,
@@ -44,7 +45,17 @@ from dispatcher.core.entries import (
 from dispatcher.core.guard import Guard
 from dispatcher.core.limits import Limits
 from dispatcher.core.log import Applied, Head, Offsets, Record, Refused
-from dispatcher.core.packets import Taken, WaitingEnd, denial, ends, entries_of, reused_call_id
+from dispatcher.core.packets import (
+    Taken,
+    WaitingEnd,
+    denial,
+    ends,
+    entries_of,
+    misses,
+    read_as,
+    reused_call_id,
+    without,
+)
 from dispatcher.policies.ahead import Slices
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import Channel
@@ -99,6 +110,7 @@ class Session:
         self._credit = Credit(limits.max_unacked_packets, limits.max_unacked_bytes)
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
+        self._offered = {tool.name for tool in record.request.tools}
         self._spoken = False  # something but hand-overs was logged
         self._handed_over = False  # by the Commander that was given it last
         for entry in entries:
@@ -213,6 +225,8 @@ class Session:
             return [*self._close("gap"), Wake("grace", now + self.limits.grace_seconds)]
         if field := oversize(packet.payload):
             return self._refuse("invalid", now, f"{field} is too large")
+        if isinstance(packet.payload, Content) and kind == "end" and misses(packet.payload, self._offered):
+            return self._refuse("invalid", now, "client_calls are not of the client's tools, or none")
         if kind == "say" and not self.older and self._credit.exceeded_by(packet.size):
             return self._refuse("credit", now)
         self.conversation = after
@@ -248,8 +262,11 @@ class Session:
         while self._waiting and not self._too_many(self._waiting[0]):
             packet = self._waiting.popleft()
             taken = self._take(packet, now, effects)
-            if self._guard.gate.waiting and not self.stop and ends(taken[-1][0]):
-                self._ending = WaitingEnd(packet, taken)
+            end = taken[-1][0]
+            asked = end.calls if isinstance(end, Finished) and not self.stop and self.asked("arguments") else ()
+            if asked or (self._guard.gate.waiting and not self.stop and ends(end)):
+                self._ending = WaitingEnd(packet, taken, unread=bool(asked))
+                effects += [AskCalls(asked)] if asked else []
             else:
                 effects.append(self._store(packet, taken, now))
         return effects + self._ask()
@@ -271,7 +288,7 @@ class Session:
     def _take(self, packet: Upstream, now: float, effects: list[Effect]) -> list[Taken]:
         decided = self._guard.decided
         match packet.payload:
-            case Content(text, is_finish, finish_reason, usage):
+            case Content(text, is_finish, finish_reason, usage, client_calls):
                 taken: list[Taken] = []
                 if self.stop and (text or not is_finish):  # what comes after a stop is logged, never released
                     taken.append((Content(text), "", decided))
@@ -282,7 +299,8 @@ class Session:
                 if is_finish:
                     taken += self._let_out(now, effects)
                     reason = finish_reason if finish_reason in FINISH_REASONS else "stop"
-                    taken.append((Finished(reason, usage), "", self._guard.decided))
+                    end, stop = self._read_calls(Finished(reason, usage, client_calls), now, effects)
+                    taken += [*stop, (end, "", self._guard.decided)]
                 return taken
             case Thought() as thought:
                 return [(thought, "", decided), *self._act(self._read(thought, now), effects)]
@@ -303,7 +321,31 @@ class Session:
             case Open() | Status():
                 raise AssertionError("open and status are the edge's, not a session's")
 
+    def _read_calls(self, end: Finished, now: float, effects: list[Effect]) -> tuple[Finished, list[Taken]]:
+        """The end without the calls that policies deny, and the stop that they cause."""
+        denied, stop = set[str](), list[Taken]()
+        for call in end.calls:
+            reading = self._read(read_as(call), now)
+            stop += self._act(reading, effects)
+            if reading.denied:
+                denied.add(call.call_id)
+        return without(end, denied), stop
+
+    def calls_read(self, denied: Container[str], now: float) -> list[Effect]:
+        """What the policies that are asked deny of the calls that the end waits with (`AskCalls`)."""
+        if not self._ending or not self._ending.unread:
+            return []  # a stop has let it go
+        self._ending.unread = False
+        *before, (end, released, decided) = self._ending.taken
+        if isinstance(end, Finished):
+            self._ending.taken = [*before, (without(end, denied), released, decided)]
+        return [] if self._end_waits else [self._end(now)]
+
     # ---- policies that are asked
+
+    @property
+    def _end_waits(self) -> bool:
+        return self._guard.gate.waiting or bool(self._ending and self._ending.unread)
 
     def _ask(self) -> list[Effect]:
         return [] if self.stop else [Ask(question) for question in self._guard.gate.questions()]
@@ -320,10 +362,10 @@ class Session:
             return [PolicyHit(hit.policy, hit.action) for hit in release.hits]
         taken: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
         taken += self._act(release, effects)
-        if self._ending and (self._ending.speaks or self.stop or not self._guard.gate.waiting):
+        if self._ending and (self._ending.speaks or self.stop or not self._end_waits):
             self._ending.taken[-1:-1] = taken
             taken = []
-            if self.stop or not self._guard.gate.waiting:
+            if self.stop or not self._end_waits:
                 effects.append(self._end(now))
         if taken:
             effects.append(AppendEntries(entries_of(taken, now, self.head.generation)))

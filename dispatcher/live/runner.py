@@ -15,6 +15,7 @@ from dispatcher.core.effects import (
     AppendWithoutEpoch,
     Ask,
     AskApproval,
+    AskCalls,
     CancelTools,
     Effect,
     GiveBack,
@@ -375,8 +376,8 @@ class Runner:
                     if self.session.conversation is Phase.STOPPING:
                         logger.warning("commander_did_not_stop", session_id=self.session_id)
                     self._conclude(Fence)
-                case Ask(question):
-                    self._screening.ask(question)
+                case Ask() | AskCalls():
+                    self._screening.ask(effect)
                 case PolicyHit(policy, action):
                     if action == "stop":
                         self.facts.stop_detected()

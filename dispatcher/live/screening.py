@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
+from dispatcher.core.effects import Ask, AskCalls
 from dispatcher.core.entries import Call
+from dispatcher.core.packets import read_as
 from dispatcher.core.session import Session
 from dispatcher.live import clock
 from dispatcher.live.ports import Owner
@@ -14,7 +16,7 @@ from dispatcher.policies.arguments import strings
 from dispatcher.policies.questions import AskedPolicy, Question
 from dispatcher.tools.context import Context
 from dispatcher.tools.registry import ApprovalRequest, ToolOutput
-from shared.records import ToolResult
+from shared.records import ClientCall, ToolResult
 from shared.turns import LoopTurn
 
 
@@ -25,9 +27,14 @@ class Screening:
         self._owner, self._judges = owner, owner.host.judges
         self._asking: set[asyncio.Task[None]] = set()
 
-    def ask(self, question: Question) -> None:
-        """About content or a thought: the verdict comes back to the core that asks."""
-        self._spawn_asking(self._ask(question, self._owner.session))
+    def ask(self, effect: Ask | AskCalls) -> None:
+        """About content or a thought, or the calls that an end holds: what is said comes back to the core that asks."""
+        session = self._owner.session
+        match effect:
+            case Ask(question):
+                self._spawn_asking(self._ask(question, session))
+            case AskCalls(calls):
+                self._spawn_asking(self._ask_calls(calls, session))
 
     def cancel(self) -> None:
         """What is asked about content, and by observers, matters to nobody any more."""
@@ -43,6 +50,15 @@ class Screening:
         verdict = await self._judges.ask(replace(question, session_id=self._owner.session_id))
         if session is self._owner.session:
             self._owner.carry_out(session.answered(question, verdict, clock.now()))
+
+    async def _ask_calls(self, calls: tuple[ClientCall, ...], session: Session) -> None:
+        async def denial(call: Call) -> ToolResult | None:
+            return await self._read("arguments", call, strings(call.arguments_json))
+
+        denials = await asyncio.gather(*(denial(read_as(call)) for call in calls))
+        if session is self._owner.session:
+            denied = {each.call_id for each in denials if each}
+            self._owner.carry_out(session.calls_read(denied, clock.now()))
 
     async def check(self, call: Call) -> ApprovalRequest | ToolResult:
         """What has to be approved before the call runs; or its result, where policies deny it or it would not run."""

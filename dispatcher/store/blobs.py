@@ -23,7 +23,7 @@ def without_prompt(record: Record) -> Record:
 
 def briefly(request: Request) -> Request:
     """Without its prompt."""
-    return replace(request, messages=(), parameters_json="")
+    return replace(request, messages=(), parameters_json="", tools=())
 
 
 def brief_of(blob: bytes) -> bytes:

@@ -42,16 +42,28 @@ class ThoughtChain(_message.Message):
     def __init__(self, step_name: _Optional[str] = ..., delta: _Optional[str] = ...) -> None: ...
 
 class ContentChunk(_message.Message):
-    __slots__ = ("text", "is_finish", "finish_reason", "usage")
+    __slots__ = ("text", "is_finish", "finish_reason", "usage", "client_calls")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     IS_FINISH_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_CALLS_FIELD_NUMBER: _ClassVar[int]
     text: str
     is_finish: bool
     finish_reason: str
     usage: Usage
-    def __init__(self, text: _Optional[str] = ..., is_finish: _Optional[bool] = ..., finish_reason: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+    client_calls: _containers.RepeatedCompositeFieldContainer[ClientCall]
+    def __init__(self, text: _Optional[str] = ..., is_finish: _Optional[bool] = ..., finish_reason: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., client_calls: _Optional[_Iterable[_Union[ClientCall, _Mapping]]] = ...) -> None: ...
+
+class ClientCall(_message.Message):
+    __slots__ = ("call_id", "name", "arguments_json")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    call_id: str
+    name: str
+    arguments_json: str
+    def __init__(self, call_id: _Optional[str] = ..., name: _Optional[str] = ..., arguments_json: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "completion_tokens")
@@ -106,7 +118,7 @@ class Stopped(_message.Message):
     def __init__(self, stop_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., deltas_after_stop: _Optional[int] = ..., halt_micros: _Optional[int] = ...) -> None: ...
 
 class CommanderStatus(_message.Message):
-    __slots__ = ("commander_id", "agents", "continues", "free_slots", "assignments_received", "running", "loop_lag_micros")
+    __slots__ = ("commander_id", "agents", "continues", "free_slots", "assignments_received", "running", "loop_lag_micros", "supports")
     COMMANDER_ID_FIELD_NUMBER: _ClassVar[int]
     AGENTS_FIELD_NUMBER: _ClassVar[int]
     CONTINUES_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +126,7 @@ class CommanderStatus(_message.Message):
     ASSIGNMENTS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     LOOP_LAG_MICROS_FIELD_NUMBER: _ClassVar[int]
+    SUPPORTS_FIELD_NUMBER: _ClassVar[int]
     commander_id: str
     agents: _containers.RepeatedScalarFieldContainer[str]
     continues: _containers.RepeatedScalarFieldContainer[str]
@@ -121,7 +134,16 @@ class CommanderStatus(_message.Message):
     assignments_received: int
     running: _containers.RepeatedCompositeFieldContainer[Running]
     loop_lag_micros: int
-    def __init__(self, commander_id: _Optional[str] = ..., agents: _Optional[_Iterable[str]] = ..., continues: _Optional[_Iterable[str]] = ..., free_slots: _Optional[int] = ..., assignments_received: _Optional[int] = ..., running: _Optional[_Iterable[_Union[Running, _Mapping]]] = ..., loop_lag_micros: _Optional[int] = ...) -> None: ...
+    supports: _containers.RepeatedCompositeFieldContainer[Support]
+    def __init__(self, commander_id: _Optional[str] = ..., agents: _Optional[_Iterable[str]] = ..., continues: _Optional[_Iterable[str]] = ..., free_slots: _Optional[int] = ..., assignments_received: _Optional[int] = ..., running: _Optional[_Iterable[_Union[Running, _Mapping]]] = ..., loop_lag_micros: _Optional[int] = ..., supports: _Optional[_Iterable[_Union[Support, _Mapping]]] = ...) -> None: ...
+
+class Support(_message.Message):
+    __slots__ = ("agent", "features")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    features: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, agent: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Running(_message.Message):
     __slots__ = ("session_id", "generation")
@@ -244,22 +266,30 @@ class Assignment(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., parameters_json: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., history: _Optional[_Union[History, _Mapping]] = ..., conversation_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class Message(_message.Message):
-    __slots__ = ("role", "content")
+    __slots__ = ("role", "content", "tool_calls", "tool_call_id", "name")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     role: str
     content: str
-    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
+    tool_calls: _containers.RepeatedCompositeFieldContainer[ClientCall]
+    tool_call_id: str
+    name: str
+    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ClientCall, _Mapping]]] = ..., tool_call_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Tool(_message.Message):
-    __slots__ = ("name", "description", "parameters_json_schema")
+    __slots__ = ("name", "description", "parameters_json_schema", "client")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     parameters_json_schema: str
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters_json_schema: _Optional[str] = ...) -> None: ...
+    client: bool
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters_json_schema: _Optional[str] = ..., client: _Optional[bool] = ...) -> None: ...
 
 class History(_message.Message):
     __slots__ = ("sequence", "entries")

@@ -7,7 +7,21 @@ from typing import Any
 import pytest
 
 from commander import agent
-from commander.agent import Call, Finish, History, Message, Thought, ToolError, Turn, Yielded, can_continue, continues
+from commander.agent import (
+    Call,
+    ClientCall,
+    Finish,
+    History,
+    Message,
+    Thought,
+    ToolError,
+    Turn,
+    Yielded,
+    can_continue,
+    continues,
+    supported,
+    supports,
+)
 
 
 def test_what_an_author_gets_is_frozen() -> None:
@@ -22,6 +36,50 @@ def test_an_agent_continues_only_where_it_says_so() -> None:
 
     assert not can_continue(quiet)
     assert can_continue(continues(quiet))
+
+
+def test_an_agent_supports_what_it_says() -> None:
+    async def quiet(turn: Turn) -> AsyncGenerator[Yielded, None]:
+        yield ""
+
+    assert supported(quiet) is None
+    assert supported(supports("tools", "images")(quiet)) == ("tools", "images")
+    assert supported(supports()(quiet)) == (), "not even sampling"
+    with pytest.raises(ValueError, match="'telepathy'"):
+        supports("telepathy")  # type: ignore[arg-type]
+
+
+CALL = ClientCall("weather", {"city": "Oslo"}, "a")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"calls": (CALL,)}, "'stop'"),
+        ({"reason": "tool_calls"}, "calls go with"),
+        ({"reason": "tool_calls", "calls": (CALL, CALL)}, "different call_ids"),
+        ({"reason": "tool_calls", "calls": ("weather",)}, "must be ClientCall"),
+        ({"reason": "tool_calls", "calls": tuple(ClientCall("t", {}) for _ in range(65))}, "at most 64"),
+        ({"reason": "tool_calls", "calls": tuple(ClientCall("t", "x" * 60_000) for _ in range(5))}, "300000 bytes"),
+    ],
+)
+def test_a_finish_whose_calls_are_wrong_is_refused_where_it_is_made(wrong: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Finish(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"), [({"x": object()}, "not JSON"), (5, "got int"), ("x" * 70_000, "70000 bytes")]
+)
+def test_a_wrong_call_is_refused_where_it_is_made(arguments: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        ClientCall("weather", arguments)
+
+
+def test_a_call_has_its_arguments_as_text_and_an_id() -> None:
+    assert CALL.arguments_json == '{"city": "Oslo"}'
+    assert ClientCall("weather", '{"city": ').arguments_json == '{"city": ', "as the model wrote it"
+    assert ClientCall("t", {}).call_id != ClientCall("t", {}).call_id
 
 
 @pytest.mark.parametrize("wrong", [{"reason": "done"}, {"prompt_tokens": -1}, {"completion_tokens": "7"}])
@@ -42,5 +100,16 @@ async def test_a_turn_made_by_hand_has_no_tools() -> None:
 
 
 def test_the_promised_names_are_there() -> None:
-    for name in ("Turn", "Thought", "Finish", "Message", "Call", "History", "ToolError", "continues"):
+    for name in (
+        "Turn",
+        "Thought",
+        "Finish",
+        "Message",
+        "Call",
+        "History",
+        "ToolError",
+        "continues",
+        "ClientCall",
+        "supports",
+    ):
         assert hasattr(agent, name)

@@ -2,7 +2,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from commander.agent import Call, Finish, Message, Thought, ToolError, Turn, Yielded, continues
+from commander.agent import Call, ClientCall, Finish, Message, Thought, Tool, ToolError, Turn, Yielded, continues
 from commander.testing import Answer, ScriptedTurn, ask
 
 
@@ -15,6 +15,20 @@ async def searching(turn: Turn) -> AsyncGenerator[Yielded, None]:
         except ToolError as error:
             yield f"{tool}: {error.code}; "
     yield Finish("length", 1, 2)
+
+
+async def calling(turn: Turn) -> AsyncGenerator[Yielded, None]:
+    """Ends with a call of each tool that it was named."""
+    names = turn.messages[-1].content.split()
+    yield Finish("tool_calls", calls=tuple(ClientCall(name, {}, name) for name in names))
+
+
+async def test_an_agent_ends_with_calls_of_the_clients_tools_and_of_no_others() -> None:
+    turn = ScriptedTurn("weather", tools={"search": 1}, client_tools=["weather", Tool("mail", "", {})])
+    assert [(tool.name, tool.client) for tool in turn.tools] == [("search", False), ("weather", True), ("mail", True)]
+    assert (await ask(calling, turn)).finish.calls == (ClientCall("weather", {}, "weather"),)
+    with pytest.raises(ValueError, match="'search', which is no tool of the client's"):
+        await ask(calling, ScriptedTurn("search", tools={"search": 1}, client_tools=["weather"]))
 
 
 async def double(arguments: dict[str, list[int]]) -> list[int]:

@@ -10,7 +10,19 @@ import pytest
 import structlog
 
 from commander import worker
-from commander.agent import Call, Finish, Message, Thought, Tool, ToolError, Turn, Yielded, continues
+from commander.agent import (
+    Call,
+    ClientCall,
+    Finish,
+    Message,
+    Thought,
+    Tool,
+    ToolError,
+    Turn,
+    Yielded,
+    continues,
+    supports,
+)
 from shared import records
 from shared.records import MAX_OPEN_CALLS
 from tests.commander.agents import Puppet, brief, chatter
@@ -61,6 +73,52 @@ async def test_a_session_from_its_assignment_to_the_ack_of_its_end(dispatcher: F
         assert commander.value("commander_tokens_total", type="input") == 5
         assert commander.value("commander_first_token_seconds_count") == 1
         assert commander.value("commander_unacked_packets") == 0
+
+
+CLIENTS = records.Tool("weather", "The weather.", '{"type": "object"}', client=True)
+
+
+async def test_the_clients_tools_and_their_results_reach_the_agent_and_it_ends_with_calls_of_them(
+    dispatcher: FakeDispatcher,
+) -> None:
+    puppet = supports("tools")(Puppet())
+    async with serving(dispatcher, puppet):
+        peer = await dispatcher.peer()
+        assert (await peer.status()).supports == (records.Support("default", ("tools",)),)
+        called = records.ClientCall("a", "weather", '{"city":')
+        messages = (
+            records.Message("assistant", "", (called,)),
+            records.Message("tool", "no", (), "a", "weather"),
+        )
+        await peer.assign("s", tools=(CLIENTS,), messages=messages)
+        await peer.welcome("s")
+        await soon(puppet.started.wait())
+        turn = puppet.turns[0]
+        assert turn.tools == (Tool("weather", "The weather.", {"type": "object"}, client=True),)
+        assert turn.messages == (
+            Message("assistant", "", (ClientCall("weather", '{"city":', "a"),)),
+            Message("tool", "no", (), "a", "weather"),
+        )
+        puppet.say(Finish("tool_calls", 5, 7, (ClientCall("weather", {"city": "Oslo"}, "b"),)))
+        puppet.finish()
+        _, end = await peer.next(records.Content)
+        calls = (records.ClientCall("b", "weather", '{"city": "Oslo"}'),)
+        assert end == records.Content("", True, "tool_calls", records.Usage(5, 7), calls)
+        await peer.send("s", records.Ack(1))
+
+
+async def test_an_agent_that_calls_a_tool_that_the_client_has_not_has_failed(dispatcher: FakeDispatcher) -> None:
+    puppet = Puppet()
+    async with serving(dispatcher, puppet):
+        peer = await dispatcher.peer()
+        assert (await peer.status()).supports == (), "it does not say"
+        await peer.assign("s", tools=(CLIENTS, records.Tool("mail", "", "{}")))
+        await peer.welcome("s")
+        puppet.say(Finish("tool_calls", calls=(ClientCall("mail", {}, "b"),)))
+        puppet.finish()
+        _, failed = await peer.next(records.Error)
+        assert (failed.code, "'mail'" in failed.message) == ("agent_error", True)
+        await peer.send("s", records.Ack(1))
 
 
 async def test_sessions_share_the_stream_and_its_batches(dispatcher: FakeDispatcher) -> None:

@@ -26,6 +26,8 @@ SAME_THING = {
     "_Lane": ("dispatcher.store.redis.lanes", "dispatcher.store.sqlite.store"),  # jobs that wait for those under way
     # What an agent's author sees of what the contract, the log and the tools call so.
     "Call": ("commander.agent", "dispatcher.core.entries"),
+    "ClientCall": ("commander.agent", "shared.records"),
+    "Feature": ("commander.agent", "shared.records"),
     "FinishReason": ("commander.agent", "shared.records"),
     "History": ("commander.agent", "shared.records"),
     "Message": ("commander.agent", "shared.records"),

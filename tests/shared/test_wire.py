@@ -12,12 +12,13 @@ texts = st.text(st.characters(codec="utf-8"), max_size=30)
 numbers = st.integers(0, 2**32 - 1)
 usages = st.none() | st.builds(records.Usage, numbers, numbers)
 calls = st.builds(records.ToolCall, texts, texts, texts)
+client_calls = st.lists(st.builds(records.ClientCall, texts, texts, texts), max_size=3).map(tuple)
 statuses = st.sampled_from(["", *wire._STATUS_NAMES.values()])
 results = st.builds(records.ToolResult, texts, texts, texts, statuses)
 payloads = st.one_of(
     st.builds(records.Thought, texts, texts),
     st.builds(records.Content, texts),
-    st.builds(records.Content, texts, st.just(True), texts, usages),
+    st.builds(records.Content, texts, st.just(True), texts, usages, client_calls),
     calls,
     st.builds(records.Error, texts, texts, st.booleans()),
     st.builds(records.Stopped, texts, numbers, numbers, numbers),
@@ -31,6 +32,7 @@ payloads = st.one_of(
         numbers,
         st.lists(st.builds(records.Running, texts, numbers), max_size=2).map(tuple),
         numbers,
+        st.lists(st.builds(records.Support, texts, st.lists(texts, max_size=2).map(tuple)), max_size=2).map(tuple),
     ),
     st.just(records.Unknown()),
 )
@@ -50,9 +52,9 @@ signals = st.one_of(
         texts,
         numbers,
         texts,
-        st.lists(st.builds(records.Message, texts, texts), max_size=2).map(tuple),
+        st.lists(st.builds(records.Message, texts, texts, client_calls, texts, texts), max_size=2).map(tuple),
         texts,
-        st.lists(st.builds(records.Tool, texts, texts, texts), max_size=2).map(tuple),
+        st.lists(st.builds(records.Tool, texts, texts, texts, st.booleans()), max_size=2).map(tuple),
         histories,
         texts,
         texts,

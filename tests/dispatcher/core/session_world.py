@@ -13,7 +13,7 @@ from dispatcher.core.limits import Limits
 from dispatcher.core.session import Session
 from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
-from shared.records import Content, Message, Stopped, ToolCall, ToolResult, Upstream
+from shared.records import ClientCall, Content, Message, Stopped, ToolCall, ToolResult, Upstream
 
 RULES = RuleSet([PhrasesPolicy("names", ("nightingale",))])
 NO_RULES = RuleSet([])
@@ -87,6 +87,7 @@ class Dispatcher:
         self.given_back = 0
         self.hits: list[tuple[str, str]] = []
         self.questions: list[tuple[Any, Question]] = []  # (the core that asks, what)
+        self.asked_calls: list[tuple[ClientCall, ...]] = []
 
     def rebuild(self) -> Any:
         self.pending, self.flying = [], None
@@ -229,6 +230,8 @@ class Dispatcher:
                         return
                 case effects.Ask(question):
                     self.questions.append((self.session, question))
+                case effects.AskCalls(calls):
+                    self.asked_calls.append(calls)
                 case effects.PolicyHit(policy, action):
                     self.hits.append((policy, action))
                 case effects.GiveUp():
