@@ -107,4 +107,8 @@ class WatchedStream(AsyncNetworkStream):
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        try:
+            return self._stream.get_extra_info(info)
+        except AttributeError:  # the connection is over: uvloop has no socket of it any more, which anyio asks
+            self.ended = True
+            raise httpcore2.ConnectError from None
