@@ -22,6 +22,7 @@ class AgentInteraction:
         self._desk = desk
         self._streams: set[Stream] = set()
         self._silent: dict[Stream, None] = {}  # that have said nothing yet, the oldest first
+        self._leaving = False
 
     def register(self, server: grpc.aio.Server) -> None:
         """Let the server serve it. Messages come as they are: `Stream` decodes no more of one than it takes."""
@@ -46,7 +47,9 @@ class AgentInteraction:
             await abort(context, over.code, over.text)
         except asyncio.CancelledError:
             raise
-        except Exception:
+        except Exception as error:
+            if self._leaving and isinstance(error, grpc.aio.BaseError):
+                return  # the server was stopped, and the stream with it
             logger.exception("stream_failed")
             await abort(context, grpc.StatusCode.INTERNAL, "Internal error.")
         finally:
@@ -59,5 +62,6 @@ class AgentInteraction:
 
     def drain(self) -> None:
         """The replica leaves."""
+        self._leaving = True
         for stream in self._streams:
             stream.drain("leaving")
