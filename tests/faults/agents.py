@@ -1,4 +1,4 @@
-"""Agents whose whole text is known beforehand, and their tool: COMMANDER_BACKEND=tests.faults.agents:NAME.
+"""Agents whose whole text is known beforehand, and what they call: COMMANDER_BACKEND=tests.faults.agents:NAME.
 
 A session's parameters are its Script. Words and calls are numbered; each word names the session's key, so that a word
 in the wrong session would show.
@@ -6,12 +6,18 @@ in the wrong session would show.
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass
 
 from commander.agent import Thought, ToolError, Turn, continues
 
 TOOL = "note"
+TOOLSETS = ("crm_act", "mcp_act", "stdio_act", "grpc_act")
+SERVICES_TOOLS = ("http_act", *TOOLSETS)
+APPROVALS = {"ask_user": "user", "ask_operator": "operator"}  # tools of kind http, and who has to approve their calls
+DYING = 0.05  # of the calls of a service, from which that dies
+LONG_CALL = 10_000  # milliseconds of the call that a session's user stops
 SEEN = "seen"  # the step under which an agent thinks what it got: "NUMBER STATUS"
 
 
@@ -23,7 +29,19 @@ class Script:
     words: int
     every: int
     seconds: float
-    file: str  # where the tool writes
+    file: str  # where the local tool writes
+    seed: int = 0
+    waits: int = -1  # the call that acts for long
+
+    def planned(self, number: int) -> tuple[str, dict[str, object]]:
+        """Which tool is called, and what its service is told."""
+        chance = random.Random(f"call {self.seed} {self.key} {number}")
+        tool = chance.choice((TOOL, *SERVICES_TOOLS, *APPROVALS))
+        dies = chance.choice(("before", "while", "after")) if chance.random() < DYING else ""
+        millis = chance.choice((0, 20, 200, 1500))
+        if number == self.waits:
+            tool, dies, millis = chance.choice(SERVICES_TOOLS), "", LONG_CALL
+        return tool, {"millis": millis, "dies": dies}
 
     def word(self, number: int) -> str:
         return f"{self.key}.{number} "
@@ -73,8 +91,11 @@ async def continuing(turn: Turn) -> AsyncGenerator[str | Thought, None]:
 
 async def _call(turn: Turn, script: Script, number: int) -> Thought:
     line = f"{turn.session_id} {number}"
+    tool, told = script.planned(number)
+    more = {"file": script.file} if tool == TOOL else told
     try:
-        answer = await turn.call_tool(TOOL, {"file": script.file, "line": line, "number": number})
+        answer = await turn.call_tool(tool, {"line": line, "number": number, **more})
+        answer = answer["line"] if isinstance(answer, dict) else answer  # gRPC's is a message
         status = "OK" if answer == line else f"wrong answer {answer!r}"
     except ToolError as error:
         status = error.code

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from dispatcher.store.redis.keys import LEASES
 from tests.faults import machines
-from tests.faults.agents import TOOL
 from tests.faults.machines import Machine
-from tests.faults.proxy import Direction, Passed, Proxy, untold
+from tests.faults.proxy import Direction, Passed, Proxy, held_port, untold
 from tests.faults.schedule import Fault, TopologyName
+from tests.faults.served import Happened
+from tests.faults.tools import SERVED, ToolFile
 from tests.programs import free_port
 
 DISPATCHERS: dict[TopologyName, int] = {"sqlite": 1, "redis": 3, "outages": 3}
@@ -32,7 +33,9 @@ Line = Sequence[Proxy]
 
 @dataclass
 class Cluster:
-    """streams[i][j]: from Commander i to Dispatcher j; readers[j]: users to j; stores[j]: from j to Redis."""
+    """streams[i][j]: from Commander i to Dispatcher j; readers[j]: users to j; stores[j]: from j to Redis; lines[i]:
+    from all Dispatchers to service i. happened: what broke.
+    """
 
     topology: TopologyName
     dispatchers: list[Machine] = field(default_factory=list)
@@ -41,8 +44,13 @@ class Cluster:
     streams: list[list[Proxy]] = field(default_factory=list)
     readers: list[Proxy] = field(default_factory=list)
     stores: list[Proxy] = field(default_factory=list)
+    services: list[Machine] = field(default_factory=list)
+    lines: list[Proxy] = field(default_factory=list)
+    tools: ToolFile | None = None
+    happened: list[Happened] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
+    _listening: list[asyncio.Future[None]] = field(default_factory=list)
 
     def operator(self, number: int) -> str:
         return f"http://127.0.0.1:{self.dispatchers[number].said['operator_port']}"
@@ -62,11 +70,23 @@ class Cluster:
         for proxy in self.stores:
             proxy.passed = _late_after_a_renewal(proxy) if self.redis[0].said else untold
 
+    def _service_changed(self, number: int) -> None:
+        """What is down refuses connections, for whoever asks it."""
+        if self.services[number].said:
+            self._listening.append(asyncio.ensure_future(self.lines[number].listen()))
+        else:
+            self.lines[number].refuse()
+
     # ---- faults
 
     def _machine(self, fault: Fault) -> Machine | None:
         """Which process it breaks; None: a line."""
-        roles = {"dispatcher": self.dispatchers, "commander": self.commanders, "redis": self.redis}
+        roles = {
+            "dispatcher": self.dispatchers,
+            "commander": self.commanders,
+            "redis": self.redis,
+            "service": self.services,
+        }
         machines = roles.get(fault.kind.partition(" ")[0])
         return machines[fault.of(len(machines))] if machines else None
 
@@ -79,11 +99,23 @@ class Cluster:
         """Break what the fault names, and mend it. Raises RuntimeError where it does not come back."""
         what, _, how = fault.kind.partition(" ")
         self.note(f"begins: {fault}")
-        if machine := self._machine(fault):
+        began = time.time()
+        if what == "tools":
+            assert self.tools
+            self.tools.change()
+        elif machine := self._machine(fault):
             await machine.suffer(how, fault.seconds)
         else:
-            lines = {"stream": self._stream_lines(), "reader": _each(self.readers), "store": _each(self.stores)}[what]
+            lines = {
+                "stream": self._stream_lines(),
+                "reader": _each(self.readers),
+                "store": _each(self.stores),
+                "tool": _each(self.lines),
+            }[what]
             await _disturb(lines[fault.of(len(lines))], how, fault)
+        if what in ("service", "tool"):
+            what = SERVED[fault.of(len(SERVED))]
+        self.happened.append(Happened(what, began, time.time()))
         self.note(f"ends: {fault}")
 
     def _stream_lines(self) -> list[Line]:
@@ -95,7 +127,7 @@ class Cluster:
 
     def heal(self) -> None:
         """Nothing is frozen or cut any more."""
-        for proxy in chain(*self.streams, self.readers, self.stores):
+        for proxy in chain(*self.streams, self.readers, self.stores, self.lines):
             proxy.limits = lambda: None
             proxy.thaw()
 
@@ -155,10 +187,6 @@ async def cluster(topology: TopologyName, folder: Path) -> AsyncIterator[Cluster
     rig = Cluster(topology)
     # One for each process: starting and stopping wait in threads.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(16))
-    tools = folder / "tools.toml"
-    tools.write_text(
-        f'[[tool]]\nname = "{TOOL}"\nkind = "local"\nuse = "tests.faults.agents:note"\ntimeout_seconds = 60\n'
-    )
     async with contextlib.AsyncExitStack() as stack:
 
         async def proxy(upstream: tuple[str, int] | None = None) -> Proxy:
@@ -181,11 +209,20 @@ async def cluster(topology: TopologyName, folder: Path) -> AsyncIterator[Cluster
                 rig.redis[0].breath = STEADY_SECONDS
             rig.stores = [await proxy(("127.0.0.1", port)) for _ in range(count)]
             stores = [f"redis://127.0.0.1:{store.port}/0" for store in rig.stores]
+        for number, kind in enumerate(SERVED):
+            held = stack.enter_context(held_port())
+            port = held.getsockname()[1]
+            rig.lines.append(await proxy(("127.0.0.1", port)))
+            machine = machines.service(kind, folder, port)
+            machine.changed = lambda number=number: rig._service_changed(number)  # type: ignore[misc]
+            rig.services.append(machine)
+        await start(rig.services)
+        rig.tools = ToolFile(folder, dict(zip(SERVED, (line.port for line in rig.lines), strict=True)))
         rig.readers = [await proxy() for _ in range(count)]
         rig.streams = [[await proxy() for _ in range(count)] for _ in AGENTS]
         for number, store in enumerate(stores):
             addresses = {f"{edge}_ADDRESS": "127.0.0.1:0" for edge in ("GRPC", "HTTP", "OPERATOR")}
-            settings = {**machines.DISPATCHER, **addresses, "STORE": store, "TOOLS": str(tools)}
+            settings = {**machines.DISPATCHER, **addresses, "STORE": store, "TOOLS": str(rig.tools.path)}
             machine = machines.dispatcher(f"dispatcher-{number}", folder, settings)
             machine.changed = lambda number=number: rig._dispatcher_changed(number)  # type: ignore[misc]
             rig.dispatchers.append(machine)

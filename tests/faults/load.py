@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ import httpx2
 
 from tests.faults.agents import Script
 from tests.faults.cluster import Cluster
+from tests.faults.decisions import Answer, Asked, asked, decide
 from tests.faults.oracle import Evidence
 from tests.faults.reader import Event, EventParser, Reader
 from tests.faults.schedule import TopologyName
+from tests.faults.served import world
+from tests.faults.services import Seen
 
 PARALLEL: dict[TopologyName, int] = {"sqlite": 12, "redis": 12, "outages": 24}  # sessions at once
 READERS = 2  # of each
@@ -27,21 +30,33 @@ AGAIN_SECONDS = 0.2
 FETCH_SECONDS = 10.0  # for one log, on a busy machine
 COMPLETE_SECONDS = 30.0  # after all readers' last events, for everybody else's part of every session
 STOPPED = 0.15  # of all sessions, in mid-sentence
+STOPPED_IN_CALL = 0.15  # of all others, while a service acts
 MakeReader = Callable[[str, Sequence[Any], random.Random], Reader]
 
 
 @dataclass
 class Session:
-    """What one user wants. stop_at: after so many characters; None: not at all."""
+    """What one user wants. stop_at: a stop after so many characters; stop_in: in the call of that number, which acts
+    for long; None: not.
+    """
 
     number: int
     agent: str
     script: Script
     stop_at: int | None
+    stop_in: int | None
     chance: random.Random
     session_id: str = ""
     readers: list[Reader] = field(default_factory=list)
     stop_asked: bool = False
+    asked: list[Asked] = field(default_factory=list)
+
+    @property
+    def stop_due(self) -> bool:
+        reader = self.readers[0]  # tells nobody how far it is
+        if self.stop_in is not None:
+            return len({call_id for _, call_id, _ in reader.calls}) > self.stop_in
+        return len(reader.text) >= (self.stop_at or 0)
 
 
 def plan(seed: int, number: int, file: Path, sparse: bool = False) -> Session:
@@ -49,9 +64,15 @@ def plan(seed: int, number: int, file: Path, sparse: bool = False) -> Session:
     words, seconds = SPARSE if sparse else DENSE
     chance = random.Random(f"session {seed} {number}")
     agent = chance.choice(("continuing", "continuing", "naive"))
-    script = Script(f"s{number}", chance.randint(*words), chance.randint(4, 15), chance.uniform(*seconds), str(file))
+    script = Script(
+        f"s{number}", chance.randint(*words), chance.randint(4, 15), chance.uniform(*seconds), str(file), seed
+    )
     stop_at = chance.randrange(len(script.text)) if chance.random() < STOPPED else None
-    return Session(number, agent, script, stop_at, chance)
+    stop_in = None
+    if stop_at is None and chance.random() < STOPPED_IN_CALL:
+        stop_in = chance.randrange(script.calls)
+        script = replace(script, waits=stop_in)
+    return Session(number, agent, script, stop_at, stop_in, chance)
 
 
 class Users:
@@ -104,15 +125,40 @@ class Users:
             session.readers.append(self._make_reader(session.session_id, self._cluster.readers, chance))
         async with asyncio.TaskGroup() as tasks:
             reading = [tasks.create_task(reader.run()) for reader in session.readers]
-            if session.stop_at is not None:
+            if session.stop_at is not None or session.stop_in is not None:
                 tasks.create_task(self._stop(session, reading))
+            tasks.create_task(self._decide(session, reading, tasks))
 
     async def _stop(self, session: Session, reading: list[asyncio.Task[None]]) -> None:
-        reader = session.readers[0]  # tells nobody how far it is
-        while len(reader.text) < (session.stop_at or 0) and not reading[0].done():  # noqa: ASYNC110
+        while not session.stop_due and not reading[0].done():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         session.stop_asked = True
         await self._until_answered(session, f"/v1/sessions/{session.session_id}/stop", 202)
+
+    async def _decide(self, session: Session, reading: list[asyncio.Task[None]], tasks: asyncio.TaskGroup) -> None:
+        reader = session.readers[0]
+        while not reading[0].done():
+            for event in reader.approvals[len(session.asked) :]:
+                session.asked.append(one := asked(event, session.chance))
+                tasks.create_task(decide(session.session_id, one, session.chance, self._post))
+            await asyncio.sleep(0.02)
+
+    async def _post(self, who: str, path: str, body: dict[str, Any]) -> Answer:
+        """A decision, at one replica after the other until one answers."""
+        while True:
+            number = random.randrange(len(self._cluster.dispatchers))
+            try:
+                url = self._users_url(number) if who == "user" else f"{self._cluster.operator(number)}/operator"
+                answer = await self._http.post(f"{url}{path}", json=body)
+            except (httpx2.TransportError, KeyError):  # that replica is down
+                pass
+            else:
+                if answer.status_code < 500:
+                    return answer.status_code, answer.json().get("error", {}).get("code", "")
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    def _users_url(self, number: int) -> str:
+        return f"http://127.0.0.1:{self._cluster.readers[number].port}/v1"
 
     async def _until_answered(self, session: Session, path: str, wanted: int, **how: Any) -> dict[str, Any]:
         """Asked again at another replica until one answers so."""
@@ -130,8 +176,16 @@ class Users:
             await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def evidence(cluster: Cluster, sessions: Sequence[Session], lines: Counter[str]) -> list[Evidence]:
-    """What every replica says of these sessions, now that nothing breaks any more. lines: that the tools wrote."""
+async def evidence(
+    cluster: Cluster, sessions: Sequence[Session], lines: Counter[str], seen: Sequence[Seen] = ()
+) -> list[Evidence]:
+    """What every replica says of these sessions, now that nothing breaks any more. lines: that the tool `note` wrote;
+    seen: what the services did.
+    """
+    around = world(cluster.happened, seen)
+    by_session: dict[str, list[Seen]] = {}
+    for each in seen:
+        by_session.setdefault(each.line.partition(" ")[0], []).append(each)
     gathered = []
     until = asyncio.get_running_loop().time() + COMPLETE_SECONDS
     async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
@@ -155,6 +209,9 @@ async def evidence(cluster: Cluster, sessions: Sequence[Session], lines: Counter
                     states,
                     lines,
                     complete,
+                    by_session.get(session.session_id, []),
+                    session.asked,
+                    around,
                 )
             )
     return gathered

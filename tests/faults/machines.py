@@ -38,6 +38,7 @@ COMMANDER = {
 }
 SUPERVISED_SECONDS = 120.0  # how long a program may take to start, or fail to, while what it needs is away
 TRY_AGAIN_SECONDS = 0.5
+SERVICES = Path(__file__).with_name("services.py")
 BREATH_SECONDS = 1.5  # after it is up again: else a process that is broken again and again serves nobody for long
 
 
@@ -143,6 +144,21 @@ def _probed(room: str, settings: dict[str, str], log: Path, ready: str) -> Calla
             raise
 
     return start
+
+
+def service(kind: str, folder: Path, port: int) -> Machine:
+    """One of `services.py`, on that port. It starts again by itself when it dies of a call."""
+    command = (str(SERVICES), kind, str(folder / "served"), str(port))
+
+    def start() -> tuple[Process, Event]:
+        program = Program(*command, settings={}, log=folder / f"service-{kind}.log")
+        try:
+            return program, program.wait_for(is_event("serving"), SUPERVISED_SECONDS)
+        except RuntimeError:
+            program.close()
+            raise
+
+    return Machine(f"service-{kind}", start)
 
 
 def redis(port: int, folder: Path) -> Machine:

@@ -8,13 +8,16 @@ gave it back as it left; a session that somebody stopped is stopped. Then its te
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from tests.faults.agents import SEEN, Script
+from tests.faults.agents import APPROVALS, SEEN, TOOL, Script
+from tests.faults.decisions import Asked
 from tests.faults.machines import GRACE_SECONDS
 from tests.faults.reader import Event, Reader
+from tests.faults.served import MadeCall, World, code, faults, misled
+from tests.faults.services import Seen
 
 ENDS = {"finished": "finished", "stop": "stopped", "failed": "failed", "agent_error": "failed", "stopped": "failed"}
 SHOWN = ("reason", "finish_reason", "code")  # of an end, to users too
@@ -22,8 +25,9 @@ SHOWN = ("reason", "finish_reason", "code")  # of an end, to users too
 
 @dataclass
 class Evidence:
-    """One session. logs and states: from each replica; effects: how often each line stands in the tools' file;
-    complete: the logs are over, for operators and the Commander too.
+    """One session. logs and states: from each replica; effects: how often each line stands in the local tool's file;
+    complete: the logs are over, for operators and the Commander too. seen: by services, of its calls; asked: on what
+    calls somebody was to decide; around: what broke.
     """
 
     session_id: str
@@ -35,6 +39,9 @@ class Evidence:
     states: Sequence[Mapping[str, Any]]
     effects: Mapping[str, int]
     complete: bool = True
+    seen: Sequence[Seen] = ()
+    asked: Sequence[Asked] = ()
+    around: World = field(default_factory=World)
 
     @property
     def log(self) -> Sequence[Event]:
@@ -50,6 +57,25 @@ class Evidence:
             if event.name in ENDS and not event.data.get("retryable"):
                 return ENDS[event.name], event.data
         return "none", {}
+
+    def made(self, call: Mapping[str, Any]) -> MadeCall:
+        """All that there is of a call."""
+        call_id, line = call["call_id"], f"{self.session_id} {_number(call)}"
+
+        def of(kind: str) -> list[dict[str, Any]]:
+            return [entry for entry in self.of_kind(kind) if entry["call_id"] == call_id]
+
+        state, end = self.end
+        return MadeCall(
+            call,
+            (of("tool_result") or [{}])[0],
+            [each for each in self.seen if each.line == line],
+            state,
+            end["at"] if state == "stopped" else 0.0,
+            of("approval"),
+            of("decision"),
+            of("started"),
+        )
 
     @property
     def generations(self) -> int:
@@ -148,6 +174,7 @@ def _tools(evidence: Evidence) -> Iterator[str]:
     script, state = evidence.script, evidence.end[0]
     calls = {call["call_id"]: _number(call) for call in evidence.of_kind("call")}
     results = {result["call_id"]: result["status"] for result in evidence.of_kind("tool_result")}
+    told = {result["call_id"]: code(result) or result["status"] for result in evidence.of_kind("tool_result")}
     numbers = Counter(calls.values())
     expected = set(range(script.calls))
     if (set(numbers) != expected if state == "finished" else not set(numbers) <= expected) or max(
@@ -157,18 +184,33 @@ def _tools(evidence: Evidence) -> Iterator[str]:
     if len(results) != len(evidence.of_kind("tool_result")) or results.keys() != calls.keys():
         yield f"the calls {calls} have the results {results}"
     allowed = {"OK", "UNKNOWN_OUTCOME"} | ({"CANCELLED"} if state == "stopped" else set())
+    local = {call["call_id"] for call in evidence.of_kind("call") if call["tool_name"] == TOOL}
     for call_id, number in calls.items():
+        if call_id not in local:
+            continue
         status, ran = results.get(call_id), evidence.effects.get(f"{evidence.session_id} {number}", 0)
         if status not in allowed:
             yield f"call {number} is answered {status}"
         if ran > 1 or (ran == 0 and status == "OK"):
             yield f"call {number} ran {ran} times, its status is {status}"
+    for call in evidence.of_kind("call"):
+        if call["call_id"] not in local:
+            made = evidence.made(call)
+            of = f"call {_number(call)} of {call['tool_name']}"
+            yield from (f"{of}: {text}" for text in faults(made, evidence.around))
+            for asked in evidence.asked:
+                if asked.event["call_id"] == call["call_id"]:
+                    yield from (f"{of}: {text}" for text in misled(asked, made))
     for seen in evidence.of_kind("thought"):
         number, _, status = seen["delta"].partition(" ")
-        logged = {results.get(call_id) for call_id, made in calls.items() if str(made) == number}
+        logged = {told.get(call_id) for call_id, made in calls.items() if str(made) == number}
         if seen["step_name"] == SEEN and logged != {status}:
             yield f"the agent got {status!r} for call {number}, the log has {logged}"
-    shown = [("tool_call", call["call_id"], "RUNNING") for call in evidence.of_kind("call")]
+    runs = [
+        *evidence.of_kind("started"),
+        *(each for each in evidence.of_kind("call") if each["tool_name"] not in APPROVALS),
+    ]
+    shown = [("tool_call", call["call_id"], "RUNNING") for call in runs]
     shown += [("tool_result", call_id, status) for call_id, status in results.items()]
     for number, reader in enumerate(evidence.readers):
         before = [item for item in reader.calls if item in shown]

@@ -23,6 +23,16 @@ def untold(direction: Direction, data: bytes) -> None:
     """Nobody wants to know what passes."""
 
 
+def held_port() -> socket.socket:
+    """A socket that does not listen: its port of 127.0.0.1 is free for who listens with SO_REUSEPORT, and nobody else's
+    until this is closed.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
 class _Connection:
     """One pair of sockets."""
 
@@ -66,12 +76,24 @@ class Proxy:
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._held: socket.socket | None = None
         self.thaw()
 
     async def start(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._held = held_port()
+        self.port = self._held.getsockname()[1]
+        await self.listen()
         return self
+
+    async def listen(self) -> None:
+        """Again, after `refuse`. Idempotent."""
+        if not (self._server and self._server.is_serving()):
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, reuse_port=True)
+
+    def refuse(self) -> None:
+        """As where nothing listens any more; the port stays this proxy's."""
+        if self._server:
+            self._server.close()
 
     @property
     def connections(self) -> int:
@@ -92,8 +114,9 @@ class Proxy:
             self.open[direction].set()
 
     async def close(self) -> None:
-        if self._server:
-            self._server.close()
+        self.refuse()
+        if self._held:
+            self._held.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -79,6 +79,7 @@ class Reader:
     text: str = ""
     last_id: str = "0"
     calls: list[tuple[str, str, str]] = field(default_factory=list)  # (event, call_id, status)
+    approvals: list[dict[str, Any]] = field(default_factory=list)
     final: tuple[str, dict[str, Any]] | None = None
     connections: int = 0
     trouble: list[str] = field(default_factory=list)
@@ -125,6 +126,8 @@ class Reader:
             self.text += event.data["text"]
         elif event.name in ("tool_call", "tool_result"):
             self.calls.append((event.name, event.data["call_id"], event.data["status"]))
+        elif event.name == "approval":
+            self.approvals.append(event.data)
         elif event.name in FINAL:
             self.final = (event.name, event.data)
         else:

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tests.faults.load import MakeReader, Session, Users, evidence, known, live,
 from tests.faults.oracle import violations
 from tests.faults.reader import Reader
 from tests.faults.schedule import Fault, TopologyName, schedule
+from tests.faults.served import reused
+from tests.faults.services import Seen, journal
 
 SETTLE_SECONDS = 90.0  # after the last fault is mended, for every session to end: beyond that it is stuck
 SILENT_SECONDS = 20.0  # and where none says anything for that long, which is far longer than any wait of theirs
@@ -39,6 +42,8 @@ class Report:
     outcomes: Counter[str] = field(default_factory=Counter)
     takeovers: int = 0
     calls: Counter[str] = field(default_factory=Counter)
+    decisions: Counter[str] = field(default_factory=Counter)
+    served: Counter[str] = field(default_factory=Counter)
     connections: int = 0
     seconds: float = 0.0
 
@@ -48,6 +53,7 @@ class Report:
             f"  {_counts(self.faults)}",
             f"  {self.outcomes.total()} sessions: {_counts(self.outcomes)}; {self.takeovers} takeovers",
             f"  {self.connections} connections of readers; tool calls: {_counts(self.calls)}",
+            f"  services: {_counts(self.served)}; decisions: {_counts(self.decisions)}",
             f"  violations: {len(self.violations)}",
         ]
         return "\n".join(lines)
@@ -108,7 +114,9 @@ async def _play(rig: Cluster, faults: list[Fault], report: Report, make_reader: 
         serving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await serving
-    await _judge(rig, users, report, Counter(effects.read_text().splitlines()))
+    seen = journal(report.folder / "served")
+    await _judge(rig, users, report, Counter(effects.read_text().splitlines()), seen)
+    report.violations += reused(seen)
     report.violations += _doubled(await known(rig) - before, users.sessions)
     report.violations += await quiet.leaks(rig, idle)
 
@@ -129,19 +137,21 @@ async def _warm_up(rig: Cluster, seed: int, effects: Path) -> None:
     await evidence(rig, users.sessions, Counter())
 
 
-async def _judge(rig: Cluster, users: Users, report: Report, effects: Counter[str]) -> None:
+async def _judge(rig: Cluster, users: Users, report: Report, effects: Counter[str], seen: Sequence[Seen]) -> None:
     stuck = users.unended
     listed = await live(rig) if stuck else {}
     report.violations += [
         f"session {each.session_id} ({each.agent}) is stuck: {listed.get(each.session_id)}" for each in stuck
     ]
     ended = [each for each in users.sessions if each not in stuck]
-    gathered = await evidence(rig, ended, effects)
+    gathered = await evidence(rig, ended, effects, seen)
+    report.served.update(each.event for each in seen)
     for each in gathered:
         report.violations += violations(each)
         report.outcomes[f"{each.agent} {each.end[0]}"] += 1
         report.takeovers += max(0, each.generations - 1)
-        report.calls.update(result["status"] for result in each.of_kind("tool_result"))
+        report.calls.update(f"{result['tool_name']} {result['status']}" for result in each.of_kind("tool_result"))
+        report.decisions.update(decision["decision"] for decision in each.of_kind("decision"))
         report.connections += sum(reader.connections for reader in each.readers)
     chance = random.Random(report.seed)
     for each in chance.sample(gathered, min(REPLAYED, len(gathered))):

@@ -43,6 +43,14 @@ BOTH: Mapping[str, Kind] = {
     "reader cut": Kind(10, (0, 0)),
     "reader freeze": Kind(5),
     "reader cut after some bytes": Kind(8),
+    "service kill": Kind(6, DOWN),
+    "service restart": Kind(2, DOWN),
+    "service pause": Kind(4),
+    "tool cut": Kind(8, (0, 0)),
+    "tool freeze": Kind(4),
+    "tool answers dropped": Kind(6),
+    "tool packets dropped": Kind(5),
+    "tools changed": Kind(4, (0, 0)),
 }
 REPLICAS: Mapping[str, Kind] = {  # where one is down, there are others
     "dispatcher kill": Kind(14, DOWN),

@@ -10,7 +10,7 @@ from tests.faults.schedule import TopologyName
 from tests.programs import need
 
 SEED = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(2**32))
-COUNTS: dict[TopologyName, int] = {"sqlite": 200, "redis": 200, "outages": 6}
+COUNTS: dict[TopologyName, int] = {"sqlite": 240, "redis": 240, "outages": 6}
 
 
 @pytest.mark.faults

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.agents import Script
+from tests.faults.agents import TOOL, Script
 from tests.faults.machines import GRACE_SECONDS
 from tests.faults.oracle import Evidence, violations
 from tests.faults.reader import Event, Reader
@@ -24,8 +24,8 @@ def call(offset: int, sequence: int, number: int) -> list[Event]:
     """A call, its result, and what the agent saw."""
     call_id = f"call{number}"
     return [
-        entry(offset, "call", sequence, call_id=call_id, arguments_json=f'{{"number": {number}}}'),
-        entry(offset + 1, "tool_result", call_id=call_id, status="OK"),
+        entry(offset, "call", sequence, call_id=call_id, tool_name=TOOL, arguments_json=f'{{"number": {number}}}'),
+        entry(offset + 1, "tool_result", call_id=call_id, status="OK", result_json='"note"'),
         entry(offset + 2, "thought", sequence + 1, step_name="seen", delta=f"{number} OK"),
     ]
 
