@@ -81,8 +81,8 @@ TALK = (Content, Thought)  # nearly every entry: nothing follows from one once i
 
 
 class Session:
-    """The core of one session. `entries`: its whole log; `gate`: a fresh one; `approval`: of a tool's name, who has to
-    approve its calls, as in `Call`. Follow with `restored`.
+    """The core of one session. `entries`: its log, or of it what is not given to `replay`; `gate`: a fresh one;
+    `approval`: of a tool's name, who has to approve its calls, as in `Call`. Follow with `restored`.
     """
 
     def __init__(
@@ -114,9 +114,7 @@ class Session:
         self._spoken = False  # something but hand-overs was logged
         self._handed_over = False  # by the Commander that was given it last
         for entry in entries:
-            self._replay(entry)
-        self._accepted = self.head.sequence
-        self._guard.resume(self.head.decided)
+            self.replay(entry)
 
     @property
     def offset(self) -> int:
@@ -134,7 +132,7 @@ class Session:
 
     # ---- from the log
 
-    def _replay(self, entry: Entry) -> None:
+    def replay(self, entry: Entry) -> None:
         """Take an entry that was there before: the policies read it again, nothing is let out again."""
         self._seen.add(entry.offset)
         self._remember(entry)
@@ -163,6 +161,8 @@ class Session:
         A call that was logged for this instance may not have been begun, where its append's answer was lost. The runner
         knows which it has begun (rule 15).
         """
+        self._accepted = self.head.sequence
+        self._guard.resume(self.head.decided)
         if self.head.final:
             return [CancelTools(), *abandon(self.head, now)] if self.head.calls else []
         if self._found:

@@ -27,6 +27,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.registry import Registry
+from shared.turns import LoopTurn
 
 logger = structlog.get_logger()
 
@@ -95,7 +96,7 @@ class Runners:
         record = await self.store.load(session_id)
         if record is None or (epoch is not None and record.head.epoch != epoch):
             return None
-        session = self._rebuild(record, entries)
+        session, at_once = await self._rebuild(record, entries)
         runner = self.by_session.get(session_id)
         if runner is None:
             runner = self.by_session[session_id] = Runner(self, session)
@@ -103,11 +104,19 @@ class Runners:
         if link or anew or runner.session is session or runner.session.epoch < session.epoch:
             runner.begin(session, link, awaiting_call_ids, anew)
         runner.observe(Applied(record.head, tuple(entries)))
+        if not at_once:
+            runner.grown()  # what the log got meanwhile was told to nobody, or to the core that was here before
         return runner
 
-    def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
+    async def _rebuild(self, record: Record, entries: list[Entry]) -> tuple[Session, bool]:
+        """The core, and whether others had no turn of the loop meanwhile: policies read a long log for long."""
         gate = self._gate(record, entries)
-        return Session(record, entries, gate, self._limits, self.instance, self._approval(record.request.agent))
+        session = Session(record, (), gate, self._limits, self.instance, self._approval(record.request.agent))
+        turn, at_once = LoopTurn(), True
+        for entry in entries:
+            session.replay(entry)
+            at_once &= not await turn.step()
+        return session, at_once
 
     def _approval(self, agent: str) -> Callable[[str], str]:
         """Who has to approve that agent's calls, by the tool."""
@@ -147,8 +156,11 @@ class Runners:
         """It has waited for `DISPATCHER_QUEUE_SECONDS`."""
         entries = await until_known(lambda: read_all(self.store, session_id))
         record = await until_known(lambda: self.store.load(session_id))
-        if record and record.head.state == "waiting" and session_id not in self.by_session:
-            runner = self.by_session[session_id] = Runner(self, self._rebuild(record, entries))
+        if record is None or record.head.state != "waiting":
+            return
+        session, _ = await self._rebuild(record, entries)
+        if session_id not in self.by_session:
+            runner = self.by_session[session_id] = Runner(self, session)
             runner.unserved()
 
     async def fail(self, session_id: str, epoch: int, failed: Entry) -> None:

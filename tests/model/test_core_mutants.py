@@ -42,7 +42,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         STUCK,
     ),
     "what is decided is let out once": (
-        Mutant(SESSION + "__init__", "self._guard.resume(self.head.decided)", "pass"),
+        Mutant(SESSION + "restored", "self._guard.resume(self.head.decided)", "pass"),
         "held text after a cut",
         "users get 'hb' after 'h'",
     ),

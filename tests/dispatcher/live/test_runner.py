@@ -42,6 +42,7 @@ from shared.records import (
     Welcome,
 )
 
+OPEN = Open("c", token=b"its own")
 REGISTRY: list[CollectorRegistry] = []  # of the test that runs
 
 
@@ -139,7 +140,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def opened(sessions: LiveSessions) -> tuple[Link, Runner]:
     link = Link()
-    assert await sessions.desk.open(link, "s", Open("c")) is None
+    assert await sessions.desk.open(link, "s", OPEN) is None
     assert link.runner
     assert link.kinds() == [Welcome]
     return link, link.runner
@@ -348,6 +349,27 @@ async def test_a_dead_link_is_as_none(sessions: LiveSessions) -> None:
     assert await sessions.desk.open(link, "s", Open("c")) is None
     assert not link.signals
     assert "grace" in sessions.runners.by_session["s"].deadlines
+
+
+async def test_a_long_log_is_read_again_in_turns_and_what_it_gets_meanwhile_is_not_missed(
+    sessions: LiveSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, runner = await opened(sessions)
+    say(runner, *["word "] * 200)
+    await runner.appends.drained()
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
+    link, before = Link(), runner.session.epoch
+    others = Others()
+    opening = asyncio.create_task(sessions.desk.open(link, "s", OPEN))
+    async with asyncio.timeout(10):
+        while (record := await sessions.store.load("s")) and record.head.epoch == before:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert await sessions.stop("s", "UserCancel", "user")
+    assert not opening.done(), "the stop came in between"
+    assert await opening is None
+    assert others.stop() >= 200
+    await until(lambda: Stop in link.kinds())
+    assert (link.kinds()[0], link.closed, old.closed) == (Welcome, [], ["superseded"])
 
 
 async def test_results_wait_in_the_log_while_the_stream_is_full(sessions: LiveSessions) -> None:
