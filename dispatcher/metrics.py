@@ -203,9 +203,9 @@ class Metrics:
         """Where to observe what a policy took; its name as in the operator's file."""
         return self._policy_seconds.labels(policy)
 
-    def policy_hit(self, policy: str, action: str) -> None:
+    def policy_hit(self, policy: str, action: str, times: int = 1) -> None:
         """policy: its name in the operator's file. action: one of `dispatcher.policies.matches.ACTIONS`."""
-        self._policy_hits.labels(policy, action).inc()
+        self._policy_hits.labels(policy, action).inc(times)
 
     def tool_done(self, tool: str, status: str, seconds: float) -> None:
         """tool: a registered name, else `unknown`. status: as in the contract."""

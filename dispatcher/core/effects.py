@@ -94,10 +94,11 @@ class AskCalls(msgspec.Struct, frozen=True):
 
 
 class PolicyHit(msgspec.Struct, frozen=True):
-    """A fact for metrics and logs: a policy has acted, once for each match. action: stop, redact or observe."""
+    """A fact for metrics and logs: a policy has acted, so many times. action: stop, redact or observe."""
 
     policy: str
     action: str
+    times: int = 1
 
 
 Effect: TypeAlias = (

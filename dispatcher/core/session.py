@@ -359,7 +359,7 @@ class Session:
         release = self._guard.answered(question, verdict, now)
         effects: list[Effect] = []
         if self.stop or self.head.final:
-            return [PolicyHit(hit.policy, hit.action) for hit in release.hits]
+            return [PolicyHit(hit.policy, hit.action, hit.times) for hit in release.hits]
         taken: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
         taken += self._act(release, effects)
         if self._ending and (self._ending.speaks or self.stop or not self._end_waits):
@@ -387,7 +387,7 @@ class Session:
         """What policies say to a call before it runs, or to its result: the result that goes into the log instead, if
         any; and what else follows.
         """
-        effects: list[Effect] = [PolicyHit(hit.policy, hit.action) for hit in reading.hits]
+        effects: list[Effect] = [PolicyHit(hit.policy, hit.action, hit.times) for hit in reading.hits]
         if reading.violation and not (self.stop or self.head.final):
             effects += self._settle_stop(reading.violation, now)
         return denial(of) if reading.violation or reading.denied else None, effects
@@ -406,7 +406,7 @@ class Session:
     def _act(self, reading: Release | Reading, effects: list[Effect]) -> list[Taken]:
         """What counts is counted; the stop that a packet causes is one append with it."""
         if reading.hits:
-            effects += [PolicyHit(hit.policy, hit.action) for hit in reading.hits]
+            effects += [PolicyHit(hit.policy, hit.action, hit.times) for hit in reading.hits]
         violation = reading.violation
         if not violation or self.stop:
             return []

@@ -378,10 +378,10 @@ class Runner:
                     self._conclude(Fence)
                 case Ask() | AskCalls():
                     self._screening.ask(effect)
-                case PolicyHit(policy, action):
+                case PolicyHit(policy, action, times):
                     if action == "stop":
                         self.facts.stop_detected()
-                    self.host.metrics.policy_hit(policy, action)
+                    self.host.metrics.policy_hit(policy, action, times)
         if self._held != (held := self.session.held) and not self._closed:
             self.host.metrics.held_characters.inc(held - self._held)
             self._held = held

@@ -4,36 +4,45 @@ What was read ahead counts only where nothing has come in between: a text that i
 the stream stands where it stood. So reading ahead changes how long a text keeps others waiting, and nothing else.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import NamedTuple, TypeVar
 
-from dispatcher.policies.matches import Match, TextStream
+from dispatcher.policies.matches import TextStream
+from dispatcher.policies.reader import Findings, Tally
 
 T = TypeVar("T")
 Slices = Generator[None, None, T]  # gives way after each slice
 
+MAX_MATCHES = 256  # of a slice, beyond which the next is smaller: each takes some 10 µs
+
 
 class Ahead(NamedTuple):
-    """before: what `text` was read from, which had read `start` characters; after: a copy that has read it, too."""
+    """before: what `text` was read from, which had read `start` characters; after, tally: copies that have read it,
+    too.
+    """
 
     text: str
     before: TextStream | None
     start: int
     after: TextStream
-    found: Sequence[Match]
+    tally: Tally
+    found: Findings
 
     def fits(self, text: str, stream: TextStream | None) -> bool:
         return self.text == text and self.before is stream and (stream is None or stream.length == self.start)
 
 
-def fed(stream: TextStream, text: str, size: int) -> Slices[list[Match]]:
-    """Feed it the text, so many characters at a time; the matches that are complete, up to one that stops."""
-    found: list[Match] = []
-    for start in range(0, len(text), size):
-        more = stream.feed(text[start : start + size])
-        found += more
-        if any(match.rule.action == "stop" for match in more):
+def fed(stream: TextStream, text: str, size: int, tally: Tally) -> Slices[Findings]:
+    """Feed it the text, at most so many characters at a time; what is found, up to what stops."""
+    found = Findings()
+    start, count = 0, max(1, size // 8)
+    while start < len(text):
+        more = stream.feed(text[start : start + count])
+        found.add(more, tally)
+        if found.stop:
             break
+        start += count
+        count = max(1, min(size, 2 * count, count * MAX_MATCHES // max(1, len(more))))
         yield
     return found
 

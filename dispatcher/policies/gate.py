@@ -8,17 +8,18 @@ out; every rule reads the raw text, so no redaction hides anything from another 
 (`questions`): what waits for their verdict is held too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
 
 from dispatcher.policies.ahead import Ahead, Slices, at_once, fed
 from dispatcher.policies.arguments import strings
 from dispatcher.policies.budget import Budget, Limit
-from dispatcher.policies.matches import Channel, Match, TextStream
+from dispatcher.policies.matches import Action, Channel, Match, TextStream
 from dispatcher.policies.outcomes import Hit, Reading, Release, Violation
 from dispatcher.policies.questions import Asked, AskedPolicy, Question, Verdict
-from dispatcher.policies.reader import ChannelRules, Tally, stopping
+from dispatcher.policies.reader import ChannelRules, Findings, Tally
 from dispatcher.policies.redactions import Redactions
 from dispatcher.policies.tool_rules import ToolRules, broken
 
@@ -93,7 +94,7 @@ class Gate:
         if self._asked:
             self._feed("content", read)
         if self._content:
-            self._content, found = self._fed(self._content, read)
+            self._content, self._tally, found = self._fed(self._content, self._tally, read)
             certain = self._content.hold()
             if found:
                 certain, hits = self._match(found, certain)
@@ -116,7 +117,9 @@ class Gate:
             asked.end()
         if not self._content:
             return self._let_out(self._total)
-        return self._let_out(*self._match(self._content.end(), self._total))
+        found = Findings()
+        found.add(self._content.end(), self._tally)
+        return self._let_out(*self._match(found, self._total))
 
     def thought(self, step_name: str, delta: str, at: float) -> Reading:
         """The next text of a thinking step, which is read but never let out."""
@@ -129,10 +132,10 @@ class Gate:
         hits: tuple[Hit, ...] = ()
         if self._rules.thoughts.policies:
             stream, tally = self._steps.pop(step_name, (None, None))
-            stream, found = self._fed(stream, delta)
-            tally = tally or Tally()
-            self._violate(found, "thoughts")
-            hits = tally.hits(found)
+            stream, tally, found = self._fed(stream, tally or Tally(), delta)
+            if found:
+                self._violate(found.stop, "thoughts")
+                hits = found.hits
             if not stream.idle:
                 self._steps[step_name] = stream, tally
                 if len(self._steps) > MAX_STEPS:
@@ -187,23 +190,29 @@ class Gate:
         if self._violation or not rules.policies:
             return
         if channel in ("content", "thoughts"):
-            before = self._content if channel == "content" else self._steps.get(step_name, (None,))[0]
+            step = self._steps.get(step_name, (None, None))
+            before, tally = (self._content, self._tally) if channel == "content" else step
             start = before.length if before else 0
             after = before.copy() if before else rules.stream()
             read = text[: self._room(text) + 1] if channel == "content" else text
-            found = yield from fed(after, read, rules.slice)
-            self._ahead = Ahead(read, before, start, after, found)
+            tally = tally.copy() if tally else Tally()
+            found = yield from fed(after, read, rules.slice, tally)
+            self._ahead = Ahead(read, before, start, after, tally, found)
         else:
             reading = yield from reading_whole(channel, rules, strings(text))
             self._whole_ahead = channel, text, reading
 
-    def _fed(self, stream: TextStream | None, text: str) -> tuple[TextStream, Sequence[Match]]:
+    def _fed(self, stream: TextStream | None, tally: Tally, text: str) -> tuple[TextStream, Tally, Findings | None]:
         """A stream that has read that text, and what it found. None: one of thoughts that begins."""
         ahead, self._ahead = self._ahead, None
         if ahead and ahead.fits(text, stream):
-            return ahead.after, ahead.found
+            return ahead.after, ahead.tally, ahead.found
         stream = stream or self._rules.thoughts.stream()
-        return stream, stream.feed(text)
+        if not (matches := stream.feed(text)):
+            return stream, tally, None
+        found = Findings()
+        found.add(matches, tally)
+        return stream, tally, found
 
     # ---- policies that are asked
 
@@ -250,20 +259,15 @@ class Gate:
         self._violation = self._violation or reading.violation
         return Reading(self._violation, reading.denied, reading.hits)
 
-    def _match(self, found: Sequence[Match], certain: int) -> tuple[int, tuple[Hit, ...]]:
+    def _match(self, found: Findings, certain: int) -> tuple[int, tuple[Hit, ...]]:
         """Take in what was found in content; answers with the index up to which it is certain, and what counts."""
-        for match in found:
-            if match.rule.action == "redact":
-                self._redactions.add(match)
-        if stop := self._violate(found, "content"):
-            certain = min(certain, stop.start)
-        return certain, self._tally.hits(found)
+        self._redactions.join(found.redacted)
+        self._violate(found.stop, "content")
+        return min(certain, found.stop.start) if found.stop else certain, found.hits
 
-    def _violate(self, found: Iterable[Match], channel: str) -> Match | None:
-        stop = stopping(found)
+    def _violate(self, stop: Match | None, channel: str) -> None:
         if stop and not self._violation:
             self._violation = violation_of(stop, channel)
-        return stop
 
     def _exceed(self, limit: Limit | None) -> None:
         if limit and not self._violation:
@@ -296,18 +300,18 @@ def read_whole(channel: str, rules: ChannelRules, texts: Iterable[str]) -> Readi
 
 def reading_whole(channel: str, rules: ChannelRules, texts: Iterable[str]) -> Slices[Reading]:
     violation, denied = None, ""
-    hits: list[Hit] = []
+    times: Counter[tuple[str, Action]] = Counter()
     for text in texts:
-        stream = rules.stream()
-        found = yield from fed(stream, text, rules.slice)
-        if not (stop := stopping(found)):
-            found += stream.end()
-            stop = stopping(found)
-        if stop and not violation:
-            violation = violation_of(stop, channel)
-        denied = denied or next((match.rule.policy for match in found if match.rule.action == "redact"), "")
-        hits += Tally().hits(found)
-    return Reading(violation, denied, tuple(hits))
+        stream, tally = rules.stream(), Tally()
+        found = yield from fed(stream, text, rules.slice, tally)
+        if not found.stop:
+            found.add(stream.end(), tally)
+        if found.stop and not violation:
+            violation = violation_of(found.stop, channel)
+        denied = denied or found.denied
+        for hit in found.hits:
+            times[hit.policy, hit.action] += hit.times
+    return Reading(violation, denied, tuple(Hit(policy, action, count) for (policy, action), count in times.items()))
 
 
 def violation_of(match: Match, channel: str) -> Violation:

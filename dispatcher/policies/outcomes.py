@@ -21,10 +21,11 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """A policy has acted."""
+    """A policy has acted, so many times: a text of a thousand matches is told as one."""
 
     policy: str
     action: Action
+    times: int = 1
 
 
 class Release(msgspec.Struct, frozen=True):

@@ -5,8 +5,9 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
-from dispatcher.policies.matches import Match, TextStream
+from dispatcher.policies.matches import Action, Match, TextStream
 from dispatcher.policies.outcomes import Hit
+from dispatcher.policies.redactions import Redactions
 
 MAX_SLICE = 1024
 
@@ -89,17 +90,52 @@ class Tally:
     def __init__(self) -> None:
         self._ends: dict[str, int] = {}  # by policy: where its last match ends
 
-    def hits(self, found: Iterable[Match]) -> tuple[Hit, ...]:
-        """What counts of these; not what stops, which is counted where the stop is made."""
-        hits = []
-        for start, end, rule, _ in found:
-            if rule.action == "stop":
+    def copy(self) -> "Tally":
+        twin = Tally()
+        twin._ends = self._ends.copy()
+        return twin
+
+    def counts(self, match: Match) -> bool:
+        """The next, in the order in which they are complete."""
+        policy = match.rule.policy
+        counted = self._ends.get(policy, 0)
+        self._ends[policy] = max(match.end, counted)
+        return match.start >= counted
+
+
+class Findings:
+    """What was found in a text, as far as it matters: however many matches there are, they come to as much as there are
+    policies, and pieces of the text that are redacted.
+
+    stop     of the matches that stop, the one that begins first
+    denied   the policy of the first match that redacts; empty if none does
+    redacted what is redacted
+    """
+
+    __slots__ = ("_times", "denied", "redacted", "stop")
+
+    def __init__(self) -> None:
+        self.stop: Match | None = None
+        self.denied = ""
+        self.redacted = Redactions()
+        self._times: dict[tuple[str, Action], int] = {}
+
+    def add(self, matches: Sequence[Match], tally: Tally) -> None:
+        """tally: of that text, for what does not stop; that is counted where the stop is made."""
+        for match in matches:
+            policy, action = match.rule.policy, match.rule.action
+            if action == "stop":
+                self.stop = stopping([match, self.stop] if self.stop else [match])
                 continue
-            counted = self._ends.get(rule.policy, 0)
-            if start >= counted:
-                hits.append(Hit(rule.policy, rule.action))
-            self._ends[rule.policy] = max(end, counted)
-        return tuple(hits)
+            if action == "redact":
+                self.redacted.add(match)
+                self.denied = self.denied or policy
+            if tally.counts(match):
+                self._times[policy, action] = self._times.get((policy, action), 0) + 1
+
+    @property
+    def hits(self) -> tuple[Hit, ...]:
+        return tuple(Hit(policy, action, times) for (policy, action), times in self._times.items())
 
 
 def stopping(found: Iterable[Match]) -> Match | None:

@@ -26,6 +26,14 @@ class Redactions:
                 match = _joined(match, run)
         runs[first:] = [match, *after]
 
+    def join(self, other: "Redactions") -> None:
+        """Add what that has, which nothing was let out of yet."""
+        runs, at = self.runs, 0
+        while at < len(other.runs) and runs and runs[-1].end >= other.runs[at].start:
+            self.add(other.runs[at])
+            at += 1
+        runs += other.runs[at:]
+
     def whole(self, until: int) -> int:
         """Up to where may be let out if all before `until` is certain: a text from a verdict stands for all of its run,
         which has to be certain.
@@ -40,14 +48,15 @@ class Redactions:
         end, at = start + len(raw), start
         shown: list[str] = []
         done = 0
-        for run in self.runs:
-            if run.start >= end:
+        for first, last, rule, text in self.runs:  # of one text, tens of thousands
+            if first >= end:
                 break
-            shown.append(raw[at - start : max(run.start, at) - start])
-            if run.start >= start and run.start != self._end:  # else it goes on with one that was let out
-                shown.append(run.rule.replacement if run.text is None else run.text)
-            self._end = at = min(run.end, end)
-            if run.end > end:
+            if first > at:
+                shown.append(raw[at - start : first - start])
+            if first >= start and first != self._end:  # else it goes on with one that was let out
+                shown.append(rule.replacement if text is None else text)
+            self._end = at = min(last, end)
+            if last > end:
                 break
             done += 1
         del self.runs[:done]

@@ -77,6 +77,6 @@ class Prompt:
 
     def _count(self, reading: Reading) -> None:
         for hit in reading.hits:
-            self._metrics.policy_hit(hit.policy, hit.action)
+            self._metrics.policy_hit(hit.policy, hit.action, hit.times)
         if reading.violation:
             self._metrics.policy_hit(reading.violation.policy, "stop")

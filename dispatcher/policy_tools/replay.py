@@ -8,6 +8,7 @@ import msgspec
 
 from dispatcher.core.entries import Assigned, Body, Call, Entry, Finished
 from dispatcher.policies.arguments import strings
+from dispatcher.policies.outcomes import Hit
 from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import RuleSet
 from dispatcher.policy_tools.trial import Found, passes, try_log, try_text
@@ -88,11 +89,18 @@ def replayed(
         then_policy,
         next((_stop(each, by_offset, today) for each in found if each.violation), None),
         tuple(Denial(each.offset, _channel(each, by_offset), each.denied) for each in found if each.denied),
-        dict(Counter(hit.policy for each in found for hit in each.hits)),
+        _times(hit for each in found for hit in each.hits),
         len(then),
         len(today),
         then.startswith(today) or today.startswith(then),
     )
+
+
+def _times(hits: Iterable[Hit]) -> dict[str, int]:
+    times = Counter[str]()
+    for hit in hits:
+        times[hit.policy] += hit.times
+    return dict(times)
 
 
 def _entries(events: Iterable[LoggedEvent]) -> tuple[list[Entry], str]:

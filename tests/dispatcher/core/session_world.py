@@ -232,8 +232,8 @@ class Dispatcher:
                     self.questions.append((self.session, question))
                 case effects.AskCalls(calls):
                     self.asked_calls.append(calls)
-                case effects.PolicyHit(policy, action):
-                    self.hits.append((policy, action))
+                case effects.PolicyHit(policy, action, times):
+                    self.hits += [(policy, action)] * times
                 case effects.GiveUp():
                     outcome = self.log.submit(log.Fence(self.session.epoch))
                     if isinstance(outcome, log.Applied):

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.policies.ahead import at_once
 from dispatcher.policies.automaton import Automaton
 from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.gate import MAX_STEPS, Gate
@@ -136,17 +137,28 @@ def test_redaction_hides_nothing_from_other_rules(size: int) -> None:
 def test_observing_holds_nothing_and_counts_each_match_once(size: int) -> None:
     guarded = gate(phrases("dog", "hot dog", "aa", name="o", action="observe"))
     text = "hot dog, dogdog, aaaa"
-    hits: list[Hit] = []
+    times = 0
     for at in range(0, len(text), size):
         release = guarded.content(text[at : at + size], 101.0)
         assert release.text == text[at : at + size]
-        hits += release.hits
-    assert hits == [Hit("o", "observe")] * 4  # of those that overlap, one
+        times += sum(hit.times for hit in release.hits)
+        assert {(hit.policy, hit.action) for hit in release.hits} <= {("o", "observe")}
+    assert times == 4  # of those that overlap, one
 
 
 def test_redactions_are_counted_too() -> None:
     guarded = gate(phrases("dog", name="r", action="redact"), phrases("cat", name="s"))
-    assert guarded.content("dog dog cat dog", 101.0).hits == (Hit("r", "redact"), Hit("r", "redact"))
+    assert guarded.content("dog dog cat dog", 101.0).hits == (Hit("r", "redact", 2),)
+
+
+def test_however_many_matches_a_text_has_they_are_told_as_one() -> None:
+    guarded = gate(phrases("a", name="r", action="redact", reads=("content", "results")))
+    text = "a" * 10_000
+    assert at_once(guarded.read_ahead("content", text)) is None
+    hits = (Hit("r", "redact", len(text)),)
+    assert guarded.content(text, 101.0) == Release("[redacted]", len(text), None, hits)
+    assert guarded.result(f'["{text}"]', 101.0) == Reading(None, "r", hits)
+    assert guarded.content("a b", 101.0) == Release(" b", len(text) + 3, None, (Hit("r", "redact"),))
 
 
 def test_redact_in_arguments_and_results_denies() -> None:

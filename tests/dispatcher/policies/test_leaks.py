@@ -66,7 +66,7 @@ def run(gate: Gate, pieces: list[str]) -> Seen:
     for piece in [*pieces, None]:
         release = gate.end(1.0) if piece is None else gate.content(piece, 1.0)
         shown, decided = shown + release.text, release.decided
-        hits.update(hit.policy for hit in release.hits)
+        hits.update({hit.policy: hit.times for hit in release.hits})
         if release.violation:
             return Seen(shown, True, hits, decided)
     return Seen(shown, False, hits, decided)
@@ -147,7 +147,7 @@ def test_a_restart_in_the_middle_changes_nothing(case: tuple[list[Wanted], list[
             assert gate.held == read - decided
         release = gate.end(1.0) if piece is None else gate.content(piece, 1.0)
         shown, read, decided = shown + release.text, read + len(piece or ""), release.decided
-        hits.update(hit.policy for hit in release.hits)
+        hits.update({hit.policy: hit.times for hit in release.hits})
         stopped = release.violation is not None
         if stopped:
             break
@@ -204,9 +204,9 @@ def test_thoughts_arguments_prompts_and_results_are_read_too(case: tuple[list[Wa
         assert bool(reading.violation) == (outcome.stopped is not None)
         if not reading.violation:
             assert bool(reading.denied) == redacted
-            assert Counter(hit.policy for hit in reading.hits) == Counter(
-                {str(number): count for number, count in outcome.hits.items() if count}
-            )
+            assert {hit.policy: hit.times for hit in reading.hits} == {
+                str(number): count for number, count in outcome.hits.items() if count
+            }
 
 
 def escaped(text: str) -> str:

@@ -15,7 +15,7 @@ from dispatcher.policing.timed import PolicyClock
 from shared import turns
 
 SLICES = 3
-TEXT = "a" * SLICES * PhraseSet.slice
+TEXT = "a" * 7 * (PhraseSet.slice // 8)  # the first slices are an eighth, a quarter, a half
 
 
 @pytest.fixture
