@@ -128,7 +128,6 @@ async def test_a_replica_takes_over(with_replicas: list[RedisServer]) -> None:
 async def test_a_master_that_freezes_is_given_up(
     with_replicas: list[RedisServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.store.redis.pipeline.REPLY_SECONDS", 0.5)
     servers = with_replicas
     async with opened(url(servers[0])) as store:
         epoch = await owned(store)
@@ -136,6 +135,7 @@ async def test_a_master_that_freezes_is_given_up(
         frozen = node_of(servers, slot_of("s"))
         replica = servers[servers.index(frozen) + 3]
         until_servers(lambda: replicated(replica) == replicated(frozen))
+        monkeypatch.setattr("dispatcher.store.redis.pipeline.REPLY_SECONDS", 0.5)
         frozen.send_signal(signal.SIGSTOP)
         await answered(lambda: store.submit("s", append(epoch, said(2, "after"))))
         frozen.send_signal(signal.SIGCONT)

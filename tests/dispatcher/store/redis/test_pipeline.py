@@ -18,7 +18,7 @@ from dispatcher.store.redis.pipeline import Pipeline, pack, together
 from dispatcher.store.redis.store import RedisStore
 from tests.sockets import listening
 
-SECONDS = 10
+SECONDS = 30
 
 
 class Script:
@@ -171,6 +171,7 @@ async def test_a_reply_that_does_not_come_ends_the_connection(monkeypatch: pytes
     async with linked() as (link, script):
         with pytest.raises(StoreUnavailable, match=r"no reply within 0\.2 s"):
             await link.send(commands("A"))
+        monkeypatch.setattr("dispatcher.store.redis.pipeline.REPLY_SECONDS", SECONDS)
         again = link.send(commands("B"))
         assert await script.next(2) == [b"A", b"B"]
         script.say(b"+b\r\n")

@@ -348,7 +348,8 @@ async def test_words_of_a_refusal_are_not_passed_on(tmp_path: Path) -> None:
 async def test_a_notification_that_is_never_answered_holds_up_no_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
-    monkeypatch.setattr(web, "NOTIFY_SECONDS", 0.1)
+    # Long enough that the server has read what it does not answer.
+    monkeypatch.setattr(web, "NOTIFY_SECONDS", 3.0)
     asked = asyncio.Event()
 
     async def first_silent(talk: Talk, message: dict[str, Any]) -> None:
