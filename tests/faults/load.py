@@ -17,7 +17,7 @@ from tests.faults.oracle import Evidence
 from tests.faults.reader import Event, EventParser, Reader
 from tests.faults.schedule import TopologyName
 from tests.faults.served import world
-from tests.faults.services import Seen
+from tests.faults.services import Seen, runs
 
 PARALLEL: dict[TopologyName, int] = {"sqlite": 12, "redis": 12, "outages": 24}  # sessions at once
 READERS = 2  # of each
@@ -182,7 +182,7 @@ async def evidence(
     """What every replica says of these sessions, now that nothing breaks any more. lines: that the tool `note` wrote;
     seen: what the services did.
     """
-    around = world(cluster.happened, seen)
+    around = world(cluster.happened, seen, runs)
     by_session: dict[str, list[Seen]] = {}
     for each in seen:
         by_session.setdefault(each.line.partition(" ")[0], []).append(each)

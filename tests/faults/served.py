@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -42,10 +42,18 @@ class World:
         return any(one.what in what and one.began <= until and one.ended >= since for one in self.broke)
 
 
-def world(happened: Sequence[Happened], seen: Sequence[Seen]) -> World:
-    """Of a run that is over. A service that is a program of its own has one start after the other."""
+def world(
+    happened: Sequence[Happened], seen: Sequence[Seen], runs: Callable[[str], bool] = lambda start: True
+) -> World:
+    """Of a run that is over. A service that is a program of its own has one start after the other; of others' children
+    `runs` says whether that start still runs.
+    """
     last = {each.service: each.start for each in seen if each.event == "up"}
-    over = {each.start for each in seen if each.service != "stdio" and each.start != last[each.service]}
+    over = {
+        each.start
+        for each in seen
+        if (each.start != last[each.service] if each.service != "stdio" else not runs(each.start))
+    }
     restarts = [each for each in seen if each.event == "died" or (each.event == "up" and each.service != "stdio")]
     return World([*happened, *(Happened(each.service, each.at, each.at) for each in restarts)], frozenset(over))
 

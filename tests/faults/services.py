@@ -58,6 +58,12 @@ def journal(path: Path) -> list[Seen]:
     return [Seen(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def runs(start: str) -> bool:
+    """Whether that start's process is still there."""
+    command = Path(f"/proc/{start.partition(' ')[0]}/cmdline")
+    return command.exists() and Path(__file__).name.encode() in command.read_bytes()
+
+
 def canonical(arguments: object) -> str:
     """As RFC 8785 writes what these arguments have: texts of ASCII and small integers."""
     return json.dumps(arguments, sort_keys=True, separators=(",", ":"))

@@ -117,6 +117,14 @@ def test_what_a_service_that_is_gone_did_not_end_is_no_fault() -> None:
     assert list(faults(call, around)) == []
 
 
+@pytest.mark.parametrize(("runs", "found"), [(False, 0), (True, 1)])
+def test_a_child_that_died_of_another_call_acts_no_more(runs: bool, found: int) -> None:
+    begun = seen("asked", "began", service="stdio")
+    around = world([Happened("stdio", 100, 101)], [*seen("up", service="stdio"), *begun], lambda start: runs)
+    call = replace(made("stdio_act", "UNKNOWN_OUTCOME", "unknown_outcome", LOST), seen=begun)
+    assert len([text for text in faults(call, around) if "acts for nobody" in text]) == found
+
+
 @pytest.mark.parametrize(
     ("answer", "log", "fits"),
     [
