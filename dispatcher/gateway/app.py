@@ -25,6 +25,7 @@ from dispatcher.gateway.receipts import ReceiptKey
 from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.sse import Connections
+from dispatcher.live.fleet import TooManyOrders
 from dispatcher.live.pool import QueueFull
 from dispatcher.metrics import Metrics
 from dispatcher.policing.prompts import PromptRefused, PromptUnread
@@ -156,6 +157,9 @@ def _http_error(error: Exception, instead: str) -> HttpError:
             return HttpError(405, "This method is not allowed here.", code="method_not_allowed", headers=error.headers)
         case QueueFull(retry_after=seconds):
             return HttpError(429, "Too many sessions wait.", code="queue_full", headers={"Retry-After": str(seconds)})
+        case TooManyOrders():
+            message = "Too many fleet's stops are under way."
+            return HttpError(429, message, code="too_many_orders", headers={"Retry-After": "1"})
         case PromptRefused():
             return HttpError(400, "A rule forbids this request.", code="policy_violation")
         case PromptUnread():

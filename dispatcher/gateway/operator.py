@@ -18,6 +18,7 @@ from dispatcher.gateway.errors import json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.receipts import ReceiptKey, receipt
 from dispatcher.gateway.sessions import find, released_text
+from dispatcher.live.fleet import Fits, FleetDone, FleetProgress, FleetStop, SessionHalted
 from dispatcher.store.ports import Place, place
 from shared.records import StopReason
 
@@ -26,6 +27,11 @@ MAX_LIST_LIMIT = 1000
 FIELDS = ("agent", "reason", "conversation")
 PARAMETERS = ("state", *FIELDS, "since", "limit", "cursor")
 PAGE = 50  # sessions that are read at once, with what each was asked
+TOLD: dict[type, str] = {
+    SessionHalted: "halted",
+    FleetProgress: "progress",
+    FleetDone: "done",
+}  # events of a fleet's stop
 LOOKED_AT = 5000  # for one answer; one that found less has a cursor all the same
 
 
@@ -34,6 +40,24 @@ class OperatorStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     reason: StopReason = "RiskControl"
     detail: str = ""
+
+
+class FleetStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which sessions: those that have all that is given; or `all`."""
+
+    agent: bodies.Name | None = None
+    conversation_id: bodies.Name | None = None
+    commander: bodies.Name | None = None
+    all: bool = False
+    reason: StopReason = "RiskControl"
+    detail: str = ""
+
+    def fits(self) -> Fits:
+        """Raises HttpError 400: nobody shall stop everything by leaving something out."""
+        fits = Fits(self.agent, self.conversation_id, self.commander)
+        if (fits == Fits()) != self.all:
+            raise bodies.invalid("all", "give `agent`, `conversation_id`, `commander`, or else `all` as true")
+        return fits
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -134,6 +158,7 @@ class OperatorRoutes:
             Route("/operator/sessions/{session_id}/receipt", self._receipt, methods=["GET"]),
             Route("/operator/sessions/{session_id}/stop", self._stop, methods=["POST"]),
             Route("/operator/sessions/{session_id}/calls/{call_id}/decision", self._decide, methods=["POST"]),
+            Route("/operator/stop", self._stop_fleet, methods=["POST"]),
             Route("/operator/approvals", self._approvals, methods=["GET"]),
         ]
 
@@ -179,6 +204,21 @@ class OperatorRoutes:
         if record is None:
             raise unknown_session()
         return json_response(202, _summary(record))
+
+    async def _stop_fleet(self, http: HttpRequest) -> sse.RawAnswer:
+        body = await self._bodies.take(http, FleetStopBody)
+        order = self._sessions.stop_fleet(body.fits(), body.reason, body.detail)
+        return sse.RawAnswer(self._tell, order)
+
+    async def _tell(self, order: FleetStop, receive: Receive, send: Send) -> None:
+        """What comes of it. It is carried out to its end, also where nobody listens."""
+        await sse.start(send)
+        try:
+            async with self._connections.watch(receive):
+                async for told in order.news():
+                    await sse.write(send, sse.frame(TOLD[type(told)], told))
+        finally:
+            await sse.end(send)
 
     async def _decide(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, approvals.DecisionBody)

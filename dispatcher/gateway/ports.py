@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from dispatcher.core.entries import Decision
 from dispatcher.core.log import Applied, Record, Request
+from dispatcher.live.fleet import Fits, FleetStop
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 
 
@@ -35,6 +36,9 @@ class Sessions(Protocol):
         self, session_id: str, reason: str, author: Literal["user", "operator"], detail: str = ""
     ) -> Record | None:
         """Stop the session; the first stop counts, repeating it is harmless. None: unknown. Raises StopKept."""
+
+    def stop_fleet(self, fits: Fits, reason: str, detail: str = "") -> FleetStop:
+        """Stop all sessions that fit; what comes of it is told as it comes. Raises TooManyOrders."""
 
     async def decide(self, session_id: str, decision: Decision) -> Applied | None:
         """Log the decision on a call, if it is the first and fits; what came of it. None: unknown."""

@@ -1,5 +1,7 @@
 """The native routes: a session is created, read as events, stopped, looked at and deleted."""
 
+import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Iterable
@@ -16,6 +18,7 @@ from dispatcher.core.log import Record, Request
 from dispatcher.gateway import approvals, bodies, sse
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.receipts import receipt
 from dispatcher.gateway.views import (
     EVENT_NAMES,
     KnowsTool,
@@ -36,6 +39,8 @@ DEFAULT_AGENT = "default"  # that of COMMANDER_AGENT
 KEY_SECONDS = 24 * 3600
 MIN_KEY = 16  # characters: a shorter one could be guessed, and with it another's session
 MAX_KEY = 255
+HALT_SECONDS = 15.0  # for a stop to be over: its Commander is given up sooner, and tools are cancelled
+LOOK_SECONDS = 1.0  # between looks, where the news was lost
 
 
 class CreateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,10 +105,36 @@ class SessionRoutes:
 
     async def _stop(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, StopBody, StopBody())
+        waits = http.query_params.get("wait", "false")
+        if waits not in ("true", "false"):
+            raise bodies.invalid("wait", "must be true or false")
         record = await self._sessions.stop(http.path_params["session_id"], body.reason, "user")
         if record is None:
             raise unknown_session()
+        if waits == "true":
+            return json_response(200, await self._halted(record))
         return json_response(202, user_session(record))
+
+    async def _halted(self, record: Record) -> dict[str, object]:
+        """What a user is told of a stop once it is over: of its receipt what has no free text."""
+        store, session_id = self._sessions.store, record.session_id
+        found: Record | None = record
+        with store.follow(session_id) as follower, contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HALT_SECONDS):
+                while (found := await store.load(session_id)) and not found.head.complete:
+                    await follower.wait(LOOK_SECONDS)
+        if found is None:
+            raise unknown_session()
+        told = msgspec.to_builtins(user_session(found))
+        if not found.head.complete:
+            return {**told, "halted": False}
+        made = await receipt(store, found, None)
+        return {
+            **told,
+            "halted": made.stop is None or made.stop.halt != "unconfirmed",
+            "tokens_after": made.stop.tokens_after if made.stop else 0,
+            "delivered": made.delivered,
+        }
 
     async def _decide(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, approvals.DecisionBody)

@@ -15,6 +15,7 @@ from dispatcher.core.log import LIVE, Applied, Head, Record, Request, Settle
 from dispatcher.core.tokens import KEY_BYTES
 from dispatcher.live import clock, ids
 from dispatcher.live.desk import Desk
+from dispatcher.live.fleet import MAX_ORDERS, Fits, FleetStop, TooManyOrders
 from dispatcher.live.neighbours import Neighbours
 from dispatcher.live.pool import QueueFull
 from dispatcher.live.runners import Runners
@@ -61,6 +62,7 @@ class LiveSessions:
         self.sweep = Sweep(self.runners, metrics, every_wait, self.pool.waits, self._take_up)
         self.neighbours = Neighbours(store.replicas, self.runners, self.pool, settings) if store.replicas else None
         self._kept_stops: set[str] = set()
+        self._orders: set[FleetStop] = set()
 
     @property
     def store(self) -> Store:
@@ -131,6 +133,15 @@ class LiveSessions:
                 self._kept_stops.add(session_id)
                 self.runners.spawn(self._stop_when_it_can_be(session_id, stop))
             raise StopKept(str(error)) from error
+
+    def stop_fleet(self, fits: Fits, reason: str, detail: str = "") -> FleetStop:
+        """Stop all sessions that fit, whether somebody listens to what comes of it or not. Raises TooManyOrders."""
+        if len(self._orders) >= MAX_ORDERS:
+            raise TooManyOrders
+        order = FleetStop(self.store, lambda session_id: self.stop(session_id, reason, "operator", detail), fits)
+        self._orders.add(order)
+        self.runners.spawn(order.run()).add_done_callback(lambda _: self._orders.discard(order))
+        return order
 
     async def _stop_when_it_can_be(self, session_id: str, stop: StopEntry) -> None:
         try:

@@ -90,6 +90,19 @@ class Client:
             raise _refused(response)
         return response.json()
 
+    def told(self, path: str, body: object) -> Generator[Event, None, None]:
+        """The events with which a POST is answered, over its one connection."""
+        try:
+            with self._http.stream("POST", path, json=body, timeout=SILENCE_SECONDS) as response:
+                if response.is_error:
+                    response.read()
+                    raise _refused(response)
+                for event in httpx2.EventSource(response, max_event_size=None):
+                    if event.data:
+                        yield Event(event.event, json.loads(event.data))
+        except httpx2.TransportError as error:
+            raise unreachable(self.url, error) from error
+
     def events(self, path: str, after: str = "0") -> Generator[tuple[str, Event], None, None]:
         """Events with their ids after that id, over as many connections as it takes, until the server says 204."""
         connected, lost_at = False, 0.0

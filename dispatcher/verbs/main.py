@@ -9,7 +9,7 @@ import uvloop
 
 from dispatcher.app import serve
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs import approvals, chat, demo, dev, health, receipt
+from dispatcher.verbs import approvals, chat, demo, dev, health, receipt, stop
 from dispatcher.verbs import policy as policy_cli
 from dispatcher.verbs import sessions as operator_cli
 from dispatcher.verbs import tools as tools_cli
@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("demo", "show the pair at work on the bundled model", demo),
         ("chat", "talk to an agent from this terminal", chat),
         ("sessions", "list, watch and stop sessions, as an operator", operator_cli),
+        ("stop", "stop all sessions that fit, as an operator", stop),
         ("receipt", "get the receipt of a session that is over, and verify one offline", receipt),
         ("approvals", "list, approve and deny tool calls that wait, as an operator", approvals),
         ("policy", "check, test and replay an operator's rules", policy_cli),

@@ -13,10 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dispatcher.core.receipts import Account, Receipt, Unfinished, body_of, differences
-from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs.client import Client, as_session_id
-from dispatcher.verbs.servers import RequestFailed, base_url
-from shared.config import load
+from dispatcher.verbs.servers import RequestFailed
 from shared.errors import ConfigError
 from shared.terminal import printable
 
@@ -42,13 +40,13 @@ def run(options: argparse.Namespace) -> int:
         case [session_id] if session_id != "verify":
             if options.log or options.key:
                 raise ConfigError("receipt: --log and --key are for `receipt verify FILE`")
-            return _fetch(options.url or base_url(load(DispatcherSettings).operator_address), as_session_id(session_id))
+            return _fetch(options, as_session_id(session_id))
     raise ConfigError("receipt: give a session's id, or `verify` and a file")
 
 
-def _fetch(url: str, session_id: str) -> int:
+def _fetch(options: argparse.Namespace, session_id: str) -> int:
     try:
-        with Client(url) as client:
+        with Client.of(options, "operator") as client:
             print(json.dumps(client.get(f"/operator/sessions/{session_id}/receipt"), indent=2))
     except RequestFailed as error:
         print(f"dispatcher receipt: {printable(str(error))}", file=sys.stderr)

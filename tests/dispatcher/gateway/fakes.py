@@ -23,6 +23,7 @@ from dispatcher.core.entries import (
     Text,
 )
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
+from dispatcher.live.fleet import Fits, FleetStop
 from dispatcher.live.pool import QueueFull
 from dispatcher.policing.prompts import PromptRefused
 from dispatcher.store.memory import MemoryStore
@@ -50,6 +51,7 @@ class FakeSessions:
         self.full = self.refusing = False
         self.created: asyncio.Queue[str] = asyncio.Queue()
         self.stops: asyncio.Queue[tuple[str, str, str, str]] = asyncio.Queue()
+        self.orders: list[asyncio.Task[None]] = []
         self.decisions: asyncio.Queue[Decision] = asyncio.Queue()
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
@@ -72,6 +74,11 @@ class FakeSessions:
             return None
         self.stops.put_nowait((session_id, reason, author, detail))
         return await self.store.load(session_id)
+
+    def stop_fleet(self, fits: Fits, reason: str, detail: str = "") -> FleetStop:
+        order = FleetStop(self.store, lambda session_id: self.stop(session_id, reason, "operator", detail), fits)
+        self.orders.append(asyncio.create_task(order.run()))
+        return order
 
     async def decide(self, session_id: str, decision: Decision) -> Applied | None:
         outcome = await self.store.submit(session_id, Settle(Entry(decision, time.time())))

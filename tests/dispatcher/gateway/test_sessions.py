@@ -1,14 +1,16 @@
 """The native routes but for the event streams."""
 
 import asyncio
+import hashlib
 import json
 
 import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher.core.log import Record
-from shared.records import Message
+from dispatcher.core.log import Record, Request
+from dispatcher.gateway import sessions as session_routes
+from shared.records import Content, Message
 from tests.dispatcher.gateway.fakes import FakeSessions
 
 KEY = "0123456789abcdef"
@@ -207,6 +209,54 @@ async def test_a_stop_may_be_repeated(http: httpx2.AsyncClient, sessions: FakeSe
     assert again.json()["reason"] == "UserCancel"
     check_error(await http.post(path, json={"reason": "Boredom"}), 400, "reason")
     check_error(await http.post("/v1/sessions/nope/stop"), 404)
+
+
+async def test_a_stop_is_waited_for(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    commander = await sessions.begin()
+    await commander.say("Grüße")
+    await commander.think("SECRET")
+    asking = asyncio.create_task(http.post(f"/v1/sessions/{commander.session_id}/stop?wait=true"))
+    await sessions.stops.get()
+    await commander.log(Content("what was under way"))
+    assert not asking.done()
+    await commander.halted()
+    answer = await asking
+    assert answer.status_code == 200
+    told = answer.json()
+    assert (told["state"], told["reason"], told["halted"], told["tokens_after"]) == ("stopped", "UserCancel", True, 2)
+    assert told["delivered"] == {
+        "characters": 5,
+        "bytes": 7,
+        "sha256": hashlib.sha256("Grüße".encode()).hexdigest(),
+    }
+    assert "SECRET" not in answer.text
+    again = await http.post(f"/v1/sessions/{commander.session_id}/stop?wait=true")
+    assert again.json() == told
+
+
+async def test_a_stop_is_not_waited_for_for_ever(
+    http: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_routes, "HALT_SECONDS", 0.01)
+    commander = await sessions.begin()
+    path = f"/v1/sessions/{commander.session_id}/stop"
+    told = (await http.post(f"{path}?wait=true")).json()
+    assert (told["state"], told["halted"]) == ("stopped", False)
+    check_error(await http.post(f"{path}?wait=yes"), 400, "wait")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+async def test_what_nobody_works_on_has_halted(
+    http: httpx2.AsyncClient, sessions: FakeSessions, finished: bool
+) -> None:
+    if finished:
+        commander = await sessions.begin()
+        await commander.finish()
+        session_id = commander.session_id
+    else:
+        session_id = (await sessions.create(Request("default", (), 0.0))).record.session_id
+    told = (await http.post(f"/v1/sessions/{session_id}/stop?wait=true")).json()
+    assert (told["state"], told["halted"], told["tokens_after"]) == ("finished" if finished else "stopped", True, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""`dispatcher stop`: all sessions that fit, at all replicas, over the operator's routes."""
+
+import argparse
+import json
+import sys
+
+from dispatcher.verbs.client import Client
+from dispatcher.verbs.servers import RequestFailed
+from shared.errors import ConfigError
+from shared.records import STOP_REASONS
+from shared.terminal import printable
+
+BAR = 30  # characters
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
+    parser.add_argument("--agent", help="those of that agent")
+    parser.add_argument("--conversation", metavar="ID", help="those of that conversation")
+    parser.add_argument("--commander", metavar="ID", help="those that run at that Commander")
+    parser.add_argument("--all", action="store_true", help="all that there are")
+    parser.add_argument("--reason", choices=STOP_REASONS, default="RiskControl", help="what the users are told")
+    parser.add_argument("--detail", default="", help="for the logs; users do not see it")
+    parser.add_argument("--json", action="store_true", help="what comes of it, one JSON object a line")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: none of them runs any more. Raises ConfigError."""
+    fits = {"agent": options.agent, "conversation_id": options.conversation, "commander": options.commander}
+    body = {name: value for name, value in fits.items() if value is not None}
+    if bool(body) == options.all:
+        raise ConfigError("stop: give --agent, --conversation, --commander, or else --all")
+    body |= {"reason": options.reason, "detail": options.detail} | ({"all": True} if options.all else {})
+    try:
+        with Client.of(options, "operator") as client:
+            return _follow(client, body, options.json)
+    except RequestFailed as error:
+        print(f"dispatcher stop: {printable(str(error))}", file=sys.stderr)
+        return 1
+
+
+def _follow(client: Client, body: dict[str, object], as_json: bool) -> int:
+    shows = sys.stderr.isatty() and not as_json
+    found = halted = 0
+    for event in client.told("/operator/stop", body):
+        if as_json:
+            print(json.dumps({"event": event.name, **event.data}), flush=True)
+        if event.name == "done":
+            return _done(event.data, shows, as_json)
+        if event.name == "progress":
+            found = event.data["found"]
+        halted += event.name == "halted"
+        if shows:
+            filled = BAR * halted // max(1, found)
+            print(f"\r[{'#' * filled}{'.' * (BAR - filled)}] {halted} of {found} halted", end="", file=sys.stderr)
+    print("dispatcher stop: the answer was cut off; the order is carried out all the same", file=sys.stderr)
+    return 1
+
+
+def _done(done: dict[str, object], shows: bool, as_json: bool) -> int:
+    if shows:
+        print(file=sys.stderr)
+    if not as_json:
+        print(f"{done['found']} found, {done['running']} running")
+    if not done["whole"]:
+        print("dispatcher stop: there may be more: ask again", file=sys.stderr)
+    return 0 if done["running"] == 0 and done["whole"] else 1

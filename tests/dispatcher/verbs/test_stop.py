@@ -1,0 +1,62 @@
+"""`dispatcher stop`, against the route in this process."""
+
+import asyncio
+import json
+
+import pytest
+
+from dispatcher.core.log import Request
+from dispatcher.verbs import stop
+from shared.errors import ConfigError
+from tests.dispatcher.gateway.fakes import FakeSessions
+from tests.dispatcher.verbs.test_client_verbs import call, sessions, urls
+
+__all__ = ["sessions", "urls"]
+
+
+async def test_it_stops_all_that_fit_and_says_what_came_of_it(
+    urls: tuple[str, str], sessions: FakeSessions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs = await sessions.begin()
+    waits = (await sessions.create(Request("other", (), 0.0))).record.session_id
+    stopping = asyncio.create_task(call(stop, "--url", urls[1], "--agent", "default", "--detail", "runs away"))
+    assert await sessions.stops.get() == (runs.session_id, "RiskControl", "operator", "runs away")
+    await runs.halted()
+    assert await stopping == 0
+    out, err = capfd.readouterr()
+    assert out.endswith("1 found, 0 running\n"), "after what the server says in this process"
+    assert err == ""
+    assert await call(stop, "--url", urls[1], "--all", "--json") == 0
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line[0] == "{"]
+    assert [event["session_id"] for event in events if event["event"] == "halted"] == [waits]
+    assert events[-1] == {"event": "done", "found": 1, "running": 0, "whole": True}
+    await asyncio.gather(*sessions.orders)
+
+
+async def test_what_did_not_halt_is_its_exit_status(
+    urls: tuple[str, str],
+    sessions: FakeSessions,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dispatcher.live.fleet.ORDER_SECONDS", 0.05)
+    await sessions.begin()
+    assert await call(stop, "--url", urls[1], "--all") == 1
+    out, err = capfd.readouterr()
+    assert out.endswith("1 found, 1 running\n")
+    assert err == "dispatcher stop: there may be more: ask again\n"
+    await asyncio.gather(*sessions.orders)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--all", "--agent", "a"), ("--detail", "why")])
+async def test_nothing_is_stopped_by_leaving_something_out(
+    urls: tuple[str, str], sessions: FakeSessions, arguments: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError, match="--all"):
+        await call(stop, "--url", urls[1], *arguments)
+    assert sessions.stops.empty()
+
+
+async def test_a_server_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
+    assert await call(stop, "--url", "http://127.0.0.1:1", "--all") == 1
+    assert capfd.readouterr().err.startswith("dispatcher stop: cannot reach http://127.0.0.1:1: ")
