@@ -79,7 +79,7 @@ def facts(receipt: Object, log: list[Object]) -> Object:
 def chained(session_id: str, log: list[Object]) -> str:
     digest = hashlib.sha256(session_id.encode()).digest()
     for entry in log:
-        given = {name: value for name, value in entry.items() if value not in ("", 0, False, None)}
+        given = {name: value for name, value in entry.items() if value not in ("", 0, False, None, [])}
         digest = hashlib.sha256(digest + canonical(given)).digest()
     return digest.hex()
 

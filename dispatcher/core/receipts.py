@@ -265,7 +265,8 @@ def receipt_of(record: Record, account: Account) -> Receipt:
 
 
 def prompt_of(request: Request) -> PromptDigest:
-    asked = {"messages": [asdict(each) for each in request.messages], "parameters_json": request.parameters_json}
+    messages = [_given(asdict(each)) for each in request.messages]
+    asked = {"messages": messages, "parameters_json": request.parameters_json}
     size = sum(len(message.content.encode()) for message in request.messages)
     return PromptDigest(size, hashlib.sha256(canonical(asked)).hexdigest())
 
@@ -326,9 +327,12 @@ def _exact(value: object) -> object:
 
 
 def canonical_entry(offset: int, kind: str, fields: Mapping[str, Any]) -> bytes:
-    """Fields that are empty are left out: those that a later version adds to an entry are, in a log of today."""
-    given = {name: value for name, value in fields.items() if value}
-    return canonical({**given, "offset": offset, "event": kind})
+    return canonical({**_given(fields), "offset": offset, "event": kind})
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that are empty: what a later version adds to what is stored today is."""
+    return {name: value for name, value in fields.items() if value}
 
 
 def micros(seconds: float) -> int:
