@@ -12,10 +12,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from dispatcher.policies.expressions import Accept, Boundary, Character, Look, Program, Split
-from dispatcher.policies.machine import MAX_PLACES, Configuration, Machine, Pattern, TooComplexError
+from dispatcher.policies.machine import MAX_AT_ONCE, MAX_PLACES, Configuration, Machine, Pattern, TooComplexError
 from dispatcher.policies.matches import Action, Rule
 
-MAX_AT_ONCE = 250  # places: some 0.2 ms for a character
 MAX_TEXT = 1500  # characters of such a text
 MAX_BEGINNING = 12  # characters that are repeated
 

@@ -23,6 +23,7 @@ MAX_STEPS = 1 << 15  # that are remembered: some 30 MB at most
 ITEMS_IN_ROOM = 8  # begun matches, beyond which a step or a configuration counts for more than one
 MAX_SHORT_CUTS = 1 << 17  # from characters to steps: 15 MB at most
 MAX_CLASSES = 1 << 16  # characters whose sets are remembered
+MAX_AT_ONCE = 250  # of these, that one pattern may make of a text (`cost`): some 0.2 ms for a character
 MAX_PLACES = 2_000  # nodes at which matches may stand at once: bounds the work for one character
 EDGE = -1  # instead of a character's sets, where the text begins
 

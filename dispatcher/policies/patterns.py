@@ -6,24 +6,28 @@ Held is what an expression may still match through: from where the oldest begun 
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar
 
-from dispatcher.policies.machine import Machine, Pattern, Progress, Step
+from dispatcher.policies.machine import MAX_AT_ONCE, MAX_PLACES, Machine, Pattern, Progress, Step
 from dispatcher.policies.matches import Match
 from dispatcher.policies.places import Places
 from dispatcher.policies.visible import visible
 
 CLEARS, BEGINS, MOVES = int(Progress.CLEARS), int(Progress.BEGINS), int(Progress.MOVES)
+MAX_SLICE = 16  # characters, of what stands at MAX_AT_ONCE places: 0.2 to 0.4 ms each
 NEVER = 1 << 62  # a place that no text comes to
 
 
 class PatternSet:
-    """Patterns that are looked for together. Raises UnusableExpressionError."""
+    """Patterns that are looked for together. Raises UnusableExpressionError.
 
-    slice: ClassVar[int] = 16  # a character of one that costs what it may at most (`cost`) takes 0.2 to 0.4 ms
+    places  at which a text may make them stand at once, all together (`cost`); None: as many as they may
+    slice   so many characters that at worst they take some 5 ms
+    """
 
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
+    def __init__(self, patterns: Sequence[Pattern], places: int | None = None) -> None:
         self.machine = Machine(patterns)
+        most = min(MAX_PLACES, len(patterns) * MAX_AT_ONCE if places is None else places)
+        self.slice = MAX_SLICE * MAX_AT_ONCE // max(MAX_AT_ONCE, most)
 
     def stream(self) -> "PatternStream":
         return PatternStream(self.machine)

@@ -1,7 +1,7 @@
 """One text read by all rules of a channel together. Pure."""
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -18,7 +18,8 @@ class Source(Protocol):
     slice  characters that they read at once from a large text: at worst in some 5 ms
     """
 
-    slice: ClassVar[int]
+    @property
+    def slice(self) -> int: ...
 
     def stream(self) -> TextStream: ...
 

@@ -11,12 +11,12 @@ from dispatcher.policies.budget import Budget, Limit, strictest
 from dispatcher.policies.expressions import Program
 from dispatcher.policies.folding import fold
 from dispatcher.policies.gate import Gate, Rules, reading_whole
-from dispatcher.policies.machine import Pattern
+from dispatcher.policies.machine import MAX_AT_ONCE, Pattern
 from dispatcher.policies.matches import CHANNELS, DEFAULT_READS, Action, Channel, Fallback, Rule
 from dispatcher.policies.outcomes import Reading
 from dispatcher.policies.patterns import PatternSet
 from dispatcher.policies.phrases import PhraseSet
-from dispatcher.policies.presets import PRESETS
+from dispatcher.policies.presets import PRESET_PLACES, PRESETS
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.reader import ChannelRules, Source
 from dispatcher.policies.repeats import Repeats
@@ -40,7 +40,8 @@ class PhrasesPolicy(msgspec.Struct, frozen=True):
 
 class PatternsPolicy(msgspec.Struct, frozen=True):
     """cap: characters that a pattern may hold undecided. beyond_cap: what becomes of more. Presets have caps of their
-    own, which nothing that they look for exceeds.
+    own, which nothing that they look for exceeds. places: at which a text may make the patterns stand at once, all
+    together (`cost`); None: as many as they may.
     """
 
     name: str
@@ -52,6 +53,7 @@ class PatternsPolicy(msgspec.Struct, frozen=True):
     reason: str = "PolicyViolation"
     action: Action = "stop"
     replacement: str = "[redacted]"
+    places: int | None = None
 
 
 class BudgetPolicy(msgspec.Struct, frozen=True):
@@ -148,7 +150,7 @@ def _phrase_sets(acting: Acting) -> tuple[Source, ...]:
 
 def _pattern_sets(acting: Acting, capped: bool) -> tuple[Source, ...]:
     patterns = [pattern for policy, action in acting for pattern in _patterns(policy, action, capped)]
-    return (PatternSet(patterns),) if patterns else ()
+    return (PatternSet(patterns, sum(_places(policy) for policy, _ in acting)),) if patterns else ()
 
 
 def _action(policy: TextPolicy, channel: Channel) -> Action:
@@ -181,6 +183,13 @@ def _patterns(policy: TextPolicy, action: Action, capped: bool) -> list[Pattern]
             for form in PRESETS[preset]
         ]
     return found
+
+
+def _places(policy: TextPolicy) -> int:
+    if not isinstance(policy, PatternsPolicy):
+        return 0
+    own = len(policy.patterns) * MAX_AT_ONCE if policy.places is None else policy.places
+    return own + sum(PRESET_PLACES[preset] for preset in policy.presets)
 
 
 def _notices(policy: PatternsPolicy) -> list[str]:

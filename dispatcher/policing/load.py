@@ -16,9 +16,10 @@ from msgspec.structs import replace
 from dispatcher.entry import FileEntry, listed
 from dispatcher.files import Fault, FileError, Where, entries, quoted
 from dispatcher.policies.budget import Limit, Quantity
-from dispatcher.policies.cost import MAX_AT_ONCE, places_at_once
+from dispatcher.policies.cost import places_at_once
 from dispatcher.policies.expressions import Program, UnusableExpressionError
 from dispatcher.policies.folding import fold
+from dispatcher.policies.machine import MAX_AT_ONCE
 from dispatcher.policies.matches import ACTIONS, CHANNELS, DEFAULT_READS, Action, Channel, Fallback, Rule
 from dispatcher.policies.presets import PRESETS
 from dispatcher.policies.questions import MAX_QUESTION, AskedKind, AskedPolicy, Mode
@@ -123,6 +124,7 @@ def _patterns(entry: FileEntry) -> Policy:
     cap = entry.count("cap", 1000, least=1, most=MAX_CAP)
     action = _action(entry)
     patterns = entry.texts("patterns", "pattern") if "patterns" in entry or "presets" not in entry else []
+    places = 0
     for number, pattern in enumerate(patterns, 1):
         if pattern:
             try:
@@ -133,7 +135,9 @@ def _patterns(entry: FileEntry) -> Policy:
             else:
                 reason = f"pattern {number} matches {shortest} characters or more, beyond `cap`"
                 entry.check(shortest <= cap, reason, "patterns", number)
-                cost = _cost(places_at_once(pattern, action))
+                at_once = places_at_once(pattern, action)
+                places += at_once
+                cost = _cost(at_once)
                 entry.check(not cost, f"pattern {number} {cost}", "patterns", number)
     presets = entry.texts("presets", "preset") if "presets" in entry else []
     for number, preset in enumerate(presets, 1):
@@ -149,6 +153,7 @@ def _patterns(entry: FileEntry) -> Policy:
         _reason(entry),
         action,
         _replacement(entry),
+        places,
     )
 
 

@@ -4,14 +4,16 @@ from typing import Literal, NamedTuple, get_args
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dispatcher.policies.ahead import MAX_MATCHES, Slices, at_once
 from dispatcher.policies.budget import Limit
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import CHANNELS, Channel, Match
 from dispatcher.policies.outcomes import Reading, Release
-from dispatcher.policies.patterns import PatternSet
+from dispatcher.policies.patterns import MAX_SLICE
 from dispatcher.policies.phrases import PhraseSet, PhraseStream
+from dispatcher.policies.presets import PRESETS
 from dispatcher.policies.repeats import Repeats
 from dispatcher.policies.rules import BudgetPolicy, PatternsPolicy, PhrasesPolicy, Policy, RuleSet
 from tests.dispatcher.policies.test_phrases import rule
@@ -130,7 +132,11 @@ def test_what_is_slower_is_read_in_smaller_slices() -> None:
 
     phrases, patterns = PhrasesPolicy("names", ("x",), READS), PatternsPolicy("numbers", (r"\d",), reads=READS)
     assert slices(phrases) - 1024 / PhraseSet.slice in range(1, 5)  # the first ones are smaller
-    assert slices(phrases, patterns) - 1024 / PatternSet.slice in range(1, 5)
+    assert slices(phrases, patterns) - 1024 / MAX_SLICE in range(1, 5)
+    costly = replace(patterns, patterns=("a.{0,80}b",) * 8, places=8 * 161)
+    assert slices(costly) > slices(patterns) * 5
+    assert slices(replace(costly, places=None)) > slices(patterns) * 7
+    assert slices(PatternsPolicy("all", presets=tuple(PRESETS), reads=READS)) < slices(patterns) * 2
 
 
 def test_the_more_is_found_the_smaller_are_slices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,7 +257,7 @@ def test_patterns(tmp_path: Path) -> None:
     rules = load(written(tmp_path, text))
     (policy,) = rules.policies
     assert policy == PatternsPolicy(
-        "numbers", (r"\d{4}", "a[^b]*b", "x.{1,40}y"), ("email", "iban"), 40, "release", action="redact"
+        "numbers", (r"\d{4}", "a[^b]*b", "x.{1,40}y"), ("email", "iban"), 40, "release", action="redact", places=85
     )
     more = "can match more than 40 characters (`cap`); what is undecided by then is released"
     assert rules.notices == (("numbers", f"pattern 2 {more}"), ("numbers", f"pattern 3 {more}"))
