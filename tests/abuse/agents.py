@@ -53,6 +53,21 @@ async def talker(turn: Turn) -> AsyncGenerator[str, None]:
         yield "x" * 4096
 
 
+WORST = (
+    "a" * 60_000,
+    "w_" * 30_000,
+    "zy" * 30_000,
+    "\ufb03" * 20_000,
+)  # each keeps one of `test_own_houses.WORST` open
+
+
+async def adversary(turn: Turn) -> AsyncGenerator[str, None]:
+    """Says what patterns stand in at many places at once, in large pieces and without end."""
+    while True:
+        for text in WORST:
+            yield text
+
+
 async def caller(turn: Turn) -> AsyncGenerator[str, None]:
     """Calls the tool `tool`, `times` at once, and says what became of it."""
 

@@ -5,14 +5,20 @@ import contextlib
 import socket
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
+from dispatcher.grpc_edge.stream import METADATA
 from dispatcher.live.outliers import CONSECUTIVE_FAILURES
 from dispatcher.live.pool import MAX_ASSIGNING
 from dispatcher.store.redis.pipeline import pack
-from tests.abuse import http
+from shared import wire
+from shared.records import Downstream, Drain
+from tests.abuse import http, workers
 from tests.abuse.house import MORE_BYTES, House, commander, house, nothing, running
 from tests.abuse.user import ACCEPTED, CREATED, OK, TOO_MANY, ask
 from tests.faults.reader import FINAL, events
@@ -23,6 +29,10 @@ pytestmark = [pytest.mark.abuse, pytest.mark.timeout(240)]
 
 DESCRIPTORS = 256
 LOG_BYTES = 1024**2  # that a flood of nonsense may write
+WORST = ("a{200}b", r"(?i)\w{0,200}zz", r"[\s\S]{0,200}x", "(?:a?){100}a{100}c", "ffi{0,100}q")  # as dear as may be
+TRIES = 3  # a machine that is busy with others slows whom it will
+DRAINED_SECONDS = 6.0
+MAX_STREAMS = 30  # in that time: 290 a second were seen
 
 
 async def test_idle_connections_leave_room_for_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +86,51 @@ async def test_prompts_that_wait_cost_a_restart_little(tmp_path: Path) -> None:
         assert len(answer["sessions"]) == waiting
         header = "Idempotency-Key: one-more-after-the-restart\r\n"
         assert await http.post(world.http, "/v1/sessions", b'{"agent": "nobody", "prompt": "x"}', header) == TOO_MANY
+
+
+async def test_patterns_at_their_worst(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(f'[[policy]]\nname = "worst"\nkind = "patterns"\npatterns = {list(WORST)}\n')
+    async with house(tmp_path, POLICIES=str(rules)) as world:
+        when_quiet = await world.beside(nothing)
+        await world.settle()
+        harm: list[str] = []
+        for _ in range(TRIES):
+            if not (harm := (await world.beside(workers.adversary)).harm(when_quiet)):
+                break
+        assert not harm
+        assert not await world.left()
+
+
+class Draining:
+    """A Dispatcher that tells each Commander at once that it drains. streams: opened so far."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+
+    async def chat_stream(self, _: AsyncIterator[bytes], context: Any) -> None:
+        self.streams += 1
+        await context.send_initial_metadata(METADATA)
+        await context.write(wire.encode_downstream([Downstream("", Drain("leaving"))]))
+        while await context.read() is not grpc.aio.EOF:
+            pass
+
+
+async def test_a_dispatcher_that_drains_in_a_loop_is_asked_slower_and_slower(tmp_path: Path) -> None:
+    server, draining = grpc.aio.server(), Draining()
+    handler: Any = grpc.stream_stream_rpc_method_handler(
+        draining.chat_stream, response_serializer=wire.DownstreamMessage.SerializeToString
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(wire.SERVICE, {"ChatStream": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with running(commander("drained", tmp_path, port, "brief", {})):
+            await asyncio.sleep(DRAINED_SECONDS)
+            assert 2 <= draining.streams <= MAX_STREAMS
+            assert (tmp_path / "drained.log").stat().st_size < LOG_BYTES
+    finally:
+        await server.stop(None)
 
 
 def _publish(redis: RedisServer, seconds: float) -> None:

@@ -1,6 +1,8 @@
 """What honest agents with a bug do, with a Commander of their own."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 from tests.abuse.house import House
 from tests.abuse.user import CREATED, ask
@@ -42,9 +44,9 @@ async def gathered(house: House) -> None:
     assert session.result() in (("all", "finished"), ("", "stopped"))
 
 
-async def _endless(house: House, agent: str) -> None:
+async def _endless(house: House, agent: str, **settings: str) -> None:
     """Eight sessions, until a budget or their users end them."""
-    async with house.commander(agent), asyncio.TaskGroup() as asking:
+    async with house.commander(agent, **settings), asyncio.TaskGroup() as asking:
         sessions = [asking.create_task(_asked(house, agent)) for _ in range(8)]
         await asyncio.sleep(ENDLESS_SECONDS)
         await _stop_all(house, agent)
@@ -59,6 +61,48 @@ async def thoughts(house: House) -> None:
 async def talk(house: House) -> None:
     """Talking without end."""
     await _endless(house, "talker")
+
+
+async def adversary(house: House) -> None:
+    """What patterns stand in at many places at once."""
+    await _endless(house, "adversary")
+
+
+@contextlib.asynccontextmanager
+async def _dripping() -> AsyncIterator[int]:
+    """The port of a provider that sends comments, and chunks without content, as fast as they are taken."""
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    chunk = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": null}]}\n\n'
+    clients: set[asyncio.Task[None]] = set()
+
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write((b": keep-alive\n\n" * 50 + chunk) * 10)
+                await writer.drain()
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.add(task := asyncio.create_task(drip(writer)))
+        task.add_done_callback(lambda _: writer.transport.abort())
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        for task in clients:
+            task.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
+
+async def drips(house: House) -> None:
+    """A provider that never says anything, as fast as it can: stops reach the Commander all the same."""
+    log = house.folder / "dispatcher.log"
+    before = log.stat().st_size
+    async with _dripping() as port:
+        provider = {"OPENAI__BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI__MODEL": "m"}
+        await _endless(house, "dripped", BACKEND="openai", **provider)
+    with log.open() as lines:
+        lines.seek(before)
+        assert "commander_did_not_stop" not in lines.read()
 
 
 async def results(house: House) -> None:
