@@ -34,7 +34,8 @@ class Event(NamedTuple):
 
 class Decoder:
     def __init__(self) -> None:
-        self._rest = b""  # of a line
+        self._begun: list[bytes] = []  # of a line, in the parts that it came in: none is looked through twice
+        self._begun_size = 0
         self._returned = False  # the last byte was a CR: an LF that follows is of the same line end
         self._first = True
         self._name = ""
@@ -48,15 +49,26 @@ class Decoder:
         if self._returned and part.startswith(b"\n"):
             part = part[1:]
         self._returned = part.endswith(b"\r")
-        *lines, self._rest = _LINE_END.split(self._rest + part)
-        for line in lines:
-            yield from self._line(line)
-        self._bounded(len(self._rest))
+        first, *others = _LINE_END.split(part)
+        self._begin(first)
+        for other in others:
+            yield from self._line(self._ended())
+            self._begin(other)
 
     def end(self) -> Iterator[Event]:
         """What was begun and not ended."""
-        for line in (self._rest, b""):
+        for line in (self._ended(), b""):
             yield from self._line(line)
+
+    def _begin(self, part: bytes) -> None:
+        self._begun.append(part)
+        self._begun_size += len(part)
+        self._bounded(self._begun_size)
+
+    def _ended(self) -> bytes:
+        line = b"".join(self._begun)
+        self._begun, self._begun_size = [], 0
+        return line
 
     def _line(self, line: bytes) -> Iterator[Event]:
         if self._first:

@@ -61,3 +61,8 @@ def test_an_event_is_bounded(parts: list[bytes]) -> None:
 
 def test_many_small_events_are_not() -> None:
     assert len(decoded(*([b"data: " + b"x" * 1000 + b"\n\n"] * 1100))) == 1100
+
+
+def test_a_long_line_in_many_parts_is_looked_through_once() -> None:
+    """Looked through again with each part, this line of 500,000 would take minutes."""
+    assert decoded(b"data: ", *[b"x"] * 500_000, b"\n\n") == [Event("", "x" * 500_000)]
