@@ -33,7 +33,9 @@ def command(*arguments: str) -> tuple[int, str]:
 def test_all_halt_and_one_answer_is_the_proof(tmp_path: Path, count: int) -> None:
     waiting = count // 10
     with replicas(tmp_path) as rig:
-        both = [rig.dispatcher(queue_limit=str(count)) for _ in range(2)]
+        # On a busy machine nobody shall be given up, and nothing that waits fail, before it is stopped.
+        patient = {"queue_limit": str(count), "queue_seconds": "600", "stop_seconds": "50"}
+        both = [rig.dispatcher(**patient) for _ in range(2)]
         for _ in range(COMMANDERS):
             rig.commander("tests.e2e.agents:counting", capacity=str(count // COMMANDERS))
         eventually(lambda: sum(figure(each.operator, "dispatcher_commanders") for each in both) >= COMMANDERS, "joined")
@@ -52,7 +54,10 @@ def test_all_halt_and_one_answer_is_the_proof(tmp_path: Path, count: int) -> Non
         for each in both:
             assert httpx2.get(f"http://{each.operator}/operator/sessions", timeout=30).json()["sessions"] == []
         eventually(lambda: running(both) == 0, "none runs")
-        proofs = [httpx2.get(f"http://{each.operator}/operator/sessions/{made[0]}/receipt").json() for each in both]
+        proofs = [
+            httpx2.get(f"http://{each.operator}/operator/sessions/{made[0]}/receipt", timeout=30).json()
+            for each in both
+        ]
         assert proofs[0] == proofs[1]
         assert (proofs[0]["stop"]["halt"], receipt_reader.faults(proofs[0])) == ("confirmed", [])
 
