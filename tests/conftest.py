@@ -11,6 +11,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import httpcore2
+import httpx2._config
 import pytest
 import structlog
 from hypothesis import settings
@@ -37,6 +38,16 @@ def no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         monkeypatch.setattr(httpcore2, "default_ssl_context", lambda **_: none)
         monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
         monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_clients() -> Iterator[None]:
+    """A request without a limit of its own waits for a busy machine: the package's own limit is 5 s."""
+    usual = httpx2._config.DEFAULT_TIMEOUT_CONFIG
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for what in ("connect", "read", "write", "pool"):
+            monkeypatch.setattr(usual, what, 60.0)
         yield
 
 

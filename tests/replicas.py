@@ -26,7 +26,7 @@ STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Return when it holds. Programs do not say when, so they are asked again; one that does not answer: not yet."""
     deadline = time.monotonic() + seconds
     while True:
@@ -39,7 +39,7 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) ->
 
 def figure(operator: str, metric: str) -> float:
     """The sum of the samples of a metric, `name` or the beginning of `name{label="value"}`."""
-    text = httpx2.get(f"http://{operator}/metrics", timeout=10).text
+    text = httpx2.get(f"http://{operator}/metrics", timeout=30).text
     lines = [line for line in text.splitlines() if line.startswith(metric) and line[len(metric)] in " {,}"]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 

@@ -123,7 +123,7 @@ async def test_a_port_in_use_is_one_line_and_exit_2(folder: Path) -> None:
 
 
 def metrics(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
         return str(answer.read().decode())
 
 

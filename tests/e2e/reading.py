@@ -75,6 +75,6 @@ def ask(url: str, prompt: str = "go", **parameters: Any) -> str:
     """A new session's id. With a key, it waits where no Commander has come yet."""
     key = {"Idempotency-Key": secrets.token_urlsafe()}
     body = {"prompt": prompt, "parameters": parameters}
-    answer = httpx2.post(f"{url}/v1/sessions", json=body, headers=key, timeout=10)
+    answer = httpx2.post(f"{url}/v1/sessions", json=body, headers=key, timeout=30)
     answer.raise_for_status()
     return str(answer.json()["session_id"])

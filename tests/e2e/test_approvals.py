@@ -21,7 +21,7 @@ def tools(tmp_path, request):
     return str(file)
 
 
-def waiting(operator, seconds=30):
+def waiting(operator, seconds=60):
     """What waits, once something does."""
     deadline = time.monotonic() + seconds
     while not (calls := httpx2.get(f"http://{operator}/operator/approvals").json()["approvals"]):

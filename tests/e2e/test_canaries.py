@@ -29,10 +29,10 @@ def test_no_canary_reaches_a_user(server, fail):
     created = httpx2.post(
         f"{url}/v1/sessions",
         json={"agent": "teller", "prompt": "go", "parameters": {"canary": CANARY, "fail": fail}},
-        timeout=10,
+        timeout=30,
     )
     session = created.json()["session_id"]
-    reader = Reader(url, session).ended(20)
+    reader = Reader(url, session).ended(60)
     assert reader.text == "Nothing to see."
     assert reader.final[0] == ("failed" if fail else "finished")
     paths = [f"/v1/sessions/{session}", f"/v1/sessions/{session}/events", "/v1/models", "/v1/models/teller"]

@@ -15,7 +15,7 @@ from tests.e2e.reading import Reader, ask
 from tests.e2e.test_kill import wait_until
 from tests.programs import environment
 
-SECONDS = 30.0
+SECONDS = 60.0
 GREETING = """import asyncio
 from pathlib import Path
 

@@ -57,7 +57,7 @@ def keep_busy(url, readers, sessions):
     wait_until(lambda: any(len(r.text) > b for r, b in zip(running, before, strict=True)))
 
 
-def wait_until(condition, seconds=30):
+def wait_until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"

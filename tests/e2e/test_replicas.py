@@ -164,5 +164,5 @@ def test_a_commanders_sessions_end_there_or_are_handed_over(tmp_path, agent, tok
         assert any(not reader.final[0] for reader in readers) is moved
         for reader in readers:
             assert (reader.ended(60).final[0], reader.text) == ("finished", text(tokens))
-        assert later.ended(30).text == text(20)
+        assert later.ended(60).text == text(20)
         assert figure(replica.operator, "dispatcher_takeovers_total") == 0, "a hand-over is no loss"

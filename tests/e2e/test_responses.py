@@ -46,7 +46,7 @@ def test_responses_go_on_over_a_kill_to_the_byte(tmp_path):
         current = stack.enter_context(contextlib.ExitStack())
         server = current.enter_context(dispatcher(tmp_path / "d0.log", **settings))
         stack.enter_context(commander(server.grpc, tmp_path / "c.log", "tests.e2e.agents:counting"))
-        client = stack.enter_context(openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=10))
+        client = stack.enter_context(openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=30))
         server.program.wait_for(lambda event: event.get("event") == "commander_joined")
         reading: list[tuple[Any, list[Any]]] = []
         for background in (True, False):
@@ -82,7 +82,7 @@ def test_a_response_goes_on_at_another_replica_and_is_cancelled_there(tmp_path, 
             commander(b.grpc, tmp_path / "s.log", "scripted", agent="endless", scripted__tokens="100000")
         )
         at_a, at_b = (
-            stack.enter_context(openai.OpenAI(base_url=f"http://{at.http}/v1", api_key="none", timeout=10))
+            stack.enter_context(openai.OpenAI(base_url=f"http://{at.http}/v1", api_key="none", timeout=30))
             for at in (a, b)
         )
         wait_until(lambda: {model.id for model in at_a.models.list()} == {"counting", "endless"})
@@ -111,7 +111,7 @@ def test_a_response_is_cancelled_while_its_agent_speaks(tmp_path):
     with (
         dispatcher(tmp_path / "d.log") as server,
         commander(server.grpc, tmp_path / "c.log", "scripted", scripted__tokens="100000"),
-        openai.OpenAI(base_url=f"http://{server.http}/v1", api_key="none", max_retries=0, timeout=10) as client,
+        openai.OpenAI(base_url=f"http://{server.http}/v1", api_key="none", max_retries=0, timeout=30) as client,
     ):
         server.program.wait_for(lambda event: event.get("event") == "commander_joined")
         stream: Any = client.responses.create(model="default", input="go", stream=True, background=True)

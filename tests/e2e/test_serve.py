@@ -37,7 +37,7 @@ def test_dev_needs_no_proxy_for_its_own_machine(tmp_path):
     with running("-m", "dispatcher", "dev", settings=settings, log=tmp_path / "dev.log") as program:
         program.wait_for(lambda event: event.get("event") == "commander_joined")
         chat = [sys.executable, "-m", "dispatcher", "chat", "--url", f"http://{address}", "hi"]
-        said = subprocess.run(chat, capture_output=True, text=True, timeout=30)
+        said = subprocess.run(chat, capture_output=True, text=True, timeout=60)
     assert (said.returncode, said.stderr) == (0, "")
     assert said.stdout.startswith("w0 w1 ")
 
@@ -58,7 +58,7 @@ def test_a_second_dispatcher_on_the_same_file_refuses(tmp_path):
     environ = environment(ADDRESSES | {"DISPATCHER_STORE": store})
     with dispatcher(tmp_path / "d.log", store=store):
         serve = [sys.executable, "-m", "dispatcher", "serve"]
-        done = subprocess.run(serve, env=environ, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(serve, env=environ, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert "DISPATCHER_STORE" in line
@@ -88,14 +88,14 @@ def test_rules_are_read_again_on_sighup_and_broken_ones_change_nothing(tmp_path)
         commander(server.grpc, tmp_path / "c.log", "tests.e2e.agents:counting"),
     ):
         url = f"http://{server.http}"
-        assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(5)))
+        assert Reader(url, ask(url)).ended(60).text == "".join(map(word, range(5)))
         policies.write_text(rule.format("w3 "))
         server.program.send_signal(signal.SIGHUP)
         server.program.wait_for(lambda event: event.get("event") == "policies_reloaded")
-        assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(3)))
+        assert Reader(url, ask(url)).ended(60).text == "".join(map(word, range(3)))
         policies.write_text(rule.format("w2 "))  # it is seen to have changed
         server.program.wait_for(lambda event: event.get("event") == "policies_reloaded")
-        assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(2)))
+        assert Reader(url, ask(url)).ended(60).text == "".join(map(word, range(2)))
         policies.write_text("[[policy]]\n")
         server.program.send_signal(signal.SIGHUP)
         server.program.wait_for(lambda event: event.get("event") == "policies_broken")
@@ -103,7 +103,7 @@ def test_rules_are_read_again_on_sighup_and_broken_ones_change_nothing(tmp_path)
         status = httpx2.get(f"http://{server.operator}/operator/policies").json()
         assert [policy["name"] for policy in status["policies"]] == ["w"]
         assert status["errors"][0].startswith(f"{policies}: policy 1: ")
-        assert Reader(url, ask(url)).ended(20).text == "".join(map(word, range(2)))
+        assert Reader(url, ask(url)).ended(60).text == "".join(map(word, range(2)))
 
 
 def test_a_session_goes_on_over_a_restart(tmp_path):
@@ -118,7 +118,7 @@ def test_a_session_goes_on_over_a_restart(tmp_path):
         assert server.program.exit_status(20) == 0
     try:
         with dispatcher(tmp_path / "d1.log", **settings):
-            reader.ended(30)
+            reader.ended(60)
             assert reader.final[0] == "finished"
             assert reader.text == "".join(map(word, range(200)))
     finally:
@@ -134,5 +134,5 @@ def test_what_the_memory_store_held_is_stopped_with_shutdown(tmp_path):
         reader = Reader(url, ask(url, tokens=5000, seconds=0.02))
         wait_until(lambda: reader.text)
         server.program.send_signal(signal.SIGTERM)
-        reader.ended(20)
+        reader.ended(60)
         assert reader.final == ("stopped", {"reason": "Shutdown"})

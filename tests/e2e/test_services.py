@@ -95,7 +95,7 @@ def test_a_stop_reaches_the_service(tmp_path, service, tools):
         wait_until(lambda: service.acted)
         httpx2.post(f"{url}/v1/sessions/{reader.session}/stop").raise_for_status()
         wait_until(lambda: service.left == 1)
-        assert reader.ended(10).final == ("stopped", {"reason": "UserCancel"})
+        assert reader.ended(60).final == ("stopped", {"reason": "UserCancel"})
         assert [*service.acted.values()] == [1]
 
 
@@ -130,7 +130,7 @@ def test_a_rule_reads_what_a_service_says(tmp_path, service, tools):
     ):
         url = f"http://{server.http}"
         service.answers = answer(b"Project Nightingale", "text/plain", "404 Not Found")
-        denied = Reader(url, ask(url)).ended(30)
+        denied = Reader(url, ask(url)).ended(60)
         assert denied.final == ("stopped", {"reason": "PolicyViolation"})
         assert "ightingale" not in denied.text
         assert "ightingale" not in (tmp_path / "d.log").read_text()
@@ -146,10 +146,10 @@ def test_changed_tools_are_there_for_new_sessions_and_a_call_ends_as_it_began(tm
         wait_until(lambda: service.acted)
         tools.write_text(ACT.format(url="http://127.0.0.1:1") + ACT.format(url=service.url).replace('"act"', '"other"'))
         server.program.wait_for(lambda event: event.get("event") == "tools_reloaded")
-        changed = Reader(url, ask(url)).ended(30)
+        changed = Reader(url, ask(url)).ended(60)
         assert "unreachable" in changed.text
         service.let.set()
-        assert running.ended(30).text == "acted"
+        assert running.ended(60).text == "acted"
         tools.write_text("[[tool]]")
         broken = server.program.wait_for(lambda event: event.get("event") == "tools_broken")
         assert "`kind` is missing" in broken["errors"]

@@ -27,7 +27,7 @@ def server(tmp_path):
 
 
 def spoken(reader: Reader, text: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while reader.text != text:
         assert time.monotonic() < deadline, reader.text
         time.sleep(0.01)
@@ -48,7 +48,7 @@ def test_a_killed_commander(server, tmp_path, agent, end, text):
         spoken(reader, "It is ")
         stack.enter_context(commander(server.grpc, tmp_path / "c2.log", f"tests.e2e.agents:{agent}"))
         first.kill()
-        reader.ended(30)
+        reader.ended(60)
     assert (reader.final[0], reader.final[1].get("code"), reader.text) == (*end, text)
     assert effects.read_text() == "called\n"
 
@@ -72,7 +72,7 @@ def test_a_commander_that_hangs_wakes_as_a_zombie(server, tmp_path):
         assert (reader.final[0], reader.text) == ("finished", "It is sunny.")
         first.wait_for(lambda event: event.get("event") == "session_closed")  # it is told, and stops by itself
         again = Reader(url, ask(url, file=str(effects), seconds=0))
-        assert again.ended(30).text == "It is sunny."
-        log = httpx2.get(f"http://{server.operator}/operator/sessions/{reader.session}/events", timeout=10).text
+        assert again.ended(60).text == "It is sunny."
+        log = httpx2.get(f"http://{server.operator}/operator/sessions/{reader.session}/events", timeout=30).text
     assert log.count("event: content") == 2
     assert effects.read_text() == "called\n" * 2

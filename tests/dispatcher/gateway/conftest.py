@@ -54,11 +54,11 @@ async def operator_url(sessions: FakeSessions, registry: CollectorRegistry, metr
 
 @pytest.fixture
 async def http(url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=url, timeout=10) as client:
+    async with httpx2.AsyncClient(base_url=url, timeout=30) as client:
         yield client
 
 
 @pytest.fixture
 async def operator(operator_url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=operator_url, timeout=10) as client:
+    async with httpx2.AsyncClient(base_url=operator_url, timeout=30) as client:
         yield client

@@ -19,7 +19,7 @@ ASK: dict[str, Any] = {"model": "default", "messages": [{"role": "user", "conten
 
 @pytest.fixture
 async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30) as client:
         yield client
 
 
@@ -185,7 +185,7 @@ async def test_a_question_that_ran_a_tool_is_not_asked_again(url: str, sessions:
 
     for stream in (True, False):
         for tool, asked in ((False, 3), (True, 1)):
-            async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2, timeout=10) as client:
+            async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2, timeout=30) as client:
                 asking = asyncio.create_task(client.chat.completions.create(**ASK, stream=stream))
                 for _ in range(asked):
                     await failing(await sessions.begin(await sessions.created.get()), tool)

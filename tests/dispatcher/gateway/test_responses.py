@@ -27,7 +27,7 @@ ASK: dict[str, Any] = {"model": "default", "input": "hi"}
 
 
 def client_of(url: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=10)
+    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30)
 
 
 @pytest.fixture
@@ -370,7 +370,7 @@ async def test_a_replay_is_the_same_to_the_byte_at_any_replica(
     frames = [frame + b"\n\n" for frame in streamed.split(b"\n\n")[:-1]]
     numbers = [json.loads(frame.split(b"\ndata: ", 1)[1])["sequence_number"] for frame in frames]
     assert await read(http, commander) == streamed
-    async with httpx2.AsyncClient(base_url=other, timeout=10) as elsewhere:
+    async with httpx2.AsyncClient(base_url=other, timeout=30) as elsewhere:
         for n, number in enumerate(numbers):
             assert await read(elsewhere, commander, number) == b"".join(frames[n + 1 :])
         final = (await elsewhere.get(f"/v1/responses/{response_id(commander)}")).json()

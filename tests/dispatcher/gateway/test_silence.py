@@ -159,7 +159,7 @@ async def test_while_the_store_does_not_answer(url: str, sessions: FakeSessions,
 
 
 async def test_a_failure_after_the_headers_have_gone_is_in_the_stream(url: str, sessions: FakeSessions) -> None:
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30) as client:
         create = asyncio.create_task(client.chat.completions.create(**CHAT, stream=True))  # type: ignore[call-overload]
         commander = await sessions.begin(await sessions.created.get())
         stream = await create  # nothing was said

@@ -59,7 +59,7 @@ class Desk:
     async def idle(self) -> None:
         """Return when all that was spawned has ended."""
         while waiting := {task for task in self._tasks if not task.done()}:
-            await asyncio.wait(waiting, timeout=5)
+            await asyncio.wait(waiting, timeout=30)
 
 
 @pytest.fixture
