@@ -50,7 +50,6 @@ class Cluster:
     happened: list[Happened] = field(default_factory=list)
     journal: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
-    _listening: list[asyncio.Future[None]] = field(default_factory=list)
 
     def operator(self, number: int) -> str:
         return f"http://127.0.0.1:{self.dispatchers[number].said['operator_port']}"
@@ -73,7 +72,7 @@ class Cluster:
     def _service_changed(self, number: int) -> None:
         """What is down refuses connections, for whoever asks it."""
         if self.services[number].said:
-            self._listening.append(asyncio.ensure_future(self.lines[number].listen()))
+            self.lines[number].listen()
         else:
             self.lines[number].refuse()
 

@@ -23,13 +23,13 @@ def untold(direction: Direction, data: bytes) -> None:
     """Nobody wants to know what passes."""
 
 
-def held_port() -> socket.socket:
-    """A socket that does not listen: its port of 127.0.0.1 is free for who listens with SO_REUSEPORT, and nobody else's
-    until this is closed.
+def held_port(port: int = 0) -> socket.socket:
+    """A socket that does not listen, on that port of 127.0.0.1; 0: on any. Until it is closed the port is for those who
+    listen with SO_REUSEPORT, and for nobody else.
     """
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind(("127.0.0.1", 0))
+    held.bind(("127.0.0.1", port))
     return held
 
 
@@ -75,25 +75,30 @@ class Proxy:
         self.open: dict[Direction, asyncio.Event] = {direction: asyncio.Event() for direction in DIRECTIONS}
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._held: socket.socket | None = None
         self.thaw()
 
     async def start(self) -> "Proxy":
         self._held = held_port()
         self.port = self._held.getsockname()[1]
-        await self.listen()
+        self.listen()
         return self
 
-    async def listen(self) -> None:
+    def listen(self) -> None:
         """Again, after `refuse`. Idempotent."""
-        if not (self._server and self._server.is_serving()):
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, reuse_port=True)
+        if self._listener is None:
+            self._listener = held_port(self.port)
+            self._listener.setblocking(False)
+            self._listener.listen()
+            asyncio.get_running_loop().add_reader(self._listener, self._take, self._listener)
 
     def refuse(self) -> None:
         """As where nothing listens any more; the port stays this proxy's."""
-        if self._server:
-            self._server.close()
+        if self._listener:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     @property
     def connections(self) -> int:
@@ -121,17 +126,24 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
+    def _take(self, listener: socket.socket) -> None:
         try:
-            await self._serve(reader, writer)
-        except asyncio.CancelledError:
-            pass  # by `close`; asyncio would report it as a fault of the handler's
-        finally:
-            writer.transport.abort()
-            self._tasks.discard(task)
+            sock, _ = listener.accept()
+        except OSError:
+            return  # whoever came is gone
+        task = asyncio.get_running_loop().create_task(self._accept(sock))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: sock.close())  # of one that was cancelled before it began
+
+    async def _accept(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            sock.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=sock)
+            try:
+                await self._serve(reader, writer)
+            finally:
+                writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -60,8 +60,11 @@ def journal(path: Path) -> list[Seen]:
 
 def runs(start: str) -> bool:
     """Whether that start's process is still there."""
-    command = Path(f"/proc/{start.partition(' ')[0]}/cmdline")
-    return command.exists() and Path(__file__).name.encode() in command.read_bytes()
+    try:
+        command = Path(f"/proc/{start.partition(' ')[0]}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return Path(__file__).name.encode() in command
 
 
 def canonical(arguments: object) -> str:

@@ -132,3 +132,19 @@ async def test_nobody_behind_it_is_a_connection_that_breaks(peers: Peers) -> Non
     with pytest.raises(ConnectionResetError):
         await reader.read()
     writer.close()
+
+
+async def test_a_proxy_that_refuses_keeps_its_port_and_loses_no_socket(peers: Peers) -> None:
+    """Whoever connects at that moment is refused, or served and closed."""
+    proxy, port = peers.proxy, peers.proxy.port
+    for _ in range(50):
+        connecting = asyncio.create_task(asyncio.open_connection("127.0.0.1", port))
+        await asyncio.sleep(0)
+        proxy.refuse()
+        (came,) = await asyncio.gather(connecting, return_exceptions=True)
+        if isinstance(came, tuple):
+            came[1].transport.abort()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        proxy.listen()
+    assert proxy.port == port
