@@ -177,5 +177,10 @@ def members(kind: str) -> frozenset[str]:
 
 def fields_of(record: msgspec.Struct) -> dict[str, Any]:
     """By name."""
-    fields = msgspec.structs.asdict(record)
-    return {name: fields_of(value) if isinstance(value, msgspec.Struct) else value for name, value in fields.items()}
+    return {name: _plain(value) for name, value in msgspec.structs.asdict(record).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return fields_of(value)
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

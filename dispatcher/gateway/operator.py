@@ -190,7 +190,8 @@ class OperatorRoutes:
     async def _session(self, http: HttpRequest) -> Response:
         """One of the list, and what it was asked with, which is no entry of its log."""
         record = await find(self._sessions.store, http.path_params["session_id"])
-        messages = [fields_of(message) for message in record.request.messages]
+        fields = map(fields_of, record.request.messages)
+        messages = [{name: value for name, value in each.items() if value or name == "content"} for each in fields]
         asked = {"messages": messages, "parameters_json": record.request.parameters_json}
         return json_response(200, {**_summary(record), **asked})
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.core import log
-from dispatcher.core.entries import Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import Entry, Failed, Finished, StopEntry, Text, as_event
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from dispatcher.policies.tool_rules import ToolSelector, ToolsPolicy
@@ -157,3 +157,11 @@ def test_a_commander_that_opens_again_sends_the_end_again():
     dispatcher.carry_out(dispatcher.session.calls_read(set(), dispatcher.now))
     dispatcher.answer()
     assert [entry.body for entry in log_.entries[1:]] == [Finished("tool_calls", None, (call("a"),))]
+
+
+def test_operators_get_the_calls_by_name():
+    kind, fields = as_event(Entry(Finished("tool_calls", None, (call("a"),)), 100.0))
+    assert (kind, fields["calls"]) == (
+        "finished",
+        [{"call_id": "a", "name": "weather", "arguments_json": '{"city": "Oslo"}'}],
+    )
