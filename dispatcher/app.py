@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -15,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from dispatcher.access.certificates import Certificates, Edge
+from dispatcher.access.watch import AccessFile
 from dispatcher.gateway import hosts, limits
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.receipts import ReceiptKey
@@ -71,6 +73,8 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     with _named("DISPATCHER_RECEIPT_KEY"):
         receipt_key = ReceiptKey.of(settings.receipt_key) if settings.receipt_key else None
 
+    with _named("DISPATCHER_ACCESS"):
+        access = AccessFile(settings.access, metrics)
     certificates = _certificates(settings, metrics)
     users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
     stack.callback(users.close)
@@ -80,7 +84,9 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     calls.method(f"/{wire.SERVICE}/ChatStream")
     server = grpc.aio.server(options=server_options(settings.keepalive), interceptors=[calls])
     # gRPC would say only on its own standard error why it cannot.
-    bind("DISPATCHER_GRPC_ADDRESS", settings.grpc_address).close()
+    with bind("DISPATCHER_GRPC_ADDRESS", settings.grpc_address) as listening:
+        for name, each in (("GRPC", listening), ("HTTP", users), ("OPERATOR", operators)):
+            _check_closed(f"DISPATCHER_{name}_ADDRESS", each, access)
     try:
         if shown := certificates.get("grpc"):
             grpc_port = server.add_secure_port(settings.grpc_address, shown.credentials())
@@ -102,9 +108,10 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
 
     serving = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(serving, server)
-    service = AgentInteraction(sessions.desk)
+    service = AgentInteraction(sessions.desk, access)
     service.register(server)
-    reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    if access.rules is None:  # the one service beside these that would answer whoever asks
+        reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
     await tools.start()
     try:
@@ -118,6 +125,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         clock.watch(),
         policies.watch(sessions.runners.use),
         tools.watch(),
+        access.watch(),
         *(shown.watch() for shown in certificates.values()),
     ]
     if sessions.neighbours:
@@ -128,8 +136,13 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     of_users, of_operators = limits.connections()
     refused = partial(metrics.refused, "http")
     for app, listening, connections, shown in (
-        (user_app(sessions, settings, metrics), users, of_users, certificates.get("http")),
-        (operator_app(sessions, registry, metrics, receipt_key), operators, of_operators, certificates.get("operator")),
+        (user_app(sessions, settings, metrics, access), users, of_users, certificates.get("http")),
+        (
+            operator_app(sessions, registry, metrics, access, receipt_key),
+            operators,
+            of_operators,
+            certificates.get("operator"),
+        ),
     ):
         http = HttpServer(
             hosts.checked(app, listening, settings.allowed_hosts, refused),
@@ -144,7 +157,17 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         stack.push_async_callback(http.close)
     for name in ("", wire.SERVICE):
         await serving.set(name, health_pb2.HealthCheckResponse.SERVING)
-    return Dispatcher(settings, ports, sessions, policies, tools, certificates, server, service, serving, stack)
+    return Dispatcher(settings, ports, sessions, policies, tools, access, certificates, server, service, serving, stack)
+
+
+def _check_closed(setting: str, listening: socket.socket, access: AccessFile) -> None:
+    """Nobody is let in from elsewhere because nobody thought of it. Raises ConfigError."""
+    host = str(listening.getsockname()[0])
+    if not (access.said or hosts.is_loopback(host)):
+        raise ConfigError(
+            f"{setting}: {host} can be reached from other machines; set DISPATCHER_ACCESS to a file of keys "
+            "(`dispatcher keys new` writes it), or to `open` where whoever reaches it may use it"
+        )
 
 
 def _certificates(settings: DispatcherSettings, metrics: Metrics) -> dict[Edge, Certificates]:
@@ -181,6 +204,7 @@ class Dispatcher:
         sessions: LiveSessions,
         policies: PolicyFiles,
         tools: ToolFiles,
+        access: AccessFile,
         certificates: dict[Edge, Certificates],
         server: grpc.aio.Server,
         service: AgentInteraction,
@@ -189,14 +213,15 @@ class Dispatcher:
     ) -> None:
         self.settings, self.sessions, self.service = settings, sessions, service
         self.grpc_port, self.http_port, self.operator_port = ports
-        self._policies, self._tools, self._certificates = policies, tools, certificates
+        self._policies, self._tools, self._access, self._certificates = policies, tools, access, certificates
         self._server, self._health, self._stack = server, serving, stack
         self._leaving: asyncio.Task[None] | None = None
 
     def reload(self) -> None:
-        """Read the policies, the tools and the certificates again, now."""
+        """Read the policies, the tools, the access rules and the certificates again, now."""
         self.sessions.runners.spawn(self._policies.reload(self.sessions.runners.use))
         self.sessions.runners.spawn(self._tools.reload())
+        self.sessions.runners.spawn(self._access.reload())
         for shown in self._certificates.values():
             self.sessions.runners.spawn(shown.reload())
 

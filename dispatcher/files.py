@@ -87,20 +87,42 @@ def _files(path: Path, faults: list[Fault]) -> list[Path]:
 
 
 def _tables(file: Path, kinds: Sequence[str], faults: list[Fault]) -> Iterator[tuple[Where, Any]]:
+    found = document(file, faults)
+    if found is not None:
+        faults += [Fault(Where(file), f"unknown key {quoted(key)}") for key in found if key not in KINDS]
+        for kind in kinds:
+            yield from _of_kind(file, found, kind, faults)
+
+
+def document(file: Path, faults: list[Fault]) -> dict[str, Any] | None:
+    """The file's, as it is. None: it cannot be read, which is added to `faults`."""
     where = Where(file)
     try:
-        document = tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         faults.append(Fault(where, error.strerror or "cannot be read"))
     except UnicodeDecodeError:
         faults.append(Fault(where, "not UTF-8"))
     except tomllib.TOMLDecodeError as error:
         faults.append(Fault(where, str(error)))
+    return None
+
+
+def listed_tables(
+    file: Path, found: dict[str, Any], kind: str, faults: list[Fault]
+) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """Each `[[kind]]` table of a document, with where it stands and its name. What is none is added to `faults`."""
+    for where, table in _of_kind(file, found, kind, faults):
+        if isinstance(table, dict):
+            name = table.get("name")
+            yield replace(where, name=name) if isinstance(name, str) else where, table
+        else:
+            faults.append(Fault(where, "is not a table"))
+
+
+def _of_kind(file: Path, found: dict[str, Any], kind: str, faults: list[Fault]) -> Iterator[tuple[Where, Any]]:
+    tables = found.get(kind, [])
+    if isinstance(tables, list):
+        yield from ((Where(file, kind, number), table) for number, table in enumerate(tables, 1))
     else:
-        faults += [Fault(where, f"unknown key {quoted(key)}") for key in document if key not in KINDS]
-        for kind in kinds:
-            tables = document.get(kind, [])
-            if isinstance(tables, list):
-                yield from ((Where(file, kind, number), table) for number, table in enumerate(tables, 1))
-            else:
-                faults.append(Fault(where, f"{KINDS[kind]} are written as [[{kind}]]"))
+        faults.append(Fault(Where(file), f"{KINDS.get(kind, kind + 's')} are written as [[{kind}]]"))

@@ -24,7 +24,17 @@ from shared.version import version
 UNKNOWN = "unknown"
 # By edge: what is refused as it exceeds a bound, or is no message at all (docs/limits.md), or is a foreign page's.
 REFUSALS = {
-    "chatstream": ("malformed", "invalid", "credit", "sessions", "unread", "silent", "hung"),
+    "chatstream": (
+        "malformed",
+        "invalid",
+        "credit",
+        "sessions",
+        "unread",
+        "silent",
+        "hung",
+        "unauthenticated",
+        "forbidden",
+    ),
     "http": (
         "invalid_http",
         "url_too_long",
@@ -37,6 +47,8 @@ REFUSALS = {
         "queue_full",
         "host_not_allowed",
         "origin_not_allowed",
+        "invalid_api_key",
+        "forbidden",
     ),
 }
 OPENAI_ROUTES = ("chat_completions", "responses")
@@ -112,6 +124,10 @@ class Metrics:
         self.policy_reload_success = gauge("policy_reload_success", "1 if the policies were last read without error.")
         self.policy_reload_success.set(1)  # a program whose first reading fails does not start
 
+        self.access_reload_success = gauge(
+            "access_reload_success", "1 if the access rules were last read without error."
+        )
+        self.access_reload_success.set(1)
         self._tls_expiry = gauge(
             "tls_certificate_expiry_seconds", "When an edge's certificate expires, in Unix time.", "edge"
         )

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared.channel import ServerKeepalive
@@ -62,6 +62,8 @@ class DispatcherSettings(Settings):
     grpc_address: Address = "127.0.0.1:50051"
     http_address: Address = "127.0.0.1:8080"
     operator_address: Address = "127.0.0.1:9464"
+    access: Annotated[str, Field(min_length=1)] | None = None
+    key: SecretStr | None = None
     grpc_tls: MutualTls = MutualTls()
     http_tls: ServerTls = ServerTls()
     operator_tls: MutualTls = MutualTls()

@@ -1,5 +1,5 @@
-"""Who may do what: the certificates that the edges show, read again when they change.
+"""Who may do what: access rules and their file, new keys, and the certificates that the edges show.
 
-Imports: dispatcher.metrics, dispatcher.settings, dispatcher.watch, shared.
-Libraries: grpc, structlog.
+Imports: dispatcher.entry, dispatcher.files, dispatcher.metrics, dispatcher.settings, dispatcher.watch, shared.
+Libraries: grpc, msgspec, structlog.
 """

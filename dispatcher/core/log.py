@@ -44,6 +44,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     that the tokens of a user's session are made of. owner_sha256: of the token under which a Commander brought its own;
     empty: it brought none (rule 2). Neither is ever shown. tools: the client's own. needs: what the agent has to honour
     for it, as in `shared.records.FEATURES`, sorted.
+    tenant, subject: whose it is, and who of them made it; empty where access is open, and where a Commander brought it.
     """
 
     agent: str
@@ -59,6 +60,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     owner_sha256: bytes = b""
     tools: tuple[Tool, ...] = ()
     needs: tuple[str, ...] = ()
+    tenant: str = ""
+    subject: str = ""
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):

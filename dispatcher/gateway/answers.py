@@ -6,6 +6,7 @@ from typing import Protocol, TypeAlias
 
 from starlette.types import Receive, Send
 
+from dispatcher.access.rules import Caller
 from dispatcher.core.entries import Call, Entry, Started
 from dispatcher.core.log import Record
 from dispatcher.gateway import sse
@@ -45,9 +46,9 @@ class Answers:
     def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections, early: bool) -> None:
         self._sessions, self._metrics, self._connections, self.early = sessions, metrics, connections, early
 
-    async def require(self, agent: str) -> None:
-        """Raises HttpError 404 where no Commander offers that agent."""
-        if agent not in await self._sessions.agents():
+    async def require(self, agent: str, caller: Caller) -> None:
+        """Raises HttpError 404 where no Commander offers that agent, or it is none of the caller's."""
+        if not caller.may_use(agent) or agent not in await self._sessions.agents():
             raise HttpError(404, "No such model is offered.", code="model_not_found", param="model")
 
     async def send(self, record: Record, sending: Sending, receive: Receive, *, stop_when_left: bool) -> None:

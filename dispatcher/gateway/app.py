@@ -14,7 +14,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dispatcher.gateway import origins
+from dispatcher.access.watch import Access
+from dispatcher.gateway import callers, origins
 from dispatcher.gateway.answers import Answers
 from dispatcher.gateway.bodies import Bodies
 from dispatcher.gateway.errors import HttpError, internal_error, json_response, store_unavailable
@@ -45,7 +46,7 @@ WHERE = {
 }
 
 
-def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics) -> ASGIApp:
+def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics, access: Access) -> ASGIApp:
     """What users reach."""
     connections, bodies = Connections(sessions.closing), Bodies(settings.max_body_bytes)
     answers = Answers(sessions, metrics, connections, settings.early_headers)
@@ -64,7 +65,7 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics)
         Route("/readyz", ready, methods=["GET"]),
     ]
     instead = f"There are {', '.join(WHERE)}."
-    app = App(routes, partial(metrics.refused, "http"), settings.cors_origins, instead)
+    app = App(routes, callers.user(access), partial(metrics.refused, "http"), settings.cors_origins, instead)
     if not settings.cors_origins:
         return app
     # Like any middleware it stands between an answer's every frame and the socket, where a page of another origin asks:
@@ -80,7 +81,11 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics)
 
 
 def operator_app(
-    sessions: Sessions, registry: CollectorRegistry, metrics: Metrics, receipt_key: ReceiptKey | None = None
+    sessions: Sessions,
+    registry: CollectorRegistry,
+    metrics: Metrics,
+    access: Access,
+    receipt_key: ReceiptKey | None = None,
 ) -> ASGIApp:
     """What operators reach: metrics, and sessions with all that their logs hold. receipt_key: signs receipts."""
 
@@ -95,7 +100,7 @@ def operator_app(
         Route("/healthz", _alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
     ]
-    return App(routes, partial(metrics.refused, "http"))
+    return App(routes, callers.operator(access), partial(metrics.refused, "http"))
 
 
 async def _what(_: HttpRequest) -> Response:
@@ -107,19 +112,20 @@ async def _alive(_: HttpRequest) -> Response:
 
 
 class App:
-    """Routes whose every error has the one shape. What is not meant for peers is logged, never sent. refused: told of
-    each error's code. trusted: the other origins whose pages may change something. instead: a sentence for those who
-    ask for a route that is not there.
+    """Routes whose every error has the one shape. What is not meant for peers is logged, never sent. identify: who
+    calls; raises HttpError. refused: told of each error's code. trusted: the other origins whose pages may change
+    something. instead: a sentence for those who ask for a route that is not there.
     """
 
     def __init__(
         self,
         routes: Sequence[BaseRoute],
+        identify: callers.Identify,
         refused: Callable[[str], None],
         trusted: Collection[str] = (),
         instead: str = "",
     ) -> None:
-        self._refused, self._trusted, self._instead = refused, trusted, instead
+        self._identify, self._refused, self._trusted, self._instead = identify, refused, trusted, instead
         self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,6 +141,7 @@ class App:
 
         try:
             origins.check(scope["method"], Headers(scope=scope), self._trusted)
+            scope["caller"] = self._identify(scope)
             await self._router(scope, receive, sending)
         except ClientDisconnect:
             return

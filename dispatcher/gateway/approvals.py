@@ -29,11 +29,9 @@ class DecisionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: Annotated[str, msgspec.Meta(max_length=MAX_NOTE)] = ""
 
 
-async def decide(sessions: Sessions, session_id: str, call_id: str, body: DecisionBody, author: Author) -> Response:
+async def decide(sessions: Sessions, record: Record, call_id: str, body: DecisionBody, author: Author) -> Response:
     """Decide on the call of that id, as users see it or as it is. Raises HttpError 404, 409."""
-    record = await sessions.store.load(session_id)
-    if record is None:
-        raise unknown_session()
+    session_id = record.session_id
     found = next((each for each in record.head.calls.items() if _is(each[0], call_id)), None)
     if found:
         await _decide_open(sessions, session_id, *found, body, author)

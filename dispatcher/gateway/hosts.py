@@ -26,7 +26,7 @@ def checked(
     """The application under the names it may have there: `allowed` and, on loopback, the machine's own. Elsewhere any,
     unless some are allowed. refused: told of the code of each refusal.
     """
-    loopback = _is_loopback(listening.getsockname()[0])
+    loopback = is_loopback(listening.getsockname()[0])
     if not (loopback or allowed):
         return app
 
@@ -49,10 +49,10 @@ def _named(host: bytes, loopback: bool, allowed: Collection[str]) -> bool:
     if not found:
         return False
     name = found[1].decode("latin-1")
-    return name in allowed or (loopback and (name == "localhost" or _is_loopback(name.strip("[]"))))
+    return name in allowed or (loopback and (name == "localhost" or is_loopback(name.strip("[]"))))
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

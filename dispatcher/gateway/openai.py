@@ -16,6 +16,7 @@ from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last
+from dispatcher.gateway.callers import caller_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import CHAT, FieldCheck
 from dispatcher.gateway.ports import Sessions
@@ -84,25 +85,29 @@ class OpenAIRoutes:
         ]
 
     async def _models(self, http: HttpRequest) -> Response:
-        models = [_model_object(name) for name in await self._sessions.agents()]
+        may_use = caller_of(http).may_use
+        models = [_model_object(name) for name in await self._sessions.agents() if may_use(name)]
         return json_response(200, {"object": "list", "data": models})
 
     async def _model(self, http: HttpRequest) -> Response:
         name = http.path_params["model"]
-        await self._answers.require(name)
+        await self._answers.require(name, caller_of(http))
         return json_response(200, _model_object(name))
 
     async def _complete(self, http: HttpRequest) -> sse.RawAnswer:
         body = await self._bodies.take(http, ChatBody, check=self._check)
         messages = bodies.messages(body.messages)
         parameters = _parameters(body)
-        await self._answers.require(body.model)
+        caller = caller_of(http)
+        await self._answers.require(body.model, caller)
         request = Request(
             agent=body.model,
             messages=messages,
             created_at=time.time(),
             parameters_json=bodies.parameters_json(parameters),
             traceparent=bodies.traceparent(http),
+            tenant=caller.tenant,
+            subject=caller.subject,
         )
         created = await self._sessions.create(request)
         return sse.RawAnswer(self._answer, created.record, body)

@@ -223,8 +223,8 @@ class OperatorRoutes:
 
     async def _decide(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, approvals.DecisionBody)
-        of = http.path_params
-        return await approvals.decide(self._sessions, of["session_id"], of["call_id"], body, "operator")
+        record = await find(self._sessions.store, http.path_params["session_id"])
+        return await approvals.decide(self._sessions, record, http.path_params["call_id"], body, "operator")
 
     async def _approvals(self, http: HttpRequest) -> Response:
         """The calls that wait for an approval, in the store; those of the newest sessions first."""
@@ -283,6 +283,8 @@ def _summary(record: Record) -> dict[str, object]:
         "over": head.over,
         "agent": request.agent,
         "origin": request.origin,
+        "tenant": request.tenant,
+        "subject": request.subject,
         "conversation_id": request.conversation_id,
         "created_at": request.created_at,
         "since": head.since,

@@ -33,9 +33,17 @@ class Sessions(Protocol):
         """
 
     async def stop(
-        self, session_id: str, reason: str, author: Literal["user", "operator"], detail: str = ""
+        self,
+        session_id: str,
+        reason: str,
+        author: Literal["user", "operator"],
+        detail: str = "",
+        tenant: str | None = None,
     ) -> Record | None:
-        """Stop the session; the first stop counts, repeating it is harmless. None: unknown. Raises StopKept."""
+        """Stop the session; the first stop counts, repeating it is harmless. None: unknown. Raises StopKept.
+
+        tenant: whose it has to be; None: anybody's.
+        """
 
     def stop_fleet(self, fits: Fits, reason: str, detail: str = "") -> FleetStop:
         """Stop all sessions that fit; what comes of it is told as it comes. Raises TooManyOrders."""

@@ -15,6 +15,7 @@ from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last
+from dispatcher.gateway.callers import caller_of, theirs
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import RESPONSES, FieldCheck
 from dispatcher.gateway.ports import Sessions
@@ -74,7 +75,8 @@ class ResponseRoutes:
         body = await self._bodies.take(http, ResponseBody, check=self._check)
         background = bool(body.background)
         messages = _messages(body)
-        await self._answers.require(body.model)
+        caller = caller_of(http)
+        await self._answers.require(body.model, caller)
         request = Request(
             agent=body.model,
             messages=messages,
@@ -82,6 +84,8 @@ class ResponseRoutes:
             parameters_json=bodies.parameters_json(_parameters(body)),
             traceparent=bodies.traceparent(http),
             background=background,
+            tenant=caller.tenant,
+            subject=caller.subject,
         )
         record = (await self._sessions.create(request)).record
         if body.stream:
@@ -130,7 +134,7 @@ class ResponseRoutes:
     async def _find(self, http: HttpRequest) -> Record:
         """The session behind the response. Raises HttpError 404."""
         response_id = http.path_params["response_id"]
-        record = await self._sessions.store.load(response_id.removeprefix(ID_PREFIX))
+        record = theirs(caller_of(http), await self._sessions.store.load(response_id.removeprefix(ID_PREFIX)))
         if record is None or not response_id.startswith(ID_PREFIX):
             raise _unknown()
         return record

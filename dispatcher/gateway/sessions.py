@@ -16,6 +16,7 @@ from starlette.types import Receive, Send
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import approvals, bodies, sse
+from dispatcher.gateway.callers import caller_of, theirs
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.receipts import receipt
@@ -69,11 +70,11 @@ class SessionRoutes:
         ]
 
     async def _create(self, http: HttpRequest) -> Response:
-        body = await self._bodies.take(http, CreateBody)
+        body, caller = await self._bodies.take(http, CreateBody), caller_of(http)
         now = time.time()
         key = http.headers.get("idempotency-key")
         # A request that is repeated gets the answer that it got, whoever is here by then.
-        if key is None and body.agent not in await self._sessions.agents():
+        if not caller.may_use(body.agent) or (key is None and body.agent not in await self._sessions.agents()):
             raise HttpError(404, "No such agent is offered.", code="agent_not_found", param="agent")
         request = Request(
             agent=body.agent,
@@ -82,6 +83,8 @@ class SessionRoutes:
             parameters_json=bodies.parameters_json(body.parameters),
             conversation_id=body.conversation_id or "",
             traceparent=bodies.traceparent(http),
+            tenant=caller.tenant,
+            subject=caller.subject,
         )
         created = await self._sessions.create(request, _idempotency_key(key, request, now))
         if not created.same_request:
@@ -94,13 +97,12 @@ class SessionRoutes:
         return _created(created.record)
 
     async def _one(self, http: HttpRequest) -> Response:
-        session_id = http.path_params["session_id"]
-        record = await find(self._sessions.store, session_id)
+        record = await find_theirs(self._sessions.store, http)
         if http.method != "DELETE":
             return json_response(200, user_session(record))
         if not record.head.final:
             raise HttpError(409, "The session has not ended: stop it first.", code="session_not_ended")
-        await self._sessions.store.delete(session_id)
+        await self._sessions.store.delete(record.session_id)
         return Response(status_code=204)
 
     async def _stop(self, http: HttpRequest) -> Response:
@@ -108,7 +110,8 @@ class SessionRoutes:
         waits = http.query_params.get("wait", "false")
         if waits not in ("true", "false"):
             raise bodies.invalid("wait", "must be true or false")
-        record = await self._sessions.stop(http.path_params["session_id"], body.reason, "user")
+        tenant = caller_of(http).tenant
+        record = await self._sessions.stop(http.path_params["session_id"], body.reason, "user", tenant=tenant)
         if record is None:
             raise unknown_session()
         if waits == "true":
@@ -138,13 +141,13 @@ class SessionRoutes:
 
     async def _decide(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, approvals.DecisionBody)
-        of = http.path_params
-        return await approvals.decide(self._sessions, of["session_id"], of["call_id"], body, "user")
+        record = await find_theirs(self._sessions.store, http)
+        return await approvals.decide(self._sessions, record, http.path_params["call_id"], body, "user")
 
     async def _events(self, http: HttpRequest) -> sse.RawAnswer | Response:
         after, store = bodies.offset(http), self._sessions.store
         try:
-            record = await find(store, http.path_params["session_id"])
+            record = await find_theirs(store, http)
             if record.head.final and after <= record.head.offset and await _read_whole(store, record, after):
                 return Response(status_code=204)
         except StoreUnavailable:
@@ -216,8 +219,16 @@ def render(entries: Iterable[Entry], knows_tool: KnowsTool) -> tuple[bytes, bool
 
 
 async def find(store: Store, session_id: str) -> Record:
-    """The session. Raises HttpError 404."""
+    """The session, whosever it is: for operators. Raises HttpError 404."""
     record = await store.load(session_id)
+    if record is None:
+        raise unknown_session()
+    return record
+
+
+async def find_theirs(store: Store, http: HttpRequest) -> Record:
+    """The user's session that the path names. Raises HttpError 404."""
+    record = theirs(caller_of(http), await store.load(http.path_params["session_id"]))
     if record is None:
         raise unknown_session()
     return record
@@ -250,6 +261,8 @@ def _idempotency_key(key: str | None, request: Request, now: float) -> Idempoten
     if not MIN_KEY <= len(key) <= MAX_KEY:
         raise bodies.invalid("Idempotency-Key", f"must have {MIN_KEY} to {MAX_KEY} characters")
     asked = (request.agent, request.messages, request.parameters_json, request.conversation_id)
+    if request.tenant:  # a tenant's keys are its own; no header has a line's end in it
+        key = f"{request.tenant}\n{key}"
     return IdempotencyKey(key, hashlib.sha256(msgspec.json.encode(asked)).digest(), now + KEY_SECONDS)
 
 

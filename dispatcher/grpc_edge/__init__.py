@@ -1,6 +1,6 @@
 """ChatStream: Commanders' packets to the sessions, signals back to them, and each stream's status.
 
-Imports: dispatcher.live.desk, dispatcher.live.ids, dispatcher.live.pool, dispatcher.live.ports, dispatcher.live.tasks,
-shared.
+Imports: dispatcher.access, dispatcher.live.desk, dispatcher.live.ids, dispatcher.live.pool, dispatcher.live.ports,
+dispatcher.live.tasks, shared.
 Libraries: grpc, structlog.
 """

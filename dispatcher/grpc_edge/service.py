@@ -6,6 +6,8 @@ from typing import Any
 import grpc
 import structlog
 
+from dispatcher.access.watch import Access
+from dispatcher.grpc_edge import callers
 from dispatcher.grpc_edge.limits import MAX_SILENT_STREAMS
 from dispatcher.grpc_edge.status import StreamOver, abort
 from dispatcher.grpc_edge.stream import Stream
@@ -18,8 +20,8 @@ logger = structlog.get_logger()
 class AgentInteraction:
     """The service: keeps the streams, and tells them to drain."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, access: Access) -> None:
+        self._desk, self._access = desk, access
         self._streams: set[Stream] = set()
         self._silent: dict[Stream, None] = {}  # that have said nothing yet, the oldest first
         self._leaving = False
@@ -32,7 +34,12 @@ class AgentInteraction:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"ChatStream": handler}),))
 
     async def _chat_stream(self, request_iterator: Any, context: Any) -> None:
-        stream = Stream(self._desk, context, self._speaks)
+        try:
+            caller = callers.commander(self._access, context)
+        except StreamOver as over:
+            await self._over(context, over)
+            return
+        stream = Stream(self._desk, context, caller, self._speaks)
         self._streams.add(stream)
         self._silent[stream] = None
         if len(self._silent) > MAX_SILENT_STREAMS:
@@ -42,9 +49,7 @@ class AgentInteraction:
         try:
             await stream.run()
         except StreamOver as over:
-            logger.info("stream_ended", code=over.code.name, text=over.text)
-            self._desk.metrics.refused("chatstream", over.kind)
-            await abort(context, over.code, over.text)
+            await self._over(context, over)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -55,6 +60,11 @@ class AgentInteraction:
         finally:
             self._streams.discard(stream)
             self._speaks(stream)
+
+    async def _over(self, context: Any, over: StreamOver) -> None:
+        logger.info("stream_ended", code=over.code.name, text=over.text)
+        self._desk.metrics.refused("chatstream", over.kind)
+        await abort(context, over.code, over.text)
 
     def _speaks(self, stream: Stream) -> None:
         """It has said something, or is gone."""

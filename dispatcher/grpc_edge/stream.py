@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 import structlog
 
+from dispatcher.access.rules import Caller
+from dispatcher.grpc_edge.callers import forbidden, unauthenticated
 from dispatcher.grpc_edge.feeder import Feeder, Send
 from dispatcher.grpc_edge.heartbeats import Heartbeats
 from dispatcher.grpc_edge.limits import (
@@ -72,10 +74,14 @@ class Stream:
     """One ChatStream: one reader, one writer, and the sessions that are open on it."""
 
     def __init__(
-        self, desk: Desk, context: ServicerContext, speaks: Callable[["Stream"], None] = lambda stream: None
+        self,
+        desk: Desk,
+        context: ServicerContext,
+        caller: Caller | None,
+        speaks: Callable[["Stream"], None] = lambda stream: None,
     ) -> None:
-        """speaks: called with it at its first packet."""
-        self._desk, self._context, self._speaks = desk, context, speaks
+        """caller: None: not known, so that it may be an older peer only. speaks: called with it at its first packet."""
+        self._desk, self._context, self._caller, self._speaks = desk, context, caller, speaks
         self._settings = desk.settings
         self._loop = asyncio.get_running_loop()
         self.kind: StreamKind | None = None
@@ -203,6 +209,7 @@ class Stream:
             packet = decode_upstream(each)
             if isinstance(packet.payload, Status) and (field := oversize(packet.payload)):
                 raise MalformedPacketError(f"the status's {field} is too large")
+            self._check_right(packet)
             if self.kind is None:
                 self._begin(packet)
             if self.kind is StreamKind.OLDER:
@@ -212,6 +219,15 @@ class Stream:
                 await carried.read_ahead(packet, turn)
             self._take(packet)
             await turn.step()
+
+    def _check_right(self, packet: Upstream) -> None:
+        """Raises StreamOver for what this caller may not do."""
+        caller, payload = self._caller, packet.payload
+        if caller is None:
+            if isinstance(payload, Status | Open):
+                raise unauthenticated()
+        elif isinstance(payload, Status) and not all(map(caller.may_use, payload.agents)):
+            raise forbidden("This Commander may not offer that agent.")
 
     def _begin(self, first: Upstream) -> None:
         self._first.close()

@@ -115,23 +115,29 @@ class LiveSessions:
         return created
 
     async def stop(
-        self, session_id: str, reason: str, author: Literal["user", "operator", "dispatcher"], detail: str = ""
+        self,
+        session_id: str,
+        reason: str,
+        author: Literal["user", "operator", "dispatcher"],
+        detail: str = "",
+        tenant: str | None = None,
     ) -> Record | None:
-        """Stop a session for good; repeated, it is answered like the first time. None: unknown.
+        """Stop a session for good; repeated, it is answered like the first time. tenant: whose it has to be; None:
+        anybody's. None: unknown.
 
         Raises StopKept where the store is away: it is tried until the store answers; StoreUnavailable where too many
         are. reason: one of `shared.records.STOP_REASONS`.
         """
         stop = StopEntry(ids.stop_id(), reason, author, detail=detail)
         try:
-            return await self._stop(session_id, stop)
+            return await self._stop(session_id, stop, tenant)
         except StoreUnavailable as error:
             if session_id not in self._kept_stops:
                 if len(self._kept_stops) >= MAX_KEPT_STOPS:
                     self.runners.find_again(session_id)
                     raise
                 self._kept_stops.add(session_id)
-                self.runners.spawn(self._stop_when_it_can_be(session_id, stop))
+                self.runners.spawn(self._stop_when_it_can_be(session_id, stop, tenant))
             raise StopKept(str(error)) from error
 
     def stop_fleet(self, fits: Fits, reason: str, detail: str = "") -> FleetStop:
@@ -143,9 +149,9 @@ class LiveSessions:
         self.runners.spawn(order.run()).add_done_callback(lambda _: self._orders.discard(order))
         return order
 
-    async def _stop_when_it_can_be(self, session_id: str, stop: StopEntry) -> None:
+    async def _stop_when_it_can_be(self, session_id: str, stop: StopEntry, tenant: str | None) -> None:
         try:
-            await until_known(lambda: self._stop(session_id, stop))
+            await until_known(lambda: self._stop(session_id, stop, tenant))
         finally:
             self._kept_stops.discard(session_id)
 
@@ -153,9 +159,11 @@ class LiveSessions:
         stop = StopEntry(ids.stop_id(), violation.reason, "policy", violation.policy, violation.detail)
         await until_known(lambda: self._stop(session_id, stop))
 
-    async def _stop(self, session_id: str, stop: StopEntry) -> Record | None:
+    async def _stop(self, session_id: str, stop: StopEntry, tenant: str | None = None) -> Record | None:
         """Raises StoreUnavailable: the outcome is unknown until it was asked for again."""
         runners = self.runners
+        if tenant is not None and not await self._is_of(session_id, tenant):
+            return None
         if runner := runners.by_session.get(session_id):
             runner.facts.stop_detected()
         outcome = await self.store.submit(session_id, Settle(Entry(stop, clock.now())))
@@ -169,6 +177,11 @@ class LiveSessions:
             self.metrics.session_over("stopped")
             logger.info("session_stopped", session_id=session_id, reason=stop.reason, author=stop.author, each=True)
         return await self.store.load(session_id)
+
+    async def _is_of(self, session_id: str, tenant: str) -> bool:
+        runner = self.runners.by_session.get(session_id)
+        record = runner.session.record if runner else await self.store.load(session_id)
+        return record is not None and record.request.tenant == tenant
 
     async def decide(self, session_id: str, decision: Decision) -> Applied | None:
         """Log it, if it is the first and fits (rule 40); what came of it. None: unknown. Raises StoreUnavailable."""

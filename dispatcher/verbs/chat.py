@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from dispatcher.core.log import FINAL
-from dispatcher.verbs.client import Client, Event, shown_json
+from dispatcher.verbs.client import Client, Event, add_key_file, shown_json
 from dispatcher.verbs.servers import RequestFailed
 from shared.terminal import printable
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="one question; without it: a conversation")
     parser.add_argument("--agent", default="default", help="the agent to ask (default: %(default)s)")
     parser.add_argument("--url", help="where the server is (default: from DISPATCHER_HTTP_ADDRESS)")
+    add_key_file(parser)
     parser.epilog = "Ctrl-C stops the generation. You are asked about tools that wait for your approval. "
     parser.epilog += "Exit status: 0 finished, 1 failed, 3 stopped."
 

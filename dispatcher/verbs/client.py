@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import os
 import re
 import ssl
 import time
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -16,11 +18,27 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.verbs.servers import RequestFailed, base_url, is_local, pinned, refusal, unreachable
 from shared import http_environment
 from shared.config import load
+from shared.errors import ConfigError
 
 RECONNECT_SECONDS = 1.0  # as the server's `retry:` says
 GIVE_UP_SECONDS = 60.0  # without a connection
 ANSWER_SECONDS = 30.0
 SILENCE_SECONDS = 45.0  # three keep-alives: the connection is dead
+
+
+def add_key_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--key-file", type=Path, help="of the key to show (default: DISPATCHER_KEY is the key)")
+
+
+def _key(file: Path | None) -> str:
+    """Raises ConfigError."""
+    try:
+        key = file.read_text("ascii").strip() if file else os.environ.get("DISPATCHER_KEY", "")
+    except (OSError, ValueError):
+        raise ConfigError(f"--key-file: {file} cannot be read") from None
+    if (file or key) and not (key.isascii() and key.isprintable() and key and " " not in key):
+        raise ConfigError(f"{'--key-file' if file else 'DISPATCHER_KEY'}: is no key as `dispatcher keys new` prints it")
+    return key
 
 
 class NotFound(RequestFailed):
@@ -35,24 +53,31 @@ class Event(msgspec.Struct, frozen=True):
 class Client:
     """Requests to one address. Use as a context manager. Methods raise RequestFailed."""
 
-    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
-        """tls: by what it knows the server; None: by the machine's own certificates."""
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None, key: str = "") -> None:
+        """tls: by what it knows the server; None: by the machine's own certificates. key: shown with each request."""
         self.url = url
         if not is_local(url):
             http_environment.check()
         self._http = httpx2.Client(
-            base_url=url, timeout=ANSWER_SECONDS, trust_env=not is_local(url), verify=True if tls is None else tls
+            base_url=url,
+            timeout=ANSWER_SECONDS,
+            trust_env=not is_local(url),
+            verify=True if tls is None else tls,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
         )
 
     @staticmethod
     def of(options: argparse.Namespace, edge: Literal["http", "operator"]) -> "Client":
         """Of the server that `--url` names, or that the settings describe. Raises ConfigError."""
+        key = _key(options.key_file)
         if options.url:
-            return Client(options.url)
+            if key and not (options.url.startswith("https://") or is_local(options.url)):
+                raise ConfigError(f"the key would go to {options.url} in the clear: say https")
+            return Client(options.url, key=key)
         settings = load(DispatcherSettings)
         address = settings.http_address if edge == "http" else settings.operator_address
         cert = (settings.http_tls if edge == "http" else settings.operator_tls).cert
-        return Client(base_url(address, tls=cert is not None), pinned(cert) if cert else None)
+        return Client(base_url(address, tls=cert is not None), pinned(cert) if cert else None, key)
 
     def __enter__(self) -> "Client":
         return self

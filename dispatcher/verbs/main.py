@@ -9,7 +9,7 @@ import uvloop
 
 from dispatcher.app import serve
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs import approvals, chat, demo, dev, health, receipt, stop
+from dispatcher.verbs import approvals, chat, demo, dev, health, keys, receipt, stop
 from dispatcher.verbs import policy as policy_cli
 from dispatcher.verbs import sessions as operator_cli
 from dispatcher.verbs import tools as tools_cli
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("stop", "stop all sessions that fit, as an operator", stop),
         ("receipt", "get the receipt of a session that is over, and verify one offline", receipt),
         ("approvals", "list, approve and deny tool calls that wait, as an operator", approvals),
+        ("keys", "make keys for users, Commanders and operators", keys),
         ("policy", "check, test and replay an operator's rules", policy_cli),
         ("tools", "check, call and pin an operator's tools", tools_cli),
         ("health", "exit 0 when the server is serving", health),

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dispatcher.core.receipts import Account, Receipt, Unfinished, body_of, differences
-from dispatcher.verbs.client import Client, as_session_id
+from dispatcher.verbs.client import Client, add_key_file, as_session_id
 from dispatcher.verbs.servers import RequestFailed
 from shared.errors import ConfigError
 from shared.terminal import printable
@@ -23,8 +23,9 @@ MAX_LINE_BYTES = 16 * 1024 * 1024  # an entry: more than a message from a Comman
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "%(prog)s [--url URL] SESSION\n       %(prog)s verify [--log LOG] [--key PEM] FILE"
+    parser.usage = "%(prog)s [--url URL] [--key-file FILE] SESSION\n       %(prog)s verify [--log LOG] [--key PEM] FILE"
     parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
+    add_key_file(parser)
     parser.add_argument("--log", type=Path, help="the log, as `dispatcher sessions watch SESSION --json` prints it")
     parser.add_argument("--key", type=Path, help="the public key in PEM that must have signed it")
     parser.add_argument("what", nargs="+", metavar="SESSION | verify FILE", help="whose receipt; or what is to verify")
@@ -34,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
     """Raises ConfigError."""
     match options.what:
         case ["verify", file]:
-            if options.url:
-                raise ConfigError("receipt verify: asks nobody, so that it takes no --url")
+            if options.url or options.key_file:
+                raise ConfigError("receipt verify: asks nobody, so that it takes neither --url nor --key-file")
             return _verify(Path(file), options.log, options.key)
         case [session_id] if session_id != "verify":
             if options.log or options.key:

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from dispatcher.verbs.client import Client
+from dispatcher.verbs.client import Client, add_key_file
 from dispatcher.verbs.servers import RequestFailed
 from shared.errors import ConfigError
 from shared.records import STOP_REASONS
@@ -15,6 +15,7 @@ BAR = 30  # characters
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
+    add_key_file(parser)
     parser.add_argument("--agent", help="those of that agent")
     parser.add_argument("--conversation", metavar="ID", help="those of that conversation")
     parser.add_argument("--commander", metavar="ID", help="those that run at that Commander")

@@ -29,6 +29,7 @@ PROMISED = [
     ("dispatcher_policy_seconds", "histogram", {"policy"}),
     ("dispatcher_policy_hits", "counter", {"policy", "action"}),
     ("dispatcher_policy_reload_success", "gauge", set()),
+    ("dispatcher_access_reload_success", "gauge", set()),
     ("dispatcher_tls_certificate_expiry_seconds", "gauge", {"edge"}),
     ("dispatcher_tls_reload_success", "gauge", {"edge"}),
     ("dispatcher_tool_calls", "counter", {"tool", "status"}),

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dispatcher.access.watch import Access
 from dispatcher.gateway.app import user_app
 from dispatcher.metrics import Metrics
 from dispatcher.settings import DispatcherSettings
@@ -73,7 +74,7 @@ async def page() -> AsyncIterator[tuple[Page, str]]:
 @pytest.fixture
 async def gateway(sessions: FakeSessions, page: tuple[Page, str]) -> AsyncIterator[tuple[Recorder, str]]:
     settings = DispatcherSettings(cors_origins=(page[1],))
-    recorder = Recorder(user_app(sessions, settings, Metrics(CollectorRegistry())))
+    recorder = Recorder(user_app(sessions, settings, Metrics(CollectorRegistry()), Access(None)))
     async with serving(recorder) as port:
         yield recorder, f"http://127.0.0.1:{port}"
         sessions.closing.set()

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.watch import Access
 from dispatcher.app import Dispatcher, start
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.metrics import Metrics
@@ -115,11 +116,11 @@ async def test_a_foreign_page_starts_and_stops_nothing(tmp_path: Path, name: str
     sessions, registry = FakeSessions(), CollectorRegistry()
     session_id = (await sessions.begin()).session_id
     metrics = Metrics(registry)
-    user_side = user_app(sessions, DispatcherSettings(), metrics)
+    user_side = user_app(sessions, DispatcherSettings(), metrics, Access(None))
     async with (
         showing() as (page, port),
         serving(user_side) as users_port,
-        serving(operator_app(sessions, registry, metrics)) as operators_port,
+        serving(operator_app(sessions, registry, metrics, Access(None))) as operators_port,
     ):
         users, operators = f"http://127.0.0.1:{users_port}", f"http://127.0.0.1:{operators_port}"
         page.text = of(

@@ -93,14 +93,20 @@ def test_the_settings_are_those_of_the_code(settings_class: type[Settings], pref
 
 # Where the containers listen is what the compose file's ports, and its Prometheus, were written for.
 WIRED = {f"DISPATCHER_{edge}_ADDRESS" for edge in ("GRPC", "HTTP", "OPERATOR")} | {"COMMANDER_METRICS_ADDRESS"}
+GIVEN = {"DISPATCHER_ACCESS": "open"}  # what the compose file says where nobody else does
+OF_COMMANDS = {"DISPATCHER_KEY"}  # that a server does not read
 
 
 def test_the_compose_file_passes_every_setting_on() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     for service, kind in (("dispatcher", DispatcherSettings), ("commander", CommanderSettings)):
         passed = services[service]["environment"]
-        for name in {name for name, _ in settings(kind, prefix_of(kind))} - WIRED - {"COMMANDER_DISPATCHER"}:
-            assert f"{PASSED_ON}{name}=${{{name}:-}}" in passed, f"the compose file does not pass {name} on"
+        for name in (
+            {name for name, _ in settings(kind, prefix_of(kind))} - WIRED - OF_COMMANDS - {"COMMANDER_DISPATCHER"}
+        ):
+            assert f"{PASSED_ON}{name}=${{{name}:-{GIVEN.get(name, '')}}}" in passed, (
+                f"the compose file does not pass {name} on"
+            )
         # A name without a value would remove what the image sets, and a value would replace it.
         assert all(entry.startswith((PASSED_ON, "COMMANDER_DISPATCHER=${COMMANDER_DISPATCHER:-")) for entry in passed)
 

@@ -6,6 +6,7 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.watch import Access
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
@@ -36,7 +37,7 @@ async def sessions() -> FakeSessions:
 @pytest.fixture
 async def url(sessions: FakeSessions, settings: DispatcherSettings, metrics: Metrics) -> AsyncIterator[str]:
     """Where users reach it."""
-    server = HttpServer(user_app(sessions, settings, metrics), bind("TEST", "127.0.0.1:0"))
+    server = HttpServer(user_app(sessions, settings, metrics, Access(None)), bind("TEST", "127.0.0.1:0"))
     await server.start()
     yield f"http://127.0.0.1:{server.port}"
     sessions.closing.set()
@@ -45,7 +46,7 @@ async def url(sessions: FakeSessions, settings: DispatcherSettings, metrics: Met
 
 @pytest.fixture
 async def operator_url(sessions: FakeSessions, registry: CollectorRegistry, metrics: Metrics) -> AsyncIterator[str]:
-    server = HttpServer(operator_app(sessions, registry, metrics), bind("TEST", "127.0.0.1:0"))
+    server = HttpServer(operator_app(sessions, registry, metrics, Access(None)), bind("TEST", "127.0.0.1:0"))
     await server.start()
     yield f"http://127.0.0.1:{server.port}"
     sessions.closing.set()

@@ -66,8 +66,16 @@ class FakeSessions:
         return created
 
     async def stop(
-        self, session_id: str, reason: str, author: Literal["user", "operator"], detail: str = ""
+        self,
+        session_id: str,
+        reason: str,
+        author: Literal["user", "operator"],
+        detail: str = "",
+        tenant: str | None = None,
     ) -> Record | None:
+        record = await self.store.load(session_id)
+        if tenant is not None and (record is None or record.request.tenant != tenant):
+            return None
         stop = StopEntry(secrets.token_hex(4), reason, author, detail=detail)
         outcome = await self.store.submit(session_id, Settle(Entry(stop, time.time())))
         if not isinstance(outcome, Applied):

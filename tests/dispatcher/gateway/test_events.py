@@ -249,11 +249,12 @@ async def test_streams_end_when_the_server_drains(http: httpx2.AsyncClient, sess
 async def test_a_reader_that_does_not_read_is_cut_at_the_end(
     sessions: FakeSessions, metrics: Metrics, settings: object
 ) -> None:
+    from dispatcher.access.watch import Access
     from dispatcher.gateway.app import user_app
     from dispatcher.settings import DispatcherSettings
 
     assert isinstance(settings, DispatcherSettings)
-    server = HttpServer(user_app(sessions, settings, metrics), bind("TEST", "127.0.0.1:0"))
+    server = HttpServer(user_app(sessions, settings, metrics, Access(None)), bind("TEST", "127.0.0.1:0"))
     await server.start()
     commander = await sessions.begin()
     for _ in range(300):

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.watch import Access
 from dispatcher.gateway import hosts
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
@@ -41,8 +42,8 @@ FOREIGN = (
 async def serving(address: str, *allowed: str, operator: bool = False) -> AsyncIterator[tuple[str, CollectorRegistry]]:
     sessions, registry = FakeSessions(), CollectorRegistry()
     metrics = Metrics(registry)
-    users = user_app(sessions, DispatcherSettings(), metrics)
-    app = operator_app(sessions, registry, metrics) if operator else users
+    users = user_app(sessions, DispatcherSettings(), metrics, Access(None))
+    app = operator_app(sessions, registry, metrics, Access(None)) if operator else users
     listening = bind("TEST", address)
     server = HttpServer(hosts.checked(app, listening, allowed, partial(metrics.refused, "http")), listening)
     await server.start()

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.watch import Access
 from dispatcher.gateway.app import user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
@@ -99,7 +100,7 @@ async def test_any_page_may_where_any_is_named(sessions: FakeSessions) -> None:
 
 @asynccontextmanager
 async def serving(sessions: FakeSessions, *origins: str) -> AsyncIterator[str]:
-    app = user_app(sessions, DispatcherSettings(cors_origins=origins), Metrics(CollectorRegistry()))
+    app = user_app(sessions, DispatcherSettings(cors_origins=origins), Metrics(CollectorRegistry()), Access(None))
     server = HttpServer(app, bind("TEST", "127.0.0.1:0"))
     await server.start()
     yield f"http://127.0.0.1:{server.port}"

@@ -12,6 +12,7 @@ import pytest
 from openai.types.responses import Response
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.watch import Access
 from dispatcher.gateway import limits
 from dispatcher.gateway.app import user_app
 from dispatcher.gateway.fields import HONOURED, RESPONSES
@@ -41,7 +42,9 @@ async def other(sessions: FakeSessions, settings: DispatcherSettings) -> AsyncIt
     """Where users reach another replica over the same store."""
     replica = FakeSessions()
     replica.store, replica.stops = sessions.store, sessions.stops
-    server = HttpServer(user_app(replica, settings, Metrics(CollectorRegistry())), bind("TEST", "127.0.0.1:0"))
+    server = HttpServer(
+        user_app(replica, settings, Metrics(CollectorRegistry()), Access(None)), bind("TEST", "127.0.0.1:0")
+    )
     await server.start()
     yield f"http://127.0.0.1:{server.port}"
     replica.closing.set()

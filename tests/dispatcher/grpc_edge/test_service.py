@@ -6,6 +6,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
+from dispatcher.access.watch import Access
 from dispatcher.grpc_edge import service
 from dispatcher.grpc_edge.service import AgentInteraction
 from dispatcher.live.desk import Desk
@@ -36,7 +37,7 @@ async def test_a_stream_that_ends_with_its_server_has_not_failed(
     monkeypatch: pytest.MonkeyPatch, leaves: bool, told: list[str]
 ) -> None:
     monkeypatch.setattr(service, "Stream", Failing)
-    interaction = AgentInteraction(cast("Desk", None))
+    interaction = AgentInteraction(cast("Desk", None), Access(None))
     if leaves:
         interaction.drain()
     call: Any = interaction._chat_stream

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.watch import Access
 from dispatcher.core.log import Request
 from dispatcher.gateway.app import operator_app
 from dispatcher.gateway.server import HttpServer, bind
@@ -62,7 +63,7 @@ async def sessions() -> FakeSessions:
 @pytest.fixture
 async def url(sessions: FakeSessions) -> AsyncIterator[str]:
     registry = CollectorRegistry()
-    app = operator_app(sessions, registry, Metrics(registry))
+    app = operator_app(sessions, registry, Metrics(registry), Access(None))
     server = HttpServer(app, bind("TEST", "127.0.0.1:0"))
     await server.start()
     yield f"http://127.0.0.1:{server.port}"

@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.watch import Access
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
@@ -40,7 +41,10 @@ async def urls(sessions: FakeSessions) -> AsyncIterator[tuple[str, str]]:
     """The users' and the operators'."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    apps = user_app(sessions, DispatcherSettings(), metrics), operator_app(sessions, registry, metrics)
+    apps = (
+        user_app(sessions, DispatcherSettings(), metrics, Access(None)),
+        operator_app(sessions, registry, metrics, Access(None)),
+    )
     servers = [HttpServer(app, bind("TEST", "127.0.0.1:0")) for app in apps]
     for server in servers:
         await server.start()

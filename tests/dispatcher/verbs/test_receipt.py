@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.watch import Access
 from dispatcher.gateway.app import operator_app
 from dispatcher.gateway.receipts import ReceiptKey
 from dispatcher.gateway.server import HttpServer, bind
@@ -48,7 +49,7 @@ def key(request: pytest.FixtureRequest, tmp_path: Path) -> ReceiptKey | None:
 @pytest.fixture
 async def url(sessions: FakeSessions, key: ReceiptKey | None) -> AsyncIterator[str]:
     registry = CollectorRegistry()
-    app = operator_app(sessions, registry, Metrics(registry), key)
+    app = operator_app(sessions, registry, Metrics(registry), Access(None), key)
     server = HttpServer(app, bind("TEST", "127.0.0.1:0"))
     await server.start()
     yield f"http://127.0.0.1:{server.port}"

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from dispatcher.access.rules import Caller
 from dispatcher.grpc_edge.limits import FULL_BYTES, MAX_UNREAD_BYTES
 from dispatcher.grpc_edge.status import StreamOver
 from dispatcher.grpc_edge.stream import Stream
@@ -78,7 +79,7 @@ async def world() -> AsyncIterator[World]:
 @pytest.fixture
 async def peer(world: World) -> AsyncIterator[SlowPeer]:
     slow = SlowPeer()
-    serving_it = asyncio.create_task(Stream(world.sessions.desk, slow).run())
+    serving_it = asyncio.create_task(Stream(world.sessions.desk, slow, Caller("commander")).run())
     yield slow
     slow.read_on(10_000)
     slow.half_close()
@@ -189,7 +190,7 @@ async def test_the_ack_of_a_hand_over_comes_though_the_session_is_gone(world: Wo
 
 async def test_refusals_that_nobody_reads_end_the_stream(world: World) -> None:
     deaf = SlowPeer()
-    stream = asyncio.create_task(Stream(world.sessions.desk, deaf).run())
+    stream = asyncio.create_task(Stream(world.sessions.desk, deaf, Caller("commander")).run())
     deaf.send(Upstream("", records.Status("c")))
     for start in range(0, 2 * MAX_UNREAD_BYTES // PACKET_BYTES, 1024):
         deaf.send(*(Upstream(f"stranger-{number}", Content("x"), 1) for number in range(start, start + 1024)))

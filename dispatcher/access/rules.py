@@ -1,0 +1,96 @@
+"""Who a caller is, by what it shows, and what such a caller may do. Pure: times come in as arguments."""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias, get_args
+
+import msgspec
+
+AccessRole: TypeAlias = Literal["user", "commander", "operator", "auditor"]
+ROLES: tuple[AccessRole, ...] = get_args(AccessRole)
+DEFAULT_TENANT = "default"
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """subject: the entry's name, or of a certificate's the name in it. tenant: whose sessions are a user's; empty where
+    access is open. agents: that a user may ask for and a Commander offer; None: all.
+    """
+
+    role: AccessRole
+    subject: str = ""
+    tenant: str = ""
+    agents: frozenset[str] | None = None
+
+    def may_use(self, agent: str) -> bool:
+        return self.agents is None or agent in self.agents
+
+
+class AccessKey(msgspec.Struct, frozen=True):
+    """digest: of the key's SHA-256. expires_at: Unix seconds; infinite: never."""
+
+    caller: Caller
+    digest: bytes
+    expires_at: float
+
+
+class CertificateRule(msgspec.Struct, frozen=True):
+    """san: a name of a certificate; a `*` stands for anything but `/`."""
+
+    san: str
+    role: AccessRole
+    agents: frozenset[str] | None = None
+
+    def fits(self, name: str) -> bool:
+        return re.fullmatch("[^/]*".join(map(re.escape, self.san.split("*"))), name) is not None
+
+
+class AccessRules(msgspec.Struct, frozen=True):
+    """older: peers of the published contract, which can show nothing, may come. closed_metrics: `/metrics` wants an
+    operator.
+    """
+
+    keys: tuple[AccessKey, ...] = ()
+    certificates: tuple[CertificateRule, ...] = ()
+    older: bool = False
+    closed_metrics: bool = False
+
+    def by_token(self, token: bytes, now: float) -> Caller | None:
+        """Every key is compared, in a time that depends on none of them."""
+        digest = digest_of(token)
+        found: Caller | None = None
+        for key in self.keys:
+            if hmac.compare_digest(key.digest, digest) and now < key.expires_at:
+                found = key.caller
+        return found
+
+    def by_certificate(self, names: Iterable[str]) -> Caller | None:
+        """Of a certificate that was verified, by its names; the first rule that fits one."""
+        every = list(names)
+        for rule in self.certificates:
+            for name in every:
+                if rule.fits(name):
+                    return Caller(rule.role, name, agents=rule.agents)
+        return None
+
+
+class UnknownCaller(Exception):
+    """It is not known who calls: nothing was shown, or nothing that is valid. Nobody is told which."""
+
+
+def digest_of(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
+def identify(rules: AccessRules, authorization: Sequence[bytes], names: Iterable[str], now: float) -> Caller:
+    """authorization: all headers of that name; where there is one, no certificate counts. Raises UnknownCaller."""
+    if not authorization:
+        caller = rules.by_certificate(names)
+    else:
+        scheme, _, token = authorization[0].partition(b" ")
+        right = len(authorization) == 1 and scheme.lower() == b"bearer"
+        caller = rules.by_token(token.strip(), now) if right else None
+    if caller is None:
+        raise UnknownCaller
+    return caller

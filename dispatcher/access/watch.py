@@ -1,0 +1,55 @@
+"""The access rules while the server runs: read at the start, and again on SIGHUP and when their file has changed."""
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from dispatcher.access.load import load
+from dispatcher.access.rules import AccessRules
+from dispatcher.files import FileError
+from dispatcher.metrics import Metrics
+from dispatcher.watch import FileWatch
+
+logger = structlog.get_logger()
+
+OPEN = "open"  # as a setting: who reaches an edge may use it
+
+
+class Access:
+    """rules: what is in force; None: whoever reaches an edge may use it."""
+
+    def __init__(self, rules: AccessRules | None) -> None:
+        self.rules = rules
+
+
+class AccessFile(Access):
+    """setting: as `DISPATCHER_ACCESS` has it. Raises FileError where its file is wrong."""
+
+    def __init__(self, setting: str | None, metrics: Metrics) -> None:
+        self.said = setting is not None
+        self._path = Path(setting) if setting not in (None, OPEN) else None
+        self._metrics = metrics
+        self._watch = FileWatch(self._path)
+        self._reading = asyncio.Lock()
+        self._watch.reading()
+        super().__init__(load(self._path) if self._path else None)
+
+    async def reload(self) -> None:
+        """Read the file now. A broken one leaves the rules in force that there are."""
+        if self._path is None:
+            return
+        async with self._reading:
+            self._watch.reading()
+            try:
+                self.rules = await asyncio.to_thread(load, self._path)
+            except FileError as error:
+                self._metrics.access_reload_success.set(0)
+                logger.error("access_broken", errors="\n".join(map(str, error.faults)))  # noqa: TRY400 # the operator's
+            else:
+                self._metrics.access_reload_success.set(1)
+                logger.info("access_reloaded", keys=len(self.rules.keys), certificates=len(self.rules.certificates))
+
+    async def watch(self) -> None:
+        """Read the file whenever it has changed, until cancelled."""
+        await self._watch.watch(self.reload)

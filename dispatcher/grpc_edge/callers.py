@@ -1,0 +1,51 @@
+"""Who opens a ChatStream: known before a packet of it is read."""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import grpc
+
+from dispatcher.access.rules import Caller, UnknownCaller, identify
+from dispatcher.access.watch import Access
+from dispatcher.grpc_edge.status import StreamOver
+
+_UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED, "A valid token or certificate is needed.", "unauthenticated"
+_NAMES = "x509_subject_alternative_name"
+
+
+class CallContext(Protocol):
+    """What is asked of grpc.aio's ServicerContext."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]: ...
+
+
+def commander(access: Access, context: CallContext) -> Caller | None:
+    """None: it shows nothing, and may be no more than a peer of the published contract. Raises StreamOver."""
+    rules = access.rules
+    if rules is None:
+        return Caller("commander")
+    shown = [_bytes(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
+    names = [name.decode("utf-8", "replace") for name in context.auth_context().get(_NAMES, ())]
+    try:
+        caller = identify(rules, shown, names, time.time())
+    except UnknownCaller:
+        if rules.older and not shown:
+            return None
+        raise unauthenticated() from None
+    if caller.role != "commander":
+        raise forbidden("This is no Commander's token or certificate.")
+    return caller
+
+
+def unauthenticated() -> StreamOver:
+    return StreamOver(*_UNAUTHENTICATED)
+
+
+def forbidden(text: str) -> StreamOver:
+    return StreamOver(grpc.StatusCode.PERMISSION_DENIED, text, "forbidden")
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()

@@ -1,0 +1,144 @@
+"""The access file: what it may say, and all that is wrong with it at once."""
+
+import datetime
+import math
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from dispatcher.access.load import load
+from dispatcher.access.rules import Caller, CertificateRule
+from dispatcher.access.watch import AccessFile
+from dispatcher.files import FileError
+from dispatcher.metrics import Metrics
+
+A, B = "a" * 64, "b" * 64
+GOOD = f"""
+metrics = "operator"
+
+[[key]]
+name = "acme-web"
+role = "user"
+sha256 = "{A}"
+tenant = "acme"
+agents = ["support"]
+expires = 2027-01-01
+
+[[key]]
+name = "ops"
+role = "operator"
+sha256 = "{B}"
+expires = 2027-01-01T00:00:00+01:00
+
+[[certificate]]
+san = "spiffe://acme/commander/*"
+role = "commander"
+
+[older]
+allow = true
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "access.toml"
+    path.write_text(text)
+    return path
+
+
+def test_all_that_there_is(tmp_path: Path) -> None:
+    rules = load(written(tmp_path, GOOD))
+    assert [key.caller for key in rules.keys] == [
+        Caller("user", "acme-web", "acme", frozenset({"support"})),
+        Caller("operator", "ops"),
+    ]
+    new_year = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC).timestamp()
+    assert [key.expires_at for key in rules.keys] == [new_year, new_year - 3600]
+    assert rules.certificates == (CertificateRule("spiffe://acme/commander/*", "commander"),)
+    assert rules.older
+    assert rules.closed_metrics
+
+
+def test_defaults(tmp_path: Path) -> None:
+    rules = load(written(tmp_path, f'[[key]]\nname = "a"\nrole = "user"\nsha256 = "{A}"'))
+    assert rules.keys[0].caller == Caller("user", "a", "default")
+    assert rules.keys[0].expires_at == math.inf
+    assert not rules.older
+    assert not rules.closed_metrics
+
+
+KEY = f'[[key]]\nname = "a"\nrole = "user"\nsha256 = "{A}"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("keys = 1", 'unknown key "keys"'),
+        ("key = 1", "keys are written as [[key]]"),
+        ("[[issuer]]", 'unknown key "issuer"'),
+        ('metrics = "closed"', "unknown metrics 'closed'"),
+        ("older = true", "`older` has to be a table"),
+        ('[older]\nallow = "yes"', "`allow` has to be true or false"),
+        ("[[key]]", "`role` is missing"),
+        (KEY.replace('"user"', '"admin"'), "unknown role 'admin'"),
+        (KEY.replace(A, A.upper()), "`sha256` has to be the 64 hexadecimal digits"),
+        (KEY.replace(A, "mst_secret"), "`sha256` has to be the 64 hexadecimal digits"),
+        (KEY + 'expires = "2027-01-01"', "`expires` has to be a date"),
+        (KEY + "expires = 2027-01-01T00:00:00", "`expires` has to be a date"),
+        (KEY + "agents = []", "`agents` has to be a list"),
+        (KEY + "tenant = 'a\\nb'".replace("'", '"'), "`tenant` has to be one line"),
+        (KEY.replace("user", "operator") + 'tenant = "a"', "`tenant` is a user's"),
+        (KEY.replace("user", "auditor") + 'agents = ["a"]', "`agents` are a user's or a Commander's"),
+        (KEY + "expire = 1", 'unknown key "expire" for a key'),
+        (KEY + KEY.replace(A, B), "its name is taken by key 1"),
+        (KEY + KEY.replace('"a"', '"b"'), 'its `sha256` is that of key 1 "a"'),
+        ('[[certificate]]\nsan = "a"\nrole = "user"', "unknown role 'user'"),
+        ('[[certificate]]\nrole = "commander"', "`san` has to be a text"),
+        ("[", "Invalid"),
+    ],
+)
+def test_what_is_wrong(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(FileError) as raised:
+        load(written(tmp_path, text))
+    assert any(reason in str(fault) for fault in raised.value.faults), raised.value
+    assert "mst_secret" not in str(raised.value)
+
+
+def test_all_faults_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileError) as raised:
+        load(written(tmp_path, 'keys = 1\nmetrics = 2\n[[key]]\nname = "a"\n[[certificate]]\n'))
+    assert len(raised.value.faults) == 6
+
+
+def test_a_folder_or_nothing(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.toml"):
+        with pytest.raises(FileError):
+            load(path)
+
+
+async def test_a_changed_file_counts_and_a_broken_one_does_not(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    path = written(tmp_path, GOOD)
+    access = AccessFile(str(path), Metrics(registry))
+    before = access.rules
+    written(tmp_path, "broken")
+    with capture_logs() as logs:
+        await access.reload()
+    assert access.rules is before
+    assert [each["event"] for each in logs] == ["access_broken"]
+    assert registry.get_sample_value("dispatcher_access_reload_success") == 0
+    written(tmp_path, KEY)
+    await access.reload()
+    assert access.rules
+    assert [key.caller.subject for key in access.rules.keys] == ["a"]
+    assert registry.get_sample_value("dispatcher_access_reload_success") == 1
+
+
+@pytest.mark.parametrize("setting", [None, "open"])
+async def test_without_a_file_access_is_open(setting: str | None) -> None:
+    access = AccessFile(setting, Metrics(CollectorRegistry()))
+    assert access.rules is None
+    assert access.said == (setting == "open")
+    await access.reload()
+    assert access.rules is None

@@ -1,0 +1,81 @@
+"""Who a caller is, by what it shows."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.access.rules import AccessKey, AccessRules, Caller, CertificateRule, UnknownCaller, digest_of, identify
+
+USER = Caller("user", "web", "acme")
+RULES = AccessRules(
+    keys=(
+        AccessKey(Caller("operator", "ops"), digest_of(b"mst_ops"), math.inf),
+        AccessKey(USER, digest_of(b"mst_web"), 100.0),
+    ),
+    certificates=(CertificateRule("spiffe://acme/commander/*", "commander", frozenset({"support"})),),
+)
+
+
+def test_a_key_until_it_expires() -> None:
+    assert identify(RULES, [b"Bearer mst_web"], (), 99.9) is USER
+    assert identify(RULES, [b"bearer  mst_ops"], (), 1e12).subject == "ops"
+    with pytest.raises(UnknownCaller):
+        identify(RULES, [b"Bearer mst_web"], (), 100.0)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        [],
+        [b""],
+        [b"mst_web"],
+        [b"Bearer"],
+        [b"Bearer "],
+        [b"Basic mst_web"],
+        [b"Bearer mst_webb"],
+        [b"Bearer MST_WEB"],
+        [b"Bearer mst_web", b"Bearer mst_web"],
+        [b"Bearer mst_web mst_ops"],
+        [b"Bearer " + digest_of(b"mst_web").hex().encode()],
+        [b"Bearer \xff\x00"],
+    ],
+)
+def test_what_is_no_key(shown: Sequence[bytes]) -> None:
+    with pytest.raises(UnknownCaller):
+        identify(RULES, shown, (), 0)
+
+
+@given(st.binary(max_size=100))
+def test_nothing_but_a_key_is_one(token: bytes) -> None:
+    known = token.strip() in (b"mst_ops", b"mst_web")
+    try:
+        identify(RULES, [b"Bearer " + token], (), 0)
+        assert known
+    except UnknownCaller:
+        assert not known
+
+
+def test_a_certificate_by_its_names() -> None:
+    names = ["dns.example", "spiffe://acme/commander/7"]
+    assert identify(RULES, [], names, 0) == Caller("commander", names[1], agents=frozenset({"support"}))
+    with pytest.raises(UnknownCaller):
+        identify(RULES, [b"Bearer wrong"], names, 0)
+    for name in ("spiffe://acme/commander/7/x", "spiffe://acmeX/commander/7", "xspiffe://acme/commander/7", "a"):
+        with pytest.raises(UnknownCaller):
+            identify(RULES, [], [name], 0)
+
+
+def test_nothing_of_a_pattern_but_its_stars_is_special() -> None:
+    assert not CertificateRule("a.b", "commander").fits("axb")
+    assert not CertificateRule("[ab]", "commander").fits("a")
+    assert CertificateRule("*.example", "commander").fits("a.example")
+
+
+def test_agents() -> None:
+    assert USER.may_use("any")
+    limited = Caller("user", agents=frozenset({"support"}))
+    assert limited.may_use("support")
+    assert not limited.may_use("other")

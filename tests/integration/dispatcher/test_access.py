@@ -1,0 +1,353 @@
+"""Every route and the RPC, by every role, with every credential; tenants apart. Over real sockets."""
+
+import asyncio
+import contextlib
+import datetime
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+from cryptography import x509
+
+from dispatcher import app
+from dispatcher.access.new_keys import NewKey
+from dispatcher.settings import DispatcherSettings, MutualTls
+from shared.config import load
+from shared.errors import ConfigError
+from shared.pb import agent_pb2_grpc
+from shared.records import Content, Open, Thought, Upstream
+from tests.certificates import Authority
+from tests.gateway_routes import routes
+from tests.integration.dispatcher.peer import SECONDS, Peer, until
+
+PAST = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)).date().isoformat()
+MISSING = "A" * 32  # no session has this id
+PROBES = {"/healthz", "/readyz"}
+
+
+class House:
+    """A Dispatcher with a key of each kind, and one Commander that offers `support` and `sales`."""
+
+    def __init__(self, folder: Path, text: str = "") -> None:
+        self.file = folder / "access.toml"
+        self.file.write_text(text)
+        self._stack = contextlib.AsyncExitStack()
+        self.keys = {
+            key.name: key.append_to(self.file)
+            for key in (
+                NewKey("acme", "user", "acme", ("support",)),
+                NewKey("other", "user", "other"),
+                NewKey("worker", "commander", agents=("support", "sales")),
+                NewKey("narrow", "commander", agents=("support",)),
+                NewKey("operator", "operator"),
+                NewKey("auditor", "auditor"),
+                NewKey("late", "user", "acme", expires=PAST),
+                NewKey("late-operator", "operator", expires=PAST),
+                NewKey("late-worker", "commander", expires=PAST),
+            )
+        }
+        self.keys |= {"wrong": "mst_" + "A" * 43, "none": ""}
+
+    async def __aenter__(self) -> "House":
+        edges: dict[str, Any] = {f"{edge}_address": "127.0.0.1:0" for edge in ("grpc", "http", "operator")}
+        self.dispatcher = await app.start(DispatcherSettings(store="memory://", access=str(self.file), **edges))
+        self._stack.push_async_callback(self.dispatcher.close)
+        self.users = await self._client(self.dispatcher.http_port)
+        self.operators = await self._client(self.dispatcher.operator_port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.dispatcher.sessions.closing.set()
+        await self._stack.aclose()
+
+    async def _client(self, port: int) -> httpx2.AsyncClient:
+        client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS)
+        return await self._stack.enter_async_context(client)
+
+    def _shown(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.keys[key]}"} if self.keys[key] else {}
+
+    async def ask(self, key: str, method: str, path: str, body: object = None, **headers: str) -> httpx2.Response:
+        client = self.operators if path.startswith(("/operator", "/metrics")) else self.users
+        return await client.request(method, path, json=body, headers=self._shown(key) | headers)
+
+    def stream(self, key: str) -> Peer:
+        channel = grpc.aio.insecure_channel(
+            f"127.0.0.1:{self.dispatcher.grpc_port}", options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+        self._stack.push_async_callback(channel.close)
+        metadata = [(name.lower(), value) for name, value in self._shown(key).items()]
+        stub = agent_pb2_grpc.AgentInteractionStub(channel)  # type: ignore[no-untyped-call]
+        peer = Peer(stub.ChatStream(metadata=metadata))
+        self._stack.push_async_callback(peer.cut)
+        return peer
+
+    async def worker(self) -> Peer:
+        peer = self.stream("worker")
+        peer.agents = ("support", "sales")
+        await peer.report(4)
+        await until(lambda: self.dispatcher.sessions.pool.members, "joined")
+        return peer
+
+    async def refused(self, key: str, *packets: Upstream, agents: tuple[str, ...] = ("support",)) -> str:
+        """The status with which its stream ends."""
+        peer = self.stream(key)
+        peer.agents = agents
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+            await (peer.send(*packets) if packets else peer.report(1))
+        return str((await peer.status()).name)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with House(tmp_path) as house:
+        yield house
+
+
+def expected(method: str, path: str, key: str) -> int | None:
+    """The status by which that key is refused on that route; None: it is not."""
+    operators = path.startswith(("/operator", "/metrics"))
+    if path in PROBES or path == "/metrics":
+        return None
+    if key in ("none", "wrong") or key.startswith("late"):
+        return 401
+    if operators:
+        return None if key == "operator" or (key == "auditor" and method == "GET") else 403
+    return None if key in ("acme", "other") else 403
+
+
+async def test_every_route_by_every_key(house: House) -> None:
+    """Generated from the sources: a new route is asked too."""
+    for method, path in routes():
+        asked = path.replace("{session_id}", MISSING).replace("{response_id}", f"resp_{MISSING}")
+        asked = asked.replace("{call_id}", "call").replace("{model:path}", "none")
+        for key in house.keys:
+            answer = await house.ask(key, method, asked, {} if method == "POST" else None)
+            status = expected(method, path, key)
+            if status is None:
+                assert answer.status_code not in (401, 403), (method, path, key)
+                continue
+            assert answer.status_code == status, (method, path, key, answer.text)
+            code = {401: "invalid_api_key", 403: "forbidden"}[status]
+            assert answer.json()["error"]["code"] == code
+            assert answer.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
+
+
+async def test_a_refusal_does_not_say_what_was_wrong(house: House) -> None:
+    answers = [await house.ask(key, "GET", f"/v1/sessions/{MISSING}") for key in ("none", "wrong", "late")]
+    assert len({answer.content for answer in answers}) == 1
+    odd = [
+        {"Authorization": "Basic " + house.keys["acme"]},
+        {"Authorization": house.keys["acme"]},
+        [("Authorization", f"Bearer {house.keys['acme']}"), ("Authorization", f"Bearer {house.keys['acme']}")],
+    ]
+    for headers in odd:
+        answer = await house.users.get("/v1/models", headers=headers)  # type: ignore[arg-type]
+        assert answer.content == answers[0].content
+
+
+@pytest.mark.parametrize("path", ["/healthz/", "//healthz", "/healthz%2F", "/healthz;x", "/nowhere", "/metrics"])
+async def test_no_other_path_goes_round(house: House, path: str) -> None:
+    assert (await house.users.get(path)).status_code == 401
+
+
+async def test_metrics_may_be_closed(tmp_path: Path) -> None:
+    async with House(tmp_path, 'metrics = "operator"\n') as house:
+        statuses = {key: (await house.ask(key, "GET", "/metrics")).status_code for key in house.keys}
+    assert {key for key, status in statuses.items() if status == 200} == {"operator", "auditor"}
+    assert statuses["none"] == statuses["wrong"] == 401
+    assert statuses["acme"] == 403
+
+
+async def test_streams(house: House) -> None:
+    for key, status in (
+        ("none", "UNAUTHENTICATED"),
+        ("wrong", "UNAUTHENTICATED"),
+        ("late-worker", "UNAUTHENTICATED"),
+        ("acme", "PERMISSION_DENIED"),
+        ("operator", "PERMISSION_DENIED"),
+    ):
+        assert await house.refused(key) == status, key
+        assert await house.refused(key, Upstream("s" * 32, Content("older"))) == status, key
+    assert await house.refused("narrow", agents=("support", "sales")) == "PERMISSION_DENIED"
+    assert not house.dispatcher.sessions.pool.members
+    await house.worker()
+
+
+async def test_a_commander_cannot_offer_later_what_it_may_not(house: House) -> None:
+    peer = house.stream("narrow")
+    peer.agents = ("support",)
+    await peer.report(1)
+    await until(lambda: house.dispatcher.sessions.pool.members, "joined")
+    peer.agents = ("sales",)
+    await peer.report(1)
+    assert (await peer.status()).name == "PERMISSION_DENIED"
+    await until(lambda: not house.dispatcher.sessions.pool.members, "left")
+
+
+async def test_older_peers_come_where_that_is_said(tmp_path: Path) -> None:
+    async with House(tmp_path, "[older]\nallow = true\n") as house:
+        peer = house.stream("none")
+        await peer.send(Upstream("s" * 32, Content("hello", True, "stop")))
+        await peer.half_close()
+        assert (await peer.status()).name == "OK"
+        assert await house.refused("none") == "UNAUTHENTICATED"
+        assert await house.refused("none", Upstream("s" * 32, Open("me", 0))) == "UNAUTHENTICATED"
+        assert await house.refused("wrong", Upstream("t" * 32, Content("older"))) == "UNAUTHENTICATED"
+
+
+async def test_tenants_are_apart(house: House) -> None:
+    """Whatever the other knows of it: to the other it does not exist, by the same words as what never did."""
+    worker = await house.worker()
+    created = (await house.ask("acme", "POST", "/v1/sessions", {"agent": "support", "prompt": "hi"})).json()
+    session_id = created["session_id"]
+    await worker.serve()
+    await worker.say(session_id, Thought("t", "SECRET"), "text")
+    background = {"model": "support", "input": "hi", "background": True}
+    response_id = (await house.ask("acme", "POST", "/v1/responses", background)).json()["id"]
+    decision = {"decision": "approve", "arguments_sha256": "0" * 64}
+    asked: list[tuple[str, str, object]] = [
+        ("GET", "/v1/sessions/{}", None),
+        ("DELETE", "/v1/sessions/{}", None),
+        ("GET", "/v1/sessions/{}/events", None),
+        ("POST", "/v1/sessions/{}/stop", {}),
+        ("POST", "/v1/sessions/{}/calls/call/decision", decision),
+        ("GET", "/v1/responses/{}", None),
+        ("DELETE", "/v1/responses/{}", None),
+        ("POST", "/v1/responses/{}/cancel", {}),
+    ]
+    with_id = {(method, path) for method, path in routes("operator.py") if "_id}" in path}
+    assert len(with_id) == len(asked)
+    for method, path, body in asked:
+        own, missing = (response_id, f"resp_{MISSING}") if "responses" in path else (session_id, MISSING)
+        theirs = await house.ask("other", method, path.format(own), body)
+        nobodys = await house.ask("other", method, path.format(missing), body)
+        assert theirs.status_code == nobodys.status_code == 404, (method, path)
+        assert theirs.content == nobodys.content
+    for own in (session_id, response_id.removeprefix("resp_")):
+        state = (await house.ask("operator", "GET", f"/operator/sessions/{own}")).json()
+        assert state["state"] in ("waiting", "running")
+        assert (state["tenant"], state["subject"]) == ("acme", "acme")
+    assert (await house.ask("acme", "POST", f"/v1/sessions/{session_id}/stop", {})).status_code == 202
+    assert (await house.ask("acme", "GET", f"/v1/responses/{response_id}")).status_code == 200
+
+
+async def test_an_idempotency_key_is_its_tenants(house: House) -> None:
+    await house.worker()
+    body, key = {"agent": "support", "prompt": "hi"}, "k" * 20
+
+    async def made(who: str) -> str:
+        answer = await house.ask(who, "POST", "/v1/sessions", body, **{"Idempotency-Key": key})
+        assert answer.status_code == 201
+        return str(answer.json()["session_id"])
+
+    assert await made("acme") == await made("acme")
+    assert await made("acme") != await made("other")
+
+
+async def test_agents_are_a_users_own(house: House) -> None:
+    await house.worker()
+    for user, agents in (("acme", ["support"]), ("other", ["sales", "support"])):
+        models = (await house.ask(user, "GET", "/v1/models")).json()["data"]
+        assert [model["id"] for model in models] == agents
+    key = {"Idempotency-Key": "k" * 20}
+    for agent in ("sales", "none"):
+        ask = {"model": agent, "messages": [{"role": "user", "content": "hi"}]}
+        answers = [
+            await house.ask("acme", "GET", f"/v1/models/{agent}"),
+            await house.ask("acme", "POST", "/v1/chat/completions", ask),
+            await house.ask("acme", "POST", "/v1/responses", {"model": agent, "input": "hi"}),
+            await house.ask("acme", "POST", "/v1/sessions", {"agent": agent, "prompt": "hi"}),
+        ]
+        assert [answer.status_code for answer in answers] == [404] * 4
+    held = await house.ask("acme", "POST", "/v1/sessions", {"agent": "sales", "prompt": "hi"}, **key)
+    assert held.status_code == 404
+    assert not house.dispatcher.sessions.pool.waiting
+
+
+async def test_a_key_that_is_taken_away_opens_nothing_more(house: House) -> None:
+    assert (await house.ask("acme", "GET", "/v1/models")).status_code == 200
+    house.file.write_text("")
+    await house.dispatcher._access.reload()
+    assert (await house.ask("acme", "GET", "/v1/models")).status_code == 401
+
+
+async def test_no_key_is_told(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+    await house.worker()
+    for key in house.keys:
+        await house.ask(key, "GET", "/v1/models")
+        await house.ask(key, "POST", "/v1/sessions", {"agent": "support", "prompt": "hi"})
+    told = json.dumps((await house.ask("operator", "GET", "/operator/sessions")).json())
+    told += (await house.ask("operator", "GET", "/metrics")).text
+    told += "".join(capfd.readouterr())
+    assert not [name for name, key in house.keys.items() if key and key in told]
+
+
+async def test_a_certificate_is_an_operators(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    edge = authority.issue("edge")
+    file = tmp_path / "access.toml"
+    file.write_text(
+        '[[certificate]]\nsan = "spiffe://acme/operator/*"\nrole = "operator"\n'
+        '[[certificate]]\nsan = "spiffe://acme/commander/*"\nrole = "commander"\n'
+    )
+    mutual = MutualTls(cert=edge.cert, key=edge.key, client_ca=authority.ca)
+    edges: dict[str, Any] = {f"{each}_address": "127.0.0.1:0" for each in ("grpc", "http", "operator")}
+    settings = DispatcherSettings(store="memory://", access=str(file), grpc_tls=mutual, operator_tls=mutual, **edges)
+    dispatcher = await app.start(settings)
+    try:
+        for role, status, joined in (
+            ("operator", 200, "PERMISSION_DENIED"),
+            ("commander", 403, ""),
+            ("nobody", 401, "UNAUTHENTICATED"),
+        ):
+            own = authority.issue(role, x509.UniformResourceIdentifier(f"spiffe://acme/{role}/1"))
+            url = f"https://localhost:{dispatcher.operator_port}/operator/sessions"
+            async with httpx2.AsyncClient(verify=authority.client(own), timeout=SECONDS) as client:
+                assert (await client.get(url)).status_code == status, role
+            credentials = grpc.ssl_channel_credentials(
+                authority.ca.read_bytes(), own.key.read_bytes(), own.cert.read_bytes()
+            )
+            target = f"localhost:{dispatcher.grpc_port}"
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
+                peer = Peer(agent_pb2_grpc.AgentInteractionStub(channel).ChatStream())  # type: ignore[no-untyped-call]
+                with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+                    await peer.report(1)
+                if joined:
+                    assert (await peer.status()).name == joined, role
+                else:
+                    await until(lambda: dispatcher.sessions.pool.members, "joined")
+                await peer.cut()
+    finally:
+        await dispatcher.close()
+
+
+# ---- secure by default
+
+
+@pytest.mark.parametrize("edge", ["grpc", "http", "operator"])
+async def test_an_edge_beyond_loopback_needs_a_word_on_access(edge: str, tmp_path: Path) -> None:
+    edges: dict[str, Any] = {f"{each}_address": "127.0.0.1:0" for each in ("grpc", "http", "operator")} | {
+        f"{edge}_address": "0.0.0.0:0"
+    }
+    with pytest.raises(ConfigError) as raised:
+        await app.start(DispatcherSettings(store="memory://", **edges))
+    assert str(raised.value).startswith(f"DISPATCHER_{edge.upper()}_ADDRESS: 0.0.0.0 can be reached")
+    assert "\n" not in str(raised.value)
+    (tmp_path / "access.toml").write_text("")
+    for access in ("open", str(tmp_path / "access.toml")):
+        dispatcher = await app.start(DispatcherSettings(store="memory://", access=access, **edges))
+        await dispatcher.close()
+
+
+@pytest.mark.usefixtures("no_settings")
+async def test_a_wrong_file_ends_the_start_with_all_its_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "access.toml").write_text("keys = 1\n[[key]]\n")
+    monkeypatch.setenv("DISPATCHER_ACCESS", str(tmp_path / "access.toml"))
+    with pytest.raises(ConfigError, match=r"^DISPATCHER_ACCESS: .*unknown key \"keys\".*; .*`role` is missing"):
+        await app.start(load(DispatcherSettings))
