@@ -38,7 +38,7 @@ from dispatcher.core.log import (
 from dispatcher.core.tokens import assignment_token, digest
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Follower, IdempotencyKey, Place, Store, StoreUnavailable, place
-from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown, Usage
+from shared.records import Content, Error, Message, Stopped, Thought, Tool, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
     TOKEN,
     acquire,
@@ -93,7 +93,11 @@ async def test_a_created_session_is_loaded_as_it_was(store: Store) -> None:
 
 async def test_all_of_a_request_is_kept(store: Store) -> None:
     told = ('{"x":1}', "conversation", "00-1-2-01", True, 9)
-    request = Request("a", (Message("user", "hi"),), 100.5, "user", *told, b"\x00key", b"\xffdigest")
+    secret = (b"\x00key", b"\xffdigest")
+    tools, needs = (Tool("search", "", "{}", client=True),), ("tools",)
+    request = Request(
+        "a", (Message("user", "hi"),), 100.5, "user", *told, *secret, tools, needs, tenant="tenant", subject="subject"
+    )
     assert all(getattr(request, field) for field in Request.__struct_fields__)
     record = replace(waiting("s1"), request=request)
     await store.create(record)

@@ -415,6 +415,15 @@ class World:
         self.sessions.runners.store = cast("Store", trouble)
         return trouble
 
+    def _forgotten(self) -> bool:
+        """Nobody comes back to a session, whenever it is left."""
+        runners = self.sessions.runners.by_session
+        for runner in list(runners.values()):
+            for deadline in ("grace", "stop"):
+                if deadline in runner.deadlines:
+                    runner.deadlines.come(deadline)
+        return not runners
+
     async def end(self) -> None:
         """Cut the peers and stop what lives: then nothing may be left."""
         for peer in self.peers:
@@ -424,10 +433,7 @@ class World:
         service = self.dispatcher.service
         await until(lambda: not service._streams, "streams left")
         await self.sessions.shut_down()
-        for runner in list(self.sessions.runners.by_session.values()):
-            if "grace" in runner.deadlines:  # nobody comes back
-                runner.deadlines.come("grace")
-        await until(lambda: not self.sessions.runners.by_session, "runners left")
+        await until(self._forgotten, "runners left")
         await until(lambda: not self.sessions.runners._tasks, "tasks left")
         await until(lambda: not self.sessions.pool.waiting, "waiting sessions left")
         assert not self.sessions.pool._places
