@@ -63,6 +63,10 @@ class Runners:
         self._limits = msgspec.convert(settings, Limits, from_attributes=True)  # of the same names
         self._reload_running = settings.policy_reload_running
         self._waits, self._alive, self._ended = waits, alive, ended
+        self._taken_up: Counter[str] = Counter()  # sessions whose logs are being read
+        # How often one was done with meanwhile: a log that was read before may lack what its runner knew, the result of
+        # a call that it ran (rule 15).
+        self._forgotten: Counter[str] = Counter()
         self._bringing: Counter[str] = Counter()  # sessions of older peers, on their way into the log
         self._tasks = Tasks(lambda error: logger.error("task_failed", exc_info=error))
         self.use(rules)
@@ -92,11 +96,21 @@ class Runners:
         """Rebuild the session from its log and go on with it. None: it is gone, or another has the epoch. anew: also
         where nobody was given it since, unless its stream is here. Raises StoreUnavailable.
         """
-        entries = await read_all(self.store, session_id)
-        record = await self.store.load(session_id)
-        if record is None or (epoch is not None and record.head.epoch != epoch):
-            return None
-        session, at_once = await self._rebuild(record, entries)
+        self._taken_up[session_id] += 1
+        try:
+            while True:
+                forgotten = self._forgotten[session_id]
+                entries = await read_all(self.store, session_id)
+                record = await self.store.load(session_id)
+                if record is None or (epoch is not None and record.head.epoch != epoch):
+                    return None
+                session, at_once = await self._rebuild(record, entries)
+                if forgotten == self._forgotten[session_id]:
+                    break
+        finally:
+            self._taken_up[session_id] -= 1
+            if not self._taken_up[session_id]:
+                del self._taken_up[session_id], self._forgotten[session_id]
         runner = self.by_session.get(session_id)
         if runner is None:
             runner = self.by_session[session_id] = Runner(self, session)
@@ -205,6 +219,8 @@ class Runners:
         """Nothing is left to do for it here."""
         if self.by_session.get(runner.session_id) is runner:
             del self.by_session[runner.session_id]
+            if self._taken_up[runner.session_id]:
+                self._forgotten[runner.session_id] += 1
 
     # ---- other instances
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from dispatcher.core.entries import StopEntry
-from dispatcher.core.log import Append, Change, Outcome, Refused, TakeBack
+from dispatcher.core.log import Append, Change, Outcome, Record, Refused, TakeBack
 from dispatcher.live import appends as module
 from dispatcher.live import ports
 from dispatcher.live.ports import Carried
@@ -41,6 +41,7 @@ from shared.records import (
     Upstream,
     Welcome,
 )
+from tests.dispatcher.tools.fakes import FakeTool, spec
 
 OPEN = Open("c", token=b"its own")
 REGISTRY: list[CollectorRegistry] = []  # of the test that runs
@@ -517,3 +518,38 @@ async def test_a_fault_around_a_tool_is_answered(sessions: LiveSessions, error: 
     assert (result.call_id, result.status) == ("c", "TOOL_ERROR")
     assert "canary" not in result.result_json
     await until(lambda: not runner.tools_run)
+
+
+async def test_a_log_that_was_read_before_its_runner_was_done_runs_no_call_again(
+    sessions: LiveSessions, store: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store's answer comes late: meanwhile the call's result was logged, and nothing was left to do here."""
+    answer, late = asyncio.Event(), asyncio.Event()
+    act = FakeTool(spec("act"), answer)
+    sessions.runners.registry = Registry([act])
+    link, runner = await opened(sessions)
+    runner.receive(Upstream("s", ToolCall("act", "{}", "c1"), 1, 0, 10))
+    await until(lambda: act.running)
+    load, asked = store._store.load, 0
+
+    async def load_late(session_id: str) -> Record | None:
+        nonlocal asked
+        asked += 1
+        record = await load(session_id)
+        await late.wait()
+        return record
+
+    monkeypatch.setattr(store._store, "load", load_late)
+    taking_up = asyncio.create_task(sessions.runners.take_up("s", None, anew=True))
+    await until(lambda: asked)
+    runner.detach(link)
+    runner.close()  # as where another instance has it
+    answer.set()
+    await until(lambda: "s" not in sessions.runners.by_session)
+    late.set()
+    again = await taking_up
+    assert again
+    await again.tools_over()
+    assert len(act.calls) == 1
+    assert not sessions.runners._taken_up
+    assert not sessions.runners._forgotten
