@@ -23,6 +23,7 @@ def series() -> dict[str, list[dict[str, str]]]:
     metrics = Metrics(registry)
     metrics.know(tools=["calculate"], policies=["limits"])
     metrics.toolset_up("docs", True)
+    metrics.tls_read("grpc", 2e9)
     found: dict[str, list[dict[str, str]]] = {}
     for metric in registry.collect():
         for sample in metric.samples:
