@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, HttpUrl, JsonValue, SecretStr, field_validator, model_validator
 
-from commander.agent import FinishReason
 from shared.config import Section
 
 
@@ -115,9 +114,9 @@ class Fail(Section):
 
 
 class End(Section):
-    """Finish here. The tokens said so far are counted."""
+    """Finish here. The tokens said so far are counted. A script has no calls of the client's tools to end with."""
 
-    finish: FinishReason
+    finish: Literal["stop", "length", "content_filter"]
 
 
 ScriptStep = Annotated[

@@ -75,7 +75,15 @@ async def test_fails_where_the_script_says_so() -> None:
         await played(Turn(said(""), parameters={"steps": [{"fail": "as told"}]}))
 
 
-@pytest.mark.parametrize("script", [{"tokens": "many"}, {"steps": [{"sing": "la"}]}, {"steps": [], "tokens": 1}])
+@pytest.mark.parametrize(
+    "script",
+    [
+        {"tokens": "many"},
+        {"steps": [{"sing": "la"}]},
+        {"steps": [], "tokens": 1},
+        {"steps": [{"finish": "tool_calls"}]},
+    ],
+)
 async def test_a_script_that_cannot_be_read_is_an_error(script: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="the script cannot be read"):
         await played(Turn(said(""), parameters=script))
