@@ -64,9 +64,9 @@ class Runners:
         self._reload_running = settings.policy_reload_running
         self._waits, self._alive, self._ended = waits, alive, ended
         self._taken_up: Counter[str] = Counter()  # sessions whose logs are being read
-        # How often one was done with meanwhile: a log that was read before may lack what its runner knew, the result of
-        # a call that it ran (rule 15).
-        self._forgotten: Counter[str] = Counter()
+        # How often one changed meanwhile, or its runner was done with it: what was read before may lack a stop, which
+        # nobody tells the core that is built from it, or the result of a call that would run again (rule 15).
+        self._missed: Counter[str] = Counter()
         self._bringing: Counter[str] = Counter()  # sessions of older peers, on their way into the log
         self._tasks = Tasks(lambda error: logger.error("task_failed", exc_info=error))
         self.use(rules)
@@ -99,18 +99,18 @@ class Runners:
         self._taken_up[session_id] += 1
         try:
             while True:
-                forgotten = self._forgotten[session_id]
+                missed = self._missed[session_id]
                 entries = await read_all(self.store, session_id)
                 record = await self.store.load(session_id)
                 if record is None or (epoch is not None and record.head.epoch != epoch):
                     return None
                 session, at_once = await self._rebuild(record, entries)
-                if forgotten == self._forgotten[session_id]:
+                if missed == self._missed[session_id]:
                     break
         finally:
             self._taken_up[session_id] -= 1
             if not self._taken_up[session_id]:
-                del self._taken_up[session_id], self._forgotten[session_id]
+                del self._taken_up[session_id], self._missed[session_id]
         runner = self.by_session.get(session_id)
         if runner is None:
             runner = self.by_session[session_id] = Runner(self, session)
@@ -219,8 +219,12 @@ class Runners:
         """Nothing is left to do for it here."""
         if self.by_session.get(runner.session_id) is runner:
             del self.by_session[runner.session_id]
-            if self._taken_up[runner.session_id]:
-                self._forgotten[runner.session_id] += 1
+            self._changed(runner.session_id)
+
+    def _changed(self, session_id: str) -> None:
+        """Of one whose log is being read: it is read again."""
+        if self._taken_up[session_id]:
+            self._missed[session_id] += 1
 
     # ---- other instances
 
@@ -231,8 +235,17 @@ class Runners:
 
     def grown(self, session_id: str) -> None:
         """Another instance changed the session in the log."""
+        self._changed(session_id)
         if runner := self.by_session.get(session_id):
             runner.grown()
+
+    def observe(self, session_id: str, outcome: Applied) -> bool:
+        """A stop or a decision was logged here. Returns whether a runner was told."""
+        self._changed(session_id)
+        runner = self.by_session.get(session_id)
+        if runner:
+            runner.observe(outcome)
+        return runner is not None
 
     async def take_over(self, record: Record) -> None:
         """Nobody has the session any more; its grace runs from now. Raises StoreUnavailable."""

@@ -170,9 +170,8 @@ class LiveSessions:
         if not isinstance(outcome, Applied):
             return None
         self.pool.withdraw(session_id)
-        if runner := runners.by_session.get(session_id):
-            runner.observe(outcome)
-        elif outcome.entries and outcome.head.over:  # it waited; else whoever has it counts it
+        told = runners.observe(session_id, outcome)
+        if not told and outcome.entries and outcome.head.over:  # it waited; else whoever has it counts it
             self.metrics.stopped(stop.reason)
             self.metrics.session_over("stopped")
             logger.info("session_stopped", session_id=session_id, reason=stop.reason, author=stop.author, each=True)
@@ -188,8 +187,7 @@ class LiveSessions:
         outcome = await self.store.submit(session_id, Settle(Entry(decision, clock.now())))
         if not isinstance(outcome, Applied):
             return None
-        if runner := self.runners.by_session.get(session_id):
-            runner.observe(outcome)
+        self.runners.observe(session_id, outcome)
         return outcome
 
     async def agents(self) -> list[str]:

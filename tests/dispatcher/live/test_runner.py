@@ -520,6 +520,32 @@ async def test_a_fault_around_a_tool_is_answered(sessions: LiveSessions, error: 
     await until(lambda: not runner.tools_run)
 
 
+async def test_a_stop_while_the_log_is_being_read_is_told_at_once(
+    sessions: LiveSessions, store: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No runner is there yet that could hear of it, and what was read lacks it."""
+    load, asked, late = store._store.load, asyncio.Event(), asyncio.Event()
+
+    async def load_late(session_id: str) -> Record | None:
+        if record := await load(session_id):
+            asked.set()
+            await late.wait()
+        return record
+
+    link = Link()
+    with monkeypatch.context() as patch:
+        patch.setattr(store._store, "load", load_late)
+        opening = asyncio.create_task(sessions.desk.open(link, "s", OPEN))
+        await asked.wait()
+    assert await sessions.stop("s", "UserCancel", "user")
+    late.set()
+    assert await opening is None
+    await until(lambda: Stop in link.kinds())
+    assert link.kinds() == [Welcome, Stop]
+    assert not sessions.runners._taken_up
+    assert not sessions.runners._missed
+
+
 async def test_a_log_that_was_read_before_its_runner_was_done_runs_no_call_again(
     sessions: LiveSessions, store: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -552,4 +578,4 @@ async def test_a_log_that_was_read_before_its_runner_was_done_runs_no_call_again
     await again.tools_over()
     assert len(act.calls) == 1
     assert not sessions.runners._taken_up
-    assert not sessions.runners._forgotten
+    assert not sessions.runners._missed
