@@ -215,6 +215,8 @@ def test_nobody_is_asked_about_a_session_that_has_failed(world):
     dispatcher.answer()
     assert statuses(log_) == ["CANCELLED"]
     assert [failed.code for failed in bodies(log_, Failed)] == ["commander_lost"]
+    # Not the other way round: its Commander might come back in between, to a call that was cancelled for no reason.
+    assert [type(entry.body) for entry in log_.entries][-2:] == [Failed, ToolResult]
 
 
 def test_what_an_agent_reads_of_a_call_that_was_cancelled(world):
