@@ -1,4 +1,4 @@
-"""The Dispatcher. Here stand its composition, `app`, and what its rooms need: settings, metrics, the operators' files.
+"""The Dispatcher. Here stand its composition, `app`, and what its rooms need: settings and metrics.
 
 Imports: dispatcher.access, dispatcher.core, dispatcher.gateway, dispatcher.grpc_edge, dispatcher.live,
 dispatcher.policies, dispatcher.policing, dispatcher.store, dispatcher.tools, dispatcher.verbs, shared.

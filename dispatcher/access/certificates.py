@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 import grpc
 import structlog
 
+from dispatcher.files.watch import FileWatch
 from dispatcher.metrics import Metrics
 from dispatcher.settings import MutualTls, ServerTls
-from dispatcher.watch import FileWatch
 from shared import tls
 from shared.errors import ConfigError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.access.rules import DEFAULT_TENANT, ROLES, AccessKey, AccessRole, AccessRules, Caller, CertificateRule
-from dispatcher.entry import FileEntry
-from dispatcher.files import Fault, FileError, Where, document, listed_tables, quoted
+from dispatcher.files.document import Fault, FileError, Where, document, listed_tables, quoted
+from dispatcher.files.entry import FileEntry
 
 TOP = ("key", "certificate", "older", "metrics")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")  # of keys and tenants: they stand in logs, and before idempotency keys

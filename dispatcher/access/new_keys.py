@@ -9,7 +9,7 @@ import msgspec
 
 from dispatcher.access.load import load
 from dispatcher.access.rules import AccessRole, digest_of
-from dispatcher.files import FileError, quoted
+from dispatcher.files.document import FileError, quoted
 
 PREFIX = "mst_"  # by which scanners of repositories and logs know one
 

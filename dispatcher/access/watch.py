@@ -7,9 +7,9 @@ import structlog
 
 from dispatcher.access.load import load
 from dispatcher.access.rules import AccessRules
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
+from dispatcher.files.watch import FileWatch
 from dispatcher.metrics import Metrics
-from dispatcher.watch import FileWatch
 
 logger = structlog.get_logger()
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from dispatcher.entry import FileEntry, listed
-from dispatcher.files import Fault, FileError, Where, entries, quoted
+from dispatcher.files.document import Fault, FileError, Where, entries, quoted
+from dispatcher.files.entry import FileEntry, listed
 from dispatcher.policies.budget import Limit, Quantity
 from dispatcher.policies.cost import places_at_once
 from dispatcher.policies.expressions import Program, UnusableExpressionError

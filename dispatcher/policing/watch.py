@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
+from dispatcher.files.watch import FileWatch
 from dispatcher.metrics import Metrics
 from dispatcher.policies.budget import Quantity
 from dispatcher.policies.rules import BudgetPolicy, RuleSet
 from dispatcher.policing.load import load
-from dispatcher.watch import FileWatch
 
 logger = structlog.get_logger()
 

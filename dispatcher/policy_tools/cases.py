@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dispatcher.files import Fault, FileError, Where, entries, quoted
+from dispatcher.files.document import Fault, FileError, Where, entries, quoted
 from dispatcher.policies.matches import CHANNELS, Channel
 
 EXPECTATIONS = ("stopped", "denied", "released")

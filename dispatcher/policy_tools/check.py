@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dispatcher.files import Fault, quoted
+from dispatcher.files.document import Fault, quoted
 from dispatcher.policies.matches import CHANNELS, Channel
 from dispatcher.policies.rules import RuleSet
 from dispatcher.policy_tools.lines import places

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from dispatcher.files import quoted
+from dispatcher.files.document import quoted
 from dispatcher.policies.outcomes import UNAVAILABLE, Violation
 from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import RuleSet

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from dispatcher.entry import FileEntry
-from dispatcher.files import Fault, Where, quoted
+from dispatcher.files.document import Fault, Where, quoted
+from dispatcher.files.entry import FileEntry
 from dispatcher.tools.ports import APPROVERS, DEFAULT_APPROVAL_SECONDS, DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, Spec
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what the OpenAI API takes as a function's name

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import structlog
 
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
+from dispatcher.files.watch import FileWatch
 from dispatcher.metrics import Metrics
 from dispatcher.tools.entry import NAME, NAMED
 from dispatcher.tools.errors import ServiceError
@@ -18,7 +19,6 @@ from dispatcher.tools.local import Threads
 from dispatcher.tools.pins import differs
 from dispatcher.tools.ports import Spec, Tool
 from dispatcher.tools.registry import Registry, UnusableSchemaError, check_schema
-from dispatcher.watch import FileWatch
 
 logger = structlog.get_logger()
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from dispatcher.entry import listed
-from dispatcher.files import Fault, FileError, Where, entries, quoted
+from dispatcher.files.document import Fault, FileError, Where, entries, quoted
+from dispatcher.files.entry import listed
 from dispatcher.tools import builtin
 from dispatcher.tools.entry import COMMON, Terms, ToolEntry, terms
 from dispatcher.tools.http.entry import http_tool

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from dispatcher.core.log import STATES
-from dispatcher.files import Fault, FileError, Where, quoted
+from dispatcher.files.document import Fault, FileError, Where, quoted
 from dispatcher.policies.matches import CHANNELS
 from dispatcher.policies.rules import RuleSet
 from dispatcher.policing.load import load as load_rules

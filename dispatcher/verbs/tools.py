@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
 from dispatcher.live import ids
 from dispatcher.metrics import Metrics
 from dispatcher.policy_tools.check import located

@@ -4,6 +4,6 @@
 `exchange` is the request on the wire and the answer's bytes, `answers` what they say, `tool` puts these together,
 `entry` reads the keys.
 
-Imports: dispatcher.entry, dispatcher.files, dispatcher.tools, shared.
+Imports: dispatcher.files, dispatcher.tools, shared.
 Libraries: httpcore2.
 """

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import httpcore2
 
-from dispatcher.entry import listed
-from dispatcher.files import quoted
+from dispatcher.files.document import quoted
+from dispatcher.files.entry import listed
 from dispatcher.tools import strict_json
 from dispatcher.tools.entry import MAX_FILE_BYTES, REMOTE, Terms, ToolEntry
 from dispatcher.tools.http.answers import Pointer

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from dispatcher.files import quoted
+from dispatcher.files.document import quoted
 from dispatcher.tools.entry import TOOLSET, Terms, ToolEntry
 from dispatcher.tools.http.entry import CONNECTING, connecting_of
 from dispatcher.tools.http.template import Template, UnusableTemplateError

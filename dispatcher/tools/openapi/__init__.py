@@ -3,6 +3,6 @@
 `document` reads the file, `schemas` makes JSON Schema of what it says, `operations` finds what is asked how, `styles`
 writes arguments as parameters, `toolset` puts these together.
 
-Imports: dispatcher.entry, dispatcher.tools, dispatcher.tools.http.
+Imports: dispatcher.files, dispatcher.tools, dispatcher.tools.http.
 Libraries: yaml.
 """

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from dispatcher.entry import listed
+from dispatcher.files.entry import listed
 from dispatcher.tools.context import Context
 from dispatcher.tools.entry import NAME, NAMED, TOOLSET, Terms, ToolEntry
 from dispatcher.tools.errors import InvalidArgumentsError

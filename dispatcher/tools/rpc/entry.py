@@ -6,7 +6,7 @@ from pathlib import Path
 
 import grpc
 
-from dispatcher.files import quoted
+from dispatcher.files.document import quoted
 from dispatcher.tools.entry import NAME, NAMED, TOOLSET, Terms, ToolEntry
 from dispatcher.tools.http.entry import TLS, tls_of
 from dispatcher.tools.rpc.descriptors import UnusableDescriptorsError, built, parsed

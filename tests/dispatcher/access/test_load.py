@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from dispatcher.access.load import load
 from dispatcher.access.rules import Caller, CertificateRule
 from dispatcher.access.watch import AccessFile
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
 from dispatcher.metrics import Metrics
 
 A, B = "a" * 64, "b" * 64

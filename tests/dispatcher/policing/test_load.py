@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
 from dispatcher.policies.automaton import Automaton
 from dispatcher.policies.budget import Limit
 from dispatcher.policies.matches import CHANNELS, Rule

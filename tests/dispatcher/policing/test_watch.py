@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from dispatcher import watch
-from dispatcher.files import FileError
+from dispatcher.files import watch
+from dispatcher.files.document import FileError
 from dispatcher.metrics import Metrics
 from dispatcher.policies.rules import RuleSet
 from dispatcher.policing import watch as policy_files

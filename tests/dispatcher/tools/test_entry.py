@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.files import Fault, Where
+from dispatcher.files.document import Fault, Where
 from dispatcher.tools.entry import MAX_SECRET_BYTES, ToolEntry, terms
 
 

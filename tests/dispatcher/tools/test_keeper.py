@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from dispatcher import watch
-from dispatcher.files import FileError
+from dispatcher.files import watch
+from dispatcher.files.document import FileError
 from dispatcher.metrics import Metrics
 from dispatcher.tools import keeper, load
 from dispatcher.tools.context import Context

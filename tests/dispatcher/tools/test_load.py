@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
 from dispatcher.tools.load import load
 from dispatcher.tools.registry import ApprovalRequest, Registry
 

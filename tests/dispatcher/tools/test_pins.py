@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.files import Fault, Where
+from dispatcher.files.document import Fault, Where
 from dispatcher.tools.entry import ToolEntry
 from dispatcher.tools.pins import Pin, differs, pinned, read_pin
 from tests.dispatcher.tools.fakes import spec

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.files import Where
+from dispatcher.files.document import Where
 from dispatcher.policies.outcomes import Release, Violation
 from dispatcher.policing.load import load
 from dispatcher.policy_tools import cases, trials

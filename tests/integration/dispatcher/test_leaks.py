@@ -6,7 +6,7 @@ import asyncio
 import random
 from pathlib import Path
 
-from dispatcher.files import quoted
+from dispatcher.files.document import quoted
 from shared.records import Content
 from tests.dispatcher.policies import oracle
 from tests.dispatcher.policies.oracle import Wanted

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
 from dispatcher.tools.load import load
 
 CITY = '{ type = "object", properties = { city = { type = "string" } }, required = ["city"] }'

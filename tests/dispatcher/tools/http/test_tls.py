@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
 from dispatcher.tools.load import load
 from dispatcher.tools.registry import Registry
 from tests.dispatcher.tools.http.service import Service, answer

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
 from dispatcher.tools.load import load
 
 URL = 'url = "https://docs.example/mcp"'

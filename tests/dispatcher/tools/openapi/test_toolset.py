@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
 from dispatcher.tools.load import load
 from dispatcher.tools.openapi.toolset import OpenApiToolset
 from dispatcher.tools.registry import Registry, ToolOutput

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from dispatcher.files import FileError
+from dispatcher.files.document import FileError
 from dispatcher.tools.load import load
 from dispatcher.tools.rpc.server import Target
 from tests.dispatcher.tools.rpc.service import ORDERS, TLS, descriptor_set

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import watch
-from dispatcher.watch import FileWatch
+from dispatcher.files import watch
+from dispatcher.files.watch import FileWatch
 
 
 def text_of(path: Path) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from dispatcher.files import Fault, Where, quoted
+from dispatcher.files.document import Fault, Where, quoted
 
 ChoiceT = TypeVar("ChoiceT", bound=str)
 
