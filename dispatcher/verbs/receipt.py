@@ -1,4 +1,4 @@
-"""`dispatcher receipt SESSION`, and `dispatcher receipt verify FILE`, which asks nobody (`docs/receipts.md`)."""
+"""`dispatcher receipt get SESSION`, and `dispatcher receipt verify FILE`, which asks nobody (`docs/receipts.md`)."""
 
 import argparse
 import hashlib
@@ -23,32 +23,29 @@ MAX_LINE_BYTES = 16 * 1024 * 1024  # an entry: more than a message from a Comman
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "%(prog)s [--url URL] [--key-file FILE] SESSION\n       %(prog)s verify [--log LOG] [--key PEM] FILE"
-    parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
-    add_key_file(parser)
-    parser.add_argument("--log", type=Path, help="the log, as `dispatcher sessions watch SESSION --json` prints it")
-    parser.add_argument("--key", type=Path, help="the public key in PEM that must have signed it")
-    parser.add_argument("what", nargs="+", metavar="SESSION | verify FILE", help="whose receipt; or what is to verify")
+    verbs = parser.add_subparsers(dest="receipt_verb", required=True, metavar="VERB")
+    getting = verbs.add_parser("get", help="print the receipt of a session that is over")
+    getting.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
+    add_key_file(getting)
+    getting.add_argument("session_id", metavar="SESSION", type=as_session_id)
+    getting.set_defaults(receipt_verb=_get)
+    verifying = verbs.add_parser("verify", help="whether a file is one, asking nobody; exits 0 or 1")
+    verifying.add_argument("--log", type=Path, help="the log, as `dispatcher sessions watch SESSION --json` prints it")
+    verifying.add_argument("--key", type=Path, help="the public key in PEM that must have signed it")
+    verifying.add_argument("file", metavar="FILE", type=Path)
+    verifying.set_defaults(receipt_verb=_verify)
 
 
 def run(options: argparse.Namespace) -> int:
     """Raises ConfigError."""
-    match options.what:
-        case ["verify", file]:
-            if options.url or options.key_file:
-                raise ConfigError("receipt verify: asks nobody, so that it takes neither --url nor --key-file")
-            return _verify(Path(file), options.log, options.key)
-        case [session_id] if session_id != "verify":
-            if options.log or options.key:
-                raise ConfigError("receipt: --log and --key are for `receipt verify FILE`")
-            return _fetch(options, as_session_id(session_id))
-    raise ConfigError("receipt: give a session's id, or `verify` and a file")
+    status: int = options.receipt_verb(options)
+    return status
 
 
-def _fetch(options: argparse.Namespace, session_id: str) -> int:
+def _get(options: argparse.Namespace) -> int:
     try:
         with Client.of(options, "operator") as client:
-            print(json.dumps(client.get(f"/operator/sessions/{session_id}/receipt"), indent=2))
+            print(json.dumps(client.get(f"/operator/sessions/{options.session_id}/receipt"), indent=2))
     except RequestFailed as error:
         print(f"dispatcher receipt: {printable(str(error))}", file=sys.stderr)
         return 1
@@ -58,8 +55,9 @@ def _fetch(options: argparse.Namespace, session_id: str) -> int:
 # ---- verify
 
 
-def _verify(file: Path, log: Path | None, key: Path | None) -> int:
-    wanted = _public_key(key) if key else None
+def _verify(options: argparse.Namespace) -> int:
+    file, log = options.file, options.log
+    wanted = _public_key(options.key) if options.key else None
     try:
         receipt = msgspec.json.decode(_read(file), type=Receipt)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -75,7 +75,7 @@ async def files(
     """A stopped session's receipt and its log, as the commands print them."""
     session_id = await stopped(sessions)
     made, log = tmp_path / "receipt.json", tmp_path / "log.jsonl"
-    assert await call(receipt, "--url", url, *shielded([session_id])) == 0
+    assert await call(receipt, "get", "--url", url, *shielded([session_id])) == 0
     made.write_text(capfd.readouterr().out)
     assert await call(operator_cli, "--url", url, "watch", *shielded([session_id]), "--json") == 0
     log.write_text(capfd.readouterr().out)
@@ -104,6 +104,8 @@ async def test_it_says_what_became_of_the_session(
     out = capfd.readouterr().out
     assert "all 7 entries of the log fit" in out
     assert ("signed by" in out) == bool(key)
+    assert await call(receipt, "verify", "--log", str(log), str(made)) == 0, "in any order"
+    assert "all 7 entries of the log fit" in capfd.readouterr().out
     assert await call(receipt, "verify", str(made)) == 0
     assert "the log was not asked" in capfd.readouterr().out
 
@@ -198,13 +200,13 @@ async def test_a_session_that_is_not_over_has_none(
     url: str, sessions: FakeSessions, capfd: pytest.CaptureFixture[str]
 ) -> None:
     commander = await sessions.begin()
-    assert await call(receipt, "--url", url, *shielded([commander.session_id])) == 1
+    assert await call(receipt, "get", "--url", url, *shielded([commander.session_id])) == 1
     await commander.stop("UserCancel", "user")
-    assert await call(receipt, "--url", url, *shielded([commander.session_id])) == 1
+    assert await call(receipt, "get", "--url", url, *shielded([commander.session_id])) == 1
     assert capfd.readouterr().err.count("dispatcher receipt: The session is not over") == 2
     await commander.halted()
-    assert await call(receipt, "--url", url, *shielded([commander.session_id])) == 0
-    assert await call(receipt, "--url", url, "nobody") == 1
+    assert await call(receipt, "get", "--url", url, *shielded([commander.session_id])) == 0
+    assert await call(receipt, "get", "--url", url, "nobody") == 1
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "\x00", '{"format": "midsentence-receipt-1"}', "{" * 100_000])
@@ -215,10 +217,11 @@ def test_what_is_no_receipt(text: str, tmp_path: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr().err.startswith(f"{file}: is no receipt: ")
 
 
-@pytest.mark.parametrize("arguments", [("verify",), ("a", "b"), ("verify", "a", "b"), ("a", "--key", "b")])
+@pytest.mark.parametrize("arguments", [("verify",), ("a",), ("verify", "a", "b"), ("get", "a", "--log", "b")])
 def test_wrong_arguments(arguments: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="receipt"):
-        receipt.run(options(*arguments))
+    with pytest.raises(SystemExit) as raised:
+        options(*arguments)
+    assert raised.value.code == 2
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
