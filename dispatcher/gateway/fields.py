@@ -179,7 +179,7 @@ def _unknown(treatment: Treatment, value: object, where: str) -> int:
         return 0
     if isinstance(treatment, Unsupported):
         if not any(type(value) is type(taken) and value == taken for taken in treatment.but):  # True is no 1
-            raise _unsupported(where, f"not supported{_except(treatment.but)}.", treatment.instead)
+            raise _unsupported(where, f"not supported; {_instead(treatment.but)}.", treatment.instead)
         return 0
     if isinstance(treatment, Each):
         items = value if isinstance(value, list) else ()
@@ -203,8 +203,9 @@ def _unknown(treatment: Treatment, value: object, where: str) -> int:
     return unknown
 
 
-def _except(values: tuple[object, ...]) -> str:
-    return f", but for {' and '.join(msgspec.json.encode(value).decode() for value in values)}" if values else ""
+def _instead(values: tuple[object, ...]) -> str:
+    given = " or ".join(msgspec.json.encode(value).decode() for value in values)
+    return f"leave it out, or give {given}" if given else "leave it out"
 
 
 def _unsupported(where: str, what: str, instead: str = "") -> HttpError:

@@ -400,3 +400,17 @@ def test_whatever_a_field_is_it_passes_or_is_named(fields: Fields, data: st.Data
         assert re.match(re.escape(name) + r"[.\[]", refused)
     elif not isinstance(value, list | dict):
         assert counted == [0]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"tools": [1]}, "tools: not supported; leave it out, or give []."),
+        ({"tool_choice": "x"}, 'tool_choice: not supported; leave it out, or give "none" or "auto".'),
+        ({"logit_bias": {"1": 2}}, "logit_bias: not supported; leave it out, or give {}."),
+    ],
+)
+def test_what_to_do_instead_is_said(body: dict[str, object], message: str) -> None:
+    with pytest.raises(HttpError) as raised:
+        FieldCheck(CHAT, lambda count: None)(body)
+    assert raised.value.message == message
