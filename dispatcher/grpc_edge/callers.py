@@ -11,7 +11,7 @@ from dispatcher.access.watch import Access
 from dispatcher.grpc_edge.status import StreamOver
 
 _UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED, "A valid token or certificate is needed.", "unauthenticated"
-_NAMES = "x509_subject_alternative_name"
+_NAMES = ("peer_dns", "peer_uri")  # of what gRPC tells of a certificate: not the other kinds of names in it
 
 
 class CallContext(Protocol):
@@ -27,7 +27,8 @@ def commander(access: Access, context: CallContext) -> Caller | None:
     if rules is None:
         return Caller("commander")
     shown = [_bytes(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
-    names = [name.decode("utf-8", "replace") for name in context.auth_context().get(_NAMES, ())]
+    told = context.auth_context()
+    names = [name.decode("utf-8", "replace") for kind in _NAMES for name in told.get(kind, ())]
     try:
         caller = identify(rules, shown, names, time.time())
     except UnknownCaller:

@@ -269,11 +269,21 @@ async def test_agents_are_a_users_own(house: House) -> None:
     assert not house.dispatcher.sessions.pool.waiting
 
 
-async def test_a_key_that_is_taken_away_opens_nothing_more(house: House) -> None:
-    assert (await house.ask("acme", "GET", "/v1/models")).status_code == 200
-    house.file.write_text("")
-    await house.dispatcher._access.reload()
-    assert (await house.ask("acme", "GET", "/v1/models")).status_code == 401
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_key_that_is_taken_away_opens_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Once the Dispatcher is told that the file has changed, and where it has to see that."""
+    monkeypatch.setattr("dispatcher.files.watch.LOOK_SECONDS", 3600.0 if told else 0.02)
+    async with House(tmp_path) as house:
+        assert (await house.ask("acme", "GET", "/v1/models")).status_code == 200
+        house.file.write_text("")
+        if told:
+            house.dispatcher.reload()
+        async with asyncio.timeout(SECONDS):
+            while (await house.ask("acme", "GET", "/v1/models")).status_code == 200:
+                pass  # until the file was read
+        assert (await house.ask("acme", "GET", "/v1/models")).status_code == 401
 
 
 async def test_no_key_is_told(house: House, capfd: pytest.CaptureFixture[str]) -> None:
@@ -287,6 +297,10 @@ async def test_no_key_is_told(house: House, capfd: pytest.CaptureFixture[str]) -
     assert not [name for name, key in house.keys.items() if key and key in told]
 
 
+def uri(role: str) -> x509.GeneralName:
+    return x509.UniformResourceIdentifier(f"spiffe://acme/{role}/1")
+
+
 async def test_a_certificate_is_an_operators(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     edge = authority.issue("edge")
@@ -294,18 +308,20 @@ async def test_a_certificate_is_an_operators(tmp_path: Path) -> None:
     file.write_text(
         '[[certificate]]\nsan = "spiffe://acme/operator/*"\nrole = "operator"\n'
         '[[certificate]]\nsan = "spiffe://acme/commander/*"\nrole = "commander"\n'
+        '[[certificate]]\nsan = "*@acme.example"\nrole = "operator"\n'
     )
     mutual = MutualTls(cert=edge.cert, key=edge.key, client_ca=authority.ca)
     edges: dict[str, Any] = {f"{each}_address": "127.0.0.1:0" for each in ("grpc", "http", "operator")}
     settings = DispatcherSettings(store="memory://", access=str(file), grpc_tls=mutual, operator_tls=mutual, **edges)
     dispatcher = await app.start(settings)
     try:
-        for role, status, joined in (
-            ("operator", 200, "PERMISSION_DENIED"),
-            ("commander", 403, ""),
-            ("nobody", 401, "UNAUTHENTICATED"),
+        for role, name, status, joined in (
+            ("operator", uri("operator"), 200, "PERMISSION_DENIED"),
+            ("commander", uri("commander"), 403, ""),
+            ("nobody", uri("nobody"), 401, "UNAUTHENTICATED"),
+            ("mail", x509.RFC822Name("ops@acme.example"), 401, "UNAUTHENTICATED"),  # neither a DNS name nor a URI
         ):
-            own = authority.issue(role, x509.UniformResourceIdentifier(f"spiffe://acme/{role}/1"))
+            own = authority.issue(role, name)
             url = f"https://localhost:{dispatcher.operator_port}/operator/sessions"
             async with httpx2.AsyncClient(verify=authority.client(own), timeout=SECONDS) as client:
                 assert (await client.get(url)).status_code == status, role
