@@ -71,9 +71,12 @@ class Client:
         """Of the server that `--url` names, or that the settings describe. Raises ConfigError."""
         key = _key(options.key_file)
         if options.url:
-            if key and not (options.url.startswith("https://") or is_local(options.url)):
-                raise ConfigError(f"the key would go to {options.url} in the clear: say https")
-            return Client(options.url, key=key)
+            try:
+                if key and not (options.url.startswith("https://") or is_local(options.url)):
+                    raise ConfigError(f"the key would go to {options.url} in the clear: say https")
+                return Client(options.url, key=key)
+            except (ValueError, httpx2.InvalidURL) as error:
+                raise ConfigError(f"--url: {options.url} is none: {error}") from None
         settings = load(DispatcherSettings)
         address = settings.http_address if edge == "http" else settings.operator_address
         cert = (settings.http_tls if edge == "http" else settings.operator_tls).cert

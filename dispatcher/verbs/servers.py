@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from shared.addresses import split_address
 from shared.errors import ConfigError
 
+_END_OF_CERTIFICATE = "-----END CERTIFICATE-----"
+
 
 class RequestFailed(Exception):
     """The server refused, or cannot be reached. Its text is for the user."""
@@ -22,16 +24,18 @@ def base_url(address: str, tls: bool = False) -> str:
 
 
 def pinned(cert: Path) -> ssl.SSLContext:
-    """For a client on the server's own machine: it knows the certificate that it has to be shown, whatever its name.
-    Raises ConfigError.
+    """For a client on the server's own machine: it knows the certificate that it has to be shown, whatever its name. Of
+    a file with several that is the first: those behind it have issued others too. Raises ConfigError.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
-        context.load_verify_locations(cert)
-    except OSError as error:
-        raise ConfigError(f"{cert}: cannot be read as certificates: {error.strerror or error}") from None
+        first, end, _ = cert.read_text("ascii").partition(_END_OF_CERTIFICATE)
+        context.load_verify_locations(cadata=first + end)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not PEM"
+        raise ConfigError(f"{cert}: cannot be read as a certificate: {reason}") from None
     return context
 
 

@@ -28,7 +28,9 @@ from dispatcher.verbs.servers import base_url
 from shared.config import load
 from shared.errors import ConfigError
 from shared.records import Message
-from tests.dispatcher.gateway.fakes import FakeSessions
+from shared.tls import read
+from tests.certificates import Authority
+from tests.dispatcher.gateway.fakes import FakeSessions, eventually
 
 
 @pytest.fixture
@@ -92,15 +94,21 @@ async def test_chat_survives_a_broken_connection(
     sessions.closing.set()  # every stream ends as soon as it has to wait
     asking = asyncio.create_task(call(chat, "--url", urls[0], "hi"))
     commander = await sessions.begin(await sessions.created.get())
+    printed = ["", ""]
+
+    def out() -> str:
+        for number, text in enumerate(capfd.readouterr()):
+            printed[number] += text
+        return printed[0]
+
     for n in range(5):
         await commander.say(f"<{n}>")
-        await asyncio.sleep(0.02)
+        await eventually(lambda: out().endswith(f"<{n}>"))  # noqa: B023
     sessions.closing.clear()
     await commander.fail("commander_lost", "SECRET")
     assert await asking == 1
-    out, err = capfd.readouterr()
-    assert out == "<0><1><2><3><4>\n"
-    assert err == "failed: commander_lost: The agent was lost before it had finished.\n"
+    assert out() == "<0><1><2><3><4>\n"
+    assert printed[1] == "failed: commander_lost: The agent was lost before it had finished.\n"
 
 
 async def start(*arguments: str, stdin: int = PIPE) -> Process:
@@ -281,6 +289,45 @@ def test_health_reads_its_one_setting_as_all_are_read(name: str, value: str, mon
             health.configured_url()
     else:
         assert health.configured_url() == expected
+
+
+@pytest.mark.parametrize("shown", ["own", "other"])
+async def test_health_knows_the_certificate_of_its_own_server(
+    sessions: FakeSessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str
+) -> None:
+    """And no other of the same authority, whose certificate stands in the file behind it."""
+    authority = Authority(tmp_path)
+    files = {name: authority.issue(name) for name in ("own", "other")}
+    own = files["own"].cert
+    own.write_bytes(own.read_bytes() + authority.ca.read_bytes())
+    context = read(files[shown].cert, files[shown].key).server_context()
+    users = user_app(sessions, DispatcherSettings(), Metrics(CollectorRegistry()), Access(None))
+    server = HttpServer(users, bind("TEST", "127.0.0.1:0"), tls=lambda: context)
+    await server.start()
+    monkeypatch.setenv("DISPATCHER_HTTP_ADDRESS", f"127.0.0.1:{server.port}")
+    monkeypatch.setenv("DISPATCHER_HTTP_TLS__CERT", str(own))
+    assert await call(health) == (0 if shown == "own" else 1)
+    await server.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"no PEM", b"\xff", None])
+async def test_health_with_a_certificate_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    file = tmp_path / "own.pem"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("DISPATCHER_HTTP_TLS__CERT", str(file))
+    with pytest.raises(ConfigError, match=f"^{file}: cannot be read as a certificate: "):
+        await call(health)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:x", "http://[::1"])
+@pytest.mark.parametrize("key", ["", "mst_secret"])
+async def test_what_is_no_url(monkeypatch: pytest.MonkeyPatch, url: str, key: str) -> None:
+    monkeypatch.setenv("DISPATCHER_KEY", key)
+    with pytest.raises(ConfigError, match=re.escape(f"--url: {url} is none: ")):
+        await call(chat, "--url", url, "hi")
 
 
 @pytest.mark.parametrize("url", ["file:///etc", "nowhere", "http://127.0.0.1:x", "http://[::1"])
