@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import ssl
 import time
@@ -15,7 +14,7 @@ import httpx2
 import msgspec
 
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs.servers import RequestFailed, base_url, is_local, pinned, refusal, unreachable
+from dispatcher.verbs.servers import RequestFailed, base_url, is_local, pinned, refusal, setting, unreachable
 from shared import http_environment
 from shared.config import load
 from shared.errors import ConfigError
@@ -33,7 +32,7 @@ def add_key_file(parser: argparse.ArgumentParser) -> None:
 def _key(file: Path | None) -> str:
     """Raises ConfigError."""
     try:
-        key = file.read_text("ascii").strip() if file else os.environ.get("DISPATCHER_KEY", "")
+        key = file.read_text("ascii").strip() if file else setting("DISPATCHER_KEY")
     except (OSError, ValueError):
         raise ConfigError(f"--key-file: {file} cannot be read") from None
     if (file or key) and not (key.isascii() and key.isprintable() and key and " " not in key):

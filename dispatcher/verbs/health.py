@@ -5,14 +5,13 @@ library: all that it needs is one address.
 """
 
 import argparse
-import os
 import sys
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
-from dispatcher.verbs.servers import RequestFailed, base_url, is_local, pinned, refusal, unreachable
+from dispatcher.verbs.servers import RequestFailed, base_url, is_local, pinned, refusal, setting, unreachable
 from shared.errors import ConfigError
 
 ANSWER_SECONDS = 3.0
@@ -39,7 +38,7 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     """0: serving. 1: not, with the reason on standard error. Raises ConfigError."""
     try:
-        _ask(options.url or configured_url(), None if options.url else _setting(CERTIFICATE))
+        _ask(options.url or configured_url(), None if options.url else setting(CERTIFICATE))
     except RequestFailed as error:
         print(f"dispatcher health: {error}", file=sys.stderr)
         return 1
@@ -47,15 +46,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def configured_url() -> str:
-    """Where the settings say that it is, as `shared.config.load` reads them. Raises ConfigError."""
+    """Where the settings say that it is. Raises ConfigError."""
     try:
-        return base_url(_setting(SETTING) or DEFAULT_ADDRESS, tls=bool(_setting(CERTIFICATE)))
+        return base_url(setting(SETTING) or DEFAULT_ADDRESS, tls=bool(setting(CERTIFICATE)))
     except ValueError as error:
         raise ConfigError(f"{SETTING}: {error}") from None
-
-
-def _setting(wanted: str) -> str:
-    return next((value for name, value in os.environ.items() if name.upper() == wanted and value), "")
 
 
 def _ask(url: str, certificate: str | None) -> None:

@@ -1,6 +1,7 @@
 """Where a server is, and what its refusals say. Imports no HTTP library, for `health` is asked every few seconds."""
 
 import json
+import os
 import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +14,11 @@ _END_OF_CERTIFICATE = "-----END CERTIFICATE-----"
 
 class RequestFailed(Exception):
     """The server refused, or cannot be reached. Its text is for the user."""
+
+
+def setting(wanted: str) -> str:
+    """One alone, as `shared.config.load` reads it; empty: it is not set."""
+    return next((value for name, value in os.environ.items() if name.upper() == wanted and value), "")
 
 
 def base_url(address: str, tls: bool = False) -> str:

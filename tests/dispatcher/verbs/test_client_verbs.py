@@ -322,6 +322,18 @@ async def test_health_with_a_certificate_that_is_none(
         await call(health)
 
 
+@pytest.mark.parametrize("name", ["DISPATCHER_KEY", "dispatcher_key"])
+async def test_what_is_no_key_is_refused_and_not_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv(name, "mst_two words")
+    with pytest.raises(ConfigError, match=r"^DISPATCHER_KEY: is no key as `dispatcher keys new` prints it$"):
+        await call(chat, "hi")
+    (tmp_path / "key").write_text("\n")
+    with pytest.raises(ConfigError, match=r"^--key-file: is no key as"):
+        await call(chat, "--key-file", str(tmp_path / "key"), "hi")
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:x", "http://[::1"])
 @pytest.mark.parametrize("key", ["", "mst_secret"])
 async def test_what_is_no_url(monkeypatch: pytest.MonkeyPatch, url: str, key: str) -> None:
