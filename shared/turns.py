@@ -12,10 +12,8 @@ class LoopTurn:
     def __init__(self) -> None:
         self._began = perf_counter()
 
-    async def step(self) -> bool:
-        """Between two steps of the work: others have the loop, if it has lasted long enough; whether they had it."""
-        if perf_counter() - self._began < TURN_SECONDS:
-            return False
-        await asyncio.sleep(0)
-        self._began = perf_counter()
-        return True
+    async def step(self) -> None:
+        """Between two steps of the work: others have the loop, if it has lasted long enough."""
+        if perf_counter() - self._began >= TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._began = perf_counter()

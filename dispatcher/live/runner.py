@@ -436,7 +436,7 @@ class Runner:
     async def _settle_until_known(self, entry: Entry) -> None:
         outcome = await self._submit_until_known(Settle(entry))
         if isinstance(outcome, Applied):
-            self.observe(outcome)
+            self.host.observe(self.session_id, outcome)
 
     async def settle(self, body: ToolResult | Approval) -> None:
         await self._settle_until_known(Entry(body, clock.now(), self.session.head.generation))

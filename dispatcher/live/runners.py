@@ -64,8 +64,9 @@ class Runners:
         self._reload_running = settings.policy_reload_running
         self._waits, self._alive, self._ended = waits, alive, ended
         self._taken_up: Counter[str] = Counter()  # sessions whose logs are being read
-        # How often one changed meanwhile, or its runner was done with it: what was read before may lack a stop, which
-        # nobody tells the core that is built from it, or the result of a call that would run again (rule 15).
+        # How often one changed meanwhile, or its runner was done with it: what was read before may lack a stop or a
+        # result, of which nobody tells the core that is built from it; and a call without its result would run again
+        # (rule 15).
         self._missed: Counter[str] = Counter()
         self._bringing: Counter[str] = Counter()  # sessions of older peers, on their way into the log
         self._tasks = Tasks(lambda error: logger.error("task_failed", exc_info=error))
@@ -104,7 +105,7 @@ class Runners:
                 record = await self.store.load(session_id)
                 if record is None or (epoch is not None and record.head.epoch != epoch):
                     return None
-                session, at_once = await self._rebuild(record, entries)
+                session = await self._rebuild(record, entries)
                 if missed == self._missed[session_id]:
                     break
         finally:
@@ -118,19 +119,17 @@ class Runners:
         if link or anew or runner.session is session or runner.session.epoch < session.epoch:
             runner.begin(session, link, awaiting_call_ids, anew)
         runner.observe(Applied(record.head, tuple(entries)))
-        if not at_once:
-            runner.grown()  # what the log got meanwhile was told to nobody, or to the core that was here before
         return runner
 
-    async def _rebuild(self, record: Record, entries: list[Entry]) -> tuple[Session, bool]:
-        """The core, and whether others had no turn of the loop meanwhile: policies read a long log for long."""
+    async def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
+        """The core. Others have the loop in between: policies read a long log for long."""
         gate = self._gate(record, entries)
         session = Session(record, (), gate, self._limits, self.instance, self._approval(record.request.agent))
-        turn, at_once = LoopTurn(), True
+        turn = LoopTurn()
         for entry in entries:
             session.replay(entry)
-            at_once &= not await turn.step()
-        return session, at_once
+            await turn.step()
+        return session
 
     def _approval(self, agent: str) -> Callable[[str], str]:
         """Who has to approve that agent's calls, by the tool."""
@@ -172,7 +171,7 @@ class Runners:
         record = await until_known(lambda: self.store.load(session_id))
         if record is None or record.head.state != "waiting":
             return
-        session, _ = await self._rebuild(record, entries)
+        session = await self._rebuild(record, entries)
         if session_id not in self.by_session:
             runner = self.by_session[session_id] = Runner(self, session)
             runner.unserved()
@@ -180,8 +179,8 @@ class Runners:
     async def fail(self, session_id: str, epoch: int, failed: Entry) -> None:
         """Append that end, as the one who has the epoch."""
         outcome = await until_known(lambda: self.store.submit(session_id, Append(epoch, (failed,))))
-        if isinstance(outcome, Applied) and (runner := self.by_session.get(session_id)):
-            runner.observe(outcome)
+        if isinstance(outcome, Applied):
+            self.observe(session_id, outcome)
 
     def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
         """That generation's Commander does not hold it: no grace. sent: it was told of it."""
@@ -240,7 +239,7 @@ class Runners:
             runner.grown()
 
     def observe(self, session_id: str, outcome: Applied) -> bool:
-        """A stop or a decision was logged here. Returns whether a runner was told."""
+        """What was logged here as no append of the session: who has it here is told. Returns whether somebody has."""
         self._changed(session_id)
         runner = self.by_session.get(session_id)
         if runner:

@@ -546,6 +546,39 @@ async def test_a_stop_while_the_log_is_being_read_is_told_at_once(
     assert not sessions.runners._missed
 
 
+async def test_a_result_that_comes_while_the_log_is_being_read_is_sent(
+    sessions: LiveSessions, store: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner is busy with another call, so it stays; the core that it had is told, not the one that is built."""
+    answer, stays = asyncio.Event(), asyncio.Event()
+    sessions.runners.registry = Registry([FakeTool(spec("act"), answer), FakeTool(spec("other"), stays)])
+    _, runner = await opened(sessions)
+    runner.receive(Upstream("s", ToolCall("act", "{}", "c1"), 1, 0, 10))
+    runner.receive(Upstream("s", ToolCall("other", "{}", "c2"), 2, 0, 10))
+    await until(lambda: len(runner.session.head.calls) == 2)
+    load, asked, late = store._store.load, 0, asyncio.Event()
+
+    async def load_late(session_id: str) -> Record | None:
+        nonlocal asked
+        asked += 1
+        record = await load(session_id)
+        if asked == 2:  # the one before is of the opening itself
+            await late.wait()
+        return record
+
+    link = Link()
+    monkeypatch.setattr(store._store, "load", load_late)
+    opening = asyncio.create_task(sessions.desk.open(link, "s", replace(OPEN, awaiting_call_ids=("c1", "c2"))))
+    await until(lambda: asked == 2)
+    answer.set()
+    await until(lambda: memory(store)._records["s"].head.calls.keys() == {"c2"})
+    late.set()
+    assert await opening is None
+    await until(lambda: ToolResult in link.kinds())
+    stays.set()
+    await until(lambda: link.kinds() == [Welcome, ToolResult, ToolResult])
+
+
 async def test_a_log_that_was_read_before_its_runner_was_done_runs_no_call_again(
     sessions: LiveSessions, store: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
