@@ -495,7 +495,6 @@ class Runner:
     def close(self) -> None:
         """Let go of timers, of what is held, and of what is on its way to the log. Idempotent."""
         self._closed = True
-        self._changed.set()
         self.appends.forget()
         if not self.session.head.final:  # observers may still count
             self._screening.cancel()

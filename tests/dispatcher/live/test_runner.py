@@ -389,6 +389,36 @@ async def test_results_wait_in_the_log_while_the_stream_is_full(sessions: LiveSe
     assert results == {f"c{number}" for number in range(1, MAX_OPEN_CALLS + 3)}
 
 
+async def test_a_call_is_over_once_its_result_is_logged_and_sent(sessions: LiveSessions, store: Scripted) -> None:
+    answer = asyncio.Event()
+    sessions.runners.registry = Registry([FakeTool(spec("act"), answer)])
+    link, runner = await opened(sessions)
+    runner.receive(Upstream("s", ToolCall("act", "{}", "c1"), 1, 0, 10))
+    over = asyncio.create_task(runner.tools_over())
+    await until(lambda: runner.tools)
+    answer.set()
+    await asyncio.wait_for(over, 30)
+    assert link.kinds().count(ToolResult) == 1
+    link.full = True
+    runner.receive(Upstream("s", ToolCall("act", "{}", "c2"), 2, 0, 10))
+    await until(lambda: runner.session._calls.unsent == 1 and not runner.tools)
+    over = asyncio.create_task(runner.tools_over())
+    await asyncio.sleep(0)
+    assert not over.done()
+    link.full = False
+    assert not await link.sends.pop("s")(link)
+    await asyncio.wait_for(over, 30)
+    assert link.kinds().count(ToolResult) == 2
+    answer.clear()
+    runner.receive(Upstream("s", ToolCall("act", "{}", "c3"), 3, 0, 10))
+    await until(lambda: runner.tools)
+    over = asyncio.create_task(runner.tools_over())
+    await asyncio.sleep(0)
+    memory(store)._records.clear()  # nothing can be logged
+    answer.set()
+    await asyncio.wait_for(over, 30)
+
+
 async def test_what_waits_for_a_stream_that_is_gone_holds_up_nobody(sessions: LiveSessions) -> None:
     link, runner = await opened(sessions)
     link.full = True
