@@ -38,9 +38,9 @@ ATTACKS: dict[str, Attack] = {
     "tools that hang": workers.hanging,
 }
 
-# Waits that still fall short of the limits on two cores that the attack shares; seen there, the worst of three tries.
+# The wait that still falls short of its limit on two cores that the attack shares: 0.31 s, the worst of three tries.
 SHORT = {
-    "prompts that wait": "gap 0.31 s",
+    "prompts that wait": "gap",
 }
 
 
@@ -55,6 +55,6 @@ async def test_nobody_else_is_harmed(name: str, one_house: House, when_quiet: Se
         if not (waits := seen.waits(when_quiet)):
             break
     assert not await one_house.left()
-    if waits and name in SHORT:
-        pytest.xfail(f"known to fall short ({SHORT[name]}): {', '.join(waits)}")
-    assert not waits
+    assert not [wait for wait in waits if wait.split()[0] != SHORT.get(name)]
+    if waits:
+        pytest.xfail(f"known to fall short: {', '.join(waits)}")
