@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from tests.abuse.house import House
 from tests.abuse.user import CREATED, ask
 from tests.faults.reader import FINAL, events
+from tests.sockets import listening
 
 SECONDS = 60.0  # for a session to end
 ENDLESS_SECONDS = 4.0
@@ -73,24 +74,15 @@ async def _dripping() -> AsyncIterator[int]:
     """The port of a provider that sends comments, and chunks without content, as fast as they are taken."""
     answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
     chunk = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": null}]}\n\n'
-    clients: set[asyncio.Task[None]] = set()
 
-    async def drip(writer: asyncio.StreamWriter) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
-        with contextlib.suppress(OSError):
-            while True:
-                writer.write((b": keep-alive\n\n" * 50 + chunk) * 10)
-                await writer.drain()
+        while True:
+            writer.write((b": keep-alive\n\n" * 50 + chunk) * 10)
+            await writer.drain()
 
-    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        clients.add(task := asyncio.create_task(drip(writer)))
-        task.add_done_callback(lambda _: writer.transport.abort())
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
-        for task in clients:
-            task.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
+    async with listening(drip) as port:
+        yield port
 
 
 async def drips(house: House) -> None:
