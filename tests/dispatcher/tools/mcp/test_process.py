@@ -20,6 +20,7 @@ from dispatcher.tools.identity import identity
 from dispatcher.tools.mcp import process
 from dispatcher.tools.mcp.process import Lines, Oversize
 from dispatcher.tools.mcp.web import MAX_MESSAGE_BYTES
+from dispatcher.tools.registry import ToolOutput
 from tests.dispatcher.tools.mcp.running import CALL, SECONDS, Running, running
 from tests.replicas import eventually
 
@@ -75,14 +76,19 @@ async def test_a_time_limit_cancels_it_too(tmp_path: Path) -> None:
         await until_seen(tmp_path, "cancelled silent")
 
 
+async def lost_at(tool: str, toolset: Running, waiting: "asyncio.Task[ToolOutput]") -> None:
+    """With a call of that tool: nobody knows what became of it, nor of the one that waits; the connection has ended."""
+    assert await toolset.code(tool) == "UNKNOWN_OUTCOME unknown_outcome"
+    assert (await waiting).status == "UNKNOWN_OUTCOME"
+    async with asyncio.timeout(SECONDS):
+        await asyncio.gather(toolset.task, return_exceptions=True)
+
+
 async def test_a_server_that_dies_leaves_its_call_open_and_ends_the_connection(tmp_path: Path) -> None:
     async with scripted(tmp_path) as toolset:
         waiting = asyncio.create_task(toolset.call("silent"))
         await until_seen(tmp_path, "silent ")
-        assert await toolset.code("dies") == "UNKNOWN_OUTCOME unknown_outcome"
-        assert (await waiting).status == "UNKNOWN_OUTCOME"
-        async with asyncio.timeout(SECONDS):
-            await asyncio.gather(toolset.task, return_exceptions=True)
+        await lost_at("dies", toolset, waiting)
         assert await toolset.code("echo") == "TOOL_ERROR unreachable"
     assert [line.split()[0] for line in seen(tmp_path)] == ["silent", "dies"]
 
@@ -97,10 +103,7 @@ def test_a_server_that_hears_nothing_any_more_is_lost(
         async with scripted(tmp_path) as toolset:
             waiting = asyncio.create_task(toolset.call("deafens"))
             await until_seen(tmp_path, "deaf")
-            assert await toolset.code("echo") == "UNKNOWN_OUTCOME unknown_outcome"
-            assert (await waiting).status == "UNKNOWN_OUTCOME"
-            async with asyncio.timeout(SECONDS):
-                await asyncio.gather(toolset.task, return_exceptions=True)
+            await lost_at("echo", toolset, waiting)
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(lost())

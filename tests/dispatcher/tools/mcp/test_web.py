@@ -95,6 +95,7 @@ async def said(file: Path, words: str) -> None:
 
 
 SERVER_INFO = {"name": "scripted", "version": "1"}
+EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
 Script = Callable[[Talk, dict[str, Any]], Awaitable[None]]
 
 
@@ -172,13 +173,31 @@ async def too_large(talk: Talk, message: dict[str, Any]) -> None:
 
 
 async def too_large_event(talk: Talk, message: dict[str, Any]) -> None:
-    await talk.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nid: 1\ndata: ")
+    await talk.send(EVENTS + b"id: 1\ndata: ")
     for _ in range(40):
         await talk.send(b"x" * MAX_MESSAGE_BYTES)
 
 
+async def breaks_off(talk: Talk, _: dict[str, Any]) -> None:
+    """From where the answer may be taken up again."""
+    await talk.send(EVENTS + b"id: 1\nretry: 1\ndata:\n\n")
+
+
+async def well(talk: Talk, message: dict[str, Any]) -> None:
+    await rpc(message["id"], {"content": [{"type": "text", "text": "well"}]})(talk)
+
+
 async def another_s(talk: Talk, message: dict[str, Any]) -> None:
     await rpc(message["id"] + 1000, {"content": [{"type": "text", "text": "another's"}]})(talk)
+
+
+async def stopped_after(begun: asyncio.Event, toolset: Running) -> None:
+    """A call of `ask`, which is stopped when that has happened."""
+    call = asyncio.create_task(toolset.call("ask"))
+    async with asyncio.timeout(SECONDS):
+        await begun.wait()
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
 
 
 async def until_cancelled(service: Service) -> None:
@@ -219,7 +238,7 @@ async def test_what_comes_back_ends_its_call_only(tmp_path: Path, script: Script
         if calls == 1:
             await script(talk, message)
         else:
-            await rpc(message["id"], {"content": [{"type": "text", "text": "well"}]})(talk)
+            await well(talk, message)
 
     async with (
         Service(speaking(first)).at() as service,
@@ -235,17 +254,15 @@ async def test_a_call_that_is_stopped_leaves_no_connection(tmp_path: Path) -> No
     began, closed = asyncio.Event(), asyncio.Event()
 
     async def silent(talk: Talk, _: dict[str, Any]) -> None:
-        await talk.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nid: 1\ndata:\n\n")
+        await talk.send(EVENTS + b"id: 1\ndata:\n\n")
         began.set()
         await talk.closed()
         closed.set()
 
     async with Service(speaking(silent)).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
         await toolset.offered("ask")
-        call = asyncio.create_task(toolset.call("ask"))
+        await stopped_after(began, toolset)
         async with asyncio.timeout(SECONDS):
-            await began.wait()
-            call.cancel()
             await closed.wait()
         await until_cancelled(service)
         assert "last-event-id" not in {name for seen in service.seen for name in seen.headers}
@@ -253,33 +270,24 @@ async def test_a_call_that_is_stopped_leaves_no_connection(tmp_path: Path) -> No
 
 async def test_nor_does_one_whose_answer_was_taken_up_again(tmp_path: Path) -> None:
     began, closed = asyncio.Event(), asyncio.Event()
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
-
-    async def breaks_off(talk: Talk, _: dict[str, Any]) -> None:
-        await talk.send(head + b"id: 1\nretry: 1\ndata:\n\n")
 
     async def says(talk: Talk) -> None:
         if "last-event-id" not in talk.seen.headers:
             await speaking(breaks_off)(talk)
             return
-        await talk.send(head)
+        await talk.send(EVENTS)
         began.set()
         await talk.closed()
         closed.set()
 
     async with Service(says).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
         await toolset.offered("ask")
-        call = asyncio.create_task(toolset.call("ask"))
+        await stopped_after(began, toolset)
         async with asyncio.timeout(SECONDS):
-            await began.wait()
-            call.cancel()
             await closed.wait()
 
 
 async def test_an_answer_that_cannot_be_taken_up_again_leaves_its_call_open(tmp_path: Path) -> None:
-    async def breaks_off(talk: Talk, _: dict[str, Any]) -> None:
-        await talk.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nid: 1\nretry: 1\ndata:\n\n")
-
     async def says(talk: Talk) -> None:
         if "last-event-id" in talk.seen.headers:
             await answer(b"", status="307 Temporary Redirect")(talk)
@@ -304,17 +312,11 @@ async def test_a_call_that_is_stopped_while_it_connects_is_not_sent(
             await go_on.wait()
         return await resolve(host, port)
 
-    async def well(talk: Talk, message: dict[str, Any]) -> None:
-        await rpc(message["id"], {"content": [{"type": "text", "text": "well"}]})(talk)
-
     monkeypatch.setattr(addresses, "resolve", slow)
     async with Service(speaking(well)).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
         await toolset.offered("ask")
         hold.set()
-        call = asyncio.create_task(toolset.call("ask"))
-        async with asyncio.timeout(SECONDS):
-            await held.wait()
-        call.cancel()
+        await stopped_after(held, toolset)
         await until_cancelled(service)
         go_on.set()
         for _ in range(3):
@@ -354,7 +356,7 @@ async def test_a_notification_that_is_never_answered_holds_up_no_call(
 
     async def first_silent(talk: Talk, message: dict[str, Any]) -> None:
         if asked.is_set():
-            await rpc(message["id"], {"content": [{"type": "text", "text": "well"}]})(talk)
+            await well(talk, message)
         else:
             asked.set()
             await talk.closed()
@@ -367,10 +369,7 @@ async def test_a_notification_that_is_never_answered_holds_up_no_call(
 
     async with Service(says).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
         await toolset.offered("ask")
-        stopped = asyncio.create_task(toolset.call("ask"))
-        async with asyncio.timeout(SECONDS):
-            await asked.wait()
-        stopped.cancel()
+        await stopped_after(asked, toolset)
         await until_cancelled(service)
         assert (await toolset.call("ask")).result_json == '"well"'
 
@@ -384,7 +383,7 @@ async def test_a_subscription_that_is_lost_is_made_again(tmp_path: Path, monkeyp
     async def listened(talk: Talk, message: dict[str, Any]) -> None:
         nonlocal listeners
         listeners += 1
-        await talk.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        await talk.send(EVENTS)
         filled = {"notifications": {"toolsListChanged": True}}
         await notify(talk, message["id"], "notifications/subscriptions/acknowledged", **filled)
         if listeners == 1:
