@@ -375,24 +375,32 @@ async def test_a_notification_that_is_never_answered_holds_up_no_call(
 
 
 async def test_a_subscription_that_is_lost_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has changed meanwhile is seen then, and what changes later."""
     monkeypatch.setattr(connection, "LOOK_SECONDS", 3600.0)
     monkeypatch.setattr(connection, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(connection, "LISTEN_SECONDS", 0.01)
     tools, listeners = ["first"], 0
+    first_offered, late_offered = asyncio.Event(), asyncio.Event()
 
     async def listened(talk: Talk, message: dict[str, Any]) -> None:
         nonlocal listeners
         listeners += 1
         await talk.send(EVENTS)
+        if listeners == 2:
+            await first_offered.wait()
+            tools.append("late")
         filled = {"notifications": {"toolsListChanged": True}}
         await notify(talk, message["id"], "notifications/subscriptions/acknowledged", **filled)
-        if listeners == 1:
-            return
-        tools.append("late")
-        await notify(talk, message["id"], "notifications/tools/list_changed")
-        await talk.closed()
+        if listeners == 2:
+            await late_offered.wait()
+            tools.append("later")
+            await notify(talk, message["id"], "notifications/tools/list_changed")
+            await talk.closed()
 
     async with Service(modern(tools, listened)).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
         await toolset.offered("first")
+        first_offered.set()
         await toolset.offered("late")
+        late_offered.set()
+        await toolset.offered("later")
     assert listeners == 2
