@@ -63,7 +63,8 @@ class Decoder:
     def _begin(self, part: bytes) -> None:
         self._begun.append(part)
         self._begun_size += len(part)
-        self._bounded(self._begun_size)
+        if self._size + self._begun_size > MAX_EVENT_BYTES:
+            raise ProviderError(f"an event beyond the limit of {MAX_EVENT_BYTES} bytes")
 
     def _ended(self) -> bytes:
         line = b"".join(self._begun)
@@ -73,7 +74,6 @@ class Decoder:
     def _line(self, line: bytes) -> Iterator[Event]:
         if self._first:
             line, self._first = line.removeprefix(BOM), False
-        self._bounded(len(line))
         if not line:
             if self._data or self._name:
                 yield Event(self._name, "\n".join(self._data))
@@ -98,7 +98,3 @@ class Decoder:
     def _whole(self) -> bool:
         """The line of data that came is a chunk by itself."""
         return len(self._data) == 1 and self._data[0].startswith("{") and is_json(self._data[0])
-
-    def _bounded(self, more: int) -> None:
-        if self._size + more > MAX_EVENT_BYTES:
-            raise ProviderError(f"an event beyond the limit of {MAX_EVENT_BYTES} bytes")
