@@ -200,11 +200,12 @@ def continues(agent: _Agent) -> _Agent:
 
 
 def supports(*features: Feature) -> Callable[[_Agent], _Agent]:
-    """Declares what of clients' requests this agent honours; what it does not is refused before it is asked.
+    """Declares what of clients' requests this agent honours. Raises ValueError.
 
     tools: the client's, `turn.parameters["tool_choice"]` and `["parallel_tool_calls"]`, and their calls and results in
     messages. structured: `turn.parameters["response_format"]`. sampling: `temperature`, `max_tokens` and the like.
-    Without it an agent has to honour sampling. Raises ValueError.
+    Without it an agent has to honour sampling. The Dispatcher does not read it yet: it passes sampling on to every
+    agent, and its OpenAI routes refuse the rest whoever is asked.
     """
     for feature in features:
         if feature not in records.FEATURES:
