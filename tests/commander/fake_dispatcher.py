@@ -96,6 +96,11 @@ class Peer:
             if all(getattr(status, name) == value for name, value in wanted.items()):
                 return status
 
+    @property
+    def certificate(self) -> bytes:
+        """That the Commander showed, in PEM."""
+        return cast("bytes", self._context.auth_context()["x509_pem_cert"][0])
+
     async def half_closed(self) -> None:
         assert await soon(self.packets.get()) is None
 
@@ -132,10 +137,11 @@ class FakeDispatcher(agent_pb2_grpc.AgentInteractionServicer):
         return cast("Peer", await soon(self._peers.get()))
 
     @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator["FakeDispatcher"]:
+    async def serving(self, tls: grpc.ServerCredentials | None = None) -> AsyncIterator["FakeDispatcher"]:
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         agent_pb2_grpc.add_AgentInteractionServicer_to_server(self, server)  # type: ignore[no-untyped-call]
-        self.port = server.add_insecure_port("127.0.0.1:0")
+        address = "127.0.0.1:0"
+        self.port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
         await server.start()
         try:
             yield self
