@@ -20,7 +20,7 @@ from shared.envelope import split
 from shared.grpc_metrics import ClientMetrics
 from shared.pb import agent_pb2_grpc
 
-SECONDS = 10.0  # for each thing that is waited for
+SECONDS = 30.0  # for each thing that is waited for
 
 PayloadT = TypeVar("PayloadT", bound=records.UpstreamPayload)
 

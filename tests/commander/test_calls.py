@@ -36,7 +36,7 @@ async def outcome(result: ToolResult, *, legacy: bool = False) -> Any:
     await asyncio.sleep(0)
     answered = ToolResult(result.tool_name, result.result_json, result.call_id or call.call_id, result.status)
     calls.resolve(result if legacy else answered, legacy=legacy)
-    return await asyncio.wait_for(waiting, 5)
+    return await asyncio.wait_for(waiting, 30)
 
 
 @pytest.mark.parametrize("value", [None, 1, "x", [1], {"a": {"b": 2}}])
@@ -100,4 +100,4 @@ async def test_at_the_session_s_end_nobody_waits_for_ever() -> None:
     await asyncio.sleep(0)
     calls.close()
     with pytest.raises(ToolError, match="CANCELLED"):
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)

@@ -95,7 +95,7 @@ async def test_a_stop_ends_the_wait() -> None:
     async with serving(refuse) as provider:
         agent = OpenAIAgent(provider.settings(retries=2))
         task = asyncio.create_task(anext(agent(Turn(PROMPT))))
-        await asyncio.wait_for(refused.wait(), 10)
+        await asyncio.wait_for(refused.wait(), 30)
         task.cancel()
         await asyncio.wait({task}, timeout=30)
         assert task.cancelled()
@@ -159,7 +159,7 @@ def dripping(drip: str) -> Script:
 async def test_signs_of_life_are_silence(drip: str) -> None:
     async with serving(dripping(drip)) as provider:
         assert await failed(provider, silence_seconds=0.2) == "ReadTimeout: nothing was said for 0.2 s"
-        await asyncio.wait_for(provider.connections[0].closed.wait(), 10)
+        await asyncio.wait_for(provider.connections[0].closed.wait(), 30)
 
 
 async def test_a_whole_answer_has_that_time_too() -> None:

@@ -50,7 +50,7 @@ async def test_a_slow_reader_makes_the_model_wait() -> None:
     engine = ScriptedEngine(server)
     async with aclosing(engine.chat({})) as chunks:
         assert await anext(chunks) == {"i": 0}
-        await asyncio.wait_for(asyncio.to_thread(server.full.wait), 10)
+        await asyncio.wait_for(asyncio.to_thread(server.full.wait), 30)
         assert [(await anext(chunks))["i"] for _ in range(500)] == list(range(1, 501))
         assert server.made <= 501 + BUFFERED_CHUNKS
     before = server.made
@@ -63,10 +63,10 @@ async def test_a_stop_ends_a_model_that_waits() -> None:
     engine = ScriptedEngine(server)
     chunks = engine.chat({})
     await anext(chunks)
-    await asyncio.wait_for(asyncio.to_thread(server.full.wait), 10)
+    await asyncio.wait_for(asyncio.to_thread(server.full.wait), 30)
     task = asyncio.create_task(chunks.aclose())
-    await asyncio.wait_for(task, 10)
-    await asyncio.wait_for(engine.close(), 10)
+    await asyncio.wait_for(task, 30)
+    await asyncio.wait_for(engine.close(), 30)
 
 
 async def test_a_fault_of_the_engine_is_raised() -> None:

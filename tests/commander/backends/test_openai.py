@@ -129,14 +129,14 @@ async def test_cancelling_closes_the_connection() -> None:
                     begun.set()
 
         task = asyncio.create_task(consume())
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 30)
         connection = provider.connections[0]
         before = connection.tokens
         task.cancel()
         await asyncio.wait({task})
         assert task.cancelled()
         assert connection.tokens - before <= 1
-        await asyncio.wait_for(connection.closed.wait(), 10)
+        await asyncio.wait_for(connection.closed.wait(), 30)
         assert connection.tokens - before <= 2
         await agent.close()
 
@@ -149,7 +149,7 @@ async def test_closing_it_between_two_words_closes_the_connection() -> None:
                 if provider.connections[0].tokens >= 3:
                     break
             before = provider.connections[0].tokens
-        await asyncio.wait_for(provider.connections[0].closed.wait(), 10)
+        await asyncio.wait_for(provider.connections[0].closed.wait(), 30)
         assert provider.connections[0].tokens - before <= 2
         await agent.close()
 
@@ -164,9 +164,9 @@ async def test_a_stop_before_the_first_word_closes_the_connection() -> None:
     async with serving(script) as provider:
         agent = OpenAIAgent(provider.settings())
         task = asyncio.create_task(anext(agent(Turn(PROMPT))))
-        await asyncio.wait_for(asked.wait(), 10)
+        await asyncio.wait_for(asked.wait(), 30)
         task.cancel()
-        await asyncio.wait_for(provider.connections[0].closed.wait(), 10)
+        await asyncio.wait_for(provider.connections[0].closed.wait(), 30)
         await asyncio.wait({task})
         await agent.close()
 
@@ -186,7 +186,7 @@ async def test_a_stop_does_not_touch_another_session() -> None:
         first, second = agent(Turn(PROMPT)), agent(Turn(PROMPT))
         assert [await anext(first), await anext(second)] == ["a", "a"]
         await first.aclose()
-        await asyncio.wait_for(provider.connections[0].closed.wait(), 10)
+        await asyncio.wait_for(provider.connections[0].closed.wait(), 30)
         release.set()
         assert [piece async for piece in second] == ["b", Finish("stop", 0, 0)]
         await agent.close()
@@ -199,7 +199,7 @@ async def test_tools_run_at_once_and_their_results_go_back() -> None:
     together = asyncio.Barrier(2)
 
     async def tool(name: str, arguments: Mapping[str, Any]) -> Any:
-        await asyncio.wait_for(together.wait(), 10)
+        await asyncio.wait_for(together.wait(), 30)
         if arguments["q"] == "b":
             raise ToolError("TIMEOUT", "too slow")
         return {"hits": [arguments["q"]]}
@@ -400,7 +400,7 @@ async def test_silence_is_an_error() -> None:
     async with serving(script) as provider:
         with pytest.raises(ProviderError, match="ReadTimeout"):
             await answered(provider, silence_seconds=0.05)
-        await asyncio.wait_for(provider.connections[0].closed.wait(), 10)
+        await asyncio.wait_for(provider.connections[0].closed.wait(), 30)
 
 
 async def test_no_server_is_an_error() -> None:

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from commander.check import answers, provider
 from commander.check.provider import Provider
 
-SECONDS = 10.0
+SECONDS = 30.0
 TOKENS = 12
 TEXT = "".join(map(answers.word, range(TOKENS)))
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
