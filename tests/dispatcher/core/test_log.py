@@ -43,7 +43,8 @@ from dispatcher.core.log import (
     TakeOver,
     apply,
 )
-from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown
+from dispatcher.core.tokens import digest
+from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
     acquire,
     append,
@@ -87,6 +88,7 @@ def decided(decision: str, at: float = 120.0, digest: str = "digest") -> Settle:
 
 
 OLD = acquire("c1", 0)
+TOKENLESS = replace(brought(), request=replace(brought().request, owner_sha256=digest(b"")))
 ERROR = numbered(Error("agent_error", "it raised"), 4)
 GIVES_BACK = numbered(Error("", "", retryable=True), 4)
 SENT = Entry(StopSent("stop-1", 120.0), 121.0)
@@ -352,6 +354,7 @@ REFUSED: dict[str, tuple[Record, Change, str]] = {
     "no generation for an assigned session": (record(RUNNING), OLD, "exists"),
     "a generation for a session without Assignment": (brought(), acquire("c1", 1), "unknown_session"),
     "the session of another Commander": (brought(), acquire("c2", 0), "exists"),
+    "a session that was brought without a token": (TOKENLESS, acquire("c1", 0, token=b""), "exists"),
     "an older epoch": (record(RUNNING), append(1, said(4)), "superseded"),
     "an older epoch, though a repetition": (record(RUNNING), append(1, said(3)), "superseded"),
     "an epoch that the log has lost": (record(RUNNING), append(3, said(4)), "gap"),
@@ -683,3 +686,8 @@ TestLog.settings = settings(max_examples=200, stateful_step_count=40, deadline=N
 def test_a_request_that_an_earlier_version_stored_is_read() -> None:
     stored = msgspec.msgpack.encode(["default", [["user", "hi"]], 100.0, "user", "", "", ""])
     assert msgspec.msgpack.decode(stored, type=Request) == Request("default", (Message("user", "hi"),), 100.0)
+
+
+def test_an_end_that_an_earlier_version_stored_is_read() -> None:
+    stored = msgspec.msgpack.encode([["finished", "length", [7, 9]], 120.0, 1, 2])
+    assert msgspec.msgpack.decode(stored, type=Entry) == numbered(Finished("length", Usage(7, 9)), 2)

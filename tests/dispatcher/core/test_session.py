@@ -616,6 +616,18 @@ def test_a_takeover_waits_for_the_results_of_running_tools():
     assert log_.head.state == "waiting"
 
 
+def test_so_does_the_end_of_a_session_that_nobody_can_go_on_with(world):
+    dispatcher, stream, log_ = world
+    feed(dispatcher, stream, called(1, "a"))
+    dispatcher.cut()
+    dispatcher.wake("grace")
+    dispatcher.answer()
+    assert log_.head.state == "running"
+    dispatcher.finish_tool("a")
+    dispatcher.answer()
+    assert (log_.head.state, log_.head.code) == ("failed", "commander_lost")
+
+
 def test_a_takeover_waits_for_appends_with_unknown_outcome():
     dispatcher, stream, log_ = opened(continues=True)
     feed(dispatcher, stream, called(1, "a"), answered=False)

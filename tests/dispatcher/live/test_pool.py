@@ -202,7 +202,9 @@ async def test_what_was_dropped(pool: Pool, desk: Desk) -> None:
     for session_id in ("s1", "s2", "s3"):
         pool.enlist(record(session_id))
     await desk.idle()
+    assert (each.awaits("s1", 1), each.awaits("s1", 2), each.awaits("s4", 1)) == (True, False, False)
     each.opened("s1")
+    assert not each.awaits("s1", 1)
     pool.report(each, Status("c", ("a",), (), 0, 2, (Running("s1", 1),)))
     assert desk.events == [("lost", "s2", 1, True)], "s1 was opened, s3 is on its way"
     pool.report(each, Status("c", ("a",), (), 0, 3, (Running("s3", 1),)))

@@ -1,4 +1,4 @@
-"""What a Commander that takes a session over is told, and the limits of new sessions, without sockets."""
+"""New sessions: what limits them; and stops that the store is away for. Without sockets."""
 
 import asyncio
 import time
@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher.core.entries import Assigned, Body, Call, Entry, Finished, Text
-from dispatcher.core.history import history_of
 from dispatcher.core.log import LIVE, Change, Head, Outcome, Record, Request
 from dispatcher.live import sessions as live_sessions
 from dispatcher.live.pool import QueueFull
@@ -23,7 +21,7 @@ from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, IdempotencyKey, StopKept, StoreUnavailable
 from dispatcher.tools.load import load as load_tools
 from dispatcher.tools.registry import Registry
-from shared.records import Content, History, Message, Said, Thought, ToolCall, ToolResult, Unknown
+from shared.records import Message
 
 
 @pytest.fixture
@@ -74,39 +72,6 @@ async def test_a_stop_while_the_store_is_away_is_kept_once_and_tried(
     record = await store.load(session_id)
     assert record
     assert (record.head.state, record.head.reason) == ("stopped", "UserCancel")
-
-
-def entries(*bodies: Body) -> list[Entry]:
-    return [Entry(body, 0.0, 1, number, offset=number) for number, body in enumerate(bodies, 1)]
-
-
-def test_no_history_where_nothing_was_logged() -> None:
-    assert history_of(0, [Entry(Assigned(1, "c"), 0.0)]) is None
-
-
-def test_a_history_joins_what_was_said_and_pairs_calls_with_results() -> None:
-    result = ToolResult("t", '"r"', "c1", "OK")
-    log = entries(
-        Thought("plan", "secret"),
-        Content("It "),
-        Content("is "),
-        Call("t", "{}", "c1", "instance"),
-        Content("so"),
-        result,
-        Call("t", "{}", "c1", "instance", refused=True),
-        Call("t", "{}", "no result yet", "instance"),
-        Unknown(),
-        Text(),
-        Content(""),
-        Content("."),
-        Finished(),
-    )
-    assert history_of(13, log) == History(13, (Said("It is "), ToolCall("t", "{}", "c1"), result, Said("so.")))
-
-
-def test_a_history_tells_what_was_said_not_what_was_let_out() -> None:
-    log = [Entry(Content("Project Night"), 0.0, 1, 1, released="")]
-    assert history_of(1, log) == History(1, (Said("Project Night"),))
 
 
 def request(agent: str = "a") -> Request:
