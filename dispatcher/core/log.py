@@ -343,9 +343,7 @@ def _assign(head: Head, change: Assign) -> Outcome:
 
 def _acquire(record: Record, change: Acquire) -> Outcome:
     head = record.head
-    if (record.request.origin == "user") == (change.generation == 0):
-        return Refused("exists" if change.generation == 0 else "unknown_session")
-    if not _may_open(record, change):
+    if (record.request.origin == "user") == (change.generation == 0) or not _may_open(record, change):
         return Refused("exists" if change.generation == 0 else "unknown_session")
     if change.generation < head.generation or change.generation > MAX_GENERATION:
         return Refused("fenced")

@@ -567,9 +567,10 @@ class Session:
             how = GiveBack(handed_over=True)
         may = self.record.request.origin == "user" and (self.head.continues or not self._spoken)
         may = may and (how.handed_over or self.head.takeovers < self.limits.takeovers)
-        # A call that nobody has started gets its result by the end; until that is logged the Commander may come back.
-        awaited = may or any(call.instance for call in self.head.calls.values())
-        if (self.head.calls and awaited) or self._accepted > self.head.sequence:
+        # Where nobody can go on, a call that nobody has started gets its result by the end, and not before that is
+        # logged: the Commander may come back.
+        awaited = any(may or call.instance for call in self.head.calls.values())
+        if awaited or self._accepted > self.head.sequence:
             self._leaving = how
             return []
         self._leaving = None
