@@ -28,6 +28,7 @@ class Handshake:
     def begin(self, accepted: socket.socket, context: ssl.SSLContext, seconds: float, then: asyncio.Protocol) -> None:
         """Let `then` have the connection, if it is up within that time."""
         self._task = asyncio.create_task(self._run(accepted, context, seconds, then))
+        self._task.add_done_callback(lambda task: self._ended(task, accepted))
 
     def leave(self) -> None:
         self.abort()
@@ -49,8 +50,9 @@ class Handshake:
             )
         except OSError:  # the peer's fault, or it is gone: `ssl.SSLError` and timeouts are such
             accepted.close()
-        except asyncio.CancelledError:
+
+    def _ended(self, task: asyncio.Task[None], accepted: socket.socket) -> None:
+        """Also where it was given up before its first step."""
+        if task.cancelled():
             accepted.close()
-            raise
-        finally:
-            self._over(self)
+        self._over(self)

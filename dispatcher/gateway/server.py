@@ -151,7 +151,11 @@ class HttpServer:
         if self._closing or (len(self._open) >= self._most and not self._idle):
             return False
         if len(self._open) >= self._most:
-            next(iter(self._idle)).abort()
+            oldest = next(iter(self._idle))
+            del self._idle[
+                oldest
+            ]  # now: more may come before it is told that it is closed, and each wants another's room
+            oldest.abort()
         self._open.add(connection)
         self._idle[connection] = None
         return True

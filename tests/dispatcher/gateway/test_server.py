@@ -1,4 +1,4 @@
-"""uvicorn in the running loop."""
+"""The server in the running loop."""
 
 import asyncio
 import signal
