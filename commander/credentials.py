@@ -1,6 +1,5 @@
 """What the Commander shows a Dispatcher, and by what it knows one. Files are read again for each new stream."""
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Self
@@ -10,6 +9,7 @@ import structlog
 from pydantic import SecretStr, model_validator
 
 from shared import tls
+from shared.addresses import is_loopback
 from shared.channel import Options
 from shared.config import Section
 from shared.errors import ConfigError
@@ -116,8 +116,4 @@ def is_local(target: str) -> bool:
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     found = _HOST.fullmatch(target)
-    host = found["host"].strip("[]") if found else ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return found is not None and is_loopback(found["host"].strip("[]"))

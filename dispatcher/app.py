@@ -31,6 +31,7 @@ from dispatcher.store.factory import open_store
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 from dispatcher.tools.keeper import ToolFiles
 from shared import forks, wire
+from shared.addresses import is_loopback
 from shared.channel import server_options
 from shared.errors import ConfigError
 from shared.grpc_metrics import ServerMetrics
@@ -163,7 +164,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
 def _check_closed(setting: str, listening: socket.socket, access: AccessFile) -> None:
     """Nobody is let in from elsewhere because nobody thought of it. Raises ConfigError."""
     host = str(listening.getsockname()[0])
-    if not (access.said or hosts.is_loopback(host)):
+    if not (access.said or is_loopback(host)):
         raise ConfigError(
             f"{setting}: {host} can be reached from other machines; set DISPATCHER_ACCESS to a file of keys "
             "(`dispatcher keys new` writes it), or to `open` where whoever reaches it may use it"

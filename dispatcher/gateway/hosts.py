@@ -2,7 +2,6 @@
 is open, makes the page and this server one origin to its browser. `Host` still says the page's name.
 """
 
-import ipaddress
 import re
 import socket
 from collections.abc import Callable, Collection
@@ -10,6 +9,7 @@ from collections.abc import Callable, Collection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dispatcher.gateway.errors import HttpError
+from shared.addresses import is_loopback
 
 # Who asks for these comes by an address or a service's name of his own: probes, balancers, Prometheus.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -49,11 +49,4 @@ def _named(host: bytes, loopback: bool, allowed: Collection[str]) -> bool:
     if not found:
         return False
     name = found[1].decode("latin-1")
-    return name in allowed or (loopback and (name == "localhost" or is_loopback(name.strip("[]"))))
-
-
-def is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+    return name in allowed or (loopback and is_loopback(name.strip("[]")))

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from shared.addresses import split_address
+from shared.addresses import is_loopback, split_address
 from shared.errors import ConfigError
 
 _END_OF_CERTIFICATE = "-----END CERTIFICATE-----"
@@ -47,7 +47,7 @@ def pinned(cert: Path) -> ssl.SSLContext:
 
 def is_local(url: str) -> bool:
     """Whether it is on this machine: no proxy of the environment reaches that. Raises ValueError."""
-    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def unreachable(url: str, error: Exception) -> RequestFailed:

@@ -1,6 +1,6 @@
 import pytest
 
-from shared.addresses import split_address
+from shared.addresses import is_loopback, split_address
 
 
 @pytest.mark.parametrize(
@@ -14,3 +14,15 @@ def test_addresses(address: str, parts: tuple[str, int]) -> None:
 def test_wrong_addresses(address: str) -> None:
     with pytest.raises(ValueError, match="host:port"):
         split_address(address)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "0.0.0.0", "::", "10.0.0.1", "localhost.example", "127.0.0.1.example", "127.1", "[::1]"]
+)
+def test_what_others_reach(host: str) -> None:
+    assert not is_loopback(host)
