@@ -15,6 +15,7 @@ import msgspec
 
 from dispatcher.core.entries import Approval, Call, Entry, Failed, Finished, Started, StopEntry, Text
 from dispatcher.core.log import Record, Request, State
+from dispatcher.core.receipts import estimated_tokens
 from shared.records import FINISH_REASONS, STOP_REASONS, TOOL_STATUSES, Content, Error, ToolResult, Usage
 
 FAILURES = {
@@ -26,7 +27,6 @@ FAILURES = {
     "protocol_error": "The agent broke the contract.",
 }
 FILTERED = frozenset({"PolicyViolation", "RiskControl"})  # stops that OpenAI's clients see as `content_filter`
-BYTES_A_TOKEN = 4  # of UTF-8: what tokenisers come to for English, and near it for other scripts
 MAX_JOINED = 64 * 1024  # characters of text that go out as one event
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -217,12 +217,12 @@ def shown_call_id(call_id: str) -> str:
 
 
 def usage_of(final: FinalEvent, request: Request, text: Iterable[str]) -> UserUsage:
-    """What the agent counted; else an estimate from what was asked and what was let out, at BYTES_A_TOKEN."""
+    """What the agent counted; else an estimate from what was asked and what was let out."""
     if isinstance(final, UserFinished) and final.usage:
         return final.usage
     asked = sum(len(message.content.encode()) for message in request.messages)
     answered = sum(len(piece.encode()) for piece in text)
-    return UserUsage(-(-asked // BYTES_A_TOKEN), -(-answered // BYTES_A_TOKEN), estimated=True)
+    return UserUsage(estimated_tokens(asked), estimated_tokens(answered), estimated=True)
 
 
 def _usage(usage: Usage | None) -> UserUsage | None:
