@@ -91,6 +91,24 @@ async def test_a_server_that_closes_waits_for_no_handshake(
     await ended(silent)
 
 
+async def test_a_refusal_arrives_and_ends_the_connection(
+    authority: Authority, tls: Callable[[], ssl.SSLContext]
+) -> None:
+    """TLS has no half of a connection that could be closed behind it."""
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+    server = HttpServer(HELLO, bind("X", "127.0.0.1:0"), head_seconds=3600, tls=tls)
+    await server.start()
+    async with asyncio.timeout(SECONDS):
+        reader, writer = await asyncio.open_connection("localhost", server.port, ssl=authority.client())
+        writer.write(b"nonsense\r\n\r\n")
+        answer = await reader.read()
+    writer.close()
+    await server.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not failures
+
+
 class Failing(socket.socket):
     """Listens; each of these errors comes once instead of a connection."""
 

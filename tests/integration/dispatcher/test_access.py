@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import datetime
 import json
+import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,12 @@ class House:
         self._stack.push_async_callback(peer.cut)
         return peer
 
+    async def refusals(self, edge: str) -> dict[str, int]:
+        """What has been counted there, by its kind."""
+        told = (await self.ask("operator", "GET", "/metrics")).text
+        counted = re.findall(rf'^dispatcher_refusals_total{{edge="{edge}",kind="(\w+)"}} (\d+)\.0$', told, re.MULTILINE)
+        return {kind: int(times) for kind, times in counted if times != "0"}
+
     async def worker(self) -> Peer:
         peer = self.stream("worker")
         peer.agents = ("support", "sales")
@@ -122,6 +130,7 @@ def expected(method: str, path: str, key: str) -> int | None:
 
 async def test_every_route_by_every_key(house: House) -> None:
     """Generated from the sources: a new route is asked too."""
+    refused: Counter[str] = Counter()
     for method, path in routes():
         asked = path.replace("{session_id}", MISSING).replace("{response_id}", f"resp_{MISSING}")
         asked = asked.replace("{call_id}", "call").replace("{model:path}", "none")
@@ -134,7 +143,9 @@ async def test_every_route_by_every_key(house: House) -> None:
             assert answer.status_code == status, (method, path, key, answer.text)
             code = {401: "invalid_api_key", 403: "forbidden"}[status]
             assert answer.json()["error"]["code"] == code
+            refused[code] += 1
             assert answer.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
+    assert await house.refusals("http") == refused
 
 
 async def test_a_refusal_does_not_say_what_was_wrong(house: House) -> None:
@@ -175,6 +186,7 @@ async def test_streams(house: House) -> None:
         assert await house.refused(key, Upstream("s" * 32, Content("older"))) == status, key
     assert await house.refused("narrow", agents=("support", "sales")) == "PERMISSION_DENIED"
     assert not house.dispatcher.sessions.pool.members
+    assert await house.refusals("chatstream") == {"unauthenticated": 6, "forbidden": 5}
     await house.worker()
 
 
