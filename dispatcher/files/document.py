@@ -59,17 +59,12 @@ def entries(path: Path, faults: list[Fault], *kinds: str) -> Iterator[tuple[Wher
     names: dict[tuple[str, str], Where] = {}
     for file in _files(path, faults):
         for where, entry in _tables(file, kinds, faults):
-            if not isinstance(entry, dict):
-                faults.append(Fault(where, "is not a table"))
-                continue
-            name = entry.get("name")
-            named = where
-            if isinstance(name, str) and name:
-                taken = names.setdefault((where.kind, name), where)
-                named = replace(where, name=name)
-                if taken != where:
-                    faults.append(Fault(named, f"its name is taken by {taken}", "name"))
-            yield named, entry
+            if where.name:
+                place = replace(where, name="")
+                taken = names.setdefault((where.kind, where.name), place)
+                if taken != place:
+                    faults.append(Fault(where, f"its name is taken by {taken}", "name"))
+            yield where, entry
 
 
 def quoted(text: str) -> str:
@@ -86,12 +81,12 @@ def _files(path: Path, faults: list[Fault]) -> list[Path]:
     return files
 
 
-def _tables(file: Path, kinds: Sequence[str], faults: list[Fault]) -> Iterator[tuple[Where, Any]]:
+def _tables(file: Path, kinds: Sequence[str], faults: list[Fault]) -> Iterator[tuple[Where, dict[str, Any]]]:
     found = document(file, faults)
     if found is not None:
         faults += [Fault(Where(file), f"unknown key {quoted(key)}") for key in found if key not in KINDS]
         for kind in kinds:
-            yield from _of_kind(file, found, kind, faults)
+            yield from listed_tables(file, found, kind, faults)
 
 
 def document(file: Path, faults: list[Fault]) -> dict[str, Any] | None:
@@ -112,17 +107,14 @@ def listed_tables(
     file: Path, found: dict[str, Any], kind: str, faults: list[Fault]
 ) -> Iterator[tuple[Where, dict[str, Any]]]:
     """Each `[[kind]]` table of a document, with where it stands and its name. What is none is added to `faults`."""
-    for where, table in _of_kind(file, found, kind, faults):
+    tables = found.get(kind, [])
+    if not isinstance(tables, list):
+        faults.append(Fault(Where(file), f"{KINDS.get(kind, kind + 's')} are written as [[{kind}]]"))
+        return
+    for number, table in enumerate(tables, 1):
+        where = Where(file, kind, number)
         if isinstance(table, dict):
             name = table.get("name")
             yield replace(where, name=name) if isinstance(name, str) else where, table
         else:
             faults.append(Fault(where, "is not a table"))
-
-
-def _of_kind(file: Path, found: dict[str, Any], kind: str, faults: list[Fault]) -> Iterator[tuple[Where, Any]]:
-    tables = found.get(kind, [])
-    if isinstance(tables, list):
-        yield from ((Where(file, kind, number), table) for number, table in enumerate(tables, 1))
-    else:
-        faults.append(Fault(Where(file), f"{KINDS.get(kind, kind + 's')} are written as [[{kind}]]"))
