@@ -25,6 +25,17 @@ LOGS: dict[str, tuple[Step, ...]] = {
     "finished": (said(1, "Grüße 夜莺", 9), numbered(Finished("length", Usage(7, 2**60)), 2)),
     "failed": (said(1, "a", 1), numbered(Error("my_code", "quotes a user"), 2)),
     "lost": (said(1, "a", 1), Entry(Failed("commander_lost", "it was"), 130.0)),
+    "handed over": (
+        said(1, "a", 1),
+        numbered(Error("busy", "give it to another", retryable=True), 2),
+        numbered(Finished(), 3),
+    ),
+    "a stop that a hand-over crossed": (
+        said(1, "a", 1),
+        Entry(STOP, 120.0),
+        numbered(Error("busy", "give it to another", retryable=True), 2),
+        numbered(Stopped("stop-1", 0, 0, 900), 3),
+    ),
     "stopped by a rule": (
         (
             Entry(Content("The story of a dragon"), 120.000001, 1, 1, "The story of a ", 15),

@@ -148,6 +148,18 @@ def test_the_end_waits_for_verdicts_on_its_words_and_on_its_calls():
     assert [type(entry.body) for entry in log_.entries[1:]] == [Content, Text, Finished]
 
 
+def test_words_wait_for_no_verdict_on_the_calls_behind_them():
+    both = RuleSet([AskedPolicy("asked", "plugin", "any:thing", reads=frozenset({"arguments", "content"}))])
+    dispatcher, stream, log_ = opened(both)
+    feed(dispatcher, stream, said(1, "I look."), ending(2, call("a")))
+    dispatcher.verdict()
+    dispatcher.answer()
+    assert (log_.text, log_.head.over) == ("I look.", False)
+    dispatcher.carry_out(dispatcher.session.calls_read(set(), dispatcher.now))
+    dispatcher.answer()
+    assert (log_.text, log_.head.state) == ("I look.", "finished")
+
+
 def test_a_commander_that_opens_again_sends_the_end_again():
     dispatcher, stream, log_ = opened(ASKED)
     feed(dispatcher, stream, ending(1, call("a")))

@@ -1,6 +1,10 @@
 import asyncio
 import time
+from functools import partial
 
+import pytest
+
+from dispatcher.live import deadlines as module
 from dispatcher.live.deadlines import A_MOMENT, Deadlines, Pace
 
 
@@ -45,6 +49,22 @@ async def test_those_of_many_that_come_in_turn_come_a_few_at_a_time() -> None:
         order.append(await asyncio.wait_for(come.get(), 5))
     assert order.count("grace") == len(every)
     assert not any(every)
+
+
+async def test_so_many_have_their_turn_in_a_moment_and_none_once_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOMENT_SECONDS", 3600)
+    pace, come = Pace(), list[int]()
+    for number in range(3 * A_MOMENT):
+        pace.take(partial(come.append, number))
+    await asyncio.sleep(0)
+    assert come == [0]
+    pace._go()  # the moment is over
+    await asyncio.sleep(0)
+    assert come == [*range(1 + A_MOMENT)]
+    pace.close()
+    pace._go()
+    await asyncio.sleep(0)
+    assert come == [*range(1 + A_MOMENT)]
 
 
 async def test_one_that_is_moved_while_it_waits_for_its_turn_does_not_come() -> None:

@@ -132,6 +132,8 @@ async def test_what_is_submitted_at_once_sees_what_came_before_it(path: Path) ->
         record = await store.load("s")
         assert record
         assert record.head == head_of(taken)
+        one, other = await asyncio.gather(store.create(waiting("t")), store.create(waiting("t", created_at=2.0)))
+        assert (one.fresh, other.fresh, other.record) == (True, False, one.record)
 
 
 async def test_what_cannot_be_stored_fails_alone(path: Path) -> None:
@@ -538,6 +540,7 @@ async def test_a_full_disk_fails_the_whole_step_and_passes(path: Path) -> None:
         # The heads were read again: what failed left no trace in the writer's memory either.
         assert head_of(await store.submit("s", append(epoch, said(2, "b"), said(3, "c")))).sequence == 3
         assert head_of(await store.submit("s2", append(epoch, said(1)))).state == "running"
+        assert await store.submit("s3", acquire()) == Refused("unknown_session")
         assert await bodies(store) == [Content("a"), Content("b"), Content("c")]
 
 
