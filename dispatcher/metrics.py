@@ -22,7 +22,8 @@ from shared.records import STOP_REASONS, TOOL_STATUSES
 from shared.version import version
 
 UNKNOWN = "unknown"
-# By edge: what is refused as it exceeds a bound, or is no message at all (docs/limits.md), or is a foreign page's.
+# By edge: what is refused as it exceeds a bound, or is no message at all (docs/limits.md), or is a foreign page's, or
+# as its caller may not.
 REFUSALS = {
     "chatstream": (
         "malformed",
@@ -45,6 +46,7 @@ REFUSALS = {
         "body_too_complex",
         "too_many_bodies",
         "queue_full",
+        "too_many_orders",
         "host_not_allowed",
         "origin_not_allowed",
         "invalid_api_key",

@@ -271,6 +271,12 @@ class Trouble:
         return getattr(self.store, name)
 
 
+def samples(metrics: str) -> dict[str, float]:
+    """By name and labels: `dispatcher_sessions{state="running"}`. Without histogram buckets."""
+    lines = (line.rpartition(" ") for line in metrics.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines if "_bucket{" not in name}
+
+
 class World:
     """A Dispatcher that serves, and its peers."""
 
@@ -404,10 +410,8 @@ class World:
             return await (client.get(path) if body is None else client.post(path, json=body))
 
     async def metrics(self) -> dict[str, float]:
-        """`/metrics`, by name and labels: `dispatcher_sessions{state="running"}`. Without histogram buckets."""
-        text = (await self.ask("/metrics")).text
-        samples = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, _, value in samples if "_bucket{" not in name}
+        """`/metrics`, as `samples` has it."""
+        return samples((await self.ask("/metrics")).text)
 
     def trouble(self) -> Trouble:
         """Puts a store that makes trouble before the Dispatcher's."""

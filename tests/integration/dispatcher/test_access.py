@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import datetime
 import json
-import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from shared.pb import agent_pb2_grpc
 from shared.records import Content, Open, Thought, Upstream
 from tests.certificates import Authority
 from tests.gateway_routes import routes
-from tests.integration.dispatcher.peer import SECONDS, Peer, until
+from tests.integration.dispatcher.peer import SECONDS, Peer, samples, until
 
 PAST = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)).date().isoformat()
 MISSING = "A" * 32  # no session has this id
@@ -88,11 +87,11 @@ class House:
         self._stack.push_async_callback(peer.cut)
         return peer
 
-    async def refusals(self, edge: str) -> dict[str, int]:
+    async def refusals(self, edge: str) -> dict[str, float]:
         """What has been counted there, by its kind."""
-        told = (await self.ask("operator", "GET", "/metrics")).text
-        counted = re.findall(rf'^dispatcher_refusals_total{{edge="{edge}",kind="(\w+)"}} (\d+)\.0$', told, re.MULTILINE)
-        return {kind: int(times) for kind, times in counted if times != "0"}
+        told = samples((await self.ask("operator", "GET", "/metrics")).text)
+        before = f'dispatcher_refusals_total{{edge="{edge}",kind="'
+        return {name[len(before) : -2]: times for name, times in told.items() if name.startswith(before) and times}
 
     async def worker(self) -> Peer:
         peer = self.stream("worker")

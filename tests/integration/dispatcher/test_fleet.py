@@ -177,5 +177,6 @@ async def test_so_many_orders_at_once(worlds: tuple[World, World], monkeypatch: 
     order = a.sessions.stop_fleet(ALL, "RiskControl")
     answer = await a.ask("/operator/stop", {"all": True})
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_orders")
+    assert (await a.metrics())['dispatcher_refusals_total{edge="http",kind="too_many_orders"}'] == 1
     await halts(member, session_id)
     assert (await outcome(order))[1].running == 0
