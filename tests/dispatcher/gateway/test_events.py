@@ -11,11 +11,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from dispatcher.access.watch import Access
 from dispatcher.core.entries import Body, Entry, Finished
 from dispatcher.gateway import limits, sse
+from dispatcher.gateway.app import user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.gateway.sessions import render
 from dispatcher.metrics import Metrics
+from dispatcher.settings import DispatcherSettings
 from dispatcher.store.ports import StoreUnavailable
 from shared.records import Content, Thought, Usage
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions, Seen, eventually
@@ -247,13 +250,8 @@ async def test_streams_end_when_the_server_drains(http: httpx2.AsyncClient, sess
 
 
 async def test_a_reader_that_does_not_read_is_cut_at_the_end(
-    sessions: FakeSessions, metrics: Metrics, settings: object
+    sessions: FakeSessions, metrics: Metrics, settings: DispatcherSettings
 ) -> None:
-    from dispatcher.access.watch import Access
-    from dispatcher.gateway.app import user_app
-    from dispatcher.settings import DispatcherSettings
-
-    assert isinstance(settings, DispatcherSettings)
     server = HttpServer(user_app(sessions, settings, metrics, Access(None)), bind("TEST", "127.0.0.1:0"))
     await server.start()
     commander = await sessions.begin()
