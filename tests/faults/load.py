@@ -52,8 +52,12 @@ class Session:
     asked: list[Asked] = field(default_factory=list)
 
     @property
+    def stops(self) -> bool:
+        return self.stop_at is not None or self.stop_in is not None
+
+    @property
     def stop_due(self) -> bool:
-        reader = self.readers[0]  # tells nobody how far it is
+        reader = self.readers[0]
         if self.stop_in is not None:
             return len({call_id for _, call_id, _ in reader.calls}) > self.stop_in
         return len(reader.text) >= (self.stop_at or 0)
@@ -125,23 +129,23 @@ class Users:
             session.readers.append(self._make_reader(session.session_id, self._cluster.readers, chance))
         async with asyncio.TaskGroup() as tasks:
             reading = [tasks.create_task(reader.run()) for reader in session.readers]
-            if session.stop_at is not None or session.stop_in is not None:
-                tasks.create_task(self._stop(session, reading))
-            tasks.create_task(self._decide(session, reading, tasks))
+            tasks.create_task(self._follow(session, reading[0], tasks))
 
-    async def _stop(self, session: Session, reading: list[asyncio.Task[None]]) -> None:
-        while not session.stop_due and not reading[0].done():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-        session.stop_asked = True
-        await self._until_answered(session, f"/v1/sessions/{session.session_id}/stop", 202)
-
-    async def _decide(self, session: Session, reading: list[asyncio.Task[None]], tasks: asyncio.TaskGroup) -> None:
+    async def _follow(self, session: Session, reading: asyncio.Task[None], tasks: asyncio.TaskGroup) -> None:
+        """Decide on what has to be approved, and stop when that is due, or when all is read."""
         reader = session.readers[0]
-        while not reading[0].done():
+        reading.add_done_callback(lambda _: reader.news.set())
+        while True:
+            reader.news.clear()
             for event in reader.approvals[len(session.asked) :]:
                 session.asked.append(one := asked(event, session.chance))
                 tasks.create_task(decide(session.session_id, one, session.chance, self._post))
-            await asyncio.sleep(0.02)
+            if session.stops and not session.stop_asked and (session.stop_due or reading.done()):
+                session.stop_asked = True
+                tasks.create_task(self._until_answered(session, f"/v1/sessions/{session.session_id}/stop", 202))
+            if reading.done():
+                return
+            await reader.news.wait()
 
     async def _post(self, who: str, path: str, body: dict[str, Any]) -> Answer:
         """A decision, at one replica after the other until one answers."""

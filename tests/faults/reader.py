@@ -71,7 +71,7 @@ async def events(port: int, path: str, after: str) -> AsyncGenerator[Event, None
 
 @dataclass
 class Reader:
-    """Reads one session to its end. `trouble`: what no reader may see."""
+    """Reads one session to its end. `trouble`: what no reader may see. `news`: set when something came."""
 
     session_id: str
     replicas: Sequence[Proxy]
@@ -83,6 +83,7 @@ class Reader:
     final: tuple[str, dict[str, Any]] | None = None
     connections: int = 0
     trouble: list[str] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Return when a replica has said that nothing follows the last event."""
@@ -122,6 +123,7 @@ class Reader:
         if not int(event.id) > int(self.last_id):
             self.trouble.append(f"id {event.id} after {self.last_id}")
         self.last_id = event.id
+        self.news.set()
         if event.name == "content":
             self.text += event.data["text"]
         elif event.name in ("tool_call", "tool_result"):
