@@ -105,6 +105,16 @@ def test_a_planted_fault_is_found(call: MadeCall, found: str) -> None:
     assert [text for text in faults(call, CALM) if found in text], list(faults(call, CALM))
 
 
+@pytest.mark.parametrize(
+    ("tool", "service", "seconds", "found"),
+    [("http_act", "http", 10, 0), ("http_act", "http", 20, 1), ("mcp_act", "mcp", 40, 0), ("mcp_act", "mcp", 50, 1)],
+)
+def test_what_broke_long_before_excuses_no_lost_connection(tool: str, service: str, seconds: int, found: int) -> None:
+    around = World([Happened(service, 99.0 - seconds, 100.0 - seconds)])
+    call = made(tool, "UNKNOWN_OUTCOME", "unknown_outcome", LOST)
+    assert len([text for text in faults(call, around) if "nothing broke it" in text]) == found
+
+
 def test_a_stop_that_a_service_sees_late_is_found() -> None:
     late = [*seen("asked", "began"), *seen("cancelled", at=100.5 + STOP_SEEN_SECONDS + 1)]
     call = replace(made("http_act", "CANCELLED", "cancelled"), seen=late, state="stopped", stopped=100.5)
