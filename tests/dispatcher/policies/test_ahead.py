@@ -81,6 +81,7 @@ PLAIN = [Coming("thoughts", text, "not", "thoughts", False) for text in "ab"]
 @example(POLICIES[0], [Coming("content", "ab", "in part", "content", True)], 1)  # the stream has gone on
 @example(POLICIES[1], [Coming("thoughts", "a", "whole", "thoughts", False), *PLAIN], 4)  # each step has its own stream
 @example(POLICIES[1], [Coming("content", text, "whole", None, False) for text in ("a ", " ", "c", "c")], 4)  # wide
+@example(POLICIES[1], [Coming("content", "ab", "in part", None, False)], 16)  # what was found counts no less
 def test_reading_ahead_changes_nothing_whatever_comes_of_it(
     policies: list[Policy], coming: list[Coming], size: int
 ) -> None:

@@ -182,6 +182,7 @@ def test_a_prompt_is_read_message_by_message() -> None:
     assert rules.prompt(["a do", "g"]) == Reading()
     assert rules.prompt(["x", "a DOG"]) == Reading(Violation("names", "PolicyViolation", "phrase 1 in prompt"))
     assert rules.prompt(["a cat"]) == Reading(None, "r", (Hit("r", "redact"),))
+    assert rules.prompt(["a cat", "cat, cat"]).hits == (Hit("r", "redact", 3),)
     assert RuleSet([phrases("dog")]).prompt(["a dog"]) == Reading()
 
 
