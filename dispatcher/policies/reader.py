@@ -1,6 +1,6 @@
 """One text read by all rules of a channel together. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -126,7 +126,7 @@ class Findings:
         for match in matches:
             policy, action = match.rule.policy, match.rule.action
             if action == "stop":
-                self.stop = stopping([match, self.stop] if self.stop else [match])
+                self.stop = min(self.stop or match, match, key=_beginning)
                 continue
             if action == "redact":
                 self.redacted.add(match)
@@ -139,7 +139,6 @@ class Findings:
         return tuple(Hit(policy, action, times) for (policy, action), times in self._times.items())
 
 
-def stopping(found: Iterable[Match]) -> Match | None:
-    """Of the matches that stop, the one that begins first."""
-    stops = [match for match in found if match.rule.action == "stop"]
-    return min(stops, key=lambda match: (match.start, match.rule.policy, match.rule.what), default=None)
+def _beginning(match: Match) -> tuple[int, str, str]:
+    """Where it begins; of those that begin there always the same comes first."""
+    return match.start, match.rule.policy, match.rule.what
