@@ -14,6 +14,9 @@ from tests.faults.machines import Machine
 
 QUIET_SECONDS = 30.0  # until gauges, sockets and tasks of what was have to be gone
 LOOK_SECONDS = 0.5
+# grpc.aio leaves this task behind where a write meets the end of its stream (grpc/grpc#36066, #41875). A stream of ours
+# that is left shows by its reader.
+LEFT_BY_GRPC = "_AioCall._handle_status_once_received"
 SLACK_DESCRIPTORS = 4  # of each process: what a library opens when it is first used, and keeps
 
 DISPATCHER_ZERO = (
@@ -102,7 +105,7 @@ def beyond(name: str, now: Holding, before: Holding, processes: int) -> list[str
     found += [
         f"{name} have {count} tasks {kind}, {before.tasks[kind]} when idle"
         for kind, count in now.tasks.items()
-        if count > before.tasks[kind]
+        if count > before.tasks[kind] and kind != LEFT_BY_GRPC
     ]
     if now.descriptors > before.descriptors + SLACK_DESCRIPTORS * processes:
         found.append(f"{name} have {now.descriptors} descriptors open, {before.descriptors} when idle")
