@@ -94,10 +94,8 @@ async def test_a_created_session_is_loaded_as_it_was(store: Store) -> None:
 async def test_all_of_a_request_is_kept(store: Store) -> None:
     told = ('{"x":1}', "conversation", "00-1-2-01", True, 9)
     secret = (b"\x00key", b"\xffdigest")
-    tools, needs = (Tool("search", "", "{}", client=True),), ("tools",)
-    request = Request(
-        "a", (Message("user", "hi"),), 100.5, "user", *told, *secret, tools, needs, tenant="tenant", subject="subject"
-    )
+    tools = (Tool("search", "", "{}", client=True),)
+    request = Request("a", (Message("user", "hi"),), 100.5, "user", *told, *secret, tools, "tenant", "subject")
     assert all(getattr(request, field) for field in Request.__struct_fields__)
     record = replace(waiting("s1"), request=request)
     await store.create(record)
