@@ -61,7 +61,7 @@ class LiveSessions:
         every_wait = settings.grace_seconds + settings.queue_seconds + settings.stop_seconds
         self.sweep = Sweep(self.runners, metrics, every_wait, self.pool.waits, self._take_up)
         self.neighbours = Neighbours(store.replicas, self.runners, self.pool, settings) if store.replicas else None
-        self._kept_stops: set[str] = set()
+        self._kept_stops: set[tuple[str, str | None]] = set()  # session and tenant: whose it is, is not known yet
         self._orders: set[FleetStop] = set()
 
     @property
@@ -132,11 +132,11 @@ class LiveSessions:
         try:
             return await self._stop(session_id, stop, tenant)
         except StoreUnavailable as error:
-            if session_id not in self._kept_stops:
+            if (session_id, tenant) not in self._kept_stops:
                 if len(self._kept_stops) >= MAX_KEPT_STOPS:
                     self.runners.find_again(session_id)
                     raise
-                self._kept_stops.add(session_id)
+                self._kept_stops.add((session_id, tenant))
                 self.runners.spawn(self._stop_when_it_can_be(session_id, stop, tenant))
             raise StopKept(str(error)) from error
 
@@ -153,7 +153,7 @@ class LiveSessions:
         try:
             await until_known(lambda: self._stop(session_id, stop, tenant))
         finally:
-            self._kept_stops.discard(session_id)
+            self._kept_stops.discard((session_id, tenant))
 
     async def _stop_by_policy(self, session_id: str, violation: Violation) -> None:
         stop = StopEntry(ids.stop_id(), violation.reason, "policy", violation.policy, violation.detail)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from dispatcher.core.log import LIVE, Change, Head, Outcome, Record, Request
@@ -48,6 +49,11 @@ class Away(MemoryStore):
             return lost
         return super().submit(session_id, change)
 
+    async def load(self, session_id: str) -> Record | None:
+        if self.away:
+            raise StoreUnavailable("away")
+        return await super().load(session_id)
+
 
 async def test_a_stop_while_the_store_is_away_is_kept_once_and_tried(
     sessions: LiveSessions, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +78,28 @@ async def test_a_stop_while_the_store_is_away_is_kept_once_and_tried(
     record = await store.load(session_id)
     assert record
     assert (record.head.state, record.head.reason) == ("stopped", "UserCancel")
+
+
+@pytest.mark.parametrize("owner_too", [False, True])
+async def test_a_kept_stop_is_of_a_tenant(
+    sessions: LiveSessions, monkeypatch: pytest.MonkeyPatch, owner_too: bool
+) -> None:
+    """Whose the session is, is known once the store is back; until then nobody's stop stands for another's."""
+    monkeypatch.setattr(asking, "RETRY_SECONDS", (0.001, 0.01))
+    store = sessions.runners.store = Away()
+    created = await sessions.create(replace(request(), tenant="owner"))
+    session_id = created.record.session_id
+    store.away = True
+    for tenant in ("another", "owner") if owner_too else ("another",):
+        with pytest.raises(StopKept):
+            await sessions.stop(session_id, "UserCancel", "user", tenant=tenant)
+    store.away = False
+    async with asyncio.timeout(30):
+        while sessions._kept_stops:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.005)
+    record = await store.load(session_id)
+    assert record
+    assert record.head.state == ("stopped" if owner_too else "waiting")
 
 
 def request(agent: str = "a") -> Request:
