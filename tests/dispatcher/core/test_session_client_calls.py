@@ -136,6 +136,14 @@ def test_a_stop_meanwhile_lets_the_end_go_behind_it():
     assert dispatcher.session.calls_read(set(), dispatcher.now) == []
 
 
+def test_nobody_is_asked_about_calls_after_a_stop():
+    dispatcher, stream, log_ = opened(ASKED)
+    dispatcher.stop()
+    feed(dispatcher, stream, ending(1, call("a")))
+    assert dispatcher.asked_calls == []
+    assert (log_.head.state, log_.head.over) == ("stopped", True)
+
+
 def test_the_end_waits_for_verdicts_on_its_words_and_on_its_calls():
     both = RuleSet([AskedPolicy("asked", "plugin", "any:thing", reads=frozenset({"arguments", "content"}))])
     dispatcher, stream, log_ = opened(both)

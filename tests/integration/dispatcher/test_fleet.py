@@ -4,8 +4,9 @@ import asyncio
 import json
 
 import pytest
+from msgspec.structs import replace
 
-from dispatcher.core.log import Record, State
+from dispatcher.core.log import Head, Record, Request, State
 from dispatcher.live import fleet
 from dispatcher.live.fleet import Fits, FleetDone, FleetStop, SessionHalted
 from dispatcher.store.ports import Place
@@ -65,6 +66,12 @@ async def test_those_of_a_commander_or_a_conversation(worlds: tuple[World, World
     await other.finish(spared)
     if not found:
         await member.finish(session_id)
+
+
+def test_a_commander_has_what_runs_and_not_what_it_lost() -> None:
+    lost = Record("s", Request("a", (), 0.0), Head(commander_id="c"))
+    runs = replace(lost, head=replace(lost.head, state="running"))
+    assert (Fits(commander="c")(runs), Fits(commander="c")(lost), Fits(commander="d")(runs)) == (True, False, False)
 
 
 async def test_one_that_moves_between_the_pages_is_found(
@@ -180,3 +187,6 @@ async def test_so_many_orders_at_once(worlds: tuple[World, World], monkeypatch: 
     assert (await a.metrics())['dispatcher_refusals_total{edge="http",kind="too_many_orders"}'] == 1
     await halts(member, session_id)
     assert (await outcome(order))[1].running == 0
+    async with asyncio.timeout(SECONDS):
+        while a.sessions._orders:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.001)
