@@ -46,6 +46,7 @@ class FleetStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which sessions: those that have all that is given; or `all`."""
 
     agent: bodies.Name | None = None
+    tenant: bodies.Name | None = None
     conversation_id: bodies.Name | None = None
     commander: bodies.Name | None = None
     all: bool = False
@@ -54,9 +55,9 @@ class FleetStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def fits(self) -> Fits:
         """Raises HttpError 400: nobody shall stop everything by leaving something out."""
-        fits = Fits(self.agent, self.conversation_id, self.commander)
+        fits = Fits(self.agent, self.tenant, self.conversation_id, self.commander)
         if (fits == Fits()) != self.all:
-            raise bodies.invalid("all", "give `agent`, `conversation_id`, `commander`, or else `all` as true")
+            raise bodies.invalid("all", "give `agent`, `tenant`, `conversation_id`, `commander`, or else `all` as true")
         return fits
 
 

@@ -28,6 +28,7 @@ class Fits(msgspec.Struct, frozen=True):
     """Which sessions are meant: those that have all that is given. commander: of those that run."""
 
     agent: str | None = None
+    tenant: str | None = None
     conversation_id: str | None = None
     commander: str | None = None
 
@@ -35,6 +36,7 @@ class Fits(msgspec.Struct, frozen=True):
         request, head = record.request, record.head
         return (
             self.agent in (None, request.agent)
+            and self.tenant in (None, request.tenant)
             and self.conversation_id in (None, request.conversation_id)
             and (self.commander is None or (head.state == "running" and self.commander == head.commander_id))
         )

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
     add_key_file(parser)
     parser.add_argument("--agent", help="those of that agent")
+    parser.add_argument("--tenant", help="those of that tenant's users")
     parser.add_argument("--conversation", metavar="ID", help="those of that conversation")
     parser.add_argument("--commander", metavar="ID", help="those that run at that Commander")
     parser.add_argument("--all", action="store_true", help="all that there are")
@@ -27,10 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0: none of them runs any more. Raises ConfigError."""
-    fits = {"agent": options.agent, "conversation_id": options.conversation, "commander": options.commander}
+    fits = {
+        "agent": options.agent,
+        "tenant": options.tenant,
+        "conversation_id": options.conversation,
+        "commander": options.commander,
+    }
     body = {name: value for name, value in fits.items() if value is not None}
     if bool(body) == options.all:
-        raise ConfigError("stop: give --agent, --conversation, --commander, or else --all")
+        raise ConfigError("stop: give --agent, --tenant, --conversation, --commander, or else --all")
     body |= {"reason": options.reason, "detail": options.detail} | ({"all": True} if options.all else {})
     try:
         with Client.of(options, "operator") as client:

@@ -18,7 +18,7 @@ async def test_it_stops_all_that_fit_and_says_what_came_of_it(
     urls: tuple[str, str], sessions: FakeSessions, capfd: pytest.CaptureFixture[str]
 ) -> None:
     runs = await sessions.begin()
-    waits = (await sessions.create(Request("other", (), 0.0))).record.session_id
+    waits = (await sessions.create(Request("other", (), 0.0, tenant="theirs"))).record.session_id
     stopping = asyncio.create_task(call(stop, "--url", urls[1], "--agent", "default", "--detail", "runs away"))
     assert await sessions.stops.get() == (runs.session_id, "RiskControl", "operator", "runs away")
     await runs.halted()
@@ -26,7 +26,7 @@ async def test_it_stops_all_that_fit_and_says_what_came_of_it(
     out, err = capfd.readouterr()
     assert out.endswith("1 found, 0 running\n"), "after what the server says in this process"
     assert err == ""
-    assert await call(stop, "--url", urls[1], "--all", "--json") == 0
+    assert await call(stop, "--url", urls[1], "--tenant", "theirs", "--json") == 0
     events = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line[0] == "{"]
     assert [event["session_id"] for event in events if event["event"] == "halted"] == [waits]
     assert events[-1] == {"event": "done", "found": 1, "running": 0, "whole": True}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from msgspec.structs import replace
@@ -66,6 +67,17 @@ async def test_those_of_a_commander_or_a_conversation(worlds: tuple[World, World
     await other.finish(spared)
     if not found:
         await member.finish(session_id)
+
+
+@pytest.mark.parametrize("fits", [Fits(tenant="theirs"), Fits(tenant="theirs", agent="default")])
+async def test_those_of_a_tenant(worlds: tuple[World, World], fits: Fits) -> None:
+    a, b = worlds
+    theirs, ours = [
+        (await b.sessions.create(Request("default", (), time.time(), tenant=tenant))).record.session_id
+        for tenant in ("theirs", "ours")
+    ]
+    assert await outcome(a.sessions.stop_fleet(fits, "RiskControl")) == ({theirs}, FleetDone(1, 0, True))
+    assert await a.state(ours) == "waiting"
 
 
 def test_a_commander_has_what_runs_and_not_what_it_lost() -> None:
@@ -164,7 +176,7 @@ async def test_as_events(worlds: tuple[World, World]) -> None:
         ({"all": False}, "all"),
         ({"all": True, "agent": "a"}, "all"),
         ({"agent": ""}, "agent"),
-        ({"tenant": "t"}, "tenant"),
+        ({"tenant": ""}, "tenant"),
         ({"agent": "a", "hold_seconds": 5}, "hold_seconds"),
         ({"agent": "a", "reason": "Whim"}, "reason"),
     ],
