@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
@@ -9,7 +10,6 @@ from typing import TypeAlias
 Pair: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-CLOSE_SECONDS = 30.0
 LEFT = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError)  # how a reader or a writer learns of it
 
 
@@ -19,34 +19,43 @@ async def listening(
 ) -> AsyncIterator[int]:
     """The port where each connection is served, and then closed. What still runs when the block ends is cancelled; what
     `serve` raised, but for that a client has left, is raised then.
+
+    Not with `asyncio.start_server`, which leaves a connection open that comes while the block ends: its task is
+    cancelled before it begins.
     """
-    tasks: set[asyncio.Task[None]] = set()
-    writers: list[asyncio.StreamWriter] = []
+    loop = asyncio.get_running_loop()
+    tasks: dict[asyncio.Task[None], socket.socket] = {}
 
-    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(*LEFT):
+    async def served(accepted: socket.socket) -> None:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        with contextlib.suppress(*LEFT):
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=tls)
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            try:
                 await serve(reader, writer)
+                writer.close()
+                await writer.wait_closed()
+            finally:
+                transport.abort()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):  # whoever came is gone
+            accepted, _ = listener.accept()
+            tasks[loop.create_task(served(accepted))] = accepted
+
+    with socket.create_server((host, port)) as listener:
+        listener.setblocking(False)
+        loop.add_reader(listener, accept)
+        try:
+            yield listener.getsockname()[1]
         finally:
-            writer.close()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        tasks.add(asyncio.create_task(served(reader, writer)))
-
-    server = await asyncio.start_server(accept, host, port, ssl=tls)
-    gone = asyncio.create_task(server.wait_closed())  # of a server that is closed it would wait for nothing
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        for writer in writers:
-            writer.transport.abort()
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await gone
+            loop.remove_reader(listener)
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            for accepted in tasks.values():  # also of those that did not begin
+                accepted.close()
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
