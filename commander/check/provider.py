@@ -56,6 +56,7 @@ class Provider:
         self.base_url = ""
         self._changed = asyncio.Event()
         self._connections: set[_Connection] = set()
+        self._closed = False
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator["Provider"]:
@@ -66,6 +67,7 @@ class Provider:
             yield self
         finally:
             server.close()
+            self._closed = True
             for connection in list(self._connections):
                 connection.cut()
 
@@ -81,6 +83,8 @@ class Provider:
 
     def begun(self, connection: "_Connection") -> None:
         self._connections.add(connection)
+        if self._closed:  # it was accepted while the block ended
+            connection.cut()
 
     def over(self, connection: "_Connection") -> None:
         self._connections.discard(connection)
