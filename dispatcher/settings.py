@@ -86,6 +86,7 @@ class DispatcherSettings(Settings):
     early_headers: bool = False
     http_head_seconds: Seconds = 10
     http_idle_seconds: Seconds = 75
+    page: bool = True
     cors_origins: Annotated[CommaSeparated, AfterValidator(_checked_origins)] = ()
     allowed_hosts: Annotated[CommaSeparated, AfterValidator(_checked_hosts)] = ()
     log_thoughts: bool = False

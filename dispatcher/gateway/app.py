@@ -21,6 +21,7 @@ from dispatcher.gateway.bodies import Bodies
 from dispatcher.gateway.errors import HttpError, internal_error, json_response, store_unavailable
 from dispatcher.gateway.openai import OpenAIRoutes
 from dispatcher.gateway.operator import OperatorRoutes
+from dispatcher.gateway.pages import Page, user_page
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.receipts import ReceiptKey
 from dispatcher.gateway.responses import ResponseRoutes
@@ -56,8 +57,10 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics,
             raise HttpError(503, "Not ready.", code="not_ready")
         return json_response(200, {"status": "ready"})
 
+    page = user_page() if settings.page else None
     routes = [
-        Route("/", _what, methods=["GET"]),
+        Route("/", partial(_what, page), methods=["GET"]),
+        *([Route("/page/{file}", page.file, methods=["GET"])] if page else []),
         *SessionRoutes(sessions, metrics, connections, bodies).routes,
         *OpenAIRoutes(sessions, answers, bodies, metrics).routes,
         *ResponseRoutes(sessions, answers, bodies, metrics).routes,
@@ -65,7 +68,13 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics,
         Route("/readyz", ready, methods=["GET"]),
     ]
     instead = f"There are {', '.join(WHERE)}."
-    app = App(routes, callers.user(access), partial(metrics.refused, "http"), settings.cors_origins, instead)
+    app = App(
+        routes,
+        callers.user(access, page.paths if page else frozenset()),
+        partial(metrics.refused, "http"),
+        settings.cors_origins,
+        instead,
+    )
     if not settings.cors_origins:
         return app
     # Like any middleware it stands between an answer's every frame and the socket, where a page of another origin asks:
@@ -103,7 +112,11 @@ def operator_app(
     return App(routes, callers.operator(access), partial(metrics.refused, "http"))
 
 
-async def _what(_: HttpRequest) -> Response:
+async def _what(page: Page | None, http: HttpRequest) -> Response:
+    """The users' page, where there is one; else, or for who asks for JSON, what this is."""
+    accept = http.headers.get("accept", "")
+    if page and not ("application/json" in accept and "text/html" not in accept):
+        return await page.show(http)
     return json_response(200, {"name": "Midsentence Dispatcher", "routes": WHERE, "openai_base_url": "/v1"})
 
 

@@ -4,7 +4,7 @@ This is the one way from a socket to "who is it": `App` asks it for every reques
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import TypeAlias
 
 from starlette.requests import Request as HttpRequest
@@ -22,11 +22,11 @@ _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NOBODY = Caller("user", agents=frozenset())  # asks a probe
 
 
-def user(access: Access) -> Identify:
-    """On the users' address: users alone. Raises HttpError 401, 403."""
+def user(access: Access, pages: Set[str] = frozenset()) -> Identify:
+    """On the users' address: users alone. pages: paths that show nothing of anybody's. Raises HttpError 401, 403."""
 
     def identified(scope: Scope) -> Caller:
-        caller = _caller(access, scope, "user", PROBES)
+        caller = _caller(access, scope, "user", PROBES | pages)
         if caller.role != "user":
             raise _forbidden()
         return caller
@@ -48,7 +48,7 @@ def operator(access: Access) -> Identify:
     return identified
 
 
-def _caller(access: Access, scope: Scope, anybody: AccessRole, without: frozenset[str]) -> Caller:
+def _caller(access: Access, scope: Scope, anybody: AccessRole, without: Set[str]) -> Caller:
     """anybody: what whoever calls is where access is open. without: paths that anybody may ask for."""
     if scope["path"] in without and scope["method"] in _READS:
         return _NOBODY

@@ -75,7 +75,7 @@ async def test_no_canary_on_any_user_route(http: httpx2.AsyncClient, sessions: F
     seen.append(await http.delete(f"/v1/responses/resp_{commander.session_id}"))
     seen.append(await http.delete(f"/v1/sessions/{commander.session_id}"))
     seen.append(await http.post("/v1/responses/compact"))
-    paths = ("/", "/v1/models", "/v1/models/default", "/healthz", "/readyz", "/v1/sessions/x/events")
+    paths = ("/", "/page/user.js", "/v1/models", "/v1/models/default", "/healthz", "/readyz", "/v1/sessions/x/events")
     seen += [await http.get(path) for path in paths]
     texts = 0
     for answer in seen:
