@@ -27,7 +27,7 @@ from dispatcher.gateway.receipts import ReceiptKey
 from dispatcher.gateway.responses import ResponseRoutes
 from dispatcher.gateway.sessions import SessionRoutes
 from dispatcher.gateway.sse import Connections
-from dispatcher.live.fleet import TooManyOrders
+from dispatcher.live.fleet import OnHold, TooManyHolds, TooManyOrders
 from dispatcher.live.pool import QueueFull
 from dispatcher.metrics import Metrics
 from dispatcher.policing.prompts import PromptRefused, PromptUnread
@@ -177,6 +177,11 @@ def _http_error(error: Exception, instead: str) -> HttpError:
             return HttpError(405, "This method is not allowed here.", code="method_not_allowed", headers=error.headers)
         case QueueFull(retry_after=seconds):
             return HttpError(429, "Too many sessions wait.", code="queue_full", headers={"Retry-After": str(seconds)})
+        case OnHold(retry_after=seconds):
+            message = "New sessions like this one are on hold. Try again later."
+            return HttpError(503, message, code="on_hold", headers={"Retry-After": str(seconds)})
+        case TooManyHolds():
+            return HttpError(429, "Too many holds are in force: lift some.", code="too_many_holds")
         case TooManyOrders():
             message = "Too many fleet's stops are under way."
             return HttpError(429, message, code="too_many_orders", headers={"Retry-After": "1"})

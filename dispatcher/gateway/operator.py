@@ -2,8 +2,11 @@
 
 import base64
 import math
+import time
+from typing import Annotated
 
 import msgspec
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.datastructures import QueryParams
 from starlette.requests import Request as HttpRequest
@@ -12,15 +15,26 @@ from starlette.routing import Route
 from starlette.types import Receive, Send
 
 from dispatcher.core.entries import Entry, as_event, fields_of
+from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import LIVE, STATES, Record, State
 from dispatcher.gateway import approvals, bodies, sse
-from dispatcher.gateway.errors import json_response, unknown_session
+from dispatcher.gateway.errors import HttpError, json_response, unknown_session
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.receipts import ReceiptKey, receipt
 from dispatcher.gateway.sessions import find, released_text
-from dispatcher.live.fleet import Fits, FleetDone, FleetProgress, FleetStop, SessionHalted
+from dispatcher.live.fleet import (
+    MAX_HOLD_SECONDS,
+    FleetDone,
+    FleetProgress,
+    FleetStop,
+    HoldPlaced,
+    SessionHalted,
+    new_hold,
+)
 from dispatcher.store.ports import Place, place
 from shared.records import StopReason
+
+logger = structlog.get_logger()
 
 LIST_LIMIT = 100
 MAX_LIST_LIMIT = 1000
@@ -28,6 +42,7 @@ FIELDS = ("agent", "reason", "conversation")
 PARAMETERS = ("state", *FIELDS, "since", "limit", "cursor")
 PAGE = 50  # sessions that are read at once, with what each was asked
 TOLD: dict[type, str] = {
+    HoldPlaced: "hold",
     SessionHalted: "halted",
     FleetProgress: "progress",
     FleetDone: "done",
@@ -43,7 +58,7 @@ class OperatorStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FleetStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which sessions: those that have all that is given; or `all`."""
+    """Which sessions: those that have all that is given; or `all`. hold_seconds: that no other like them begins."""
 
     agent: bodies.Name | None = None
     tenant: bodies.Name | None = None
@@ -52,12 +67,15 @@ class FleetStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     all: bool = False
     reason: StopReason = "RiskControl"
     detail: str = ""
+    hold_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_HOLD_SECONDS)] = 0.0
 
     def fits(self) -> Fits:
         """Raises HttpError 400: nobody shall stop everything by leaving something out."""
         fits = Fits(self.agent, self.tenant, self.conversation_id, self.commander)
         if (fits == Fits()) != self.all:
             raise bodies.invalid("all", "give `agent`, `tenant`, `conversation_id`, `commander`, or else `all` as true")
+        if self.commander is not None and self.hold_seconds:
+            raise bodies.invalid("hold_seconds", "not with `commander`: a session that begins has none yet")
         return fits
 
 
@@ -160,6 +178,8 @@ class OperatorRoutes:
             Route("/operator/sessions/{session_id}/stop", self._stop, methods=["POST"]),
             Route("/operator/sessions/{session_id}/calls/{call_id}/decision", self._decide, methods=["POST"]),
             Route("/operator/stop", self._stop_fleet, methods=["POST"]),
+            Route("/operator/holds", self._holds, methods=["GET"]),
+            Route("/operator/holds/{hold_id}", self._lift, methods=["DELETE"]),
             Route("/operator/approvals", self._approvals, methods=["GET"]),
         ]
 
@@ -209,8 +229,9 @@ class OperatorRoutes:
 
     async def _stop_fleet(self, http: HttpRequest) -> sse.RawAnswer:
         body = await self._bodies.take(http, FleetStopBody)
-        order = self._sessions.stop_fleet(body.fits(), body.reason, body.detail)
-        return sse.RawAnswer(self._tell, order)
+        fits, seconds = body.fits(), body.hold_seconds
+        hold = await new_hold(self._sessions.store, fits, seconds, body.reason, body.detail) if seconds else None
+        return sse.RawAnswer(self._tell, self._sessions.stop_fleet(fits, body.reason, body.detail, hold))
 
     async def _tell(self, order: FleetStop, receive: Receive, send: Send) -> None:
         """What comes of it. It is carried out to its end, also where nobody listens."""
@@ -221,6 +242,16 @@ class OperatorRoutes:
                     await sse.write(send, sse.frame(TOLD[type(told)], told))
         finally:
             await sse.end(send)
+
+    async def _holds(self, http: HttpRequest) -> Response:
+        return json_response(200, {"holds": list(map(_held, await self._sessions.store.holds(time.time())))})
+
+    async def _lift(self, http: HttpRequest) -> Response:
+        hold_id = http.path_params["hold_id"]
+        if not await self._sessions.store.lift(hold_id):
+            raise HttpError(404, "No such hold.", code="hold_not_found")
+        logger.info("hold_lifted", hold_id=hold_id)
+        return Response(status_code=204)
 
     async def _decide(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, approvals.DecisionBody)
@@ -274,6 +305,20 @@ class OperatorRoutes:
 def _frame(entry: Entry) -> bytes:
     """An entry as an event that is named after its kind. `released`: what users got of it."""
     return sse.frame(*as_event(entry), entry.offset)
+
+
+def _held(hold: Hold) -> dict[str, object]:
+    fits = hold.fits
+    return {
+        "hold_id": hold.hold_id,
+        "agent": fits.agent,
+        "tenant": fits.tenant,
+        "conversation_id": fits.conversation_id,
+        "placed_at": hold.placed_at,
+        "ends_at": hold.ends_at,
+        "reason": hold.reason,
+        "detail": hold.detail,
+    }
 
 
 def _summary(record: Record) -> dict[str, object]:

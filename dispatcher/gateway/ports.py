@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from dispatcher.core.entries import Decision
+from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Applied, Record, Request
-from dispatcher.live.fleet import Fits, FleetStop
+from dispatcher.live.fleet import FleetStop
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 
 
@@ -28,8 +29,8 @@ class Sessions(Protocol):
     def registry(self) -> Tools: ...
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
-        """A new waiting session under an unguessable id, or the one that the key is bound to. Raises PromptRefused,
-        PromptUnread, QueueFull.
+        """A new waiting session under an unguessable id, or the one that the key is bound to. Raises OnHold,
+        PromptRefused, PromptUnread, QueueFull.
         """
 
     async def stop(
@@ -45,8 +46,10 @@ class Sessions(Protocol):
         tenant: whose it has to be; None: anybody's.
         """
 
-    def stop_fleet(self, fits: Fits, reason: str, detail: str = "") -> FleetStop:
-        """Stop all sessions that fit; what comes of it is told as it comes. Raises TooManyOrders."""
+    def stop_fleet(self, fits: Fits, reason: str, detail: str = "", hold: Hold | None = None) -> FleetStop:
+        """Stop all sessions that fit, and place the hold before; what comes of it is told as it comes. Raises
+        TooManyOrders.
+        """
 
     async def decide(self, session_id: str, decision: Decision) -> Applied | None:
         """Log the decision on a call, if it is the first and fits; what came of it. None: unknown."""

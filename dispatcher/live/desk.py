@@ -9,6 +9,7 @@ from dispatcher.core.history import assignment_of
 from dispatcher.core.log import Acquire, Applied, Assign, Head, Record, Request
 from dispatcher.core.tokens import digest
 from dispatcher.live import clock, ids
+from dispatcher.live.fleet import OnHold, check_holds
 from dispatcher.live.pool import Pool
 from dispatcher.live.ports import Carried, Link
 from dispatcher.live.runners import Runners
@@ -48,7 +49,7 @@ class Desk:
         now = clock.now()
         try:
             if opening.generation == 0 and not await self._runners.store.load(session_id):
-                if self._crowded:
+                if await self._closed():
                     return "unavailable"
                 brought = await self._bring(session_id, opening.commander_id, "commander", now, digest(opening.token))
                 excused = brought.fresh
@@ -76,11 +77,11 @@ class Desk:
         return await asyncio.shield(self.spawn(self._open_older(link, session_id)))
 
     async def _open_older(self, link: Link, session_id: str) -> Carried | str:
-        if self._crowded:
-            return "unavailable"
         commander_id, now = ids.commander_id(), clock.now()
         with self._runners.bringing(session_id):
             try:
+                if await self._closed():
+                    return "unavailable"
                 created = await self._bring(session_id, commander_id, "older", now)
                 if not created.fresh:
                     return "exists"
@@ -93,12 +94,17 @@ class Desk:
                 self._runners.find_again(session_id)
                 return "unavailable"
 
-    @property
-    def _crowded(self) -> bool:
-        if len(self._runners.by_session) < MAX_LIVE:
-            return False
-        self.metrics.refused("chatstream", "sessions")
-        return True
+    async def _closed(self) -> bool:
+        """No session is taken that a Commander brings. Raises StoreUnavailable."""
+        if len(self._runners.by_session) >= MAX_LIVE:
+            self.metrics.refused("chatstream", "sessions")
+            return True
+        try:
+            await check_holds(self._runners.store, Request("", (), clock.now()))  # it says nothing of what it is for
+        except OnHold:
+            self.metrics.refused("chatstream", "on_hold")
+            return True
+        return False
 
     async def _bring(
         self,

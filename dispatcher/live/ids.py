@@ -21,6 +21,10 @@ def stop_id() -> str:
     return f"stop-{secrets.token_hex(8)}"
 
 
+def hold_id() -> str:
+    return f"hold-{secrets.token_hex(8)}"
+
+
 def instance() -> str:
     """Of this process where the store gives none."""
     return secrets.token_hex(8)

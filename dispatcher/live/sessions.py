@@ -11,11 +11,12 @@ import structlog
 from msgspec.structs import replace
 
 from dispatcher.core.entries import Decision, Entry, StopEntry
+from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import LIVE, Applied, Head, Record, Request, Settle
 from dispatcher.core.tokens import KEY_BYTES
 from dispatcher.live import clock, ids
 from dispatcher.live.desk import Desk
-from dispatcher.live.fleet import MAX_ORDERS, Fits, FleetStop, TooManyOrders
+from dispatcher.live.fleet import MAX_ORDERS, FleetStop, TooManyOrders, check_holds
 from dispatcher.live.neighbours import Neighbours
 from dispatcher.live.pool import QueueFull
 from dispatcher.live.runners import Runners
@@ -80,10 +81,11 @@ class LiveSessions:
     # ---- users and operators
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
-        """A new session, or the one that the key was bound to. Raises PromptRefused, PromptUnread, QueueFull,
-        StoreUnavailable.
+        """A new session, or the one that the key was bound to. Raises OnHold, PromptRefused, PromptUnread,
+        QueueFull, StoreUnavailable.
         """
         runners = self.runners
+        await check_holds(self.store, request)
         prompt = Prompt(request, runners.rules, runners.clock, runners.judges, self.metrics)
         await prompt.read()
         slots = self.pool.free(request.agent) - self._creating[request.agent]
@@ -140,11 +142,13 @@ class LiveSessions:
                 self.runners.spawn(self._stop_when_it_can_be(session_id, stop, tenant))
             raise StopKept(str(error)) from error
 
-    def stop_fleet(self, fits: Fits, reason: str, detail: str = "") -> FleetStop:
-        """Stop all sessions that fit, whether somebody listens to what comes of it or not. Raises TooManyOrders."""
+    def stop_fleet(self, fits: Fits, reason: str, detail: str = "", hold: Hold | None = None) -> FleetStop:
+        """Stop all sessions that fit, whether somebody listens to what comes of it or not. hold: placed before.
+        Raises TooManyOrders.
+        """
         if len(self._orders) >= MAX_ORDERS:
             raise TooManyOrders
-        order = FleetStop(self.store, lambda session_id: self.stop(session_id, reason, "operator", detail), fits)
+        order = FleetStop(self.store, lambda session_id: self.stop(session_id, reason, "operator", detail), fits, hold)
         self._orders.add(order)
         self.runners.spawn(order.run()).add_done_callback(lambda _: self._orders.discard(order))
         return order

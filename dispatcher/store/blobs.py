@@ -1,4 +1,4 @@
-"""What of a session the stores on disk and in Redis keep as blobs: msgpack of `Request`, `Head` and `Entry`.
+"""What the stores on disk and in Redis keep as blobs: msgpack of a session's `Request`, `Head` and `Entry`, of `Hold`.
 
 A request is kept twice, whole and without its prompt, for its prompt may be a thousand times the rest.
 """
@@ -7,12 +7,14 @@ import msgspec
 from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry
+from dispatcher.core.holds import Hold
 from dispatcher.core.log import Head, Record, Request
 from dispatcher.store.ports import StoreUnavailable
 
 _REQUEST = msgspec.msgpack.Decoder(Request)
 _HEAD = msgspec.msgpack.Decoder(Head)
 _ENTRY = msgspec.msgpack.Decoder(Entry)
+_HOLD = msgspec.msgpack.Decoder(Hold)
 encode = msgspec.msgpack.Encoder().encode
 
 
@@ -56,3 +58,11 @@ def entry_of(blob: bytes) -> Entry:
         return _ENTRY.decode(blob)
     except msgspec.DecodeError as error:
         raise StoreUnavailable(f"an entry cannot be read: {error}") from error
+
+
+def hold_of(blob: bytes) -> Hold:
+    """Raises StoreUnavailable."""
+    try:
+        return _HOLD.decode(blob)
+    except msgspec.DecodeError as error:
+        raise StoreUnavailable(f"a hold cannot be read: {error}") from error

@@ -10,6 +10,7 @@ from time import perf_counter
 from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry
+from dispatcher.core.holds import Hold
 from dispatcher.core.log import Applied, Change, Outcome, Record, Refused, State, apply
 from dispatcher.store.blobs import without_prompt
 from dispatcher.store.followers import Hub
@@ -32,6 +33,7 @@ class MemoryStore:
         self._entries: dict[str, list[Entry]] = {}
         self._keys: dict[str, tuple[IdempotencyKey, str]] = {}
         self._offers: dict[str, float] = {}
+        self._holds: dict[str, Hold] = {}
 
     async def close(self) -> None:
         self._closed = True
@@ -129,6 +131,7 @@ class MemoryStore:
             if bound[0].expires_at >= ended_before and bound[1] in self._records
         }
         self._offers = {agent: at for agent, at in self._offers.items() if at >= ended_before}
+        self._holds = {hold_id: hold for hold_id, hold in self._holds.items() if hold.ends_at >= ended_before}
         return len(old)
 
     def _drop(self, session_id: str) -> None:
@@ -144,6 +147,19 @@ class MemoryStore:
     async def offered(self, since: float) -> list[str]:
         self._check_open()
         return sorted(agent for agent, at in self._offers.items() if at >= since)
+
+    async def hold(self, hold: Hold) -> None:
+        self._check_open()
+        self._holds[hold.hold_id] = hold
+
+    async def holds(self, now: float) -> list[Hold]:
+        self._check_open()
+        in_force = (hold for hold in self._holds.values() if hold.ends_at > now)
+        return sorted(in_force, key=lambda hold: hold.ends_at)
+
+    async def lift(self, hold_id: str) -> bool:
+        self._check_open()
+        return self._holds.pop(hold_id, None) is not None
 
     def _check_open(self) -> None:
         if self._closed:

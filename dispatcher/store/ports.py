@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from dispatcher.core.entries import Entry
+from dispatcher.core.holds import Hold
 from dispatcher.core.log import Change, Head, Outcome, Record, State
 
 
@@ -166,7 +167,7 @@ class Store(Protocol):
 
     async def expire(self, ended_before: float) -> int:
         """Drop the sessions that ended before that time (Unix seconds), never a live one; how many. Keys that stopped
-        to bind and offers that were made before it go too.
+        to bind, offers that were made and holds that ended before it go too.
         """
 
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
@@ -174,3 +175,12 @@ class Store(Protocol):
 
     async def offered(self, since: float) -> list[str]:
         """The agents that some instance offered at or after that time, sorted."""
+
+    async def hold(self, hold: Hold) -> None:
+        """Keep it. From then on every instance is told of it. Repeated: it is kept already."""
+
+    async def holds(self, now: float) -> list[Hold]:
+        """Those that end after that time (Unix seconds), the first to end first."""
+
+    async def lift(self, hold_id: str) -> bool:
+        """Drop it. False: it is unknown."""

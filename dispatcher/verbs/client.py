@@ -95,6 +95,9 @@ class Client:
     def post(self, path: str, body: object) -> Any:
         return self._json("POST", path, json=body)
 
+    def delete(self, path: str) -> None:
+        self._answer("DELETE", path)
+
     def sessions(self, **asked: Any) -> Iterator[dict[str, Any]]:
         """An operator's list, the newest first."""
         return self.pages("/operator/sessions", "sessions", **asked)
@@ -109,13 +112,16 @@ class Client:
             asked["cursor"] = page["cursor"]
 
     def _json(self, method: str, path: str, **how: Any) -> Any:
+        return self._answer(method, path, **how).json()
+
+    def _answer(self, method: str, path: str, **how: Any) -> httpx2.Response:
         try:
             response = self._http.request(method, path, **how)
         except httpx2.TransportError as error:
             raise unreachable(self.url, error) from error
         if response.is_error:
             raise _refused(response)
-        return response.json()
+        return response
 
     def told(self, path: str, body: object) -> Generator[Event, None, None]:
         """The events with which a POST is answered, over its one connection."""

@@ -9,7 +9,7 @@ import uvloop
 
 from dispatcher.app import serve
 from dispatcher.settings import DispatcherSettings
-from dispatcher.verbs import approvals, chat, demo, dev, health, keys, receipt, stop
+from dispatcher.verbs import approvals, chat, demo, dev, health, holds, keys, receipt, stop
 from dispatcher.verbs import policy as policy_cli
 from dispatcher.verbs import sessions as operator_cli
 from dispatcher.verbs import tools as tools_cli
@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("chat", "talk to an agent from this terminal", chat),
         ("sessions", "list, watch and stop sessions, as an operator", operator_cli),
         ("stop", "stop all sessions that fit, as an operator", stop),
+        ("holds", "list and lift what keeps new sessions from beginning, as an operator", holds),
         ("receipt", "get the receipt of a session that is over, and verify one offline", receipt),
         ("approvals", "list, approve and deny tool calls that wait, as an operator", approvals),
         ("keys", "make keys for users, Commanders and operators", keys),

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from dispatcher.verbs.client import Client, add_key_file
+from dispatcher.verbs.client import Client, add_key_file, as_count
 from dispatcher.verbs.servers import RequestFailed
 from shared.errors import ConfigError
 from shared.records import STOP_REASONS
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--conversation", metavar="ID", help="those of that conversation")
     parser.add_argument("--commander", metavar="ID", help="those that run at that Commander")
     parser.add_argument("--all", action="store_true", help="all that there are")
+    parser.add_argument("--hold", type=as_count, metavar="SECONDS", help="that no other that fits begins")
     parser.add_argument("--reason", choices=STOP_REASONS, default="RiskControl", help="what the users are told")
     parser.add_argument("--detail", default="", help="for the logs; users do not see it")
     parser.add_argument("--json", action="store_true", help="what comes of it, one JSON object a line")
@@ -38,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     if bool(body) == options.all:
         raise ConfigError("stop: give --agent, --tenant, --conversation, --commander, or else --all")
     body |= {"reason": options.reason, "detail": options.detail} | ({"all": True} if options.all else {})
+    if options.hold:
+        body["hold_seconds"] = options.hold
     try:
         with Client.of(options, "operator") as client:
             return _follow(client, body, options.json)
@@ -54,6 +57,8 @@ def _follow(client: Client, body: dict[str, object], as_json: bool) -> int:
             print(json.dumps({"event": event.name, **event.data}), flush=True)
         if event.name == "done":
             return _done(event.data, shows, as_json)
+        if event.name == "hold" and not as_json:
+            print(f"{event.data['hold_id']} is in force", flush=True)
         if event.name == "progress":
             found = event.data["found"]
         halted += event.name == "halted"

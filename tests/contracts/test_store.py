@@ -22,6 +22,7 @@ from dispatcher.core.entries import (
     StopSent,
     Text,
 )
+from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import (
     Applied,
     Change,
@@ -669,6 +670,27 @@ async def test_offers_are_known_since_they_were_made(store: Store) -> None:
     assert await store.offered(160.5) == []
     await store.expire(120.0)
     assert await store.offered(0.0) == ["default"]
+
+
+async def test_holds_are_in_force_until_they_end_or_are_lifted(url: str, store: Store) -> None:
+    def hold(hold_id: str, ends_at: float) -> Hold:
+        return Hold(hold_id, Fits(agent="a", tenant="ä"), 100.0, ends_at, "RiskControl", "why")
+
+    assert await store.holds(0.0) == []
+    for each in (hold("late", 300.0), hold("soon", 200.0), hold("late", 300.0)):
+        await store.hold(each)
+    assert await store.holds(199.9) == [hold("soon", 200.0), hold("late", 300.0)]
+    assert await store.holds(200.0) == [hold("late", 300.0)]
+    assert [await store.lift(hold_id) for hold_id in ("late", "late", "gone")] == [True, False, False]
+    await store.expire(200.0)
+    assert await store.holds(0.0) == [hold("soon", 200.0)]
+    if not url.startswith("memory:"):
+        await store.close()
+        again = await open_store(url)
+        assert await again.holds(0.0) == [hold("soon", 200.0)]
+        await again.expire(200.1)
+        assert await again.holds(0.0) == []
+        await again.close()
 
 
 async def test_closing_finishes_what_is_under_way(store: Store) -> None:

@@ -13,6 +13,7 @@ WAITING = PREFIX + b"{waiting}:since"  # sorted set: the sessions that wait, by 
 AGENTS = PREFIX + b"{waiting}:agents"  # hash: what for
 LEASES = PREFIX + b"leases"  # hash: instance → when its lease ends
 OFFERS = PREFIX + b"offers"  # sorted set: agents, by when they were last offered
+HOLDS = PREFIX + b"holds"  # sorted set: holds as blobs, by when they end
 
 KEPT = 32_768  # sessions whose keys, and commands of the poll, are not made anew each time
 

@@ -12,6 +12,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from dispatcher.store.redis.keys import (
     AGENTS,
     ENDED,
+    HOLDS,
     LEASES,
     LIVE,
     OFFERS,
@@ -28,7 +29,7 @@ RULE = "resetkeys '~midsentence:*' resetchannels '&midsentence:*' +@all -@admin 
 Probe = tuple[Argument, ...]  # a command
 
 _NONE = PREFIX + b"rights"  # nothing stands there, nor will
-_KEYS = (*session_keys(""), binding_key(""), LIVE, ENDED, WAITING, AGENTS, LEASES, OFFERS)
+_KEYS = (*session_keys(""), binding_key(""), LIVE, ENDED, WAITING, AGENTS, LEASES, OFFERS, HOLDS)
 _COMMANDS: tuple[Probe, ...] = (
     ("INFO", "server"),
     ("TIME",),

@@ -19,15 +19,16 @@ from functools import partial
 from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry
+from dispatcher.core.holds import Hold
 from dispatcher.core.log import LIVE as LIVE_STATES
 from dispatcher.core.log import Change, Outcome, Record, State
-from dispatcher.store.blobs import briefly, encode, entry_of, record_of
+from dispatcher.store.blobs import briefly, encode, entry_of, hold_of, record_of
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
 from dispatcher.store.redis.address import RedisAddress, ask_server, check_rights, check_server
 from dispatcher.store.redis.cluster import Cluster
 from dispatcher.store.redis.hints import Hints
-from dispatcher.store.redis.keys import ENDED, LIVE, OFFERS, Channels, binding_key, session_keys
+from dispatcher.store.redis.keys import ENDED, HOLDS, LIVE, OFFERS, Channels, binding_key, session_keys
 from dispatcher.store.redis.lanes import Lanes
 from dispatcher.store.redis.nudges import DROPPED, Nudges
 from dispatcher.store.redis.pipeline import CONNECT_SECONDS
@@ -199,7 +200,8 @@ class RedisStore:
                 await self._servers.call(command("ZREM", ENDED, *names))
             if len(names) < EXPIRE_SESSIONS:
                 break
-        await self._servers.call(command("ZREMRANGEBYSCORE", OFFERS, "-inf", f"({ended_before}"))
+        for index in (OFFERS, HOLDS):
+            await self._servers.call(command("ZREMRANGEBYSCORE", index, "-inf", f"({ended_before}"))
         return total
 
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
@@ -208,6 +210,16 @@ class RedisStore:
         # Without agents, a write that changes nothing: who offers learns whether the store answers.
         nothing = command("ZREMRANGEBYSCORE", OFFERS, "(0", 0)
         await self._servers.call(command("ZADD", OFFERS, "GT", *offers) if offers else nothing)
+
+    async def hold(self, hold: Hold) -> None:
+        self._check_open()
+        await self._servers.call(command("ZADD", HOLDS, hold.ends_at, encode(hold)))
+
+    async def lift(self, hold_id: str) -> bool:
+        self._check_open()
+        blobs = await self._servers.read(command("ZRANGE", HOLDS, 0, -1))
+        named = [blob for blob in blobs if hold_of(blob).hold_id == hold_id]
+        return bool(named and await self._servers.call(command("ZREM", HOLDS, *named)))
 
     # ---- reading
 
@@ -277,6 +289,11 @@ class RedisStore:
         self._check_open()
         found = await self._servers.read(command("ZRANGE", OFFERS, since, "+inf", "BYSCORE"))
         return sorted(agent.decode() for agent in found)
+
+    async def holds(self, now: float) -> list[Hold]:
+        self._check_open()
+        found = await self._servers.read(command("ZRANGE", HOLDS, f"({now}", "+inf", "BYSCORE"))
+        return [hold_of(blob) for blob in found]
 
     def _check_open(self) -> None:
         if not self._open:

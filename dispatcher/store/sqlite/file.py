@@ -14,7 +14,7 @@ from dispatcher.store.blobs import brief_of
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 
 APPLICATION_ID = 0x4D696473  # "Mids": tells our file from another program's (SQLite, PRAGMA application_id)
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 WAL_LIMIT_BYTES = 64 * 1024 * 1024  # to which the WAL is cut after a checkpoint, if a long reader let it grow
 
 # Of what it holds: up to that a file is written anew once something was deleted, which takes as long as a slow commit.
@@ -30,6 +30,7 @@ logger = structlog.get_logger()
 # heads     what changes, narrow, with what `select`, `page` and `expire` look for beside the blob
 # entries   clustered by session and offset: a log is read in one sweep
 # The blobs: `dispatcher.store.blobs`.
+_HOLDS = "CREATE TABLE holds (id TEXT PRIMARY KEY, ends_at REAL NOT NULL, hold BLOB NOT NULL) WITHOUT ROWID"
 _SESSIONS = "(key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, brief BLOB NOT NULL, request BLOB NOT NULL)"
 PLACE = "CASE WHEN ended_at > 0 THEN ended_at ELSE since END"  # as `ports.place` has it
 _PAGES = f"CREATE INDEX heads_by_place ON heads (state, {PLACE})"
@@ -55,6 +56,7 @@ CREATE TABLE keys (
 CREATE INDEX keys_by_session ON keys (session);
 CREATE INDEX keys_by_expiry ON keys (expires_at);
 CREATE TABLE offers (agent TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+{_HOLDS};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
@@ -227,8 +229,17 @@ def _with_briefs(connection: sqlite3.Connection) -> None:
     """)  # noqa: S608 - constants
 
 
+def _with_holds(connection: sqlite3.Connection) -> None:
+    """Version 3 had none."""
+    connection.executescript(f"BEGIN; {_HOLDS}; PRAGMA user_version = 4; COMMIT;")
+
+
 # From each older version to the next. Whatever breaks off is done again at the next start: the version is written last.
-MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _without_remains, 2: _with_briefs}
+MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
+    1: _without_remains,
+    2: _with_briefs,
+    3: _with_holds,
+}
 
 
 def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:

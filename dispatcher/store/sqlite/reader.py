@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.core.entries import Entry
+from dispatcher.core.holds import Hold
 from dispatcher.core.log import Record, State
-from dispatcher.store.blobs import entry_of, record_of
+from dispatcher.store.blobs import entry_of, hold_of, record_of
 from dispatcher.store.ports import Place, StoreUnavailable
 from dispatcher.store.sqlite.file import PLACE, open_reader
 
@@ -58,6 +59,10 @@ class Reader:
 
     def offered(self, since: float) -> list[str]:
         return [row[0] for row in self._fetch("SELECT agent FROM offers WHERE at >= ? ORDER BY agent", (since,))]
+
+    def holds(self, now: float) -> list[Hold]:
+        rows = self._fetch("SELECT hold FROM holds WHERE ends_at > ? ORDER BY ends_at", (now,))
+        return [hold_of(row[0]) for row in rows]
 
     def _fetch(self, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         try:

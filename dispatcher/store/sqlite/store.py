@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import structlog
 
 from dispatcher.core.entries import Entry, StopEntry
+from dispatcher.core.holds import Hold
 from dispatcher.core.log import Append, Applied, Change, Outcome, Record, Settle, State
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable
@@ -187,6 +188,13 @@ class SqliteStore:
         names = list(agents)
         await self._enqueue("", lambda writer: writer.offer(names, now))
 
+    async def hold(self, hold: Hold) -> None:
+        await self._enqueue("", lambda writer: writer.hold(hold))
+
+    async def lift(self, hold_id: str) -> bool:
+        lifted: bool = await self._enqueue("", lambda writer: writer.lift(hold_id))
+        return lifted
+
     def _enqueue(self, turn: str, job: Job, prompt_bytes: int = 0) -> asyncio.Future[Any]:
         """turn: whose it is, a session's or, empty, nobody's."""
         if self._open:
@@ -294,6 +302,10 @@ class SqliteStore:
     async def offered(self, since: float) -> list[str]:
         self._check_open()
         return await _in(self._reading, self._reader.offered, since)
+
+    async def holds(self, now: float) -> list[Hold]:
+        self._check_open()
+        return await _in(self._reading, self._reader.holds, now)
 
     def _check_open(self) -> None:
         if not self._open:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from dispatcher.core.holds import Hold
 from dispatcher.core.log import Applied, Change, Head, Outcome, Record, Refused, apply
 from dispatcher.store.blobs import briefly, encode, record_of
 from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
@@ -268,6 +269,7 @@ class Writer:
             self._drop(session_id, key)
         self._connection.execute("DELETE FROM keys WHERE expires_at < ?", (ended_before,))
         self._connection.execute("DELETE FROM offers WHERE at < ?", (ended_before,))
+        self._connection.execute("DELETE FROM holds WHERE ends_at < ?", (ended_before,))
         return [session_id for session_id, _ in rows]
 
     def _drop(self, session_id: str, key: int) -> None:
@@ -281,6 +283,14 @@ class Writer:
             "INSERT INTO offers (agent, at) VALUES (?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
             [(agent, now) for agent in agents],
         )
+
+    def hold(self, hold: Hold) -> None:
+        self._connection.execute(
+            "REPLACE INTO holds (id, ends_at, hold) VALUES (?, ?, ?)", (hold.hold_id, hold.ends_at, encode(hold))
+        )
+
+    def lift(self, hold_id: str) -> bool:
+        return self._connection.execute("DELETE FROM holds WHERE id = ?", (hold_id,)).rowcount > 0
 
 
 def _session_id(job: tuple[str, Change] | Create) -> str:

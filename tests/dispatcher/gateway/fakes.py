@@ -22,8 +22,9 @@ from dispatcher.core.entries import (
     StopEntry,
     Text,
 )
+from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
-from dispatcher.live.fleet import Fits, FleetStop
+from dispatcher.live.fleet import FleetStop, check_holds
 from dispatcher.live.pool import QueueFull
 from dispatcher.policing.prompts import PromptRefused
 from dispatcher.store.memory import MemoryStore
@@ -59,6 +60,7 @@ class FakeSessions:
             raise PromptRefused
         if self.full:
             raise QueueFull
+        await check_holds(self.store, request)
         record = Record(secrets.token_urlsafe(24), request, Head(since=request.created_at))
         created = await self.store.create(record, key)
         if created.fresh:
@@ -83,8 +85,8 @@ class FakeSessions:
         self.stops.put_nowait((session_id, reason, author, detail))
         return await self.store.load(session_id)
 
-    def stop_fleet(self, fits: Fits, reason: str, detail: str = "") -> FleetStop:
-        order = FleetStop(self.store, lambda session_id: self.stop(session_id, reason, "operator", detail), fits)
+    def stop_fleet(self, fits: Fits, reason: str, detail: str = "", hold: Hold | None = None) -> FleetStop:
+        order = FleetStop(self.store, lambda session_id: self.stop(session_id, reason, "operator", detail), fits, hold)
         self.orders.append(asyncio.create_task(order.run()))
         return order
 

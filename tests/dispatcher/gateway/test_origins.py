@@ -36,7 +36,8 @@ OPERATORS = "/operator/"
 
 def changing(commander: Commander, *, operator: bool = False) -> list[tuple[str, str]]:
     """(method, path) of each route that changes something, for this session, and of one that is not there."""
-    ids = {"session_id": commander.session_id, "call_id": "c", "response_id": f"resp_{commander.session_id}"}
+    session_id = commander.session_id
+    ids = {"session_id": session_id, "call_id": "c", "response_id": f"resp_{session_id}", "hold_id": "h"}
     found = [(method, path.format_map(ids)) for method, path in routes() if method != "GET"]
     return [each for each in [*found, ("POST", "/nowhere")] if each[1].startswith(OPERATORS) == operator]
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dispatcher.core.log import Request
-from dispatcher.verbs import stop
+from dispatcher.verbs import holds, stop
 from shared.errors import ConfigError
 from tests.dispatcher.gateway.fakes import FakeSessions
 from tests.dispatcher.verbs.test_client_verbs import call, sessions, urls
@@ -30,6 +30,32 @@ async def test_it_stops_all_that_fit_and_says_what_came_of_it(
     events = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line[0] == "{"]
     assert [event["session_id"] for event in events if event["event"] == "halted"] == [waits]
     assert events[-1] == {"event": "done", "found": 1, "running": 0, "whole": True}
+    await asyncio.gather(*sessions.orders)
+
+
+async def test_others_are_held_and_the_hold_is_seen_and_lifted(
+    urls: tuple[str, str],
+    sessions: FakeSessions,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dispatcher.live.fleet.SETTLE_SECONDS", 0.0)
+    of = ("--url", urls[1])
+    assert await call(stop, *of, "--agent", "a\x1bb", "--tenant", "t", "--hold", "600", "--detail", "runs") == 0
+    (hold,) = await sessions.store.holds(0.0)
+    assert f"\n{hold.hold_id} is in force\n0 found, 0 running\n" in f"\n{capfd.readouterr().out}"
+    assert round(hold.ends_at - hold.placed_at) == 600
+    assert await call(holds, *of, "list") == 0
+    left, said = capfd.readouterr().out.split(" s left, ")
+    assert 0 < int(left.removeprefix(f"{hold.hold_id} ")) <= 600
+    assert said == "agent ab, tenant t: RiskControl runs\n"
+    assert await call(holds, *of, "list", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["agent"] == "a\x1bb"
+    assert [await call(holds, *of, "lift", hold.hold_id) for _ in range(2)] == [0, 1]
+    out, err = capfd.readouterr()
+    assert out.endswith("\nlifted\n"), "after what the server says in this process"
+    assert err == "dispatcher holds: No such hold.\n"
+    assert await sessions.store.holds(0.0) == []
     await asyncio.gather(*sessions.orders)
 
 

@@ -402,12 +402,12 @@ class World:
         """What users see of it."""
         return "".join(entry.released for entry in await self.log(session_id))
 
-    async def ask(self, path: str, body: object = None) -> httpx2.Response:
-        """An operator's route, or else a user's: POST where there is a body."""
+    async def ask(self, path: str, body: object = None, method: str = "") -> httpx2.Response:
+        """An operator's route, or else a user's: POST where there is a body, else GET, unless it is said."""
         of = self.dispatcher
         app = Unserved.apps[of.http_port if path.startswith("/v1/") else of.operator_port]
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1") as client:
-            return await (client.get(path) if body is None else client.post(path, json=body))
+            return await client.request(method or ("GET" if body is None else "POST"), path, json=body)
 
     async def metrics(self) -> dict[str, float]:
         """`/metrics`, as `samples` has it."""

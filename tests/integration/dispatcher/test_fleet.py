@@ -3,15 +3,17 @@
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Head, Record, Request, State
 from dispatcher.live import fleet
-from dispatcher.live.fleet import Fits, FleetDone, FleetStop, SessionHalted
-from dispatcher.store.ports import Place
-from shared.records import Content, Stop, Stopped
+from dispatcher.live.fleet import FleetDone, FleetStop, OnHold, SessionHalted, new_hold
+from dispatcher.store.ports import Created, IdempotencyKey, Place
+from shared.records import Content, Stop, Stopped, Upstream
 from tests.integration.dispatcher.peer import SECONDS, Peer, World
 from tests.integration.dispatcher.test_replicas import shared, view, worlds
 
@@ -177,7 +179,9 @@ async def test_as_events(worlds: tuple[World, World]) -> None:
         ({"all": True, "agent": "a"}, "all"),
         ({"agent": ""}, "agent"),
         ({"tenant": ""}, "tenant"),
-        ({"agent": "a", "hold_seconds": 5}, "hold_seconds"),
+        ({"agent": "a", "hold_seconds": -1}, "hold_seconds"),
+        ({"agent": "a", "hold_seconds": 86401}, "hold_seconds"),
+        ({"commander": "c", "hold_seconds": 1}, "hold_seconds"),
         ({"agent": "a", "reason": "Whim"}, "reason"),
     ],
 )
@@ -202,3 +206,116 @@ async def test_so_many_orders_at_once(worlds: tuple[World, World], monkeypatch: 
     async with asyncio.timeout(SECONDS):
         while a.sessions._orders:  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.001)
+
+
+# ---- holds
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "SETTLE_SECONDS", 0.0)
+
+
+async def held(world: World, fits: Fits, seconds: float = 600.0) -> Hold:
+    """It is in force, and the order that placed it is over."""
+    hold = await new_hold(world.sessions.store, fits, seconds, "RiskControl", "they run away")
+    await outcome(world.sessions.stop_fleet(fits, "RiskControl", hold=hold))
+    return hold
+
+
+@pytest.mark.usefixtures("settled")
+async def test_a_hold_keeps_others_from_beginning_at_every_instance_until_it_is_lifted(
+    worlds: tuple[World, World],
+) -> None:
+    a, b = worlds
+    await b.join(agents=("mine",), slots=0)
+    await b.join(agents=("other",), slots=0)
+    answer = await a.ask("/operator/stop", {"agent": "mine", "hold_seconds": 600})
+    placed = json.loads(answer.text.split("\n\n")[0].removeprefix("event: hold\ndata: "))
+    for path, body in (
+        ("/v1/sessions", {"agent": "mine", "prompt": "hi"}),
+        ("/v1/chat/completions", {"model": "mine", "messages": [{"role": "user", "content": "hi"}]}),
+    ):
+        refused = await b.ask(path, body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "on_hold")
+        assert 0 < int(refused.headers["retry-after"]) <= 600
+    assert (await b.metrics())['dispatcher_refusals_total{edge="http",kind="on_hold"}'] == 2
+    assert (await b.ask("/v1/sessions", {"agent": "other", "prompt": "hi"})).status_code == 201
+
+    (listed,) = (await b.ask("/operator/holds")).json()["holds"]
+    assert listed == {
+        "hold_id": placed["hold_id"],
+        "agent": "mine",
+        "tenant": None,
+        "conversation_id": None,
+        "placed_at": placed["ends_at"] - 600,
+        "ends_at": placed["ends_at"],
+        "reason": "RiskControl",
+        "detail": "",
+    }
+    lifting = [await b.ask(f"/operator/holds/{placed['hold_id']}", method="DELETE") for _ in range(2)]
+    assert [each.status_code for each in lifting] == [204, 404]
+    assert lifting[1].json()["error"]["code"] == "hold_not_found"
+    assert (await a.ask("/v1/sessions", {"agent": "mine", "prompt": "hi"})).status_code == 201
+
+
+@pytest.mark.usefixtures("settled")
+async def test_whoever_fits_two_holds_waits_for_the_longer(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    await held(a, Fits(tenant="t"), 600)
+    await held(a, Fits(agent="default"), 60)
+    request = Request("default", (), time.time())
+    for each, seconds in ((replace(request, tenant="t"), range(100, 601)), (request, range(1, 61))):
+        with pytest.raises(OnHold) as refused:
+            await b.sessions.create(each)
+        assert refused.value.retry_after in seconds
+    assert (await b.sessions.create(replace(request, agent="other"))).fresh
+
+
+@pytest.mark.usefixtures("settled")
+async def test_commanders_bring_none_while_all_are_held(worlds: tuple[World, World]) -> None:
+    a, b = worlds
+    hold = await held(a, ALL)
+    bringing, older = b.stream(), b.stream()
+    await bringing.request("brought")
+    assert await bringing.closed("brought") == "unavailable"
+    await older.send(Upstream("", Content("text")))
+    assert (await older.status()).name == "UNAVAILABLE"
+    assert await a.sessions.store.lift(hold.hold_id)
+    member, session_id = await b.own()
+    await held(a, Fits(agent="default"))
+    await member.finish(session_id)
+
+
+async def test_one_that_was_let_in_before_the_hold_is_stopped_when_it_comes(
+    worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = worlds
+    page, create, on_its_way, may_come = view(a).page, view(b).create, asyncio.Event(), asyncio.Event()
+
+    async def late(record: Record, key: IdempotencyKey | None = None) -> Created:
+        on_its_way.set()
+        await may_come.wait()
+        return await create(record, key)
+
+    async def paged(*asked: Any) -> list[Record]:
+        found: list[Record] = await page(*asked)
+        may_come.set()  # behind the first look
+        return found
+
+    monkeypatch.setattr(view(b), "create", late)
+    monkeypatch.setattr(view(a), "page", paged, raising=False)
+    creating = asyncio.create_task(b.create())
+    await asyncio.wait_for(on_its_way.wait(), SECONDS)
+    hold = await new_hold(a.sessions.store, ALL, 600, "RiskControl", "")
+    halted, done = await outcome(a.sessions.stop_fleet(ALL, "RiskControl", hold=hold))
+    assert (halted, done) == ({await creating}, FleetDone(1, 0, True))
+
+
+async def test_so_many_holds_at_once(worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "MAX_HOLDS", 0)
+    a, _ = worlds
+    waits = await a.create()
+    answer = await a.ask("/operator/stop", {"all": True, "hold_seconds": 1})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_holds")
+    assert await a.state(waits) == "waiting"

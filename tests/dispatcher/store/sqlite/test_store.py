@@ -15,6 +15,7 @@ from random import Random
 import pytest
 
 from dispatcher.core.entries import StopEntry
+from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Head, Outcome, Record, Refused, Request, Settle
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
@@ -357,12 +358,13 @@ async def test_a_schema_of_another_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    assert "schema version 99; this program works with 3" in await start_error(path)
+    assert "schema version 99; this program works with 4" in await start_error(path)
 
 
 def make_older(connection: sqlite3.Connection, version: int) -> None:
     """As it was before version 3."""
     connection.executescript(f"""
+        DROP TABLE holds;
         DROP INDEX heads_by_place;
         ALTER TABLE sessions DROP COLUMN brief;
         PRAGMA user_version = {version};
@@ -409,6 +411,18 @@ async def test_requests_of_version_2_get_their_briefs(path: Path) -> None:
             await store.load("unreadable")
 
 
+async def test_version_3_gets_room_for_holds(path: Path) -> None:
+    hold = Hold("hold", Fits(agent="a"), 1.0, 2.0, "RiskControl")
+    async with opened(path) as store:
+        await store.create(brought("kept"))
+    with sqlite3.connect(path, isolation_level=None) as older:
+        older.executescript("DROP TABLE holds; PRAGMA user_version = 3;")
+    older.close()
+    async with opened(path) as store:
+        await store.hold(hold)
+        assert (await store.holds(0.0), bool(await store.load("kept"))) == ([hold], True)
+
+
 def bytes_read() -> int:
     """By this process, from files."""
     return int(Path("/proc/self/io").read_text().partition("rchar: ")[2].split()[0])
@@ -432,7 +446,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> N
         older.execute("PRAGMA user_version = 1")
     older.close()
     path.with_name("sessions.db.version-1").mkdir()
-    assert "cannot be brought from schema version 1 to 3" in await start_error(path)
+    assert "cannot be brought from schema version 1 to 4" in await start_error(path)
     with sqlite3.connect(path) as unchanged:
         assert unchanged.execute("PRAGMA user_version").fetchone() == (1,)
     unchanged.close()

@@ -1,0 +1,56 @@
+"""`dispatcher holds list|lift`: what keeps new sessions from beginning (`dispatcher stop --hold`), over the operator's
+routes.
+"""
+
+import argparse
+import json
+import sys
+import time
+from urllib.parse import quote
+
+from dispatcher.verbs.client import Client, add_key_file, as_session_id
+from dispatcher.verbs.servers import RequestFailed
+from shared.terminal import printable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
+    add_key_file(parser)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    listing = verbs.add_parser("list", help="the holds that are in force, the first to end first")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing.set_defaults(holds_verb=_list)
+
+    lifting = verbs.add_parser("lift", help="end a hold now")
+    lifting.add_argument("hold_id", metavar="HOLD", type=as_session_id)
+    lifting.set_defaults(holds_verb=_lift)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raises ConfigError."""
+    try:
+        with Client.of(options, "operator") as client:
+            status: int = options.holds_verb(client, options)
+            return status
+    except RequestFailed as error:
+        print(f"dispatcher holds: {printable(str(error))}", file=sys.stderr)
+        return 1
+
+
+def _list(client: Client, options: argparse.Namespace) -> int:
+    for hold in client.get("/operator/holds")["holds"]:
+        if options.json:
+            print(json.dumps(hold))
+            continue
+        fits = [f"{name} {hold[name]}" for name in ("agent", "tenant", "conversation_id") if hold[name] is not None]
+        left = max(0, round(hold["ends_at"] - time.time()))
+        why = " ".join(filter(None, (hold["reason"], hold["detail"])))
+        print(printable(f"{hold['hold_id']} {left} s left, {', '.join(fits) or 'all'}: {why}"))
+    return 0
+
+
+def _lift(client: Client, options: argparse.Namespace) -> int:
+    client.delete(f"/operator/holds/{quote(options.hold_id, safe='')}")
+    print("lifted")
+    return 0
