@@ -1,13 +1,14 @@
 """The tool calls of one round, put together from deltas."""
 
 import json
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from commander.backends.errors import ProviderError
-from shared.records import MAX_ARGUMENTS_BYTES
+from shared.records import MAX_ARGUMENTS_BYTES, MAX_NAME
 from shared.wire import well_formed
 
 MAX_CALLS = 64  # of one round; no model asks for so many at once
@@ -32,7 +33,7 @@ class CallDelta(msgspec.Struct, frozen=True):
 class CallParts:
     """A tool call, as its deltas have put it together so far.
 
-    call_id   as it was given, or made here; unlike that of any other call of the round
+    call_id   as it was given, or made up; unlike that of any other call of the round
     given_id  as it was given; empty: it was not
     """
 
@@ -48,6 +49,13 @@ class CallParts:
     @property
     def arguments(self) -> str:
         return well_formed("".join(self._arguments))
+
+    @property
+    def object_text(self) -> str:
+        """The arguments as the text of an object, where they are one in whatever way; else as they came."""
+        text = self.arguments
+        found = parsed(text)
+        return text if found is None or text.lstrip().startswith("{") else json.dumps(found, ensure_ascii=False)
 
     @property
     def begun(self) -> bool:
@@ -106,9 +114,8 @@ class Calls:
             raise ProviderError(f"more than {MAX_CALLS} tool calls at once")
         taken = {call.call_id for call in self._calls}
         given = well_formed(delta.id or "")
-        call_id = given or f"call_{len(self._calls)}"
-        while call_id in taken:
-            call_id += "_"
+        # made up: one that no other answer of the conversation has either, for the client may see it
+        call_id = given if given and given not in taken and len(given) <= MAX_NAME else f"call_{secrets.token_hex(16)}"
         call = CallParts(call_id, delta.index, given)
         self._calls.append(call)
         return call

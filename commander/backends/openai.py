@@ -1,17 +1,17 @@
 """The back-end `openai`: any server that speaks OpenAI's Chat Completions, with tool calls and reasoning."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from commander.agent import Agent, Finish, FinishReason, Thought, Tool, ToolError, Turn, Yielded
+from commander.agent import Agent, ClientCall, Feature, Finish, FinishReason, Thought, ToolError, Turn, Yielded
+from commander.backends import chat
 from commander.backends.calls import CallParts, Calls, parsed
 from commander.backends.client import ProviderClient
 from commander.backends.completions import MAX_COUNT, Chunk, Ending, Piece
 from commander.backends.errors import ProviderError
-from commander.backends.parameters import sampling
+from commander.backends.parameters import Choice, choice, sampling
 from commander.backends.settings import OpenAISettings
 from commander.backends.texts import TextJoiner, ThinkTags
 from shared import http_environment
@@ -22,11 +22,13 @@ MAX_ROUND_CHARACTERS = 4 * 1024**2  # words and thoughts of one request's answer
 
 
 class OpenAIAgent:
-    """Asks, runs the tools that the model asks for, and asks again with their results, `max_rounds` times at most; in
-    the last round the model is told to call none. What it reasons comes as thoughts."""
+    """Asks, runs the Dispatcher's tools that the model asks for, and asks again with their results, `max_rounds` times
+    at most; in the last round the model is told to call none of them. Where it asks for the client's tools alone, the
+    answer ends with these calls. What it reasons comes as thoughts."""
 
     def __init__(self, settings: OpenAISettings) -> None:
         self.continues = settings.continues
+        self.supports = _supported(settings)
         self._settings = settings
         self._model = settings.model
         self._client = ProviderClient(settings)
@@ -35,12 +37,14 @@ class OpenAIAgent:
         await self._client.close()
 
     async def __call__(self, turn: Turn) -> AsyncGenerator[Yielded, None]:
-        """Raises ProviderError."""
+        """Raises ProviderError, and ValueError for a `tool_choice` that cannot be read."""
+        chosen = choice(turn)
+        names = {tool.name for tool in chosen.tools}
         self._model = self._model or await self._client.first_model()
-        messages = _conversation(turn, self._settings.developer_role)
+        messages = chat.conversation(turn, self._settings.developer_role)
         prompt_tokens = completion_tokens = None  # of all rounds; None: the server does not count
         for left in reversed(range(self._settings.max_rounds)):
-            request = _Round(self._client, self._body(turn, messages, last=left == 0))
+            request = _Round(self._client, self._body(turn, chosen, messages, last=left == 0))
             async with aclosing(request.stream()) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -49,11 +53,16 @@ class OpenAIAgent:
             if request.reason or not request.calls:
                 yield Finish(request.reason or "stop", prompt_tokens, completion_tokens)
                 return
-            messages = _said(messages, request)
-            messages += await asyncio.gather(*(_answer(turn, call) for call in request.calls))
+            calls = list(request.calls)
+            clients = [call for call in calls if call.name in names]
+            if clients and (len(clients) == len(calls) or left == 0):
+                yield _handed_over(prompt_tokens, completion_tokens, clients)
+                return
+            messages = chat.said(messages, request.text, calls, request.kept)
+            messages += await asyncio.gather(*(_answer(turn, call, names) for call in calls))
         raise ProviderError(f"the model still calls tools after {self._settings.max_rounds} rounds")
 
-    def _body(self, turn: Turn, messages: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
+    def _body(self, turn: Turn, chosen: Choice, messages: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self._model,
             "messages": messages,
@@ -62,13 +71,12 @@ class OpenAIAgent:
         }
         if self._settings.stream_options:
             body["stream_options"] = {"include_usage": True}
-        if effort := turn.parameters.get("reasoning_effort"):
-            body["reasoning_effort"] = effort
-        if turn.tools and self._settings.tools:
-            body["tools"] = [_tool(tool) for tool in turn.tools]
-            if last:
-                body["tool_choice"] = "none"
-        if self.continues and messages and messages[-1]["role"] == "assistant":
+        for name in ("reasoning_effort", "response_format"):
+            if value := turn.parameters.get(name):
+                body[name] = value
+        if self._settings.tools:
+            body |= chat.offered(turn, chosen, last=last)
+        if self.continues and chat.is_continued(messages):
             body |= {"continue_final_message": True, "add_generation_prompt": False}  # vLLM's and SGLang's names
         return body
 
@@ -172,61 +180,34 @@ def _joined(values: list[Any]) -> Any:
     return values[-1]
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
-    return {"type": "function", "function": function}
+def _supported(settings: OpenAISettings) -> tuple[Feature, ...]:
+    tools: tuple[Feature, ...] = ("tools",) if settings.tools else ()
+    return (*tools, "structured", "sampling") if settings.structured else (*tools, "sampling")
 
 
-def _asked(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+def _handed_over(prompt_tokens: int | None, completion_tokens: int | None, calls: list[CallParts]) -> Finish:
+    """To the client. Raises ProviderError: more than an answer may end with."""
+    try:
+        handed_over = tuple(ClientCall(call.name, call.object_text, call.call_id) for call in calls)
+        return Finish("tool_calls", prompt_tokens, completion_tokens, handed_over)
+    except ValueError as error:
+        raise ProviderError(str(error)) from None
 
 
-def _asked_again(call: CallParts) -> dict[str, Any]:
-    arguments = "{}" if parsed(call.arguments) == {} else call.arguments  # which may have come as null, or not at all
-    asked = _asked(call.call_id, call.name, arguments)
-    return asked | ({"extra_content": call.extra_content} if call.extra_content else {})
-
-
-def _said(messages: list[dict[str, Any]], request: _Round) -> list[dict[str, Any]]:
-    """The messages with what the model said and asked for; a message that it continued stays one."""
-    text = request.text
-    if messages and messages[-1]["role"] == "assistant":
-        *messages, before = messages
-        text = before["content"] + text
-    asked = [_asked_again(call) for call in request.calls]
-    return [*messages, {"role": "assistant", "content": text or None, "tool_calls": asked, **request.kept}]
-
-
-def _conversation(turn: Turn, developer_role: str) -> list[dict[str, Any]]:
-    """The messages; what a predecessor asked and got; what it said. (How these two interleaved is not handed over.)"""
-    # a tool's message is refused without the call that it answers, which the conversation does not show
-    roles = {"developer": developer_role, "tool": "user"}
-    messages: list[dict[str, Any]] = [
-        {"role": roles.get(message.role, message.role), "content": message.content} for message in turn.messages
-    ]
-    if calls := turn.history.calls:
-        asked = [_asked(call.call_id, call.tool_name, json.dumps(call.arguments)) for call in calls]
-        messages.append({"role": "assistant", "content": None, "tool_calls": asked})
-        messages += [_result(call.call_id, call.result) for call in calls]
-    if turn.history.said:
-        messages.append({"role": "assistant", "content": turn.history.said})
-    return messages
-
-
-def _result(call_id: str, result: Any) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": call_id, "content": json.dumps(result, ensure_ascii=False)}
-
-
-async def _answer(turn: Turn, call: CallParts) -> dict[str, Any]:
-    """The message that answers a call. A model learns of its mistakes as it does of a tool's."""
+async def _answer(turn: Turn, call: CallParts, clients: set[str]) -> dict[str, Any]:
+    """The message that answers a call. A model learns of its mistakes as it does of a tool's. clients: names of the
+    client's tools, whose calls were mixed with others: only these are run, for of theirs the client would not learn."""
+    if call.name in clients:
+        error = {"code": "NOT_CALLED", "message": "cannot be called together with the others: call it again by itself"}
+        return chat.result(call.call_id, {"error": error})
     arguments = parsed(call.arguments)
     if arguments is None:
         error = {"code": "INVALID_ARGUMENTS", "message": "the arguments are not a JSON object"}
-        return _result(call.call_id, {"error": error})
+        return chat.result(call.call_id, {"error": error})
     try:
-        return _result(call.call_id, await turn.call_tool(call.name, arguments))
+        return chat.result(call.call_id, await turn.call_tool(call.name, arguments))
     except ToolError as failure:
-        return _result(call.call_id, {"error": {"code": failure.code, "message": failure.message}})
+        return chat.result(call.call_id, {"error": {"code": failure.code, "message": failure.message}})
 
 
 def make(settings: OpenAISettings) -> Agent:

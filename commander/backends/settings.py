@@ -55,7 +55,10 @@ class OpenAISettings(Section):
     """`system` for a server that does not know a message's role `developer`."""
 
     tools: bool = True
-    """False for a server that takes no `tools`, such as another Dispatcher: its model is shown none."""
+    """False for a server that takes no `tools`: its model is shown none, and clients' are refused."""
+
+    structured: bool = True
+    """False for a server that takes no `response_format`: clients that ask for one are refused."""
 
     limit_name: Literal["max_tokens", "max_completion_tokens"] | None = None
     """The name of a limit on tokens, for a server that refuses the other. None: as the session named it."""

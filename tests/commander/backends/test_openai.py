@@ -8,13 +8,25 @@ from typing import Any
 
 import pytest
 
-from commander.agent import Call, Finish, History, Message, Thought, Tool, ToolError, Turn, Yielded
+from commander.agent import (
+    Call,
+    ClientCall,
+    Finish,
+    History,
+    Message,
+    Thought,
+    Tool,
+    ToolError,
+    Turn,
+    Yielded,
+    supported,
+)
 from commander.backends.calls import CallDelta, Calls, FunctionDelta
 from commander.backends.errors import ProviderError
 from commander.backends.openai import OpenAIAgent
 from commander.backends.settings import OpenAISettings
 from commander.backends.texts import TextJoiner
-from tests.commander.backends.provider import KEY, Connection, Provider, serving
+from tests.commander.backends.provider import KEY, Connection, Provider, Script, serving
 
 PROMPT = (Message("user", "hello"),)
 SEARCH = Tool("search", "Searches.", {"type": "object", "properties": {"q": {"type": "string"}}})
@@ -286,6 +298,167 @@ async def test_an_answer_that_was_cut_by_its_limit_calls_nothing() -> None:
 
     async with serving(asks) as provider:
         assert await answered(provider, Turn(PROMPT, tools=(SEARCH,))) == [Finish("length", 0, 0)]
+
+
+# ---- the client's tools
+
+WEATHER = Tool("weather", "Tells the weather.", {"type": "object"}, client=True)
+MAIL = Tool("mail", "", {"type": "object"}, client=True)
+NAMED = {"type": "function", "function": {"name": "mail"}}
+
+
+def says(*calls: dict[str, Any], text: str = "", finish: str = "tool_calls") -> Script:
+    """A script: the words, then the calls."""
+
+    async def script(connection: Connection) -> None:
+        await connection.begin()
+        await connection.token(text)
+        await connection.chunk({"tool_calls": list(calls)})
+        await connection.end(finish, 1, 1)
+
+    return script
+
+
+async def test_an_answer_ends_with_the_calls_of_the_clients_tools() -> None:
+    script = says(call(0, "weather", '{"city":"Oslo"}', "a"), call(1, "mail", "", "b"), text="Let me see.")
+    async with serving(script) as provider:
+        said = await answered(provider, Turn(PROMPT, tools=(WEATHER, MAIL)))
+        calls = (ClientCall("weather", '{"city":"Oslo"}', "a"), ClientCall("mail", "{}", "b"))
+        assert said == ["Let me see.", Finish("tool_calls", 1, 1, calls)]
+        assert [tool["function"]["name"] for tool in provider.connections[0].body["tools"]] == ["weather", "mail"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "own", "shown", "choice"),
+    [
+        ({}, True, ["search", "weather", "mail"], None),
+        ({"tool_choice": "auto", "parallel_tool_calls": False}, True, ["search", "weather", "mail"], None),
+        ({"tool_choice": "none", "parallel_tool_calls": False}, True, ["search"], None),
+        ({"tool_choice": "none"}, False, ["weather", "mail"], "none"),
+        ({"tool_choice": "required"}, True, ["search", "weather", "mail"], "required"),
+        ({"tool_choice": NAMED}, True, ["search", "mail"], NAMED),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED]}}},
+            True,
+            ["search", "mail"],
+            None,
+        ),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [NAMED]}}},
+            False,
+            ["mail"],
+            "required",
+        ),
+    ],
+)
+async def test_the_choice_is_among_the_clients_tools(
+    parameters: dict[str, Any], own: bool, shown: list[str], choice: object
+) -> None:
+    tools = (*((SEARCH,) if own else ()), WEATHER, MAIL)
+    async with serving(says(text="no", finish="stop")) as provider:
+        await answered(provider, Turn(PROMPT, parameters, tools))
+        body = provider.connections[0].body
+    assert [tool["function"]["name"] for tool in body["tools"]] == shown
+    assert body.get("tool_choice") == choice
+    parallel = parameters.get("parallel_tool_calls") if parameters.get("tool_choice") != "none" else None
+    assert body.get("parallel_tool_calls") == parallel
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "sometimes",
+        {"type": "function", "function": {"name": "search"}},
+        {"type": "function", "function": {"name": ["mail"]}},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": ["mail"]}},
+    ],
+)
+async def test_a_choice_that_cannot_be_kept_is_refused(choice: object) -> None:
+    async with serving(says(text="no", finish="stop")) as provider:
+        with pytest.raises(ValueError, match="tool_choice"):
+            await answered(provider, Turn(PROMPT, {"tool_choice": choice}, (SEARCH, MAIL)))
+        assert not provider.connections
+
+
+async def test_of_mixed_calls_the_dispatchers_are_run_and_the_model_calls_the_clients_again() -> None:
+    ran = []
+
+    async def tool(name: str, arguments: Mapping[str, Any]) -> Any:
+        ran.append((name, arguments))
+        return "found"
+
+    scripts = (
+        says(call(0, "search", '{"q":"a"}', "s"), call(1, "weather", "{}", "w")),
+        says(call(0, "weather", "{}", "w2")),
+    )
+    async with serving(*scripts) as provider:
+        said = await answered(provider, Turn(PROMPT, tools=(SEARCH, WEATHER), tool_caller=tool))
+        assert said == [Finish("tool_calls", 2, 2, (ClientCall("weather", "{}", "w2"),))]
+        results = {
+            message["tool_call_id"]: message["content"] for message in provider.connections[1].body["messages"][2:]
+        }
+    assert ran == [("search", {"q": "a"})]
+    assert results["s"] == '"found"'
+    assert json.loads(results["w"])["error"]["code"] == "NOT_CALLED"
+
+
+async def test_in_the_last_round_only_the_clients_tools_are_offered() -> None:
+    async def tool(name: str, arguments: Mapping[str, Any]) -> Any:
+        return None
+
+    both = says(call(0, "search", "{}", "s"), call(1, "weather", "{}", "w"))
+    async with serving(both) as provider:
+        turn = Turn(PROMPT, {"tool_choice": "required"}, (SEARCH, WEATHER), tool_caller=tool)
+        said = await answered(provider, turn, max_rounds=2)
+        assert said == [Finish("tool_calls", 2, 2, (ClientCall("weather", "{}", "w"),))]
+        shown = [[tool["function"]["name"] for tool in each.body["tools"]] for each in provider.connections]
+    assert shown == [["search", "weather"], ["weather"]]
+
+
+async def test_calls_and_results_of_earlier_answers_go_on_as_they_are() -> None:
+    asked = Message(
+        "assistant", "Let me see.", (ClientCall("weather", '{"city": ', "a"), ClientCall("mail", "{}", "b"))
+    )
+    silent = Message("assistant", "", (ClientCall("weather", "{}", "a"),))
+    results = (Message("tool", "sunny", tool_call_id="a"), Message("tool", "sent", tool_call_id="b", name="mail"))
+    stray = Message("tool", "of a peer that names no call")
+    async with serving(says(text="yes", finish="stop")) as provider:
+        await answered(provider, Turn((*PROMPT, asked, *results, silent, results[0], stray), tools=(WEATHER, MAIL)))
+        messages = provider.connections[0].body["messages"][1:]
+
+    def written(name: str, arguments: str, call_id: str) -> dict[str, Any]:
+        return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+    sunny = {"role": "tool", "tool_call_id": "a", "content": "sunny"}
+    assert messages == [
+        {
+            "role": "assistant",
+            "content": "Let me see.",
+            "tool_calls": [written("weather", '{"city": ', "a"), written("mail", "{}", "b")],
+        },
+        sunny,
+        {"role": "tool", "tool_call_id": "b", "content": "sent", "name": "mail"},
+        {"role": "assistant", "content": None, "tool_calls": [written("weather", "{}", "a")]},
+        sunny,
+        {"role": "user", "content": stray.content},
+    ]
+
+
+async def test_the_form_of_the_answer_goes_on_as_it_is() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True}}
+    async with serving(says(text="{}", finish="stop")) as provider:
+        assert await answered(provider, Turn(PROMPT, {"response_format": form})) == ["{}", Finish("stop", 1, 1)]
+        assert provider.connections[0].body["response_format"] == form
+
+
+def test_it_honours_what_its_server_does() -> None:
+    assert supported(OpenAIAgent(OpenAISettings())) == ("tools", "structured", "sampling")
+    assert supported(OpenAIAgent(OpenAISettings(tools=False))) == ("structured", "sampling")
+    assert supported(OpenAIAgent(OpenAISettings(structured=False))) == ("tools", "sampling")
+
+
+# ---- how calls are put together
 
 
 def test_calls_without_an_index_are_told_apart_by_id() -> None:

@@ -5,6 +5,7 @@ A case is the answers to a session's requests, each the bytes after the status l
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,13 +82,15 @@ def sending(data: bytes) -> Script:
     return script
 
 
-async def session(*answers: bytes | str, **settings: Any) -> Session:
+async def session(*answers: bytes | str, clients: bool = False, **settings: Any) -> Session:
+    """clients: the tools are the client's."""
     found = Session()
+    tools = tuple(replace(tool, client=clients) for tool in TOOLS)
     scripts = [sending(each if isinstance(each, bytes) else answer(each)) for each in answers]
     async with serving(*scripts) as provider:
         agent = OpenAIAgent(provider.settings(**settings))
         try:
-            async for piece in agent(Turn((Message("user", "hi"),), tools=TOOLS, tool_caller=found._tool)):
+            async for piece in agent(Turn((Message("user", "hi"),), tools=tools, tool_caller=found._tool)):
                 found.pieces.append(piece)
         except ProviderError as error:
             found.failure = str(error)
@@ -404,13 +407,46 @@ async def test_calls_are_those_that_were_meant(sent: str | bytes, calls: list[An
         [OSLO_TEXT],
     )
     assert [each["tool_call_id"] for each in found.bodies[1]["messages"][2:]] == [each["id"] for each in asked]
+    handed_over = await session(sent, clients=True)
+    finish = handed_over.pieces[-1]
+    assert isinstance(finish, Finish)
+    assert [(each.name, json.loads(each.arguments_json)) for each in finish.calls] == calls
+    assert (handed_over.failure, handed_over.calls, len(handed_over.bodies)) == ("", [], 1)
 
 
-@pytest.mark.parametrize("sent", [asks(), HELLO + asks(call("{}", 0, "a", None))])
-async def test_a_call_that_cannot_be_made_fails_the_session(sent: str) -> None:
-    found = await session(sent, WHOLE)
+@pytest.mark.parametrize("clients", [False, True])
+@pytest.mark.parametrize("sent", [asks(), HELLO + asks(call("{}", 0, "a", None)), asks(call("{}", 0, "a", ""))])
+async def test_a_call_that_cannot_be_made_fails_the_session(sent: str, clients: bool) -> None:
+    found = await session(sent, WHOLE, clients=clients)
     assert found.failure
     assert (found.calls, found.finish) == ([], "")
+
+
+@pytest.mark.parametrize("given", ["", None, "x" * 257])
+async def test_a_client_gets_an_id_of_ours_where_the_servers_cannot_be_used(given: str | None) -> None:
+    ids = set()
+    for _ in range(2):  # another in each answer: clients tell the calls of a whole conversation apart by them
+        finish = (await session(asks(call("{}", 0, given)), clients=True)).pieces[-1]
+        assert isinstance(finish, Finish)
+        ids.add(finish.calls[0].call_id)
+    assert len(ids) == 2
+    assert all(0 < len(each) <= 256 for each in ids)
+    assert given not in ids
+
+
+@pytest.mark.parametrize("arguments", ['{"city": ', "[1]", "Oslo", '{"a": NaN}'])
+async def test_a_client_gets_arguments_as_they_came(arguments: str) -> None:
+    finish = (await session(asks(call(arguments, 0, "a")), clients=True)).pieces[-1]
+    assert isinstance(finish, Finish)
+    assert [(each.call_id, each.arguments_json) for each in finish.calls] == [("a", arguments)]
+
+
+async def test_more_arguments_than_an_answer_may_end_with_fail_the_session() -> None:
+    found = await session(asks(*(call("x" * 65_000, n, f"{n}") for n in range(5))), clients=True)
+    assert (found.failure, found.finish) == (
+        "calls must be at most 64, and 262144 bytes of arguments; got 5 of 325000 bytes",
+        "",
+    )
 
 
 async def test_what_a_provider_wants_back_goes_back_as_it_came() -> None:
