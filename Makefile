@@ -13,7 +13,7 @@ BENCH ?=
 # The tests start hundreds of programs: each would compile the house anew, and each of their workers all the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check format test-abuse soak test-faults test-compose bench proto lock
+.PHONY: help setup demo test test-slow check format test-abuse soak test-faults test-compose bench proto lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,7 +41,10 @@ demo: setup ## the pair on the bundled model: words, a tool, a stop in mid-sente
 	$(BIN)/python -m dispatcher demo
 
 test: setup ## every test but the slow targets below
-	$(BIN)/pytest -n 4 --dist worksteal -m "not abuse and not faults and not compose"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not slow and not abuse and not faults and not compose"
+
+test-slow: setup ## the programs as their users start them; the bundled model
+	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not abuse and not faults and not compose"
 
 check: setup ## style, types, imports between rooms, names, generated code, contract
 	$(BIN)/ruff format --check

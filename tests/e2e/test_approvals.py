@@ -48,7 +48,6 @@ def first_events(url, session):
     raise AssertionError("it ended")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("by", "how"), [("user", "kill"), ("operator", "kill"), ("user", "leave")])
 def test_a_call_that_waits_outlives_its_dispatcher_and_runs_once(tmp_path, tools, by, how):
     """`kill -9`: it is decided on at another replica before that has taken the session over. One that leaves does not

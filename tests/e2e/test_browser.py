@@ -80,7 +80,6 @@ async def gateway(sessions: FakeSessions, page: tuple[Page, str]) -> AsyncIterat
         sessions.closing.set()
 
 
-@pytest.mark.slow
 async def test_an_event_source_reads_comes_back_and_stops(
     sessions: FakeSessions, page: tuple[Page, str], gateway: tuple[Recorder, str], tmp_path: Path
 ) -> None:
@@ -120,7 +119,6 @@ async def test_an_event_source_reads_comes_back_and_stops(
     assert reader.reports.empty()
 
 
-@pytest.mark.slow
 async def test_the_example_of_the_documents_from_a_page_that_cors_names(
     sessions: FakeSessions, page: tuple[Page, str], gateway: tuple[Recorder, str], tmp_path: Path
 ) -> None:

@@ -28,7 +28,6 @@ def command(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.faults)])
 def test_all_halt_and_one_answer_is_the_proof(tmp_path: Path, count: int) -> None:
     waiting = count // 10

@@ -18,8 +18,6 @@ from dispatcher.settings import DispatcherSettings
 from tests.dispatcher.gateway.fakes import FakeSessions
 from tests.e2e.browser import Page, browsing, serving
 
-pytestmark = pytest.mark.slow
-
 EVIL = "--host-resolver-rules=MAP evil.example 127.0.0.1"
 
 PAGE = """<!doctype html><title>page</title><body><script>

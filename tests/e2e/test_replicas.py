@@ -11,8 +11,6 @@ from tests.e2e.reading import Reader, ask
 from tests.programs import Dispatcher
 from tests.replicas import Commander, eventually, figure, replicas
 
-pytestmark = pytest.mark.slow
-
 
 def text(tokens: int) -> str:
     return "".join(map(word, range(tokens)))

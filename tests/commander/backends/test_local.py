@@ -13,7 +13,7 @@ from commander.agent import Call, Finish, History, Message, Thought, Tool, ToolE
 from commander.backends.local import LocalAgent
 from commander.backends.settings import LocalSettings
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(300)]
 
 # As the Dispatcher describes the two that are built in.
 CALCULATE = Tool(

@@ -15,6 +15,8 @@ import pytest
 from commander import cli
 from tests import programs
 
+pytestmark = pytest.mark.slow  # most of them run `commander check` as a program
+
 AGENTS = "tests.commander.check.agents"
 ROOT = Path(__file__).parents[3]
 # A machine that is busy with other tests may be late; what an agent does wrong is far beyond these.
