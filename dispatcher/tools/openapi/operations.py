@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from dispatcher.tools.http.tool import is_ours
 from dispatcher.tools.openapi.document import Document, UnusableDocumentError
 from dispatcher.tools.openapi.schemas import Schemas
-from dispatcher.tools.openapi.styles import STYLES, Parameter
+from dispatcher.tools.openapi.styles import STYLES, FormBody, Parameter
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 SENT = ("get", "put", "post", "delete", "patch")
@@ -19,6 +19,7 @@ SAID = frozenset({"accept", "content-type", "authorization", "idempotency-key", 
 # What an object's schema may say so that its properties can stand beside the parameters.
 _PLAIN = frozenset({"type", "properties", "required", "additionalProperties", "title", "description", "default"})
 _JSON = re.compile(r"application/(?:[\w.-]+\+)?json(?:\s*;.*)?|\*/\*", re.IGNORECASE)
+_FORM = re.compile(r"application/x-www-form-urlencoded(?:\s*;.*)?", re.IGNORECASE)
 
 
 class WrittenOperation(NamedTuple):
@@ -34,7 +35,7 @@ class WrittenOperation(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class MappedOperation:
     """body: the arguments that make up the request's body; None: there is none. whole: one argument is all of it.
-    media: what the body is.
+    media: what the body is. form: how its fields are written, where it is one; else it is JSON.
     """
 
     operation_id: str
@@ -47,6 +48,7 @@ class MappedOperation:
     body_required: bool
     whole: bool
     media: str
+    form: FormBody | None
 
     @property
     def tool_name(self) -> str:
@@ -86,21 +88,23 @@ def mapped(document: Document, one: WrittenOperation, said: Set[str] = SAID) -> 
         properties[parameter.name] = _described(schemas.converted(_schema_of(document, written)), written)
         required += [parameter.name] if parameter.required else []
     _check_path(one.path, parameters)
-    media, body, body_required = _body(document, one.operation)
+    body = _body(document, one.operation)
     more: Any = False
     whole = False
     if body is not None:
-        converted = schemas.converted(body)
+        converted = schemas.converted(body.schema)
         plain = _properties(converted, schemas.defs)
+        if plain is None and body.form:
+            raise UnusableDocumentError("its body is a form, and no object of named properties")
         whole = plain is None or bool(plain.get("properties", {}).keys() & properties.keys())
         if plain is None or whole:
             if BODY in properties:
                 raise UnusableDocumentError(f"a parameter is named {json.dumps(BODY)}, as its body is")
             properties[BODY] = converted
-            required += [BODY] if body_required else []
+            required += [BODY] if body.required else []
         else:
             properties |= plain.get("properties", {})
-            required += plain.get("required", []) if body_required else []
+            required += plain.get("required", []) if body.required else []
             more = plain.get("additionalProperties", False)
     schema = {"type": "object", "properties": properties, "additionalProperties": more}
     schema |= {"required": required} if required else {}
@@ -114,9 +118,10 @@ def mapped(document: Document, one: WrittenOperation, said: Set[str] = SAID) -> 
         one.path,
         tuple(parameters),
         body is not None,
-        body_required,
+        body is not None and body.required,
         whole,
-        media,
+        body.media if body else "",
+        body.form if body else None,
     )
 
 
@@ -184,19 +189,53 @@ def _check_path(path: str, parameters: list[Parameter]) -> None:
         raise UnusableDocumentError(f"{json.dumps(min(different))[:100]} is a parameter of its path in one place only")
 
 
-def _body(document: Document, operation: Mapping[str, Any]) -> tuple[str, Any, bool]:
-    """Its media type, its schema and whether it is required; None: there is none."""
+class WrittenBody(NamedTuple):
+    """As it stands in the document."""
+
+    media: str
+    schema: Any
+    required: bool
+    form: FormBody | None
+
+
+def _body(document: Document, operation: Mapping[str, Any]) -> WrittenBody | None:
+    """None: there is none. JSON is taken before a form."""
     if "requestBody" not in operation:
-        return "", None, False
+        return None
     table = document.table(operation["requestBody"], "its body")
     content = table.get("content")
     if not isinstance(content, dict) or not content:
         raise UnusableDocumentError("its body has no content")
-    for media, value in content.items():
-        if _JSON.fullmatch(media):
-            schema = document.table(value, "its body").get("schema", {})
-            return "application/json" if media == "*/*" else media, schema, table.get("required") is True
-    raise UnusableDocumentError(f"its body is no JSON, but {', '.join(map(str, content))[:100]}")
+    required = table.get("required") is True
+    for kind in (_JSON, _FORM):
+        for media, value in content.items():
+            if kind.fullmatch(media):
+                said = document.table(value, "its body")
+                form = _form(document, said.get("encoding", {})) if kind is _FORM else None
+                return WrittenBody(
+                    "application/json" if media == "*/*" else media, said.get("schema", {}), required, form
+                )
+    raise UnusableDocumentError(f"its body is neither JSON nor a form, but {', '.join(map(str, content))[:100]}")
+
+
+def _form(document: Document, encoding: Any) -> FormBody:
+    """encoding: how some of its fields are written, by https://spec.openapis.org/oas/v3.1.1#encoding-object"""
+    fields: dict[str, Parameter] = {}
+    for name, written in document.table(encoding, "its form's encoding").items():
+        shown = f"its form's field {json.dumps(name)[:100]}"
+        table = document.table(written, shown)
+        if not {"style", "explode", "allowReserved"} & table.keys():
+            media = table.get("contentType", "text/plain")
+            if media != "text/plain" and not (isinstance(media, str) and _JSON.fullmatch(media)):
+                raise UnusableDocumentError(f"{shown} is neither text nor JSON")
+            if media != "text/plain":
+                fields[name] = Parameter(name, "form", "form", True, as_json=True)
+            continue
+        style = table.get("style", "form")
+        if style not in STYLES["query"]:
+            raise UnusableDocumentError(f"{shown} has the style {str(style)[:20]}")
+        fields[name] = Parameter(name, "form", style, table.get("explode", style == "form") is True)
+    return FormBody(fields)
 
 
 def _properties(schema: Any, defs: Mapping[str, Any]) -> dict[str, Any] | None:

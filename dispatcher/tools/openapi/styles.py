@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +23,9 @@ STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """place: `path`, `query` or `header`. as_json: its content is JSON, whatever the style."""
+    """place: `path`, `query`, `header`, or `form`: a field of the body. as_json: its content is JSON, whatever the
+    style.
+    """
 
     name: str
     place: str
@@ -70,11 +72,32 @@ class Parameter:
 
     def _scalar(self, value: Any) -> str:
         if isinstance(value, dict | list):
-            raise InvalidArgumentsError(f"The argument {json.dumps(self.name)} is nested too deeply for a URL.")
+            where = "a form" if self.place == "form" else "a URL"
+            raise InvalidArgumentsError(f"The argument {json.dumps(self.name)} is nested too deeply for {where}.")
         text = value if isinstance(value, str) else json.dumps(value)
-        if _CONTROL.search(text):
+        if self.place != "form" and _CONTROL.search(text):
             raise InvalidArgumentsError(f"The argument {json.dumps(self.name)} has a line end or a control character.")
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class FormBody:
+    """A body of fields. fields: those of which the document says how they are written."""
+
+    fields: Mapping[str, Parameter]
+
+    def encoded(self, values: Mapping[str, Any]) -> bytes:
+        """What is null is left out: a form cannot say it. Raises InvalidArgumentsError."""
+        return "&".join(pair for name, value in values.items() for pair in self._pairs(name, value)).encode()
+
+    def _pairs(self, name: str, value: Any) -> Iterator[str]:
+        if value is None:
+            return
+        if field := self.fields.get(name):
+            yield from field.in_query(value)
+            return
+        for each in value if isinstance(value, list) else [value]:
+            yield from Parameter(name, "form", "form", True, as_json=isinstance(each, dict | list)).in_query(each)
 
 
 def _encoded(text: str) -> str:

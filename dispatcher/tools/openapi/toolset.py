@@ -64,7 +64,8 @@ class OperationTool:
             return None
         if not rest and not operation.body_required:
             return None
-        return json.dumps(rest.get(BODY) if operation.whole else rest, ensure_ascii=False).encode()
+        body = rest.get(BODY) if operation.whole else rest
+        return operation.form.encoded(body or {}) if operation.form else json.dumps(body, ensure_ascii=False).encode()
 
 
 class OpenApiToolset:

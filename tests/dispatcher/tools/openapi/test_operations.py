@@ -10,6 +10,8 @@ from dispatcher.tools.openapi.document import Document, UnusableDocumentError
 from dispatcher.tools.openapi.operations import SAID, MappedOperation, found, mapped
 
 TEXT = {"type": "string"}
+FIELDS = {"type": "object", "properties": {"a": TEXT, "b": {"type": "object"}}}
+FORM = "application/x-www-form-urlencoded"
 
 
 def document(operation: dict[str, Any], path: str = "/x", version: str = "3.1.0", **more: Any) -> Document:
@@ -31,6 +33,10 @@ def body(schema: Any, media: str = "application/json", **more: Any) -> dict[str,
     return {"requestBody": {"content": {media: {"schema": schema}}} | more}
 
 
+def form(encoding: Any) -> dict[str, Any]:
+    return {"requestBody": {"content": {FORM: {"schema": FIELDS, "encoding": encoding}}}}
+
+
 @pytest.mark.parametrize(
     ("operation", "reason"),
     [
@@ -48,7 +54,13 @@ def body(schema: Any, media: str = "application/json", **more: Any) -> dict[str,
         ({"parameters": [{"$ref": "#/nothing"}]}, '"#/nothing" refers to nothing'),
         ({"parameters": [{"$ref": "#/paths/~1x/post/parameters/0"}]}, "a parameter refers to itself"),
         ({"requestBody": {}}, "its body has no content"),
-        (body(TEXT, "application/xml"), "its body is no JSON, but application/xml"),
+        (body(TEXT, "application/xml"), "its body is neither JSON nor a form, but application/xml"),
+        (body(TEXT, FORM), "its body is a form, and no object of named properties"),
+        (body({"anyOf": [FIELDS]}, FORM), "its body is a form, and no object of named properties"),
+        (form({"a": {"style": "matrix"}}), 'its form\'s field "a" has the style matrix'),
+        (form({"a": {"contentType": "image/png"}}), 'its form\'s field "a" is neither text nor JSON'),
+        (form({"a": 7}), 'its form\'s field "a" is no object'),
+        (form([]), "its form's encoding is no object"),
         (body({"$id": "x"}), "a schema has $id"),
         (body({"properties": {"a": 7}}), "a schema is no object"),
         (body({"anyOf": [TEXT]}) | {"parameters": [parameter("body")]}, 'a parameter is named "body", as its body is'),
@@ -115,6 +127,20 @@ def test_another_body_is_one_argument(schema: Any) -> None:
     assert operation.whole
     assert operation.schema["properties"] == {"q": TEXT, "body": schema}
     assert operation.schema["required"] == ["body"]
+
+
+def test_json_is_taken_before_a_form() -> None:
+    both = {FORM: {"schema": FIELDS}, "application/json": {"schema": TEXT}}
+    operation = one({"requestBody": {"content": both}})
+    assert (operation.media, operation.form) == ("application/json", None)
+
+
+def test_a_form_s_fields_are_arguments_written_as_its_encoding_says() -> None:
+    operation = one(form({"b": {"style": "deepObject", "explode": True}, "a": {"contentType": "application/json"}}))
+    assert operation.schema["properties"] == FIELDS["properties"]
+    assert (operation.media, operation.whole) == (FORM, False)
+    assert operation.form
+    assert operation.form.encoded({"a": "x", "b": {"k": 1}}) == b"a=%22x%22&b%5Bk%5D=1"
 
 
 def test_an_operations_own_parameter_stands_for_its_paths() -> None:

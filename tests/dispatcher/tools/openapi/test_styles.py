@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from dispatcher.tools.errors import InvalidArgumentsError
-from dispatcher.tools.openapi.styles import Parameter
+from dispatcher.tools.openapi.styles import FormBody, Parameter
 
 LIST, TABLE = ["a b", 1], {"k": "v&", "n": True}
 
@@ -51,3 +51,25 @@ def test_values_that_cannot_be_sent(value: Any) -> None:
     ):
         with pytest.raises(InvalidArgumentsError):
             written()
+
+
+@pytest.mark.parametrize(
+    ("value", "body"),
+    [
+        ("a b&c\n", "p=a%20b%26c%0A"),
+        (True, "p=true"),
+        (LIST, "p=a%20b&p=1"),
+        ({"k": "v"}, "p=%7B%22k%22%3A%20%22v%22%7D"),
+        ([{"k": 1}], "p=%7B%22k%22%3A%201%7D"),
+        (None, ""),
+        ([], ""),
+    ],
+)
+def test_fields_of_a_form(value: Any, body: str) -> None:
+    assert FormBody({}).encoded({"p": value}).decode() == body
+
+
+def test_a_field_that_a_style_cannot_write() -> None:
+    field = Parameter("p", "form", "deepObject", True)
+    with pytest.raises(InvalidArgumentsError, match='"p" is nested too deeply for a form'):
+        FormBody({"p": field}).encoded({"p": {"k": {"l": 1}}})

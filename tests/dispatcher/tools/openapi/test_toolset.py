@@ -1,4 +1,4 @@
-"""Toolsets of kind `openapi`, with parts of public interfaces, against a service that tells what it saw."""
+"""Toolsets of kind `openapi`, with public documents and one of ours, against a service that tells what it saw."""
 
 import json
 from pathlib import Path
@@ -9,14 +9,16 @@ import pytest
 from dispatcher.files.document import FileError
 from dispatcher.tools.load import load
 from dispatcher.tools.openapi.toolset import OpenApiToolset
-from dispatcher.tools.registry import Registry, ToolOutput
+from dispatcher.tools.registry import Registry, ToolOutput, check_schema
 from tests.dispatcher.tools.http.service import Seen, Service, answer
 
 SPECS = Path(__file__).parent / "specs"
-MAPPABLE = {
-    "petstore.yaml": 'allow = ["findPets", "addPet", "getPetById", "deletePet"]',
-    "github.json": 'allow = ["repos/*", "issues/*", "activity/*"]\nprefix = "github_"',
-    "openai.yaml": 'allow = ["*Model*", "createEmbedding", "createModeration"]',
+MAPPABLE = {  # what each entry says so that no operation is refused
+    "figma.yaml": 'prefix = "figma_"',
+    "petstore.json": 'allow = ["*Pet*", "*Order*", "*User*", "getInventory"]',
+    "pets.yaml": 'allow = ["findPets", "addPet", "getPetById", "deletePet", "shops/*", "sendNotice"]',
+    "readme.json": 'allow = ["get*", "delete*", "*Category", "updateGuide", "createBranch", "search"]',
+    "uspto.json": "",
 }
 
 
@@ -48,42 +50,44 @@ async def asked(
 
 
 @pytest.mark.parametrize(
-    ("spec", "names"),
+    ("spec", "tools", "some"),
     [
-        ("petstore.yaml", ["findPets", "addPet", "getPetById", "deletePet"]),
-        (
-            "github.json",
-            [
-                "github_repos_get", "github_issues_list-for-repo", "github_issues_create",
-                "github_repos_replace-all-topics", "github_activity_star-repo-for-authenticated-user",
-            ],
-        ),
-        ("openai.yaml", ["listModels", "deleteModel", "createEmbedding", "createModeration"]),
+        ("figma.yaml", 54, ["figma_getFile", "figma_postComment", "figma_putWebhook", "figma_getOEmbed"]),
+        ("petstore.json", 19, ["addPet", "findPetsByTags", "updatePetWithForm", "createUsersWithListInput"]),
+        ("pets.yaml", 6, ["findPets", "shops_get-one", "sendNotice"]),
+        ("readme.json", 36, ["getCategories", "createBranch", "updateGuide", "deleteBranch"]),
+        ("uspto.json", 3, ["list-data-sets", "list-searchable-fields", "perform-search"]),
     ],
-)  # fmt: skip
-def test_operations_become_tools(tmp_path: Path, spec: str, names: list[str]) -> None:
-    assert [tool.spec.name for tool in toolset(tmp_path, entry(spec, MAPPABLE[spec])).tools] == names
+)
+def test_operations_become_tools(tmp_path: Path, spec: str, tools: int, some: list[str]) -> None:
+    offered = {tool.spec.name: tool.spec for tool in toolset(tmp_path, entry(spec, MAPPABLE[spec])).tools}
+    assert len(offered) == tools
+    assert offered.keys() >= set(some)
+    for each in offered.values():
+        assert each.schema["type"] == "object"
+        check_schema(each.schema)
 
 
 @pytest.mark.parametrize(
-    ("spec", "reason"),
+    ("spec", "refused"),
     [
-        (
-            "petstore.yaml",
-            'the operation "uploadFile" cannot be mapped: its body is no JSON, but application/octet-stream',
-        ),
-        ("github.json", 'the operation "markdown/render-raw" cannot be mapped: its body is no JSON, but text/plain'),
-        ("openai.yaml", 'the operation "createFile" cannot be mapped: its body is no JSON, but multipart/form-data'),
+        ("figma.yaml", {}),
+        ("petstore.json", {"uploadFile": "multipart/form-data"}),
+        ("pets.yaml", {"uploadFile": "application/octet-stream"}),
+        ("readme.json", dict.fromkeys(("createAPI", "updateAPI", "uploadImage", "validateAPI"), "multipart/form-data")),
+        ("uspto.json", {}),
     ],
 )
-def test_what_cannot_be_mapped_is_named(tmp_path: Path, spec: str, reason: str) -> None:
-    assert reasons(tmp_path, entry(spec)) == [reason]
+def test_what_cannot_be_mapped_is_named(tmp_path: Path, spec: str, refused: dict[str, str]) -> None:
+    expected = [
+        f'the operation "{name}" cannot be mapped: its body is neither JSON nor a form, but {media}'
+        for name, media in refused.items()
+    ]
+    assert (reasons(tmp_path, entry(spec)) if refused else []) == expected
 
 
 def test_what_a_model_is_told(tmp_path: Path) -> None:
-    specs = {
-        tool.spec.name: tool.spec for tool in toolset(tmp_path, entry("petstore.yaml", MAPPABLE["petstore.yaml"])).tools
-    }
+    specs = {tool.spec.name: tool.spec for tool in toolset(tmp_path, entry("pets.yaml", MAPPABLE["pets.yaml"])).tools}
     assert specs["addPet"].description == "Add a pet\n\nIts id is made by the store."
     assert specs["addPet"].schema == {
         "type": "object",
@@ -111,19 +115,22 @@ def test_what_a_model_is_told(tmp_path: Path) -> None:
 
 
 CALLS: list[tuple[str, str, dict[str, Any], tuple[str, str, Any]]] = [
-    ("petstore.yaml", "findPets", {"tags": ["a b", "c&d"], "status": ["sold", "pending"], "limit": 2},
+    ("pets.yaml", "findPets", {"tags": ["a b", "c&d"], "status": ["sold", "pending"], "limit": 2},
      ("GET", "/v1/pets?tags=a%20b&tags=c%26d&status=sold,pending&limit=2", None)),
-    ("petstore.yaml", "findPets", {}, ("GET", "/v1/pets", None)),
-    ("petstore.yaml", "addPet", {"name": "Rex", "tag": None}, ("POST", "/v1/pets", {"name": "Rex", "tag": None})),
-    ("petstore.yaml", "getPetById", {"petId": 9007199254740993}, ("GET", "/v1/pets/9007199254740993", None)),
-    ("petstore.yaml", "deletePet", {"petId": 1, "api_key": "k"}, ("DELETE", "/v1/pets/1", None)),
-    ("github.json", "github_issues_create", {"owner": "o", "repo": "r.js", "title": "T", "labels": ["bug"]},
-     ("POST", "/v1/repos/o/r.js/issues", {"title": "T", "labels": ["bug"]})),
-    ("github.json", "github_activity_star-repo-for-authenticated-user", {"owner": "o", "repo": "r"},
-     ("PUT", "/v1/user/starred/o/r", None)),
-    ("openai.yaml", "createEmbedding", {"model": "m", "input": ["é"]},
-     ("POST", "/v1/embeddings", {"model": "m", "input": ["é"]})),
-    ("openai.yaml", "createModeration", {"body": "text"}, ("POST", "/v1/moderations", "text")),
+    ("pets.yaml", "findPets", {}, ("GET", "/v1/pets", None)),
+    ("pets.yaml", "addPet", {"name": "Rex", "tag": None}, ("POST", "/v1/pets", {"name": "Rex", "tag": None})),
+    ("pets.yaml", "getPetById", {"petId": 9007199254740993}, ("GET", "/v1/pets/9007199254740993", None)),
+    ("pets.yaml", "deletePet", {"petId": 1, "api_key": "k"}, ("DELETE", "/v1/pets/1", None)),
+    ("pets.yaml", "sendNotice", {"body": ["é"]}, ("POST", "/v1/notices", ["é"])),
+    ("figma.yaml", "figma_getFileNodes", {"file_key": "k é", "ids": "1:2,1:3", "depth": 2},
+     ("GET", "/v1/v1/files/k%20%C3%A9/nodes?ids=1%3A2%2C1%3A3&depth=2", None)),
+    ("figma.yaml", "figma_postComment", {"file_key": "k", "message": "Hi", "client_meta": {"x": 1, "y": 2}},
+     ("POST", "/v1/v1/files/k/comments", {"message": "Hi", "client_meta": {"x": 1, "y": 2}})),
+    ("readme.json", "createCategory", {"branch": "stable", "title": "T", "section": "guide"},
+     ("POST", "/v1/branches/stable/categories", {"title": "T", "section": "guide"})),
+    ("petstore.json", "createUsersWithListInput", {"body": [{"username": "é"}]},
+     ("POST", "/v1/user/createWithList", [{"username": "é"}])),
+    ("petstore.json", "findPetsByStatus", {"status": ["sold"]}, ("GET", "/v1/pet/findByStatus?status=sold", None)),
 ]  # fmt: skip
 
 
@@ -137,6 +144,24 @@ async def test_a_call_is_the_operation(
     assert ("content-type" in seen.headers) is bool(seen.body)
     assert seen.headers.get("api_key") == arguments.get("api_key")
     assert len(seen.headers["idempotency-key"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "arguments", "target", "body"),
+    [
+        ("petstore.json", "updatePetWithForm", {"petId": 7, "name": "Rex & Co\n", "status": "a+b"},
+         "/v1/pet/7", "name=Rex%20%26%20Co%0A&status=a%2Bb"),
+        ("uspto.json", "perform-search", {"dataset": "d", "version": "v1", "criteria": "x:[1 TO 2]", "rows": 5},
+         "/v1/d/v1/records", "criteria=x%3A%5B1%20TO%202%5D&rows=5"),
+    ],
+)  # fmt: skip
+async def test_a_form_is_sent_as_one(
+    tmp_path: Path, spec: str, name: str, arguments: dict[str, Any], target: str, body: str
+) -> None:
+    output, (seen,) = await asked(tmp_path, spec, name, arguments)
+    assert output.status == "OK"
+    assert (seen.method, seen.target, seen.body.decode()) == ("POST", target, body)
+    assert seen.headers["content-type"] == "application/x-www-form-urlencoded"
 
 
 @pytest.mark.parametrize(
@@ -154,31 +179,31 @@ async def test_a_call_is_the_operation(
     ],
 )
 async def test_wrong_arguments_are_not_sent(tmp_path: Path, name: str, arguments: dict[str, Any]) -> None:
-    output, seen = await asked(tmp_path, "petstore.yaml", name, arguments)
+    output, seen = await asked(tmp_path, "pets.yaml", name, arguments)
     assert output.status == "INVALID_ARGUMENTS"
     assert not seen
 
 
 async def test_a_path_argument_cannot_leave_its_segment(tmp_path: Path) -> None:
-    for repo in ("..", "a/b", "..%2f", ""):
-        output, seen = await asked(tmp_path, "github.json", "github_repos_get", {"owner": "o", "repo": repo})
+    for shop in ("..", "a/b", "..%2f", ""):
+        output, seen = await asked(tmp_path, "pets.yaml", "shops_get-one", {"owner": "o", "shop": shop})
         assert output.status == "INVALID_ARGUMENTS"
         assert not seen
 
 
 async def test_the_entrys_headers_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GITHUB_TOKEN", "s3cret")
-    more = 'headers = { Authorization = "Bearer ${env:GITHUB_TOKEN}" }'
-    _, (seen,) = await asked(tmp_path, "github.json", "github_repos_get", {"owner": "o", "repo": "r"}, more)
+    monkeypatch.setenv("SHOP_TOKEN", "s3cret")
+    more = 'headers = { Authorization = "Bearer ${env:SHOP_TOKEN}" }'
+    _, (seen,) = await asked(tmp_path, "pets.yaml", "shops_get-one", {"owner": "o", "shop": "s"}, more)
     assert seen.headers["authorization"] == "Bearer s3cret"
 
 
 async def test_a_header_of_the_entrys_is_not_the_agents(tmp_path: Path) -> None:
     more = 'headers = { API_KEY = "operator" }'
-    output, seen = await asked(tmp_path, "petstore.yaml", "deletePet", {"petId": 1, "api_key": "agent"}, more)
+    output, seen = await asked(tmp_path, "pets.yaml", "deletePet", {"petId": 1, "api_key": "agent"}, more)
     assert output.status == "INVALID_ARGUMENTS"
     assert not seen
-    _, (request,) = await asked(tmp_path, "petstore.yaml", "deletePet", {"petId": 1}, more)
+    _, (request,) = await asked(tmp_path, "pets.yaml", "deletePet", {"petId": 1}, more)
     assert request.headers["api_key"] == "operator"
 
 
@@ -186,20 +211,20 @@ async def test_a_header_of_the_entrys_is_not_the_agents(tmp_path: Path) -> None:
     ("text", "wrong"),
     [
         (entry("none.yaml"), [f"`spec`: {SPECS}/none.yaml: No such file or directory"]),
-        (entry("openai.yaml", "", ""), ["`base_url` has to be a text that is not empty"]),
-        (entry("openai.yaml", "", "https://h/{x}"), ["`base_url` has neither arguments nor a query"]),
-        (entry("openai.yaml", "", "https://{x}"), ["`base_url`: no argument may stand in the host or the port"]),
-        (entry("openai.yaml", 'allow = ["listModel"]'), ['`allow` names no operation of the document: "listModel"']),
-        (entry("openai.yaml", 'allow = ["nothing*"]'), ["no operation with an operationId is allowed"]),
-        (entry("openai.yaml", 'allow = ["listModels"]\nurl = "x"'), ['unknown key "url" for kind "openapi"']),
+        (entry("pets.yaml", "", ""), ["`base_url` has to be a text that is not empty"]),
+        (entry("pets.yaml", "", "https://h/{x}"), ["`base_url` has neither arguments nor a query"]),
+        (entry("pets.yaml", "", "https://{x}"), ["`base_url`: no argument may stand in the host or the port"]),
+        (entry("pets.yaml", 'allow = ["findPet"]'), ['`allow` names no operation of the document: "findPet"']),
+        (entry("pets.yaml", 'allow = ["nothing*"]'), ["no operation with an operationId is allowed"]),
+        (entry("pets.yaml", 'allow = ["findPets"]\nurl = "x"'), ['unknown key "url" for kind "openapi"']),
         (
-            entry("openai.yaml", f'allow = ["listModels"]\nprefix = "{"p" * 60}"'),
-            ['the operation "listModels": a tool\'s name has to be 1 to 64 letters, digits, _ or -'],
+            entry("pets.yaml", f'allow = ["findPets"]\nprefix = "{"p" * 60}"'),
+            ['the operation "findPets": a tool\'s name has to be 1 to 64 letters, digits, _ or -'],
         ),
         (
-            '[[tool]]\nname = "listModels"\nkind = "http"\nurl = "http://h"\n'
-            + entry("openai.yaml", 'allow = ["listModels"]'),
-            ['its tool "listModels" has the name of {folder}/tools.toml: tool 1 "listModels"\'s'],
+            '[[tool]]\nname = "findPets"\nkind = "http"\nurl = "http://h"\n'
+            + entry("pets.yaml", 'allow = ["findPets"]'),
+            ['its tool "findPets" has the name of {folder}/tools.toml: tool 1 "findPets"\'s'],
         ),
     ],
 )  # fmt: skip
