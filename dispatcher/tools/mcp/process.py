@@ -7,6 +7,8 @@ import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import anyio
 import structlog
@@ -15,7 +17,8 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import ErrorData, JSONRPCError, jsonrpc_message_adapter
 
-from dispatcher.tools.errors import ServiceError
+from dispatcher.tools.errors import ServiceError, UnreachableError
+from dispatcher.tools.mcp.attempt import CURRENT, Attempt
 from dispatcher.tools.mcp.web import MAX_MESSAGE_BYTES
 
 logger = structlog.get_logger()
@@ -34,7 +37,7 @@ Sent = SessionMessage | Exception
 @asynccontextmanager
 async def process(
     toolset: str, command: Sequence[str], environment: dict[str, str], folder: Path
-) -> AsyncIterator[tuple[MemoryObjectReceiveStream[Sent], MemoryObjectSendStream[SessionMessage]]]:
+) -> AsyncIterator[tuple[MemoryObjectReceiveStream[Sent], "Stdin"]]:
     """Its messages, and where messages to it go. It sees of this program's environment only what names the user and
     the place (`PATH`, `HOME` …), and is ended with all that it has started. Raises ServiceError.
     """
@@ -55,22 +58,17 @@ async def process(
     if stdin is None or stdout is None or stderr is None:
         raise AssertionError("they were asked for")
     heard, received = anyio.create_memory_object_stream[Sent](0)
-    sending, to_send = anyio.create_memory_object_stream[SessionMessage](0)
-    tasks = [
-        asyncio.create_task(_read(stdout, heard)),
-        asyncio.create_task(_write(stdin, to_send, heard)),
-        asyncio.create_task(_drain(toolset, stderr)),
-    ]
+    reading = asyncio.create_task(_read(stdout, heard))
+    draining = asyncio.create_task(_drain(toolset, stderr))
     try:
-        yield received, sending
+        yield received, Stdin(stdin, heard)
     finally:
-        for task in tasks[:2]:
-            task.cancel()
+        reading.cancel()
         await asyncio.shield(asyncio.create_task(_ended(child, stdin)))
-        tasks[2].cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for stream in (heard, received, sending, to_send):
-            stream.close()
+        draining.cancel()
+        await asyncio.gather(reading, draining, return_exceptions=True)
+        heard.close()
+        received.close()
 
 
 async def _read(stdout: asyncio.StreamReader, heard: MemoryObjectSendStream[Sent]) -> None:
@@ -96,13 +94,43 @@ def _message(line: "bytes | Oversize") -> SessionMessage | None:
         return None
 
 
-async def _write(
-    stdin: asyncio.StreamWriter, to_send: MemoryObjectReceiveStream[SessionMessage], heard: MemoryObjectSendStream[Sent]
-) -> None:
-    with heard:  # whatever ends it, whoever waits for answers learns that none will come
-        async for message in to_send:
-            stdin.write(message.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
-            await stdin.drain()
+class Stdin:
+    """Its writing end, for the SDK. A message is written in the caller's own turn of the loop, so that a stop waits for
+    no other.
+    """
+
+    def __init__(self, stdin: asyncio.StreamWriter, heard: MemoryObjectSendStream[Sent]) -> None:
+        self._stdin, self._heard = stdin, heard
+
+    async def send(self, message: SessionMessage) -> None:
+        """Waits while the server has not read what came before. Raises anyio.BrokenResourceError."""
+        attempt = CURRENT.get() or Attempt()
+        try:
+            await self._stdin.drain()
+        except (OSError, RuntimeError):  # the second is uvloop's, of a closed pipe
+            attempt.error = UnreachableError()
+            raise self._broken() from None
+        try:
+            self._stdin.write(message.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+            await self._stdin.drain()
+        except (OSError, RuntimeError):
+            attempt.cut = True
+            raise self._broken() from None
+
+    def _broken(self) -> Exception:
+        self._heard.close()  # whoever waits for answers learns that none will come
+        return anyio.BrokenResourceError()
+
+    async def aclose(self) -> None:
+        """It is closed with the process."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
 
 async def _drain(toolset: str, stderr: asyncio.StreamReader) -> None:
