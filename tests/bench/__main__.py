@@ -104,7 +104,7 @@ async def run(bench: Bench, systems: list[System], chosen: argparse.Namespace, r
     for number in range(chosen.rounds):
         for name, measure in repeated.items():
             await bench.take(name, measure, number % len(systems))
-    await bench.take("tool's stop", lambda system: tool_stop(system, chosen.stops, reports))
+    await bench.take("tool's stop", lambda system: tool_stop(system, max(1, chosen.stops // 2), reports))
     for name, count in (("rule's stop, idle", 0), ("rule's stop, 64 floods", 64)):
         await bench.take(name, lambda system, count=count: policy_stop(system, count, chosen.stops, reports, echo))  # type: ignore[misc]
 

@@ -42,7 +42,9 @@ class Spec(msgspec.Struct):
 
     phrase_after: float = 0.0
     tool: str = ""
-    """The tool that is called with `report`, which then is its own to tell under."""
+    """The tool that is called with these `arguments`."""
+
+    arguments: dict[str, Any] = {}
 
 
 class Report(msgspec.Struct):
@@ -78,7 +80,7 @@ async def agent(turn: Turn) -> AsyncGenerator[str, None]:
     """Says what its prompt, a Spec, asks for."""
     spec = msgspec.json.decode(turn.messages[-1].content, type=Spec)
     if spec.kind == "tool":
-        yield str(await cast("CallingTurn", turn).call_tool(spec.tool, {"report": spec.report}))
+        yield str(await cast("CallingTurn", turn).call_tool(spec.tool, spec.arguments))
         return
     if not spec.report:
         async for token in _say(spec):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import programs
+from tests.bench.services import write_tools
 from tests.redis_servers import redis_server
 
 SYSTEMS = ("floor", "starlette", "memory", "sqlite", "redis")
@@ -27,21 +28,6 @@ kind = "budget"
 max_seconds = 600
 max_characters = 1000000000
 """
-TOOLS = """
-[[tool]]
-name = "local"
-kind = "local"
-use = "tests.bench.tools:wait"
-timeout_seconds = 60
-
-[[tool]]
-name = "http"
-kind = "http"
-url = "http://127.0.0.1:{port}/"
-private = true
-timeout_seconds = 60
-schema = {{ type = "object", properties = {{ report = {{ type = "string" }} }} }}
-"""
 CAPACITY = 1024  # sessions that a Commander runs at once: more than are measured
 
 
@@ -49,8 +35,7 @@ CAPACITY = 1024  # sessions that a Commander runs at once: more than are measure
 class System:
     """`processes`: role → pid; `speaker` is where the generators run. `direct`: the prompt's answer is the stream.
 
-    Of the pair: `operator`, its address for operators, `store`, another of the same kind in the same place, and
-    `tools_port`, where its tool `http` asks.
+    Of the pair: `operator`, its address for operators, and `store`, another of the same kind in the same place.
     """
 
     name: str
@@ -59,7 +44,6 @@ class System:
     direct: bool = False
     operator: str = ""
     store: str = ""
-    tools_port: int = 0
 
     def cpu_seconds(self) -> dict[str, float]:
         """What each process has used so far: all threads, user and system, in steps of 10 ms."""
@@ -107,8 +91,8 @@ def started(name: str, folder: Path) -> Iterator[System]:
 
         policies = folder / "policies.toml"
         policies.write_text(POLICIES)
-        tools, tools_port = folder / f"{name}.tools.toml", programs.free_port()
-        tools.write_text(TOOLS.format(port=tools_port))
+        services = run("-m", "tests.bench.services").wait_for(lambda event: "grpc" in event)
+        write_tools(tools := folder / f"{name}.tools.toml", services)
         store, other = _stores(name, folder, stack)
         ready = stack.enter_context(programs.dispatcher(log, store, policies=str(policies), tools=str(tools)))
         speaker = run(
@@ -119,7 +103,7 @@ def started(name: str, folder: Path) -> Iterator[System]:
             COMMANDER_METRICS_ADDRESS=f"127.0.0.1:{programs.free_port()}",
         )
         processes = {"gateway": ready.program.pid, "speaker": speaker.pid}
-        yield System(name, ready.http, processes, operator=ready.operator, store=other, tools_port=tools_port)
+        yield System(name, ready.http, processes, operator=ready.operator, store=other)
 
 
 def _stores(name: str, folder: Path, stack: ExitStack) -> tuple[str, str]:

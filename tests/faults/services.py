@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 PACKAGE, SERVICE, METHOD = "rig.v1", "Rig", "grpc_act"
 ACT = "act"  # an MCP server's own name for its tool
@@ -76,8 +76,23 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class Calls(Protocol):
+    """What all kinds do with a call."""
+
+    async def call(
+        self,
+        key: str,
+        arguments: dict[str, Any],
+        left: Callable[[], Awaitable[object]],
+        answer: Callable[[str], Awaitable[object]],
+    ) -> None:
+        """left: returns when nobody waits for the answer any more; then it is not given. Whoever is cancelled in here
+        is left, too.
+        """
+
+
 class Acting:
-    """What all kinds do with a call. die: how this one ends."""
+    """Takes a while for a call, and notes what becomes of it. die: how this one ends."""
 
     def __init__(self, service: str, path: Path, die: Callable[[], NoReturn]) -> None:
         self._service, self._path, self._die = service, path, die
@@ -100,9 +115,7 @@ class Acting:
         left: Callable[[], Awaitable[object]],
         answer: Callable[[str], Awaitable[object]],
     ) -> None:
-        """left: returns when nobody waits for the answer any more; then it is not given. What was begun by then stays
-        so. Whoever is cancelled in here is left, too.
-        """
+        """As `Calls` says. What was begun by then stays so."""
         line = str(arguments["line"])
         self.note("asked", key, line, digest(canonical(arguments)))
         leaving = asyncio.ensure_future(left())
@@ -142,7 +155,7 @@ async def never() -> None:
 class Http:
     """A request on each connection."""
 
-    def __init__(self, acting: Acting, mcp: "Mcp | None") -> None:
+    def __init__(self, acting: Calls, mcp: "Mcp | None") -> None:
         self._acting, self._mcp = acting, mcp
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -194,7 +207,7 @@ class Http:
 class Mcp:
     """What is said in either of its transports."""
 
-    def __init__(self, acting: Acting) -> None:
+    def __init__(self, acting: Calls) -> None:
         self._acting = acting
         self.sessions: set[str] = set()
         self._calls: dict[tuple[str, object], asyncio.Event] = {}  # set when the call is cancelled
@@ -249,7 +262,7 @@ async def _first(*waits: Awaitable[object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _stdio(acting: Acting) -> None:
+async def stdio(acting: Calls) -> None:
     """Until stdin is over; whoever has a call under way then has left it."""
     mcp, reader, over = Mcp(acting), asyncio.StreamReader(), asyncio.Event()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -289,7 +302,8 @@ def descriptor_set() -> bytes:
     return FileDescriptorSet(file=[file]).SerializeToString()
 
 
-async def _grpc(acting: Acting, port: int) -> None:
+async def grpc_server(acting: Calls, port: int) -> tuple[Any, int]:
+    """A server that has begun, and its port; for 0 the system chooses one."""
     import grpc
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
     from google.protobuf.descriptor_pool import DescriptorPool
@@ -318,10 +332,9 @@ async def _grpc(acting: Acting, port: int) -> None:
     )
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(f"{PACKAGE}.{SERVICE}", {METHOD: handler}),))
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
-    _serving()
-    await server.wait_for_termination()
+    return server, port
 
 
 # ---- the program
@@ -344,9 +357,11 @@ def _again() -> NoReturn:
 async def _serve(kind: str, path: Path, port: int) -> None:
     acting = Acting(kind, path, _killed if kind == "stdio" else _again)
     if kind == "stdio":
-        await _stdio(acting)
+        await stdio(acting)
     elif kind == "grpc":
-        await _grpc(acting, port)
+        grpc_service, _ = await grpc_server(acting, port)
+        _serving()
+        await grpc_service.wait_for_termination()
     else:
         http = Http(acting, Mcp(acting) if kind == "mcp" else None)
         server = await asyncio.start_server(http.serve, "127.0.0.1", port, reuse_port=True)
