@@ -8,12 +8,13 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 LOCKED := .venv/.locked
 INSTALLED := .venv/.installed
+MCP := build/mcp
 BENCH ?=
 
 # The tests start hundreds of programs: each would compile the house anew, and each of their workers all the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-slow check format test-abuse soak test-faults test-compose bench proto lock
+.PHONY: help setup demo test test-slow check format test-abuse soak test-faults test-compose test-mcp bench proto lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,10 +42,10 @@ demo: setup ## the pair on the bundled model: words, a tool, a stop in mid-sente
 	$(BIN)/python -m dispatcher demo
 
 test: setup ## every test but the slow targets below
-	$(BIN)/pytest -n 4 --dist worksteal -m "not slow and not abuse and not faults and not compose"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not slow and not abuse and not faults and not compose and not mcp"
 
 test-slow: setup ## the programs as their users start them; the bundled model
-	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not abuse and not faults and not compose"
+	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not abuse and not faults and not compose and not mcp"
 
 check: setup ## style, types, imports between rooms, names, generated code, contract
 	$(BIN)/ruff format --check
@@ -73,6 +74,18 @@ soak: setup ## sessions in great number, and nothing that grows with them (SOAK_
 test-compose: setup ## bring up the compose file on a real engine
 	$(BIN)/pytest -m compose tests/compose
 
+$(MCP)/.installed: tests/mcp_servers/package-lock.json tests/mcp_servers/requirements.lock
+	@command -v npm >/dev/null || { echo "npm is needed; on Debian: apt install npm" >&2; exit 1; }
+	rm -rf $(MCP) && mkdir -p $(MCP)
+	cp tests/mcp_servers/package.json tests/mcp_servers/package-lock.json $(MCP)
+	npm ci --prefix $(MCP) --ignore-scripts --no-audit --no-fund --loglevel error
+	$(PYTHON) -m venv $(MCP)/python
+	$(MCP)/python/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/mcp_servers/requirements.lock
+	touch $@
+
+test-mcp: setup $(MCP)/.installed ## MCP servers that others wrote, and the protocol's own conformance suite
+	$(BIN)/pytest -m mcp tests/mcp_servers
+
 bench: setup ## measure against a floor and a plain gateway (a short run: BENCH_SECONDS=1 BENCH_ROUNDS=1)
 	$(BIN)/python -m tests.bench $(BENCH)
 
@@ -88,4 +101,5 @@ lock: ## resolve again (LOCK=--upgrade: to the newest): names, versions, hashes,
 	$(COMPILE) $(LOCK) pyproject.toml --extra local --extra openai --extra mcp --group dev -o requirements-dev.lock
 	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --extra mcp -o requirements.lock
 	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --extra local --extra openai --group weights -o requirements-local.lock
+	$(COMPILE) $(LOCK) tests/mcp_servers/requirements.in -o tests/mcp_servers/requirements.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock -o requirements-build.lock

@@ -1,0 +1,19 @@
+"""What `make test-mcp` has installed."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = ROOT / "build" / "mcp"
+PACKAGES = HERE / "node_modules"
+FETCH = str(HERE / "python" / "bin" / "mcp-server-fetch")
+
+
+def node() -> str:
+    """Of npm, too: the conformance suite needs a newer one than Debian's."""
+    (found,) = PACKAGES.glob("node-linux-*/bin/node")
+    return str(found)
+
+
+def script(package: str) -> str:
+    """Of that package of `@modelcontextprotocol`."""
+    return str(PACKAGES / "@modelcontextprotocol" / package / "dist" / "index.js")
