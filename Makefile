@@ -75,12 +75,11 @@ test-compose: setup ## bring up the compose file on a real engine
 	$(BIN)/pytest -m compose tests/compose
 
 $(MCP)/.installed: tests/mcp_servers/package-lock.json tests/mcp_servers/requirements.lock
-	@command -v npm >/dev/null || { echo "npm is needed; on Debian: apt install npm" >&2; exit 1; }
 	rm -rf $(MCP) && mkdir -p $(MCP)
-	cp tests/mcp_servers/package.json tests/mcp_servers/package-lock.json $(MCP)
-	npm ci --prefix $(MCP) --ignore-scripts --no-audit --no-fund --loglevel error
 	$(PYTHON) -m venv $(MCP)/python
 	$(MCP)/python/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/mcp_servers/requirements.lock
+	cp tests/mcp_servers/package.json tests/mcp_servers/package-lock.json $(MCP)
+	PATH="$(CURDIR)/$(MCP)/python/bin:$$PATH" npm ci --prefix $(MCP) --ignore-scripts --no-audit --no-fund --loglevel error
 	touch $@
 
 test-mcp: setup $(MCP)/.installed ## MCP servers that others wrote, and the protocol's own conformance suite

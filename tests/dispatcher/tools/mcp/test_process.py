@@ -80,7 +80,7 @@ async def test_a_time_limit_cancels_it_too(tmp_path: Path) -> None:
 
 
 async def lost_at(tool: str, toolset: Running, waiting: "asyncio.Task[ToolOutput]", *codes: str) -> None:
-    """With a call of that tool, which ends so; nobody knows what became of the one that waits; the connection has ended."""
+    """At a call of that tool, which ends so. Nobody knows what became of what waits; the connection has ended."""
     assert await toolset.code(tool) in codes
     assert (await waiting).status == "UNKNOWN_OUTCOME"
     async with asyncio.timeout(SECONDS):
