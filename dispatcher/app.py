@@ -76,6 +76,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
 
     with _named("DISPATCHER_ACCESS"):
         access = AccessFile(settings.access, metrics)
+    stack.push_async_callback(access.close)
     certificates = _certificates(settings, metrics)
     users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
     stack.callback(users.close)

@@ -3,30 +3,50 @@
 import datetime
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
-from dispatcher.access.rules import DEFAULT_TENANT, ROLES, AccessKey, AccessRole, AccessRules, Caller, CertificateRule
+from dispatcher.access.rules import (
+    CLAIM,
+    DEFAULT_TENANT,
+    NAME,
+    ROLES,
+    AccessKey,
+    AccessRole,
+    AccessRules,
+    Caller,
+    CertificateRule,
+    IssuerRule,
+)
+from dispatcher.access.tokens import parse_keys
 from dispatcher.files.document import Fault, FileError, Where, document, listed_tables, quoted
-from dispatcher.files.entry import FileEntry
+from dispatcher.files.entry import FileEntry, listed
+from shared import http_environment
+from shared.addresses import is_loopback
+from shared.errors import ConfigError
 
-TOP = ("key", "certificate", "older", "metrics")
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")  # of keys and tenants: they stand in logs, and before idempotency keys
+TOP = ("key", "certificate", "issuer", "older", "metrics")
+# Signed with a private key: whoever may read what a token is checked by cannot make one.
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+
+Reading: TypeAlias = Callable[[Path], object]
 
 
-def load(path: Path) -> AccessRules:
-    """Raises FileError."""
+def load(path: Path, reading: Reading | None = None) -> AccessRules:
+    """reading: called with each file that this one names, before it is read. Raises FileError."""
     faults: list[Fault] = []
     if path.is_dir():
         raise FileError([Fault(Where(path), "is a folder; access rules stand in one file")])
     found = document(path, faults)
-    rules = _rules(path, found, faults) if found is not None else AccessRules()
+    rules = _rules(path, found, faults, reading or (lambda _: None)) if found is not None else AccessRules()
     if faults:
         raise FileError(faults)
     return rules
 
 
-def _rules(path: Path, found: dict[str, Any], faults: list[Fault]) -> AccessRules:
+def _rules(path: Path, found: dict[str, Any], faults: list[Fault], reading: Reading) -> AccessRules:
     top = FileEntry(Where(path), found, faults)
     top.only(TOP, "access rules")
     metrics = top.choice("metrics", ("open", "operator"), "open")
@@ -37,6 +57,7 @@ def _rules(path: Path, found: dict[str, Any], faults: list[Fault]) -> AccessRule
     return AccessRules(
         keys=tuple(keys),
         certificates=tuple(_certificate(entry) for entry in _entries(path, found, "certificate", faults)),
+        issuers=tuple(_issuer(entry, path.parent, reading) for entry in _entries(path, found, "issuer", faults)),
         older=older.flag("allow"),
         closed_metrics=metrics == "operator",
     )
@@ -66,6 +87,64 @@ def _certificate(entry: FileEntry) -> CertificateRule:
     return CertificateRule(entry.text("san"), role, _agents(entry, role))
 
 
+def _issuer(entry: FileEntry, folder: Path, reading: Reading) -> IssuerRule:
+    entry.only(("issuer", "audience", "jwks", "algorithms", "role", "tenant", "agents"), "an issuer")
+    role = _role(entry, tuple(role for role in ROLES if role != "commander"))
+    tenant = DEFAULT_TENANT if role == "user" else ""
+    if "tenant" in entry:
+        tenant = _name(entry, "tenant")
+        entry.check(role == "user", "`tenant` is a user's", "tenant")
+        right = "${" not in CLAIM.sub("", tenant)
+        entry.check(right, "what `tenant` takes of a token is written as ${claim:NAME}", "tenant")
+    algorithms = entry.texts("algorithms", "algorithm")
+    for number, algorithm in enumerate(algorithms, 1):
+        reason = f"algorithm {number} is none of {listed(ALGORITHMS)}"
+        entry.check(not algorithm or algorithm in ALGORITHMS, reason, "algorithms", number)
+    where, document = _jwks(entry, folder, reading, tuple(algorithms))
+    agents = _agents(entry, role)
+    issuer, audience = entry.text("issuer"), entry.text("audience")
+    return IssuerRule(issuer, audience, where, tuple(algorithms), role, tenant, agents, document)
+
+
+def _jwks(entry: FileEntry, folder: Path, reading: Reading, algorithms: tuple[str, ...]) -> tuple[str, bytes]:
+    """An issuer's keys: where they are, and what is there if that is a file, which stands beside this one."""
+    where = entry.text("jwks")
+    if "://" in where:
+        _check_address(entry, where)
+        return where, b""
+    if not where:
+        return where, b""
+    file = folder / where
+    reading(file)
+    try:
+        document = file.read_bytes()
+        if entry.faultless:
+            parse_keys(document, algorithms)
+    except OSError as error:
+        entry.wrong(f"`jwks`: {file}: {error.strerror or 'cannot be read'}", "jwks")
+    except ValueError as error:
+        entry.wrong(f"`jwks`: {file} {error}", "jwks")
+    else:
+        return str(file), document
+    return str(file), b""
+
+
+def _check_address(entry: FileEntry, address: str) -> None:
+    """Whoever can answer there can sign in as anybody."""
+    try:
+        url = urlsplit(address)
+        host = url.hostname or ""
+        right = url.scheme == "https" or (url.scheme == "http" and is_loopback(host))
+        usable = bool(host) and url.port != 0 and url.username is None
+    except ValueError:
+        right = usable = False
+    entry.check(right and usable, "`jwks` has to be a file or an https address (http: on this machine alone)", "jwks")
+    try:
+        http_environment.check()
+    except ConfigError as error:
+        entry.wrong(str(error), "jwks")
+
+
 def _role(entry: FileEntry, roles: tuple[AccessRole, ...]) -> AccessRole:
     if "role" not in entry:
         entry.wrong("`role` is missing", "role")
@@ -76,7 +155,7 @@ def _role(entry: FileEntry, roles: tuple[AccessRole, ...]) -> AccessRole:
 def _name(entry: FileEntry, key: str) -> str:
     name = entry.text(key)
     entry.check(
-        not name or _NAME.fullmatch(name) is not None, f"`{key}` has to be one line of 128 characters at most", key
+        not name or NAME.fullmatch(name) is not None, f"`{key}` has to be one line of 128 characters at most", key
     )
     return name
 

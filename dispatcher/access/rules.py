@@ -11,11 +11,13 @@ import msgspec
 AccessRole: TypeAlias = Literal["user", "commander", "operator", "auditor"]
 ROLES: tuple[AccessRole, ...] = get_args(AccessRole)
 DEFAULT_TENANT = "default"
+NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,128}")  # of keys and tenants: they stand in logs, and before keys
+CLAIM = re.compile(r"\$\{claim:([^{}]+)\}")  # of a token, in a text
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """subject: the entry's name, or of a certificate's the name in it. tenant: whose sessions are a user's; empty where
-    access is open. agents: that a user may ask for and a Commander offer; None: all.
+    """subject: the entry's name; of a certificate the name in it, of a token its `sub`. tenant: whose sessions are a
+    user's; empty where access is open. agents: that a user may ask for and a Commander offer; None: all.
     """
 
     role: AccessRole
@@ -46,6 +48,21 @@ class CertificateRule(msgspec.Struct, frozen=True):
         return re.fullmatch("[^/]*".join(map(re.escape, self.san.split("*"))), name) is not None
 
 
+class IssuerRule(msgspec.Struct, frozen=True):
+    """tenant: with `${claim:NAME}` where a token's claim is to stand. jwks: where its keys are. document: those keys,
+    of a file; empty: `jwks` is an address.
+    """
+
+    issuer: str
+    audience: str
+    jwks: str
+    algorithms: tuple[str, ...]
+    role: AccessRole
+    tenant: str = ""
+    agents: frozenset[str] | None = None
+    document: bytes = b""
+
+
 class AccessRules(msgspec.Struct, frozen=True):
     """older: peers of the published contract, which can show nothing, may come. closed_metrics: `/metrics` wants an
     operator.
@@ -53,6 +70,7 @@ class AccessRules(msgspec.Struct, frozen=True):
 
     keys: tuple[AccessKey, ...] = ()
     certificates: tuple[CertificateRule, ...] = ()
+    issuers: tuple[IssuerRule, ...] = ()
     older: bool = False
     closed_metrics: bool = False
 
@@ -85,12 +103,15 @@ def digest_of(token: bytes) -> bytes:
 
 def identify(rules: AccessRules, authorization: Sequence[bytes], names: Iterable[str], now: float) -> Caller:
     """authorization: all headers of that name; where there is one, no certificate counts. Raises UnknownCaller."""
-    if not authorization:
-        caller = rules.by_certificate(names)
-    else:
-        scheme, _, token = authorization[0].partition(b" ")
-        right = len(authorization) == 1 and scheme.lower() == b"bearer"
-        caller = rules.by_token(token.strip(), now) if right else None
+    caller = rules.by_token(bearer(authorization), now) if authorization else rules.by_certificate(names)
     if caller is None:
         raise UnknownCaller
     return caller
+
+
+def bearer(authorization: Sequence[bytes]) -> bytes:
+    """The one token that is shown. Raises UnknownCaller."""
+    scheme, _, token = authorization[0].partition(b" ") if len(authorization) == 1 else (b"", b"", b"")
+    if scheme.lower() != b"bearer":
+        raise UnknownCaller
+    return token.strip()

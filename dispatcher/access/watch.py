@@ -1,12 +1,14 @@
 """The access rules while the server runs: read at the start, and again on SIGHUP and when their file has changed."""
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import structlog
 
+from dispatcher.access.issuers import Issuers
 from dispatcher.access.load import load
-from dispatcher.access.rules import AccessRules
+from dispatcher.access.rules import AccessRules, Caller, UnknownCaller, bearer, identify
 from dispatcher.files.document import FileError
 from dispatcher.files.watch import FileWatch
 from dispatcher.metrics import Metrics
@@ -19,8 +21,18 @@ OPEN = "open"  # as a setting: who reaches an edge may use it
 class Access:
     """rules: what is in force; None: whoever reaches an edge may use it."""
 
-    def __init__(self, rules: AccessRules | None) -> None:
-        self.rules = rules
+    def __init__(self, rules: AccessRules | None, issuers: Issuers | None = None) -> None:
+        self.rules, self._issuers = rules, issuers
+
+    async def identify(self, rules: AccessRules, shown: Sequence[bytes], names: Iterable[str], now: float) -> Caller:
+        """As `dispatcher.access.rules.identify`, and by tokens of the issuers."""
+        try:
+            return identify(rules, shown, names, now)
+        except UnknownCaller:
+            caller = await self._issuers.caller(bearer(shown)) if shown and self._issuers else None
+            if not caller:
+                raise
+            return caller
 
 
 class AccessFile(Access):
@@ -33,7 +45,12 @@ class AccessFile(Access):
         self._watch = FileWatch(self._path)
         self._reading = asyncio.Lock()
         self._watch.reading()
-        super().__init__(load(self._path) if self._path else None)
+        rules = load(self._path, self._watch.reading_too) if self._path else None
+        self._named = Issuers(rules.issuers if rules else (), metrics)
+        super().__init__(rules, self._named)
+
+    async def close(self) -> None:
+        await self._named.close()
 
     async def reload(self) -> None:
         """Read the file now. A broken one leaves the rules in force that there are."""
@@ -42,13 +59,20 @@ class AccessFile(Access):
         async with self._reading:
             self._watch.reading()
             try:
-                self.rules = await asyncio.to_thread(load, self._path)
+                rules = await asyncio.to_thread(load, self._path, self._watch.reading_too)
             except FileError as error:
                 self._metrics.access_reload_success.set(0)
                 logger.error("access_broken", errors="\n".join(map(str, error.faults)))  # noqa: TRY400 # the operator's
             else:
+                self.rules = rules
+                await self._named.use(rules.issuers)
                 self._metrics.access_reload_success.set(1)
-                logger.info("access_reloaded", keys=len(self.rules.keys), certificates=len(self.rules.certificates))
+                logger.info(
+                    "access_reloaded",
+                    keys=len(rules.keys),
+                    certificates=len(rules.certificates),
+                    issuers=len(rules.issuers),
+                )
 
     async def watch(self) -> None:
         """Read the file whenever it has changed, until cancelled."""

@@ -154,7 +154,7 @@ class App:
 
         try:
             origins.check(scope["method"], Headers(scope=scope), self._trusted)
-            scope["caller"] = self._identify(scope)
+            scope["caller"] = await self._identify(scope)
             await self._router(scope, receive, sending)
         except ClientDisconnect:
             return

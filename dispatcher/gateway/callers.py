@@ -4,18 +4,18 @@ This is the one way from a socket to "who is it": `App` asks it for every reques
 """
 
 import time
-from collections.abc import Callable, Set
+from collections.abc import Awaitable, Callable, Set
 from typing import TypeAlias
 
 from starlette.requests import Request as HttpRequest
 from starlette.types import Scope
 
-from dispatcher.access.rules import AccessRole, Caller, UnknownCaller, identify
+from dispatcher.access.rules import AccessRole, Caller, UnknownCaller
 from dispatcher.access.watch import Access
 from dispatcher.core.log import Record
 from dispatcher.gateway.errors import HttpError
 
-Identify: TypeAlias = Callable[[Scope], Caller]
+Identify: TypeAlias = Callable[[Scope], Awaitable[Caller]]
 
 PROBES = frozenset({"/healthz", "/readyz"})  # they tell nothing, and who asks cannot show anything
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -25,8 +25,8 @@ _NOBODY = Caller("user", agents=frozenset())  # asks a probe
 def user(access: Access, pages: Set[str] = frozenset()) -> Identify:
     """On the users' address: users alone. pages: paths that show nothing of anybody's. Raises HttpError 401, 403."""
 
-    def identified(scope: Scope) -> Caller:
-        caller = _caller(access, scope, "user", PROBES | pages)
+    async def identified(scope: Scope) -> Caller:
+        caller = await _caller(access, scope, "user", PROBES | pages)
         if caller.role != "user":
             raise _forbidden()
         return caller
@@ -37,10 +37,10 @@ def user(access: Access, pages: Set[str] = frozenset()) -> Identify:
 def operator(access: Access) -> Identify:
     """On the operators' address: operators, and auditors that read. Raises HttpError 401, 403."""
 
-    def identified(scope: Scope) -> Caller:
+    async def identified(scope: Scope) -> Caller:
         open_metrics = access.rules is None or not access.rules.closed_metrics
         without = PROBES | {"/metrics"} if open_metrics else PROBES
-        caller = _caller(access, scope, "operator", without)
+        caller = await _caller(access, scope, "operator", without)
         if caller is _NOBODY or caller.role == "operator" or (caller.role == "auditor" and scope["method"] in _READS):
             return caller
         raise _forbidden()
@@ -48,7 +48,7 @@ def operator(access: Access) -> Identify:
     return identified
 
 
-def _caller(access: Access, scope: Scope, anybody: AccessRole, without: Set[str]) -> Caller:
+async def _caller(access: Access, scope: Scope, anybody: AccessRole, without: Set[str]) -> Caller:
     """anybody: what whoever calls is where access is open. without: paths that anybody may ask for."""
     if scope["path"] in without and scope["method"] in _READS:
         return _NOBODY
@@ -56,7 +56,7 @@ def _caller(access: Access, scope: Scope, anybody: AccessRole, without: Set[str]
         return Caller(anybody)
     shown = [value for name, value in scope["headers"] if name == b"authorization"]
     try:
-        return identify(access.rules, shown, scope.get("peer_names", ()), time.time())
+        return await access.identify(access.rules, shown, scope.get("peer_names", ()), time.time())
     except UnknownCaller:
         raise HttpError(
             401, "A valid key is needed.", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}

@@ -9,10 +9,11 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from dispatcher.access.load import load
-from dispatcher.access.rules import Caller, CertificateRule
+from dispatcher.access.rules import Caller, CertificateRule, IssuerRule
 from dispatcher.access.watch import AccessFile
 from dispatcher.files.document import FileError
 from dispatcher.metrics import Metrics
+from tests.issuer import ScriptedIssuer
 
 A, B = "a" * 64, "b" * 64
 GOOD = f"""
@@ -71,12 +72,46 @@ def test_defaults(tmp_path: Path) -> None:
 KEY = f'[[key]]\nname = "a"\nrole = "user"\nsha256 = "{A}"\n'
 
 
+ISSUER = """
+[[issuer]]
+issuer = "https://login.acme.example"
+audience = "midsentence"
+jwks = "https://login.acme.example/jwks"
+algorithms = ["RS256", "ES256"]
+role = "user"
+tenant = "${claim:org_id}"
+"""
+JWKS = 'jwks = "https://login.acme.example/jwks"'
+
+
+def test_an_issuer(tmp_path: Path) -> None:
+    rule = IssuerRule(
+        "https://login.acme.example",
+        "midsentence",
+        "https://login.acme.example/jwks",
+        ("RS256", "ES256"),
+        "user",
+        "${claim:org_id}",
+    )
+    assert load(written(tmp_path, ISSUER)).issuers == (rule,)
+    local = load(written(tmp_path, ISSUER.replace("https://login.acme.example/jwks", "http://127.0.0.1:8080/jwks")))
+    assert local.issuers[0].jwks == "http://127.0.0.1:8080/jwks"
+    assert load(written(tmp_path, ISSUER.replace("tenant", "#"))).issuers[0].tenant == "default"
+
+
+def test_an_issuers_keys_may_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_bytes(document := ScriptedIssuer().document)
+    read: list[Path] = []
+    rules = load(written(tmp_path, ISSUER.replace(JWKS, 'jwks = "keys.json"')), read.append)
+    assert rules.issuers[0].document == document
+    assert read == [tmp_path / "keys.json"]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("keys = 1", 'unknown key "keys"'),
         ("key = 1", "keys are written as [[key]]"),
-        ("[[issuer]]", 'unknown key "issuer"'),
         ('metrics = "closed"', "unknown metrics 'closed'"),
         ("older = true", "`older` has to be a table"),
         ('[older]\nallow = "yes"', "`allow` has to be true or false"),
@@ -95,6 +130,20 @@ KEY = f'[[key]]\nname = "a"\nrole = "user"\nsha256 = "{A}"\n'
         (KEY + KEY.replace('"a"', '"b"'), 'its `sha256` is that of key 1 "a"'),
         ('[[certificate]]\nsan = "a"\nrole = "user"', "unknown role 'user'"),
         ('[[certificate]]\nrole = "commander"', "`san` has to be a text"),
+        ("[[issuer]]", "`role` is missing"),
+        (ISSUER.replace('"user"', '"commander"'), "unknown role 'commander'"),
+        (ISSUER.replace("RS256", "HS256"), 'algorithm 1 is none of "RS256",'),
+        (ISSUER.replace("RS256", "none"), 'algorithm 1 is none of "RS256",'),
+        (ISSUER.replace('["RS256", "ES256"]', "[]"), "`algorithms` has to be a list"),
+        (ISSUER.replace("user", "auditor"), "`tenant` is a user's"),
+        (ISSUER.replace("claim:org_id", "org_id"), "written as ${claim:NAME}"),
+        (ISSUER.replace("audience", "aud"), "`audience` has to be a text"),
+        (ISSUER.replace(JWKS, 'jwks = "http://login.acme.example/jwks"'), "has to be a file or an https address"),
+        (ISSUER.replace(JWKS, 'jwks = "https://me:secret@login/jwks"'), "has to be a file or an https address"),
+        (ISSUER.replace(JWKS, 'jwks = "ftp://127.0.0.1/jwks"'), "has to be a file or an https address"),
+        (ISSUER.replace(JWKS, 'jwks = "https://[/jwks"'), "has to be a file or an https address"),
+        (ISSUER.replace(JWKS, 'jwks = "keys.json"'), "keys.json: No such file"),
+        (ISSUER.replace(JWKS, 'jwks = "access.toml"'), "access.toml is no JWK set"),
         ("[", "Invalid"),
     ],
 )

@@ -24,6 +24,7 @@ from shared.records import Content, Open, Thought, Upstream
 from tests.certificates import Authority
 from tests.gateway_routes import routes
 from tests.integration.dispatcher.peer import SECONDS, Peer, samples, until
+from tests.issuer import AUDIENCE, ISSUER, ScriptedIssuer
 
 PAST = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)).date().isoformat()
 MISSING = "A" * 32  # no session has this id
@@ -308,6 +309,67 @@ async def test_no_key_is_told(house: House, capfd: pytest.CaptureFixture[str]) -
     told += (await house.ask("operator", "GET", "/metrics")).text
     told += "".join(capfd.readouterr())
     assert not [name for name, key in house.keys.items() if key and key in told]
+
+
+def issuer(address: str, audience: str, rest: str) -> str:
+    """An entry of the access file."""
+    whose = f'issuer = "{ISSUER}"\naudience = "{audience}"\njwks = "{address}"'
+    return f'[[issuer]]\n{whose}\nalgorithms = ["ES256"]\n{rest}\n'
+
+
+async def test_tokens_of_an_issuer(tmp_path: Path) -> None:
+    """Users' and operators', told apart by their audience. What is wrong with one is not told."""
+    scripted, evil = ScriptedIssuer(), ScriptedIssuer()
+    async with scripted.served() as address:
+        text = issuer(address, AUDIENCE, 'role = "user"\ntenant = "${claim:org_id}"\nagents = ["support"]')
+        async with House(tmp_path, text + issuer(address, "ops", 'role = "operator"')) as house:
+            house.keys |= {
+                "user": scripted.token(),
+                "ops": scripted.token({"aud": "ops"}),
+                "late": scripted.token({"exp": 1}),
+                "early": scripted.token({"nbf": 2**40}),
+                "audience": scripted.token({"aud": "others"}),
+                "issuer": scripted.token({"iss": "https://evil.example"}),
+                "kid": scripted.token(kid="unknown"),
+                "signature": evil.token(),
+                "tenant": scripted.token({"org_id": None}),
+                "long": scripted.token({"more": "x" * 20_000}, kid="unknown"),
+            }
+            worker = await house.worker()
+            made = await house.ask("user", "POST", "/v1/sessions", {"agent": "support", "prompt": "hi"})
+            assert made.status_code == 201
+            await worker.serve()
+            state = (await house.ask("ops", "GET", f"/operator/sessions/{made.json()['session_id']}")).json()
+            assert (state["tenant"], state["subject"]) == ("acme", "u-1")
+            assert (await house.ask("acme", "GET", f"/v1/sessions/{state['session_id']}")).status_code == 200
+            assert (await house.ask("other", "GET", f"/v1/sessions/{state['session_id']}")).status_code == 404
+            sales = {"model": "sales", "messages": [{"role": "user", "content": "hi"}]}
+            assert (await house.ask("user", "POST", "/v1/chat/completions", sales)).status_code == 404
+            assert (await house.ask("user", "GET", "/operator/sessions")).status_code == 403
+            assert (await house.ask("ops", "GET", "/v1/models")).status_code == 403
+            answers = [
+                await house.ask(key, "GET", "/v1/models")
+                for key in ("wrong", "late", "early", "audience", "issuer", "kid", "signature", "tenant", "long")
+            ]
+            assert {answer.status_code for answer in answers} == {401}
+            assert len({answer.content for answer in answers}) == 1
+            assert await house.refused("user") == "UNAUTHENTICATED"  # no Commander is known by a token
+
+
+async def test_keys_of_an_issuers_file_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatcher.files.watch.LOOK_SECONDS", 0.02)
+    scripted = ScriptedIssuer()
+    (tmp_path / "keys.json").write_bytes(scripted.document)
+    async with House(tmp_path, issuer("keys.json", AUDIENCE, 'role = "user"')) as house:
+        house.keys["old"] = scripted.token()
+        assert (await house.ask("old", "GET", "/v1/models")).status_code == 200
+        scripted.rotate("k2")
+        house.keys["new"] = scripted.token()
+        (tmp_path / "keys.json").write_bytes(scripted.document)
+        async with asyncio.timeout(SECONDS):
+            while (await house.ask("new", "GET", "/v1/models")).status_code == 401:
+                pass  # until the file was read
+        assert (await house.ask("old", "GET", "/v1/models")).status_code == 401
 
 
 def uri(role: str) -> x509.GeneralName:
