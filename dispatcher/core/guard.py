@@ -20,10 +20,10 @@ class Guard:
         self.gate.resume(decided)
         self.decided = decided
 
-    def read_ahead(self, channel: Channel, text: str, step_name: str = "") -> Slices[None]:
+    def read_ahead(self, channel: Channel, *texts: str, step_name: str = "") -> Slices[None]:
         """Read what comes next without taking it in, a slice at a time."""
         try:
-            yield from self.gate.read_ahead(channel, text, step_name)
+            yield from self.gate.read_ahead(channel, *texts, step_name=step_name)
         except Exception:
             return  # it will raise again when the text is taken in
 

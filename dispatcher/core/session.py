@@ -242,10 +242,11 @@ class Session:
         if isinstance(body, Upstream) and (body.sequence <= self._accepted or oversize(body.payload)):
             return  # it is not taken in
         match body:
-            case Upstream(payload=Content(text)):
+            case Upstream(payload=Content(text, client_calls=calls)):
                 yield from self._guard.read_ahead("content", text)
+                yield from self._guard.read_ahead("arguments", *(read_as(call).arguments_json for call in calls))
             case Upstream(payload=Thought(step_name, delta)):
-                yield from self._guard.read_ahead("thoughts", delta, step_name)
+                yield from self._guard.read_ahead("thoughts", delta, step_name=step_name)
             case Upstream(payload=ToolCall(arguments_json=text)):
                 yield from self._guard.read_ahead("arguments", text)
             case ToolResult(result_json=text):

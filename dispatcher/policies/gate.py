@@ -8,7 +8,7 @@ out; every rule reads the raw text, so no redaction hides anything from another 
 (`questions`): what waits for their verdict is held too.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 
 import msgspec
@@ -56,7 +56,7 @@ class Gate:
         self._raw: list[str] | None = []  # all raw content, until `resume`
         self._ended = False
         self._ahead: Ahead | None = None
-        self._whole_ahead: tuple[str, str, Reading] | None = None
+        self._whole_ahead: deque[tuple[str, str, Reading]] = deque()  # channel, text; of one packet, in order
         streams: tuple[Channel, ...] = ("content", "thoughts")
         self._asked = [Asked(policy, each) for each in streams for policy in rules.asked if each in policy.reads]
         self._waiting = [asked for asked in self._asked if asked.policy.holds(asked.channel)]
@@ -182,9 +182,9 @@ class Gate:
 
     # ---- large texts
 
-    def read_ahead(self, channel: Channel, text: str, step_name: str = "") -> Slices[None]:
-        """Read what comes next (content, a delta of that thinking step, a call's arguments, a result), without taking
-        it in.
+    def read_ahead(self, channel: Channel, *texts: str, step_name: str = "") -> Slices[None]:
+        """Read what comes next (content, a delta of that thinking step, calls' arguments, a result), without taking it
+        in.
         """
         rules: ChannelRules = getattr(self._rules, channel)
         if self._violation or not rules.policies:
@@ -192,15 +192,17 @@ class Gate:
         if channel in ("content", "thoughts"):
             step = self._steps.get(step_name, (None, None))
             before, tally = (self._content, self._tally) if channel == "content" else step
-            start = before.length if before else 0
+            start, text = before.length if before else 0, "".join(texts)
             after = before.copy() if before else rules.stream()
             read = text[: self._room(text) + 1] if channel == "content" else text
             tally = tally.copy() if tally else Tally()
             found = yield from fed(after, read, rules.slice, tally)
             self._ahead = Ahead(read, before, start, after, tally, found)
         else:
-            reading = yield from reading_whole(channel, rules, strings(text))
-            self._whole_ahead = channel, text, reading
+            self._whole_ahead.clear()
+            for text in texts:
+                reading = yield from reading_whole(channel, rules, strings(text))
+                self._whole_ahead.append((channel, text, reading))
 
     def _fed(self, stream: TextStream | None, tally: Tally, text: str) -> tuple[TextStream, Tally, Findings | None]:
         """A stream that has read that text, and what it found. None: one of thoughts that begins."""
@@ -253,7 +255,7 @@ class Gate:
     def _whole(self, channel: str, rules: ChannelRules, json: str) -> Reading:
         if not rules.policies:
             return Reading(self._violation)
-        ahead, self._whole_ahead = self._whole_ahead, None
+        ahead = self._whole_ahead.popleft() if self._whole_ahead else None
         known = ahead[2] if ahead and ahead[:2] == (channel, json) else None
         reading = known or read_whole(channel, rules, strings(json))
         self._violation = self._violation or reading.violation

@@ -106,10 +106,11 @@ class RuleSet:
 
     def prompt(self, texts: Iterable[str]) -> Reading:
         """What a user asks with, before anything is logged: a violation and a denial both refuse it."""
-        return at_once(self.prompt_in_slices(texts))
+        return at_once(self.in_slices("prompt", texts))
 
-    def prompt_in_slices(self, texts: Iterable[str]) -> Slices[Reading]:
-        return reading_whole("prompt", self._channels["prompt"], texts)
+    def in_slices(self, channel: Channel, texts: Iterable[str]) -> Slices[Reading]:
+        """What the rules say to whole texts of that channel, each for itself."""
+        return reading_whole(channel, self._channels[channel], texts)
 
     def _channel(self, channel: Channel) -> ChannelRules:
         readers = [policy for policy in self.policies if isinstance(policy, TextPolicy) and channel in policy.reads]

@@ -1,13 +1,14 @@
 """What users ask with is read before anything is logged and before a Commander sees it."""
 
 from collections.abc import Awaitable, Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 import structlog
 
 from dispatcher.core.log import Request
 from dispatcher.metrics import Metrics
 from dispatcher.policies.arguments import strings
+from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import Reading, Violation
 from dispatcher.policies.questions import AskedPolicy, Question
 from dispatcher.policies.rules import RuleSet
@@ -25,45 +26,64 @@ class PromptUnread(Exception):
     """A policy could not be asked about it."""
 
 
+READ: tuple[Channel, ...] = ("prompt", "results")
+
+
 class Prompt:
-    """The messages of a request, and the strings of its parameters, each for itself."""
+    """The messages of a request, what it says of the client's tools, and the strings of its parameters, each for
+    itself. What the client's tools answered is read as results are, too.
+    """
 
     def __init__(self, request: Request, rules: RuleSet, clock: PolicyClock, judges: Judges, metrics: Metrics) -> None:
         self._request = request
         self._clock, self._judges, self._metrics = clock, judges, metrics
-        asked = rules.asked("prompt")
-        self._gates = [policy for policy in asked if policy.holds("prompt")]
-        self._observers = [policy for policy in asked if not policy.holds("prompt")]
+        self._gates: dict[Channel, list[AskedPolicy]] = {}
+        self._observers: dict[Channel, list[AskedPolicy]] = {}
+        for channel in READ:
+            asked = rules.asked(channel) if channel == "prompt" or self._results else []
+            self._gates[channel] = [policy for policy in asked if policy.holds(channel)]
+            self._observers[channel] = [policy for policy in asked if not policy.holds(channel)]
+
+    def _texts_of(self, channel: Channel) -> list[str]:
+        return self._texts if channel == "prompt" else self._results
 
     @cached_property
     def _texts(self) -> list[str]:
-        """Found when a rule asks: parameters may hold many."""
-        return [message.content for message in self._request.messages] + strings(self._request.parameters_json)
+        request = self._request
+        texts = [message.content for message in request.messages]
+        calls = [call for message in request.messages for call in message.tool_calls]
+        texts += [text for call in calls for text in (call.name, *strings(call.arguments_json))]
+        for tool in request.tools:
+            texts += [tool.name, tool.description, *strings(tool.parameters_json_schema)]
+        return texts + strings(request.parameters_json)
+
+    @cached_property
+    def _results(self) -> list[str]:
+        answers = [message.content for message in self._request.messages if message.role == "tool"]
+        return [text for answer in answers for text in strings(answer)]
 
     async def read(self) -> None:
         """Raises PromptRefused, PromptUnread."""
-        self._refuse(await self._clock.prompt(lambda: self._texts))
-        for reading in await self._judges.read(self._gates, self._question):
-            self._refuse(reading)
+        for channel in READ:
+            self._refuse(await self._clock.whole(channel, partial(self._texts_of, channel)))
+            for reading in await self._judges.read(self._gates[channel], self._question(channel)):
+                self._refuse(reading)
 
     @property
     def observed(self) -> bool:
         """Some policy is still to be asked about it."""
-        return bool(self._observers)
+        return any(self._observers.values())
 
     async def observe(self, session_id: str, stop: Callable[[str, Violation], Awaitable[object]]) -> None:
         """Ask the observers, and stop the session that came of it where one finds a violation."""
+        for channel in READ:
+            for reading in await self._judges.read(self._observers[channel], self._question(channel, session_id)):
+                self._count(reading)
+                if reading.violation:
+                    await stop(session_id, reading.violation)
 
-        def question(policy: AskedPolicy) -> Question:
-            return Question(policy, 0, "prompt", tuple(self._texts), session_id=session_id)
-
-        for reading in await self._judges.read(self._observers, question):
-            self._count(reading)
-            if reading.violation:
-                await stop(session_id, reading.violation)
-
-    def _question(self, policy: AskedPolicy) -> Question:
-        return Question(policy, 0, "prompt", tuple(self._texts))
+    def _question(self, channel: Channel, session_id: str = "") -> Callable[[AskedPolicy], Question]:
+        return lambda policy: Question(policy, 0, channel, tuple(self._texts_of(channel)), session_id=session_id)
 
     def _refuse(self, reading: Reading) -> None:
         self._count(reading)

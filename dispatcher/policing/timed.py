@@ -30,17 +30,17 @@ class PolicyClock:
             return TimedGate(self._rules.rules, started_at, self)
         return self._rules.gate(started_at)
 
-    async def prompt(self, texts: Callable[[], Sequence[str]]) -> Reading:
-        """What the rules say to a user's prompt; its texts are asked for where a rule reads them."""
-        if not self._readers["prompt"]:
+    async def whole(self, channel: Channel, texts: Callable[[], Sequence[str]]) -> Reading:
+        """What the rules say to whole texts; these are asked for where a rule reads them."""
+        if not self._readers[channel]:
             return Reading()
-        slices, turn, seconds = self._rules.prompt_in_slices(texts()), LoopTurn(), 0.0
+        slices, turn, seconds = self._rules.in_slices(channel, texts()), LoopTurn(), 0.0
         while True:
             started = perf_counter()
             try:
                 next(slices)
             except StopIteration as over:
-                self.took("prompt", seconds + perf_counter() - started)
+                self.took(channel, seconds + perf_counter() - started)
                 reading: Reading = over.value
                 return reading
             seconds += perf_counter() - started
@@ -60,8 +60,8 @@ class TimedGate(Gate):
         self._clock = clock
         self._spent_ahead = 0.0  # seconds that reading ahead took; they count with what is taken in next
 
-    def read_ahead(self, channel: Channel, text: str, step_name: str = "") -> Slices[None]:
-        slices = super().read_ahead(channel, text, step_name)
+    def read_ahead(self, channel: Channel, *texts: str, step_name: str = "") -> Slices[None]:
+        slices = super().read_ahead(channel, *texts, step_name=step_name)
         while True:
             started = perf_counter()
             over = next(slices, slices) is slices

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from dispatcher.core import log
 from dispatcher.core.entries import Entry, Failed, Finished, StopEntry, Text, as_event
+from dispatcher.policies.phrases import PhraseSet, PhraseStream
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from dispatcher.policies.tool_rules import ToolSelector, ToolsPolicy
@@ -65,6 +66,17 @@ def test_calls_that_are_none_fail_the_session(end, why):
     assert [entry.body.code for entry in log_.entries if isinstance(entry.body, Failed)] == ["protocol_error"], why
     assert (stream.closed, log_.head.state) == ("invalid", "failed")
     assert not any(isinstance(entry.body, Finished) for entry in log_.entries)
+
+
+def test_calls_are_read_ahead_a_slice_at_a_time_and_each_once(monkeypatch):
+    dispatcher, stream, log_ = opened(phrases("redact"))
+    long = json.dumps("night " * 5000)
+    end = ending(1, call("a", long), call("b", long), call("c", '"a night"'), call("d", '"nightingale"'))
+    assert len([*dispatcher.session.read_ahead(end)]) >= 2 * len(long) // PhraseSet.slice
+    monkeypatch.setattr(PhraseStream, "feed", None)
+    feed(dispatcher, stream, end)
+    (entry,) = (entry for entry in log_.entries if isinstance(entry.body, Finished))
+    assert entry.body == Finished("content_filter", None, end.payload.client_calls[:3])
 
 
 def test_a_session_without_tools_of_the_clients_ends_with_no_calls():

@@ -37,7 +37,7 @@ How = Literal["whole", "in part", "not"]
 
 
 def ahead_of(gate: Gate, channel: Channel, text: str) -> Slices[None]:
-    return gate.read_ahead(channel, text if channel in ("content", "thoughts") else f'["{text}"]', "Planning")
+    return gate.read_ahead(channel, text if channel in ("content", "thoughts") else f'["{text}"]', step_name="Planning")
 
 
 def taken(gate: Gate, channel: Channel, text: str, step_name: str = "Planning") -> Release | Reading:
@@ -129,7 +129,7 @@ def test_a_large_text_is_read_a_slice_at_a_time_and_once(channel: Channel, monke
 
 def test_what_is_slower_is_read_in_smaller_slices() -> None:
     def slices(*policies: Policy) -> int:
-        return len([*RuleSet(policies).prompt_in_slices(["a" * 1024, "b"])])
+        return len([*RuleSet(policies).in_slices("prompt", ["a" * 1024, "b"])])
 
     phrases, patterns = PhrasesPolicy("names", ("x",), READS), PatternsPolicy("numbers", (r"\d",), reads=READS)
     assert slices(phrases) - 1024 / PhraseSet.slice in range(1, 5)  # the first ones are smaller
@@ -153,7 +153,7 @@ def test_the_more_is_found_the_smaller_are_slices(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(PhraseStream, "feed", counted)
     phrases = tuple("a" * length for length in range(1, 41))
     rules = RuleSet([PhrasesPolicy("redacts", phrases, READS, action="redact")])
-    slices = len([*rules.prompt_in_slices(["a" * 1000 + "b" * 10_000])])
+    slices = len([*rules.in_slices("prompt", ["a" * 1000 + "b" * 10_000])])
     assert sum(found) == sum(min(length, 40) for length in range(1, 1001))
     assert max(found[3:]) <= MAX_MATCHES
     assert slices < 1000 * 40 / MAX_MATCHES + 10_000 / PhraseSet.slice + 50
@@ -162,5 +162,5 @@ def test_the_more_is_found_the_smaller_are_slices(monkeypatch: pytest.MonkeyPatc
 def test_nothing_is_read_behind_what_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PhraseSet, "slice", 8)
     rules = RuleSet([PhrasesPolicy("stops", ("x",), READS)])
-    assert len([*rules.prompt_in_slices(["x" + "a" * 1000])]) == 0
+    assert len([*rules.in_slices("prompt", ["x" + "a" * 1000])]) == 0
     assert rules.prompt(["x" + "a" * 1000]).violation

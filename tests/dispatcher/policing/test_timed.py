@@ -55,6 +55,6 @@ async def test_a_prompt_counts_once_and_gives_way(
 ) -> None:
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
     other = asyncio.create_task(asyncio.sleep(0))
-    await policy_clock.prompt(lambda: [TEXT])
+    await policy_clock.whole("prompt", lambda: [TEXT])
     assert other.done()
     assert taken(registry) == [1, SLICES + 1]
