@@ -119,13 +119,15 @@ class Message:
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A tool that may be called. `parameters`: JSON Schema of its arguments, an object. `client`: it is the client's,
-    and is called by the answer's end (`Finish.calls`), never by `call_tool`.
+    and is called by the answer's end (`Finish.calls`), never by `call_tool`. `strict`: the client asks for arguments
+    that fit the schema exactly.
     """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
     client: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +206,7 @@ def supports(*features: Feature) -> Callable[[_Agent], _Agent]:
 
     tools: the client's, `turn.parameters["tool_choice"]` and `["parallel_tool_calls"]`, and their calls and results in
     messages. structured: `turn.parameters["response_format"]`. sampling: `temperature`, `max_tokens` and the like.
-    Without it an agent has to honour sampling. The Dispatcher does not read it yet: it passes sampling on to every
-    agent, and its OpenAI routes refuse the rest whoever is asked.
+    Without it an agent has to honour sampling. What an agent does not honour, the Dispatcher refuses.
     """
     for feature in features:
         if feature not in records.FEATURES:

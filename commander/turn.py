@@ -35,7 +35,7 @@ def _message(message: records.Message) -> Message:
 
 def _tool(tool: records.Tool) -> Tool:
     schema = _parsed(tool.parameters_json_schema or "{}", "tool's schema")
-    return Tool(tool.name, tool.description, schema, tool.client)
+    return Tool(tool.name, tool.description, schema, tool.client, tool.strict)
 
 
 def _history(history: records.History | None) -> History:

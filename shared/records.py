@@ -32,6 +32,7 @@ FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 # What an agent may honour beyond a conversation of texts (agent.proto, Support).
 Feature: TypeAlias = Literal["tools", "structured", "images", "audio", "files", "sampling", "logprobs"]
 FEATURES: tuple[Feature, ...] = get_args(Feature)
+UNSAID: tuple[Feature, ...] = ("sampling",)  # what an agent honours whose Commander does not say
 # Of a tool's result; an older Dispatcher says none.
 ToolStatus: TypeAlias = Literal[
     "OK", "TOOL_ERROR", "UNKNOWN_TOOL", "INVALID_ARGUMENTS", "TIMEOUT", "DENIED", "CANCELLED", "UNKNOWN_OUTCOME"
@@ -117,6 +118,10 @@ class Status(msgspec.Struct, frozen=True):
     loop_lag_micros: int = 0
     supports: tuple[Support, ...] = ()
 
+    def features(self, agent: str) -> frozenset[str]:
+        """What that agent honours."""
+        return frozenset(next((each.features for each in self.supports if each.agent == agent), UNSAID))
+
 
 UpstreamPayload: TypeAlias = Thought | Content | ToolCall | Error | Stopped | Unknown | Open | Status
 
@@ -174,6 +179,7 @@ class Tool(Plain, frozen=True):
     description: str
     parameters_json_schema: str
     client: bool = False
+    strict: bool = False
 
 
 class Said(Plain, tag="said", frozen=True):

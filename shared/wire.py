@@ -321,6 +321,7 @@ def _fill(message: pb.Assignment, assignment: Assignment) -> None:
             description=tool.description,
             parameters_json_schema=tool.parameters_json_schema,
             client=tool.client,
+            strict=tool.strict,
         )
     message.conversation_id = assignment.conversation_id
     message.traceparent = assignment.traceparent
@@ -350,7 +351,7 @@ def _assignment(message: pb.Assignment) -> Assignment:
             Message(m.role, m.content, _client_calls(m.tool_calls), m.tool_call_id, m.name) for m in message.messages
         ),
         message.parameters_json,
-        tuple(Tool(t.name, t.description, t.parameters_json_schema, t.client) for t in message.tools),
+        tuple(Tool(t.name, t.description, t.parameters_json_schema, t.client, t.strict) for t in message.tools),
         history,
         message.conversation_id,
         message.traceparent,

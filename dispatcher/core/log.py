@@ -42,7 +42,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     peer of the published contract). created_at: Unix seconds. background: of OpenAI's Responses; the client may leave.
     prompt_bytes: of `messages`, `parameters_json` and `tools`, known also where these are left out. assignment_key:
     that the tokens of a user's session are made of. owner_sha256: of the token under which a Commander brought its own;
-    empty: it brought none (rule 2). Neither is ever shown. tools: the client's own.
+    empty: it brought none (rule 2). Neither is ever shown. tools: the client's own. needs: what the agent has to honour
+    for it, as in `shared.records.FEATURES`, sorted.
     tenant, subject: whose it is, and who of them made it; empty where access is open, and where a Commander brought it.
     """
 
@@ -60,6 +61,12 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     tools: tuple[Tool, ...] = ()
     tenant: str = ""
     subject: str = ""
+    needs: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> str:
+        """Under what it waits: the agent, and what that has to honour."""
+        return "\0".join((self.agent, *self.needs))
 
 
 class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):

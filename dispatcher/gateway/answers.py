@@ -1,6 +1,6 @@
 """A session answered on the connection that asked for it, in any of OpenAI's protocols."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Protocol, TypeAlias
 
@@ -11,6 +11,7 @@ from dispatcher.core.entries import Call, Entry, Started
 from dispatcher.core.log import Record
 from dispatcher.gateway import sse
 from dispatcher.gateway.errors import HttpError
+from dispatcher.gateway.fields import not_honoured
 from dispatcher.gateway.ports import Sessions
 from dispatcher.metrics import Metrics
 
@@ -46,10 +47,18 @@ class Answers:
     def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections, early: bool) -> None:
         self._sessions, self._metrics, self._connections, self.early = sessions, metrics, connections, early
 
-    async def require(self, agent: str, caller: Caller) -> None:
-        """Raises HttpError 404 where no Commander offers that agent, or it is none of the caller's."""
-        if not caller.may_use(agent) or agent not in await self._sessions.agents():
+    async def require(self, agent: str, caller: Caller, needs: Mapping[str, str] | None = None) -> tuple[str, ...]:
+        """Raises HttpError 404 where no Commander offers that agent, or it is none of the caller's; 400 where it does
+        not honour what a field needs. needs: feature → the field's path; answers with the features, as `Request` has
+        them.
+        """
+        features = await self._sessions.features(agent) if caller.may_use(agent) else None
+        if features is None:
             raise HttpError(404, "No such model is offered.", code="model_not_found", param="model")
+        for feature, where in (needs or {}).items():
+            if feature not in features:
+                raise not_honoured(agent, feature, where)
+        return tuple(sorted(needs or ()))
 
     async def send(self, record: Record, sending: Sending, receive: Receive, *, stop_when_left: bool) -> None:
         """The session from its first entry to its end.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 import msgspec
 from starlette.requests import Request as HttpRequest
 
+from dispatcher.gateway.client_tools import CalledTool, check_history
 from dispatcher.gateway.errors import HttpError
 from shared.records import Message
 
@@ -21,7 +22,8 @@ MAX_NAME = 256  # characters of an agent's name or a conversation_id: they stand
 
 BodyT = TypeVar("BodyT")
 Check: TypeAlias = Callable[[dict[str, object]], None]
-Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+# No NUL: with one the store tells apart what an agent honours.
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00]*$")]
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 
 # W3C Trace Context, version 00: version, trace-id, parent-id (neither all zeros), flags
@@ -40,6 +42,9 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
     role: Role
     content: str | list[Part] | None = None
+    tool_calls: list[CalledTool] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 class Bodies:
@@ -171,7 +176,18 @@ def messages(
     """The conversation as Commanders get it: the text parts of a message are joined. Raises HttpError 400."""
     if not given:
         raise invalid(field, "at least one message is needed")
-    return tuple(Message(message.role, _text(message, f"{field}[{n}]", text_types)) for n, message in enumerate(given))
+    found = tuple(_message(message, f"{field}[{n}]", text_types) for n, message in enumerate(given))
+    check_history(found, field)
+    return found
+
+
+def _message(message: ChatMessage, where: str, text_types: tuple[str, ...]) -> Message:
+    text = _text(message, where, text_types)
+    if message.role == "tool":
+        return Message("tool", text, (), message.tool_call_id or "", message.name or "")
+    if message.tool_calls and message.role != "assistant":
+        raise invalid(f"{where}.tool_calls", "only an assistant calls tools")
+    return Message(message.role, text, tuple(called.call for called in message.tool_calls or ()))
 
 
 def _text(message: ChatMessage, where: str, text_types: tuple[str, ...]) -> str:

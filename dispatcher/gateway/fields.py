@@ -26,6 +26,16 @@ class Unsupported(msgspec.Struct, frozen=True):
     instead: str = ""  # what to do, a sentence
 
 
+class Needs(msgspec.Struct, frozen=True):
+    """Honoured by agents that honour this feature (`shared.records.FEATURES`), and refused for others but for these
+    values, which ask for what happens anyway.
+    """
+
+    feature: str
+    but: tuple[object, ...] = ()
+    inner: "Treatment" = Fate.HONOURED
+
+
 class Each(msgspec.Struct, frozen=True):
     """A list, by what becomes of its items. What is no list is left to decoding, as in all that follows."""
 
@@ -36,12 +46,12 @@ class ByKind(msgspec.Struct, frozen=True):
     """An object that says in one field what it is. Kinds that are not listed are refused. usual: where it says none."""
 
     field: str
-    kinds: Mapping[str, "Fields"]
+    kinds: Mapping[str, "Treatment"]
     usual: str | None = None
 
 
 Fields: TypeAlias = Mapping[str, "Treatment"]  # an object, by its fields
-Treatment: TypeAlias = Fate | Unsupported | Each | ByKind | Fields
+Treatment: TypeAlias = Fate | Unsupported | Needs | Each | ByKind | Fields
 
 HONOURED, PASSED, UNSUPPORTED = Fate.HONOURED, Fate.PASSED, Unsupported()
 _WHOLE = Unsupported(instead="Send the whole conversation as `input`.")
@@ -49,49 +59,64 @@ _WHOLE = Unsupported(instead="Send the whole conversation as `input`.")
 _TEXT: Fields = {"type": HONOURED, "text": HONOURED}
 _ASKED: Fields = {**_TEXT, "prompt_cache_breakpoint": PASSED}
 _MESSAGE: Fields = {"role": HONOURED, "content": Each(ByKind("type", {"text": _ASKED})), "name": UNSUPPORTED}
+_CALLED: Fields = {"id": HONOURED, "type": HONOURED, "function": {"name": HONOURED, "arguments": HONOURED}}
 _SAID: Fields = {
     **_MESSAGE,
     "audio": UNSUPPORTED,
     "function_call": UNSUPPORTED,
     "refusal": Unsupported(("",)),
-    "tool_calls": Unsupported(([],)),
+    "tool_calls": Needs("tools", ([],), Each(ByKind("type", {"function": _CALLED}))),
 }
+_ANSWERED: Fields = {**_MESSAGE, "tool_call_id": HONOURED, "name": HONOURED}
+_FUNCTION: Fields = {"name": HONOURED, "description": HONOURED, "parameters": HONOURED, "strict": HONOURED}
+_SAMPLING = Needs("sampling")
 
 CHAT: Fields = {
     "audio": UNSUPPORTED,
-    "frequency_penalty": HONOURED,
+    "frequency_penalty": _SAMPLING,
     "function_call": Unsupported(("none", "auto")),
     "functions": Unsupported(([],)),
     "logit_bias": Unsupported(({},)),
     "logprobs": Unsupported((False,)),
-    "max_completion_tokens": HONOURED,
-    "max_tokens": HONOURED,
-    "messages": Each(ByKind("role", {"system": _MESSAGE, "developer": _MESSAGE, "user": _MESSAGE, "assistant": _SAID})),
+    "max_completion_tokens": _SAMPLING,
+    "max_tokens": _SAMPLING,
+    "messages": Each(
+        ByKind(
+            "role",
+            {
+                "system": _MESSAGE,
+                "developer": _MESSAGE,
+                "user": _MESSAGE,
+                "assistant": _SAID,
+                "tool": Needs("tools", (), _ANSWERED),
+            },
+        )
+    ),
     "metadata": PASSED,
     "modalities": Unsupported((["text"],)),
     "model": HONOURED,
     "moderation": UNSUPPORTED,
     "n": Unsupported((1,)),
-    "parallel_tool_calls": PASSED,  # there are no tools of the client's
+    "parallel_tool_calls": HONOURED,  # where there are tools
     "prediction": UNSUPPORTED,
-    "presence_penalty": HONOURED,
+    "presence_penalty": _SAMPLING,
     "prompt_cache_key": PASSED,
     "prompt_cache_options": PASSED,
     "prompt_cache_retention": PASSED,
-    "reasoning_effort": HONOURED,
+    "reasoning_effort": _SAMPLING,
     "response_format": Unsupported(({"type": "text"},)),
     "safety_identifier": PASSED,
-    "seed": HONOURED,
+    "seed": _SAMPLING,
     "service_tier": PASSED,
-    "stop": HONOURED,
+    "stop": _SAMPLING,
     "store": PASSED,
     "stream": HONOURED,
     "stream_options": {"include_usage": HONOURED, "include_obfuscation": PASSED},
-    "temperature": HONOURED,
-    "tool_choice": Unsupported(("none", "auto")),
-    "tools": Unsupported(([],)),
+    "temperature": _SAMPLING,
+    "tool_choice": Needs("tools", ("none", "auto")),
+    "tools": Needs("tools", ([],), Each(ByKind("type", {"function": {"type": HONOURED, "function": _FUNCTION}}))),
     "top_logprobs": Unsupported((0,)),
-    "top_p": HONOURED,
+    "top_p": _SAMPLING,
     "user": PASSED,
     "verbosity": Unsupported(("medium",)),
     "web_search_options": UNSUPPORTED,
@@ -106,6 +131,29 @@ _ITEM: Fields = {
     "id": PASSED,
     "phase": UNSUPPORTED,
     "status": PASSED,
+}
+_CALLER = Unsupported(({"type": "direct"},))
+_TOOL: Fields = {
+    "type": HONOURED,
+    **_FUNCTION,
+    "allowed_callers": Unsupported((["direct"],)),
+    "async": Unsupported((False,)),
+    "defer_loading": Unsupported((False,)),
+    "output_schema": UNSUPPORTED,
+}
+_CALL: Fields = {
+    **dict.fromkeys(("type", "call_id", "name", "arguments"), HONOURED),
+    **dict.fromkeys(("id", "status"), PASSED),
+    "async": Unsupported((False,)),
+    "caller": _CALLER,
+    "namespace": UNSUPPORTED,
+}
+_OUTPUT: Fields = {
+    **dict.fromkeys(("type", "call_id", "name"), HONOURED),
+    **dict.fromkeys(("id", "status"), PASSED),
+    "output": Each(ByKind("type", {"input_text": _ASKED})),
+    "caller": _CALLER,
+    "namespace": UNSUPPORTED,
 }
 # More of what an answer here never has; `message.output_text.logprobs` would be of what it has.
 _NEVER_THERE = (
@@ -126,14 +174,24 @@ RESPONSES: Fields = {
     "conversation": _WHOLE,
     "image": UNSUPPORTED,
     "include": Each(Unsupported(_NEVER_THERE)),
-    "input": Each(ByKind("type", {"message": _ITEM}, usual="message")),
+    "input": Each(
+        ByKind(
+            "type",
+            {
+                "message": _ITEM,
+                "function_call": Needs("tools", (), _CALL),
+                "function_call_output": Needs("tools", (), _OUTPUT),
+            },
+            usual="message",
+        )
+    ),
     "instructions": HONOURED,
-    "max_output_tokens": HONOURED,
+    "max_output_tokens": _SAMPLING,
     "max_tool_calls": UNSUPPORTED,
     "metadata": PASSED,
     "model": HONOURED,
     "moderation": UNSUPPORTED,
-    "parallel_tool_calls": PASSED,  # there are no tools of the client's
+    "parallel_tool_calls": HONOURED,  # where there are tools
     "previous_response_id": _WHOLE,
     "prompt": _WHOLE,
     "prompt_cache_key": PASSED,
@@ -141,7 +199,7 @@ RESPONSES: Fields = {
     "prompt_cache_retention": PASSED,
     "reasoning": {
         "context": Unsupported(("auto",)),
-        "effort": HONOURED,
+        "effort": _SAMPLING,
         "generate_summary": Unsupported(("auto",)),  # as for a model that has none to give
         "mode": Unsupported(("standard",)),
         "summary": Unsupported(("auto",)),
@@ -151,39 +209,45 @@ RESPONSES: Fields = {
     "store": Unsupported((True,), "A response is kept as any session is; delete it when it has ended."),
     "stream": HONOURED,
     "stream_options": {"include_obfuscation": PASSED},
-    "temperature": HONOURED,
+    "temperature": _SAMPLING,
     "text": {"format": Unsupported(({"type": "text"},)), "verbosity": Unsupported(("medium",))},
-    "tool_choice": Unsupported(("none", "auto")),
-    "tools": Unsupported(([],)),
+    "tool_choice": Needs("tools", ("none", "auto")),
+    "tools": Needs("tools", ([],), Each(ByKind("type", {"function": _TOOL}))),
     "top_logprobs": Unsupported((0,)),
-    "top_p": HONOURED,
+    "top_p": _SAMPLING,
     "truncation": Unsupported(("disabled",)),
     "user": PASSED,
 }
 
 
 class FieldCheck:
-    """What becomes of a body. count: told how many names in it nobody knows."""
+    """What becomes of a body. count: told how many names in it nobody knows. needs: by feature the path of a field for
+    which the agent has to have it, filled in.
+    """
 
     def __init__(self, fields: Fields, count: Callable[[int], None]) -> None:
         self._fields, self._count = fields, count
 
-    def __call__(self, body: dict[str, object]) -> None:
+    def __call__(self, body: dict[str, object], needs: dict[str, str]) -> None:
         """Raises HttpError 400 `unsupported_parameter`, whose `param` is the field's path."""
-        self._count(_unknown(self._fields, body, ""))
+        self._count(_unknown(self._fields, body, "", needs))
 
 
-def _unknown(treatment: Treatment, value: object, where: str) -> int:
+def _unknown(treatment: Treatment, value: object, where: str, needs: dict[str, str]) -> int:
     """How many names nobody knows. Raises HttpError 400."""
     if value is None or isinstance(treatment, Fate):
         return 0
+    if isinstance(treatment, Needs):
+        if not _among(value, treatment.but):
+            needs.setdefault(treatment.feature, where)
+        return _unknown(treatment.inner, value, where, needs)
     if isinstance(treatment, Unsupported):
-        if not any(type(value) is type(taken) and value == taken for taken in treatment.but):  # True is no 1
+        if not _among(value, treatment.but):
             raise _unsupported(where, f"not supported; {_instead(treatment.but)}.", treatment.instead)
         return 0
     if isinstance(treatment, Each):
         items = value if isinstance(value, list) else ()
-        return sum(_unknown(treatment.item, item, f"{where}[{n}]") for n, item in enumerate(items))
+        return sum(_unknown(treatment.item, item, f"{where}[{n}]", needs) for n, item in enumerate(items))
     if not isinstance(value, dict):
         return 0
     if isinstance(treatment, ByKind):
@@ -193,19 +257,28 @@ def _unknown(treatment: Treatment, value: object, where: str) -> int:
         if kind not in treatment.kinds:
             kinds = ", ".join(treatment.kinds)
             raise _unsupported(where, f"the {treatment.field} {kind[:40]!r} is not supported, only {kinds}.")
-        treatment = treatment.kinds[kind]
+        return _unknown(treatment.kinds[kind], value, where, needs)
     unknown, below = 0, f"{where}." if where else ""
     for name, inner in value.items():
         if name not in treatment:
             unknown += 1
         elif treatment[name] is not HONOURED:
-            unknown += _unknown(treatment[name], inner, below + name)
+            unknown += _unknown(treatment[name], inner, below + name, needs)
     return unknown
+
+
+def _among(value: object, values: tuple[object, ...]) -> bool:
+    return any(type(value) is type(taken) and value == taken for taken in values)  # True is no 1
 
 
 def _instead(values: tuple[object, ...]) -> str:
     given = " or ".join(msgspec.json.encode(value).decode() for value in values)
     return f"leave it out, or give {given}" if given else "leave it out"
+
+
+def not_honoured(agent: str, feature: str, where: str) -> HttpError:
+    """The agent does not honour what a field asks for."""
+    return _unsupported(where, f"not supported by {agent[:80]!r}, which does not have the feature {feature!r}.")
 
 
 def _unsupported(where: str, what: str, instead: str = "") -> HttpError:

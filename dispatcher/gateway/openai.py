@@ -17,6 +17,7 @@ from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.callers import caller_of
+from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import CHAT, FieldCheck
 from dispatcher.gateway.ports import Sessions
@@ -44,7 +45,9 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class ChatBody(msgspec.Struct, frozen=True):
-    """What is read of `fields.CHAT`. Fields from `temperature` on become the session's parameters by the same names."""
+    """What is read of `fields.CHAT`. Fields from `temperature` on become the session's parameters by the same names,
+    but for `tools`.
+    """
 
     model: bodies.Name
     messages: list[bodies.ChatMessage]
@@ -60,6 +63,9 @@ class ChatBody(msgspec.Struct, frozen=True):
     stop: str | list[str] | None = None
     response_format: dict[str, Any] | None = None
     reasoning_effort: str | None = None
+    tools: list[ChatTool] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
 
 PARAMETERS = (
@@ -95,11 +101,14 @@ class OpenAIRoutes:
         return json_response(200, _model_object(name))
 
     async def _complete(self, http: HttpRequest) -> sse.RawAnswer:
-        body = await self._bodies.take(http, ChatBody, check=self._check)
-        messages = bodies.messages(body.messages)
-        parameters = _parameters(body)
+        needs: dict[str, str] = {}
+        body = await self._bodies.take(http, ChatBody, check=partial(self._check, needs=needs))
         caller = caller_of(http)
-        await self._answers.require(body.model, caller)
+        honoured = await self._answers.require(body.model, caller, needs)
+        messages = bodies.messages(body.messages)
+        functions = [tool.function for tool in body.tools or ()]
+        tools = tools_of(functions, self._sessions.registry.offered(body.model))
+        parameters = _parameters(body) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
         request = Request(
             agent=body.model,
             messages=messages,
@@ -108,6 +117,8 @@ class OpenAIRoutes:
             traceparent=bodies.traceparent(http),
             tenant=caller.tenant,
             subject=caller.subject,
+            tools=tools,
+            needs=honoured,
         )
         created = await self._sessions.create(request)
         return sse.RawAnswer(self._answer, created.record, body)
@@ -161,7 +172,7 @@ class Completion:
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
-    def chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+    def chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         chunk = self._object("chat.completion.chunk", [choice])
         if self.include_usage:
@@ -172,7 +183,9 @@ class Completion:
         return _data(self._object("chat.completion.chunk", []) | {"usage": self._usage(final)})
 
     def whole(self, final: FinalEvent) -> bytes:
-        message = {"role": "assistant", "content": "".join(self._text), "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text), "refusal": None}
+        if calls := _calls(final):
+            message |= {"content": message["content"] or None, "tool_calls": calls}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(final)}
         return msgspec.json.encode(self._object("chat.completion", [choice]) | {"usage": self._usage(final)})
 
@@ -218,7 +231,9 @@ class StreamedCompletion:
             await self._fail(self._completion.failure(final))
             return
         await self._start()
-        data = self._completion.chunk({}, _finish_reason(final))
+        calls = [{"index": n, **call} for n, call in enumerate(_calls(final))]
+        data = self._completion.chunk({"tool_calls": calls}) if calls else b""
+        data += self._completion.chunk({}, _finish_reason(final))
         if self._completion.include_usage:
             data += self._completion.usage_chunk(final)
         await sse.write(self._send, data + DONE, last=True)
@@ -282,6 +297,15 @@ def _finish_reason(final: FinalEvent) -> str:
         case UserStopped(reason=reason) if reason in FILTERED:
             return "content_filter"
     return "stop"
+
+
+def _calls(final: FinalEvent) -> list[dict[str, Any]]:
+    """Of the client's tools."""
+    calls = final.calls if isinstance(final, UserFinished) else ()
+    return [
+        {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in calls
+    ]
 
 
 def _parameters(body: ChatBody) -> dict[str, Any]:

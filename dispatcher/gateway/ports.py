@@ -9,11 +9,15 @@ from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Applied, Record, Request
 from dispatcher.live.fleet import FleetStop
 from dispatcher.store.ports import Created, IdempotencyKey, Store
+from shared.records import Tool
 
 
 class Tools(Protocol):
     def knows(self, name: str) -> bool:
         """Whether a tool of that name is registered."""
+
+    def offered(self, agent: str) -> tuple[Tool, ...]:
+        """The tools that the agent is shown."""
 
 
 class Sessions(Protocol):
@@ -56,6 +60,9 @@ class Sessions(Protocol):
 
     async def agents(self) -> list[str]:
         """The agents that some Commander offers, or offered a short while ago (`DISPATCHER_QUEUE_SECONDS`)."""
+
+    async def features(self, agent: str) -> frozenset[str] | None:
+        """What some Commander of that agent honours (`shared.records.FEATURES`). None: it is none of `agents`."""
 
     def trouble(self) -> list[str]:
         """Why the server is not ready, for operators. Empty: it is."""

@@ -22,8 +22,10 @@ from dispatcher.gateway.views import (
     usage_of,
     user_event,
 )
+from shared.records import MAX_CLIENT_CALLS, Tool
 
-STRIDE = 16  # sequence numbers of an entry, of which 4 are used at most
+STRIDE = 16  # sequence numbers of an entry, of which 4 are used at most, but by the last, after which none follow
+LAST_EVENTS = 4 * (MAX_CLIENT_CALLS + 1)  # of the last entry: of each call, and of the text and the response
 ID_PREFIX = "resp_"
 
 Object: TypeAlias = dict[str, Any]
@@ -39,6 +41,7 @@ class ResponseView:
         self._request = record.request
         self._parameters = msgspec.json.decode(record.request.parameters_json or "{}")
         self._id, self._item_id = f"{ID_PREFIX}{record.session_id}", f"msg_{record.session_id}"
+        self._tools = [_tool(tool) for tool in record.request.tools]
         self._texts: list[str] = []
         self._final: FinalEvent | None = None
         self._ended_at = 0.0
@@ -83,12 +86,12 @@ class ResponseView:
             "max_output_tokens": self._parameters.get("max_tokens"),
             "metadata": {},
             "model": self._request.agent,
-            "output": [self._item()] if self._texts else [],
-            "parallel_tool_calls": True,
+            "output": ([self._item()] if self._texts else []) + self._calls(),
+            "parallel_tool_calls": self._parameters.get("parallel_tool_calls", True),
             "previous_response_id": None,
             "temperature": self._parameters.get("temperature"),
-            "tool_choice": "auto",
-            "tools": [],
+            "tool_choice": _choice(self._parameters.get("tool_choice", "auto")),
+            "tools": self._tools,
             "top_p": self._parameters.get("top_p"),
             "usage": _usage(usage_of(self._final, self._request, self._texts)) if self._final else None,
         }
@@ -107,11 +110,14 @@ class ResponseView:
         events: list[tuple[str, Object]] = []
         response = self.response()
         if self._texts:
-            (item,) = response["output"]
+            item = response["output"][0]
             (part,) = item["content"]
             events.append(("response.output_text.done", self._place() | {"text": part["text"], "logprobs": []}))
             events.append(("response.content_part.done", self._place() | {"part": part}))
             events.append(("response.output_item.done", {"output_index": 0, "item": item}))
+        for n, item in enumerate(response["output"]):
+            if item["type"] == "function_call":
+                events += _called(n, item)
         kind = "failed" if response["status"] == "cancelled" else response["status"]
         return [*events, (f"response.{kind}", {"response": response})]
 
@@ -122,8 +128,55 @@ class ResponseView:
         content = [_part("".join(self._texts))]
         return {"id": self._item_id, "type": "message", "status": status, "role": "assistant", "content": content}
 
+    def _calls(self) -> list[Object]:
+        """Of the client's tools: items, one after the other."""
+        calls = self._final.calls if isinstance(self._final, UserFinished) else ()
+        return [
+            {
+                "id": f"fc_{n}_{self._item_id.removeprefix('msg_')}",
+                "type": "function_call",
+                "status": "completed",
+                "call_id": call.call_id,
+                "name": call.name,
+                "arguments": call.arguments,
+            }
+            for n, call in enumerate(calls)
+        ]
+
     def _place(self) -> Object:
         return {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+
+
+def _called(output_index: int, item: Object) -> list[tuple[str, Object]]:
+    """The events of a call, whose arguments come whole."""
+    place = {"item_id": item["id"], "output_index": output_index}
+    begun = item | {"status": "in_progress", "arguments": ""}
+    return [
+        ("response.output_item.added", {"output_index": output_index, "item": begun}),
+        ("response.function_call_arguments.delta", place | {"delta": item["arguments"]}),
+        ("response.function_call_arguments.done", place | {"name": item["name"], "arguments": item["arguments"]}),
+        ("response.output_item.done", {"output_index": output_index, "item": item}),
+    ]
+
+
+def _tool(tool: Tool) -> Object:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description or None,
+        "parameters": msgspec.json.decode(tool.parameters_json_schema),
+        "strict": tool.strict,
+    }
+
+
+def _choice(choice: Any) -> Any:
+    """A choice among tools as Responses have it: a level less deep."""
+    match choice:
+        case {"type": "function", "function": {"name": name}}:
+            return {"type": "function", "name": name}
+        case {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}:
+            return {"type": "allowed_tools", "mode": mode, "tools": [_choice(tool) for tool in tools]}
+    return choice
 
 
 def _numbered(offset: int, *events: tuple[str, Object]) -> list[Object]:

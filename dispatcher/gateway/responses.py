@@ -16,10 +16,20 @@ from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.callers import caller_of, theirs
+from dispatcher.gateway.client_tools import (
+    CalledFunction,
+    CalledTool,
+    CallId,
+    ResponseTool,
+    ToolChoice,
+    ToolName,
+    parameters_of,
+    tools_of,
+)
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import RESPONSES, FieldCheck
 from dispatcher.gateway.ports import Sessions
-from dispatcher.gateway.response_events import ID_PREFIX, STRIDE, Object, ResponseView
+from dispatcher.gateway.response_events import ID_PREFIX, LAST_EVENTS, STRIDE, Object, ResponseView
 from dispatcher.gateway.views import FAILURES
 from dispatcher.metrics import Metrics
 from shared.records import Message
@@ -32,6 +42,10 @@ class InputItem(msgspec.Struct, frozen=True):
     type: str = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: str | list[bodies.Part] | None = None
+    call_id: CallId | None = None
+    name: ToolName | None = None
+    arguments: str | None = None
+    output: str | list[bodies.Part] | None = None
 
 
 class TextConfig(msgspec.Struct, frozen=True):
@@ -57,6 +71,9 @@ class ResponseBody(msgspec.Struct, frozen=True):
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
+    tools: list[ResponseTool] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class ResponseRoutes:
@@ -72,20 +89,25 @@ class ResponseRoutes:
         ]
 
     async def _create(self, http: HttpRequest) -> sse.RawAnswer | Response:
-        body = await self._bodies.take(http, ResponseBody, check=self._check)
+        needs: dict[str, str] = {}
+        body = await self._bodies.take(http, ResponseBody, check=partial(self._check, needs=needs))
         background = bool(body.background)
-        messages = _messages(body)
         caller = caller_of(http)
-        await self._answers.require(body.model, caller)
+        honoured = await self._answers.require(body.model, caller, needs)
+        messages = _messages(body)
+        tools = tools_of(body.tools or (), self._sessions.registry.offered(body.model))
+        parameters = _parameters(body) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
         request = Request(
             agent=body.model,
             messages=messages,
             created_at=time.time(),
-            parameters_json=bodies.parameters_json(_parameters(body)),
+            parameters_json=bodies.parameters_json(parameters),
             traceparent=bodies.traceparent(http),
             background=background,
             tenant=caller.tenant,
             subject=caller.subject,
+            tools=tools,
+            needs=honoured,
         )
         record = (await self._sessions.create(request)).record
         if body.stream:
@@ -102,7 +124,7 @@ class ResponseRoutes:
         record = await self._find(http)
         if not stream:
             return json_response(200, await self._object(record))
-        if after // STRIDE > record.head.offset:
+        if after >= (record.head.offset + 1) * STRIDE + (LAST_EVENTS if record.head.final else 0):
             raise bodies.invalid(
                 "starting_after",
                 "no such event: the log ends before it, or was rolled back. Read the response from its beginning.",
@@ -238,13 +260,34 @@ def _messages(body: ResponseBody) -> tuple[Message, ...]:
     before = (Message("system", body.instructions),) if body.instructions else ()
     if isinstance(body.input, str):
         return (*before, Message("user", body.input))
-    return before + bodies.messages([_message(item, n) for n, item in enumerate(body.input)], "input", TEXT_TYPES)
+    messages = [_message(item, f"input[{n}]") for n, item in enumerate(body.input)]
+    return before + _joined(bodies.messages(messages, "input", TEXT_TYPES))
 
 
-def _message(item: InputItem, n: int) -> bodies.ChatMessage:
+def _message(item: InputItem, where: str) -> bodies.ChatMessage:
+    if item.type == "function_call":
+        if item.call_id is None or item.name is None or item.arguments is None:
+            raise bodies.invalid(where, "a function_call has `call_id`, `name` and `arguments`")
+        called = CalledTool(item.call_id, CalledFunction(item.name, item.arguments))
+        return bodies.ChatMessage("assistant", None, [called])
+    if item.type == "function_call_output":
+        if item.call_id is None or item.output is None:
+            raise bodies.invalid(where, "a function_call_output has `call_id` and `output`")
+        return bodies.ChatMessage("tool", item.output, tool_call_id=item.call_id, name=item.name)
     if item.role is None:
-        raise bodies.invalid(f"input[{n}].role", "is missing")
+        raise bodies.invalid(f"{where}.role", "is missing")
     return bodies.ChatMessage(item.role, item.content)
+
+
+def _joined(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Calls that follow each other, and the words before them, are one message, as on Chat Completions."""
+    joined: list[Message] = []
+    for message in messages:
+        if message.tool_calls and joined and joined[-1].role == "assistant":
+            before = joined.pop()
+            message = Message("assistant", before.content, before.tool_calls + message.tool_calls)  # noqa: PLW2901
+        joined.append(message)
+    return tuple(joined)
 
 
 def _parameters(body: ResponseBody) -> dict[str, Any]:

@@ -17,12 +17,15 @@ from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import approvals, bodies, sse
 from dispatcher.gateway.callers import caller_of, theirs
+from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
+from dispatcher.gateway.fields import not_honoured
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.receipts import receipt
 from dispatcher.gateway.views import (
     EVENT_NAMES,
     KnowsTool,
+    UserEvent,
     UserFailed,
     UserFinished,
     UserReset,
@@ -50,6 +53,9 @@ class CreateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     messages: list[bodies.ChatMessage] | None = None
     parameters: dict[str, Any] | None = None
     conversation_id: Annotated[str, msgspec.Meta(max_length=bodies.MAX_NAME)] | None = None
+    tools: list[ChatTool] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,17 +80,26 @@ class SessionRoutes:
         now = time.time()
         key = http.headers.get("idempotency-key")
         # A request that is repeated gets the answer that it got, whoever is here by then.
-        if not caller.may_use(body.agent) or (key is None and body.agent not in await self._sessions.agents()):
+        messages, needs = _messages(body), _needs(body)
+        features = await self._sessions.features(body.agent) if key is None else frozenset(needs)
+        if features is None or not caller.may_use(body.agent):
             raise HttpError(404, "No such agent is offered.", code="agent_not_found", param="agent")
+        for feature, where in needs.items():
+            if feature not in features:
+                raise not_honoured(body.agent, feature, where)
+        tools = tools_of([tool.function for tool in body.tools or ()], self._sessions.registry.offered(body.agent))
+        parameters = (body.parameters or {}) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
         request = Request(
             agent=body.agent,
-            messages=_messages(body),
+            messages=messages,
             created_at=now,
-            parameters_json=bodies.parameters_json(body.parameters),
+            parameters_json=bodies.parameters_json(parameters),
             conversation_id=body.conversation_id or "",
             traceparent=bodies.traceparent(http),
             tenant=caller.tenant,
             subject=caller.subject,
+            tools=tools,
+            needs=tuple(sorted(needs)),
         )
         created = await self._sessions.create(request, _idempotency_key(key, request, now))
         if not created.same_request:
@@ -189,7 +204,7 @@ class SessionRoutes:
         if record.head.final:
             async for entry in sse.logged(store, record):
                 if decides(entry, state) and (event := user_event(entry, self._sessions.registry.knows)):
-                    return data + sse.frame(EVENT_NAMES[type(event)], event)
+                    return data + framed(event)
         return data
 
     async def _follow(self, session_id: str, after: int, send: Send) -> bool:
@@ -213,9 +228,20 @@ def render(entries: Iterable[Entry], knows_tool: KnowsTool) -> tuple[bytes, bool
     frames: list[bytes] = []
     ended = False
     for offset, event in shown(entries, knows_tool):
-        frames.append(sse.frame(EVENT_NAMES[type(event)], event, offset))
+        frames.append(framed(event, offset))
         ended = isinstance(event, UserStopped | UserFailed | UserFinished)
     return b"".join(frames), ended
+
+
+def framed(event: UserEvent, offset: int | None = None) -> bytes:
+    """An entry's event under its offset. Calls of the client's tools go ahead of the end, without an id: whoever has
+    not seen the end gets them again.
+    """
+    calls = event.calls if isinstance(event, UserFinished) else ()
+    if isinstance(event, UserFinished):
+        event = UserFinished(event.finish_reason, event.usage)
+    ahead = b"".join(sse.frame("client_call", call) for call in calls)
+    return ahead + sse.frame(EVENT_NAMES[type(event)], event, offset)
 
 
 async def find(store: Store, session_id: str) -> Record:
@@ -255,12 +281,23 @@ def _messages(body: CreateBody) -> tuple[Message, ...]:
     raise bodies.invalid("messages", "give either `messages` or `prompt`")
 
 
+def _needs(body: CreateBody) -> dict[str, str]:
+    """The features that the agent has to have, and for which field."""
+    if body.tools:
+        return {"tools": "tools"}
+    for n, message in enumerate(body.messages or ()):
+        if message.role == "tool" or message.tool_calls:
+            return {"tools": f"messages[{n}]"}
+    return {}
+
+
 def _idempotency_key(key: str | None, request: Request, now: float) -> IdempotencyKey | None:
     if key is None:
         return None
     if not MIN_KEY <= len(key) <= MAX_KEY:
         raise bodies.invalid("Idempotency-Key", f"must have {MIN_KEY} to {MAX_KEY} characters")
-    asked = (request.agent, request.messages, request.parameters_json, request.conversation_id)
+    asked: tuple[object, ...] = (request.agent, request.messages, request.parameters_json, request.conversation_id)
+    asked += (request.tools,) if request.tools else ()  # else as a replica of an earlier version has it
     if request.tenant:  # a tenant's keys are its own; no header has a line's end in it
         key = f"{request.tenant}\n{key}"
     return IdempotencyKey(key, hashlib.sha256(msgspec.json.encode(asked)).digest(), now + KEY_SECONDS)

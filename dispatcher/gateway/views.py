@@ -1,9 +1,9 @@
 """What users may see of a session: a pure function of its log.
 
 A `UserEvent` has no place for a thought, a result, an error's message or a stop's detail, nor for an argument but those
-that a user has to approve, so none of them can reach a user (rule 29). What a Commander or a client wrote shows else
-only if it is content, a call's id, or one of the published values: those of `FAILURES`, and the statuses and reasons in
-`shared.records`.
+that a user has to approve or a client to run, so none of them can reach a user (rule 29). What a Commander or a client
+wrote shows else only if it is content, a call's id, or one of the published values: those of `FAILURES`, and the
+statuses and reasons in `shared.records`.
 """
 
 import hashlib
@@ -76,9 +76,20 @@ class UserUsage(msgspec.Struct, frozen=True, omit_defaults=True):
     estimated: bool = False
 
 
-class UserFinished(msgspec.Struct, frozen=True):
+class UserClientCall(msgspec.Struct, frozen=True):
+    """arguments: as the model wrote them, once policies have read them: nobody vouches that they are JSON."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+class UserFinished(msgspec.Struct, frozen=True, omit_defaults=True):
+    """calls: of the client's tools. On the native routes each is an event before this one, which does not show them."""
+
     finish_reason: str
     usage: UserUsage | None
+    calls: tuple[UserClientCall, ...] = ()
 
 
 FinalEvent: TypeAlias = UserStopped | UserFailed | UserFinished
@@ -116,8 +127,11 @@ def user_event(entry: Entry, knows_tool: KnowsTool) -> UserEvent | None:
             return UserStopped(stop_reason(reason))
         case Failed(code=code) | Error(code=code, retryable=False):
             return user_failure(code)
-        case Finished(reason, usage):
-            return UserFinished(reason if reason in FINISH_REASONS else "stop", _usage(usage))
+        case Finished(reason, usage, calls):
+            shown_calls = tuple(
+                UserClientCall(shown_call_id(call.call_id), call.name, call.arguments_json) for call in calls
+            )
+            return UserFinished(reason if reason in FINISH_REASONS else "stop", _usage(usage), shown_calls)
     return None
 
 
@@ -218,10 +232,11 @@ def shown_call_id(call_id: str) -> str:
 
 def usage_of(final: FinalEvent, request: Request, text: Iterable[str]) -> UserUsage:
     """What the agent counted; else an estimate from what was asked and what was let out."""
+    calls = final.calls if isinstance(final, UserFinished) else ()
     if isinstance(final, UserFinished) and final.usage:
         return final.usage
     asked = sum(len(message.content.encode()) for message in request.messages)
-    answered = sum(len(piece.encode()) for piece in text)
+    answered = sum(len(piece.encode()) for piece in (*text, *(call.arguments for call in calls)))
     return UserUsage(estimated_tokens(asked), estimated_tokens(answered), estimated=True)
 
 

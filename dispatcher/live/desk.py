@@ -33,7 +33,7 @@ class Desk:
         self.pool = Pool(self, metrics, settings.queue_seconds)
         self._runners, self._instance = runners, runners.instance
         self._tokenless_opens = settings.tokenless_opens
-        self.upkeep = Upkeep(runners.store, runners.instance, self.pool.agents, settings.retention_seconds)
+        self.upkeep = Upkeep(runners.store, runners.instance, self.pool.offers, settings.retention_seconds)
 
     # ---- opened on a stream
 
@@ -154,9 +154,9 @@ class Desk:
         """That generation's Commander does not hold it: no grace. sent: it was told of it."""
         self._runners.lost(session_id, generation, sent)
 
-    async def keep_known(self, agents: Iterable[str]) -> None:
-        """A Commander that offers these agents has come, or is gone."""
-        await self.upkeep.offer_soon(agents)
+    async def keep_known(self, offers: Iterable[str]) -> None:
+        """A Commander that offers these has come, or is gone."""
+        await self.upkeep.offer_soon(offers)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run it to its end; a fault in it is logged, and harms nothing else."""

@@ -11,7 +11,7 @@ from dispatcher.core.log import Record
 from dispatcher.live.outliers import Outliers
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import Waiting
-from shared.records import Assignment, Status
+from shared.records import FEATURES, Assignment, Status
 
 logger = structlog.get_logger()
 
@@ -92,6 +92,12 @@ class Member:
         return lost
 
 
+def offers_of(status: Status) -> list[str]:
+    """What is kept in the store of a Commander's offer: each agent's name; and it, a NUL and what that honours."""
+    honoured = ((agent, ",".join(sorted(status.features(agent).intersection(FEATURES)))) for agent in status.agents)
+    return [offer for agent, features in honoured for offer in (agent, f"{agent}\0{features}")]
+
+
 class Assigner(Protocol):
     """What the pool asks of the sessions."""
 
@@ -104,8 +110,8 @@ class Assigner(Protocol):
     def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
         """That generation's Commander does not hold it. sent: it was told of it."""
 
-    async def keep_known(self, agents: Iterable[str]) -> None:
-        """A Commander that offers these agents has come, or is gone: their names stay known for a while."""
+    async def keep_known(self, offers: Iterable[str]) -> None:
+        """A Commander that offers these has come, or is gone: they stay known for a while."""
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> object: ...
 
@@ -130,7 +136,8 @@ class Pool:
         self.draining = False
         self._outliers = Outliers()
         self._assigner, self._metrics, self._queue_seconds = assigner, metrics, queue_seconds
-        self._waiting: dict[str, dict[str, float]] = {}  # agent → session → waiting since (Unix seconds), oldest first
+        # What is wanted → session → waiting since (Unix seconds), oldest first.
+        self._waiting: dict[str, dict[str, float]] = {}
         self._places: dict[str, _Place] = {}  # by session
         self.prompt_bytes = 0  # of the sessions that were enlisted here
         self.in_store: int | None = None  # sessions that wait, if several instances use the store
@@ -147,7 +154,7 @@ class Pool:
 
     def enlist(self, record: Record) -> None:
         """The session waits for a slot. Repeated: it does already."""
-        waiting = Waiting(record.session_id, record.request.agent, record.head.since)
+        waiting = Waiting(record.session_id, record.request.wanted, record.head.since)
         self._enlist(waiting, own=True, lost_by=record.head.commander_id, prompt_bytes=record.request.prompt_bytes)
 
     def heard(self, waiting: Waiting) -> None:
@@ -185,9 +192,9 @@ class Pool:
         if place := self._places.pop(session_id, None):
             place.timer.cancel()
             self.prompt_bytes -= place.prompt_bytes
-        for agent, queue in list(self._waiting.items()):
+        for wanted, queue in list(self._waiting.items()):
             if queue.pop(session_id, None) is not None and not queue:
-                del self._waiting[agent]
+                del self._waiting[wanted]
         self._count()
 
     def _overdue(self, session_id: str) -> None:
@@ -200,12 +207,16 @@ class Pool:
         """The names that Commanders connected here offer."""
         return {agent for member in self.members for agent in member.status.agents}
 
-    def free(self, agent: str) -> int:
-        return sum(member.free for member in self._offering(agent))
+    def offers(self) -> set[str]:
+        """Those names, and what the agents honour (`offers_of`)."""
+        return {offer for member in self.members for offer in offers_of(member.status)}
+
+    def free(self, wanted: str) -> int:
+        return sum(member.free for member in self._offering(wanted))
 
     def join(self, member: Member) -> None:
         self.members.add(member)
-        self._assigner.spawn(self._assigner.keep_known(member.status.agents))
+        self._assigner.spawn(self._assigner.keep_known(offers_of(member.status)))
         self._match()
 
     def leave(self, member: Member) -> None:
@@ -213,7 +224,7 @@ class Pool:
         self.members.discard(member)
         if member.status.commander_id not in self._ids():
             self._outliers.forget(member.status.commander_id)
-        self._assigner.spawn(self._assigner.keep_known(member.status.agents))
+        self._assigner.spawn(self._assigner.keep_known(offers_of(member.status)))
         self._count()
 
     def drain(self, member: Member) -> None:
@@ -269,28 +280,31 @@ class Pool:
     def _next(self) -> tuple[str, Member] | None:
         """The session that waits longest of those that a free slot can serve."""
         best: tuple[float, str, Member] | None = None
-        for agent, queue in self._waiting.items():
-            able = [member for member in self._offering(agent) if member.able]
+        for wanted, queue in self._waiting.items():
+            able = [member for member in self._offering(wanted) if member.able]
             for session_id, since in queue.items() if able else ():
                 if best and since >= best[0]:
                     break
-                if fit := self._fit(able, agent, self._places[session_id].lost_by):
+                if fit := self._fit(able, wanted, self._places[session_id].lost_by):
                     best = (since, session_id, max(fit, key=self._share))
                     break
         return best[1:] if best else None
 
-    def _offering(self, agent: str) -> list[Member]:
-        """Those that offer it and are not ejected."""
+    def _offering(self, wanted: str) -> list[Member]:
+        """Those that offer the agent, with all that it has to honour, and are not ejected."""
+        agent, *needs = wanted.split("\0")
         return [
             member
             for member in self.members
-            if agent in member.status.agents and not self._outliers.ejected(member.status.commander_id)
+            if agent in member.status.agents
+            and member.status.features(agent).issuperset(needs)
+            and not self._outliers.ejected(member.status.commander_id)
         ]
 
-    def _fit(self, able: list[Member], agent: str, lost_by: str) -> list[Member]:
+    def _fit(self, able: list[Member], wanted: str, lost_by: str) -> list[Member]:
         """Those of the able that may have the session: not who has just lost it, while another is there."""
         fit = [member for member in able if member.status.commander_id != lost_by]
-        if fit or any(m.status.commander_id != lost_by and not m.draining for m in self._offering(agent)):
+        if fit or any(m.status.commander_id != lost_by and not m.draining for m in self._offering(wanted)):
             return fit
         return able
 

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Container
+from itertools import chain
 from typing import Literal
 
 import structlog
@@ -29,6 +30,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import until_known
 from dispatcher.store.ports import Created, IdempotencyKey, StopKept, Store, StoreUnavailable
 from dispatcher.tools.registry import Registry
+from shared.records import UNSAID
 
 logger = structlog.get_logger()
 
@@ -54,7 +56,7 @@ class LiveSessions:
         self.policy_status = policy_status
         self._queue_limit, self._queue_bytes = settings.queue_limit, settings.queue_bytes
         self._queue_seconds = settings.queue_seconds
-        self._creating: Counter[str] = Counter()  # by agent: on their way into the log
+        self._creating: Counter[str] = Counter()  # by what is wanted: on their way into the log
         self._creating_bytes = 0  # of their prompts
         self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive, self._ended)
         self.desk = Desk(self.runners, metrics, settings)
@@ -88,18 +90,18 @@ class LiveSessions:
         await check_holds(self.store, request)
         prompt = Prompt(request, runners.rules, runners.clock, runners.judges, self.metrics)
         await prompt.read()
-        slots = self.pool.free(request.agent) - self._creating[request.agent]
+        slots = self.pool.free(request.wanted) - self._creating[request.wanted]
         if slots <= 0:
             replicas = self.store.replicas
             waiting = await replicas.waiting_count() if replicas else self.pool.waiting
             size = self.pool.prompt_bytes + self._creating_bytes
             if waiting - slots >= self._queue_limit or size >= self._queue_bytes:
                 raise QueueFull
-        texts = (request.parameters_json, *(message.content for message in request.messages))
+        texts = (request.parameters_json, *texts_of(request))
         secret = secrets.token_bytes(KEY_BYTES)
         request = replace(request, prompt_bytes=sum(map(_bytes, texts)), assignment_key=secret)
         record = Record(ids.session_id(), request, Head(since=request.created_at))
-        self._creating[request.agent] += 1
+        self._creating[request.wanted] += 1
         self._creating_bytes += request.prompt_bytes
         try:
             created = await self.store.create(record, key)
@@ -107,7 +109,7 @@ class LiveSessions:
             runners.find_again(record.session_id)
             raise
         finally:
-            self._creating[request.agent] -= 1
+            self._creating[request.wanted] -= 1
             self._creating_bytes -= request.prompt_bytes
             self._creating += Counter()  # forget the agents with none
         if created.fresh:
@@ -196,8 +198,18 @@ class LiveSessions:
 
     async def agents(self) -> list[str]:
         """The names that are offered now, or were within the queue time. Raises StoreUnavailable."""
-        offered = await self.store.offered(time.time() - self._queue_seconds)
-        return sorted(self.pool.agents().union(offered))
+        return sorted(offer for offer in await self._offers() if "\0" not in offer)
+
+    async def features(self, agent: str) -> frozenset[str] | None:
+        """What some Commander of that agent honours; None: nobody offers it. Raises StoreUnavailable."""
+        offers = await self._offers()
+        if agent not in offers:
+            return None
+        said = [offer.removeprefix(f"{agent}\0").split(",") for offer in offers if offer.startswith(f"{agent}\0")]
+        return frozenset(chain.from_iterable(said)) - {""} if said else frozenset(UNSAID)
+
+    async def _offers(self) -> set[str]:
+        return self.pool.offers().union(await self.store.offered(time.time() - self._queue_seconds))
 
     def trouble(self) -> list[str]:
         """Why this instance cannot serve now; empty: it is ready. For operators."""
@@ -244,6 +256,14 @@ class LiveSessions:
         await self.runners.close()
         if self.neighbours:
             await self.neighbours.resign()
+
+
+def texts_of(request: Request) -> list[str]:
+    """What of a request may be large, beside its parameters."""
+    texts = [tool.description + tool.parameters_json_schema for tool in request.tools]
+    for message in request.messages:
+        texts += [message.content, *(call.arguments_json for call in message.tool_calls)]
+    return texts
 
 
 def _bytes(text: str) -> int:

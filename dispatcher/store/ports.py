@@ -62,7 +62,7 @@ class Follower(Protocol):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A session that waits for a Commander. since: Unix seconds."""
+    """A session that waits for a Commander. agent: as in `Request.wanted`. since: Unix seconds."""
 
     session_id: str
     agent: str

@@ -96,7 +96,9 @@ async def test_all_of_a_request_is_kept(store: Store) -> None:
     told = ('{"x":1}', "conversation", "00-1-2-01", True, 9)
     secret = (b"\x00key", b"\xffdigest")
     tools = (Tool("search", "", "{}", client=True),)
-    request = Request("a", (Message("user", "hi"),), 100.5, "user", *told, *secret, tools, "tenant", "subject")
+    request = Request(
+        "a", (Message("user", "hi"),), 100.5, "user", *told, *secret, tools, "tenant", "subject", ("tools",)
+    )
     assert all(getattr(request, field) for field in Request.__struct_fields__)
     record = replace(waiting("s1"), request=request)
     await store.create(record)
@@ -660,11 +662,11 @@ async def test_ended_sessions_expire(store: Store) -> None:
 
 async def test_offers_are_known_since_they_were_made(store: Store) -> None:
     assert await store.offered(0.0) == []
-    await store.offer("i1", ["writer", "default"], 100.0)
+    await store.offer("i1", ["writer", "writer\0tools", "default"], 100.0)
     await store.offer("i1", ["default"], 160.0)
     await store.offer("i2", [], 170.0)
     await store.offer("i2", ["default"], 150.0)
-    assert await store.offered(100.0) == ["default", "writer"]
+    assert await store.offered(100.0) == ["default", "writer", "writer\0tools"]
     assert await store.offered(101.0) == ["default"]
     assert await store.offered(160.0) == ["default"]
     assert await store.offered(160.5) == []

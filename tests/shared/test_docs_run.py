@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,7 @@ class Pair:
     http: str
     operator: str
     commander_metrics: str
+    server: programs.Dispatcher
 
     def metrics(self) -> str:
         """What both programs show."""
@@ -193,21 +194,29 @@ class Pair:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """A Dispatcher with the defaults, and a Commander with the README's agent."""
     folder = tmp_path_factory.mktemp("pair")
-    (folder / "my_agent.py").write_text(EXAMPLES["my_agent.py"])
     with ExitStack() as stack:
         server = stack.enter_context(programs.dispatcher(folder / "dispatcher.log"))
-        environ = {
-            "COMMANDER_DISPATCHER": f"dns:///{server.grpc}",
-            "COMMANDER_METRICS_ADDRESS": "127.0.0.1:0",
-            "COMMANDER_BACKEND": "my_agent:agent",
-            "COMMANDER_DRAIN_SECONDS": "1",
-            "PYTHONPATH": str(folder),
-        }
-        log = folder / "commander.log"
-        program = stack.enter_context(programs.running("-m", "commander", "serve", settings=environ, log=log))
+        port = stack.enter_context(joined(server, "my_agent", folder))
+        yield Pair(server.grpc, server.http, server.operator, f"127.0.0.1:{port}", server)
+
+
+@contextmanager
+def joined(server: programs.Dispatcher, name: str, folder: Path, agent: str = "default") -> Iterator[int]:
+    """A Commander with that example, which has joined: the port of its metrics."""
+    (folder / f"{name}.py").write_text(EXAMPLES[f"{name}.py"])
+    environ = {
+        "COMMANDER_AGENT": agent,
+        "COMMANDER_DISPATCHER": f"dns:///{server.grpc}",
+        "COMMANDER_METRICS_ADDRESS": "127.0.0.1:0",
+        "COMMANDER_BACKEND": f"{name}:agent",
+        "COMMANDER_DRAIN_SECONDS": "1",
+        "PYTHONPATH": str(folder),
+    }
+    log = folder / f"{name}.log"
+    with programs.running("-m", "commander", "serve", settings=environ, log=log) as program:
         port = program.wait_for(lambda event: event.get("event") == "joining")["metrics_port"]
         server.program.wait_for(lambda event: event.get("event") == "commander_joined")
-        yield Pair(server.grpc, server.http, server.operator, f"127.0.0.1:{port}")
+        yield port
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -224,6 +233,14 @@ def run(command: list[str], folder: Path) -> str:
 def test_the_openai_examples_get_the_answer(pair: Pair, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(EXAMPLES[name].replace("127.0.0.1:8080", pair.http))
     assert run([sys.executable, name], tmp_path).strip() == "The answer is 391."
+
+
+def test_the_example_with_a_tool_of_the_clients_gets_what_the_agent_makes_of_it(pair: Pair, tmp_path: Path) -> None:
+    example = EXAMPLES["own_tool.py"].replace("127.0.0.1:8080", pair.http).replace('"default"', '"asking"')
+    (tmp_path / "own_tool.py").write_text(example)
+    with joined(pair.server, "asking_agent", tmp_path, "asking"):
+        printed = run([sys.executable, "own_tool.py"], tmp_path)
+    assert printed == "The client says: It rains in Oslo.\n"
 
 
 def test_the_curl_example_stops_the_session(pair: Pair, tmp_path: Path) -> None:

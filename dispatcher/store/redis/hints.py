@@ -51,7 +51,7 @@ class Hints:
 
     def created(self, record: Record) -> None:
         if record.head.state == "waiting":
-            self._add(self.enlist(record.session_id, record.request.agent, record.head.since))
+            self._add(self.enlist(record.session_id, record.request.wanted, record.head.since))
 
     def not_waiting(self, session_id: str, head: Head | None, refused: Refused) -> None:
         """An assignment was refused: the session stands among the waiting by mistake."""

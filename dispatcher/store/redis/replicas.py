@@ -94,7 +94,7 @@ class RedisReplicas:
                 census.take(session_id, blob)
         repairs = census.repairs + self._never_made(census.missing)
         repairs += [
-            hints.enlist(record.session_id, record.request.agent, record.head.since)
+            hints.enlist(record.session_id, record.request.wanted, record.head.since)
             for record in await briefs(servers, census.unlisted)
             if record.head.state == "waiting"
         ]

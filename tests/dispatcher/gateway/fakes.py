@@ -29,7 +29,7 @@ from dispatcher.live.pool import QueueFull
 from dispatcher.policing.prompts import PromptRefused
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, IdempotencyKey, Store
-from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Usage
+from shared.records import ClientCall, Content, Error, Message, Stopped, Thought, Tool, ToolResult, Usage
 
 REGISTERED = "search"
 
@@ -37,6 +37,9 @@ REGISTERED = "search"
 class FakeRegistry:
     def knows(self, name: str) -> bool:
         return name == REGISTERED
+
+    def offered(self, agent: str) -> tuple[Tool, ...]:
+        return (Tool(REGISTERED, "", "{}"),)
 
 
 class FakeSessions:
@@ -47,6 +50,7 @@ class FakeSessions:
         self.closing = asyncio.Event()
         self.registry = FakeRegistry()
         self.offered = ["default"]
+        self.honoured = frozenset({"sampling"})
         self.policy_status: Callable[[], dict[str, object]] = lambda: {"errors": ["rules.toml: broken"]}
         self.troubles: list[str] = []
         self.full = self.refusing = False
@@ -104,6 +108,9 @@ class FakeSessions:
         self.store._records[session_id] = replace(record, head=replace(record.head, offset=offset))
         if heard:
             self.store._hub.gone(session_id, offset)
+
+    async def features(self, agent: str) -> frozenset[str] | None:
+        return self.honoured if agent in await self.agents() else None
 
     async def agents(self) -> list[str]:
         return self.offered
@@ -186,6 +193,10 @@ class Commander:
 
     async def finish(self, reason: str = "stop", usage: Usage | None = None) -> None:
         await self.log(Finished(reason, usage))
+
+    async def hand_over(self, *calls: ClientCall) -> None:
+        """End with calls of the client's tools."""
+        await self.log(Finished("tool_calls", None, calls))
 
     async def fail(self, code: str = "agent_error", message: str = "") -> None:
         await self.log(Error(code, message))

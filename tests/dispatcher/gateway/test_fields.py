@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections import ChainMap
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from openai.types.responses import response_create_params, response_input_param
 from prometheus_client import CollectorRegistry
 
 from dispatcher.gateway import bodies
+from dispatcher.gateway.client_tools import CalledTool, FunctionDefinition, ResponseTool
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.fields import (
     CHAT,
@@ -28,6 +30,7 @@ from dispatcher.gateway.fields import (
     Fate,
     FieldCheck,
     Fields,
+    Needs,
     Treatment,
     Unsupported,
 )
@@ -95,7 +98,7 @@ CHAT_REFUSED: list[tuple[dict[str, object], str]] = [
 ]
 RESPONSES_REFUSED: list[tuple[dict[str, object], str]] = [
     ({"tools": [{"type": "function", **FUNCTION}]}, "tools"),
-    ({"tools": [{"type": "web_search"}]}, "tools"),
+    ({"tools": [{"type": "web_search"}]}, "tools[0]"),
     ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
     ({"text": {"format": {"type": "json_schema", **SCHEMA}}}, "text.format"),
     ({"text": {"format": {"type": "json_object"}}}, "text.format"),
@@ -289,13 +292,20 @@ async def test_nothing_is_compacted(client: openai.AsyncOpenAI) -> None:
 
 def below(treatment: Treatment, *path: str) -> Fields:
     """The fields at that path; of a list's items; of an object of that kind."""
-    while isinstance(treatment, Each):
-        treatment = treatment.item
+    while isinstance(treatment, Each | Needs):
+        treatment = treatment.item if isinstance(treatment, Each) else treatment.inner
     if not path:
         assert isinstance(treatment, Mapping)
         return treatment
     name, *rest = path
     return below(treatment.kinds[name] if isinstance(treatment, ByKind) else treatment[name], *rest)  # type: ignore[index]
+
+
+def every_kind(treatment: Treatment) -> Fields:
+    """The fields of a list's items, of all kinds."""
+    assert isinstance(treatment, Each)
+    assert isinstance(treatment.item, ByKind)
+    return dict(ChainMap(*(dict(below(kind)) for kind in treatment.item.kinds.values())))
 
 
 KNOWN: list[tuple[Fields, type]] = [
@@ -306,7 +316,12 @@ KNOWN: list[tuple[Fields, type]] = [
     (below(CHAT, "messages", "developer"), chat.ChatCompletionDeveloperMessageParam),
     (below(CHAT, "messages", "user"), chat.ChatCompletionUserMessageParam),
     (below(CHAT, "messages", "assistant"), chat.ChatCompletionAssistantMessageParam),
+    (below(CHAT, "messages", "tool"), chat.ChatCompletionToolMessageParam),
+    (below(CHAT, "messages", "tool"), chat.ChatCompletionFunctionMessageParam),  # for the name, that some send
     (below(CHAT, "messages", "user", "content", "text"), chat.ChatCompletionContentPartTextParam),
+    (below(CHAT, "messages", "assistant", "tool_calls", "function"), chat.ChatCompletionMessageFunctionToolCallParam),
+    (below(CHAT, "tools", "function"), chat.ChatCompletionFunctionToolParam),
+    (below(CHAT, "tools", "function", "function"), shared_params.FunctionDefinition),
     (RESPONSES, response_create_params.ResponseCreateParamsNonStreaming),
     (RESPONSES, response_create_params.ResponseCreateParamsStreaming),
     (below(RESPONSES, "stream_options"), response_create_params.StreamOptions),
@@ -317,6 +332,9 @@ KNOWN: list[tuple[Fields, type]] = [
     (below(RESPONSES, "input", "message"), responses.ResponseOutputMessageParam),
     (below(RESPONSES, "input", "message", "content", "input_text"), responses.ResponseInputTextParam),
     (below(RESPONSES, "input", "message", "content", "output_text"), responses.ResponseOutputTextParam),
+    (below(RESPONSES, "input", "function_call"), responses.ResponseFunctionToolCallParam),
+    (below(RESPONSES, "input", "function_call_output"), response_input_param.FunctionCallOutput),
+    (below(RESPONSES, "tools", "function"), responses.FunctionToolParam),
 ]
 
 
@@ -332,22 +350,29 @@ def test_no_line_is_of_a_field_that_the_sdk_does_not_know() -> None:
         assert set(fields) <= names
 
 
+SAID_BY_KIND = {"type"}  # which is one, or leads elsewhere
+
+
 @pytest.mark.parametrize(
     ("fields", "body"),
     [
         (CHAT, ChatBody),
         (below(CHAT, "stream_options"), StreamOptions),
-        (below(CHAT, "messages", "assistant"), bodies.ChatMessage),
+        (every_kind(CHAT["messages"]), bodies.ChatMessage),
+        (below(CHAT, "messages", "assistant", "tool_calls", "function"), CalledTool),
+        (below(CHAT, "tools", "function", "function"), FunctionDefinition),
         (below(CHAT, "messages", "user", "content", "text"), bodies.Part),
         (RESPONSES, ResponseBody),
         (below(RESPONSES, "text"), TextConfig),
         (below(RESPONSES, "reasoning"), Reasoning),
-        (below(RESPONSES, "input", "message"), InputItem),
+        (every_kind(RESPONSES["input"]), InputItem),
+        (below(RESPONSES, "tools", "function"), ResponseTool),
         (below(RESPONSES, "input", "message", "content", "output_text"), bodies.Part),
     ],
 )
 def test_what_is_honoured_is_read(fields: Fields, body: type[msgspec.Struct]) -> None:
-    assert {name for name, treatment in fields.items() if treatment is HONOURED} <= set(body.__struct_fields__)
+    honoured = {name for name, treatment in fields.items() if treatment is HONOURED} - SAID_BY_KIND
+    assert honoured <= set(body.__struct_fields__)
     assert set(body.__struct_fields__) <= set(fields)
 
 
@@ -355,10 +380,11 @@ def documented(treatment: Treatment) -> str:
     """What the table for clients says."""
     if isinstance(treatment, Fate):
         return treatment.value
-    if not isinstance(treatment, Unsupported):
+    if not isinstance(treatment, Unsupported | Needs):
         return HONOURED.value  # in part, which the text says
     values = " and ".join(f"`{msgspec.json.encode(value).decode()}`" for value in treatment.but)
-    return f"refused, but for {values}" if values else "refused"
+    fate = "refused" if isinstance(treatment, Unsupported) else f"needs `{treatment.feature}`"
+    return f"{fate}, but for {values}" if values else fate
 
 
 @pytest.mark.parametrize(("fields", "column"), [(CHAT, "Chat Completions"), (RESPONSES, "Responses")])
@@ -385,9 +411,10 @@ def test_whatever_a_field_is_it_passes_or_is_named(fields: Fields, data: st.Data
     name = data.draw(st.sampled_from(sorted(fields)))
     value, treatment = data.draw(JSON), fields[name]
     counted: list[int] = []
+    needs: dict[str, str] = {}
     refused = code = None
     try:
-        FieldCheck(fields, counted.append)({name: value})
+        FieldCheck(fields, counted.append)({name: value}, needs)
     except HttpError as error:
         refused, code = error.param, error.code
     assert (refused is None, code == "unsupported_parameter") == ((True, False) if counted else (False, True))
@@ -396,6 +423,9 @@ def test_whatever_a_field_is_it_passes_or_is_named(fields: Fields, data: st.Data
     elif isinstance(treatment, Unsupported):
         encoded = [msgspec.json.encode(one) for one in (None, *treatment.but)]
         assert refused == (None if msgspec.json.encode(value) in encoded else name)
+    elif isinstance(treatment, Needs):
+        encoded = [msgspec.json.encode(one) for one in (None, *treatment.but)]
+        assert refused or needs == ({} if msgspec.json.encode(value) in encoded else {treatment.feature: name})
     elif refused:
         assert re.match(re.escape(name) + r"[.\[]", refused)
     elif not isinstance(value, list | dict):
@@ -405,12 +435,12 @@ def test_whatever_a_field_is_it_passes_or_is_named(fields: Fields, data: st.Data
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"tools": [1]}, "tools: not supported; leave it out, or give []."),
-        ({"tool_choice": "x"}, 'tool_choice: not supported; leave it out, or give "none" or "auto".'),
+        ({"functions": [1]}, "functions: not supported; leave it out, or give []."),
+        ({"function_call": "x"}, 'function_call: not supported; leave it out, or give "none" or "auto".'),
         ({"logit_bias": {"1": 2}}, "logit_bias: not supported; leave it out, or give {}."),
     ],
 )
 def test_what_to_do_instead_is_said(body: dict[str, object], message: str) -> None:
     with pytest.raises(HttpError) as raised:
-        FieldCheck(CHAT, lambda count: None)(body)
+        FieldCheck(CHAT, lambda count: None)(body, {})
     assert raised.value.message == message

@@ -17,7 +17,18 @@ from dispatcher.core.log import Head, Record, Request
 from dispatcher.gateway.response_events import STRIDE, ResponseView
 from dispatcher.gateway.responses import BEFORE_ALL, StreamedResponse
 from dispatcher.gateway.views import FAILURES
-from shared.records import FINISH_REASONS, STOP_REASONS, Content, Error, Message, Thought, ToolResult, Unknown, Usage
+from shared.records import (
+    FINISH_REASONS,
+    STOP_REASONS,
+    ClientCall,
+    Content,
+    Error,
+    Message,
+    Thought,
+    ToolResult,
+    Unknown,
+    Usage,
+)
 
 REQUEST = Request(
     "default",
@@ -205,9 +216,11 @@ ENTRIES: st.SearchStrategy[tuple[Body, str]] = st.one_of(
     st.tuples(st.integers(1, 3).map(lambda n: Assigned(n, "c")), st.just("")),
 )
 USAGES = st.none() | st.builds(Usage, st.integers(0, 9), st.integers(0, 9))
+CLIENT_CALLS = st.lists(st.builds(ClientCall, TEXTS, st.just("f"), TEXTS), min_size=1, max_size=5).map(tuple)
 FINALS: st.SearchStrategy[tuple[Body, str]] = st.tuples(
     st.one_of(
         st.builds(Finished, st.sampled_from(sorted(FINISH_REASONS)), USAGES),
+        st.builds(Finished, st.just("tool_calls"), USAGES, CLIENT_CALLS),
         st.builds(StopEntry, st.just("x"), st.sampled_from(sorted(STOP_REASONS)), st.just("user")),
         st.sampled_from(sorted(FAILURES)).map(Failed),
     ),

@@ -53,7 +53,6 @@ async def test_all_fields_reach_the_request(http: httpx2.AsyncClient, sessions: 
             {"role": "system", "content": "be brief"},
             {"role": "user", "content": [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]},
             {"role": "assistant"},
-            {"role": "tool", "content": "3"},
         ],
         "parameters": {"b": 1, "a": [1.5, None]},
         "conversation_id": "thread 7",
@@ -67,7 +66,6 @@ async def test_all_fields_reach_the_request(http: httpx2.AsyncClient, sessions: 
         Message("system", "be brief"),
         Message("user", "one two"),
         Message("assistant", ""),
-        Message("tool", "3"),
     )
     assert json.loads(request.parameters_json) == body["parameters"]
     assert request.conversation_id == "thread 7"

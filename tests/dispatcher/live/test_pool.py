@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
@@ -15,7 +16,7 @@ from dispatcher.core.log import Head, Record, Request
 from dispatcher.live.outliers import CONSECUTIVE_FAILURES
 from dispatcher.live.pool import MAX_ASSIGNING, MAX_SLOTS, Member, Pool
 from dispatcher.metrics import Metrics
-from shared.records import Assignment, Running, Status
+from shared.records import Assignment, Running, Status, Support
 
 
 class Stream:
@@ -104,6 +105,34 @@ async def test_the_oldest_of_all_agents_first(pool: Pool, desk: Desk) -> None:
     await desk.idle()
     assert stream.assigned == ["s1", "s2"]
     assert pool.waiting == 2
+
+
+async def test_what_a_session_needs_its_commander_has(pool: Pool, desk: Desk) -> None:
+    needy = record("s1")
+    needy = replace(needy, request=replace(needy.request, needs=("structured", "tools")))
+    pool.enlist(needy)
+    pool.enlist(record("s2", since=1))
+    (plain, plain_stream), (able, able_stream) = member(2), member(2, commander_id="able")
+    able.status = replace(able.status, supports=(Support("a", ("tools", "images", "structured")),))
+    pool.join(plain)
+    await desk.idle()
+    assert (plain_stream.assigned, pool.free(needy.request.wanted)) == (["s2"], 0)
+    pool.join(able)
+    await desk.idle()
+    assert able_stream.assigned == ["s1"]
+    assert (pool.waiting, pool.free(needy.request.wanted), pool.free("a")) == (0, 1, 2)
+    pool.enlist(replace(needy, head=replace(needy.head, commander_id="able")))
+    await desk.idle()
+    assert able_stream.assigned == ["s1", "s1"], "no other has what it needs"
+
+
+async def test_what_is_offered_is_known_with_what_it_honours(pool: Pool) -> None:
+    each, _ = member(1, "a", "b", "c")
+    supports = (Support("a", ("tools", "sampling", "x" * 200)), Support("b", ()))
+    each.status = replace(each.status, supports=supports)
+    pool.join(each)
+    assert pool.agents() == {"a", "b", "c"}
+    assert pool.offers() == {"a", "a\0sampling,tools", "b", "b\0", "c", "c\0sampling"}
 
 
 async def test_few_are_on_their_way_to_one_at_once(pool: Pool, desk: Desk) -> None:
@@ -230,11 +259,11 @@ async def test_agents(pool: Pool, desk: Desk) -> None:
     assert pool.agents() == {"a", "b"}
     assert (pool.free("a"), pool.free("b"), pool.free("c")) == (1, 3, 0)
     await desk.idle()
-    assert desk.known == [("a", "b"), ("b",)]
+    assert desk.known == [("a", "a\0sampling", "b", "b\0sampling"), ("b", "b\0sampling")]
     pool.leave(first)
     await desk.idle()
     assert pool.agents() == {"b"}
-    assert desk.known[2:] == [("a", "b")]
+    assert desk.known[2:] == desk.known[:1]
 
 
 # ---- those that fail

@@ -22,7 +22,7 @@ from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, IdempotencyKey, StopKept, StoreUnavailable
 from dispatcher.tools.load import load as load_tools
 from dispatcher.tools.registry import Registry
-from shared.records import Message
+from shared.records import ClientCall, Message, Tool
 
 
 @pytest.fixture
@@ -136,6 +136,53 @@ async def test_a_prompt_is_read_before_anything_is_logged(
     assert len(await sessions.store.select(LIVE, 10)) == (1 if refused else 3)
     hits = sessions.metrics._policy_hits.labels("p", action)._value.get()
     assert hits == 2
+
+
+CALL = ClientCall("1", "f", '{"who": ["a n\\u0069ght"]}')
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Request("a", (Message("assistant", "", (CALL,)),), 1.0),
+        Request("a", (Message("assistant", "", (ClientCall("1", "night", "{}"),)),), 1.0),
+        Request("a", (), 1.0, tools=(Tool("night", "", "{}", client=True),)),
+        Request("a", (), 1.0, tools=(Tool("f", "of the night", "{}", client=True),)),
+        Request("a", (), 1.0, tools=(Tool("f", "", '{"properties": {"night": {}}}', client=True),)),
+    ],
+)
+async def test_what_a_client_says_of_its_tools_is_read_as_a_prompt(
+    sessions: LiveSessions, tmp_path: Path, asked: Request
+) -> None:
+    rules = '[[policy]]\nname = "p"\nkind = "phrases"\nphrases = ["night"]\nreads = ["prompt"]\naction = "stop"\n'
+    (tmp_path / "rules.toml").write_text(rules)
+    sessions.runners.use(load_policies(tmp_path / "rules.toml"))
+    with pytest.raises(PromptRefused):
+        await sessions.create(asked)
+    assert not await sessions.store.select(LIVE, 10)
+
+
+async def test_what_a_clients_tool_answered_is_read_as_a_result(sessions: LiveSessions, tmp_path: Path) -> None:
+    rules = '[[policy]]\nname = "p"\nkind = "phrases"\nphrases = ["night"]\nreads = ["results"]\naction = "redact"\n'
+    (tmp_path / "rules.toml").write_text(rules)
+    sessions.runners.use(load_policies(tmp_path / "rules.toml"))
+    await sessions.create(Request("a", (Message("user", "night"), Message("assistant", "", (CALL,))), time.time()))
+    for answer in ("a night", '{"x": [{"n\\u0069ght": 1}]}'):
+        with pytest.raises(PromptRefused):
+            await sessions.create(Request("a", (Message("tool", answer, (), "1"),), time.time()))
+
+
+async def test_what_an_agent_honours_is_what_some_instance_offers(sessions: LiveSessions) -> None:
+    now = time.time()
+    assert await sessions.features("a") is None
+    await sessions.store.offer("older", ["a", "b", "c"], now)
+    assert await sessions.features("a") == frozenset({"sampling"})
+    await sessions.store.offer("another", ["a\0sampling,tools", "b\0", "d\0tools"], now)
+    await sessions.store.offer("a third", ["a\0images"], now)
+    assert await sessions.features("a") == frozenset({"sampling", "tools", "images"})
+    assert await sessions.features("b") == frozenset()
+    assert await sessions.features("d") is None
+    assert await sessions.agents() == ["a", "b", "c"]
 
 
 async def test_the_limit(sessions: LiveSessions) -> None:

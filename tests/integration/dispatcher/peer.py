@@ -25,7 +25,19 @@ from dispatcher.store.asking import read_all
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
 from shared import records, wire
 from shared.pb import agent_pb2_grpc
-from shared.records import Assignment, Closed, Content, Downstream, Message, Open, Running, Status, Upstream, Welcome
+from shared.records import (
+    Assignment,
+    Closed,
+    Content,
+    Downstream,
+    Message,
+    Open,
+    Running,
+    Status,
+    Support,
+    Upstream,
+    Welcome,
+)
 from tests.shared_store import SharedStore
 
 SECONDS = 30.0  # for each thing that is waited for
@@ -59,6 +71,7 @@ class Peer:
         self.token: bytes | None = None  # that `open` shows; None: the right one
         self.agents: tuple[str, ...] = ("default",)
         self.continues: tuple[str, ...] = ()
+        self.supports: tuple[Support, ...] = ()
         self._came = asyncio.Condition()
         self._over = False
         self._reader = asyncio.create_task(self._read()) if reads else None
@@ -107,7 +120,7 @@ class Peer:
         """A status. running: generation by session id."""
         received = self.received if received is None else received
         held = tuple(Running(*each) for each in (running or {}).items())
-        status = Status(self.commander_id, self.agents, self.continues, slots, received, held)
+        status = Status(self.commander_id, self.agents, self.continues, slots, received, held, 0, self.supports)
         await self.send(Upstream("", status))
 
     async def request(self, session_id: str, generation: int = 0, *awaiting: str) -> None:
@@ -305,12 +318,13 @@ class World:
         slots: int = 1,
         agents: tuple[str, ...] = ("default",),
         continues: tuple[str, ...] = (),
+        supports: tuple[Support, ...] = (),
         commander_id: str = "",
         **options: Any,
     ) -> Peer:
         """A Commander of the pool."""
         peer = self.stream(**options)
-        peer.agents, peer.continues = agents, continues
+        peer.agents, peer.continues, peer.supports = agents, continues, supports
         peer.commander_id = commander_id or peer.commander_id
         before = set(self.sessions.pool.members)
         await peer.report(slots)

@@ -13,13 +13,16 @@ from dispatcher.core.entries import Assigned, Entry, StopEntry
 from dispatcher.core.log import Settle
 from shared.records import (
     Assignment,
+    ClientCall,
     Closed,
     Content,
     Drain,
     Error,
+    Message,
     Said,
     Stop,
     Stopped,
+    Support,
     Thought,
     ToolCall,
     ToolResult,
@@ -91,6 +94,46 @@ async def test_a_takeover_has_the_whole_history_and_nothing_is_said_twice(world:
     await other.finish(session_id, "ect Paris.")
     assert await world.text(session_id) == "It is sunny and warm in Project Paris."
     assert waiting_tools.begun == ["a"]
+
+
+async def test_who_takes_over_has_the_clients_tools_and_honours_them(world: World) -> None:
+    able = (Support("default", ("tools",)),)
+    member = await world.join(continues=CONTINUES, supports=able)
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "mine", "arguments": "{}"}}
+    history = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "rain"},
+    ]
+    tools = [{"type": "function", "function": {"name": "mine", "description": "My own.", "parameters": schema}}]
+    asked = {"messages": history, "tools": tools, "tool_choice": "required"}
+    session_id = (await world.ask("/v1/sessions", asked)).json()["session_id"]
+    first = await member.serve()
+    await member.say(session_id, "It rains, ")
+    await member.acked(session_id)
+    await member.cut()
+    assert await world.forsaken(session_id) == "waiting"
+    unable = await world.join(continues=CONTINUES)
+    await unable.barrier()
+    assert not unable.has(Assignment)
+    other = await world.join(continues=CONTINUES, supports=able)
+    assignment = await other.serve()
+    assert (assignment.messages, assignment.parameters_json) == (first.messages, '{"tool_choice":"required"}')
+    assert assignment.messages[1:] == (
+        Message("assistant", "", (ClientCall("c1", "mine", "{}"),)),
+        Message("tool", "rain", (), "c1"),
+    )
+    (mine,) = (tool for tool in assignment.tools if tool.client)
+    assert (mine.name, mine.description) == ("mine", "My own.")
+    await other.say(
+        session_id, Content("so: ", True, "tool_calls", None, (ClientCall("c2", "mine", '{"city":"Oslo"}'),))
+    )
+    await other.acked(session_id)
+    events = (await world.ask(f"/v1/sessions/{session_id}/events")).text
+    assert await world.text(session_id) == "It rains, so: "
+    assert 'event: client_call\ndata: {"call_id":"c2","name":"mine","arguments":"{\\"city\\":\\"Oslo\\"}"}\n' in events
+    assert (await world.ask(f"/v1/sessions/{session_id}/events")).text == events
 
 
 async def test_a_policy_sees_across_a_takeover(world: World) -> None:
