@@ -21,7 +21,7 @@ from dispatcher.gateway.bodies import Bodies
 from dispatcher.gateway.errors import HttpError, internal_error, json_response, store_unavailable
 from dispatcher.gateway.openai import OpenAIRoutes
 from dispatcher.gateway.operator import OperatorRoutes
-from dispatcher.gateway.pages import Page, user_page
+from dispatcher.gateway.pages import Page, operator_page, user_page
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.receipts import ReceiptKey
 from dispatcher.gateway.responses import ResponseRoutes
@@ -96,20 +96,22 @@ def operator_app(
     access: Access,
     receipt_key: ReceiptKey | None = None,
 ) -> ASGIApp:
-    """What operators reach: metrics, and sessions with all that their logs hold. receipt_key: signs receipts."""
+    """What operators reach: the console, metrics, and sessions with all that their logs hold. receipt_key: signs
+    receipts.
+    """
 
     async def ready(_: HttpRequest) -> Response:
         if reasons := sessions.trouble():
             raise HttpError(503, f"Not ready: {'; '.join(reasons)}.", code="not_ready")
         return json_response(200, {"status": "ready"})
 
-    connections, bodies = Connections(sessions.closing), Bodies(OPERATOR_BODY_BYTES)
+    connections, bodies, page = Connections(sessions.closing), Bodies(OPERATOR_BODY_BYTES), operator_page()
     routes = [
-        *OperatorRoutes(sessions, registry, connections, bodies, receipt_key).routes,
+        *OperatorRoutes(sessions, registry, connections, bodies, receipt_key, page).routes,
         Route("/healthz", _alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
     ]
-    return App(routes, callers.operator(access), partial(metrics.refused, "http"))
+    return App(routes, callers.operator(access, page.paths), partial(metrics.refused, "http"))
 
 
 async def _what(page: Page | None, http: HttpRequest) -> Response:

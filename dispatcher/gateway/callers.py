@@ -34,13 +34,13 @@ def user(access: Access, pages: Set[str] = frozenset()) -> Identify:
     return identified
 
 
-def operator(access: Access) -> Identify:
-    """On the operators' address: operators, and auditors that read. Raises HttpError 401, 403."""
+def operator(access: Access, pages: Set[str] = frozenset()) -> Identify:
+    """On the operators' address: operators, and auditors that read. pages: as users'. Raises HttpError 401, 403."""
 
     async def identified(scope: Scope) -> Caller:
         open_metrics = access.rules is None or not access.rules.closed_metrics
         without = PROBES | {"/metrics"} if open_metrics else PROBES
-        caller = await _caller(access, scope, "operator", without)
+        caller = await _caller(access, scope, "operator", without | pages)
         if caller is _NOBODY or caller.role == "operator" or (caller.role == "auditor" and scope["method"] in _READS):
             return caller
         raise _forbidden()

@@ -19,6 +19,8 @@ from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import LIVE, STATES, Record, State
 from dispatcher.gateway import approvals, bodies, sse
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
+from dispatcher.gateway.live_list import LiveList
+from dispatcher.gateway.pages import Page
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.receipts import ReceiptKey, receipt
 from dispatcher.gateway.sessions import find, released_text
@@ -165,12 +167,17 @@ class OperatorRoutes:
         connections: sse.Connections,
         taken: bodies.Bodies,
         receipt_key: ReceiptKey | None,
+        page: Page,
     ) -> None:
         self._sessions, self._registry, self._connections, self._bodies = sessions, registry, connections, taken
         self._receipt_key = receipt_key
+        self._live_list = LiveList(sessions, connections, _summary)
         self.routes = [
+            Route("/", page.show, methods=["GET"]),
+            Route("/page/{file}", page.file, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/operator/policies", self._policies, methods=["GET"]),
+            Route("/operator/live", self._live, methods=["GET"]),
             Route("/operator/sessions", self._list, methods=["GET"]),
             Route("/operator/sessions/{session_id}", self._session, methods=["GET"]),
             Route("/operator/sessions/{session_id}/events", self._events, methods=["GET"]),
@@ -207,6 +214,9 @@ class OperatorRoutes:
             if len(records) < PAGE:
                 return _listed(found, None)
         return _listed(found, at)
+
+    async def _live(self, http: HttpRequest) -> sse.RawAnswer:
+        return sse.RawAnswer(self._live_list.stream)
 
     async def _session(self, http: HttpRequest) -> Response:
         """One of the list, and what it was asked with, which is no entry of its log."""

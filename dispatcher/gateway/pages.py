@@ -45,5 +45,13 @@ def _answer(name: str) -> Response:
     return Response(path.read_bytes(), headers=_HEADERS, media_type=_TYPES[path.suffix])
 
 
+def operator_page() -> Page:
+    """The console."""
+    return Page(
+        "console.html", "page.css", "console.css", "console.js", "live.js", "sessions.js", "session.js", "account.js",
+        "stop.js", "approvals.js", "fleet.js", "http.js", "text.js",
+    )  # fmt: skip
+
+
 def user_page() -> Page:
     return Page("user.html", "page.css", "user.js", "http.js", "text.js")

@@ -8,9 +8,38 @@ const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}]/gu;
 export const visible = (text) =>
   text.replace(HIDDEN, (sign) => ("\n\t".includes(sign) ? sign : `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`));
 
+/** Of at most so many UTF-16 units, and how many there are where that is not all. */
+export const bounded = (text, most) => (text.length <= most ? text : `${text.slice(0, most)}… (${count(text.length)})`);
+
+const NUMBER = new Intl.NumberFormat("en"); // made once: it costs more than what it does
+export const count = (number) => NUMBER.format(number);
+
+/** Seconds, as 5 s, 4 min, 3.2 h. */
+export function lasted(seconds) {
+  if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
+  return seconds < 3600 ? `${Math.floor(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+export const clock = (unix) => new Date(unix * 1000).toLocaleString("sv"); // as ISO 8601 has it, in the local time
+
 /** An element with these properties and children: other elements, or text. */
 export function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
   made.append(...children);
   return made;
+}
+
+/** Terms and what they are, without those that are empty. */
+export const terms = (pairs) =>
+  element("dl", {}, ...pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined)
+    .flatMap(([term, value]) => [element("dt", {}, term), element("dd", {}, value instanceof Node ? value : visible(String(value)))]));
+
+/** A table in a box that scrolls by itself, also by keyboard. columns: [heading, class]. */
+export function table(caption, columns) {
+  const head = element("tr", {}, ...columns.map(([name, className = ""]) => element("th", { scope: "col", className }, name)));
+  const body = element("tbody");
+  const title = element("caption", {}, caption);
+  const whole = element("table", {}, title, element("thead", {}, head), body);
+  const box = element("div", { className: "scrolls", tabIndex: 0, role: "region", ariaLabel: caption }, whole);
+  return { box, body, title };
 }

@@ -138,10 +138,10 @@ class Commander:
     def __init__(self, store: Store, session_id: str, head: Head) -> None:
         self.store, self.session_id, self.head = store, session_id, head
 
-    async def log(self, *bodies: Body, released: str = "") -> Applied:
-        """One packet's entries. `released`: of the first."""
+    async def log(self, *bodies: Body, released: str = "", raw: int | None = None) -> Applied:
+        """One packet's entries. released: of the first. raw: characters that this decides on; None: those released."""
         sequence = self.head.sequence + 1
-        decided = self.head.decided + len(released)
+        decided = self.head.decided + (len(released) if raw is None else raw)
         entries = tuple(
             Entry(body, time.time(), self.head.generation, sequence, released if n == 0 else "", decided)
             for n, body in enumerate(bodies)
@@ -167,6 +167,10 @@ class Commander:
 
     async def let_out(self, text: str) -> None:
         await self.log(Text(), released=text)
+
+    async def redact(self, text: str, released: str) -> None:
+        """Said, and something else let out in its place."""
+        await self.log(Content(text), released=released, raw=len(text))
 
     async def think(self, text: str, step: str = "Planning") -> None:
         await self.log(Thought(step, text))

@@ -1,4 +1,4 @@
-"""The pages' files; what they do, tests/e2e/test_user_page.py has a real browser show."""
+"""The pages' files; what they do, a real browser shows (tests/e2e/test_user_page.py, test_console.py)."""
 
 import re
 from pathlib import Path
@@ -14,19 +14,29 @@ WWW = ROOT / "dispatcher/gateway/www"
 FILES = sorted(WWW.iterdir())
 
 
-async def test_the_users_page_and_what_it_loads(http: httpx2.AsyncClient) -> None:
-    page = await http.get("/")
+@pytest.fixture(params=["users", "operators"])
+def client(
+    request: pytest.FixtureRequest, http: httpx2.AsyncClient, operator: httpx2.AsyncClient
+) -> httpx2.AsyncClient:
+    return http if request.param == "users" else operator
+
+
+async def test_a_page_and_what_it_loads(client: httpx2.AsyncClient) -> None:
+    page = await client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    for path in re.findall(r'(?:href|src)="(page/[^"]+)"', page.text):
-        answer = await http.get(f"/{path}")
-        assert answer.status_code == 200, path
+    found = re.findall(r'(?:href|src)="page/([^"]+)"', page.text)
+    assert found
+    while found:
+        answer = await client.get(f"/page/{found.pop()}")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].partition(";")[0] in ("text/css", "text/javascript")
         assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert (await http.get("/page/user.js")).headers["content-type"] == "text/javascript; charset=utf-8"
+        found += re.findall(r'from "\./([^"]+)"', answer.text)
 
 
-@pytest.mark.parametrize("name", ["nothing", "..%2Fpages.py", "user.html%00", "console.js"])
-async def test_no_other_file_is_shown(http: httpx2.AsyncClient, name: str) -> None:
-    answer = await http.get(f"/page/{name}")
+@pytest.mark.parametrize("name", ["nothing", "..%2Fpages.py", "user.html%00", "text.js/"])
+async def test_no_other_file_is_shown(client: httpx2.AsyncClient, name: str) -> None:
+    answer = await client.get(f"/page/{name}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
@@ -59,5 +69,6 @@ def test_the_files_keep_to_their_policy(file: Path) -> None:
 
 
 def test_each_file_is_a_pages() -> None:
-    shown = {path.rpartition("/")[2] for page in (pages.user_page(),) for path in page.paths}
+    shown = {path.rpartition("/")[2] for page in (pages.user_page(), pages.operator_page()) for path in page.paths}
     assert {file.name for file in FILES if file.suffix != ".html"} == shown - {""}
+    assert "/page/console.js" not in pages.user_page().paths

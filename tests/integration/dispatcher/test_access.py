@@ -75,7 +75,10 @@ class House:
 
     async def ask(self, key: str, method: str, path: str, body: object = None, **headers: str) -> httpx2.Response:
         client = self.operators if path.startswith(("/operator", "/metrics")) else self.users
-        return await client.request(method, path, json=body, headers=self._shown(key) | headers)
+        async with client.stream(method, path, json=body, headers=self._shown(key) | headers) as answer:
+            if not answer.headers.get("content-type", "").startswith("text/event-stream"):  # which may have no end
+                await answer.aread()
+            return answer
 
     def stream(self, key: str) -> Peer:
         channel = grpc.aio.insecure_channel(
@@ -146,6 +149,13 @@ async def test_every_route_by_every_key(house: House) -> None:
             refused[code] += 1
             assert answer.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
     assert await house.refusals("http") == refused
+
+
+async def test_the_console_is_shown_to_anybody_without_anything_in_it(house: House) -> None:
+    for path in ("/", "/page/console.js"):
+        assert (await house.operators.get(path)).status_code == 200
+    assert (await house.operators.get("/page/user.js")).status_code == 401
+    assert (await house.operators.get("/operator/live")).status_code == 401
 
 
 async def test_a_refusal_does_not_say_what_was_wrong(house: House) -> None:

@@ -1,0 +1,73 @@
+// What a session's log says, entry by entry: what the model wrote, what became of it, and a line for each entry.
+
+const COMMON = new Set(["at", "generation", "sequence", "timestamp", "released", "decided"]);
+const KEPT = 2000; // UTF-16 units of an entry's text that are kept; all of it can be asked for
+
+export class Account {
+  entries = []; // {offset, at, kind, text, size}
+  wrote = []; // [kind, text]: `out` was let out, `not` was not, `put` stood in its place for the user
+  held = ""; // what is not decided on yet; after a stop, what never will be
+  steps = 0; // thoughts
+  #decided = 0; // characters (code points), as the Dispatcher counts them
+
+  take({ id, name, data }) {
+    const text = told(name, data);
+    this.entries.push({ offset: Number(id), at: data.at, kind: name, text: text.slice(0, KEPT), size: text.length });
+    if (name === "content") this.held += data.text;
+    const raw = data.decided > this.#decided ? this.#cut(data.decided - this.#decided) : "";
+    this.#decided = Math.max(this.#decided, data.decided);
+    this.#became(raw, data.released);
+  }
+
+  /** That many characters off what is held. */
+  #cut(characters) {
+    let at = 0;
+    if (/[\ud800-\udfff]/.test(this.held)) {
+      for (; characters > 0 && at < this.held.length; characters--) at += this.held.codePointAt(at) > 0xffff ? 2 : 1;
+    } else {
+      at = characters;
+    }
+    const cut = this.held.slice(0, at);
+    this.held = this.held.slice(at);
+    return cut;
+  }
+
+  /** A rule has put `released` in the place of `raw`: what both begin and end with was let out as it was. */
+  #became(raw, released) {
+    const most = Math.min(raw.length, released.length);
+    let begin = 0;
+    while (begin < most && raw[begin] === released[begin]) begin++;
+    let end = 0;
+    while (end < most - begin && raw.at(-1 - end) === released.at(-1 - end)) end++;
+    this.#add("out", raw.slice(0, begin));
+    this.#add("not", raw.slice(begin, raw.length - end));
+    this.#add("put", released.slice(begin, released.length - end));
+    this.#add("out", raw.slice(raw.length - end));
+  }
+
+  #add(kind, text) {
+    if (!text) return;
+    const last = this.wrote.at(-1);
+    if (last?.[0] === kind) last[1] += text;
+    else this.wrote.push([kind, text]);
+  }
+}
+
+/** An entry in words: the fields of its kind. */
+export function told(kind, data) {
+  switch (kind) {
+    case "thought":
+      return `${data.step_name}: ${data.delta}`;
+    case "content":
+      return data.released === data.text ? data.text : `${data.text} ⟶ ${data.released || "nothing"}`;
+    case "text":
+      return `let out: ${data.released}`;
+    case "call":
+      return `${data.tool_name} ${data.arguments_json}`;
+    case "tool_result":
+      return `${data.tool_name} ${data.status} ${data.result_json}`;
+    default:
+      return Object.entries(data).filter(([name, value]) => !COMMON.has(name) && value !== "" && value !== null)
+        .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+  }
+}

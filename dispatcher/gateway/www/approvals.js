@@ -1,0 +1,62 @@
+// The tool calls that wait for somebody's approval, with what would run.
+import { json, request } from "./http.js";
+import { clock, element, terms, visible } from "./text.js";
+
+const LOOK_MS = 2000;
+
+export async function approvals({ main, signal, page }) {
+  const list = element("ul");
+  const none = element("p", {}, "Looking…");
+  main.append(element("h1", {}, "Approvals"), none, list);
+  const shown = new Map();
+  while (!signal.aborted) {
+    const found = await page.tried(() => all(signal));
+    if (found) {
+      for (const call of found) {
+        const key = JSON.stringify([call.session_id, call.call_id]);
+        if (shown.has(key)) continue;
+        shown.set(key, item(call, page));
+        list.append(shown.get(key));
+      }
+      const still = new Set(found.map((call) => JSON.stringify([call.session_id, call.call_id])));
+      for (const [key, made] of shown) if (!still.has(key)) made.remove(), shown.delete(key);
+      none.textContent = found.length ? "" : "No call waits for an approval.";
+    }
+    page.connected(Boolean(found));
+    await new Promise((done) => setTimeout(done, LOOK_MS));
+  }
+}
+
+async function all(signal) {
+  const found = [];
+  for (let cursor = ""; cursor !== null; ) {
+    const page = await json(`operator/approvals${cursor && `?cursor=${encodeURIComponent(cursor)}`}`, { signal });
+    found.push(...page.approvals);
+    cursor = page.cursor;
+  }
+  return found;
+}
+
+function item(call, page) {
+  const path = ["sessions", call.session_id, "calls", call.call_id].map(encodeURIComponent).join("/");
+  const note = element("input", { autocomplete: "off" });
+  const name = visible(call.tool_name);
+  const made = element("li", {},
+    element("h2", {}, `${name}, of ${visible(call.agent)}`),
+    element("pre", { tabIndex: 0, role: "region", ariaLabel: `Arguments of ${name}` }, visible(JSON.stringify(call.arguments, null, 1))),
+    terms([
+      ["Session", element("a", { href: `#session/${encodeURIComponent(call.session_id)}` }, call.session_id)],
+      ["Who decides", call.approval], ["Until", clock(call.expires_at)], ["Hash", call.arguments_sha256],
+    ]),
+    element("label", {}, "Note ", note));
+  for (const decision of ["approve", "deny"]) {
+    const body = () => ({ decision, arguments_sha256: call.arguments_sha256, ...(note.value && { note: note.value }) });
+    const decide = () => page.tried(async () => {
+      await request(`operator/${path}/decision`, { body: body() });
+      page.say(`${name}: ${decision === "approve" ? "approved" : "denied"}.`);
+      made.remove();
+    });
+    made.append(element("button", { type: "button", onclick: decide }, decision === "approve" ? "Approve" : "Deny"));
+  }
+  return made;
+}

@@ -1,0 +1,76 @@
+// The operators' console: one page, whose fragment says what it shows, so that a reload comes back to it.
+import { Refused, useKey } from "./http.js";
+import { clock } from "./text.js";
+import { approvals } from "./approvals.js";
+import { fleet } from "./fleet.js";
+import { session } from "./session.js";
+import { sessions } from "./sessions.js";
+import { stopMany } from "./stop.js";
+
+const VIEWS = { sessions, session, approvals, fleet };
+const [main, lost, told, keys] = ["main", "lost", "told", "key"].map((id) => document.getElementById(id));
+let shown = new AbortController();
+let lostAt = 0;
+
+/** What a view may ask of the page around it. */
+export const page = {
+  say(text, ...more) {
+    told.replaceChildren(text, ...more);
+  },
+
+  /** Told by each view of its line to the Dispatcher. */
+  connected(yes, error) {
+    if (yes === !lostAt) return;
+    lostAt = yes ? 0 : Date.now() / 1000;
+    const why = error instanceof TypeError || !error ? "The Dispatcher does not answer" : error.message.replace(/\.$/, "");
+    lost.textContent = yes ? "" : `${why}, since ${clock(lostAt)}. What you see is as of then. Trying again.`;
+    if (yes) page.say("The Dispatcher answers again.");
+  },
+
+  /** What goes wrong is said; where a key is what is missing, it is asked for. */
+  async tried(work) {
+    try {
+      return await work();
+    } catch (error) {
+      if (error.name === "AbortError") return undefined;
+      if (!(error instanceof Refused || error instanceof TypeError)) throw error;
+      page.say(error instanceof Refused ? error.message : "The Dispatcher does not answer.");
+      if (error.status === 401) keys.hidden = false;
+      return undefined;
+    }
+  },
+};
+
+function show() {
+  shown.abort();
+  shown = new AbortController();
+  const [, name = "", id = "", query = ""] = location.hash.match(/^#([a-z]*)(?:\/([^?]*))?(?:\?(.*))?$/) ?? [];
+  const view = Object.hasOwn(VIEWS, name) ? name : "sessions";
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#${view}`) link.ariaCurrent = "page";
+    else link.removeAttribute("aria-current");
+  }
+  told.textContent = "";
+  main.replaceChildren();
+  const { signal } = shown;
+  page.tried(() => VIEWS[view]({ main, id: decodeURIComponent(id), query: new URLSearchParams(query), signal, page }));
+  const title = main.querySelector("h1");
+  document.title = `${title.textContent}: Midsentence console`;
+  title.tabIndex = -1;
+  title.focus(); // who hears the page is told where they are
+}
+
+keys.onsubmit = (event) => {
+  event.preventDefault();
+  useKey(keys.key.value);
+  keys.hidden = true;
+  keys.reset();
+  show();
+};
+document.querySelector(".skip").onclick = (event) => {
+  event.preventDefault(); // the fragment is the view's
+  main.focus();
+};
+document.getElementById("stop-many").onclick = () => stopMany(page);
+window.addEventListener("hashchange", show);
+show();

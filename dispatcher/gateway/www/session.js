@@ -1,0 +1,152 @@
+// One session: what its user got beside what the model wrote, every entry of its log as it comes, and the proof.
+import { Account, told } from "./account.js";
+import { events, json } from "./http.js";
+import { stopOne } from "./stop.js";
+import { clock, count, element, lasted, table, terms, visible } from "./text.js";
+
+const ROWS = 200; // entries that are shown at once
+const SHOWN = 20_000; // UTF-16 units of a text that are shown, its end
+const DRAW_MS = 100; // between changes of what is shown
+const TAGS = { out: "span", not: "del", put: "ins", held: "mark" };
+const COLUMNS = [["Entry", "number"], ["Seconds", "number"], ["Kind"], ["What", "what"]];
+
+export async function session({ main, id, signal, page }) {
+  const head = element("div");
+  const stop = element("button", { type: "button", onclick: () => stopOne(page, id) }, "Stop…");
+  const proof = element("section", { ariaLabel: "Proof" });
+  const got = text("What the user got"), wrote = text("What the model wrote");
+  const { box, body, title } = table("Log", COLUMNS);
+  const follows = element("input", { type: "checkbox", checked: true });
+  main.append(
+    element("h1", {}, `Session ${visible(id)}`), head, element("p", {}, stop), proof,
+    element("div", { className: "beside" }, got.section, wrote.section),
+    element("p", {}, element("del", {}, "not let out"), " ", element("ins", {}, "put in its place"), " ",
+      element("mark", {}, "held back; after a stop, never let out")),
+    element("h2", {}, "Log"), element("p", {}, ...[["First", () => 0], ["Earlier", (n) => n - ROWS],
+      ["Later", (n) => n + ROWS], ["Newest", () => Infinity]].map(([name, to]) =>
+      element("button", { type: "button", onclick: () => turn(to) }, name)),
+    element("label", {}, follows, " follow the newest")), box);
+
+  const path = `operator/sessions/${encodeURIComponent(id)}`;
+  let account = new Account();
+  let from = 0;
+  let due = 0;
+  let record = {};
+
+  const turn = (to) => {
+    from = Math.max(0, Math.min(to(from), account.entries.length - ROWS));
+    follows.checked = to(0) === Infinity;
+    draw();
+  };
+  const draw = () => {
+    due = 0;
+    if (follows.checked) from = Math.max(0, account.entries.length - ROWS);
+    const entries = account.entries.slice(from, from + ROWS);
+    body.replaceChildren(...entries.map((entry) => line(entry)));
+    const last = from + entries.length;
+    title.textContent = `${count(account.entries.length)} entries: ${count(entries.length && from + 1)} to ${count(last)}`;
+    got.show(account.wrote.filter(([kind]) => kind !== "not"));
+    wrote.show([...account.wrote.filter(([kind]) => kind !== "put"), ["held", account.held]]);
+  };
+  const line = ({ offset, at, kind, text: said, size }) => {
+    const what = element("td", { className: "what" }, visible(said));
+    if (size > said.length) {
+      const whole = () => page.tried(async () => what.replaceChildren(visible(await entry(path, offset, signal))));
+      what.append("… ", element("button", { type: "button", onclick: whole }, `Show all ${count(size)} of entry ${offset}`));
+    }
+    const cells = [String(offset), (at - record.created_at).toFixed(3), kind];
+    return element("tr", {}, ...cells.map((each, n) => element("td", { className: COLUMNS[n][1] ?? "" }, each)), what);
+  };
+  const look = async () => {
+    record = await json(path, { signal });
+    stop.disabled = Boolean(record.ended_at);
+    head.replaceChildren(summary(record));
+  };
+
+  await look();
+  for await (const event of events(`${path}/events`, { signal, connected: page.connected })) {
+    if (event.name === "reset") return session({ main: cleared(main), id, signal, page }); // the log was rolled back
+    account.take(event);
+    if (["assigned", "stop", "stopped", "finished", "failed", "agent_error"].includes(event.name)) page.tried(look);
+    due ||= setTimeout(draw, DRAW_MS);
+  }
+  if (signal.aborted) return undefined;
+  draw();
+  await look();
+  return proven(proof, path, signal, page);
+}
+
+const cleared = (main) => (main.replaceChildren(), main);
+
+const summary = (record) => terms([
+  ["State", record.reason || record.code ? `${record.state}: ${record.reason || record.code}` : record.state],
+  ["Agent", record.agent], ["Tenant", record.tenant], ["Subject", record.subject],
+  ["Conversation", record.conversation_id], ["Began", clock(record.created_at)],
+  ["Lasted", record.ended_at ? lasted(record.ended_at - record.created_at) : ""],
+  ["Commander", record.commander_id], ["Instance", record.instance],
+  ["Takeovers", record.takeovers || ""],
+  ["Asked", asked(record)],
+]);
+
+function asked({ messages, parameters_json }) {
+  const all = messages.map(({ role, content }) => `${role}: ${content}`).join("\n") + `\n${parameters_json}`;
+  const shown = element("pre", { tabIndex: 0, ariaLabel: "What was asked", role: "region" }, visible(all.slice(0, SHOWN)));
+  return element("details", {}, element("summary", {}, `messages: ${count(messages.length)}, characters: ${count(all.length)}`), shown);
+}
+
+/** A text that is shown from its end, or whole for who asks. */
+function text(heading) {
+  const shown = element("div", { className: "text", tabIndex: 0, role: "region", ariaLabel: heading });
+  const all = element("button", { type: "button", hidden: true });
+  let spans = [];
+  let most = SHOWN;
+  const show = (given) => {
+    spans = given;
+    const size = spans.reduce((sum, [, said]) => sum + said.length, 0);
+    const tail = [];
+    for (let room = most, n = spans.length - 1; n >= 0 && room > 0; room -= spans[n--][1].length) {
+      const [kind, said] = spans[n];
+      tail.unshift(element(TAGS[kind], {}, visible(said.slice(-room))));
+    }
+    const atEnd = shown.scrollHeight - shown.scrollTop - shown.clientHeight < 30;
+    shown.replaceChildren(...tail);
+    if (atEnd) shown.scrollTop = shown.scrollHeight;
+    all.hidden = size <= most;
+    all.textContent = `Show all ${count(size)} characters`;
+  };
+  all.onclick = () => ((most = Infinity), show(spans));
+  return { section: element("section", { ariaLabel: heading }, element("h2", {}, heading), shown, all), show };
+}
+
+/** An entry's whole text, which is not kept. */
+async function entry(path, offset, signal) {
+  for await (const { name, data } of events(`${path}/events`, { signal, after: String(offset - 1) })) return told(name, data);
+  return "It is gone.";
+}
+
+/** The receipt of a session that is over: who ended it, how fast, and what its user had got. */
+async function proven(proof, path, signal, page) {
+  const receipt = await json(`${path}/receipt`, { signal });
+  const { end, stop, delivered, log, signature } = receipt;
+  const after = (at) => (stop && at ? `${count(at - stop.detected)} µs after it was detected` : "");
+  const save = () => {
+    const file = new Blob([JSON.stringify(receipt)], { type: "application/json" });
+    const link = element("a", { href: URL.createObjectURL(file), download: `receipt-${receipt.session_id}.json` });
+    link.click();
+    URL.revokeObjectURL(link.href);
+    page.say("Check it with: dispatcher receipt verify FILE");
+  };
+  proof.replaceChildren(
+    element("h2", {}, "Proof"),
+    terms([
+      ["Ended by", [end.author, end.reason, end.policy && `rule ${end.policy}`, end.detail].filter(Boolean).join(", ")],
+      ["At", `character ${count(end.character)}, entry ${count(end.entry)}, ${clock(end.at / 1e6)}`],
+      ["Logged", after(stop?.logged)], ["Sent", after(stop?.sent)], ["Halted", after(stop?.halted)],
+      ["Halt", stop ? `${stop.halt}; tokens after the stop: ${count(stop.tokens_after)}` : ""],
+      ["The user had got", `${count(delivered.characters)} characters, SHA-256 ${delivered.sha256}`],
+      ["Log", `${count(log.entries)} entries, chain ${log.sha256}`],
+      ["Signature", signature ? `${signature.algorithm}, key ${signature.public_key}` : "none (DISPATCHER_RECEIPT_KEY)"],
+    ]),
+    element("p", {}, element("button", { type: "button", onclick: save }, "Save the receipt")),
+  );
+}

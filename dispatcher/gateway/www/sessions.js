@@ -1,0 +1,203 @@
+// What runs, live; what has ended, by search; and what is wrong.
+import { json } from "./http.js";
+import { Live } from "./live.js";
+import { stopOne } from "./stop.js";
+import { bounded, count, element, lasted, table, visible } from "./text.js";
+import { troubles } from "./fleet.js";
+
+const PAGE = 100; // rows that are shown at once
+const LOOKED_AT = 1000; // ended sessions that are read at once
+const ENDED = ["finished", "stopped", "failed"];
+const WRONG_MS = 5000; // between questions what is wrong
+const COLUMNS = [
+  ["Session"], ["Stop"], ["State"], ["Agent"], ["Tenant", "wide"], ["Age", "number"], ["Packets/s", "number"],
+  ["Packets", "number wide"], ["Takeovers", "number wide"], ["Tools", "wide"], ["Commander", "wide"],
+];
+const SORTS = {
+  newest: ["newest first", (one, other) => other.created_at - one.created_at],
+  oldest: ["oldest first", (one, other) => one.created_at - other.created_at],
+  fastest: ["most packets a second", (one, other) => other.rate - one.rate],
+  most: ["most packets", (one, other) => other.sequence - one.sequence],
+};
+
+export async function sessions({ main, query, signal, page }) {
+  const wrong = element("ul", { className: "wrong", hidden: true });
+  const form = filters(query);
+  const { box, body, title } = table("Sessions", COLUMNS);
+  const pager = element("p", { className: "pager" });
+  main.append(element("h1", {}, "Sessions"), wrong, form, box, pager);
+  const asked = Object.fromEntries(query);
+  const list = ENDED.includes(asked.show) || asked.show === "ended" ? endedList(asked, page, signal) : liveList(asked, page, signal);
+  const rows = new Rows(body, page);
+  let order = [];
+  let from = 0;
+
+  /** Rows stand still while somebody points at them or is among them: nobody shall stop the session beside his. */
+  const draw = (still = false) => {
+    if (!still || !box.matches(":hover, :focus-within")) order = list.order();
+    from = Math.min(from, Math.max(0, order.length - 1));
+    from -= from % PAGE;
+    const ids = order.slice(from, from + PAGE);
+    rows.show(ids, list);
+    title.textContent = list.title(order.length && from + 1, from + ids.length, order.length);
+    earlier.disabled = from === 0;
+    later.disabled = from + PAGE >= order.length;
+    further.hidden = !list.more?.();
+  };
+  const button = (text, work) => element("button", { type: "button", onclick: work }, text);
+  const earlier = button("Previous rows", () => ((from -= PAGE), draw()));
+  const later = button("Next rows", () => ((from += PAGE), draw()));
+  const further = button("Look further back", () => page.tried(async () => (await list.further(), draw())));
+  pager.append(earlier, later, further);
+
+  asking(wrong, signal, page);
+  draw();
+  await list.follow(() => draw(true));
+}
+
+function filters(query) {
+  const text = (name, label, properties = {}) =>
+    element("label", {}, `${label} `, element("input", { name, value: query.get(name) ?? "", size: 14, ...properties }));
+  const choice = (name, label, options) =>
+    element("label", {}, `${label} `, element("select", { name },
+      ...options.map(([value, shown]) => new Option(shown, value, false, query.get(name) === value))));
+  const form = element("form", { className: "filters", ariaLabel: "Which sessions", role: "search" },
+    text("q", "Find", { type: "search", title: "in id, agent, tenant, conversation and Commander" }),
+    choice("show", "Show", [["live", "live"], ["ended", "ended"], ...ENDED.map((state) => [state, state])]),
+    text("reason", "Reason", { title: "of ended ones: of a stop, or a failure's code" }),
+    text("day", "Since", { type: "date", title: "of ended ones" }),
+    choice("sort", "Order", Object.entries(SORTS).map(([name, [shown]]) => [name, shown])),
+    element("button", {}, "Show"));
+  const go = (event) => {
+    event?.preventDefault();
+    const given = [...new FormData(form)].filter(([, value]) => value);
+    location.hash = `sessions?${new URLSearchParams(given)}`; // so a view can be sent to somebody
+  };
+  const ended = (query.get("show") ?? "live") !== "live";
+  for (const name of ["reason", "day"]) form.elements[name].parentElement.hidden = !ended;
+  form.elements.sort.parentElement.hidden = ended;
+  form.onsubmit = go;
+  for (const select of form.querySelectorAll("select")) select.onchange = () => go();
+  return form;
+}
+
+const finds = (row, text) =>
+  [row.session_id, row.agent, row.tenant, row.conversation_id, row.commander_id].some((each) => each.includes(text));
+
+function liveList({ q = "", sort }, page, signal) {
+  const live = new Live();
+  const compare = (SORTS[sort] ?? SORTS.newest)[1];
+  let looked = false;
+  return {
+    row: (id) => live.rows.get(id) ?? live.ended.get(id),
+    now: () => live.at,
+    order() {
+      const all = [...live.rows.values()];
+      return (q ? all.filter((row) => finds(row, q)) : all).sort(compare).map((row) => row.session_id);
+    },
+    title(first, last, all) {
+      if (!looked) return "Looking…";
+      const found = q ? `, ${count(all)} of them found` : "";
+      return `${count(live.rows.size)} live, ${count(live.waiting)} waiting${found}: ${count(first)} to ${count(last)}`;
+    },
+    follow: (news) => live.follow(signal, page.connected, () => ((looked = true), news())),
+  };
+}
+
+function endedList({ q = "", show, reason, day }, page, signal) {
+  const rows = new Map();
+  let cursor;
+  let looked = 0;
+  const list = {
+    row: (id) => rows.get(id),
+    now: () => Date.now() / 1000,
+    order: () => [...rows.keys()],
+    title: (first, last, all) =>
+      `${count(all)} ended ones, the latest first, of ${count(looked)} looked at: ${count(first)} to ${count(last)}`,
+    more: () => cursor !== null,
+    async further() {
+      const asked = new URLSearchParams({ limit: LOOKED_AT });
+      for (const state of show === "ended" ? ENDED : [show]) asked.append("state", state);
+      if (reason) asked.set("reason", reason);
+      if (day) asked.set("since", new Date(`${day}T00:00`).getTime() / 1000);
+      if (cursor) asked.set("cursor", cursor);
+      const found = await json(`operator/sessions?${asked}`, { signal });
+      cursor = found.cursor;
+      looked += found.sessions.length;
+      for (const row of found.sessions) if (finds(row, q)) rows.set(row.session_id, row);
+    },
+    async follow(news) {
+      await list.further();
+      news();
+    },
+  };
+  return list;
+}
+
+/** The rows of the table, each changed where it stands, so that nobody loses his place. */
+class Rows {
+  #shown = new Map(); // by id
+
+  constructor(body, page) {
+    Object.assign(this, { body, page });
+  }
+
+  show(ids, list) {
+    const before = this.#shown;
+    this.#shown = new Map(ids.map((id) => [id, before.get(id) ?? this.#made(id)]));
+    for (const [id, row] of before) if (!this.#shown.has(id)) row.remove();
+    let at = this.body.firstElementChild;
+    for (const [id, row] of this.#shown) {
+      if (row === at) at = at.nextElementSibling;
+      else this.body.insertBefore(row, at);
+      this.#fill(row, list.row(id), list.now());
+    }
+  }
+
+  #made(id) {
+    const link = element("a", { href: `#session/${encodeURIComponent(id)}`, title: id }, id.slice(0, 10));
+    const stop = element("button", { type: "button", ariaLabel: `Stop ${id.slice(0, 10)}` }, "Stop…");
+    stop.onclick = () => stopOne(this.page, id);
+    const cells = COLUMNS.map(([, className = ""]) => element("td", { className }));
+    cells[0].append(link);
+    cells[1].append(stop);
+    return element("tr", {}, ...cells);
+  }
+
+  #fill(row, session, now) {
+    if (!session) return; // dropped while it was shown
+    const live = !session.ended_at;
+    const why = session.reason || session.code;
+    const tools = [...session.running_calls, ...session.waiting_calls.map((name) => `${name} (to be approved)`)];
+    const texts = [
+      why ? `${session.state}: ${why}` : session.state,
+      session.agent,
+      session.tenant,
+      lasted((session.ended_at ?? now) - session.created_at),
+      live && session.rate !== undefined ? session.rate.toFixed(session.rate < 10 ? 1 : 0) : "",
+      count(session.sequence),
+      count(session.takeovers),
+      tools.join(", "),
+      session.commander_id,
+    ];
+    texts.forEach((text, n) => {
+      const shown = bounded(visible(text), 60);
+      const cell = row.cells[n + 2];
+      if (cell.textContent !== shown) cell.textContent = shown;
+    });
+    row.cells[1].firstChild.disabled = !live;
+  }
+}
+
+/** What this instance knows to be wrong, asked again and again. */
+async function asking(list, signal, page) {
+  while (!signal.aborted) {
+    const found = await page.tried(() => troubles(signal));
+    if (found && JSON.stringify(found) !== list.dataset.shown) {
+      list.dataset.shown = JSON.stringify(found);
+      list.replaceChildren(...found.map((text) => element("li", {}, visible(text))));
+      list.hidden = !found.length;
+    }
+    await new Promise((done) => setTimeout(done, WRONG_MS));
+  }
+}

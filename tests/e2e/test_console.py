@@ -1,0 +1,106 @@
+"""The console in a real Chromium, as who is on call has it: find the runaway, stop it, hold the proof."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
+
+from dispatcher.access.watch import Access
+from dispatcher.core.log import Request
+from dispatcher.gateway import live_list
+from dispatcher.gateway.app import operator_app
+from dispatcher.gateway.server import HttpServer, bind
+from dispatcher.metrics import Metrics
+from shared.records import Message
+from tests.dispatcher.gateway.fakes import Commander, FakeSessions
+from tests.e2e.browser import visiting
+
+SESSIONS = 300
+MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
+HOSTILE = f"{MARKUP}\u202eevil\x1b[31m"
+SHOWN = f"{MARKUP}\\u202eevil\\u001b[31m"
+
+
+def console(sessions: FakeSessions) -> ASGIApp:
+    registry = CollectorRegistry()
+    return operator_app(sessions, registry, Metrics(registry), Access(None))
+
+
+async def begin(sessions: FakeSessions, agent: str, at: float) -> Commander:
+    request = Request(agent, (Message("user", HOSTILE),), at, tenant="acme")
+    return await sessions.begin((await sessions.create(request)).record.session_id)
+
+
+@pytest.mark.slow
+async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_list, "LOOK_SECONDS", 0.1)
+    sessions, now = FakeSessions(), time.time()
+    runaway = await begin(sessions, "support", now - 3600)
+    for n in range(SESSIONS - 1):
+        await begin(sessions, HOSTILE, now - n)
+
+    async with AsyncExitStack() as stack, asyncio.timeout(40):
+        server = HttpServer(console(sessions), bind("TEST", "127.0.0.1:0"))
+        await server.start()
+        stack.push_async_callback(server.close)
+        tab = await stack.enter_async_context(
+            visiting(f"http://127.0.0.1:{server.port}/#sessions?sort=fastest", tmp_path)
+        )
+        await tab.shows(f"{SESSIONS} live", "caption")
+        await tab.shows("No Commander is connected.", ".wrong")
+
+        # The Dispatcher goes away, which is said; when it is back, so is all that there was, where it was.
+        sessions.closing.set()
+        await server.close()
+        await tab.shows("The Dispatcher does not answer", "#lost")
+        sessions.closing.clear()
+        server = HttpServer(console(sessions), bind("TEST", f"127.0.0.1:{server.port}"))
+        await server.start()
+        stack.push_async_callback(server.close)
+        await tab.until("!document.querySelector('#lost').innerText")
+        assert await tab.value("location.hash") == "#sessions?sort=fastest"
+
+        writing = asyncio.create_task(flood(runaway))
+        await tab.until(f"document.querySelector('tbody a').title === '{runaway.session_id}'")
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+        # By the keyboard alone: the session's link, then its stop.
+        await tab.value("document.querySelector('tbody a').focus()")
+        await tab.press("Enter")
+        await tab.shows(runaway.session_id, "h1")
+        await runaway.redact("mail ann@acme.example, ", "mail [email], ")
+        await runaway.hold(HOSTILE)
+        await runaway.call(HOSTILE, '{"word": "' + "W" * 60_000 + '"}')
+        await tab.shows("[email]", "ins")
+        await tab.shows("ann@acme.example", "del")
+        await tab.shows(SHOWN, "mark")
+        await tab.value("document.querySelector('main button').focus()")
+        await tab.press("Enter")
+        await tab.until("document.querySelector('dialog[open] button') === document.activeElement")
+        await tab.press("Enter")
+        assert await sessions.stops.get() == (runaway.session_id, "RiskControl", "operator", "")
+        await runaway.halted()
+        await runaway.answer(HOSTILE, status="CANCELLED")
+        await tab.shows("confirmed; tokens after the stop: 1", "[aria-label=Proof]")
+        await tab.shows(SHOWN, "mark")  # and it never will be let out
+        assert await tab.value("document.title.startsWith('Session ')")
+        assert await tab.value("document.documentElement.scrollWidth <= innerWidth")
+
+        # Each entry is there, however many, and a long one whole for who asks.
+        logged = runaway.head.offset
+        await tab.shows(f"{logged:,} entries", "caption")
+        await tab.click("td button")
+        await tab.until("document.querySelector('td.what').closest('tbody').innerText.includes('W'.repeat(60_000))")
+        sessions.closing.set()
+
+
+async def flood(commander: Commander) -> None:
+    while True:
+        for _ in range(20):
+            await commander.say("and on ")
+        await asyncio.sleep(0.05)  # that is its pace
