@@ -1,4 +1,5 @@
-"""To test an agent without a network: a turn whose tools and history are scripted, and what the agent makes of it.
+"""To test an agent without a network: a turn whose tools and history are scripted, and what the agent makes of it. To
+test a client without a model: `obedient`, an agent that calls what it is offered and answers in the form asked for.
 
 turn = ScriptedTurn("Will it rain?", tools={"weather": {"forecast": "sunny"}})
 answer = await ask(agent, turn)
@@ -14,6 +15,9 @@ from typing import Any
 
 from commander import calls
 from commander.agent import Agent, Call, Finish, History, Message, Thought, Tool, ToolError, Turn
+from commander.backends.obedient import obedient
+
+__all__ = ["Answer", "ScriptedTurn", "ask", "obedient"]
 
 
 class ScriptedTurn(Turn):

@@ -5,7 +5,7 @@ from typing import Any
 
 from commander.agent import Message, Tool, Turn
 from commander.backends.calls import CallParts, parsed
-from commander.backends.parameters import Choice
+from commander.backends.parameters import ClientChoice
 
 
 def conversation(turn: Turn, developer_role: str) -> list[dict[str, Any]]:
@@ -20,7 +20,7 @@ def conversation(turn: Turn, developer_role: str) -> list[dict[str, Any]]:
     return messages
 
 
-def offered(turn: Turn, choice: Choice, *, last: bool) -> dict[str, Any]:
+def offered(turn: Turn, choice: ClientChoice, *, last: bool) -> dict[str, Any]:
     """The tools, and what is asked of the choice among them. last: calls of the Dispatcher's cannot be answered."""
     own = [tool for tool in turn.tools if not tool.client]
     if not choice.tools:
@@ -73,7 +73,9 @@ def _with_tools(tools: list[Tool], choice: Any) -> dict[str, Any]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    function: dict[str, Any] = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    if tool.strict:
+        function["strict"] = True
     return {"type": "function", "function": function}
 
 

@@ -11,7 +11,7 @@ from commander.backends.calls import CallParts, Calls, parsed
 from commander.backends.client import ProviderClient
 from commander.backends.completions import MAX_COUNT, Chunk, Ending, Piece
 from commander.backends.errors import ProviderError
-from commander.backends.parameters import Choice, choice, sampling
+from commander.backends.parameters import ClientChoice, choice, sampling
 from commander.backends.settings import OpenAISettings
 from commander.backends.texts import TextJoiner, ThinkTags
 from shared import http_environment
@@ -62,7 +62,7 @@ class OpenAIAgent:
             messages += await asyncio.gather(*(_answer(turn, call, names) for call in calls))
         raise ProviderError(f"the model still calls tools after {self._settings.max_rounds} rounds")
 
-    def _body(self, turn: Turn, chosen: Choice, messages: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
+    def _body(self, turn: Turn, chosen: ClientChoice, messages: list[dict[str, Any]], *, last: bool) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self._model,
             "messages": messages,

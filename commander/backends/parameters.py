@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from commander.agent import Tool, Turn
+from commander.backends.schemas import JsonForm, form_of
 
 # OpenAI's names. Others (n, stream …) are ours to set, or unknown to most servers.
 SAMPLING = ("temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty")
@@ -16,7 +17,39 @@ def sampling(parameters: Mapping[str, Any], *, limit_name: str | None = None) ->
     return {limit_name if limit_name and name in LIMITS else name: value for name, value in given.items()}
 
 
-class Choice(NamedTuple):
+def token_limit(parameters: Mapping[str, Any]) -> int | None:
+    """Of the answer; None: not said."""
+    limits = (parameters.get(name) for name in ("max_completion_tokens", "max_tokens"))
+    return next((limit for limit in limits if limit is not None), None)
+
+
+def answer_form(parameters: Mapping[str, Any]) -> JsonForm | None:
+    """Of the JSON that `response_format` asks for; None: any text. Raises ValueError: it cannot be kept to."""
+    match parameters.get("response_format"):
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            schema: Any = {"type": "object"}
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            pass
+        case _:
+            raise ValueError("a response_format that cannot be read")
+    return _form("response_format", schema)
+
+
+def form_of_arguments(tool: Tool) -> JsonForm:
+    """Raises ValueError: they cannot be kept to."""
+    return _form(f"the arguments of {tool.name}", {"type": "object", **tool.parameters})
+
+
+def _form(what: str, schema: Any) -> JsonForm:
+    try:
+        return form_of(schema)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+class ClientChoice(NamedTuple):
     """What the client asks of the choice among its tools.
 
     tools     those that may be called; empty: none
@@ -31,28 +64,28 @@ class Choice(NamedTuple):
     parallel: bool | None = None
 
 
-def choice(turn: Turn) -> Choice:
+def choice(turn: Turn) -> ClientChoice:
     """From `tool_choice` and `parallel_tool_calls`. Raises ValueError: it cannot be read, or names no client's tool."""
     tools = tuple(tool for tool in turn.tools if tool.client)
     parallel = turn.parameters.get("parallel_tool_calls")
     if not tools:
-        return Choice(())
+        return ClientChoice(())
     match turn.parameters.get("tool_choice"):
         case None | "auto":
-            return Choice(tools, parallel=parallel)
+            return ClientChoice(tools, parallel=parallel)
         case "none":
-            return Choice(())
+            return ClientChoice(())
         case "required":
-            return Choice(tools, True, "required", parallel)
+            return ClientChoice(tools, True, "required", parallel)
         case {"type": "function", "function": {"name": str(name)}} as asked:
-            return Choice(_named(tools, {name}), True, asked, parallel)
+            return ClientChoice(_named(tools, {name}), True, asked, parallel)
         case {
             "type": "allowed_tools",
             "allowed_tools": {"mode": "auto" | "required" as mode, "tools": [_, *_] as some},
         }:
             # few servers know this form; to be shown no others comes to the same
             allowed = _named(tools, {_name(each) for each in some})
-            return Choice(allowed, mode == "required", "required" if mode == "required" else None, parallel)
+            return ClientChoice(allowed, mode == "required", "required" if mode == "required" else None, parallel)
     raise ValueError("a tool_choice that cannot be read")
 
 

@@ -3,17 +3,23 @@
 A script is a JSON object: `{"tokens": 5000, "interval_ms": 1}` or `{"steps": […]}` (`ScriptedSettings`). It comes from
 the session's parameters, else from the last message where that is such an object, else from the settings. Token i is
 `w<i> `, so that a text that was cut shows how many tokens were made. `max_tokens` limits them as it does a model's.
+
+Without a script, what a client asks for by its tools or of the answer is obeyed (`commander.backends.obedient`).
 """
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import ValidationError
 
-from commander.agent import Agent, Finish, Thought, ToolError, Turn, Yielded
+from commander.agent import Agent, ClientCall, Feature, Finish, Thought, ToolError, Turn, Yielded
+from commander.backends.obedient import obedient
+from commander.backends.parameters import answer_form, token_limit
 from commander.backends.settings import (
+    ClientCalls,
     End,
     Fail,
     Say,
@@ -37,14 +43,22 @@ def token(index: int) -> str:
 class ScriptedAgent:
     """Follows scripts. `produced`: tokens that all its sessions have made so far."""
 
+    supports: tuple[Feature, ...] = ("tools", "structured", "sampling")
+
     def __init__(self, settings: ScriptedSettings) -> None:
         self._settings = settings
         self.produced = 0
 
     async def __call__(self, turn: Turn) -> AsyncGenerator[Yielded, None]:
         """Raises ValueError for a script that cannot be read, RuntimeError where the script says so."""
-        script = _script(turn, self._settings)
-        limit = turn.parameters.get("max_completion_tokens", turn.parameters.get("max_tokens"))
+        script = _given(turn, self._settings)
+        if script is None and self._settings.steps is None and _asks_for_more(turn):
+            async with aclosing(obedient(turn)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        script = script or self._settings
+        limit = token_limit(turn.parameters)
         said = 0
         result: Any = None
         for step in script.steps or _short(script):
@@ -71,6 +85,10 @@ class ScriptedAgent:
                     await asyncio.sleep(milliseconds / 1000)
                 case Fail(fail=message):
                     raise RuntimeError(message)
+                case ClientCalls(client_calls=calls):
+                    handed_over = tuple(ClientCall(call.call, call.arguments) for call in calls)
+                    yield Finish("tool_calls", completion_tokens=said, calls=handed_over)
+                    return
                 case End(finish=reason):
                     yield Finish(reason, completion_tokens=said)
                     return
@@ -102,15 +120,23 @@ def _short(script: ScriptedSettings) -> list[ScriptStep]:
     return [Tokens(tokens=script.tokens, interval_ms=script.interval_ms)]
 
 
-def _script(turn: Turn, settings: ScriptedSettings) -> ScriptedSettings:
+def _asks_for_more(turn: Turn) -> bool:
+    """Than words."""
+    calls = any(tool.client for tool in turn.tools) or any(message.role == "tool" for message in turn.messages)
+    return calls or answer_form(turn.parameters) is not None
+
+
+def _given(turn: Turn, settings: ScriptedSettings) -> ScriptedSettings | None:
+    """The session's own script; None: it has none."""
     given: Mapping[str, Any] = {key: value for key, value in turn.parameters.items() if key in _KEYS}
-    if not given and turn.messages and turn.messages[-1].content.lstrip().startswith("{"):
+    newest = turn.messages[-1] if turn.messages else None
+    if not given and newest and newest.role != "tool" and newest.content.lstrip().startswith("{"):
         try:
-            given = json.loads(turn.messages[-1].content)
+            given = json.loads(newest.content)
         except ValueError:
             given = {}
     if not given:
-        return settings
+        return None
     if "steps" not in given:
         given = {"tokens": settings.tokens, "interval_ms": settings.interval_ms, **given}
     try:

@@ -116,14 +116,21 @@ class Fail(Section):
     fail: str
 
 
+class ClientCalls(Section):
+    """Finish here with calls of the client's tools."""
+
+    client_calls: list[ScriptedCall] = Field(min_length=1)
+
+
 class End(Section):
-    """Finish here. The tokens said so far are counted. A script has no calls of the client's tools to end with."""
+    """Finish here. The tokens said so far are counted."""
 
     finish: Literal["stop", "length", "content_filter"]
 
 
 ScriptStep = Annotated[
-    Say | Tokens | Think | ScriptedCall | ScriptedCalls | Wait | Fail | End, Field(union_mode="left_to_right")
+    Say | Tokens | Think | ScriptedCall | ScriptedCalls | ClientCalls | Wait | Fail | End,
+    Field(union_mode="left_to_right"),
 ]
 
 

@@ -165,8 +165,9 @@ def test_an_agent_of_the_documents_stops(name: str, examples: Path) -> None:
     assert printed.startswith(f"{name}:agent stops\n")
 
 
-def test_the_documents_test_of_an_agent_passes(examples: Path) -> None:
-    module = importlib.import_module("test_weather_agent")
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if re.fullmatch(r"test_\w+_agent\.py", name)])
+def test_the_documents_test_of_an_agent_passes(name: str, examples: Path) -> None:
+    module = importlib.import_module(name.removesuffix(".py"))
     tests = [test for name, test in vars(module).items() if name.startswith("test_")]
     assert tests
     for test in tests:

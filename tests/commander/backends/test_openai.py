@@ -303,7 +303,7 @@ async def test_an_answer_that_was_cut_by_its_limit_calls_nothing() -> None:
 # ---- the client's tools
 
 WEATHER = Tool("weather", "Tells the weather.", {"type": "object"}, client=True)
-MAIL = Tool("mail", "", {"type": "object"}, client=True)
+MAIL = Tool("mail", "", {"type": "object"}, client=True, strict=True)
 NAMED = {"type": "function", "function": {"name": "mail"}}
 
 
@@ -325,7 +325,11 @@ async def test_an_answer_ends_with_the_calls_of_the_clients_tools() -> None:
         said = await answered(provider, Turn(PROMPT, tools=(WEATHER, MAIL)))
         calls = (ClientCall("weather", '{"city":"Oslo"}', "a"), ClientCall("mail", "{}", "b"))
         assert said == ["Let me see.", Finish("tool_calls", 1, 1, calls)]
-        assert [tool["function"]["name"] for tool in provider.connections[0].body["tools"]] == ["weather", "mail"]
+        functions = [tool["function"] for tool in provider.connections[0].body["tools"]]
+        assert [(function["name"], function.get("strict")) for function in functions] == [
+            ("weather", None),
+            ("mail", True),
+        ]
 
 
 @pytest.mark.parametrize(

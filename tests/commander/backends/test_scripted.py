@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from commander.agent import Finish, Message, Thought, ToolError, Turn, Yielded
+from commander.agent import ClientCall, Finish, Message, Thought, Tool, ToolError, Turn, Yielded
 from commander.backends.scripted import ScriptedAgent, make, token
 from commander.backends.settings import ScriptedSettings
 
@@ -70,6 +70,36 @@ async def test_every_step() -> None:
     ]
 
 
+WEATHER = Tool("weather", "", {"type": "object", "properties": {"city": {"type": "string"}}}, client=True)
+FORM = {"response_format": {"type": "json_object"}}
+
+
+async def test_a_script_ends_with_calls_of_the_clients_tools() -> None:
+    steps = [{"tokens": 1}, {"client_calls": [{"call": "weather", "arguments": {"city": "Oslo"}}]}, {"say": "never"}]
+    word, finish = await played(Turn(said(""), {"steps": steps}, (WEATHER,)))
+    assert word == "w0 "
+    assert isinstance(finish, Finish)
+    assert (finish.reason, finish.completion_tokens) == ("tool_calls", 1)
+    assert [(call.name, call.arguments) for call in finish.calls] == [("weather", {"city": "Oslo"})]
+
+
+async def test_without_a_script_a_client_is_obeyed() -> None:
+    (finish,) = await played(Turn(said("hello"), tools=(WEATHER,)))
+    assert isinstance(finish, Finish)
+    assert [call.name for call in finish.calls] == ["weather"]
+    assert await played(Turn(said("hello"), FORM)) == ["{}", Finish(completion_tokens=1)]
+    result = Message("tool", '{"tokens": 1}', tool_call_id="c")
+    asked = Message("assistant", "", (ClientCall("weather", {}, "c"),))
+    answer = ["weather: ", '{"tokens": ', "1}", Finish(completion_tokens=3)]
+    assert await played(Turn((*said("hello"), asked, result), tools=(WEATHER,))) == answer
+
+
+async def test_a_script_is_followed_whatever_a_client_asks_for() -> None:
+    settings = ScriptedSettings.model_validate({"steps": [{"say": "as told"}]})
+    assert await played(Turn(said("hello"), FORM, (WEATHER,)), settings) == ["as told", Finish(completion_tokens=0)]
+    assert len(await played(Turn(said('{"tokens": 1}'), FORM, (WEATHER,)))) == 2
+
+
 async def test_fails_where_the_script_says_so() -> None:
     with pytest.raises(RuntimeError, match="as told"):
         await played(Turn(said(""), parameters={"steps": [{"fail": "as told"}]}))
@@ -82,6 +112,7 @@ async def test_fails_where_the_script_says_so() -> None:
         {"steps": [{"sing": "la"}]},
         {"steps": [], "tokens": 1},
         {"steps": [{"finish": "tool_calls"}]},
+        {"steps": [{"client_calls": []}]},
     ],
 )
 async def test_a_script_that_cannot_be_read_is_an_error(script: dict[str, Any]) -> None:
