@@ -97,8 +97,8 @@ COMPILE = $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no
 
 lock: ## resolve again (LOCK=--upgrade: to the newest): names, versions, hashes, and no registry
 	@command -v uv >/dev/null || { $(PYTHON) -m venv build/uv && build/uv/bin/pip install --quiet uv; }
-	$(COMPILE) $(LOCK) pyproject.toml --extra local --extra openai --extra mcp --group dev -o requirements-dev.lock
-	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --extra mcp -o requirements.lock
-	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --extra local --extra openai --group weights -o requirements-local.lock
+	$(COMPILE) $(LOCK) pyproject.toml --extra local --extra openai --extra mcp --extra traces --group dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --extra mcp --extra traces -o requirements.lock
+	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --extra local --extra openai --extra traces --group weights -o requirements-local.lock
 	$(COMPILE) $(LOCK) tests/mcp_servers/requirements.in -o tests/mcp_servers/requirements.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock -o requirements-build.lock

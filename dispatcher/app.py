@@ -35,6 +35,7 @@ from shared.addresses import is_loopback
 from shared.channel import server_options
 from shared.errors import ConfigError
 from shared.grpc_metrics import ServerMetrics
+from shared.traces import Traces
 
 logger = structlog.get_logger()
 
@@ -62,6 +63,8 @@ async def start(settings: DispatcherSettings) -> "Dispatcher":
 async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispatcher":
     registry = CollectorRegistry()
     metrics = Metrics(registry)
+    if traces := Traces.of("midsentence-dispatcher"):
+        stack.push_async_callback(traces.close)
     with _named("DISPATCHER_POLICIES"):
         policies = PolicyFiles(settings.policies, metrics)
         rules = policies.load()
@@ -105,7 +108,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     except StoreMisconfigured as error:
         raise ConfigError(f"DISPATCHER_STORE: {error}") from None
     stack.push_async_callback(store.close)
-    sessions = LiveSessions(store, rules, tools.registry, metrics, settings, policies.status)
+    sessions = LiveSessions(store, rules, tools.registry, metrics, settings, policies.status, traces)
     stack.push_async_callback(sessions.close)
 
     serving = health.aio.HealthServicer()

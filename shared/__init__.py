@@ -2,6 +2,6 @@
 ends of a connection agree on. It knows neither side.
 
 Imports: none.
-Libraries: annotated_types, cryptography, google, grpc, httpx2, msgspec, prometheus_client, pydantic, pydantic_core,
-pydantic_settings, structlog.
+Libraries: annotated_types, cryptography, google, grpc, httpx2, msgspec, opentelemetry, prometheus_client, pydantic,
+pydantic_core, pydantic_settings, structlog.
 """

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from dispatcher.core.entries import Entry, Failed
 from dispatcher.core.history import assignment_of
 from dispatcher.core.log import Acquire, Applied, Assign, Head, Record, Request
@@ -140,7 +142,9 @@ class Desk:
         runner.facts.assigned(outcome)
         entries = await until_known(lambda: read_all(self._runners.store, session_id)) if outcome.head.sequence else []
         tools = self._runners.registry.offered(record.request.agent)
-        assignment = assignment_of(Record(session_id, record.request, outcome.head), entries, tools)
+        traceparent = self._runners.traceparent(session_id, record.request, outcome.head.generation)
+        request = replace(record.request, traceparent=traceparent)
+        assignment = assignment_of(Record(session_id, request, outcome.head), entries, tools)
         if assignment is None:
             failed = Entry(Failed("history_too_large"), clock.now(), outcome.head.generation)
             await self._runners.fail(session_id, epoch, failed)

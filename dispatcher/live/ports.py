@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from dispatcher.core.effects import Effect
 from dispatcher.core.entries import Approval, Call, Entry
-from dispatcher.core.log import Applied, Outcome, Record
+from dispatcher.core.log import Applied, Outcome, Record, Request
 from dispatcher.core.session import Session
 from dispatcher.live.deadlines import Pace
 from dispatcher.metrics import Metrics
@@ -112,6 +112,12 @@ class Host(Protocol):
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Run it to its end, also while draining."""
+
+    def completed(self, session_id: str) -> None:
+        """Its log is, and no other instance tells of it."""
+
+    def traceparent(self, session_id: str, request: Request, generation: int) -> str:
+        """For what is done for the session under that generation."""
 
     def observe(self, session_id: str, outcome: Applied) -> bool:
         """It was logged here without an epoch (rule 12): who has the session here is told. Whether somebody has."""

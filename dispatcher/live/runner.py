@@ -58,6 +58,7 @@ class Runner:
     def __init__(self, host: Host, session: Session) -> None:
         self.session_id = session.record.session_id
         self.session = session
+        self._complete = session.head.complete
         self.link: Link | None = None
         self.host = host
         self.appends, self.tools = Appends(self), ToolRuns(self)
@@ -230,6 +231,10 @@ class Runner:
         self.carry_out(self.session.logged(outcome, clock.now()))  # a stop goes out before it is told of
         if counts:
             self.facts.appended(outcome)
+        if outcome.head.complete and not self._complete:
+            self._complete = True
+            if outcome.head.instance in ("", self.host.instance):
+                self.host.completed(self.session_id)
         if outcome.head.epoch > self.session.epoch:
             self._give_way()
         elif self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:

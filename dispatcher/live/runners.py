@@ -11,8 +11,9 @@ import structlog
 
 from dispatcher.core.entries import Assigned, Entry
 from dispatcher.core.limits import Limits
-from dispatcher.core.log import Append, Applied, Record, TakeOver
+from dispatcher.core.log import Append, Applied, Record, Request, TakeOver
 from dispatcher.core.session import Session
+from dispatcher.core.traced import invoked, spans_of
 from dispatcher.live import ids
 from dispatcher.live.deadlines import Pace
 from dispatcher.live.ports import Carried, Link
@@ -27,6 +28,8 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.registry import Registry
+from shared.spans import invocation_span, trace_context
+from shared.traces import Traces
 from shared.turns import LoopTurn
 
 logger = structlog.get_logger()
@@ -40,6 +43,7 @@ class Runners:
     waits     called with the record of a session that waits for a Commander again
     ended     told whose session has ended, and whether well
     alive     asked for the instances that are not known to be gone; raises StoreUnavailable
+    traces    told of sessions that are complete; None: nobody is
     instance  random at each start; tool calls name it
     """
 
@@ -53,6 +57,7 @@ class Runners:
         waits: Callable[[Record], None],
         alive: Callable[[], Awaitable[Container[str]]],
         ended: Callable[[str, bool], None],
+        traces: Traces | None = None,
     ) -> None:
         self.store, self.registry, self.metrics = store, registry, metrics
         self.instance = store.replicas.instance if store.replicas else ids.instance()
@@ -62,7 +67,7 @@ class Runners:
         self.by_session: dict[str, Runner] = {}
         self._limits = msgspec.convert(settings, Limits, from_attributes=True)  # of the same names
         self._reload_running = settings.policy_reload_running
-        self._waits, self._alive, self._ended = waits, alive, ended
+        self._waits, self._alive, self._ended, self._traces = waits, alive, ended, traces
         self._taken_up: Counter[str] = Counter()  # sessions whose logs are being read
         # How often one changed meanwhile, or its runner was done with it: what was read before may lack a stop or a
         # result, of which nobody tells the core that is built from it; and a call without its result would run again
@@ -219,6 +224,26 @@ class Runners:
         if self.by_session.get(runner.session_id) is runner:
             del self.by_session[runner.session_id]
             self._changed(runner.session_id)
+
+    # ---- traces
+
+    def completed(self, session_id: str) -> None:
+        """Its log is, and no other instance tells of it."""
+        if self._traces:
+            self.spawn(self._tell(session_id, self._traces))
+
+    async def _tell(self, session_id: str, traces: Traces) -> None:
+        entries = await until_known(lambda: read_all(self.store, session_id))
+        if record := await until_known(lambda: self.store.load(session_id)):
+            context = trace_context(record.request.traceparent, session_id)
+            traces.tell(context, spans_of(record, entries, context, texts=traces.texts))
+
+    def traceparent(self, session_id: str, request: Request, generation: int) -> str:
+        """For what is done for the session under that generation: where nobody is told of traces, as it came."""
+        if self._traces is None:
+            return request.traceparent
+        context = self._traces.sampled(trace_context(request.traceparent, session_id), invoked(request.agent))
+        return context.traceparent(invocation_span(session_id, generation))
 
     def _changed(self, session_id: str) -> None:
         """Of one whose log is being read: it is read again."""

@@ -74,10 +74,10 @@ class Screening:
         """
         if not call.approval and (denied := await self._read("arguments", call, strings(call.arguments_json))):
             return denied
-        request = self._owner.session.record.request
-        context = Context(
-            self._owner.session_id, call.call_id, request.agent, request.conversation_id, request.traceparent
-        )
+        session_id, session = self._owner.session_id, self._owner.session
+        request = session.record.request
+        traceparent = self._owner.host.traceparent(session_id, request, session.head.generation)
+        context = Context(session_id, call.call_id, request.agent, request.conversation_id, traceparent)
         given = _result(call, await self._owner.host.registry.run(call.tool_name, call.arguments_json, context))
         turn = LoopTurn()
         for _ in self._owner.session.read_ahead(given):

@@ -31,6 +31,7 @@ from dispatcher.store.asking import until_known
 from dispatcher.store.ports import Created, IdempotencyKey, StopKept, Store, StoreUnavailable
 from dispatcher.tools.registry import Registry
 from shared.records import UNSAID
+from shared.traces import Traces
 
 logger = structlog.get_logger()
 
@@ -49,8 +50,9 @@ class LiveSessions:
         metrics: Metrics,
         settings: DispatcherSettings,
         policy_status: Callable[[], dict[str, object]] = dict,
+        traces: Traces | None = None,
     ) -> None:
-        """policy_status: for operators."""
+        """policy_status: for operators. traces: told of sessions that are complete."""
         self.registry, self.metrics = registry, metrics
         self.closing = asyncio.Event()
         self.policy_status = policy_status
@@ -58,7 +60,7 @@ class LiveSessions:
         self._queue_seconds = settings.queue_seconds
         self._creating: Counter[str] = Counter()  # by what is wanted: on their way into the log
         self._creating_bytes = 0  # of their prompts
-        self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive, self._ended)
+        self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive, self._ended, traces)
         self.desk = Desk(self.runners, metrics, settings)
         self.pool = self.desk.pool
         every_wait = settings.grace_seconds + settings.queue_seconds + settings.stop_seconds
@@ -181,6 +183,7 @@ class LiveSessions:
             self.metrics.stopped(stop.reason)
             self.metrics.session_over("stopped")
             logger.info("session_stopped", session_id=session_id, reason=stop.reason, author=stop.author, each=True)
+            runners.completed(session_id)
         return await self.store.load(session_id)
 
     async def _is_of(self, session_id: str, tenant: str) -> bool:

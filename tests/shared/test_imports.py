@@ -33,6 +33,7 @@ PURE = (  # besides the rooms that say so
     "shared.envelope",
     "shared.records",
     "shared.sizes",
+    "shared.spans",
     "shared.wire",
     "dispatcher.gateway.views",
     "dispatcher.gateway.response_events",
