@@ -9,12 +9,13 @@ BIN := .venv/bin
 LOCKED := .venv/.locked
 INSTALLED := .venv/.installed
 MCP := build/mcp
+WATCH := build/watch
 BENCH ?=
 
 # The tests start hundreds of programs: each would compile the house anew, and each of their workers all the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-slow check format test-abuse soak test-faults test-compose test-mcp bench proto lock
+.PHONY: help setup demo test test-slow check format test-abuse soak test-faults test-compose test-mcp test-watch bench proto lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,10 +43,10 @@ demo: setup ## the pair on the bundled model: words, a tool, a stop in mid-sente
 	$(BIN)/python -m dispatcher demo
 
 test: setup ## every test but the slow targets below
-	$(BIN)/pytest -n 4 --dist worksteal -m "not slow and not abuse and not faults and not compose and not mcp"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not slow and not abuse and not faults and not compose and not mcp and not watch"
 
 test-slow: setup ## the programs as their users start them; the bundled model
-	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not abuse and not faults and not compose and not mcp"
+	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not abuse and not faults and not compose and not mcp and not watch"
 
 check: setup ## style, types, imports between rooms, names, generated code, contract
 	$(BIN)/ruff format --check
@@ -84,6 +85,15 @@ $(MCP)/.installed: tests/mcp_servers/package-lock.json tests/mcp_servers/require
 
 test-mcp: setup $(MCP)/.installed ## MCP servers that others wrote, and the protocol's own conformance suite
 	$(BIN)/pytest -m mcp tests/mcp_servers
+
+$(WATCH)/.installed: tests/watch/package-lock.json $(MCP)/.installed
+	rm -rf $(WATCH) && mkdir -p $(WATCH)
+	cp tests/watch/package.json tests/watch/package-lock.json $(WATCH)
+	PATH="$(CURDIR)/$(MCP)/python/bin:$$PATH" npm ci --prefix $(WATCH) --ignore-scripts --no-audit --no-fund --loglevel error
+	touch $@
+
+test-watch: setup $(WATCH)/.installed ## the pages with axe-core, the dashboard with a Prometheus
+	$(BIN)/pytest -m watch tests/watch
 
 bench: setup ## measure against a floor and a plain gateway (a short run: BENCH_SECONDS=1 BENCH_ROUNDS=1)
 	$(BIN)/python -m tests.bench $(BENCH)

@@ -115,7 +115,7 @@ function text(heading) {
     all.textContent = `Show all ${count(size)} characters`;
   };
   all.onclick = () => ((most = Infinity), show(spans));
-  return { section: element("section", { ariaLabel: heading }, element("h2", {}, heading), shown, all), show };
+  return { section: element("div", {}, element("h2", {}, heading), shown, all), show };
 }
 
 /** An entry's whole text, which is not kept. */

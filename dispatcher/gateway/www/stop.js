@@ -65,5 +65,5 @@ function asked(title, more, work) {
   };
   document.body.append(dialog);
   dialog.showModal();
-  go.focus();
+  (form.querySelector("input:not([name=detail])") ?? go).focus(); // which sessions, where that is to be said
 }
