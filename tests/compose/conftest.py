@@ -42,6 +42,8 @@ def images(engine: str) -> dict[str, str]:
         named[variable] = os.environ.get(variable) or f"midsentence-{kind}:debian"
         if variable not in os.environ:
             run("bash", str(ENGINE), kind, named[variable], named["BASE"], seconds=300)
+    # Debian has no Grafana. It is never started here; its panels are asked of a Prometheus in tests/watch.
+    named["GRAFANA_IMAGE"] = named["BASE"]
     return named
 
 
@@ -50,7 +52,7 @@ def variables(engine: str, images: dict[str, str]) -> dict[str, str]:
     """What the compose file is told: images of this tree, ports on 127.0.0.1 chosen by the engine."""
     for target in ("haproxy", "dispatcher", "commander"):
         build(engine, target, images["BASE"], "test")
-    ports = dict.fromkeys(("HTTP_PORT", "OPERATOR_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT"), "0")
+    ports = dict.fromkeys(("HTTP_PORT", "OPERATOR_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT"), "0")
     return images | ports | {"TAG": "test"}
 
 
@@ -76,6 +78,13 @@ def scaled(engine: str, variables: dict[str, str], env_file: Path) -> Iterator[S
     files = ("--file", "docker-compose.yml", "--file", "tests/compose/scripted.yml")
     made = Stack(engine, variables, env_file, *files, "--profile", "scaled", "--profile", "watch")
     with made.up(
-        ("haproxy", "redis", "dispatcher", "commander"), 6, "--scale", "dispatcher=2", "--scale", "commander=2"
+        ("haproxy", "redis", "dispatcher", "commander"),
+        6,
+        "--scale",
+        "dispatcher=2",
+        "--scale",
+        "commander=2",
+        "--scale",
+        "grafana=0",
     ):
         yield made

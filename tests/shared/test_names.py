@@ -3,6 +3,7 @@ pass in silence.
 """
 
 import ast
+import json
 import re
 import subprocess
 from collections import defaultdict
@@ -13,7 +14,7 @@ import yaml
 from commander.settings import CommanderSettings
 from dispatcher.settings import DispatcherSettings
 from tests.gateway_routes import routes
-from tests.shared.documents import ROOT
+from tests.shared.documents import METRICS, ROOT, code, table
 from tests.shared.test_docs import prefix_of, settings
 from tests.shared.test_imports import PATHS
 
@@ -112,6 +113,16 @@ def test_alerts_ask_for_jobs_and_proxies_that_there_are() -> None:
         for value in values.split("|")
     }
     assert {label for label, _ in asked} == {"job", "proxy"}
+    assert not asked - there
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    """What they answer, tests/watch/test_dashboard.py asks a real Prometheus."""
+    dashboard = json.loads((ROOT / "deploy/grafana/dashboards/midsentence.json").read_text())
+    queries = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ()))
+    asked = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"(?:dispatcher|commander)_\w+", queries)}
+    there = {code(row[0]).partition("{")[0] for row in table(METRICS, "metric")}
+    assert len(asked) > 20
     assert not asked - there
 
 
