@@ -108,7 +108,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     except StoreMisconfigured as error:
         raise ConfigError(f"DISPATCHER_STORE: {error}") from None
     stack.push_async_callback(store.close)
-    sessions = LiveSessions(store, rules, tools.registry, metrics, settings, policies.status, traces)
+    sessions = LiveSessions(store, rules, tools.registry, metrics, settings, policies.status, traces, access.limit_of)
     stack.push_async_callback(sessions.close)
 
     serving = health.aio.HealthServicer()

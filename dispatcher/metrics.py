@@ -47,6 +47,8 @@ REFUSALS = {
         "body_too_complex",
         "too_many_bodies",
         "queue_full",
+        "too_many_sessions",
+        "rate_limit_exceeded",
         "too_many_orders",
         "too_many_holds",
         "on_hold",

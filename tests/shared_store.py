@@ -8,6 +8,7 @@ from typing import Any
 
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Applied, Change, Outcome, Record
+from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Listener, StoreUnavailable, Waiting
 
@@ -82,9 +83,11 @@ class View:
     async def close(self) -> None:
         self.closed = True
 
-    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
+    async def create(
+        self, record: Record, key: IdempotencyKey | None = None, limit: TenantLimit | None = None
+    ) -> Created:
         self._check()
-        created = await self._shared.memory.create(record, key)
+        created = await self._shared.memory.create(record, key, limit)
         if created.fresh:
             self._shared.tell(self, record.session_id, None, record)
         return created

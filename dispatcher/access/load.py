@@ -21,15 +21,18 @@ from dispatcher.access.rules import (
     IssuerRule,
 )
 from dispatcher.access.tokens import parse_keys
+from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.files.document import Fault, FileError, Where, document, listed_tables, quoted
 from dispatcher.files.entry import FileEntry, listed
 from shared import http_environment
 from shared.addresses import is_loopback
 from shared.errors import ConfigError
 
-TOP = ("key", "certificate", "issuer", "older", "metrics")
+TOP = ("key", "certificate", "issuer", "limit", "older", "metrics")
 # Signed with a private key: whoever may read what a token is checked by cannot make one.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+
+MAX_LIMIT = 100_000  # each session that counts is looked at where a limit is reached
 
 Reading: TypeAlias = Callable[[Path], object]
 
@@ -58,6 +61,7 @@ def _rules(path: Path, found: dict[str, Any], faults: list[Fault], reading: Read
         keys=tuple(keys),
         certificates=tuple(_certificate(entry) for entry in _entries(path, found, "certificate", faults)),
         issuers=tuple(_issuer(entry, path.parent, reading) for entry in _entries(path, found, "issuer", faults)),
+        limits=tuple(map(_limit, _entries(path, found, "limit", faults))),
         older=older.flag("allow"),
         closed_metrics=metrics == "operator",
     )
@@ -143,6 +147,14 @@ def _check_address(entry: FileEntry, address: str) -> None:
         http_environment.check()
     except ConfigError as error:
         entry.wrong(str(error), "jwks")
+
+
+def _limit(entry: FileEntry) -> TenantLimit:
+    counts = ("sessions_at_once", "sessions_per_minute")
+    entry.only(("tenant", *counts), "a limit")
+    entry.check(any(count in entry for count in counts), f"has neither of {listed(counts)}")
+    at_once, per_minute = (entry.count(count, 1, 1, MAX_LIMIT) if count in entry else None for count in counts)
+    return TenantLimit(_name(entry, "tenant"), at_once, per_minute)
 
 
 def _role(entry: FileEntry, roles: tuple[AccessRole, ...]) -> AccessRole:

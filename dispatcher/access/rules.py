@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
+from dispatcher.core.tenant_limits import TenantLimit
+
 AccessRole: TypeAlias = Literal["user", "commander", "operator", "auditor"]
 ROLES: tuple[AccessRole, ...] = get_args(AccessRole)
 DEFAULT_TENANT = "default"
@@ -71,6 +73,7 @@ class AccessRules(msgspec.Struct, frozen=True):
     keys: tuple[AccessKey, ...] = ()
     certificates: tuple[CertificateRule, ...] = ()
     issuers: tuple[IssuerRule, ...] = ()
+    limits: tuple[TenantLimit, ...] = ()
     older: bool = False
     closed_metrics: bool = False
 

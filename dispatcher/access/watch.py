@@ -9,6 +9,7 @@ import structlog
 from dispatcher.access.issuers import Issuers
 from dispatcher.access.load import load
 from dispatcher.access.rules import AccessRules, Caller, UnknownCaller, bearer, identify
+from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.files.document import FileError
 from dispatcher.files.watch import FileWatch
 from dispatcher.metrics import Metrics
@@ -23,6 +24,10 @@ class Access:
 
     def __init__(self, rules: AccessRules | None, issuers: Issuers | None = None) -> None:
         self.rules, self._issuers = rules, issuers
+
+    def limit_of(self, tenant: str) -> TenantLimit | None:
+        """The first that fits."""
+        return next((limit for limit in self.rules.limits if limit.fits(tenant)), None) if self.rules else None
 
     async def identify(self, rules: AccessRules, shown: Sequence[bytes], names: Iterable[str], now: float) -> Caller:
         """As `dispatcher.access.rules.identify`, and by tokens of the issuers."""

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatcher.access.watch import Access
+from dispatcher.core.tenant_limits import OverCode, OverLimit
 from dispatcher.gateway import callers, origins
 from dispatcher.gateway.answers import Answers
 from dispatcher.gateway.bodies import Bodies
@@ -36,6 +37,10 @@ from dispatcher.store.ports import StopKept, StoreUnavailable
 
 logger = structlog.get_logger()
 
+_OVER: dict[OverCode, str] = {
+    "too_many_sessions": "Too many of your sessions wait or run. Try again when one has ended.",
+    "rate_limit_exceeded": "Too many of your sessions began in the last minute.",
+}
 OPERATOR_BODY_BYTES = 64 * 1024  # a stop's detail, a decision's note
 # For whoever opens the users' address in a browser, or asks for what it does not have.
 WHERE = {
@@ -179,6 +184,8 @@ def _http_error(error: Exception, instead: str) -> HttpError:
             return HttpError(405, "This method is not allowed here.", code="method_not_allowed", headers=error.headers)
         case QueueFull(retry_after=seconds):
             return HttpError(429, "Too many sessions wait.", code="queue_full", headers={"Retry-After": str(seconds)})
+        case OverLimit(code=code, retry_after=seconds):
+            return HttpError(429, _OVER[code], code=code, headers={"Retry-After": str(seconds)})
         case OnHold(retry_after=seconds):
             message = "New sessions like this one are on hold. Try again later."
             return HttpError(503, message, code="on_hold", headers={"Retry-After": str(seconds)})

@@ -34,7 +34,7 @@ class Sessions(Protocol):
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
         """A new waiting session under an unguessable id, or the one that the key is bound to. Raises OnHold,
-        PromptRefused, PromptUnread, QueueFull.
+        PromptRefused, PromptUnread, QueueFull, OverLimit.
         """
 
     async def stop(

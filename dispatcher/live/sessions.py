@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from dispatcher.core.entries import Decision, Entry, StopEntry
 from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import LIVE, Applied, Head, Record, Request, Settle
+from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.core.tokens import KEY_BYTES
 from dispatcher.live import clock, ids
 from dispatcher.live.desk import Desk
@@ -51,14 +52,16 @@ class LiveSessions:
         settings: DispatcherSettings,
         policy_status: Callable[[], dict[str, object]] = dict,
         traces: Traces | None = None,
+        limit_of: Callable[[str], TenantLimit | None] = lambda _: None,
     ) -> None:
-        """policy_status: for operators. traces: told of sessions that are complete."""
+        """policy_status: for operators. traces: told of sessions that are complete. limit_of: a tenant's."""
         self.registry, self.metrics = registry, metrics
         self.closing = asyncio.Event()
         self.policy_status = policy_status
         self._queue_limit, self._queue_bytes = settings.queue_limit, settings.queue_bytes
         self._queue_seconds = settings.queue_seconds
         self._creating: Counter[str] = Counter()  # by what is wanted: on their way into the log
+        self._limit_of = limit_of
         self._creating_bytes = 0  # of their prompts
         self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive, self._ended, traces)
         self.desk = Desk(self.runners, metrics, settings)
@@ -86,7 +89,7 @@ class LiveSessions:
 
     async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
         """A new session, or the one that the key was bound to. Raises OnHold, PromptRefused, PromptUnread,
-        QueueFull, StoreUnavailable.
+        QueueFull, OverLimit, StoreUnavailable.
         """
         runners = self.runners
         await check_holds(self.store, request)
@@ -106,7 +109,7 @@ class LiveSessions:
         self._creating[request.wanted] += 1
         self._creating_bytes += request.prompt_bytes
         try:
-            created = await self.store.create(record, key)
+            created = await self.store.create(record, key, self._limit_of(request.tenant))
         except StoreUnavailable:
             runners.find_again(record.session_id)
             raise

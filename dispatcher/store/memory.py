@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from dispatcher.core.entries import Entry
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Applied, Change, Outcome, Record, Refused, State, apply
+from dispatcher.core.tenant_limits import MINUTE, TenantLimit, check
 from dispatcher.store.blobs import without_prompt
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
@@ -33,23 +34,39 @@ class MemoryStore:
         self._entries: dict[str, list[Entry]] = {}
         self._keys: dict[str, tuple[IdempotencyKey, str]] = {}
         self._offers: dict[str, float] = {}
+        self._begun: dict[str, dict[str, float]] = {}  # tenant → sessions that began under a limit, and when
         self._holds: dict[str, Hold] = {}
 
     async def close(self) -> None:
         self._closed = True
 
-    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
+    async def create(
+        self, record: Record, key: IdempotencyKey | None = None, limit: TenantLimit | None = None
+    ) -> Created:
         self._check_open()
         if key and (bound := self._bound(key.key, record.request.created_at)):
             earlier, taken = bound
             return Created(taken, fresh=False, same_request=earlier.fingerprint == key.fingerprint)
         if record.session_id in self._records:
             return Created(self._records[record.session_id], fresh=False, same_request=False)
+        if limit:
+            self._admit(record, limit)
         self._records[record.session_id] = record
         self._entries[record.session_id] = []
         if key:
             self._keys[key.key] = (key, record.session_id)
         return Created(record, fresh=True)
+
+    def _admit(self, record: Record, limit: TenantLimit) -> None:
+        tenant, now = record.request.tenant, record.request.created_at
+        begun = self._begun.get(tenant, {})
+        kept = {sid: at for sid, at in begun.items() if at > now - MINUTE or self._lives(sid)}
+        check(limit, ((at, self._lives(sid)) for sid, at in kept.items()), now)
+        self._begun[tenant] = kept | {record.session_id: now}
+
+    def _lives(self, session_id: str) -> bool:
+        record = self._records.get(session_id)
+        return record is not None and not record.head.final
 
     def _bound(self, key: str, now: float) -> tuple[IdempotencyKey, Record] | None:
         earlier, session_id = self._keys.get(key, (None, ""))

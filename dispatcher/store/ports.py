@@ -10,6 +10,7 @@ import msgspec
 from dispatcher.core.entries import Entry
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Change, Head, Outcome, Record, State
+from dispatcher.core.tenant_limits import TenantLimit
 
 
 class StoreUnavailable(Exception):
@@ -135,8 +136,14 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what is under way and let go. May be called twice."""
 
-    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
-        """Keep a new session, and bind the key to it, in one atomic step."""
+    async def create(
+        self, record: Record, key: IdempotencyKey | None = None, limit: TenantLimit | None = None
+    ) -> Created:
+        """Keep a new session, and bind the key to it, in one atomic step.
+
+        limit: of the session's tenant. What begins under one is counted, over all instances; what began without is
+        not. A session that was there is answered whatever the limit. Raises OverLimit: nothing was made.
+        """
 
     def submit(self, session_id: str, change: Change) -> "Future[Outcome]":
         """Carry out `dispatcher.core.log.apply` in one atomic, durable step.

@@ -36,6 +36,20 @@ def binding_key(key: str) -> bytes:
     return PREFIX + b"key:{%s}" % quote(key, safe="").encode()
 
 
+class TenantKeys(NamedTuple):
+    """Of one tenant, sorted sets of sessions by when they began, in ms; in one slot. live: for the most at once; some
+    may be over. begun: lately.
+    """
+
+    live: bytes
+    begun: bytes
+
+
+def tenant_keys(tenant: str) -> TenantKeys:
+    stem = PREFIX + b"tenant:{%s}:" % quote(tenant, safe="").encode()
+    return TenantKeys(stem + b"live", stem + b"begun")
+
+
 class Channels:
     """Names of the channels; Redis's databases share them, so the database's number is in each."""
 

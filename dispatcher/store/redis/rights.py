@@ -21,6 +21,7 @@ from dispatcher.store.redis.keys import (
     Channels,
     binding_key,
     session_keys,
+    tenant_keys,
 )
 from dispatcher.store.redis.pipeline import Argument, Reply
 
@@ -29,7 +30,7 @@ RULE = "resetkeys '~midsentence:*' resetchannels '&midsentence:*' +@all -@admin 
 Probe = tuple[Argument, ...]  # a command
 
 _NONE = PREFIX + b"rights"  # nothing stands there, nor will
-_KEYS = (*session_keys(""), binding_key(""), LIVE, ENDED, WAITING, AGENTS, LEASES, OFFERS, HOLDS)
+_KEYS = (*session_keys(""), binding_key(""), *tenant_keys(""), LIVE, ENDED, WAITING, AGENTS, LEASES, OFFERS, HOLDS)
 _COMMANDS: tuple[Probe, ...] = (
     ("INFO", "server"),
     ("TIME",),

@@ -85,6 +85,30 @@ if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'key', ARGV[4]) end
 return 1
 """)
 
+# KEYS: a tenant's live sessions, those that it has begun. ARGV: session, most at once, or '' · most in a time, or ''
+#       · that time, ms
+# -1: counted, as it may be already. 0: as many live as may. Else after how many ms one fewer has begun in that time.
+ADMIT = Script(f"""{_NOW}
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) or redis.call('ZSCORE', KEYS[2], ARGV[1]) then return -1 end
+if ARGV[3] ~= '' then
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[4])
+  local excess = redis.call('ZCARD', KEYS[2]) - ARGV[3]
+  if excess >= 0 then
+    local frees = redis.call('ZRANGE', KEYS[2], excess, excess, 'WITHSCORES')[2]
+    return math.max(1, frees + ARGV[4] - now)
+  end
+end
+if ARGV[2] ~= '' then
+  if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+  redis.call('ZADD', KEYS[1], now, ARGV[1])
+end
+if ARGV[3] ~= '' then
+  redis.call('ZADD', KEYS[2], now, ARGV[1])
+  redis.call('PEXPIRE', KEYS[2], ARGV[4])
+end
+return -1
+""")
+
 # KEYS: hash, stream. ARGV: ended before, or '' for whenever · channel · payload.
 # nil: no such session. 0: it has not ended, or not before that. Else the idempotency key that made it, or ''.
 DROP = Script("""

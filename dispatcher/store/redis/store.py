@@ -22,10 +22,12 @@ from dispatcher.core.entries import Entry
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import LIVE as LIVE_STATES
 from dispatcher.core.log import Change, Outcome, Record, State
+from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.store.blobs import briefly, encode, entry_of, hold_of, record_of
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
 from dispatcher.store.redis.address import RedisAddress, ask_server, check_rights, check_server
+from dispatcher.store.redis.admissions import Admissions
 from dispatcher.store.redis.cluster import Cluster
 from dispatcher.store.redis.hints import Hints
 from dispatcher.store.redis.keys import ENDED, HOLDS, LIVE, OFFERS, Channels, binding_key, session_keys
@@ -57,6 +59,7 @@ class RedisStore:
         self.replicas: Replicas | None = replicas
         self._servers, self._hub, self._hints, self._lanes, self._channels = servers, hub, hints, lanes, channels
         self._instance = replicas.instance
+        self._admissions = Admissions(servers)
         self._open = True
         self._closing = asyncio.Lock()
         self._resources = resources
@@ -100,13 +103,15 @@ class RedisStore:
             return future
         return self._lanes.submit(session_id, change)
 
-    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
+    async def create(
+        self, record: Record, key: IdempotencyKey | None = None, limit: TenantLimit | None = None
+    ) -> Created:
         self._check_open()
         if key:
-            return await self._create_once(record, key)
-        return await self._lanes.run(record.session_id, partial(self._create, record, ""))
+            return await self._create_once(record, key, limit)
+        return await self._admitted(record, "", limit)
 
-    async def _create_once(self, record: Record, key: IdempotencyKey) -> Created:
+    async def _create_once(self, record: Record, key: IdempotencyKey, limit: TenantLimit | None) -> Created:
         """The key is bound to an id first. Who comes later under it makes the session, if the first did not live to."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + CREATING_SECONDS
@@ -130,12 +135,16 @@ class RedisStore:
             if known:
                 return Created(known, fresh=False, same_request=same)
             if same:
-                wanted = replace(record, session_id=session_id)
-                return await self._lanes.run(session_id, partial(self._create, wanted, key.key))
+                return await self._admitted(replace(record, session_id=session_id), key.key, limit)
             if loop.time() > give_up:
                 replaced = session_id
             else:
                 await asyncio.sleep(CREATING_SECONDS / 20)
+
+    async def _admitted(self, record: Record, key: str, limit: TenantLimit | None) -> Created:
+        if limit:
+            await self._admissions.admit(record.session_id, limit, record.request.tenant)
+        return await self._lanes.run(record.session_id, partial(self._create, record, key))
 
     async def _create(self, record: Record, key: str) -> Created:
         session_id = record.session_id
@@ -164,9 +173,12 @@ class RedisStore:
         return await self._lanes.run(session_id, partial(self._delete, session_id))
 
     async def _delete(self, session_id: str) -> bool:
+        known = await briefs(self._servers, [session_id])
         reply = await self._servers.call(self._drop(session_id, ""))
         if not isinstance(reply, bytes):
             return False
+        for record in known:
+            await self._admissions.over(session_id, record.request.tenant)
         await self._dropped(session_id, reply)
         return True
 

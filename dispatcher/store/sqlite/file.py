@@ -14,7 +14,7 @@ from dispatcher.store.blobs import brief_of
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 
 APPLICATION_ID = 0x4D696473  # "Mids": tells our file from another program's (SQLite, PRAGMA application_id)
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 WAL_LIMIT_BYTES = 64 * 1024 * 1024  # to which the WAL is cut after a checkpoint, if a long reader let it grow
 
 # Of what it holds: up to that a file is written anew once something was deleted, which takes as long as a slow commit.
@@ -31,6 +31,10 @@ logger = structlog.get_logger()
 # entries   clustered by session and offset: a log is read in one sweep
 # The blobs: `dispatcher.store.blobs`.
 _HOLDS = "CREATE TABLE holds (id TEXT PRIMARY KEY, ends_at REAL NOT NULL, hold BLOB NOT NULL) WITHOUT ROWID"
+# Of each tenant, the sessions that began under a limit: while they live, and for a minute.
+_BEGUN = """CREATE TABLE begun (
+    tenant TEXT NOT NULL, session TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (tenant, session)
+) WITHOUT ROWID"""
 _SESSIONS = "(key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, brief BLOB NOT NULL, request BLOB NOT NULL)"
 PLACE = "CASE WHEN ended_at > 0 THEN ended_at ELSE since END"  # as `ports.place` has it
 _PAGES = f"CREATE INDEX heads_by_place ON heads (state, {PLACE})"
@@ -57,6 +61,7 @@ CREATE INDEX keys_by_session ON keys (session);
 CREATE INDEX keys_by_expiry ON keys (expires_at);
 CREATE TABLE offers (agent TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 {_HOLDS};
+{_BEGUN};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
@@ -234,11 +239,17 @@ def _with_holds(connection: sqlite3.Connection) -> None:
     connection.executescript(f"BEGIN; {_HOLDS}; PRAGMA user_version = 4; COMMIT;")
 
 
+def _with_begun(connection: sqlite3.Connection) -> None:
+    """Version 4 had no limits of tenants."""
+    connection.executescript(f"BEGIN; {_BEGUN}; PRAGMA user_version = 5; COMMIT;")
+
+
 # From each older version to the next. Whatever breaks off is done again at the next start: the version is written last.
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _without_remains,
     2: _with_briefs,
     3: _with_holds,
+    4: _with_begun,
 }
 
 

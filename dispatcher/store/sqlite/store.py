@@ -21,6 +21,7 @@ import structlog
 from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Append, Applied, Change, Outcome, Record, Settle, State
+from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable
 from dispatcher.store.sqlite.checkpoints import Checkpointer
@@ -148,9 +149,11 @@ class SqliteStore:
     def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
         return self._enqueue(session_id, (session_id, change))
 
-    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
+    async def create(
+        self, record: Record, key: IdempotencyKey | None = None, limit: TenantLimit | None = None
+    ) -> Created:
         prompt_bytes = record.request.prompt_bytes
-        created: Created = await self._enqueue(record.session_id, Create(record, key), prompt_bytes)
+        created: Created = await self._enqueue(record.session_id, Create(record, key, limit), prompt_bytes)
         if created.fresh:
             self._checkpointer.wrote(prompt_bytes)
         return created

@@ -15,6 +15,7 @@ import msgspec
 
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Applied, Change, Head, Outcome, Record, Refused, apply
+from dispatcher.core.tenant_limits import MINUTE, TenantLimit, check
 from dispatcher.store.blobs import briefly, encode, record_of
 from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
 from dispatcher.store.sqlite.file import open_writer, rewrite
@@ -23,10 +24,11 @@ ROWS_PER_STATEMENT = 100  # bounds the statements that are kept prepared, one fo
 
 
 class Create(msgspec.Struct, frozen=True):
-    """A new session, and the key that is bound to it."""
+    """A new session, the key that is bound to it, and its tenant's limit."""
 
     record: Record
     key: IdempotencyKey | None
+    limit: TenantLimit | None
 
 
 Operation: TypeAlias = Callable[["Writer"], Any]
@@ -142,7 +144,7 @@ class Writer:
 
     def _answer(self, job: tuple[str, Change] | Create) -> JobResult:
         try:
-            return JobResult(self._created(job.record, job.key)) if isinstance(job, Create) else self._applied(*job)
+            return JobResult(self._created(job)) if isinstance(job, Create) else self._applied(*job)
         except sqlite3.Error:
             raise
         except Exception as error:
@@ -177,7 +179,8 @@ class Writer:
             row = self._connection.execute(_select(1), (session_id,)).fetchone()
         return (row[1], record_of(row[0], *row[2:])) if row else None
 
-    def _created(self, record: Record, key: IdempotencyKey | None) -> Created:
+    def _created(self, job: Create) -> Created:
+        record, key = job.record, job.key
         session_id, head = record.session_id, record.head
         if key:
             self._flush()  # the key may be bound by what came before
@@ -194,6 +197,8 @@ class Writer:
                 "SELECT id, request, head FROM sessions JOIN heads ON session = key WHERE id = ?", (session_id,)
             ).fetchone()
             return Created(record_of(*row), fresh=False, same_request=False)
+        if job.limit:
+            self._admit(record, job.limit)
         brief = briefly(record.request)
         brief_blob, request_blob, head_blob = encode(brief), encode(record.request), encode(head)
         self._last_key += 1
@@ -208,6 +213,20 @@ class Writer:
         self._live[session_id] = self._last_key, Record(session_id, brief, head)
         self._touched.add(session_id)
         return Created(record, fresh=True)
+
+    def _admit(self, record: Record, limit: TenantLimit) -> None:
+        tenant, now = record.request.tenant, record.request.created_at
+        self._begin()
+        self._flush()  # who lives is known by what came before
+        known = self._connection.execute(
+            "SELECT begun.session, at, coalesce(state IN ('waiting', 'running'), 0) FROM begun"
+            " LEFT JOIN sessions ON id = begun.session LEFT JOIN heads ON heads.session = key WHERE tenant = ?",
+            (tenant,),
+        ).fetchall()
+        check(limit, ((at, lives) for _, at, lives in known), now)
+        old = [(tenant, session_id) for session_id, at, lives in known if at <= now - MINUTE and not lives]
+        self._connection.executemany("DELETE FROM begun WHERE tenant = ? AND session = ?", old)
+        self._connection.execute("INSERT INTO begun VALUES (?, ?, ?)", (tenant, record.session_id, now))
 
     def _flush(self) -> None:
         if not (self._heads or self._session_values):

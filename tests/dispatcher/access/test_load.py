@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from dispatcher.access.load import load
 from dispatcher.access.rules import Caller, CertificateRule, IssuerRule
-from dispatcher.access.watch import AccessFile
+from dispatcher.access.watch import Access, AccessFile
+from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.files.document import FileError
 from dispatcher.metrics import Metrics
 from tests.issuer import ScriptedIssuer
@@ -130,6 +131,11 @@ def test_an_issuers_keys_may_be_a_file(tmp_path: Path) -> None:
         (KEY + KEY.replace('"a"', '"b"'), 'its `sha256` is that of key 1 "a"'),
         ('[[certificate]]\nsan = "a"\nrole = "user"', "unknown role 'user'"),
         ('[[certificate]]\nrole = "commander"', "`san` has to be a text"),
+        ('[[limit]]\ntenant = "*"', 'has neither of "sessions_at_once", "sessions_per_minute"'),
+        ("[[limit]]\nsessions_at_once = 1", "`tenant` has to be a text"),
+        ('[[limit]]\ntenant = "*"\nsessions_at_once = 0', "`sessions_at_once` has to be a whole number, 1 to 100000"),
+        ('[[limit]]\ntenant = "*"\nsessions_per_minute = true', "`sessions_per_minute` has to be a whole number"),
+        ('[[limit]]\ntenant = "*"\ntokens_per_day = 1', 'unknown key "tokens_per_day" for a limit'),
         ("[[issuer]]", "`role` is missing"),
         (ISSUER.replace('"user"', '"commander"'), "unknown role 'commander'"),
         (ISSUER.replace("RS256", "HS256"), 'algorithm 1 is none of "RS256",'),
@@ -164,6 +170,18 @@ def test_a_folder_or_nothing(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.toml"):
         with pytest.raises(FileError):
             load(path)
+
+
+async def test_the_first_limit_that_fits_counts(tmp_path: Path) -> None:
+    first = '[[limit]]\ntenant = "acme"\nsessions_at_once = 20\nsessions_per_minute = 60\n'
+    path = written(tmp_path, first + '[[limit]]\ntenant = "*"\nsessions_at_once = 1\n')
+    access = AccessFile(str(path), Metrics(CollectorRegistry()))
+    assert access.limit_of("acme") == TenantLimit("acme", 20, 60)
+    assert access.limit_of("other") == TenantLimit("*", 1)
+    written(tmp_path, first)
+    await access.reload()
+    assert access.limit_of("other") is None
+    assert Access(None).limit_of("") is None
 
 
 async def test_a_changed_file_counts_and_a_broken_one_does_not(tmp_path: Path) -> None:

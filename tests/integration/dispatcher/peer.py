@@ -20,6 +20,7 @@ import pytest
 from dispatcher.app import Dispatcher, start
 from dispatcher.core.entries import Body, Entry
 from dispatcher.core.log import Change, Outcome, Record, Request
+from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import read_all
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
@@ -271,9 +272,11 @@ class Trouble:
         await self.reads.wait()
         return entries
 
-    async def create(self, record: Record, key: IdempotencyKey | None = None) -> Created:
+    async def create(
+        self, record: Record, key: IdempotencyKey | None = None, limit: TenantLimit | None = None
+    ) -> Created:
         self._check()
-        created = await self.store.create(record, key)
+        created = await self.store.create(record, key, limit)
         await self.answers.wait()
         if self.mute is Record:
             raise StoreUnavailable("the answer is lost")

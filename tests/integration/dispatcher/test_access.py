@@ -321,6 +321,33 @@ async def test_no_key_is_told(house: House, capfd: pytest.CaptureFixture[str]) -
     assert not [name for name, key in house.keys.items() if key and key in told]
 
 
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [("sessions_at_once = 2", "too_many_sessions"), ("sessions_per_minute = 2", "rate_limit_exceeded")],
+)
+async def test_a_tenant_begins_no_more_than_it_may(tmp_path: Path, limit: str, code: str) -> None:
+    """On every route that begins a session; another tenant is not concerned."""
+    async with House(tmp_path, f'[[limit]]\ntenant = "*"\n{limit}\n') as house:
+        await house.worker()
+        body = {"agent": "support", "prompt": "hi"}
+        made = [(who, await house.ask(who, "POST", "/v1/sessions", body)) for who in ("acme", "other") * 2]
+        assert [answer.status_code for _, answer in made] == [201] * 4
+        messages = [{"role": "user", "content": "hi"}]
+        for refused in (
+            await house.ask("acme", "POST", "/v1/sessions", body),
+            await house.ask("acme", "POST", "/v1/chat/completions", {"model": "support", "messages": messages}),
+            await house.ask("acme", "POST", "/v1/responses", {"model": "support", "input": "hi", "background": True}),
+        ):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, code)
+            assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert (await house.refusals("http"))[code] == 3
+        for who, answer in made[1:3]:  # of each one: the other's is no room for it
+            stopped = await house.ask(who, "POST", f"/v1/sessions/{answer.json()['session_id']}/stop", {})
+            assert stopped.status_code == 202
+        again = [(await house.ask("acme", "POST", "/v1/sessions", body)).status_code for _ in range(2)]
+        assert again == ([201, 429] if code == "too_many_sessions" else [429, 429])
+
+
 def issuer(address: str, audience: str, rest: str) -> str:
     """An entry of the access file."""
     whose = f'issuer = "{ISSUER}"\naudience = "{audience}"\njwks = "{address}"'

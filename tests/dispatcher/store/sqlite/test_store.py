@@ -17,6 +17,7 @@ import pytest
 from dispatcher.core.entries import StopEntry
 from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Head, Outcome, Record, Refused, Request, Settle
+from dispatcher.core.tenant_limits import OverLimit, TenantLimit
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
 from dispatcher.store.sqlite import checkpoints
@@ -358,12 +359,13 @@ async def test_a_schema_of_another_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    assert "schema version 99; this program works with 4" in await start_error(path)
+    assert "schema version 99; this program works with 5" in await start_error(path)
 
 
 def make_older(connection: sqlite3.Connection, version: int) -> None:
     """As it was before version 3."""
     connection.executescript(f"""
+        DROP TABLE begun;
         DROP TABLE holds;
         DROP INDEX heads_by_place;
         ALTER TABLE sessions DROP COLUMN brief;
@@ -416,11 +418,32 @@ async def test_version_3_gets_room_for_holds(path: Path) -> None:
     async with opened(path) as store:
         await store.create(brought("kept"))
     with sqlite3.connect(path, isolation_level=None) as older:
-        older.executescript("DROP TABLE holds; PRAGMA user_version = 3;")
+        older.executescript("DROP TABLE begun; DROP TABLE holds; PRAGMA user_version = 3;")
     older.close()
     async with opened(path) as store:
         await store.hold(hold)
         assert (await store.holds(0.0), bool(await store.load("kept"))) == ([hold], True)
+
+
+async def test_version_4_gets_room_for_limits(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(brought("kept"))
+    with sqlite3.connect(path, isolation_level=None) as older:
+        older.executescript("DROP TABLE begun; PRAGMA user_version = 4;")
+    older.close()
+    async with opened(path) as store:
+        await store.create(waiting("s"), limit=TenantLimit("*", 1))
+        assert await store.load("kept")
+
+
+async def test_limits_outlive_the_process(path: Path) -> None:
+    limit = TenantLimit("*", sessions_per_minute=1)
+    async with opened(path) as store:
+        await store.create(waiting("s1", 100.0), limit=limit)
+    async with opened(path) as store:
+        with pytest.raises(OverLimit):
+            await store.create(waiting("s2", 159.0), limit=limit)
+        await store.create(waiting("s2", 160.0), limit=limit)
 
 
 def bytes_read() -> int:
@@ -446,7 +469,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> N
         older.execute("PRAGMA user_version = 1")
     older.close()
     path.with_name("sessions.db.version-1").mkdir()
-    assert "cannot be brought from schema version 1 to 4" in await start_error(path)
+    assert "cannot be brought from schema version 1 to 5" in await start_error(path)
     with sqlite3.connect(path) as unchanged:
         assert unchanged.execute("PRAGMA user_version").fetchone() == (1,)
     unchanged.close()

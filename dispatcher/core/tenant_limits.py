@@ -1,0 +1,52 @@
+"""How much a tenant may begin: decided here, counted by the store, in the one step that makes the session."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+import msgspec
+
+MINUTE = 60.0  # seconds
+# Until a session of the tenant's ends, which nobody knows.
+OCCUPIED_RETRY_SECONDS = 5
+
+OverCode: TypeAlias = Literal["too_many_sessions", "rate_limit_exceeded"]
+
+
+class TenantLimit(msgspec.Struct, frozen=True):
+    """Of one tenant, `*`: of each. sessions_at_once: that wait or run. sessions_per_minute: that begin within any 60 s.
+    None: any number.
+    """
+
+    tenant: str
+    sessions_at_once: int | None = None
+    sessions_per_minute: int | None = None
+
+    def fits(self, tenant: str) -> bool:
+        return self.tenant in ("*", tenant)
+
+
+class OverLimit(Exception):
+    """The tenant has begun as many as it may. retry_after: seconds until it may try again."""
+
+    def __init__(self, code: OverCode, retry_after: int = OCCUPIED_RETRY_SECONDS) -> None:
+        super().__init__(code)
+        self.code, self.retry_after = code, retry_after
+
+
+def check(limit: TenantLimit, begun: Iterable[tuple[float, bool]], now: float) -> None:
+    """begun: of the tenant's sessions, when each began, and whether it lives; all that live, and those of the last
+    minute. Raises OverLimit.
+    """
+    known = list(begun)
+    if (most := limit.sessions_per_minute) is not None:
+        recent = sorted(at for at, _ in known if at > now - MINUTE)
+        if len(recent) >= most:
+            raise OverLimit("rate_limit_exceeded", after(recent[len(recent) - most] + MINUTE - now))
+    if (most := limit.sessions_at_once) is not None and sum(lives for _, lives in known) >= most:
+        raise OverLimit("too_many_sessions")
+
+
+def after(seconds: float) -> int:
+    """As `Retry-After` says it: whole, not too early, and no longer than a clock that was set back could make it."""
+    return max(1, math.ceil(min(seconds, MINUTE)))

@@ -1,0 +1,60 @@
+"""Which sessions each tenant has begun, for its limits: counted in one step before the session is made.
+
+Who lives is not told here when a session ends: a tenant that seems to have too many is looked at, session by session,
+and what is over is taken out. So nothing that is lost, on either side, is ever counted for good.
+"""
+
+import time
+
+from dispatcher.core.tenant_limits import MINUTE, OverLimit, TenantLimit, after
+from dispatcher.store.redis.keys import tenant_keys
+from dispatcher.store.redis.pipeline import Argument
+from dispatcher.store.redis.replicas import heads, readable
+from dispatcher.store.redis.scripts import ADMIT, command
+from dispatcher.store.redis.server import Servers
+
+MAKING_SECONDS = 30.0  # in which a session that was admitted has been made, or never will be
+
+
+class Admissions:
+    """Between all instances that share the servers."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+
+    async def admit(self, session_id: str, limit: TenantLimit, tenant: str) -> None:
+        """Count the session; one that is counted already is not counted again. Raises OverLimit, StoreUnavailable."""
+        if await self._admitted(session_id, limit, tenant):
+            return
+        await self._look(tenant)
+        if not await self._admitted(session_id, limit, tenant):
+            raise OverLimit("too_many_sessions")
+
+    async def over(self, session_id: str, tenant: str) -> None:
+        """It is dropped: who looks for it would wait whether it is made yet."""
+        await self._servers.call(command("ZREM", tenant_keys(tenant).live, session_id))
+
+    async def _admitted(self, session_id: str, limit: TenantLimit, tenant: str) -> bool:
+        """False: too many live, as it seems. Raises OverLimit."""
+        most: list[Argument] = [
+            "" if each is None else each for each in (limit.sessions_at_once, limit.sessions_per_minute)
+        ]
+        keys = tenant_keys(tenant)
+        wait = await self._servers.call(ADMIT((keys.live, keys.begun), session_id, *most, int(MINUTE * 1000)))
+        if wait > 0:
+            raise OverLimit("rate_limit_exceeded", after(wait / 1000))
+        return bool(wait < 0)
+
+    async def _look(self, tenant: str) -> None:
+        """Take out what is over."""
+        live = tenant_keys(tenant).live
+        counted = await self._servers.read(command("ZRANGE", live, 0, -1, "WITHSCORES"))
+        since = {name.decode(): float(at) / 1000 for name, at in zip(counted[::2], counted[1::2], strict=True)}
+        over = []
+        for session_id, blob in zip(since, await heads(self._servers, since), strict=True):
+            head = readable(session_id, blob)
+            never_made = blob is None and since[session_id] < time.time() - MAKING_SECONDS
+            if never_made or (head and head.final):
+                over.append(session_id)
+        if over:
+            await self._servers.call(command("ZREM", live, *over))
