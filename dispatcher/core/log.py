@@ -43,7 +43,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     prompt_bytes: of `messages`, `parameters_json` and `tools`, known also where these are left out. assignment_key:
     that the tokens of a user's session are made of. owner_sha256: of the token under which a Commander brought its own;
     empty: it brought none (rule 2). Neither is ever shown. tools: the client's own. needs: what the agent has to honour
-    for it, as in `shared.records.FEATURES`, sorted.
+    for it, as in `shared.records.FEATURES`, sorted. shown_json: what the gateway shows again of how it was asked.
     tenant, subject: whose it is, and who of them made it; empty where access is open, and where a Commander brought it.
     """
 
@@ -62,6 +62,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     tenant: str = ""
     subject: str = ""
     needs: tuple[str, ...] = ()
+    shown_json: str = ""
 
     @property
     def wanted(self) -> str:

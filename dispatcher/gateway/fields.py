@@ -69,6 +69,8 @@ _SAID: Fields = {
 }
 _ANSWERED: Fields = {**_MESSAGE, "tool_call_id": HONOURED, "name": HONOURED}
 _FUNCTION: Fields = {"name": HONOURED, "description": HONOURED, "parameters": HONOURED, "strict": HONOURED}
+_SCHEMA: Fields = {"name": HONOURED, "description": HONOURED, "schema": HONOURED, "strict": HONOURED}
+_FORMATS: Mapping[str, Fields] = {"text": {"type": HONOURED}, "json_object": {"type": HONOURED}}
 _SAMPLING = Needs("sampling")
 
 CHAT: Fields = {
@@ -104,7 +106,11 @@ CHAT: Fields = {
     "prompt_cache_options": PASSED,
     "prompt_cache_retention": PASSED,
     "reasoning_effort": _SAMPLING,
-    "response_format": Unsupported(({"type": "text"},)),
+    "response_format": Needs(
+        "structured",
+        ({"type": "text"},),
+        ByKind("type", {**_FORMATS, "json_schema": {"type": HONOURED, "json_schema": _SCHEMA}}),
+    ),
     "safety_identifier": PASSED,
     "seed": _SAMPLING,
     "service_tier": PASSED,
@@ -188,13 +194,13 @@ RESPONSES: Fields = {
     "instructions": HONOURED,
     "max_output_tokens": _SAMPLING,
     "max_tool_calls": UNSUPPORTED,
-    "metadata": PASSED,
+    "metadata": HONOURED,
     "model": HONOURED,
     "moderation": UNSUPPORTED,
     "parallel_tool_calls": HONOURED,  # where there are tools
     "previous_response_id": _WHOLE,
     "prompt": _WHOLE,
-    "prompt_cache_key": PASSED,
+    "prompt_cache_key": HONOURED,
     "prompt_cache_options": PASSED,
     "prompt_cache_retention": PASSED,
     "reasoning": {
@@ -204,13 +210,20 @@ RESPONSES: Fields = {
         "mode": Unsupported(("standard",)),
         "summary": Unsupported(("auto",)),
     },
-    "safety_identifier": PASSED,
+    "safety_identifier": HONOURED,
     "service_tier": PASSED,
     "store": Unsupported((True,), "A response is kept as any session is; delete it when it has ended."),
     "stream": HONOURED,
     "stream_options": {"include_obfuscation": PASSED},
     "temperature": _SAMPLING,
-    "text": {"format": Unsupported(({"type": "text"},)), "verbosity": Unsupported(("medium",))},
+    "text": {
+        "format": Needs(
+            "structured",
+            ({"type": "text"},),
+            ByKind("type", {**_FORMATS, "json_schema": {"type": HONOURED, **_SCHEMA}}),
+        ),
+        "verbosity": Unsupported(("medium",)),
+    },
     "tool_choice": Needs("tools", ("none", "auto")),
     "tools": Needs("tools", ([],), Each(ByKind("type", {"function": _TOOL}))),
     "top_logprobs": Unsupported((0,)),

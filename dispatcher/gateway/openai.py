@@ -20,17 +20,18 @@ from dispatcher.gateway.callers import caller_of
 from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import CHAT, FieldCheck
+from dispatcher.gateway.formats import ChatFormat
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.views import (
-    FILTERED,
     FinalEvent,
     UserApproval,
     UserContent,
     UserFailed,
     UserFinished,
-    UserStopped,
     UserToolCall,
     UserToolResult,
+    incomplete,
+    openai_end,
     shown,
     usage_of,
     user_failure,
@@ -46,7 +47,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 class ChatBody(msgspec.Struct, frozen=True):
     """What is read of `fields.CHAT`. Fields from `temperature` on become the session's parameters by the same names,
-    but for `tools`.
+    but for `tools`, or what their types make of them.
     """
 
     model: bodies.Name
@@ -61,7 +62,7 @@ class ChatBody(msgspec.Struct, frozen=True):
     frequency_penalty: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ChatFormat | None = None
     reasoning_effort: str | None = None
     tools: list[ChatTool] | None = None
     tool_choice: ToolChoice | None = None
@@ -75,7 +76,6 @@ PARAMETERS = (
     "frequency_penalty",
     "seed",
     "stop",
-    "response_format",
     "reasoning_effort",
 )
 
@@ -144,7 +144,7 @@ def said(entries: Iterable[Entry]) -> tuple[list[str], FinalEvent | None]:
             case UserToolCall() | UserApproval() | UserToolResult():
                 pass
             case final:
-                return text, final
+                return text, openai_end(final)
     return text, None
 
 
@@ -201,7 +201,7 @@ class Completion:
 
     def failure(self, failed: UserFailed) -> HttpError:
         """Before the first byte. An agent's error is 502; that no agent was free is no agent's error."""
-        status = 503 if failed.code == "no_commander" else 502
+        status = 503 if failed.code in ("no_commander", "shutdown") else 502
         return HttpError(status, failed.message, code=failed.code, headers={"x-session-id": self.session_id})
 
 
@@ -291,12 +291,7 @@ class WholeCompletion:
 
 
 def _finish_reason(final: FinalEvent) -> str:
-    match final:
-        case UserFinished(finish_reason=reason):
-            return reason
-        case UserStopped(reason=reason) if reason in FILTERED:
-            return "content_filter"
-    return "stop"
+    return incomplete(final) or (final.finish_reason if isinstance(final, UserFinished) else "stop")
 
 
 def _calls(final: FinalEvent) -> list[dict[str, Any]]:
@@ -310,6 +305,8 @@ def _calls(final: FinalEvent) -> list[dict[str, Any]]:
 
 def _parameters(body: ChatBody) -> dict[str, Any]:
     parameters = {name: value for name in PARAMETERS if (value := getattr(body, name)) is not None}
+    if body.response_format:
+        parameters |= body.response_format.parameters("response_format")
     if body.max_completion_tokens:  # some models refuse the one name, some servers the other: it goes on as it was used
         return parameters | {"max_completion_tokens": body.max_completion_tokens}
     return parameters | ({"max_tokens": body.max_tokens} if body.max_tokens else {})

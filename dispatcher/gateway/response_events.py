@@ -12,13 +12,14 @@ import msgspec
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record
 from dispatcher.gateway.views import (
-    FILTERED,
     FinalEvent,
     UserContent,
     UserFailed,
     UserFinished,
     UserStopped,
     UserUsage,
+    incomplete,
+    openai_end,
     usage_of,
     user_event,
 )
@@ -30,8 +31,16 @@ ID_PREFIX = "resp_"
 
 Object: TypeAlias = dict[str, Any]
 
-# A finished answer's reason → why it is incomplete; of others it is complete
-_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+class Echo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a response's object shows again of its request, beside what agents get: `Request.shown_json`. instructions:
+    whether the first message is these.
+    """
+
+    metadata: dict[str, str] = {}
+    instructions: bool = False
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
 
 
 class ResponseView:
@@ -40,6 +49,7 @@ class ResponseView:
     def __init__(self, record: Record) -> None:
         self._request = record.request
         self._parameters = msgspec.json.decode(record.request.parameters_json or "{}")
+        self._shown = msgspec.json.decode(record.request.shown_json or "{}", type=Echo)
         self._id, self._item_id = f"{ID_PREFIX}{record.session_id}", f"msg_{record.session_id}"
         self._tools = [_tool(tool) for tool in record.request.tools]
         self._texts: list[str] = []
@@ -65,35 +75,48 @@ class ResponseView:
             case UserContent(text=text):
                 return _numbered(entry.offset, *self._say(text))
             case UserStopped() | UserFailed() | UserFinished() as final:
-                self._final, self._ended_at = final, entry.at
+                self._final, self._ended_at = openai_end(final), entry.at
                 return _numbered(entry.offset, *self._end())
         return []
 
     def response(self, live_status: str = "in_progress") -> Object:
         """The object. live_status: shown while the session has not ended."""
-        status, incomplete = _outcome(self._final) if self._final else (live_status, None)
+        status, reason = _outcome(self._final) if self._final else (live_status, None)
         failed = self._final if isinstance(self._final, UserFailed) else None
+        request, asked, shown = self._request, self._parameters, self._shown
+        effort = asked.get("reasoning_effort")
         return {
             "id": self._id,
             "object": "response",
-            "created_at": int(self._request.created_at),
+            "created_at": int(request.created_at),
             "completed_at": int(self._ended_at) if status == "completed" else None,
             "status": status,
-            "background": self._request.background,
+            "background": request.background,
             "error": _error(failed) if failed else None,
-            "incomplete_details": {"reason": incomplete} if incomplete else None,
-            "instructions": None,
-            "max_output_tokens": self._parameters.get("max_tokens"),
-            "metadata": {},
-            "model": self._request.agent,
+            "incomplete_details": {"reason": reason} if reason else None,
+            "instructions": request.messages[0].content if shown.instructions else None,
+            "max_output_tokens": asked.get("max_tokens"),
+            "max_tool_calls": None,
+            "metadata": shown.metadata,
+            "model": request.agent,
             "output": ([self._item()] if self._texts else []) + self._calls(),
-            "parallel_tool_calls": self._parameters.get("parallel_tool_calls", True),
+            "parallel_tool_calls": asked.get("parallel_tool_calls", True),
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
             "previous_response_id": None,
-            "temperature": self._parameters.get("temperature"),
-            "tool_choice": _choice(self._parameters.get("tool_choice", "auto")),
+            "prompt_cache_key": shown.prompt_cache_key,
+            "reasoning": {"effort": effort, "summary": None} if effort else None,
+            "safety_identifier": shown.safety_identifier,
+            "service_tier": "default",
+            "store": True,
+            "temperature": asked.get("temperature", 1.0),
+            "text": {"format": _text_format(asked)},
+            "tool_choice": _choice(asked.get("tool_choice", "auto")),
             "tools": self._tools,
-            "top_p": self._parameters.get("top_p"),
-            "usage": _usage(usage_of(self._final, self._request, self._texts)) if self._final else None,
+            "top_logprobs": 0,
+            "top_p": asked.get("top_p", 1.0),
+            "truncation": "disabled",
+            "usage": _usage(usage_of(self._final, request, self._texts)) if self._final else None,
         }
 
     def _say(self, text: str) -> list[tuple[str, Object]]:
@@ -179,6 +202,16 @@ def _choice(choice: Any) -> Any:
     return choice
 
 
+def _text_format(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The form that was asked for, a level less deep than on Chat Completions."""
+    match parameters.get("response_format"):
+        case {"type": "json_schema", "json_schema": dict() as asked}:
+            return {"type": "json_schema", "description": None, "strict": False} | asked
+        case {"type": "json_object"}:
+            return {"type": "json_object"}
+    return {"type": "text"}
+
+
 def _numbered(offset: int, *events: tuple[str, Object]) -> list[Object]:
     first = offset * STRIDE
     return [{"type": kind, "sequence_number": first + n} | fields for n, (kind, fields) in enumerate(events)]
@@ -186,12 +219,11 @@ def _numbered(offset: int, *events: tuple[str, Object]) -> list[Object]:
 
 def _outcome(final: FinalEvent) -> tuple[str, str | None]:
     """A response's status, and why it is incomplete if it is."""
+    if reason := incomplete(final):
+        return "incomplete", "max_output_tokens" if reason == "length" else reason
     match final:
-        case UserFinished(finish_reason=reason):
-            incomplete = _INCOMPLETE.get(reason)
-            return ("incomplete", incomplete) if incomplete else ("completed", None)
-        case UserStopped(reason=reason) if reason in FILTERED:
-            return "incomplete", "content_filter"
+        case UserFinished():
+            return "completed", None
         case UserStopped():
             return "cancelled", None
         case UserFailed():

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -28,14 +28,23 @@ from dispatcher.gateway.client_tools import (
 )
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import RESPONSES, FieldCheck
+from dispatcher.gateway.formats import TextFormat
 from dispatcher.gateway.ports import Sessions
-from dispatcher.gateway.response_events import ID_PREFIX, LAST_EVENTS, STRIDE, Object, ResponseView
+from dispatcher.gateway.response_events import ID_PREFIX, LAST_EVENTS, STRIDE, Echo, Object, ResponseView
 from dispatcher.gateway.views import FAILURES
 from dispatcher.metrics import Metrics
 from shared.records import Message
 
 TEXT_TYPES = ("input_text", "output_text")
 BEFORE_ALL = -1  # a sequence number before the first event's
+
+
+# Bounds as OpenAI has them.
+ResponseMetadata: TypeAlias = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
+    msgspec.Meta(max_length=16),
+]
+Marker: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 
 
 class InputItem(msgspec.Struct, frozen=True):
@@ -49,7 +58,7 @@ class InputItem(msgspec.Struct, frozen=True):
 
 
 class TextConfig(msgspec.Struct, frozen=True):
-    format: dict[str, Any] | None = None
+    format: TextFormat | None = None
 
 
 class Reasoning(msgspec.Struct, frozen=True):
@@ -66,6 +75,9 @@ class ResponseBody(msgspec.Struct, frozen=True):
     instructions: str | None = None
     stream: bool | None = None
     background: bool | None = None
+    metadata: ResponseMetadata | None = None
+    prompt_cache_key: Marker | None = None
+    safety_identifier: Marker | None = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
@@ -108,6 +120,7 @@ class ResponseRoutes:
             subject=caller.subject,
             tools=tools,
             needs=honoured,
+            shown_json=_shown(body),
         )
         record = (await self._sessions.create(request)).record
         if body.stream:
@@ -295,18 +308,15 @@ def _parameters(body: ResponseBody) -> dict[str, Any]:
         "max_tokens": body.max_output_tokens,
         "temperature": body.temperature,
         "top_p": body.top_p,
-        "response_format": _response_format(body.text.format) if body.text and body.text.format else None,
         "reasoning_effort": body.reasoning.effort if body.reasoning else None,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    form = body.text.format.parameters("text.format") if body.text and body.text.format else {}
+    return {name: value for name, value in given.items() if value is not None} | form
 
 
-def _response_format(text_format: dict[str, Any]) -> dict[str, Any]:
-    """Responses' `text.format` as Chat Completions' `response_format`: there, a schema stands one level deeper."""
-    if text_format.get("type") != "json_schema":
-        return text_format
-    schema = {name: value for name, value in text_format.items() if name != "type"}
-    return {"type": "json_schema", "json_schema": schema}
+def _shown(body: ResponseBody) -> str:
+    shown = Echo(body.metadata or {}, bool(body.instructions), body.prompt_cache_key, body.safety_identifier)
+    return "" if shown == Echo() else msgspec.json.encode(shown).decode()
 
 
 def _flag(http: HttpRequest, name: str) -> bool:

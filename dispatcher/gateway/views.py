@@ -166,6 +166,25 @@ def user_failure(code: str) -> UserFailed:
     return UserFailed(code, FAILURES[code])
 
 
+def openai_end(final: FinalEvent) -> FinalEvent:
+    """An end as OpenAI's protocols can tell it: there is no answer that the service stopped, but a failure."""
+    if isinstance(final, UserStopped) and final.reason == "Shutdown":
+        return UserFailed("shutdown", "The service was shut down before the agent had finished.")
+    return final
+
+
+def incomplete(final: FinalEvent) -> str | None:
+    """Why OpenAI's clients see the answer as incomplete, in the words of Chat Completions."""
+    match final:
+        case UserFinished(finish_reason=("length" | "content_filter") as reason):
+            return reason
+        case UserStopped(reason=reason) if reason in FILTERED:
+            return "content_filter"
+        case UserStopped(reason="Timeout"):
+            return "length"
+    return None
+
+
 def stop_reason(reason: str) -> str:
     return reason if reason in STOP_REASONS else "PolicyViolation"
 

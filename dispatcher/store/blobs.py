@@ -25,7 +25,7 @@ def without_prompt(record: Record) -> Record:
 
 def briefly(request: Request) -> Request:
     """Without its prompt."""
-    return replace(request, messages=(), parameters_json="", tools=())
+    return replace(request, messages=(), parameters_json="", tools=(), shown_json="")
 
 
 def brief_of(blob: bytes) -> bytes:

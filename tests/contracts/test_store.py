@@ -97,7 +97,7 @@ async def test_all_of_a_request_is_kept(store: Store) -> None:
     secret = (b"\x00key", b"\xffdigest")
     tools = (Tool("search", "", "{}", client=True),)
     request = Request(
-        "a", (Message("user", "hi"),), 100.5, "user", *told, *secret, tools, "tenant", "subject", ("tools",)
+        "a", (Message("user", "hi"),), 100.5, "user", *told, *secret, tools, "tenant", "subject", ("tools",), "{}"
     )
     assert all(getattr(request, field) for field in Request.__struct_fields__)
     record = replace(waiting("s1"), request=request)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from openai.types import chat, responses, shared_params
 from openai.types.chat import completion_create_params
 from openai.types.responses import response_create_params, response_input_param
+from openai.types.shared_params import response_format_json_schema
 from prometheus_client import CollectorRegistry
 
 from dispatcher.gateway import bodies
@@ -34,6 +35,7 @@ from dispatcher.gateway.fields import (
     Treatment,
     Unsupported,
 )
+from dispatcher.gateway.formats import ChatFormat, SchemaFormat, TextFormat
 from dispatcher.gateway.openai import ChatBody, StreamOptions
 from dispatcher.gateway.responses import InputItem, Reasoning, ResponseBody, TextConfig
 from tests.dispatcher.gateway.fakes import FakeSessions
@@ -102,7 +104,6 @@ RESPONSES_REFUSED: list[tuple[dict[str, object], str]] = [
     ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
     ({"text": {"format": {"type": "json_schema", **SCHEMA}}}, "text.format"),
     ({"text": {"format": {"type": "json_object"}}}, "text.format"),
-    ({"text": {"format": "json"}}, "text.format"),
     ({"text": {"verbosity": "high"}}, "text.verbosity"),
     ({"reasoning": {"effort": "low", "summary": "detailed"}}, "reasoning.summary"),
     ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
@@ -322,6 +323,8 @@ KNOWN: list[tuple[Fields, type]] = [
     (below(CHAT, "messages", "assistant", "tool_calls", "function"), chat.ChatCompletionMessageFunctionToolCallParam),
     (below(CHAT, "tools", "function"), chat.ChatCompletionFunctionToolParam),
     (below(CHAT, "tools", "function", "function"), shared_params.FunctionDefinition),
+    (below(CHAT, "response_format", "json_schema"), shared_params.ResponseFormatJSONSchema),
+    (below(CHAT, "response_format", "json_schema", "json_schema"), response_format_json_schema.JSONSchema),
     (RESPONSES, response_create_params.ResponseCreateParamsNonStreaming),
     (RESPONSES, response_create_params.ResponseCreateParamsStreaming),
     (below(RESPONSES, "stream_options"), response_create_params.StreamOptions),
@@ -332,6 +335,7 @@ KNOWN: list[tuple[Fields, type]] = [
     (below(RESPONSES, "input", "message"), responses.ResponseOutputMessageParam),
     (below(RESPONSES, "input", "message", "content", "input_text"), responses.ResponseInputTextParam),
     (below(RESPONSES, "input", "message", "content", "output_text"), responses.ResponseOutputTextParam),
+    (below(RESPONSES, "text", "format", "json_schema"), responses.ResponseFormatTextJSONSchemaConfigParam),
     (below(RESPONSES, "input", "function_call"), responses.ResponseFunctionToolCallParam),
     (below(RESPONSES, "input", "function_call_output"), response_input_param.FunctionCallOutput),
     (below(RESPONSES, "tools", "function"), responses.FunctionToolParam),
@@ -361,6 +365,9 @@ SAID_BY_KIND = {"type"}  # which is one, or leads elsewhere
         (every_kind(CHAT["messages"]), bodies.ChatMessage),
         (below(CHAT, "messages", "assistant", "tool_calls", "function"), CalledTool),
         (below(CHAT, "tools", "function", "function"), FunctionDefinition),
+        (below(CHAT, "response_format", "json_schema"), ChatFormat),
+        (below(CHAT, "response_format", "json_schema", "json_schema"), SchemaFormat),
+        (below(RESPONSES, "text", "format", "json_schema"), TextFormat),
         (below(CHAT, "messages", "user", "content", "text"), bodies.Part),
         (RESPONSES, ResponseBody),
         (below(RESPONSES, "text"), TextConfig),

@@ -114,8 +114,7 @@ async def test_the_stream_ends_with_done(http: httpx2.AsyncClient, sessions: Fak
         ("PolicyViolation", "content_filter"),
         ("RiskControl", "content_filter"),
         ("UserCancel", "stop"),
-        ("Timeout", "stop"),
-        ("Shutdown", "stop"),
+        ("Timeout", "length"),
     ],
 )
 async def test_a_stop_is_a_finish(
@@ -130,6 +129,19 @@ async def test_a_stop_is_a_finish(
     choice = json.loads(frames(answer)[-2])["choices"][0] if stream else answer.json()["choices"][0]
     assert choice["finish_reason"] == shown
     assert "so far" in answer.text
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_shutdown_is_no_finish(http: httpx2.AsyncClient, sessions: FakeSessions, stream: bool) -> None:
+    asking = ask(http, stream=stream)
+    commander = await sessions.begin(await sessions.created.get())
+    await commander.say("so far")
+    await commander.stop("Shutdown", "dispatcher", detail="SECRET")
+    answer = await asking
+    assert answer.status_code == (200 if stream else 503)
+    error = json.loads(frames(answer)[-2]) if stream else answer.json()
+    assert error["error"]["code"] == "shutdown"
+    assert "SECRET" not in answer.text
 
 
 @pytest.mark.parametrize("stream", [True, False])

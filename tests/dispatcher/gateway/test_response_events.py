@@ -5,16 +5,18 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from openai.types.responses import Response, ResponseStreamEvent
 from starlette.types import Message as AsgiMessage
 
 from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, StopEntry, Text
 from dispatcher.core.log import Head, Record, Request
-from dispatcher.gateway.response_events import STRIDE, ResponseView
+from dispatcher.gateway.response_events import STRIDE, Echo, ResponseView
 from dispatcher.gateway.responses import BEFORE_ALL, StreamedResponse
 from dispatcher.gateway.views import FAILURES
 from shared.records import (
@@ -25,10 +27,12 @@ from shared.records import (
     Error,
     Message,
     Thought,
+    Tool,
     ToolResult,
     Unknown,
     Usage,
 )
+from tests.dispatcher.gateway.open_responses import check_event, check_response
 
 REQUEST = Request(
     "default",
@@ -38,6 +42,19 @@ REQUEST = Request(
     background=True,
 )
 RECORD = Record("s1", REQUEST, Head())
+FULL = replace(
+    REQUEST,
+    parameters_json=json.dumps(
+        {
+            "tool_choice": {"type": "function", "function": {"name": "f"}},
+            "parallel_tool_calls": False,
+            "reasoning_effort": "low",
+            "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}},
+        }
+    ),
+    tools=(Tool("f", "", "{}", client=True), Tool("g", "of g", '{"type": "object"}', client=True, strict=True)),
+    shown_json=msgspec.json.encode(Echo({"a": "b"}, True, "cache", "someone")).decode(),
+)
 EVENTS: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(ResponseStreamEvent)
 
 
@@ -51,8 +68,8 @@ def said(text: str) -> tuple[Body, str]:
     return Content(f"raw {text}"), text
 
 
-def events(entries: list[Entry]) -> list[dict[str, Any]]:
-    view = ResponseView(RECORD)
+def events(entries: list[Entry], record: Record = RECORD) -> list[dict[str, Any]]:
+    view = ResponseView(record)
     return [*view.begin(), *(event for entry in entries for event in view.take(entry))]
 
 
@@ -96,15 +113,26 @@ def test_the_events_of_an_answer() -> None:
         "incomplete_details": None,
         "instructions": None,
         "max_output_tokens": 7,
+        "max_tool_calls": None,
         "metadata": {},
         "model": "default",
         "output": [],
         "parallel_tool_calls": True,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
         "previous_response_id": None,
+        "prompt_cache_key": None,
+        "reasoning": None,
+        "safety_identifier": None,
+        "service_tier": "default",
+        "store": True,
         "temperature": 0.5,
+        "text": {"format": {"type": "text"}},
         "tool_choice": "auto",
         "tools": [],
-        "top_p": None,
+        "top_logprobs": 0,
+        "top_p": 1.0,
+        "truncation": "disabled",
         "usage": None,
     }
     item = {"id": "msg_s1", "type": "message", "status": "in_progress", "role": "assistant", "content": []}
@@ -139,8 +167,8 @@ ENDS: list[tuple[Body, str, str, str | None, str | None]] = [
     (StopEntry("x", "PolicyViolation", "policy"), "incomplete", "incomplete", "content_filter", None),
     (StopEntry("x", "RiskControl", "operator"), "incomplete", "incomplete", "content_filter", None),
     (StopEntry("x", "UserCancel", "user"), "failed", "cancelled", None, None),
-    (StopEntry("x", "Timeout", "policy"), "failed", "cancelled", None, None),
-    (StopEntry("x", "Shutdown", "dispatcher"), "failed", "cancelled", None, None),
+    (StopEntry("x", "Timeout", "policy"), "incomplete", "incomplete", "max_output_tokens", None),
+    (StopEntry("x", "Shutdown", "dispatcher"), "failed", "failed", None, "shutdown"),
     (StopEntry("x", "SECRET", "policy"), "incomplete", "incomplete", "content_filter", None),
     *((Failed(code, "SECRET"), "failed", "failed", None, code) for code in FAILURES),
     (Error("SECRET", "SECRET"), "failed", "failed", None, "agent_error"),
@@ -157,7 +185,8 @@ def test_an_end(end: Body, event: str, status: str, incomplete: str | None, code
     response = last["response"]
     assert response["status"] == status
     assert response["incomplete_details"] == ({"reason": incomplete} if incomplete else None)
-    error = {"type": "server_error", "code": code, "message": FAILURES[code], "param": None} if code else None
+    message = FAILURES.get(code or "", "The service was shut down before the agent had finished.")
+    error = {"type": "server_error", "code": code, "message": message, "param": None} if code else None
     assert response["error"] == error
     asked = -(-sum(len(message.content) for message in RECORD.request.messages) // 4)
     counted = {name: response["usage"][name] for name in ("input_tokens", "output_tokens", "total_tokens", "estimated")}
@@ -295,9 +324,11 @@ def test_resuming_after_any_event_gives_the_rest_to_the_byte(entries: list[Entry
 
 
 @settings(deadline=None)
-@given(logs())
-def test_the_events_hold_the_released_text_and_are_what_the_official_types_ask_for(entries: list[Entry]) -> None:
-    shown = events(entries)
+@given(logs(), st.sampled_from([REQUEST, FULL]))
+def test_the_events_hold_the_released_text_and_are_what_types_and_specification_ask_for(
+    entries: list[Entry], request: Request
+) -> None:
+    shown = events(entries, replace(RECORD, request=request))
     end = next((n for n, entry in enumerate(entries) if isinstance(entry.body, Finished | StopEntry | Failed)), None)
     text = "".join(entry.released for entry in entries[:end] if isinstance(entry.body, Content | Text))
     assert "".join(event["delta"] for event in shown if event["type"] == "response.output_text.delta") == text
@@ -310,10 +341,26 @@ def test_the_events_hold_the_released_text_and_are_what_the_official_types_ask_f
         assert Response.model_validate(_official(lasting[0]["response"])).output_text == text
 
 
+def test_a_response_shows_what_it_was_asked() -> None:
+    view = ResponseView(replace(RECORD, request=FULL))
+    check_response(view.response("queued"))
+    response = view.response()
+    check_response(response)
+    assert Response.model_validate(response).model_dump(warnings="error")
+    assert (response["metadata"], response["instructions"]) == ({"a": "b"}, "SECRET")
+    assert (response["prompt_cache_key"], response["safety_identifier"]) == ("cache", "someone")
+    assert (response["tool_choice"], response["parallel_tool_calls"]) == ({"type": "function", "name": "f"}, False)
+    assert response["reasoning"] == {"effort": "low", "summary": None}
+    assert [tool["strict"] for tool in response["tools"]] == [False, True]
+    form = {"type": "json_schema", "name": "x", "description": None, "schema": {"type": "object"}, "strict": False}
+    assert response["text"] == {"format": form}
+
+
 def _valid(event: dict[str, Any]) -> None:
+    check_event(event)
     if "response" in event:
         event = event | {"response": _official(event["response"])}
-    EVENTS.validate_python(event)
+    assert EVENTS.validate_python(event).model_dump(warnings="error")
 
 
 def _official(response: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry
 from dispatcher.access.watch import Access
 from dispatcher.gateway import limits
 from dispatcher.gateway.app import user_app
-from dispatcher.gateway.fields import HONOURED, RESPONSES
 from dispatcher.gateway.response_events import STRIDE
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
@@ -113,7 +112,7 @@ class Weather(pydantic.BaseModel):
 async def test_the_typed_helper(
     client: openai.AsyncOpenAI, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RESPONSES["text"], "format", HONOURED)  # type: ignore[arg-type]  # as where an agent does
+    sessions.honoured = frozenset({"structured"})
     async with client.responses.stream(**ASK, text_format=Weather) as stream:
         commander = await sessions.begin(await sessions.created.get())
         await commander.say('{"sunny"', ": true}")
@@ -143,7 +142,13 @@ async def test_the_typed_helper(
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     ("how", "status"),
-    [("length", "incomplete"), ("PolicyViolation", "incomplete"), ("Timeout", "cancelled"), ("failed", "failed")],
+    [
+        ("length", "incomplete"),
+        ("PolicyViolation", "incomplete"),
+        ("Timeout", "incomplete"),
+        ("Shutdown", "failed"),
+        ("failed", "failed"),
+    ],
 )
 async def test_an_end_that_is_not_complete(
     client: openai.AsyncOpenAI, sessions: FakeSessions, how: str, status: str, stream: bool
@@ -225,7 +230,6 @@ async def test_messages_and_parameters_reach_the_session(http: httpx2.AsyncClien
         "temperature": 0.5,
         "top_p": 0.9,
         "reasoning_effort": "low",
-        "response_format": {"type": "text"},
     }
 
 
