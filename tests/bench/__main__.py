@@ -25,16 +25,18 @@ import uvloop
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported
 
 from tests import programs
-from tests.bench import measures, policies
+from tests.bench import encodings, measures, policies
 from tests.bench.agents import REPORT_SOCKET
 from tests.bench.measures import Figures, Reports
+from tests.bench.polling import polling
 from tests.bench.stops import policy_stop
 from tests.bench.systems import SYSTEMS, System, started
-from tests.bench.table import medians, table
+from tests.bench.table import medians, tables
 from tests.bench.tools import tool_stop
 
 STOPS = 10
 IDLE_SESSIONS = 400
+APART = 64  # sessions, and connections
 MEASURE_SECONDS = 180.0  # the most that one measure may take, a whole run's bound with the number of them
 
 Measure = Callable[[System], Awaitable[Figures]]
@@ -109,10 +111,26 @@ async def run(bench: Bench, systems: list[System], chosen: argparse.Namespace, r
         await bench.take(name, lambda system, count=count: policy_stop(system, count, chosen.stops, reports, echo))  # type: ignore[misc]
 
 
+async def designs(bench: Bench, systems: list[System], apart: System | None, seconds: float) -> None:
+    """What a stream, and one connection for all, are for. apart: the floor with a connection for each session."""
+    by_name = {system.name: system for system in systems}
+    if "sqlite" in by_name and bench.wanted("polling"):
+        bench.found["polling: 16 sessions of 50 tokens/s"] = await polling(by_name["sqlite"], max(seconds, 3.0))
+    if apart and "floor" in by_name:
+        await measures.warm_up(apart)
+        bench.found[f"connections: {APART} sessions of 50 tokens/s"] = {
+            "one for all": [await measures.paced(by_name["floor"], APART, seconds)],
+            "one each": [await measures.paced(apart, APART, seconds)],
+        }
+
+
 def main() -> None:
     chosen = arguments()
     began = time.monotonic()
-    rules = medians(policies.measured()) if Bench([], chosen.measure).wanted("rules: text") else {}
+    of_this_process: Found = {}
+    wanted = Bench([], chosen.measure).wanted
+    for name, measured in (("rules: text", policies.measured), ("encodings", encodings.measured)):
+        of_this_process |= measured() if wanted(name) else {}
     gc.freeze()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
         os.environ[REPORT_SOCKET] = str(Path(folder) / REPORT_SOCKET)  # what is started inherits it
@@ -123,17 +141,23 @@ def main() -> None:
         echo = stack.enter_context(programs.running("-m", "tests.bench.stops", settings={}, log=log))
         address = echo.wait_for(lambda event: "grpc" in event)["grpc"]
         bench = Bench(systems, chosen.measure)
-        uvloop.run(run(bench, systems, chosen, reports, address))
-    summary = medians(bench.found)
-    for columns, rows in ((list(next(iter(rules.values()), [])), rules), ([each.name for each in systems], summary)):
-        if rows:
-            print(table(rows, columns) + "\n")
+        apart = None
+        if wanted("connections") and "floor" in chosen.systems.split(","):
+            apart = stack.enter_context(started("floor", Path(folder), connections=APART))
+
+        async def everything() -> None:
+            await run(bench, systems, chosen, reports, address)
+            await designs(bench, systems, apart, chosen.seconds)
+
+        uvloop.run(everything())
+    summary = medians(of_this_process | bench.found)
+    print(tables(summary))
     document = {
         "seconds": chosen.seconds,
         "rounds": chosen.rounds,
         "took_seconds": round(time.monotonic() - began),
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()},
-        "medians": summary | rules,
+        "medians": summary,
         "rounds_raw": bench.found,
     }
     chosen.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
 """The floor: what a pair on this contract, and written to the wire in this way, can do at best.
 
     python -m tests.bench.floor dispatcher                  prints its two addresses as JSON
-    python -m tests.bench.floor commander GRPC_ADDRESS
+    python -m tests.bench.floor commander GRPC_ADDRESS [CONNECTIONS]
 
-One stream for all sessions, batches, a 1 ms flush, raw ASGI events out, uvloop. No store, no policies, no tools, no
-sequences, no acks: the handlers only count and pass on. HTTP/2's window is its only flow control.
+One stream for all sessions, or so many, each on a connection of its own that has its share of them; batches, a 1 ms
+flush, raw ASGI events out, uvloop. No store, no policies, no tools, no sequences, no acks: the handlers only count and
+pass on. HTTP/2's window is its only flow control.
 """
 
 import asyncio
@@ -36,7 +37,8 @@ HEADERS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cach
 class Session:
     """What a user has not read yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: "Stream") -> None:
+        self.stream = stream
         self.text: list[str] = []
         self.characters = 0
         self.end = ""
@@ -53,15 +55,38 @@ class Session:
         self.changed.set()
 
 
+class Stream:
+    """What goes down to one Commander."""
+
+    def __init__(self) -> None:
+        self.outbox: deque[pb.DownstreamPacket] = deque()
+        self.wake = asyncio.Event()
+
+    def send(self, packet: pb.DownstreamPacket) -> None:
+        self.outbox.append(packet)
+        self.wake.set()
+
+    async def write(self, context: Any) -> None:
+        while True:
+            await self.wake.wait()
+            self.wake.clear()
+            packets = list(self.outbox)
+            self.outbox.clear()
+            await context.write(packets[0] if len(packets) == 1 else pb.DownstreamPacket(batch=packets))
+
+
 class Dispatcher(agent_pb2_grpc.AgentInteractionServicer):
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
-        self.outbox: deque[pb.DownstreamPacket] = deque()
-        self.wake = asyncio.Event()
+        self.streams: deque[Stream] = deque()  # the next one's turn first
+        self.joined = asyncio.Event()  # the first of them is there
         self.packets = 0
 
     async def ChatStream(self, request_iterator: Any, context: Any) -> None:  # noqa: N802
-        writing = asyncio.create_task(self._write(context))
+        stream = Stream()
+        self.streams.append(stream)
+        self.joined.set()
+        writing = asyncio.create_task(stream.write(context))
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
                 for packet in message.batch or (message,):
@@ -69,6 +94,7 @@ class Dispatcher(agent_pb2_grpc.AgentInteractionServicer):
                     await self._take(packet)
         finally:
             writing.cancel()
+            self.streams.remove(stream)
 
     async def _take(self, packet: pb.UpstreamPacket) -> None:
         session = self.sessions.get(packet.session_id)
@@ -82,32 +108,23 @@ class Dispatcher(agent_pb2_grpc.AgentInteractionServicer):
             session.read.clear()
             await session.read.wait()
 
-    async def _write(self, context: Any) -> None:
-        while True:
-            await self.wake.wait()
-            self.wake.clear()
-            packets = list(self.outbox)
-            self.outbox.clear()
-            await context.write(packets[0] if len(packets) == 1 else pb.DownstreamPacket(batch=packets))
-
-    def _send(self, packet: pb.DownstreamPacket) -> None:
-        self.outbox.append(packet)
-        self.wake.set()
-
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The users' side, as an ASGI application."""
         match scope["method"], scope["path"].split("/")[1:]:
             case "POST", ["v1", "sessions"]:
                 prompt = msgspec.json.decode((await receive())["body"])["prompt"]
                 session_id = secrets.token_urlsafe(16)
-                self.sessions[session_id] = Session()
+                await self.joined.wait()
+                session = self.sessions[session_id] = Session(self.streams[0])
+                self.streams.rotate(-1)
                 messages = [pb.Message(role="user", content=prompt)]
                 assignment = pb.Assignment(session_id=session_id, messages=messages)
-                self._send(pb.DownstreamPacket(session_id=session_id, assignment=assignment))
+                session.stream.send(pb.DownstreamPacket(session_id=session_id, assignment=assignment))
                 await respond(send, 201, msgspec.json.encode({"session_id": session_id}))
             case "POST", ["v1", "sessions", session_id, "stop"]:
-                self._send(pb.DownstreamPacket(session_id=session_id, stop=pb.StopSignal(reason="UserCancel")))
-                self.sessions[session_id].over("stopped")
+                session = self.sessions[session_id]
+                session.stream.send(pb.DownstreamPacket(session_id=session_id, stop=pb.StopSignal(reason="UserCancel")))
+                session.over("stopped")
                 await respond(send, 202, b"{}")
             case "GET", ["v1", "sessions", session_id, "events"]:
                 await self._events(self.sessions[session_id], send)
@@ -244,8 +261,16 @@ class Commander:
         return pb.UpstreamPacket(session_id=session_id, content=content)
 
 
-async def commander(grpc_address: str) -> None:
-    async with grpc.aio.insecure_channel(grpc_address, options=client_options(ClientKeepalive())) as channel:
+async def commander(grpc_address: str, connections: str = "1") -> None:
+    async with asyncio.TaskGroup() as group:
+        for _ in range(int(connections)):
+            group.create_task(_connected(grpc_address))
+
+
+async def _connected(grpc_address: str) -> None:
+    # Else channels of one process to one address share a connection.
+    options = [*client_options(ClientKeepalive()), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(grpc_address, options=options) as channel:
         await channel.channel_ready()
         stub: Any = agent_pb2_grpc.AgentInteractionStub(channel)  # type: ignore[no-untyped-call]
         call = stub.ChatStream()

@@ -61,12 +61,12 @@ class System:
         }
 
 
-def _plain(name: str, run: Callable[..., programs.Program]) -> System:
+def _plain(name: str, run: Callable[..., programs.Program], connections: int) -> System:
     """A system without the pair; each of its programs prints where it listens."""
     if name == "floor":
         gateway = run("-m", "tests.bench.floor", "dispatcher")
         listening = gateway.wait_for(lambda event: "http" in event)
-        speaker = run("-m", "tests.bench.floor", "commander", listening["grpc"])
+        speaker = run("-m", "tests.bench.floor", "commander", listening["grpc"], str(connections))
     else:
         speaker = run("-m", "tests.bench.starlette_gateway", "tokens")
         tokens = speaker.wait_for(lambda event: "http" in event)
@@ -77,8 +77,8 @@ def _plain(name: str, run: Callable[..., programs.Program]) -> System:
 
 
 @contextlib.contextmanager
-def started(name: str, folder: Path) -> Iterator[System]:
-    """One of SYSTEMS, ready. What it prints and keeps goes into `folder`."""
+def started(name: str, folder: Path, connections: int = 1) -> Iterator[System]:
+    """One of SYSTEMS, ready. What it prints and keeps goes into `folder`. connections: of the floor's two sides."""
     log = folder / f"{name}.log"
     with ExitStack() as stack:
 
@@ -86,7 +86,7 @@ def started(name: str, folder: Path) -> Iterator[System]:
             return stack.enter_context(programs.running(*arguments, settings=extra, log=log))
 
         if name in ("floor", "starlette"):
-            yield _plain(name, run)
+            yield _plain(name, run, connections)
             return
 
         policies = folder / "policies.toml"

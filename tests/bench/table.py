@@ -40,6 +40,10 @@ _SHOWN = {
     "append_p99_micros": ("  p99, ms", 1000, 2),
     "tokens_after_p50": ("tokens made after it, p50", 1, 0),
     "tokens_after_max": ("  the most", 1, 0),
+    "message_bytes": ("bytes", 1, 0),
+    "encode_nanos": ("to encode it, ns", 1, 0),
+    "decode_nanos": ("to decode it, ns", 1, 0),
+    "requests": ("requests a session and second", 1, 2),
     "kib": ("KiB a session", 1, 0),
     "kib_gateway": ("  of the gateway", 1, 0),
     "kib_speaker": ("  of the speaker", 1, 0),
@@ -55,6 +59,15 @@ def medians(found: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) ->
         }
         for measure, systems in found.items()
     }
+
+
+def tables(summary: Medians) -> str:
+    """One for all measures of the same systems."""
+    by_systems: dict[tuple[str, ...], Medians] = {}
+    for measure, systems in summary.items():
+        whole = next((known for known in by_systems if set(systems) <= set(known)), tuple(systems))
+        by_systems.setdefault(whole, {})[measure] = systems
+    return "\n\n".join(table(rows, systems) for systems, rows in by_systems.items())
 
 
 def table(summary: Medians, systems: Sequence[str]) -> str:
