@@ -153,6 +153,7 @@ class ToolsetServer:
         self.left_out: list[str] = []
         self.tried = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self._runs: set[asyncio.Task[None]] = set()
         self.calls = 0  # of its tools, those that wait for their turn among them
         self._idle = asyncio.Event()
 
@@ -172,12 +173,20 @@ class ToolsetServer:
                 await asyncio.gather(self.task, return_exceptions=True)
 
     async def _keep(self) -> None:
+        try:
+            await self._connect_again()
+        finally:
+            for run in self._runs:
+                run.cancel()
+            await asyncio.gather(*self._runs, return_exceptions=True)
+
+    async def _connect_again(self) -> None:
         clock = asyncio.get_running_loop().time
         wait = FIRST_WAIT
         while True:
             began = clock()
             try:
-                await self._toolset.run(self._offer)
+                await self._run()
                 why = "the connection was lost"
             except ServiceError as failed:
                 why = str(failed)
@@ -192,7 +201,18 @@ class ToolsetServer:
             await asyncio.sleep(wait)
             wait = min(2 * wait, MAX_WAIT)
 
-    def _offer(self, tools: Sequence[Tool], left_out: Sequence[str] = ()) -> None:
+    async def _run(self) -> None:
+        """Until the server is lost; the calls that are under way keep their connection. Raises why."""
+        offer = _Offer(self)
+        run = asyncio.create_task(self._toolset.run(offer), name=f"toolset {self.name} runs")
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
+        run.add_done_callback(offer.ended)
+        if why := await offer.over:
+            raise why
+
+    def offered(self, tools: Sequence[Tool], left_out: Sequence[str]) -> None:
+        """There are these now."""
         left_out = [reason[:MAX_REASON] for reason in left_out]
         kept = tuple(_Offered(tool, self) for tool in self._usable(tools, left_out))
         if left_out and left_out != self.left_out:
@@ -241,6 +261,24 @@ class ToolsetServer:
         """One more call, or one less, keeps the connection."""
         self.calls += change
         self._idle.set()
+
+
+class _Offer:
+    """What one run of a toolset tells. over: its server is lost, and why, if that is known."""
+
+    def __init__(self, server: ToolsetServer) -> None:
+        self._server = server
+        self.over: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+    def __call__(self, tools: Sequence[Tool], left_out: Sequence[str] = ()) -> None:
+        self._server.offered(tools, left_out)
+
+    def lost(self, why: BaseException | None) -> None:
+        if not self.over.done():
+            self.over.set_result(why)
+
+    def ended(self, run: "asyncio.Task[None]") -> None:
+        self.lost(RuntimeError("the toolset cancelled itself") if run.cancelled() else run.exception())
 
 
 class _Offered:

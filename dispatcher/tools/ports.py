@@ -71,6 +71,11 @@ class Offer(Protocol):
     def __call__(self, tools: Sequence[Tool], left_out: Sequence[str] = ()) -> None:
         """All tools that there are now. left_out: others that the operator asked for, and why each is none."""
 
+    def lost(self, why: Exception) -> None:
+        """The server does not do what it should, but may still answer the calls that are under way. `run` returns when
+        they have ended; for others it is run again meanwhile.
+        """
+
 
 class Toolset(Protocol):
     """A server whose tools become ours. What is common to all stands around it, in `keeper`: the back-off, the pin,

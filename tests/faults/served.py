@@ -16,10 +16,8 @@ NOT_ASKED = {"unreachable", "unavailable", "session_ended"}  # codes that promis
 LOST = "The connection was lost before the answer came"  # as the agent is told
 ENDS = ("answered", "cancelled", "died")
 # Before a call: what broke a connection that it finds in its place, and that is not noticed yet. A Dispatcher may have
-# been paused meanwhile. That an MCP server has forgotten the session is noticed at a call, or when the server is looked
-# at; then the connection ends, and with it all other calls that are under way.
+# been paused meanwhile.
 BEFORE_SECONDS = 5.0 + LONG[1]
-LOOKED_SECONDS = {"mcp": 30.0}
 # From a stop's entry in the log until a service sees it, over everything that is broken meanwhile.
 STOP_SEEN_SECONDS = 40.0
 # What takes a call's Dispatcher away, or its place in the store.
@@ -126,9 +124,8 @@ def _status(made: MadeCall, around: World) -> Iterator[str]:
                 yield "its service was asked, and its tool is said to be unknown"
         case "UNKNOWN_OUTCOME":
             since, until = _begin(made) - BEFORE_SECONDS, made.result["at"]
-            service = SERVICE_OF.get(made.tool, "http")
             if str(error.get("message", "")).startswith(LOST):
-                if not around.broken({service}, since - LOOKED_SECONDS.get(service, 0.0), until):
+                if not around.broken({SERVICE_OF.get(made.tool, "http")}, since, until):
                     yield f"its connection is said to be lost, and nothing broke it; its service saw {dict(events)}"
             elif not around.broken(AWAY, since - AWAY_SECONDS, until):
                 yield f"its Dispatcher is said to be gone, and nothing broke it; its service saw {dict(events)}"

@@ -135,6 +135,8 @@ class McpConnection:
         self._client: Client | None = None
         self._lost = False
         self._look = asyncio.Event()
+        self._calls = 0
+        self._ended = asyncio.Event()  # one of them has
 
     def use(self, client: Client) -> None:
         """Of this one it is the connection."""
@@ -229,6 +231,7 @@ class McpConnection:
         )
         attempt = Attempt()
         token = CURRENT.set(attempt)
+        self._calls += 1
         try:
             answer = await self.client.session.send_request(request, ANSWER)
         except MCPError as error:
@@ -237,10 +240,18 @@ class McpConnection:
             raise BrokenAnswerError from None
         finally:
             CURRENT.reset(token)
+            self._calls -= 1
+            self._ended.set()
             await attempt.end()
         if isinstance(answer, InputRequiredResult):
             raise ServiceError("input_required", "The tool asks its caller for something, which is refused.")
         return result(answer)
+
+    async def idle(self) -> None:
+        """Return when no call is under way; each has its time limit."""
+        while self._calls:
+            self._ended.clear()
+            await self._ended.wait()
 
     def _failure(self, error: MCPError, attempt: Attempt) -> Exception:
         """What it means for the call."""

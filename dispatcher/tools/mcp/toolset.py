@@ -28,12 +28,20 @@ class McpToolset:
 
         async with connected(self.name, self._server) as connection:
             try:
-                async with aclosing(connection.listings()) as listings:
-                    async for found in listings:
-                        self.connection = connection
-                        offer([self._tool(one) for one in found if self._terms.allows(one.name)])
-            finally:
-                self.connection = None
+                await self._offered(connection, offer)
+            except Exception as why:
+                offer.lost(why)
+                await connection.idle()
+
+    async def _offered(self, connection: "McpConnection", offer: Offer) -> None:
+        """Until the server is gone. Raises why it does not say what it has."""
+        try:
+            async with aclosing(connection.listings()) as listings:
+                async for found in listings:
+                    self.connection = connection
+                    offer([self._tool(one) for one in found if self._terms.allows(one.name)])
+        finally:
+            self.connection = None
 
     def _tool(self, found: "Listed") -> "McpTool":
         return McpTool(self, self._terms.offered(found.name, found.description, found.schema), found.name)

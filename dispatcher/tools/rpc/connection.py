@@ -121,17 +121,11 @@ async def connected(server: GrpcServer, grace: float) -> AsyncIterator[GrpcConne
         except UnreachableError:
             raise await _why(channel) from None
         yield connection
-    except asyncio.CancelledError:
-        await channel.close()
-        raise
     except Exception:
-        closing = asyncio.create_task(channel.close(grace), name="grpc channel closes")
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
+        await channel.close(grace)
         raise
-
-
-_closing: set[asyncio.Task[None]] = set()
+    finally:
+        await channel.close()
 
 
 async def _addresses(server: GrpcServer) -> str:

@@ -78,8 +78,9 @@ class GrpcToolset:
         async with connected(self._server, seconds) as connection:
             try:
                 await self._offered(connection, offer)
-            finally:
-                self.connection = None
+            except Exception as why:
+                offer.lost(why)
+                raise
 
     async def _offered(self, connection: GrpcConnection, offer: Offer) -> None:
         """For ever. Raises ServiceError."""
@@ -99,6 +100,7 @@ class GrpcToolset:
                     changed.result()
                     changed = asyncio.create_task(connection.changed())
         finally:
+            self.connection = None
             changed.cancel()
             await asyncio.gather(changed, return_exceptions=True)
 

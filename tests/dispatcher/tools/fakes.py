@@ -1,11 +1,11 @@
 """Tools and toolsets that follow a script."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dispatcher.tools.context import Context
-from dispatcher.tools.ports import Spec, Tool
+from dispatcher.tools.ports import Offer, Spec, Tool
 
 OBJECT = {"type": "object"}
 
@@ -51,12 +51,12 @@ class FakeToolset:
     def __init__(self, name: str, *offers: Sequence[Tool] | Exception) -> None:
         self.name = name
         self.offers = [*offers]
-        self.offer: Callable[[Sequence[Tool]], None] = lambda tools: None
+        self.offer: Offer
         self.lost = asyncio.Event()
         self.runs = 0
         self.closed = 0
 
-    async def run(self, offer: Callable[[Sequence[Tool]], None]) -> None:
+    async def run(self, offer: Offer) -> None:
         self.runs += 1
         self.offer = offer
         given = self.offers.pop(0) if len(self.offers) > 1 else self.offers[0]

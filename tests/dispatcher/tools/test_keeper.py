@@ -18,7 +18,7 @@ from dispatcher.tools.entry import TOOLSET, Terms, ToolEntry
 from dispatcher.tools.errors import ServiceError, UnreachableError
 from dispatcher.tools.keeper import ToolFiles
 from dispatcher.tools.pins import pinned
-from dispatcher.tools.ports import Toolset
+from dispatcher.tools.ports import Offer, Toolset
 from tests.dispatcher.tools.fakes import FakeTool, FakeToolset, spec
 
 ENTRY = '[[toolset]]\nname = "{}"\nkind = "fake"\n'
@@ -108,6 +108,38 @@ async def test_a_server_that_is_lost_takes_its_tools_from_new_sessions(kept: Kep
     await until(lambda: kept.up("docs") == 1)
     assert kept.offered == ["find"]
     assert "unknown_tool" in await kept.call("search")
+
+
+async def test_a_server_that_is_lost_keeps_the_connection_of_calls_under_way(kept: Kept) -> None:
+    answered = asyncio.Event()
+
+    class Leaving(FakeToolset):
+        async def run(self, offer: Offer) -> None:
+            self.runs += 1
+            offer([FakeTool(spec("search"))])
+            try:
+                await self.lost.wait()
+                self.lost.clear()
+                offer.lost(ServiceError("session_ended", "forgotten"))
+                await answered.wait()
+            finally:
+                self.closed += 1
+
+    docs = Leaving("docs")
+    await kept.begin(docs)
+    with capture_logs() as logs:
+        docs.lost.set()
+        await until(lambda: docs.runs == 2)
+    assert [line.get("error") for line in logs] == ["forgotten", None]
+    assert (kept.up("docs"), docs.closed) == (1, 0)
+    answered.set()
+    await until(lambda: docs.closed == 1)
+    answered.clear()
+    docs.lost.set()
+    await until(lambda: docs.runs == 3)
+    assert docs.closed == 1
+    await kept.files.close()
+    assert docs.closed == 3
 
 
 async def test_the_wait_grows_to_its_limit_and_begins_anew(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

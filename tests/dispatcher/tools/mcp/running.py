@@ -23,12 +23,17 @@ class Running:
         self._toolset = toolset
         self.registry = Registry(())
         self._changed = asyncio.Event()
+        self.down: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        await self._toolset.run(self._offer)
+        await self._toolset.run(self)
 
-    def _offer(self, tools: Sequence[Tool], left_out: Sequence[str] = ()) -> None:
+    def lost(self, why: Exception) -> None:
+        """The toolset says so; calls may still be under way."""
+        self.down.set_result(why)
+
+    def __call__(self, tools: Sequence[Tool], left_out: Sequence[str] = ()) -> None:
         self.registry.use(tools)
         self._changed.set()
 

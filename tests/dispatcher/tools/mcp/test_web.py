@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from mcp_types.version import LATEST_MODERN_VERSION
 
+from dispatcher.tools.errors import ServiceError
 from dispatcher.tools.http import addresses
 from dispatcher.tools.identity import identity
 from dispatcher.tools.mcp import connection, web
@@ -248,6 +249,48 @@ async def test_what_comes_back_ends_its_call_only(tmp_path: Path, script: Script
         assert await toolset.code("ask") == code
         assert (await toolset.call("ask")).result_json == '"well"'
     assert calls == 2
+
+
+@pytest.mark.parametrize("ends", ["answered", "stopped"])
+async def test_a_forgotten_session_ends_no_other_call(tmp_path: Path, ends: str) -> None:
+    began, go_on, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def waits(talk: Talk, message: dict[str, Any]) -> None:
+        await talk.send(EVENTS)
+        began.set()
+        if ends == "stopped":
+            await talk.closed()
+            closed.set()
+            return
+        await go_on.wait()
+        result = {"content": [{"type": "text", "text": "well"}]}
+        await talk.send(f"data: {json.dumps({'jsonrpc': '2.0', 'id': message['id'], 'result': result})}\n\n".encode())
+
+    async def says(talk: Talk) -> None:
+        if began.is_set() and "mcp-session-id" in talk.seen.headers:
+            await answer(b"", status="404 Not Found")(talk)
+        else:
+            await speaking(waits)(talk)
+
+    async with Service(says).at() as service, at(tmp_path, f"{service.url}/mcp") as toolset:
+        await toolset.offered("ask")
+        call = asyncio.create_task(toolset.call("ask"))
+        await began.wait()
+        assert await toolset.code("ask") == "TOOL_ERROR session_ended"
+        async with asyncio.timeout(SECONDS):
+            why = await toolset.down
+        assert isinstance(why, ServiceError)
+        assert why.code == "session_ended"
+        assert await toolset.code("ask") == "TOOL_ERROR unreachable"
+        if ends == "answered":
+            go_on.set()
+            assert await call == ("OK", '"well"')
+        else:
+            call.cancel()
+            async with asyncio.timeout(SECONDS):
+                await closed.wait()
+        async with asyncio.timeout(SECONDS):
+            await toolset.task
 
 
 async def test_a_call_that_is_stopped_leaves_no_connection(tmp_path: Path) -> None:
