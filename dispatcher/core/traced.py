@@ -31,7 +31,7 @@ MAX_CALLS = 1000  # of a session, told as spans: more than an agent makes that a
 
 def spans_of(record: Record, entries: list[Entry], context: TraceContext, *, texts: bool) -> list[Span]:
     """texts: with what was asked and what users got."""
-    reader = _Reader(record, context)
+    reader = _SpanReader(record, context)
     for entry in entries:
         reader.take(entry)
     return reader.spans(_texts(record, entries) if texts else {})
@@ -42,7 +42,7 @@ def invoked(agent: str) -> str:
     return f"invoke_agent {agent}".rstrip()
 
 
-class _Reader:
+class _SpanReader:
     """Of a log, entry by entry."""
 
     def __init__(self, record: Record, context: TraceContext) -> None:
