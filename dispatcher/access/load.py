@@ -34,10 +34,10 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 
 MAX_LIMIT = 100_000  # each session that counts is looked at where a limit is reached
 
-Reading: TypeAlias = Callable[[Path], object]
+FileNamed: TypeAlias = Callable[[Path], object]
 
 
-def load(path: Path, reading: Reading | None = None) -> AccessRules:
+def load(path: Path, reading: FileNamed | None = None) -> AccessRules:
     """reading: called with each file that this one names, before it is read. Raises FileError."""
     faults: list[Fault] = []
     if path.is_dir():
@@ -49,7 +49,7 @@ def load(path: Path, reading: Reading | None = None) -> AccessRules:
     return rules
 
 
-def _rules(path: Path, found: dict[str, Any], faults: list[Fault], reading: Reading) -> AccessRules:
+def _rules(path: Path, found: dict[str, Any], faults: list[Fault], reading: FileNamed) -> AccessRules:
     top = FileEntry(Where(path), found, faults)
     top.only(TOP, "access rules")
     metrics = top.choice("metrics", ("open", "operator"), "open")
@@ -91,7 +91,7 @@ def _certificate(entry: FileEntry) -> CertificateRule:
     return CertificateRule(entry.text("san"), role, _agents(entry, role))
 
 
-def _issuer(entry: FileEntry, folder: Path, reading: Reading) -> IssuerRule:
+def _issuer(entry: FileEntry, folder: Path, reading: FileNamed) -> IssuerRule:
     entry.only(("issuer", "audience", "jwks", "algorithms", "role", "tenant", "agents"), "an issuer")
     role = _role(entry, tuple(role for role in ROLES if role != "commander"))
     tenant = DEFAULT_TENANT if role == "user" else ""
@@ -110,7 +110,7 @@ def _issuer(entry: FileEntry, folder: Path, reading: Reading) -> IssuerRule:
     return IssuerRule(issuer, audience, where, tuple(algorithms), role, tenant, agents, document)
 
 
-def _jwks(entry: FileEntry, folder: Path, reading: Reading, algorithms: tuple[str, ...]) -> tuple[str, bytes]:
+def _jwks(entry: FileEntry, folder: Path, reading: FileNamed, algorithms: tuple[str, ...]) -> tuple[str, bytes]:
     """An issuer's keys: where they are, and what is there if that is a file, which stands beside this one."""
     where = entry.text("jwks")
     if "://" in where:

@@ -41,7 +41,7 @@ class _Claims(msgspec.Struct):
     iss: str
 
 
-class _Token(msgspec.Struct):
+class _SignedToken(msgspec.Struct):
     header: _Header
     payload: _Claims
 
@@ -81,7 +81,7 @@ def shown(token: bytes) -> Shown | None:
     """None: it is no token at all."""
     try:
         found = jwt.decode_complete(token, options={"verify_signature": False})
-        told = msgspec.convert(found, type=_Token)
+        told = msgspec.convert(found, type=_SignedToken)
     except (jwt.PyJWTError, msgspec.ValidationError):
         return None
     return Shown(told.payload.iss, told.header.alg, told.header.kid)
