@@ -30,9 +30,14 @@ def console(sessions: FakeSessions) -> ASGIApp:
     return operator_app(sessions, registry, Metrics(registry), Access(None))
 
 
-async def begin(sessions: FakeSessions, agent: str, at: float) -> Commander:
+async def wait(sessions: FakeSessions, agent: str, at: float) -> str:
+    """A session that waits."""
     request = Request(agent, (Message("user", HOSTILE),), at, tenant="acme")
-    return await sessions.begin((await sessions.create(request)).record.session_id)
+    return (await sessions.create(request)).record.session_id
+
+
+async def begin(sessions: FakeSessions, agent: str, at: float) -> Commander:
+    return await sessions.begin(await wait(sessions, agent, at))
 
 
 @pytest.mark.slow
@@ -41,7 +46,7 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
     sessions, now = FakeSessions(), time.time()
     runaway = await begin(sessions, "support", now - 3600)
     for n in range(SESSIONS - 1):
-        await begin(sessions, HOSTILE, now - n)
+        await wait(sessions, HOSTILE, now - n)
 
     async with AsyncExitStack() as stack, asyncio.timeout(40):
         server = HttpServer(console(sessions), bind("TEST", "127.0.0.1:0"))
@@ -76,6 +81,7 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         await runaway.redact("mail ann@acme.example, ", "mail [email], ")
         await runaway.hold(HOSTILE)
         await runaway.call(HOSTILE, '{"word": "' + "W" * 60_000 + '"}')
+        called = runaway.head.offset
         await tab.shows("[email]", "ins")
         await tab.shows("ann@acme.example", "del")
         await tab.shows(SHOWN, "mark")
@@ -91,11 +97,25 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         assert await tab.value("document.title.startsWith('Session ')")
         assert await tab.value("document.documentElement.scrollWidth <= innerWidth")
 
-        # Each entry is there, however many, and a long one whole for who asks.
+        # Each entry is there, and a long one whole for who asks.
         logged = runaway.head.offset
         await tab.shows(f"{logged:,} entries", "caption")
-        await tab.click("td button")
+        await tab.click(f"[aria-label^='Entry {called},']")
         await tab.until("document.querySelector('td.what').closest('tbody').innerText.includes('W'.repeat(60_000))")
+
+        # The others of its kind, and new ones for a while; until that is lifted.
+        await tab.click("#stop-many")
+        await tab.until("document.activeElement.name === 'agent'")
+        await tab.type(HOSTILE)
+        await tab.value("document.querySelector('[name=hold_seconds]').value = 60")
+        await tab.press("Enter")
+        await tab.shows(f"{SESSIONS - 1} found, 0 running. That was all.", "dialog")
+        await tab.press("Escape")
+        await tab.value("location.hash = '#fleet'")
+        await tab.shows(SHOWN, "[aria-label=Holds]")
+        await tab.click("[aria-label=Holds] button")
+        await tab.shows("The hold is lifted.", "#told")
+        assert not await sessions.store.holds(time.time())
         sessions.closing.set()
 
 

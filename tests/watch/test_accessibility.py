@@ -120,6 +120,11 @@ async def test_the_console(sessions: FakeSessions, operator: Tab) -> None:
     await operator.click("#stop-many")
     await operator.until("document.querySelector('dialog[open] progress')")
     await check(operator, "stop-many")
+    await operator.value("document.querySelector('[name=agent]').value = 'none'")
+    await operator.value("document.querySelector('[name=hold_seconds]').value = 60")
+    await operator.click("dialog button")
+    await operator.shows("That was all.", "dialog")
+    await check(operator, "stopped-many")
     await operator.press("Escape")
 
     await operator.value("location.hash = '#sessions?show=ended'")
@@ -133,5 +138,6 @@ async def test_the_console(sessions: FakeSessions, operator: Tab) -> None:
 
     await operator.value("location.hash = '#fleet'")
     await operator.shows("What is wrong", "main")
+    await operator.shows("Until", "[aria-label=Holds]")
     await operator.until("document.querySelector('tbody tr')")
     await check(operator, "fleet")

@@ -53,7 +53,7 @@ export class Account {
   }
 }
 
-/** An entry in words: the fields of its kind. */
+/** An entry in words: the fields of its kind that say something. */
 export function told(kind, data) {
   switch (kind) {
     case "thought":
@@ -62,12 +62,8 @@ export function told(kind, data) {
       return data.released === data.text ? data.text : `${data.text} ⟶ ${data.released || "nothing"}`;
     case "text":
       return `let out: ${data.released}`;
-    case "call":
-      return `${data.tool_name} ${data.arguments_json}`;
-    case "tool_result":
-      return `${data.tool_name} ${data.status} ${data.result_json}`;
     default:
-      return Object.entries(data).filter(([name, value]) => !COMMON.has(name) && value !== "" && value !== null)
+      return Object.entries(data).filter(([name, value]) => !COMMON.has(name) && ![false, "", null].includes(value))
         .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
   }
 }

@@ -48,9 +48,9 @@ export async function troubles(signal) {
 
 export async function fleet({ main, signal, page }) {
   const commanders = table("Commanders", [["Commander"], ["Instance", "wide"], ["Sessions", "number"], ["Packets/s", "number"], ["Agents"]]);
-  const [numbers, rules, tools, wrong] = ["Numbers", "Rules", "Tools", "What is wrong"].map((name) => element("section", { ariaLabel: name }));
-  main.append(element("h1", {}, "Fleet and rules"), wrong, numbers, element("h2", {}, "Commanders"), commanders.box, rules, tools);
-  asking({ numbers, rules, tools, wrong }, signal, page);
+  const [numbers, rules, tools, wrong, holds] = ["Numbers", "Rules", "Tools", "What is wrong", "Holds"].map((name) => element("section", { ariaLabel: name }));
+  main.append(element("h1", {}, "Fleet and rules"), wrong, holds, numbers, element("h2", {}, "Commanders"), commanders.box, rules, tools);
+  asking({ numbers, rules, tools, wrong, holds }, signal, page);
   const live = new Live();
   await live.follow(signal, page.connected, () => working(commanders, live));
 }
@@ -78,11 +78,33 @@ function working({ body, title }, live) {
 async function asking(sections, signal, page) {
   while (!signal.aborted) {
     await page.tried(async () => {
-      const [metrics, rules, found] = await Promise.all([facts(signal), json("operator/policies", { signal }), troubles(signal)]);
+      const [metrics, rules, found, { holds }] = await Promise.all([
+        facts(signal), json("operator/policies", { signal }), troubles(signal), json("operator/holds", { signal }),
+      ]);
       show(sections, metrics, rules, found);
+      held(sections.holds, holds, page);
     });
     await new Promise((done) => setTimeout(done, LOOK_MS));
   }
+}
+
+/** What is refused for a while, and a way to end that. */
+function held(section, holds, page) {
+  const shown = JSON.stringify(holds);
+  if (section.dataset.shown === shown) return; // a button that is pressed just now stays
+  section.dataset.shown = shown;
+  section.replaceChildren(...(holds.length ? [element("h2", {}, "Held: new ones like these are refused")] : []), ...holds.map((hold) => {
+    const lift = () => page.tried(async () => {
+      await request(`operator/holds/${encodeURIComponent(hold.hold_id)}`, { method: "DELETE" });
+      page.say("The hold is lifted.");
+      item.remove();
+    });
+    const item = element("div", {}, terms([
+      ["Agent", hold.agent], ["Tenant", hold.tenant], ["Conversation", hold.conversation_id], ["Until", clock(hold.ends_at)],
+      ["Reason", hold.reason], ["Detail", hold.detail],
+    ]), element("button", { type: "button", onclick: lift }, "Lift it"));
+    return item;
+  }));
 }
 
 function show(sections, metrics, rules, found) {

@@ -1,5 +1,5 @@
 // One session: what its user got beside what the model wrote, every entry of its log as it comes, and the proof.
-import { Account, told } from "./account.js";
+import { Account } from "./account.js";
 import { events, json } from "./http.js";
 import { stopOne } from "./stop.js";
 import { clock, count, element, lasted, table, terms, visible } from "./text.js";
@@ -7,18 +7,21 @@ import { clock, count, element, lasted, table, terms, visible } from "./text.js"
 const ROWS = 200; // entries that are shown at once
 const SHOWN = 20_000; // UTF-16 units of a text that are shown, its end
 const DRAW_MS = 100; // between changes of what is shown
+const MOST_MS = 5000; // that a replay stands still
 const TAGS = { out: "span", not: "del", put: "ins", held: "mark" };
 const COLUMNS = [["Entry", "number"], ["Seconds", "number"], ["Kind"], ["What", "what"]];
 
 export async function session({ main, id, signal, page }) {
   const head = element("div");
   const stop = element("button", { type: "button", onclick: () => stopOne(page, id) }, "Stop…");
+  const again = element("button", { type: "button", disabled: true, onclick: () => page.tried(replay) }, "Replay");
+  const pace = element("select", { ariaLabel: "Pace" }, ...[1, 10, 100].map((times) => new Option(`${times} ×`, times)));
   const proof = element("section", { ariaLabel: "Proof" });
   const got = text("What the user got"), wrote = text("What the model wrote");
   const { box, body, title } = table("Log", COLUMNS);
   const follows = element("input", { type: "checkbox", checked: true });
   main.append(
-    element("h1", {}, `Session ${visible(id)}`), head, element("p", {}, stop), proof,
+    element("h1", {}, `Session ${visible(id)}`), head, element("p", {}, stop, again, pace), proof,
     element("div", { className: "beside" }, got.section, wrote.section),
     element("p", {}, element("del", {}, "not let out"), " ", element("ins", {}, "put in its place"), " ",
       element("mark", {}, "held back; after a stop, never let out")),
@@ -50,17 +53,31 @@ export async function session({ main, id, signal, page }) {
   };
   const line = ({ offset, at, kind, text: said, size }) => {
     const what = element("td", { className: "what" }, visible(said));
-    if (size > said.length) {
-      const whole = () => page.tried(async () => what.replaceChildren(visible(await entry(path, offset, signal))));
-      what.append("… ", element("button", { type: "button", onclick: whole }, `Show all ${count(size)} of entry ${offset}`));
-    }
-    const cells = [String(offset), (at - record.created_at).toFixed(3), kind];
+    const whole = () => page.tried(async () => what.replaceChildren(visible(await entry(path, offset, signal))));
+    if (size > said.length) what.append(`… (${count(size)} characters)`);
+    const number = element("button", { type: "button", ariaLabel: `Entry ${offset}, with all its fields`, onclick: whole }, String(offset));
+    const cells = [number, (at - record.created_at).toFixed(3), kind];
     return element("tr", {}, ...cells.map((each, n) => element("td", { className: COLUMNS[n][1] ?? "" }, each)), what);
   };
   const look = async () => {
     record = await json(path, { signal });
     stop.disabled = Boolean(record.ended_at);
     head.replaceChildren(summary(record));
+  };
+
+  /** The log once more, as it came. */
+  const replay = async () => {
+    again.disabled = true;
+    account = new Account();
+    let at;
+    for await (const event of events(`${path}/events`, { signal })) {
+      const waits = Math.min(MOST_MS, ((event.data.at - (at ?? event.data.at)) * 1000) / pace.value);
+      at = event.data.at;
+      if (waits > 1) await new Promise((done) => setTimeout(done, waits));
+      account.take(event);
+      due ||= setTimeout(draw, DRAW_MS);
+    }
+    again.disabled = false;
   };
 
   await look();
@@ -73,6 +90,7 @@ export async function session({ main, id, signal, page }) {
   if (signal.aborted) return undefined;
   draw();
   await look();
+  again.disabled = false;
   return proven(proof, path, signal, page);
 }
 
@@ -89,9 +107,14 @@ const summary = (record) => terms([
 ]);
 
 function asked({ messages, parameters_json }) {
-  const all = messages.map(({ role, content }) => `${role}: ${content}`).join("\n") + `\n${parameters_json}`;
-  const shown = element("pre", { tabIndex: 0, ariaLabel: "What was asked", role: "region" }, visible(all.slice(0, SHOWN)));
-  return element("details", {}, element("summary", {}, `messages: ${count(messages.length)}, characters: ${count(all.length)}`), shown);
+  const said = messages.map(({ role, content, ...more }) =>
+    `${role}: ${content}${Object.keys(more).length ? `\n${JSON.stringify(more)}` : ""}`);
+  const all = [...said, parameters_json].filter(Boolean).join("\n");
+  const shown = element("pre", { tabIndex: 0, ariaLabel: "What was asked", role: "region" });
+  const heading = element("summary", {}, `messages: ${count(messages.length)}, characters: ${count(all.length)}`);
+  const made = element("details", {}, heading, shown);
+  made.ontoggle = () => (shown.textContent = made.open ? visible(all) : ""); // which may be megabytes
+  return made;
 }
 
 /** A text that is shown from its end, or whole for who asks. */
@@ -118,9 +141,9 @@ function text(heading) {
   return { section: element("div", {}, element("h2", {}, heading), shown, all), show };
 }
 
-/** An entry's whole text, which is not kept. */
+/** An entry with all its fields, which are not kept. */
 async function entry(path, offset, signal) {
-  for await (const { name, data } of events(`${path}/events`, { signal, after: String(offset - 1) })) return told(name, data);
+  for await (const { data } of events(`${path}/events`, { signal, after: String(offset - 1) })) return JSON.stringify(data, null, 1);
   return "It is gone.";
 }
 

@@ -16,13 +16,18 @@ export const stopOne = (page, id) =>
 export function stopMany(page) {
   const fields = FIELDS.map(([name, label]) =>
     element("label", {}, `${label} `, element("input", { name, autocomplete: "off" })));
+  const hold = element("input", { name: "hold_seconds", type: "number", min: 0, max: 86400, step: 1, value: 0 });
   const all = element("label", {}, element("input", { name: "all", type: "checkbox" }), " every session there is");
   const bar = element("progress", { value: 0, hidden: true, ariaLabel: "Halted" });
   const said = element("p", { role: "status" });
-  const more = [element("p", {}, "All sessions that have all of these, also those that wait, at all instances:"), ...fields, all];
+  const more = [
+    element("p", {}, "All sessions that have all of these, also those that wait, at all instances:"), ...fields, all,
+    element("label", {}, "Refuse new ones like them for (seconds) ", hold),
+  ];
   asked("Stop many sessions?", [...more, bar, said], async (given, dialog) => {
     const body = Object.fromEntries(Object.entries(given).filter(([, value]) => value));
     if (body.all) body.all = true;
+    body.hold_seconds = Number(given.hold_seconds);
     const answer = await request("operator/stop", { body });
     bar.hidden = false;
     for await (const { name, data } of frames(answer.body)) {
