@@ -6,7 +6,7 @@ import { clock, count, element, lasted, table, terms, visible } from "./text.js"
 
 const ROWS = 200; // entries that are shown at once
 const SHOWN = 20_000; // UTF-16 units of a text that are shown, its end
-const DRAW_MS = 100; // between changes of what is shown
+const DRAW_MS = 100; // at least, between changes of what is shown
 const MOST_MS = 5000; // that a replay stands still
 const TAGS = { out: "span", not: "del", put: "ins", held: "mark" };
 const COLUMNS = [["Entry", "number"], ["Seconds", "number"], ["Kind"], ["What", "what"]];
@@ -34,6 +34,7 @@ export async function session({ main, id, signal, page }) {
   let account = new Account();
   let from = 0;
   let due = 0;
+  let pause = DRAW_MS;
   let record = {};
 
   const turn = (to) => {
@@ -41,16 +42,20 @@ export async function session({ main, id, signal, page }) {
     follows.checked = to(0) === Infinity;
     draw();
   };
-  const draw = () => {
+  /** still: the rows are left where they are while somebody is among them. */
+  const draw = (still = false) => {
+    const began = performance.now();
     due = 0;
     if (follows.checked) from = Math.max(0, account.entries.length - ROWS);
     const entries = account.entries.slice(from, from + ROWS);
-    body.replaceChildren(...entries.map((entry) => line(entry)));
+    if (!still || !box.matches(":hover, :focus-within")) body.replaceChildren(...entries.map((entry) => line(entry)));
     const last = from + entries.length;
     title.textContent = `${count(account.entries.length)} entries: ${count(entries.length && from + 1)} to ${count(last)}`;
     got.show(account.wrote.filter(([kind]) => kind !== "not"));
     wrote.show([...account.wrote.filter(([kind]) => kind !== "put"), ["held", account.held]]);
+    pause = Math.max(DRAW_MS, 5 * (performance.now() - began)); // a fast log leaves time for the keyboard
   };
+  const soon = () => (due ||= setTimeout(draw, pause, true));
   const line = ({ offset, at, kind, text: said, size }) => {
     const what = element("td", { className: "what" }, visible(said));
     const whole = () => page.tried(async () => what.replaceChildren(visible(await entry(path, offset, signal))));
@@ -75,7 +80,7 @@ export async function session({ main, id, signal, page }) {
       at = event.data.at;
       if (waits > 1) await new Promise((done) => setTimeout(done, waits));
       account.take(event);
-      due ||= setTimeout(draw, DRAW_MS);
+      soon();
     }
     again.disabled = false;
   };
@@ -85,7 +90,7 @@ export async function session({ main, id, signal, page }) {
     if (event.name === "reset") return session({ main: cleared(main), id, signal, page }); // the log was rolled back
     account.take(event);
     if (["assigned", "stop", "stopped", "finished", "failed", "agent_error"].includes(event.name)) page.tried(look);
-    due ||= setTimeout(draw, DRAW_MS);
+    soon();
   }
   if (signal.aborted) return undefined;
   draw();
