@@ -171,7 +171,7 @@ async def _no_tools(name: str, arguments: Mapping[str, Any]) -> Any:
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What an agent gets: one session. The newest message stands last; `parameters` is a JSON object; `conversation_id`
-    is the caller's grouping of sessions, and may be empty.
+    is the caller's grouping of sessions, `trace` the W3C traceparent for what it asks of others; both may be empty.
     """
 
     messages: tuple[Message, ...]
@@ -181,6 +181,7 @@ class Turn:
     session_id: str = ""
     tool_caller: ToolCaller = field(default=_no_tools, repr=False, compare=False)
     conversation_id: str = ""
+    trace: str = ""
 
     async def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """The tool's result as parsed JSON. Raises ToolError. Several calls may run at once (`asyncio.gather`)."""

@@ -44,6 +44,7 @@ class ScriptedTurn(Turn):
         earlier: Sequence[Call] = (),
         session_id: str = "session-of-a-test",
         conversation_id: str = "",
+        trace: str = "",
     ) -> None:
         script = dict(tools or {})
         super().__init__(
@@ -54,6 +55,7 @@ class ScriptedTurn(Turn):
             session_id=session_id,
             tool_caller=self._run,
             conversation_id=conversation_id,
+            trace=trace,
         )
         object.__setattr__(self, "_script", script)  # a Turn is frozen
         object.__setattr__(self, "made", [])

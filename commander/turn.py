@@ -20,6 +20,7 @@ def from_assignment(assignment: records.Assignment, tool_caller: ToolCaller) -> 
         session_id=assignment.session_id,
         tool_caller=tool_caller,
         conversation_id=assignment.conversation_id,
+        trace=assignment.traceparent,
     )
 
 

@@ -42,6 +42,8 @@ class HttpClient(httpx2.AsyncClient):
         """With our headers alone: the package's say where it runs, and OPENAI_… in the environment adds others."""
         content, params = options.get("content"), options.get("params")
         headers = {"Content-Type": "application/json"} if content else {}
+        if traceparent := httpx2.Headers(options.get("headers")).get("traceparent"):
+            headers["traceparent"] = traceparent
         return super().build_request(method, url, content=content, params=params, headers=headers)
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **_: Any) -> httpx2.Response:

@@ -10,11 +10,13 @@ from typing import Any
 
 from commander.agent import Agent, Call, Finish, FinishReason, Thought, Tool, ToolError, Turn, Yielded
 from commander.backends import prompts
+from commander.backends.chat_spans import ChatSpans
 from commander.backends.llama import Engine, ModelError
 from commander.backends.parameters import sampling
 from commander.backends.relevance import given, named_by
 from commander.backends.settings import LocalSettings
 
+BUNDLED = "SmolLM2"
 PLANNING = "Planning"
 REASONING = "Reasoning"
 
@@ -33,13 +35,17 @@ class LocalAgent:
     def __init__(self, settings: LocalSettings, slots: int) -> None:
         self._settings = settings
         self._engine = Engine(settings, slots)
+        self._name = settings.model.stem if settings.model else BUNDLED
+        self._spans = ChatSpans("llama.cpp")
 
     async def prepare(self) -> None:
         """Load the model; to be awaited before joining the pool. Raises ConfigError."""
+        self._spans.open()
         await self._engine.load()
 
     async def close(self) -> None:
         await self._engine.close()
+        await self._spans.close()
 
     async def __call__(self, turn: Turn) -> AsyncGenerator[Yielded, None]:
         model = _Model(self._engine)
@@ -60,9 +66,11 @@ class LocalAgent:
             **(FAITHFUL if call else FREE),
             **parameters,
         }
-        async with aclosing(model.complete(body)) as answer:
-            async for piece in answer:
-                yield piece
+        with self._spans.request(turn, self._name) as span:
+            async with aclosing(model.complete(body)) as answer:
+                async for piece in answer:
+                    yield piece
+            span.finished(model.reason, model.prompt_tokens, model.completion_tokens)
         yield Finish(model.reason, model.prompt_tokens, model.completion_tokens)
 
     async def _plan(self, model: "_Model", request: str, tools: tuple[Tool, ...]) -> tuple[Tool, dict[str, Any]] | None:

@@ -8,6 +8,7 @@ from typing import Any
 from commander.agent import Agent, ClientCall, Feature, Finish, FinishReason, Thought, ToolError, Turn, Yielded
 from commander.backends import chat
 from commander.backends.calls import CallParts, Calls, parsed
+from commander.backends.chat_spans import ChatSpans
 from commander.backends.client import ProviderClient
 from commander.backends.completions import MAX_COUNT, Chunk, Ending, Piece
 from commander.backends.errors import ProviderError
@@ -32,9 +33,15 @@ class OpenAIAgent:
         self._settings = settings
         self._model = settings.model
         self._client = ProviderClient(settings)
+        self._spans = ChatSpans("openai")
+
+    async def prepare(self) -> None:
+        """Raises ConfigError."""
+        self._spans.open()
 
     async def close(self) -> None:
         await self._client.close()
+        await self._spans.close()
 
     async def __call__(self, turn: Turn) -> AsyncGenerator[Yielded, None]:
         """Raises ProviderError, and ValueError for a `tool_choice` that cannot be read."""
@@ -45,9 +52,11 @@ class OpenAIAgent:
         prompt_tokens = completion_tokens = None  # of all rounds; None: the server does not count
         for left in reversed(range(self._settings.max_rounds)):
             request = _Round(self._client, self._body(turn, chosen, messages, last=left == 0))
-            async with aclosing(request.stream()) as pieces:
-                async for piece in pieces:
-                    yield piece
+            with self._spans.request(turn, self._model) as span:
+                async with aclosing(request.stream(span.traceparent)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                span.finished(request.ended, request.prompt_tokens, request.completion_tokens)
             prompt_tokens = _sum(prompt_tokens, request.prompt_tokens)
             completion_tokens = _sum(completion_tokens, request.completion_tokens)
             if request.reason or not request.calls:
@@ -109,13 +118,18 @@ class _Round:
         return {name: _joined(values) for name, values in self._kept.items()}
 
     @property
+    def ended(self) -> str:
+        """As the conventions of traces have it."""
+        return "tool_call" if self.calls else self._ending.reason
+
+    @property
     def reason(self) -> FinishReason | None:
         return None if self._ending.reason == "stop" else self._ending.reason
 
-    async def stream(self) -> AsyncGenerator[str | Thought, None]:
+    async def stream(self, traceparent: str) -> AsyncGenerator[str | Thought, None]:
         """Raises ProviderError."""
         words, thoughts, tags = TextJoiner(), TextJoiner(), ThinkTags()
-        async with aclosing(self._client.stream(self._body)) as chunks:
+        async with aclosing(self._client.stream(self._body, traceparent)) as chunks:
             async for chunk in chunks:
                 for text, thought in self._new(chunk):
                     pieces = [Piece(thoughts.add(text), True)] if thought else tags.add(words.add(text))

@@ -1,6 +1,7 @@
 """The back-end `openai` against a real HTTP server on loopback."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -26,7 +27,9 @@ from commander.backends.errors import ProviderError
 from commander.backends.openai import OpenAIAgent
 from commander.backends.settings import OpenAISettings
 from commander.backends.texts import TextJoiner
+from commander.loading import ready
 from tests.commander.backends.provider import KEY, Connection, Provider, Script, serving
+from tests.otlp import receiver
 
 PROMPT = (Message("user", "hello"),)
 SEARCH = Tool("search", "Searches.", {"type": "object", "properties": {"q": {"type": "string"}}})
@@ -42,6 +45,59 @@ async def answered(provider: Provider, turn: Turn | None = None, **settings: Any
 
 def call(index: int, name: str | None, arguments: str, call_id: str | None = None) -> dict[str, Any]:
     return {"index": index, "id": call_id, "function": {"name": name, "arguments": arguments}}
+
+
+# ---- traces
+
+TRACE, CALLER = "a" * 32, "b" * 16
+ASKED = Turn(PROMPT, session_id="s", conversation_id="thread", trace=f"00-{TRACE}-{CALLER}-01")
+
+
+async def finishing(connection: Connection) -> None:
+    await connection.begin()
+    await connection.token("word")
+    await connection.end("length", 7, 2)
+
+
+async def test_the_trace_goes_on_to_the_server() -> None:
+    async with serving(finishing) as provider:
+        await answered(provider, ASKED)
+        await answered(provider)
+    told, untold = (connection.headers.get("traceparent") for connection in provider.connections)
+    assert (told, untold) == (ASKED.trace, None)
+
+
+async def test_each_request_is_a_span_that_the_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaking(connection: Connection) -> None:
+        await connection.begin()
+        await connection.token("word")
+
+    with receiver() as received:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.url)
+        for script in (finishing, breaking, finishing):
+            async with serving(script) as provider:
+                agent = OpenAIAgent(provider.settings())
+                async with ready(agent), aclosing(agent(ASKED)) as pieces:
+                    with contextlib.suppress(ProviderError):
+                        async for _ in pieces:
+                            if len(received.spans) == 2:
+                                break  # a stop
+            traceparent = provider.connections[0].headers["traceparent"]
+            assert traceparent == f"00-{TRACE}-{received.spans[-1].span}-01"
+    finished, broken, stopped = received.spans
+    assert {(s.name, s.trace, s.parent, s.service) for s in received.spans} == {
+        ("chat tested", TRACE, CALLER, "midsentence-commander")
+    }
+    asked = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "tested",
+        "gen_ai.conversation.id": "thread",
+    }
+    ended = {"gen_ai.response.finish_reasons": ["length"], "gen_ai.usage.input_tokens": 7}
+    assert finished.attributes == {**asked, **ended, "gen_ai.usage.output_tokens": 2}
+    assert (broken.failed, broken.attributes) == (True, {**asked, "error.type": "ProviderError"})
+    assert (stopped.failed, stopped.attributes) == (False, asked)
 
 
 # ---- words
