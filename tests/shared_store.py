@@ -50,7 +50,7 @@ class SharedStore:
             if view is author or not view.listener or view.closed:
                 continue
             if waits and not waited:
-                self._soon(view.listener.enlisted, Waiting(session_id, after.request.agent, after.head.since))
+                self._soon(view.listener.enlisted, _waiting(after))
             elif waited and not waits:
                 self._soon(view.listener.withdrawn, session_id)
             if view.instance in concerned:
@@ -147,7 +147,7 @@ class View:
 
     async def waiting(self, limit: int) -> list[Waiting]:
         records = await self._shared.memory.select(["waiting"], limit)
-        return [Waiting(record.session_id, record.request.agent, record.head.since) for record in records]
+        return list(map(_waiting, records))
 
     async def waiting_count(self) -> int:
         self._check()
@@ -156,3 +156,7 @@ class View:
     def _check(self) -> None:
         if self.away:
             raise StoreUnavailable("away")
+
+
+def _waiting(record: Record) -> Waiting:
+    return Waiting(record.session_id, record.request.agent, record.head.since, record.request.tenant)

@@ -24,10 +24,12 @@ SETTLED_SECONDS = 2.0
 
 RETRY_AFTER_SECONDS = 5
 
+MAX_TURNS = 10_000  # tenants of which it is known when they had their last turn
+
 
 class QueueFull(Exception):
-    """More sessions wait than `DISPATCHER_QUEUE_LIMIT`, or more of prompts than `DISPATCHER_QUEUE_BYTES` allows.
-    retry_after: seconds.
+    """More sessions wait than `DISPATCHER_QUEUE_LIMIT`, or more of prompts than `DISPATCHER_QUEUE_BYTES` allows, or
+    more of the tenant's than it leaves to others. retry_after: seconds.
     """
 
     def __init__(self) -> None:
@@ -119,6 +121,7 @@ class Assigner(Protocol):
 class _Place(NamedTuple):
     """A waiting session's. own: it was enlisted here, not by another instance. at: when, in the loop's time. lost_by:
     the Commander that had it last; empty: nobody, or it is not known here. prompt_bytes: of one of our own, else 0.
+    queue: where it waits.
     """
 
     own: bool
@@ -126,18 +129,29 @@ class _Place(NamedTuple):
     timer: asyncio.TimerHandle
     lost_by: str
     prompt_bytes: int
+    queue: "_Queue"
+
+
+class _Queue(NamedTuple):
+    """One of those that a tenant's sessions wait in: for each that is wanted one."""
+
+    wanted: str
+    tenant: str
 
 
 class Pool:
-    """Gives waiting sessions to free slots, the oldest first, where most slots are free and least has failed."""
+    """Gives waiting sessions to free slots, where most slots are free and least has failed. Tenants take turns: who had
+    none for longest is next, so that no flood of one keeps another waiting; of a tenant's the oldest goes first.
+    """
 
     def __init__(self, assigner: Assigner, metrics: Metrics, queue_seconds: float) -> None:
         self.members: set[Member] = set()
         self.draining = False
         self._outliers = Outliers()
         self._assigner, self._metrics, self._queue_seconds = assigner, metrics, queue_seconds
-        # What is wanted → session → waiting since (Unix seconds), oldest first.
-        self._waiting: dict[str, dict[str, float]] = {}
+        self._waiting: dict[_Queue, dict[str, float]] = {}  # session → waiting since (Unix seconds), oldest first
+        self._turns: dict[str, int] = {}  # tenant → number of its last turn, the longest ago first
+        self._turn = 0
         self._places: dict[str, _Place] = {}  # by session
         self.prompt_bytes = 0  # of the sessions that were enlisted here
         self.in_store: int | None = None  # sessions that wait, if several instances use the store
@@ -148,14 +162,20 @@ class Pool:
     def waiting(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    def waiting_of(self, tenant: str) -> tuple[int, int]:
+        """How many sessions of a tenant wait, and the bytes of their prompts, as `prompt_bytes` counts them."""
+        names = [session_id for queue, each in self._waiting.items() if queue.tenant == tenant for session_id in each]
+        return len(names), sum(self._places[session_id].prompt_bytes for session_id in names)
+
     def waits(self, session_id: str) -> bool:
         """It has a place in the queue."""
         return session_id in self._places
 
     def enlist(self, record: Record) -> None:
         """The session waits for a slot. Repeated: it does already."""
-        waiting = Waiting(record.session_id, record.request.wanted, record.head.since)
-        self._enlist(waiting, own=True, lost_by=record.head.commander_id, prompt_bytes=record.request.prompt_bytes)
+        request = record.request
+        waiting = Waiting(record.session_id, request.wanted, record.head.since, request.tenant)
+        self._enlist(waiting, own=True, lost_by=record.head.commander_id, prompt_bytes=request.prompt_bytes)
 
     def heard(self, waiting: Waiting) -> None:
         """It waits, as another instance says."""
@@ -176,14 +196,15 @@ class Pool:
         session_id, loop = waiting.session_id, asyncio.get_running_loop()
         if session_id in self._places:
             return
-        queue = self._waiting.setdefault(waiting.agent, {})
-        late = bool(queue) and next(reversed(queue.values())) > waiting.since
-        queue[session_id] = waiting.since
+        queue = _Queue(waiting.agent, waiting.tenant)
+        names = self._waiting.setdefault(queue, {})
+        late = bool(names) and next(reversed(names.values())) > waiting.since
+        names[session_id] = waiting.since
         if late:
-            self._waiting[waiting.agent] = dict(sorted(queue.items(), key=lambda item: item[1]))
+            self._waiting[queue] = dict(sorted(names.items(), key=lambda item: item[1]))
         delay = max(0.0, waiting.since + self._queue_seconds - time.time()) + (0 if own else SETTLED_SECONDS)
         timer = loop.call_later(delay, self._overdue, session_id)
-        self._places[session_id] = _Place(own, loop.time(), timer, lost_by, prompt_bytes)
+        self._places[session_id] = _Place(own, loop.time(), timer, lost_by, prompt_bytes, queue)
         self.prompt_bytes += prompt_bytes
         self._match()
 
@@ -192,9 +213,10 @@ class Pool:
         if place := self._places.pop(session_id, None):
             place.timer.cancel()
             self.prompt_bytes -= place.prompt_bytes
-        for wanted, queue in list(self._waiting.items()):
-            if queue.pop(session_id, None) is not None and not queue:
-                del self._waiting[wanted]
+            names = self._waiting[place.queue]
+            del names[session_id]
+            if not names:
+                del self._waiting[place.queue]
         self._count()
 
     def _overdue(self, session_id: str) -> None:
@@ -272,23 +294,37 @@ class Pool:
     def _match(self) -> None:
         while not self.draining and (found := self._next()):
             session_id, member = found
+            self._take_turn(self._places[session_id].queue.tenant)
             self.withdraw(session_id)
             member.reserved += 1
             self._assigner.spawn(self._assign(session_id, member))
         self._count()
 
     def _next(self) -> tuple[str, Member] | None:
-        """The session that waits longest of those that a free slot can serve."""
-        best: tuple[float, str, Member] | None = None
-        for wanted, queue in self._waiting.items():
-            able = [member for member in self._offering(wanted) if member.able]
-            for session_id, since in queue.items() if able else ():
-                if best and since >= best[0]:
+        """Of the tenant that had no turn for longest, of those that a free slot can serve, the session that waits
+        longest.
+        """
+        best: tuple[tuple[int, float], str, Member] | None = None
+        ables: dict[str, list[Member]] = {}
+        for queue, names in self._waiting.items():
+            wanted = queue.wanted
+            if (able := ables.get(wanted)) is None:
+                able = ables[wanted] = [member for member in self._offering(wanted) if member.able]
+            for session_id, since in names.items() if able else ():
+                place = self._turns.get(queue.tenant, 0), since
+                if best and place >= best[0]:
                     break
                 if fit := self._fit(able, wanted, self._places[session_id].lost_by):
-                    best = (since, session_id, max(fit, key=self._share))
+                    best = (place, session_id, max(fit, key=self._share))
                     break
         return best[1:] if best else None
+
+    def _take_turn(self, tenant: str) -> None:
+        self._turn += 1
+        self._turns.pop(tenant, None)
+        self._turns[tenant] = self._turn
+        if len(self._turns) > MAX_TURNS:
+            del self._turns[next(iter(self._turns))]
 
     def _offering(self, wanted: str) -> list[Member]:
         """Those that offer the agent, with all that it has to honour, and are not ejected."""

@@ -62,6 +62,7 @@ class LiveSessions:
         self._queue_seconds = settings.queue_seconds
         self._creating: Counter[str] = Counter()  # by what is wanted: on their way into the log
         self._limit_of = limit_of
+        self._creating_of: Counter[str] = Counter()  # the same, by tenant
         self._creating_bytes = 0  # of their prompts
         self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive, self._ended, traces)
         self.desk = Desk(self.runners, metrics, settings)
@@ -95,18 +96,13 @@ class LiveSessions:
         await check_holds(self.store, request)
         prompt = Prompt(request, runners.rules, runners.clock, runners.judges, self.metrics)
         await prompt.read()
-        slots = self.pool.free(request.wanted) - self._creating[request.wanted]
-        if slots <= 0:
-            replicas = self.store.replicas
-            waiting = await replicas.waiting_count() if replicas else self.pool.waiting
-            size = self.pool.prompt_bytes + self._creating_bytes
-            if waiting - slots >= self._queue_limit or size >= self._queue_bytes:
-                raise QueueFull
+        await self._check_queue(request)
         texts = (request.parameters_json, *texts_of(request))
         secret = secrets.token_bytes(KEY_BYTES)
         request = replace(request, prompt_bytes=sum(map(_bytes, texts)), assignment_key=secret)
         record = Record(ids.session_id(), request, Head(since=request.created_at))
         self._creating[request.wanted] += 1
+        self._creating_of[request.tenant] += 1
         self._creating_bytes += request.prompt_bytes
         try:
             created = await self.store.create(record, key, self._limit_of(request.tenant))
@@ -115,13 +111,33 @@ class LiveSessions:
             raise
         finally:
             self._creating[request.wanted] -= 1
+            self._creating_of[request.tenant] -= 1
             self._creating_bytes -= request.prompt_bytes
             self._creating += Counter()  # forget the agents with none
+            self._creating_of += Counter()
         if created.fresh:
             self.pool.enlist(created.record)
             if prompt.observed:
                 runners.spawn(prompt.observe(created.record.session_id, self._stop_by_policy))
         return created
+
+    async def _check_queue(self, request: Request) -> None:
+        """Of the places in the queue, and the bytes, a tenant gets no more than it leaves free: alone half of them, of
+        two a third. So one that floods never takes the last, whoever else there is. Raises QueueFull.
+        """
+        slots = self.pool.free(request.wanted) - self._creating[request.wanted]
+        if slots > 0:
+            return
+        replicas, tenant = self.store.replicas, request.tenant
+        waiting = await replicas.waiting_count() if replicas else self.pool.waiting
+        free = self._queue_limit - (waiting - slots)
+        free_bytes = self._queue_bytes - (self.pool.prompt_bytes + self._creating_bytes)
+        own = own_bytes = 0
+        if tenant:  # else access is open, and nobody is to be kept from it
+            own, own_bytes = self.pool.waiting_of(tenant)
+            own += self._creating_of[tenant]
+        if free <= own or free_bytes <= own_bytes:
+            raise QueueFull
 
     async def stop(
         self,

@@ -63,11 +63,12 @@ class Follower(Protocol):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A session that waits for a Commander. agent: as in `Request.wanted`. since: Unix seconds."""
+    """A session that waits for a Commander. agent: as in `Request.wanted`. since: Unix seconds. tenant: whose it is."""
 
     session_id: str
     agent: str
     since: float
+    tenant: str = ""
 
 
 class Listener(Protocol):

@@ -166,9 +166,10 @@ async def test_waiting_sessions_are_known_to_all_the_oldest_first(instances: tup
     one, two = instances
     for name, since in (("s1", 30.0), ("s2", 10.5), ("s3", 20.0)):
         record = waiting(name, since)
-        record = replace(record, request=replace(record.request, agent=f"agent of {name}"))
+        record = replace(record, request=replace(record.request, agent=f"agent of {name}", tenant=f"of {name}"))
         await one.store.create(record)
-    expected = [Waiting(name, f"agent of {name}", since) for name, since in (("s2", 10.5), ("s3", 20.0), ("s1", 30.0))]
+    order = (("s2", 10.5), ("s3", 20.0), ("s1", 30.0))
+    expected = [Waiting(name, f"agent of {name}", since, f"of {name}") for name, since in order]
     assert await one.replicas.waiting(10) == expected
     assert await two.replicas.waiting(10) == expected
     assert await two.replicas.waiting(2) == expected[:2]

@@ -4,9 +4,9 @@ import asyncio
 
 import msgspec
 
-from dispatcher.core.log import Head, Record, Refused
+from dispatcher.core.log import Head, Record, Refused, Request
 from dispatcher.store.ports import StoreUnavailable
-from dispatcher.store.redis.keys import AGENTS, ENDED, LIVE, WAITING, Channels
+from dispatcher.store.redis.keys import ENDED, LIVE, QUEUE_KEYS, Channels
 from dispatcher.store.redis.scripts import ENLIST, OVER, WITHDRAW, Command, command
 from dispatcher.store.redis.server import Servers
 
@@ -21,6 +21,7 @@ class News(msgspec.Struct, frozen=True, array_like=True):
     session_id: str
     agent: str = ""
     since: float = 0.0
+    tenant: str = ""
 
 
 encode_news = msgspec.msgpack.Encoder().encode
@@ -37,11 +38,11 @@ class Hints:
 
     # ---- what is due
 
-    def stepped(self, session_id: str, agent: str, before: Head, after: Head) -> None:
+    def stepped(self, session_id: str, request: Request, before: Head, after: Head) -> None:
         """A step has changed the session's head."""
         waited = before.state == "waiting"
         if after.state == "waiting" and (not waited or after.since != before.since):
-            self._add(self.enlist(session_id, agent, after.since))
+            self._add(self.enlist(Record(session_id, request, after)))
         elif waited and after.state != "waiting":
             self._add(self.withdraw(session_id, before.since))
         if after.complete and not before.complete:
@@ -51,7 +52,7 @@ class Hints:
 
     def created(self, record: Record) -> None:
         if record.head.state == "waiting":
-            self._add(self.enlist(record.session_id, record.request.wanted, record.head.since))
+            self._add(self.enlist(record))
 
     def not_waiting(self, session_id: str, head: Head | None, refused: Refused) -> None:
         """An assignment was refused: the session stands among the waiting by mistake."""
@@ -62,14 +63,20 @@ class Hints:
         self._add(command("ZREM", LIVE, session_id))
         self._add(command("ZREM", ENDED, session_id))
 
-    def enlist(self, session_id: str, agent: str, since: float) -> Command:
-        news = encode_news(News(self._instance, session_id, agent, since))
-        return ENLIST((WAITING, AGENTS), session_id, since, agent, self._channels.waiting, news)
+    def enlist(self, record: Record) -> Command:
+        session_id, since, agent, tenant = (
+            record.session_id,
+            record.head.since,
+            record.request.wanted,
+            record.request.tenant,
+        )
+        news = encode_news(News(self._instance, session_id, agent, since, tenant))
+        return ENLIST(QUEUE_KEYS, session_id, since, agent, self._channels.waiting, news, tenant)
 
     def withdraw(self, session_id: str, until: float) -> Command:
         """until: if it waits since then or earlier: it may wait again by now."""
         news = encode_news(News(self._instance, session_id))
-        return WITHDRAW((WAITING, AGENTS), session_id, until, self._channels.waiting, news)
+        return WITHDRAW(QUEUE_KEYS, session_id, until, self._channels.waiting, news)
 
     # ---- writing
 

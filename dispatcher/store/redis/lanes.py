@@ -253,7 +253,7 @@ class Lanes:
         return Known(token, record_of(session_id, request, head)) if token else None
 
     def _stepped(self, session_id: str, before: Record, step: _Step, seconds: float) -> None:
-        self._hints.stepped(session_id, before.request.wanted, before.head, step.record.head)
+        self._hints.stepped(session_id, before.request, before.head, step.record.head)
         if step.entries:
             self._hub.publish(session_id, step.entries, [len(blob) for blob in step.blobs])
             if self._observe:

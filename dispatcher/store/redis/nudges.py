@@ -153,7 +153,7 @@ class Nudges:
             if news.instance == self._instance:
                 return
             if news.since:
-                self.listener.enlisted(Waiting(news.session_id, news.agent, news.since))
+                self.listener.enlisted(Waiting(news.session_id, news.agent, news.since, news.tenant))
             else:
                 self.listener.withdrawn(news.session_id)
         elif session_id := self._channels_now.get(channel):

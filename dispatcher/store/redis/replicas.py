@@ -10,7 +10,7 @@ from dispatcher.core.log import Head, Record
 from dispatcher.store.blobs import head_of, record_of, without_prompt
 from dispatcher.store.ports import LEASE_SECONDS, SWEEP_SECONDS, Listener, StoreUnavailable, Waiting
 from dispatcher.store.redis.hints import FOR_GOOD, Hints
-from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, session_keys
+from dispatcher.store.redis.keys import ENDED, LEASES, LIVE, QUEUE_KEYS, WAITING, session_keys
 from dispatcher.store.redis.lanes import Lanes
 from dispatcher.store.redis.nudges import Nudges
 from dispatcher.store.redis.poll import CHUNK, chunks
@@ -63,8 +63,12 @@ class RedisReplicas:
 
     async def waiting(self, limit: int) -> list[Waiting]:
         await self._hints.written()
-        flat = await self._servers.read(OLDEST_WAITING((WAITING, AGENTS), limit - 1)) if limit > 0 else []
-        return [Waiting(flat[n].decode(), flat[n + 2].decode(), float(flat[n + 1])) for n in range(0, len(flat), 3)]
+        flat = await self._servers.read(OLDEST_WAITING(QUEUE_KEYS, limit - 1)) if limit > 0 else []
+        each = (flat[n : n + 4] for n in range(0, len(flat), 4))
+        return [
+            Waiting(session_id.decode(), agent.decode(), float(since), tenant.decode())
+            for session_id, since, agent, tenant in each
+        ]
 
     async def waiting_count(self) -> int:
         await self._hints.written()
@@ -85,8 +89,8 @@ class RedisReplicas:
     async def _sweep(self, leases: Mapping[str, bool], held: Container[str]) -> list[Record]:
         servers, lanes, hints = self._servers, self._lanes, self._hints
         await hints.written()
-        waiting = await servers.read(OLDEST_WAITING((WAITING, AGENTS), -1))
-        listed = {waiting[n].decode() for n in range(0, len(waiting), 3)}
+        waiting = await servers.read(OLDEST_WAITING(QUEUE_KEYS, -1))
+        listed = {waiting[n].decode() for n in range(0, len(waiting), 4)}
         indexed = {blob.decode() for blob in await servers.read(command("ZRANGE", LIVE, 0, -1))}
         census = _Census(hints, leases, self.instance, listed, indexed)
         for part in chunks(list(indexed | listed), CHUNK):
@@ -94,9 +98,7 @@ class RedisReplicas:
                 census.take(session_id, blob)
         repairs = census.repairs + self._never_made(census.missing)
         repairs += [
-            hints.enlist(record.session_id, record.request.wanted, record.head.since)
-            for record in await briefs(servers, census.unlisted)
-            if record.head.state == "waiting"
+            hints.enlist(record) for record in await briefs(servers, census.unlisted) if record.head.state == "waiting"
         ]
         # What a failover has lost of the index: each instance puts its own back.
         for own in chunks([(name, known.record.request.created_at) for name, known in lanes.owned()], CHUNK):

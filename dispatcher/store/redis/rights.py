@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from redis.exceptions import NoPermissionError, ResponseError
 
 from dispatcher.store.redis.keys import (
-    AGENTS,
     ENDED,
     HOLDS,
     LEASES,
     LIVE,
     OFFERS,
     PREFIX,
-    WAITING,
+    QUEUE_KEYS,
     Channels,
     binding_key,
     session_keys,
@@ -30,7 +29,7 @@ RULE = "resetkeys '~midsentence:*' resetchannels '&midsentence:*' +@all -@admin 
 Probe = tuple[Argument, ...]  # a command
 
 _NONE = PREFIX + b"rights"  # nothing stands there, nor will
-_KEYS = (*session_keys(""), binding_key(""), *tenant_keys(""), LIVE, ENDED, WAITING, AGENTS, LEASES, OFFERS, HOLDS)
+_KEYS = (*session_keys(""), binding_key(""), *tenant_keys(""), LIVE, ENDED, *QUEUE_KEYS, LEASES, OFFERS, HOLDS)
 _COMMANDS: tuple[Probe, ...] = (
     ("INFO", "server"),
     ("TIME",),

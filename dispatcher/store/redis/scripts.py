@@ -145,24 +145,26 @@ redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 return redis.call('ZREM', KEYS[1], ARGV[1])
 """)
 
-# KEYS: waiting, agents. ARGV: session, since, agent · channel, payload. Whether that was news.
+# KEYS: waiting, agents, tenants. ARGV: session, since, agent · channel, payload · tenant, or ''. Whether that was news.
 ENLIST = Script("""
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], ARGV[1], ARGV[6]) end
 local news = redis.call('ZADD', KEYS[1], 'CH', ARGV[2], ARGV[1])
 if news == 1 then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
 return news
 """)
 
-# KEYS: waiting, agents. ARGV: session · unless it waits since later than that · channel, payload.
+# KEYS: waiting, agents, tenants. ARGV: session · unless it waits since later than that · channel, payload.
 WITHDRAW = Script("""
 local since = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not since or (ARGV[2] ~= 'inf' and tonumber(since) > tonumber(ARGV[2])) then return 0 end
 redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[3], ARGV[1])
 redis.call('PUBLISH', ARGV[3], ARGV[4])
 return redis.call('ZREM', KEYS[1], ARGV[1])
 """)
 
-# KEYS: waiting, agents. ARGV: index of the last. {session, since, agent, ...}, the oldest first.
+# KEYS: waiting, agents, tenants. ARGV: index of the last. {session, since, agent, tenant, ...}, the oldest first.
 OLDEST_WAITING = Script("""
 local found = redis.call('ZRANGE', KEYS[1], 0, ARGV[1], 'WITHSCORES')
 local answer = {}
@@ -170,6 +172,7 @@ for n = 1, #found, 2 do
   answer[#answer + 1] = found[n]
   answer[#answer + 1] = found[n + 1]
   answer[#answer + 1] = redis.call('HGET', KEYS[2], found[n]) or ''
+  answer[#answer + 1] = redis.call('HGET', KEYS[3], found[n]) or ''
 end
 return answer
 """)

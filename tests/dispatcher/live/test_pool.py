@@ -16,6 +16,7 @@ from dispatcher.core.log import Head, Record, Request
 from dispatcher.live.outliers import CONSECUTIVE_FAILURES
 from dispatcher.live.pool import MAX_ASSIGNING, MAX_SLOTS, Member, Pool
 from dispatcher.metrics import Metrics
+from dispatcher.store.ports import Waiting
 from shared.records import Assignment, Running, Status, Support
 
 
@@ -73,10 +74,10 @@ def pool(desk: Desk) -> Pool:
     return Pool(desk, Metrics(CollectorRegistry()), queue_seconds=60)
 
 
-def record(session_id: str, agent: str = "a", since: float = 0, lost_by: str = "") -> Record:
+def record(session_id: str, agent: str = "a", since: float = 0, lost_by: str = "", tenant: str = "") -> Record:
     """since: seconds from now."""
     at = time.time() + since
-    return Record(session_id, Request(agent, (), at), Head(since=at, commander_id=lost_by))
+    return Record(session_id, Request(agent, (), at, tenant=tenant), Head(since=at, commander_id=lost_by))
 
 
 def member(slots: int, *agents: str, commander_id: str = "c") -> tuple[Member, Stream]:
@@ -105,6 +106,75 @@ async def test_the_oldest_of_all_agents_first(pool: Pool, desk: Desk) -> None:
     await desk.idle()
     assert stream.assigned == ["s1", "s2"]
     assert pool.waiting == 2
+
+
+async def served(pool: Pool, desk: Desk, slots: int, *agents: str) -> list[str]:
+    """Those that get the slots of one more Commander, in order."""
+    each, stream = member(0, *agents)
+    pool.join(each)
+    for number in range(slots):
+        pool.report(each, Status("c", agents or ("a",), (), 1, number))
+        await desk.idle()
+    pool.leave(each)
+    return stream.assigned
+
+
+async def test_tenants_take_turns(pool: Pool, desk: Desk) -> None:
+    """However many of one wait, and for however long."""
+    for number in range(20):
+        pool.enlist(record(f"flood{number}", since=-20.0 + number, tenant="flood"))
+    pool.enlist(record("x1", since=1.0, tenant="x"))
+    pool.enlist(record("y1", since=2.0, tenant="y"))
+    assert await served(pool, desk, 4) == ["flood0", "x1", "y1", "flood1"]
+    pool.enlist(record("x2", since=3.0, tenant="x"))
+    pool.enlist(record("x3", since=4.0, tenant="x"))
+    assert await served(pool, desk, 4) == ["x2", "flood2", "x3", "flood3"]
+
+
+async def test_a_tenant_that_trickles_does_not_pass_all_others(pool: Pool, desk: Desk) -> None:
+    for number in range(3):
+        pool.enlist(record(f"a{number}", since=number, tenant="a"))
+    got = []
+    for number in range(3):
+        pool.enlist(record(f"b{number}", since=10.0 + number, tenant="b"))
+        got += await served(pool, desk, 1)
+    assert got == ["a0", "b0", "a1"]
+
+
+async def test_a_turn_is_of_all_agents_together(pool: Pool, desk: Desk) -> None:
+    for agent in ("a", "b"):
+        pool.enlist(record(f"flood {agent}", agent, -10.0, tenant="flood"))
+    pool.enlist(record("x", "b", tenant="x"))
+    assert await served(pool, desk, 3, "a", "b") == ["flood a", "x", "flood b"]
+
+
+async def test_a_tenant_without_a_slot_for_it_holds_up_nobody(pool: Pool, desk: Desk) -> None:
+    pool.enlist(record("none", "of nobody", -10.0, tenant="x"))
+    pool.enlist(record("a1", since=-5.0, tenant="y"))
+    pool.enlist(record("a2", tenant="x"))
+    assert await served(pool, desk, 2) == ["a1", "a2"]
+
+
+async def test_turns_are_forgotten_of_those_whose_last_is_longest_ago(
+    pool: Pool, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatcher.live.pool.MAX_TURNS", 2)
+    for tenant in ("x", "y", "z"):
+        pool.enlist(record(tenant, tenant=tenant))
+        assert await served(pool, desk, 1) == [tenant]
+    for tenant in ("z", "y", "x"):
+        pool.enlist(record(f"{tenant}2", since=1.0, tenant=tenant))
+    assert await served(pool, desk, 3) == ["x2", "y2", "z2"]
+
+
+async def test_how_many_of_a_tenant_wait(pool: Pool) -> None:
+    for name, agent, tenant in (("s1", "a", "x"), ("s2", "b", "x"), ("s3", "a", "y")):
+        each = record(name, agent, tenant=tenant)
+        pool.enlist(replace(each, request=replace(each.request, prompt_bytes=10)))
+    pool.heard(Waiting("elsewhere", "a", time.time(), "x"))
+    assert pool.waiting_of("x") == (3, 20)
+    pool.withdraw("s1")
+    assert (pool.waiting_of("x"), pool.waiting_of("none")) == ((2, 10), (0, 0))
 
 
 async def test_what_a_session_needs_its_commander_has(pool: Pool, desk: Desk) -> None:

@@ -138,6 +138,42 @@ async def test_a_prompt_is_read_before_anything_is_logged(
     assert hits == 2
 
 
+async def test_a_tenant_leaves_others_places_in_the_queue() -> None:
+    """Alone it gets half of them."""
+    settings = DispatcherSettings(queue_limit=8)
+    crowded = LiveSessions(MemoryStore(), load_policies(None), Registry([]), Metrics(CollectorRegistry()), settings)
+
+    async def ask(tenant: str, times: int) -> int:
+        """How many are taken, of those that ask at once."""
+        asked = [crowded.create(Request("a", (), time.time(), tenant=tenant)) for _ in range(times)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(answer, Created | QueueFull) for answer in answers), answers
+        return sum(isinstance(answer, Created) for answer in answers)
+
+    assert [await ask(tenant, 20) for tenant in ("flood", "flood", "x", "y", "z", "late")] == [4, 0, 2, 1, 1, 0]
+    for record in await crowded.store.select(["waiting"], 20):
+        crowded.pool.withdraw(record.session_id)
+    assert await ask("", 20) == 8  # where access is open
+    for record in await crowded.store.select(["waiting"], 40):
+        crowded.pool.withdraw(record.session_id)
+    await crowded.close()
+
+
+async def test_a_tenants_prompts_leave_others_room() -> None:
+    settings = DispatcherSettings(queue_bytes=1000)
+    crowded = LiveSessions(MemoryStore(), load_policies(None), Registry([]), Metrics(CollectorRegistry()), settings)
+    large = (Message("user", "x" * 300),)
+    for tenant, taken in (("flood", True), ("flood", True), ("flood", False), ("x", True)):
+        try:
+            await crowded.create(Request("a", large, time.time(), tenant=tenant))
+            assert taken
+        except QueueFull:
+            assert not taken
+    for record in await crowded.store.select(["waiting"], 20):
+        crowded.pool.withdraw(record.session_id)
+    await crowded.close()
+
+
 CALL = ClientCall("1", "f", '{"who": ["a n\\u0069ght"]}')
 
 
