@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -171,13 +171,18 @@ def invalid(param: str | None, message: str) -> HttpError:
 
 
 def messages(
-    given: list[ChatMessage], field: str = "messages", text_types: tuple[str, ...] = ("text",)
+    given: list[ChatMessage],
+    field: str = "messages",
+    text_types: tuple[str, ...] = ("text",),
+    earlier: Sequence[Message] = (),
 ) -> tuple[Message, ...]:
-    """The conversation as Commanders get it: the text parts of a message are joined. Raises HttpError 400."""
+    """The conversation as Commanders get it: the text parts of a message are joined. earlier: what stands before it.
+    Raises HttpError 400.
+    """
     if not given:
         raise invalid(field, "at least one message is needed")
     found = tuple(_message(message, f"{field}[{n}]", text_types) for n, message in enumerate(given))
-    check_history(found, field)
+    check_history(found, field, earlier)
     return found
 
 

@@ -127,9 +127,12 @@ def _named(name: str | None, where: str, names: set[str]) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
-def check_history(messages: Sequence[Message], field: str) -> None:
-    """Each result answers a call that stands before it, once. Raises HttpError 400."""
+def check_history(messages: Sequence[Message], field: str, earlier: Sequence[Message] = ()) -> None:
+    """Each result answers a call that stands before it, or in what came earlier, once. Raises HttpError 400."""
     unanswered: set[str] = set()
+    for message in earlier:
+        unanswered.update(call.call_id for call in message.tool_calls)
+        unanswered.discard(message.tool_call_id)
     for n, message in enumerate(messages):
         for call in message.tool_calls:
             if call.call_id in unanswered:

@@ -187,6 +187,7 @@ RESPONSES: Fields = {
                 "message": _ITEM,
                 "function_call": Needs("tools", (), _CALL),
                 "function_call_output": Needs("tools", (), _OUTPUT),
+                "item_reference": {"type": HONOURED, "id": HONOURED},
             },
             usual="message",
         )
@@ -198,7 +199,7 @@ RESPONSES: Fields = {
     "model": HONOURED,
     "moderation": UNSUPPORTED,
     "parallel_tool_calls": HONOURED,  # where there are tools
-    "previous_response_id": _WHOLE,
+    "previous_response_id": HONOURED,
     "prompt": _WHOLE,
     "prompt_cache_key": HONOURED,
     "prompt_cache_options": PASSED,
@@ -212,7 +213,7 @@ RESPONSES: Fields = {
     },
     "safety_identifier": HONOURED,
     "service_tier": PASSED,
-    "store": Unsupported((True,), "A response is kept as any session is; delete it when it has ended."),
+    "store": HONOURED,
     "stream": HONOURED,
     "stream_options": {"include_obfuscation": PASSED},
     "temperature": _SAMPLING,

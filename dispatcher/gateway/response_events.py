@@ -23,7 +23,7 @@ from dispatcher.gateway.views import (
     usage_of,
     user_event,
 )
-from shared.records import MAX_CLIENT_CALLS, Tool
+from shared.records import MAX_CLIENT_CALLS, ClientCall, Message, Tool
 
 STRIDE = 16  # sequence numbers of an entry, of which 4 are used at most, but by the last, after which none follow
 LAST_EVENTS = 4 * (MAX_CLIENT_CALLS + 1)  # of the last entry: of each call, and of the text and the response
@@ -34,13 +34,18 @@ Object: TypeAlias = dict[str, Any]
 
 class Echo(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a response's object shows again of its request, beside what agents get: `Request.shown_json`. instructions:
-    whether the first message is these.
+    whether the first message is these. earlier: messages after that which come from other responses, `links` of them.
+    store: it can be asked for later.
     """
 
     metadata: dict[str, str] = {}
     instructions: bool = False
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
+    previous_response_id: str | None = None
+    store: bool = True
+    earlier: int = 0
+    links: int = 0
 
 
 class ResponseView:
@@ -49,7 +54,8 @@ class ResponseView:
     def __init__(self, record: Record) -> None:
         self._request = record.request
         self._parameters = msgspec.json.decode(record.request.parameters_json or "{}")
-        self._shown = msgspec.json.decode(record.request.shown_json or "{}", type=Echo)
+        self.echo = msgspec.json.decode(record.request.shown_json or "{}", type=Echo)
+        self._session_id = record.session_id
         self._id, self._item_id = f"{ID_PREFIX}{record.session_id}", f"msg_{record.session_id}"
         self._tools = [_tool(tool) for tool in record.request.tools]
         self._texts: list[str] = []
@@ -83,7 +89,7 @@ class ResponseView:
         """The object. live_status: shown while the session has not ended."""
         status, reason = _outcome(self._final) if self._final else (live_status, None)
         failed = self._final if isinstance(self._final, UserFailed) else None
-        request, asked, shown = self._request, self._parameters, self._shown
+        request, asked, shown = self._request, self._parameters, self.echo
         effort = asked.get("reasoning_effort")
         return {
             "id": self._id,
@@ -103,12 +109,12 @@ class ResponseView:
             "parallel_tool_calls": asked.get("parallel_tool_calls", True),
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
-            "previous_response_id": None,
+            "previous_response_id": shown.previous_response_id,
             "prompt_cache_key": shown.prompt_cache_key,
             "reasoning": {"effort": effort, "summary": None} if effort else None,
             "safety_identifier": shown.safety_identifier,
             "service_tier": "default",
-            "store": True,
+            "store": shown.store,
             "temperature": asked.get("temperature", 1.0),
             "text": {"format": _text_format(asked)},
             "tool_choice": _choice(asked.get("tool_choice", "auto")),
@@ -118,6 +124,21 @@ class ResponseView:
             "truncation": "disabled",
             "usage": _usage(usage_of(self._final, request, self._texts)) if self._final else None,
         }
+
+    def output(self) -> list[tuple[str, Message]]:
+        """The items of the answer so far, each as the message that a later request has of it."""
+        text = [(self._item_id, Message("assistant", "".join(self._texts)))] if self._texts else []
+        calls = ((item["id"], ClientCall(item["call_id"], item["name"], item["arguments"])) for item in self._calls())
+        return [*text, *((item_id, Message("assistant", "", (call,))) for item_id, call in calls)]
+
+    def input(self) -> list[tuple[str, Message]]:
+        """The items that it was asked with, without those of other responses; a message and each call is one."""
+        items: list[Message] = []
+        for message in self._request.messages[self.echo.instructions + self.echo.earlier :]:
+            if message.content or not message.tool_calls:
+                items.append(Message(message.role, message.content, (), message.tool_call_id, message.name))
+            items += (Message("assistant", "", (call,)) for call in message.tool_calls)
+        return [(f"in_{n}_{self._session_id}", item) for n, item in enumerate(items)]
 
     def _say(self, text: str) -> list[tuple[str, Object]]:
         events: list[tuple[str, Object]] = []
@@ -156,7 +177,7 @@ class ResponseView:
         calls = self._final.calls if isinstance(self._final, UserFinished) else ()
         return [
             {
-                "id": f"fc_{n}_{self._item_id.removeprefix('msg_')}",
+                "id": f"fc_{n}_{self._session_id}",
                 "type": "function_call",
                 "status": "completed",
                 "call_id": call.call_id,
@@ -168,6 +189,19 @@ class ResponseView:
 
     def _place(self) -> Object:
         return {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+
+
+def input_item(item_id: str, message: Message) -> Object:
+    """An item of `ResponseView.input`, as it is listed."""
+    place = {"id": item_id, "status": "completed"}
+    if message.tool_calls:
+        (call,) = message.tool_calls
+        called = {"call_id": call.call_id, "name": call.name, "arguments": call.arguments_json}
+        return {"type": "function_call", **place, **called}
+    if message.role == "tool":
+        return {"type": "function_call_output", **place, "call_id": message.tool_call_id, "output": message.content}
+    part = _part(message.content) if message.role == "assistant" else {"type": "input_text", "text": message.content}
+    return {"type": "message", **place, "role": message.role, "content": [part]}
 
 
 def _called(output_index: int, item: Object) -> list[tuple[str, Object]]:

@@ -1,9 +1,10 @@
 """OpenAI's Responses: created, read as one object or as events from any of them on, cancelled, deleted."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -15,7 +16,7 @@ from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last
-from dispatcher.gateway.callers import caller_of, theirs
+from dispatcher.gateway.callers import caller_of
 from dispatcher.gateway.client_tools import (
     CalledFunction,
     CalledTool,
@@ -26,16 +27,19 @@ from dispatcher.gateway.client_tools import (
     parameters_of,
     tools_of,
 )
+from dispatcher.gateway.conversations import Earlier, earlier, find, joined, of_tools, referenced, view_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import RESPONSES, FieldCheck
 from dispatcher.gateway.formats import TextFormat
 from dispatcher.gateway.ports import Sessions
-from dispatcher.gateway.response_events import ID_PREFIX, LAST_EVENTS, STRIDE, Echo, Object, ResponseView
+from dispatcher.gateway.response_events import ID_PREFIX, LAST_EVENTS, STRIDE, Echo, Object, ResponseView, input_item
 from dispatcher.gateway.views import FAILURES
 from dispatcher.metrics import Metrics
+from dispatcher.store.ports import StoreUnavailable
 from shared.records import Message
 
 TEXT_TYPES = ("input_text", "output_text")
+MAX_ITEMS = 100  # of a page
 BEFORE_ALL = -1  # a sequence number before the first event's
 
 
@@ -55,6 +59,7 @@ class InputItem(msgspec.Struct, frozen=True):
     name: ToolName | None = None
     arguments: str | None = None
     output: str | list[bodies.Part] | None = None
+    id: str | None = None
 
 
 class TextConfig(msgspec.Struct, frozen=True):
@@ -75,6 +80,8 @@ class ResponseBody(msgspec.Struct, frozen=True):
     instructions: str | None = None
     stream: bool | None = None
     background: bool | None = None
+    store: bool | None = None
+    previous_response_id: str | None = None
     metadata: ResponseMetadata | None = None
     prompt_cache_key: Marker | None = None
     safety_identifier: Marker | None = None
@@ -97,6 +104,7 @@ class ResponseRoutes:
             Route("/v1/responses/compact", _compact, methods=["POST"]),
             Route("/v1/responses/{response_id}", self._one, methods=["GET"]),
             Route("/v1/responses/{response_id}", self._delete, methods=["DELETE"]),
+            Route("/v1/responses/{response_id}/input_items", self._input_items, methods=["GET"]),
             Route("/v1/responses/{response_id}/cancel", self._cancel, methods=["POST"]),
         ]
 
@@ -104,9 +112,22 @@ class ResponseRoutes:
         needs: dict[str, str] = {}
         body = await self._bodies.take(http, ResponseBody, check=partial(self._check, needs=needs))
         background = bool(body.background)
-        caller = caller_of(http)
+        if background and body.store is False:
+            raise bodies.invalid("store", "a response in the background is read later, so it is stored")
+        caller, store = caller_of(http), self._sessions.store
+        asked = () if isinstance(body.input, str) else body.input
+        references = {item.id or "": f"input[{n}]" for n, item in enumerate(asked) if item.type == "item_reference"}
+        found = await referenced(store, references, caller)
+        before = Earlier()
+        if body.previous_response_id is not None:
+            before = await earlier(store, body.previous_response_id, caller)
+            if any(map(of_tools, before.messages)):
+                needs.setdefault("tools", "previous_response_id")
+        for item_id, where in references.items():
+            if of_tools(found[item_id]):
+                needs.setdefault("tools", where)
         honoured = await self._answers.require(body.model, caller, needs)
-        messages = _messages(body)
+        messages = _messages(body, before.messages, found)
         tools = tools_of(body.tools or (), self._sessions.registry.offered(body.model))
         parameters = _parameters(body) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
         request = Request(
@@ -120,14 +141,15 @@ class ResponseRoutes:
             subject=caller.subject,
             tools=tools,
             needs=honoured,
-            shown_json=_shown(body),
+            shown_json=_shown(body, before),
         )
         record = (await self._sessions.create(request)).record
+        forgotten = body.store is False
         if body.stream:
-            return sse.RawAnswer(self._stream, record, BEFORE_ALL, not background)
+            return sse.RawAnswer(self._stream, record, BEFORE_ALL, not background, forgotten)
         if background:
             return json_response(200, await self._object(record))
-        return sse.RawAnswer(self._whole, record)
+        return sse.RawAnswer(self._whole, record, forgotten)
 
     async def _one(self, http: HttpRequest) -> sse.RawAnswer | Response:
         stream = _flag(http, "stream")
@@ -143,7 +165,7 @@ class ResponseRoutes:
                 "no such event: the log ends before it, or was rolled back. Read the response from its beginning.",
             )
         # Only the connection that asked for a response carries it: a reader may come and go.
-        return sse.RawAnswer(self._stream, record, after, False)
+        return sse.RawAnswer(self._stream, record, after, False, False)
 
     async def _cancel(self, http: HttpRequest) -> Response:
         record = await self._find(http)
@@ -168,25 +190,62 @@ class ResponseRoutes:
 
     async def _find(self, http: HttpRequest) -> Record:
         """The session behind the response. Raises HttpError 404."""
-        response_id = http.path_params["response_id"]
-        record = theirs(caller_of(http), await self._sessions.store.load(response_id.removeprefix(ID_PREFIX)))
-        if record is None or not response_id.startswith(ID_PREFIX):
+        record = await find(self._sessions.store, http.path_params["response_id"], caller_of(http))
+        if record is None:
             raise _unknown()
         return record
 
     async def _object(self, record: Record) -> Object:
         """The response as it is now."""
-        view = ResponseView(record)
-        async for entry in sse.logged(self._sessions.store, record):
-            view.take(entry)
+        view = await view_of(self._sessions.store, record)
         return view.response("queued" if record.head.state == "waiting" else "in_progress")
 
-    async def _stream(self, record: Record, after: int, stop_when_left: bool, receive: Receive, send: Send) -> None:
-        await self._answers.send(record, StreamedResponse(record, after, send), receive, stop_when_left=stop_when_left)
+    async def _stream(
+        self, record: Record, after: int, stop_when_left: bool, forgotten: bool, receive: Receive, send: Send
+    ) -> None:
+        sending = StreamedResponse(record, after, send)
+        async with self._forgetting(record.session_id, forgotten):
+            await self._answers.send(record, sending, receive, stop_when_left=stop_when_left)
 
-    async def _whole(self, record: Record, receive: Receive, send: Send) -> None:
+    async def _whole(self, record: Record, forgotten: bool, receive: Receive, send: Send) -> None:
         whole = WholeResponse(record, Json(send, self._answers.early))
-        await self._answers.send(record, whole, receive, stop_when_left=True)
+        async with self._forgetting(record.session_id, forgotten):
+            await self._answers.send(record, whole, receive, stop_when_left=True)
+
+    @asynccontextmanager
+    async def _forgetting(self, session_id: str, forgotten: bool) -> AsyncIterator[None]:
+        """Delete the log once it is answered, or left, where it is not to be stored. One that goes on, since the server
+        drains, or whose store is away, goes with its retention: no route gives it any more.
+        """
+        try:
+            yield
+        finally:
+            if forgotten:
+                with suppress(StoreUnavailable):
+                    record = await self._sessions.store.load(session_id)
+                    if record and record.head.final:
+                        await self._sessions.store.delete(session_id)
+
+    async def _input_items(self, http: HttpRequest) -> Response:
+        """OpenAI's pages: the newest first, unless `order` says otherwise."""
+        record = await self._find(http)
+        asked = http.query_params
+        limit, order = bodies.event_number("limit", asked.get("limit", "20")), asked.get("order", "desc")
+        if not 1 <= limit <= MAX_ITEMS:
+            raise bodies.invalid("limit", f"must be 1 to {MAX_ITEMS}")
+        if order not in ("asc", "desc"):
+            raise bodies.invalid("order", "must be asc or desc")
+        items = ResponseView(record).input()
+        if order == "desc":
+            items.reverse()
+        if (after := asked.get("after")) is not None:
+            found = [n for n, (item_id, _) in enumerate(items) if item_id == after]
+            if not found:
+                raise bodies.invalid("after", "there is no such item")
+            items = items[found[0] + 1 :]
+        page = [input_item(item_id, message) for item_id, message in items[:limit]]
+        ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {"first_id": None, "last_id": None}
+        return json_response(200, {"object": "list", "data": page, **ends, "has_more": len(items) > limit})
 
 
 class StreamedResponse:
@@ -269,15 +328,24 @@ async def _compact(_: HttpRequest) -> Response:
     raise HttpError(404, "Nothing is compacted here: send what the agent needs as `input`.", code="not_found")
 
 
-def _messages(body: ResponseBody) -> tuple[Message, ...]:
-    before = (Message("system", body.instructions),) if body.instructions else ()
+def _messages(
+    body: ResponseBody, earlier: tuple[Message, ...], referenced: Mapping[str, Message]
+) -> tuple[Message, ...]:
+    before = ((Message("system", body.instructions),) if body.instructions else ()) + earlier
     if isinstance(body.input, str):
         return (*before, Message("user", body.input))
-    messages = [_message(item, f"input[{n}]") for n, item in enumerate(body.input)]
-    return before + _joined(bodies.messages(messages, "input", TEXT_TYPES))
+    given = [_message(item, f"input[{n}]", referenced) for n, item in enumerate(body.input)]
+    return before + joined(list(bodies.messages(given, "input", TEXT_TYPES, earlier)))
 
 
-def _message(item: InputItem, where: str) -> bodies.ChatMessage:
+def _message(item: InputItem, where: str, referenced: Mapping[str, Message]) -> bodies.ChatMessage:
+    if item.type == "item_reference":
+        message = referenced[item.id or ""]
+        calls = [
+            CalledTool(each.call_id, CalledFunction(each.name, each.arguments_json)) for each in message.tool_calls
+        ]
+        role = cast("bodies.Role", message.role)
+        return bodies.ChatMessage(role, message.content, calls, message.tool_call_id, message.name)
     if item.type == "function_call":
         if item.call_id is None or item.name is None or item.arguments is None:
             raise bodies.invalid(where, "a function_call has `call_id`, `name` and `arguments`")
@@ -292,17 +360,6 @@ def _message(item: InputItem, where: str) -> bodies.ChatMessage:
     return bodies.ChatMessage(item.role, item.content)
 
 
-def _joined(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Calls that follow each other, and the words before them, are one message, as on Chat Completions."""
-    joined: list[Message] = []
-    for message in messages:
-        if message.tool_calls and joined and joined[-1].role == "assistant":
-            before = joined.pop()
-            message = Message("assistant", before.content, before.tool_calls + message.tool_calls)  # noqa: PLW2901
-        joined.append(message)
-    return tuple(joined)
-
-
 def _parameters(body: ResponseBody) -> dict[str, Any]:
     given = {
         "max_tokens": body.max_output_tokens,
@@ -314,8 +371,17 @@ def _parameters(body: ResponseBody) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None} | form
 
 
-def _shown(body: ResponseBody) -> str:
-    shown = Echo(body.metadata or {}, bool(body.instructions), body.prompt_cache_key, body.safety_identifier)
+def _shown(body: ResponseBody, before: Earlier) -> str:
+    shown = Echo(
+        body.metadata or {},
+        bool(body.instructions),
+        body.prompt_cache_key,
+        body.safety_identifier,
+        body.previous_response_id,
+        body.store is not False,
+        len(before.messages),
+        before.links,
+    )
     return "" if shown == Echo() else msgspec.json.encode(shown).decode()
 
 

@@ -64,7 +64,7 @@ async def test_no_canary_on_any_user_route(http: httpx2.AsyncClient, sessions: F
             decision = {"decision": "approve", "arguments_sha256": "0"}
             seen += [await http.post(f"{path}/calls/call-{n}/decision", json=decision) for n in (2, 3)]
             path = f"/v1/responses/resp_{commander.session_id}"
-            seen.append(await http.get(path))
+            seen += [await http.get(path), await http.get(f"{path}/input_items")]
             numbers = range(0, (commander.head.offset + 1) * STRIDE, STRIDE)
             seen += [await http.get(f"{path}?stream=true&starting_after={number}") for number in numbers]
             seen.append(await http.post(f"{path}/cancel"))

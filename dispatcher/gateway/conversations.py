@@ -1,0 +1,114 @@
+"""What a response goes on from: an earlier one that is stored, or items of such.
+
+A response's request holds the whole conversation before it, so one look finds it, however long the chain is. Of the
+answer a successor's agent gets what the user saw.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from dispatcher.access.rules import Caller
+from dispatcher.core.log import Record
+from dispatcher.gateway import sse
+from dispatcher.gateway.callers import theirs
+from dispatcher.gateway.errors import HttpError
+from dispatcher.gateway.response_events import ID_PREFIX, ResponseView
+from dispatcher.store.ports import Store
+from shared.records import Message
+
+MAX_LINKS = 100  # responses in a row
+MAX_EARLIER_BYTES = 1024 * 1024  # of text in them
+MAX_REFERENCED = 16  # responses whose items a request may refer to: each is read whole
+
+_ITEM_ID = re.compile(r"(?:msg|(?:fc|in)_\d+)_([A-Za-z0-9_-]{1,64})")
+
+
+class Earlier(NamedTuple):
+    """messages: without the instructions, which are each response's own. links: how many responses these come from."""
+
+    messages: tuple[Message, ...] = ()
+    links: int = 0
+
+
+async def find(store: Store, response_id: str, caller: Caller) -> Record | None:
+    """The session behind a response that is kept and the caller's."""
+    if not response_id.startswith(ID_PREFIX):
+        return None
+    record = theirs(caller, await store.load(response_id.removeprefix(ID_PREFIX)))
+    return record if record and ResponseView(record).echo.store else None
+
+
+async def view_of(store: Store, record: Record) -> ResponseView:
+    """As it is now."""
+    view = ResponseView(record)
+    async for entry in sse.logged(store, record):
+        view.take(entry)
+    return view
+
+
+async def earlier(store: Store, response_id: str, caller: Caller) -> Earlier:
+    """What stands before a request that goes on from there. Raises HttpError 400, 404, 409."""
+    param = "previous_response_id"
+    record = await find(store, response_id, caller)
+    if record is None:
+        raise HttpError(404, "No such response to go on from.", code="previous_response_not_found", param=param)
+    view = await _ended(store, record, param)
+    said = [message for _, message in view.output()]
+    messages = (*record.request.messages[view.echo.instructions :], *joined(said))
+    links = view.echo.links + 1
+    if links > MAX_LINKS or sum(map(_size, messages)) > MAX_EARLIER_BYTES:
+        message = f"{param}: more than {MAX_LINKS} responses in a row, or {MAX_EARLIER_BYTES} bytes of text in them"
+        raise HttpError(400, message, code="context_length_exceeded", param=param)
+    return Earlier(messages, links)
+
+
+async def referenced(store: Store, asked: Mapping[str, str], caller: Caller) -> dict[str, Message]:
+    """The items of stored responses by their ids. asked: each id → the field's path. Raises HttpError 400, 404, 409."""
+    views: dict[str, dict[str, Message]] = {}
+    found: dict[str, Message] = {}
+    for item_id, where in asked.items():
+        named = _ITEM_ID.fullmatch(item_id)
+        session_id = named[1] if named else ""
+        if named and session_id not in views:
+            if len(views) == MAX_REFERENCED:
+                message = f"{where}: items of more than {MAX_REFERENCED} responses are referred to"
+                raise HttpError(400, message, code="invalid_value", param=where)
+            record = await find(store, f"{ID_PREFIX}{session_id}", caller)
+            view = await _ended(store, record, where) if record else None
+            views[session_id] = dict([*view.input(), *view.output()]) if view else {}
+        if item_id not in views.get(session_id, {}):
+            raise HttpError(404, f"{where}: there is no such item.", code="item_not_found", param=where)
+        found[item_id] = views[session_id][item_id]
+    return found
+
+
+async def _ended(store: Store, record: Record, param: str) -> ResponseView:
+    view = await view_of(store, record)
+    if not view.ended:
+        message = f"{param}: the response has not ended"
+        raise HttpError(409, message, code="response_not_ended", param=param)
+    return view
+
+
+def joined(messages: list[Message]) -> tuple[Message, ...]:
+    """Calls that follow each other, and the words before them, are one message, as on Chat Completions."""
+    found: list[Message] = []
+    for message in messages:
+        if message.tool_calls and found and found[-1].role == "assistant":
+            before = found.pop()
+            found.append(Message("assistant", before.content, before.tool_calls + message.tool_calls))
+        else:
+            found.append(message)
+    return tuple(found)
+
+
+def of_tools(message: Message) -> bool:
+    """It is a client's tool's call or result."""
+    return bool(message.tool_calls) or message.role == "tool"
+
+
+def _size(message: Message) -> int:
+    return len(msgspec.json.encode(message))
