@@ -7,6 +7,7 @@ set -euo pipefail
 
 redis=${REDIS_HOST:-midsentence-redis} # the alias of compose's redis: no other network's name
 chosen=${CHOSEN:-/var/lib/midsentence/chosen}/redis
+password=${REDIS_PASSWORD_FILE:-/keys/redis}
 
 answers() { timeout 2 bash -c ": </dev/tcp/$redis/6379" 2>/dev/null; }
 
@@ -17,7 +18,8 @@ fi
 # or users would be told that their sessions do not exist.
 if [ -e "$chosen" ] || answers; then
   touch "$chosen"
-  export DISPATCHER_STORE=redis://$redis:6379/0
+  secret=$(<"$password")
+  export DISPATCHER_STORE=redis://dispatcher:$secret@$redis:6379/0
 else
   export DISPATCHER_STORE=sqlite:////var/lib/midsentence/data/sessions.db
   # Redis may come later: it starts beside this, or the profile is added to what runs. Then end, to be started again.

@@ -7,7 +7,7 @@ import itertools
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +37,9 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 60) ->
         time.sleep(POLL_SECONDS)
 
 
-def figure(operator: str, metric: str) -> float:
-    """The sum of the samples of a metric, `name` or the beginning of `name{label="value"}`."""
-    text = httpx2.get(f"http://{operator}/metrics", timeout=30).text
+def figure(operator: str, metric: str, shown: Mapping[str, str] | None = None) -> float:
+    """The sum of the samples of a metric, `name` or the beginning of `name{label="value"}`. shown: headers."""
+    text = httpx2.get(f"http://{operator}/metrics", headers=shown, timeout=30).text
     lines = [line for line in text.splitlines() if line.startswith(metric) and line[len(metric)] in " {,}"]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
@@ -109,11 +109,11 @@ class Edge:
 
 
 @contextlib.contextmanager
-def edge(log: Path, names: NameServer) -> Iterator[Edge]:
-    """HAProxy with the project's configuration until the block ends."""
+def edge(log: Path, names: NameServer, **variables: str) -> Iterator[Edge]:
+    """HAProxy with the project's configuration until the block ends. variables: that it asks for besides."""
     need("haproxy")
     addresses = {name: f"127.0.0.1:{free_port()}" for name in ("http", "operator", "grpc", "metrics")}
-    variables = {f"{name.upper()}_BIND": address for name, address in addresses.items()}
+    variables |= {f"{name.upper()}_BIND": address for name, address in addresses.items()}
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["haproxy", "-W", "-db", "-f", str(CONFIGURATION)],

@@ -10,7 +10,7 @@ import msgspec
 
 from dispatcher.core.tenant_limits import TenantLimit
 
-AccessRole: TypeAlias = Literal["user", "commander", "operator", "auditor"]
+AccessRole: TypeAlias = Literal["user", "commander", "operator", "auditor", "metrics"]
 ROLES: tuple[AccessRole, ...] = get_args(AccessRole)
 DEFAULT_TENANT = "default"
 NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,128}")  # of keys and tenants: they stand in logs, and before keys

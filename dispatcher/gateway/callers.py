@@ -18,6 +18,7 @@ from dispatcher.gateway.errors import HttpError
 Identify: TypeAlias = Callable[[Scope], Awaitable[Caller]]
 
 PROBES = frozenset({"/healthz", "/readyz"})  # they tell nothing, and who asks cannot show anything
+METRICS = "/metrics"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NOBODY = Caller("user", agents=frozenset())  # asks a probe
 
@@ -35,13 +36,18 @@ def user(access: Access, pages: Set[str] = frozenset()) -> Identify:
 
 
 def operator(access: Access, pages: Set[str] = frozenset()) -> Identify:
-    """On the operators' address: operators, and auditors that read. pages: as users'. Raises HttpError 401, 403."""
+    """On the operators' address: operators, auditors that read, and whoever scrapes. pages: as users'. Raises HttpError
+    401, 403.
+    """
 
     async def identified(scope: Scope) -> Caller:
         open_metrics = access.rules is None or not access.rules.closed_metrics
-        without = PROBES | {"/metrics"} if open_metrics else PROBES
+        without = PROBES | {METRICS} if open_metrics else PROBES
         caller = await _caller(access, scope, "operator", without | pages)
-        if caller is _NOBODY or caller.role == "operator" or (caller.role == "auditor" and scope["method"] in _READS):
+        reads = scope["method"] in _READS and (
+            caller.role == "auditor" or (caller.role == "metrics" and scope["path"] == METRICS)
+        )
+        if caller is _NOBODY or caller.role == "operator" or reads:
             return caller
         raise _forbidden()
 

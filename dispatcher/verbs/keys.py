@@ -1,4 +1,4 @@
-"""`dispatcher keys new NAME`: a key for a user, a Commander or an operator, shown once."""
+"""`dispatcher keys new NAME`: a key for a user, a Commander, an operator or Prometheus, shown once."""
 
 import argparse
 import sys
@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     new = verbs.add_parser("new", help="print a new key, and append its digest to the access file")
     new.add_argument("name", metavar="NAME", help="as logs name whoever shows it")
-    new.add_argument("--role", required=True, choices=ROLES, help="an auditor reads what an operator does")
+    new.add_argument(
+        "--role", required=True, choices=ROLES, help="an auditor reads what an operator does; metrics: /metrics alone"
+    )
     new.add_argument("--tenant", help="of a user: whose sessions it has")
     new.add_argument("--agents", metavar="A,B", help="that a user may ask for, or a Commander offer (default: all)")
     new.add_argument("--expires", metavar="DATE", help="such as 2027-01-01 (default: never)")

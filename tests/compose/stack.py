@@ -54,6 +54,7 @@ class Stack:
         default = f"{docker} compose" if plugin else "docker-compose"
         self._compose = os.environ.get("COMPOSE", default).split()
         self._project = f"midsentence-test-{os.getpid()}"
+        self._keys: dict[str, str] = {}
 
     def compose(self, *arguments: str, seconds: float = 120, env_file: Path | None = None) -> str:
         """What a compose command says. `env_file` stands for the user's .env, which is never read here."""
@@ -97,10 +98,31 @@ class Stack:
         """Where users reach the Dispatchers."""
         return self.url("haproxy", 8080)
 
-    def address(self, container: str) -> str:
-        """Inside the network, which this machine reaches too."""
-        (network,) = self.inspect(container)["NetworkSettings"]["Networks"].values()
-        return str(network["IPAddress"])
+    def address(self, container: str, network: str = "front") -> str:
+        """Inside that network of the compose file, which this machine reaches too."""
+        return str(self.inspect(container)["NetworkSettings"]["Networks"][f"{self._project}_{network}"]["IPAddress"])
+
+    def key(self, name: str) -> str:
+        """`user` or `operator`: what the stack made for whoever runs it, read as the page on operating says."""
+        if name not in self._keys:
+            read = ("run", "--rm", "-T", "--entrypoint", "cat", "keys", f"/keys/yours/{name}")
+            self._keys[name] = self.compose(*read).strip()
+        return self._keys[name]
+
+    def shown(self, name: str) -> dict[str, str]:
+        """The header that shows that key."""
+        return {"Authorization": f"Bearer {self.key(name)}"}
+
+    def reached(self, address: str, port: int) -> bool:
+        """Whether an agent's container comes to it."""
+        tried = f"import socket; socket.create_connection(({address!r}, {port}), 2)"
+        command = [self.docker, "exec", self.containers("commander")[0], "python", "-c", tried]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        refused = any(
+            kind in done.stderr for kind in ("TimeoutError", "ConnectionRefusedError", "Network is unreachable")
+        )
+        assert refused or done.returncode == 0, done.stderr
+        return not refused
 
     def figure(self, query: str) -> float | None:
         """What Prometheus answers to an instant query that has one result. None: no result."""

@@ -13,16 +13,18 @@ from tests.replicas import NETWORK
 
 SECONDS = 30
 HOST = f"{NETWORK}.210"
-FILE, REDIS = "sqlite:////var/lib/midsentence/data/sessions.db", f"redis://{HOST}:6379/0"
+FILE, REDIS = "sqlite:////var/lib/midsentence/data/sessions.db", f"redis://dispatcher:s3cret@{HOST}:6379/0"
 
 
 def started(folder: Path, **variables: str) -> "subprocess.Popen[str]":
     """A program under the script. It says which store it was given, and runs until it is told to end."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DISPATCHER_")}
+    password = folder / "password"
+    password.write_text("s3cret")
     program = "trap 'exit 0' TERM; echo $DISPATCHER_STORE; while :; do sleep 0.1; done"
     return subprocess.Popen(
         ["bash", str(ROOT / "deploy" / "choose-store.sh"), "bash", "-c", program],
-        env=inherited | {"REDIS_HOST": HOST, "CHOSEN": str(folder)} | variables,
+        env=inherited | {"REDIS_HOST": HOST, "CHOSEN": str(folder), "REDIS_PASSWORD_FILE": str(password)} | variables,
         stdout=subprocess.PIPE,
         text=True,
     )

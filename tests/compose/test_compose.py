@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 import pytest
 import yaml
@@ -45,7 +46,7 @@ def block(language: str, *names: str) -> str:
 def events(stack: Stack, session_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(event, data) of a session's event stream, to its end."""
     url = f"{stack.users}/v1/sessions/{session_id}/events"
-    with httpx2.stream("GET", url, timeout=60) as response:
+    with httpx2.stream("GET", url, headers=stack.shown("user"), timeout=60) as response:
         assert response.status_code == 200
         name = ""
         for line in response.iter_lines():
@@ -63,8 +64,15 @@ def text_of(seen: Iterable[tuple[str, dict[str, Any]]]) -> str:
     return "".join(data["text"] for name, data in spoken if name == "content")
 
 
-def ask(stack: Stack, **body: object) -> str:
-    created = httpx2.post(f"{stack.users}/v1/sessions", json={"prompt": PROMPT, **body}, timeout=30)
+def ask(stack: Stack, agent: str = "default") -> str:
+    """Once somebody offers that agent."""
+    url, shown = stack.users, stack.shown("user")
+
+    def offered() -> list[str]:
+        return [model["id"] for model in httpx2.get(f"{url}/v1/models", headers=shown, timeout=10).json()["data"]]
+
+    eventually(offered, lambda agents: agent in agents, 60)
+    created = httpx2.post(f"{url}/v1/sessions", json={"prompt": PROMPT, "agent": agent}, headers=shown, timeout=30)
     assert created.status_code == 201, created.text
     return str(created.json()["session_id"])
 
@@ -79,13 +87,58 @@ def test_nobody_is_root_and_only_the_commander_holds_the_model(stack: Stack) -> 
         assert run(stack.docker, "exec", commander, "python", "-c", holds).split() == ["10001", "True"]
 
 
+def test_it_is_closed_from_the_start(stack: Stack) -> None:
+    operators = stack.url("haproxy", 9464)
+    for url in (f"{stack.users}/v1/models", f"{operators}/operator/sessions", f"{operators}/metrics"):
+        assert httpx2.get(url, timeout=10).status_code == 401, url
+    assert httpx2.get(f"{stack.users}/v1/models", headers=stack.shown("user"), timeout=10).status_code == 200
+    assert httpx2.get(f"{operators}/operator/sessions", headers=stack.shown("operator"), timeout=10).status_code == 200
+    assert httpx2.get(f"{operators}/operator/sessions", headers=stack.shown("user"), timeout=10).status_code == 403
+
+
+def test_nobody_holds_what_is_not_its_own(stack: Stack) -> None:
+    held = {"dispatcher": "access.toml grpc.crt grpc.key redis", "commander": "grpc.crt token", "prometheus": "token"}
+    for service, files in held.items():
+        look = "cd /keys; ls; stat -c '%a %u' * | sort -u; id -u"
+        *names, mode, owner, own = run(stack.docker, "exec", stack.containers(service)[0], "bash", "-c", look).split()
+        assert (" ".join(names), mode, owner) == (files, "600", own), service
+
+
+def test_what_was_made_once_stays(stack: Stack) -> None:
+    (dispatcher,) = stack.containers("dispatcher")
+    digests = ("exec", dispatcher, "bash", "-c", "sha256sum /keys/*")
+    before = run(stack.docker, *digests)
+    assert not stack.compose("run", "--rm", "-T", "keys")
+    assert run(stack.docker, *digests) == before
+
+
+def test_agents_containers_do_not_reach_the_operators_port(stack: Stack) -> None:
+    (dispatcher,) = stack.containers("dispatcher")
+    assert stack.reached(stack.address(dispatcher, "workers"), 50051), "as it has to"
+    for network in ("workers", "front", "logs"):
+        assert not stack.reached(stack.address(dispatcher, network), 9464), network
+
+
+def test_commanders_of_elsewhere_come_through_haproxy(stack: Stack) -> None:
+    """Whose certificate of the replicas is the one that was made; one that does not fit would not be spoken to."""
+    (haproxy,) = stack.containers("haproxy")
+    with grpc.insecure_channel(f"{stack.address(haproxy)}:50051") as channel:
+        open_stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+            "/southwest.ai.agent.v1.AgentInteraction/ChatStream"
+        )
+        with pytest.raises(grpc.RpcError) as refused:
+            next(open_stream(iter(()), timeout=20))
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_a_prompt_is_answered_over_the_event_stream(stack: Stack) -> None:
     assert text_of(events(stack, ask(stack))).strip()
 
 
 def test_a_prompt_is_answered_over_chat_completions(stack: Stack) -> None:
     body = {"model": "default", "messages": [{"role": "user", "content": PROMPT}]}
-    answer = httpx2.post(f"{stack.users}/v1/chat/completions", json=body, timeout=300)
+    shown = stack.shown("user")
+    answer = httpx2.post(f"{stack.users}/v1/chat/completions", json=body, headers=shown, timeout=300)
     assert answer.status_code == 200, answer.text
     assert answer.json()["choices"][0]["message"]["content"].strip()
     assert answer.headers["x-session-id"]
@@ -106,6 +159,7 @@ def test_the_lines_of_env_switch_to_another_server(stack: Stack, tmp_path: Path)
     env_file = tmp_path / "switched.env"
     env_file.write_text(
         "COMMANDER_BACKEND=openai\nCOMMANDER_OPENAI__BASE_URL=http://dispatcher:8080/v1\nCOMMANDER_AGENT=relay\n"
+        f"COMMANDER_OPENAI__API_KEY={stack.key('user')}\n"
         "COMMANDER_OPENAI__TOOLS=false\n"  # as a Dispatcher takes none
     )
     container = stack.compose("run", "-d", "--no-deps", "commander", env_file=env_file).split()[-1]
@@ -151,13 +205,19 @@ def test_policies_and_tools_come_from_env(stack: Stack, tmp_path: Path) -> None:
     named = {"CONFIG": folder, "DISPATCHER_POLICIES": "config", "DISPATCHER_TOOLS": "config/rules.toml"}
     named |= {"DISPATCHER_STORE": "memory://"}
     env_file.write_text("".join(f"{name}={value}\n" for name, value in named.items()))
-    container = stack.compose("run", "-d", "--no-deps", "dispatcher", env_file=env_file).split()[-1]
+    # Past the scripts: one that was run by hand has no name on the operators' network.
+    past = ("--entrypoint", "dispatcher", "dispatcher", "serve")
+    container = stack.compose("run", "-d", "--no-deps", *past, env_file=env_file).split()[-1]
     try:
         eventually(lambda: stack.inspect(container)["State"]["Health"]["Status"], lambda found: found == "healthy", 60)
         operators = f"http://{stack.address(container)}:9464"
-        loaded = httpx2.get(f"{operators}/operator/policies", timeout=10).json()
+        shown = stack.shown("operator")
+        loaded = httpx2.get(f"{operators}/operator/policies", headers=shown, timeout=10).json()
         assert [policy["name"] for policy in loaded["policies"]] == ["project names"]
-        assert 'dispatcher_tool_calls_total{status="OK",tool="weather"}' in httpx2.get(f"{operators}/metrics").text
+        assert (
+            'dispatcher_tool_calls_total{status="OK",tool="weather"}'
+            in httpx2.get(f"{operators}/metrics", headers=shown).text
+        )
     finally:
         run(stack.docker, "rm", "--force", container)
 
@@ -180,5 +240,6 @@ def test_the_alert_rules_are_loaded_and_say_what_they_should(stack: Stack, image
     assert all(rule["health"] in ("ok", "unknown") for rule in rules), rules
     folder: Path = ROOT / "deploy" / "prometheus"
     promtool = ["run", "--rm", "--entrypoint", "promtool", "--volume", f"{folder}:/rules:ro", "--workdir", "/rules"]
-    for arguments in (["check", "config", "prometheus.yml"], ["test", "rules", "alerts.test.yml"]):
-        run(stack.docker, *promtool, images["PROMETHEUS_IMAGE"], *arguments)
+    run(stack.docker, *promtool, images["PROMETHEUS_IMAGE"], "test", "rules", "alerts.test.yml")
+    (prometheus,) = stack.containers("prometheus")  # where the key is that its file names
+    run(stack.docker, "exec", prometheus, "promtool", "check", "config", "/etc/prometheus/prometheus.yml")

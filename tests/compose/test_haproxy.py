@@ -18,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from shared.addresses import split_address
+from tests.certificates import Authority
 from tests.names import name_server
 from tests.replicas import CONFIGURATION, NAME, NETWORK, PORTS, Edge, edge, eventually
 
@@ -160,6 +161,18 @@ def reader(front: Edge, replicas: list[Replica]) -> Iterator[Reader]:
 def test_the_configuration_is_valid_without_a_warning(front):
     checked = subprocess.run(["haproxy", "-c", "-f", str(CONFIGURATION)], capture_output=True, text=True)
     assert (checked.returncode, "WARNING" in checked.stderr) == (0, False), checked.stderr
+
+
+def test_it_ends_tls(tmp_path):
+    authority = Authority(tmp_path)
+    own = authority.issue("edge")
+    pem = tmp_path / "edge-and-key.pem"
+    pem.write_bytes(own.cert.read_bytes() + own.key.read_bytes())
+    with name_server() as names, edge(tmp_path / "tls.log", names, HTTP_TLS=f"ssl crt {pem} alpn h2,http/1.1") as front:
+        eventually(lambda: front.uptime() >= 0, "it is up")
+        url = front.url.replace("http://", "https://")
+        answer = httpx2.get(f"{url}/v1/models", verify=authority.client(), timeout=SECONDS)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
 
 
 def test_words_pass_as_they_come(reader):

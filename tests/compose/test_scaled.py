@@ -19,7 +19,9 @@ def with_running_session(stack: Stack) -> str:
             container
             for container in stack.containers("dispatcher")
             if stack.inspect(container)["State"]["Running"]
-            and figure(f"{stack.address(container)}:9464", 'dispatcher_sessions{state="running"')
+            and figure(
+                f"{stack.address(container)}:9464", 'dispatcher_sessions{state="running"', stack.shown("operator")
+            )
         ],
         bool,
         30,
@@ -27,12 +29,30 @@ def with_running_session(stack: Stack) -> str:
     return found[0]
 
 
+def asked(stack: Stack) -> str:
+    return ask(stack.users, shown=stack.shown("user"))
+
+
+def read(stack: Stack, session_id: str) -> Reader:
+    return Reader(stack.users, session_id, stack.key("user"))
+
+
+def test_the_logs_are_the_dispatchers_alone(scaled: Stack) -> None:
+    (redis,) = scaled.containers("redis")
+    assert not scaled.reached(scaled.address(redis, "logs"), 6379)
+    for user in ((), ("--user", "health", "--pass", "none"), ("--user", "dispatcher", "--pass", "none")):
+        said = run(scaled.docker, "exec", redis, "redis-cli", "--no-auth-warning", *user, "get", "midsentence:x")
+        assert said.startswith(("NOAUTH", "NOPERM", "WRONGPASS", "AUTH failed: WRONGPASS")), said
+
+
 def test_all_replicas_are_on_redis_and_behind_haproxy(scaled: Stack) -> None:
     replicas = scaled.containers("dispatcher")
     assert len(replicas) == 2
     for container in replicas:
         environment = run(scaled.docker, "exec", container, "cat", "/proc/1/environ").split("\0")
-        assert "DISPATCHER_STORE=redis://midsentence-redis:6379/0" in environment
+        (store,) = (each for each in environment if each.startswith("DISPATCHER_STORE="))
+        assert store.startswith("DISPATCHER_STORE=redis://dispatcher:")
+        assert store.endswith("@midsentence-redis:6379/0")
     ready = 'haproxy_backend_active_servers{proxy="requests"}'
     eventually(lambda: scaled.figure(ready), lambda value: value == 2, 60)
     eventually(lambda: scaled.figure('sum(up{job=~"dispatcher|commander|haproxy"})'), lambda value: value == 5, 60)
@@ -41,7 +61,7 @@ def test_all_replicas_are_on_redis_and_behind_haproxy(scaled: Stack) -> None:
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_a_readers_text_is_whole_when_its_replica_goes(scaled: Stack, end: str) -> None:
-    readers = [Reader(scaled.users, ask(scaled.users)) for _ in range(4)]
+    readers = [read(scaled, asked(scaled)) for _ in range(4)]
     eventually(lambda: [bool(reader.text) for reader in readers], all, 30)
     container = with_running_session(scaled)
     run(scaled.docker, end, container, seconds=90)
@@ -57,7 +77,7 @@ def test_a_readers_text_is_whole_when_its_replica_goes(scaled: Stack, end: str) 
 def test_prometheus_counts_over_the_replicas(scaled: Stack) -> None:
     finished = 'sum(dispatcher_sessions_total{outcome="finished"})'
     before = scaled.figure(finished) or 0
-    assert Reader(scaled.users, ask(scaled.users)).ended(60).text.strip() == TEXT
+    assert read(scaled, asked(scaled)).ended(60).text.strip() == TEXT
     eventually(lambda: scaled.figure(finished), lambda value: value is not None and value > before, 30)
     firing = httpx2.get(f"{scaled.url('prometheus', 9090)}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
     assert not [alert for alert in firing if alert["labels"]["severity"] == "critical" and alert["state"] == "firing"]
@@ -65,15 +85,16 @@ def test_prometheus_counts_over_the_replicas(scaled: Stack) -> None:
 
 def test_a_dispatcher_that_starts_while_redis_is_away_waits_for_it(scaled: Stack) -> None:
     """It must not take a file instead: it would say of users' sessions that they do not exist."""
-    session_id = ask(scaled.users)
-    said = Reader(scaled.users, session_id).ended(60).text
+    session_id = asked(scaled)
+    said = read(scaled, session_id).ended(60).text
     scaled.compose("stop", "redis")
     restarted, _ = scaled.containers("dispatcher")
     run(scaled.docker, "restart", "--time", "5", restarted, seconds=60)
     scaled.compose("start", "redis")
     eventually(lambda: scaled.health("dispatcher"), lambda health: set(health.values()) == {"healthy"}, 120)
-    assert Reader(scaled.users, session_id).ended(60).text == said
-    assert Reader(f"http://{scaled.address(restarted)}:8080", session_id).ended(60).text == said
+    assert read(scaled, session_id).ended(60).text == said
+    restarted_one = f"http://{scaled.address(restarted)}:8080"
+    assert Reader(restarted_one, session_id, scaled.key("user")).ended(60).text == said
 
 
 def test_an_alert_that_fires_reaches_the_alertmanager(scaled: Stack) -> None:

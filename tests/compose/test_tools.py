@@ -25,7 +25,7 @@ def test_what_each_service_has_is_offered(stack: Stack) -> None:
     metrics = f"http://{stack.address(dispatcher)}:9464/metrics"
 
     def said() -> set[str]:
-        return set(httpx2.get(metrics).text.splitlines())
+        return set(httpx2.get(metrics, headers=stack.shown("operator")).text.splitlines())
 
     up = {f'dispatcher_toolset_up{{toolset="{name}"}} 1.0' for name in ("rates", "glossary", "health")}
     eventually(said, lambda lines: up <= lines, 90)

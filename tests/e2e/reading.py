@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ class Reader(threading.Thread):
 
     url: str
     session: str
+    key: str = ""
     text: str = ""
     final: tuple[str, dict[str, Any]] = ("", {})
     final_at: float = 0.0
@@ -36,7 +37,7 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         try:
-            with Client(self.url) as client:
+            with Client(self.url, key=self.key) as client:
                 for offset, event in self._events(client):
                     self.ids.append(int(offset))
                     if event.name == "content":
@@ -71,10 +72,10 @@ class Reader(threading.Thread):
         return self
 
 
-def ask(url: str, prompt: str = "go", **parameters: Any) -> str:
-    """A new session's id. With a key, it waits where no Commander has come yet."""
-    key = {"Idempotency-Key": secrets.token_urlsafe()}
+def ask(url: str, prompt: str = "go", shown: Mapping[str, str] | None = None, **parameters: Any) -> str:
+    """A new session's id. With a key, it waits where no Commander has come yet. shown: headers that say who asks."""
+    headers = {"Idempotency-Key": secrets.token_urlsafe(), **(shown or {})}
     body = {"prompt": prompt, "parameters": parameters}
-    answer = httpx2.post(f"{url}/v1/sessions", json=body, headers=key, timeout=30)
+    answer = httpx2.post(f"{url}/v1/sessions", json=body, headers=headers, timeout=30)
     answer.raise_for_status()
     return str(answer.json()["session_id"])

@@ -93,7 +93,13 @@ def test_the_settings_are_those_of_the_code(settings_class: type[Settings], pref
 
 # Where the containers listen is what the compose file's ports, and its Prometheus, were written for.
 WIRED = {f"DISPATCHER_{edge}_ADDRESS" for edge in ("GRPC", "HTTP", "OPERATOR")} | {"COMMANDER_METRICS_ADDRESS"}
-GIVEN = {"DISPATCHER_ACCESS": "open"}  # what the compose file says where nobody else does
+GIVEN = {  # what the compose file says where nobody else does
+    "DISPATCHER_ACCESS": "/keys/access.toml",
+    "DISPATCHER_GRPC_TLS__CERT": "/keys/grpc.crt",
+    "DISPATCHER_GRPC_TLS__KEY": "/keys/grpc.key",
+    "COMMANDER_TLS__CA": "/keys/grpc.crt",
+    "COMMANDER_TOKEN_FILE": "/keys/token",
+}
 OF_COMMANDS = {"DISPATCHER_KEY"}  # that a server does not read
 
 

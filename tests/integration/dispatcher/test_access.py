@@ -47,6 +47,7 @@ class House:
                 NewKey("narrow", "commander", agents=("support",)),
                 NewKey("operator", "operator"),
                 NewKey("auditor", "auditor"),
+                NewKey("metrics", "metrics"),
                 NewKey("late", "user", "acme", expires=PAST),
                 NewKey("late-operator", "operator", expires=PAST),
                 NewKey("late-worker", "commander", expires=PAST),
@@ -181,7 +182,7 @@ async def test_no_other_path_goes_round(house: House, path: str) -> None:
 async def test_metrics_may_be_closed(tmp_path: Path) -> None:
     async with House(tmp_path, 'metrics = "operator"\n') as house:
         statuses = {key: (await house.ask(key, "GET", "/metrics")).status_code for key in house.keys}
-    assert {key for key, status in statuses.items() if status == 200} == {"operator", "auditor"}
+    assert {key for key, status in statuses.items() if status == 200} == {"operator", "auditor", "metrics"}
     assert statuses["none"] == statuses["wrong"] == 401
     assert statuses["acme"] == 403
 
