@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 from dispatcher.tools.context import Context
 
 DEFAULT_TIMEOUT = 10.0  # seconds
+# Of a tool that only another instance's files know, with a limit of their own: a call is not given up before that.
+UNKNOWN_TIMEOUT = 600.0
 DEFAULT_APPROVAL_SECONDS = 600.0  # a person who is asked may have to be found
 DEFAULT_CONCURRENCY = 16
 

@@ -27,7 +27,7 @@ from dispatcher.tools.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from dispatcher.tools.ports import DEFAULT_TIMEOUT, Spec, Tool
+from dispatcher.tools.ports import UNKNOWN_TIMEOUT, Spec, Tool
 from dispatcher.tools.running_on import RunningOn
 from shared import records, wire
 from shared.errors import text_of
@@ -123,9 +123,9 @@ class Registry:
         return entry.tool.spec if entry and entry.tool.spec.serves(agent) else None
 
     def timeout(self, name: str) -> float:
-        """Seconds that a call of it may take."""
+        """Seconds that a call of it may take, at whichever instance."""
         entry = self._entries.get(name)
-        return entry.tool.spec.timeout_seconds if entry else DEFAULT_TIMEOUT
+        return entry.tool.spec.timeout_seconds if entry else UNKNOWN_TIMEOUT
 
     def approval(self, name: str, agent: str) -> str:
         """Who has to approve a call of that agent, as in `Spec`; empty: nobody."""

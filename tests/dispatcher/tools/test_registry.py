@@ -23,7 +23,7 @@ from dispatcher.tools.errors import (
     UnreachableError,
 )
 from dispatcher.tools.local import LocalTool, Threads, UnusableFunctionError
-from dispatcher.tools.ports import Spec
+from dispatcher.tools.ports import UNKNOWN_TIMEOUT, Spec
 from dispatcher.tools.registry import (
     NOBODYS,
     UNKNOWN_OUTCOME,
@@ -175,6 +175,7 @@ async def test_an_unknown_tool() -> None:
     assert registry.knows("search")
     assert not registry.knows("nope")
     assert registry.timeout("search") == 5
+    assert registry.timeout("nope") == UNKNOWN_TIMEOUT
 
 
 async def test_a_tools_own_words_reach_the_agent() -> None:
