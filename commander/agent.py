@@ -161,6 +161,17 @@ class ToolError(Exception):
         self.message = message
 
 
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who asked for the session, as the Dispatcher knows them by a key or token. `claims`: of the token, by name, those
+    that the operator passes on.
+    """
+
+    subject: str
+    tenant: str
+    claims: Mapping[str, str] = field(default_factory=dict)
+
+
 ToolCaller: TypeAlias = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
 
@@ -172,6 +183,7 @@ async def _no_tools(name: str, arguments: Mapping[str, Any]) -> Any:
 class Turn:
     """What an agent gets: one session. The newest message stands last; `parameters` is a JSON object; `conversation_id`
     is the caller's grouping of sessions, `trace` the W3C traceparent for what it asks of others; both may be empty.
+    `user` is None where the Dispatcher does not know who asked.
     """
 
     messages: tuple[Message, ...]
@@ -182,6 +194,7 @@ class Turn:
     tool_caller: ToolCaller = field(default=_no_tools, repr=False, compare=False)
     conversation_id: str = ""
     trace: str = ""
+    user: User | None = None
 
     async def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """The tool's result as parsed JSON. Raises ToolError. Several calls may run at once (`asyncio.gather`)."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from commander import calls
-from commander.agent import Agent, Call, Finish, History, Message, Thought, Tool, ToolError, Turn
+from commander.agent import Agent, Call, Finish, History, Message, Thought, Tool, ToolError, Turn, User
 from commander.backends.obedient import obedient
 
 __all__ = ["Answer", "ScriptedTurn", "ask", "obedient"]
@@ -45,6 +45,7 @@ class ScriptedTurn(Turn):
         session_id: str = "session-of-a-test",
         conversation_id: str = "",
         trace: str = "",
+        user: User | None = None,
     ) -> None:
         script = dict(tools or {})
         super().__init__(
@@ -56,6 +57,7 @@ class ScriptedTurn(Turn):
             tool_caller=self._run,
             conversation_id=conversation_id,
             trace=trace,
+            user=user,
         )
         object.__setattr__(self, "_script", script)  # a Turn is frozen
         object.__setattr__(self, "made", [])

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from commander.agent import Call, ClientCall, History, Message, Tool, ToolCaller, Turn
+from commander.agent import Call, ClientCall, History, Message, Tool, ToolCaller, Turn, User
 from shared import records
 
 
@@ -21,12 +21,17 @@ def from_assignment(assignment: records.Assignment, tool_caller: ToolCaller) -> 
         tool_caller=tool_caller,
         conversation_id=assignment.conversation_id,
         trace=assignment.traceparent,
+        user=_user(assignment.user),
     )
 
 
 def from_prompt(prompt: str, session_id: str, tool_caller: ToolCaller) -> Turn:
     """Of a session that its Commander brought itself."""
     return Turn(messages=(Message("user", prompt),), session_id=session_id, tool_caller=tool_caller)
+
+
+def _user(user: records.User | None) -> User | None:
+    return User(user.subject, user.tenant, dict(user.claims)) if user else None
 
 
 def _message(message: records.Message) -> Message:

@@ -194,6 +194,14 @@ class History(msgspec.Struct, frozen=True):
     entries: tuple[HistoryEntry, ...] = ()
 
 
+class User(msgspec.Struct, frozen=True):
+    """Who asked for a session. claims: of their token, those that are passed on, by name."""
+
+    subject: str
+    tenant: str
+    claims: tuple[tuple[str, str], ...] = ()
+
+
 class Assignment(msgspec.Struct, frozen=True):
     session_id: str
     generation: int
@@ -205,6 +213,7 @@ class Assignment(msgspec.Struct, frozen=True):
     conversation_id: str = ""
     traceparent: str = ""
     token: bytes = b""
+    user: User | None = None
 
 
 class Drain(Plain, frozen=True):

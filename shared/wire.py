@@ -37,6 +37,7 @@ from shared.records import (
     Upstream,
     UpstreamPayload,
     Usage,
+    User,
     Welcome,
 )
 
@@ -326,6 +327,11 @@ def _fill(message: pb.Assignment, assignment: Assignment) -> None:
     message.conversation_id = assignment.conversation_id
     message.traceparent = assignment.traceparent
     message.token = assignment.token
+    if assignment.user:
+        message.user.SetInParent()
+        message.user.subject = assignment.user.subject
+        message.user.tenant = assignment.user.tenant
+        message.user.claims.update(assignment.user.claims)
     if assignment.history:
         message.history.sequence = assignment.history.sequence
         for entry in assignment.history.entries:
@@ -356,7 +362,12 @@ def _assignment(message: pb.Assignment) -> Assignment:
         message.conversation_id,
         message.traceparent,
         message.token,
+        _user(message.user) if message.HasField("user") else None,
     )
+
+
+def _user(message: pb.User) -> User:
+    return User(message.subject, message.tenant, tuple(sorted(message.claims.items())))
 
 
 def _history(entries: Iterable[pb.Entry]) -> Iterator[HistoryEntry]:

@@ -33,6 +33,7 @@ TOP = ("key", "certificate", "issuer", "limit", "older", "metrics")
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
 MAX_LIMIT = 100_000  # each session that counts is looked at where a limit is reached
+MAX_CLAIMS = 16  # that go on with each session
 
 FileNamed: TypeAlias = Callable[[Path], object]
 
@@ -92,7 +93,7 @@ def _certificate(entry: FileEntry) -> CertificateRule:
 
 
 def _issuer(entry: FileEntry, folder: Path, reading: FileNamed) -> IssuerRule:
-    entry.only(("issuer", "audience", "jwks", "algorithms", "role", "tenant", "agents"), "an issuer")
+    entry.only(("issuer", "audience", "jwks", "algorithms", "role", "tenant", "agents", "forward"), "an issuer")
     role = _role(entry, tuple(role for role in ROLES if role != "commander"))
     tenant = DEFAULT_TENANT if role == "user" else ""
     if "tenant" in entry:
@@ -106,8 +107,11 @@ def _issuer(entry: FileEntry, folder: Path, reading: FileNamed) -> IssuerRule:
         entry.check(not algorithm or algorithm in ALGORITHMS, reason, "algorithms", number)
     where, document = _jwks(entry, folder, reading, tuple(algorithms))
     agents = _agents(entry, role)
+    forward = tuple(entry.texts("forward", "claim")) if "forward" in entry else ()
+    entry.check(len(forward) <= MAX_CLAIMS, f"`forward` has more than {MAX_CLAIMS} claims", "forward")
+    entry.check(not forward or role == "user", "`forward` is of a user's claims", "forward")
     issuer, audience = entry.text("issuer"), entry.text("audience")
-    return IssuerRule(issuer, audience, where, tuple(algorithms), role, tenant, agents, document)
+    return IssuerRule(issuer, audience, where, tuple(algorithms), role, tenant, agents, document, forward)
 
 
 def _jwks(entry: FileEntry, folder: Path, reading: FileNamed, algorithms: tuple[str, ...]) -> tuple[str, bytes]:

@@ -19,13 +19,15 @@ CLAIM = re.compile(r"\$\{claim:([^{}]+)\}")  # of a token, in a text
 
 class Caller(msgspec.Struct, frozen=True):
     """subject: the entry's name; of a certificate the name in it, of a token its `sub`. tenant: whose sessions are a
-    user's; empty where access is open. agents: that a user may ask for and a Commander offer; None: all.
+    user's; empty where access is open. agents: that a user may ask for and a Commander offer; None: all. claims: of
+    a token, by name, those that agents and tools are told.
     """
 
     role: AccessRole
     subject: str = ""
     tenant: str = ""
     agents: frozenset[str] | None = None
+    claims: tuple[tuple[str, str], ...] = ()
 
     def may_use(self, agent: str) -> bool:
         return self.agents is None or agent in self.agents
@@ -52,7 +54,7 @@ class CertificateRule(msgspec.Struct, frozen=True):
 
 class IssuerRule(msgspec.Struct, frozen=True):
     """tenant: with `${claim:NAME}` where a token's claim is to stand. jwks: where its keys are. document: those keys,
-    of a file; empty: `jwks` is an address.
+    of a file; empty: `jwks` is an address. forward: claims that agents and tools are told, where a token has them.
     """
 
     issuer: str
@@ -63,6 +65,7 @@ class IssuerRule(msgspec.Struct, frozen=True):
     tenant: str = ""
     agents: frozenset[str] | None = None
     document: bytes = b""
+    forward: tuple[str, ...] = ()
 
 
 class AccessRules(msgspec.Struct, frozen=True):

@@ -16,6 +16,8 @@ LEEWAY_SECONDS = 30.0  # by which an issuer's clock may be wrong
 MAX_KEYS = 100  # of an issuer; two or three are usual
 _REQUIRED = ["iss", "aud", "exp", "sub"]
 _SUBJECT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")  # OpenID Connect Core, section 2, has that length
+MAX_CLAIM = 1024  # characters of one that goes on with a session
+_LINE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")  # a claim may come to stand in a log or a header
 
 Keys: TypeAlias = dict[tuple[str, str], jwt.PyJWK]  # by its `kid` and the algorithm that it is for
 
@@ -106,7 +108,12 @@ def caller_by(token: bytes, rule: IssuerRule, key: jwt.PyJWK) -> Caller | None:
     subject, tenant = claims["sub"], _filled(rule.tenant, claims)
     if not _SUBJECT.fullmatch(subject) or tenant is None:
         return None
-    return Caller(rule.role, subject, tenant, rule.agents)
+    forwarded = tuple((name, claims[name]) for name in rule.forward if _told(claims.get(name)))
+    return Caller(rule.role, subject, tenant, rule.agents, forwarded)
+
+
+def _told(claim: object) -> bool:
+    return isinstance(claim, str) and len(claim) <= MAX_CLAIM and _LINE.fullmatch(claim) is not None
 
 
 def _filled(template: str, claims: dict[str, Any]) -> str | None:

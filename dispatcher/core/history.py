@@ -13,6 +13,7 @@ from shared.records import (
     Tool,
     ToolCall,
     ToolResult,
+    User,
 )
 
 
@@ -38,6 +39,7 @@ def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...])
         request.conversation_id,
         request.traceparent,
         token,
+        User(request.subject, request.tenant, request.claims) if request.tenant else None,
     )
 
 

@@ -45,6 +45,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     empty: it brought none (rule 2). Neither is ever shown. tools: the client's own. needs: what the agent has to honour
     for it, as in `shared.records.FEATURES`, sorted. shown_json: what the gateway shows again of how it was asked.
     tenant, subject: whose it is, and who of them made it; empty where access is open, and where a Commander brought it.
+    claims: of the maker's token, by name, those that agents and tools are told.
     """
 
     agent: str
@@ -63,6 +64,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     subject: str = ""
     needs: tuple[str, ...] = ()
     shown_json: str = ""
+    claims: tuple[tuple[str, str], ...] = ()
 
     @property
     def wanted(self) -> str:

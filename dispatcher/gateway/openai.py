@@ -117,6 +117,7 @@ class OpenAIRoutes:
             traceparent=bodies.traceparent(http),
             tenant=caller.tenant,
             subject=caller.subject,
+            claims=caller.claims,
             tools=tools,
             needs=honoured,
         )

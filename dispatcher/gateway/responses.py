@@ -139,6 +139,7 @@ class ResponseRoutes:
             background=background,
             tenant=caller.tenant,
             subject=caller.subject,
+            claims=caller.claims,
             tools=tools,
             needs=honoured,
             shown_json=_shown(body, before),

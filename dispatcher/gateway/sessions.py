@@ -98,6 +98,7 @@ class SessionRoutes:
             traceparent=bodies.traceparent(http),
             tenant=caller.tenant,
             subject=caller.subject,
+            claims=caller.claims,
             tools=tools,
             needs=tuple(sorted(needs)),
         )

@@ -77,7 +77,16 @@ class Screening:
         session_id, session = self._owner.session_id, self._owner.session
         request = session.record.request
         traceparent = self._owner.host.traceparent(session_id, request, session.head.generation)
-        context = Context(session_id, call.call_id, request.agent, request.conversation_id, traceparent)
+        context = Context(
+            session_id,
+            call.call_id,
+            request.agent,
+            request.conversation_id,
+            traceparent,
+            request.subject,
+            request.tenant,
+            dict(request.claims),
+        )
         given = _result(call, await self._owner.host.registry.run(call.tool_name, call.arguments_json, context))
         turn = LoopTurn()
         for _ in self._owner.session.read_ahead(given):

@@ -1,6 +1,7 @@
 """What a tool may learn of its call."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +11,8 @@ class Context:
     agent            under whose name the session was asked for
     conversation_id  the caller's grouping of sessions; may be empty
     traceparent      W3C trace context of whoever asked for the session; may be empty
+    subject, tenant  of whoever asked for the session, as the Dispatcher knows them; empty: it does not
+    claims           of their token, by name, those that its issuer's entry lists under `forward`
     """
 
     session_id: str = ""
@@ -17,3 +20,6 @@ class Context:
     agent: str = ""
     conversation_id: str = ""
     traceparent: str = ""
+    subject: str = ""
+    tenant: str = ""
+    claims: Mapping[str, str] = field(default_factory=dict)

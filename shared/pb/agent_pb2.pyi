@@ -242,7 +242,7 @@ class Closed(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("session_id", "generation", "agent", "messages", "parameters_json", "tools", "history", "conversation_id", "traceparent", "token")
+    __slots__ = ("session_id", "generation", "agent", "messages", "parameters_json", "tools", "history", "conversation_id", "traceparent", "token", "user")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -253,6 +253,7 @@ class Assignment(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     generation: int
     agent: str
@@ -263,7 +264,25 @@ class Assignment(_message.Message):
     conversation_id: str
     traceparent: str
     token: bytes
-    def __init__(self, session_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., parameters_json: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., history: _Optional[_Union[History, _Mapping]] = ..., conversation_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., token: _Optional[bytes] = ...) -> None: ...
+    user: User
+    def __init__(self, session_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., parameters_json: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., history: _Optional[_Union[History, _Mapping]] = ..., conversation_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., token: _Optional[bytes] = ..., user: _Optional[_Union[User, _Mapping]] = ...) -> None: ...
+
+class User(_message.Message):
+    __slots__ = ("subject", "tenant", "claims")
+    class ClaimsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    tenant: str
+    claims: _containers.ScalarMap[str, str]
+    def __init__(self, subject: _Optional[str] = ..., tenant: _Optional[str] = ..., claims: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("role", "content", "tool_calls", "tool_call_id", "name")

@@ -1,7 +1,7 @@
 """What an agent's author imports."""
 
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
@@ -16,18 +16,32 @@ from commander.agent import (
     Thought,
     ToolError,
     Turn,
+    User,
     Yielded,
     can_continue,
     continues,
     supported,
     supports,
 )
+from commander.turn import from_assignment
+from shared import records
 
 
 def test_what_an_author_gets_is_frozen() -> None:
     for thing in (Turn(()), Thought("a", "b"), Finish(), Message("user", "x"), Call("c", "t", {}, "OK", 1), History()):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(thing, dataclasses.fields(thing)[0].name, None)
+
+
+def test_it_knows_who_asked() -> None:
+    """None: the Dispatcher does not, or is an older one."""
+
+    async def no_tools(name: str, arguments: Mapping[str, Any]) -> Any:
+        raise AssertionError
+
+    known = records.User("u-1", "acme", (("email", "a@b.example"),))
+    for user, told in ((known, User("u-1", "acme", {"email": "a@b.example"})), (None, None)):
+        assert from_assignment(records.Assignment("s", 1, "a", user=user), no_tools).user == told
 
 
 def test_an_agent_continues_only_where_it_says_so() -> None:

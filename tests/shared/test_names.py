@@ -34,6 +34,7 @@ SAME_THING = {
     "Message": ("commander.agent", "shared.records"),
     "Thought": ("commander.agent", "shared.records"),
     "Tool": ("commander.agent", "dispatcher.tools.ports", "shared.records"),
+    "User": ("commander.agent", "shared.records"),
     "ToolError": ("commander.agent", "dispatcher.tools.errors"),
 }
 

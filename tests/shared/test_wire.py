@@ -40,6 +40,12 @@ upstream = st.builds(records.Upstream, texts, payloads, numbers, numbers)
 histories = st.none() | st.builds(
     records.History, numbers, st.lists(st.one_of(st.builds(records.Said, texts), calls, results), max_size=4).map(tuple)
 )
+users = st.none() | st.builds(
+    records.User,
+    texts,
+    texts,
+    st.dictionaries(texts, texts, max_size=2).map(lambda claims: tuple(sorted(claims.items()))),
+)
 signals = st.one_of(
     st.builds(records.Ack, numbers),
     st.builds(records.Stop, texts, texts, texts),
@@ -58,6 +64,8 @@ signals = st.one_of(
         histories,
         texts,
         texts,
+        st.binary(max_size=9),
+        users,
     ),
 )
 downstream = st.builds(records.Downstream, texts, signals)

@@ -142,6 +142,8 @@ def test_an_issuers_keys_may_be_a_file(tmp_path: Path) -> None:
         (ISSUER.replace("RS256", "none"), 'algorithm 1 is none of "RS256",'),
         (ISSUER.replace('["RS256", "ES256"]', "[]"), "`algorithms` has to be a list"),
         (ISSUER.replace("user", "auditor"), "`tenant` is a user's"),
+        (ISSUER + 'forward = "email"', "`forward` has to be a list of texts"),
+        (ISSUER.replace("user", "auditor").replace("tenant", "#") + 'forward = ["email"]', "`forward` is of a user's"),
         (ISSUER.replace("claim:org_id", "org_id"), "written as ${claim:NAME}"),
         (ISSUER.replace("audience", "aud"), "`audience` has to be a text"),
         (ISSUER.replace(JWKS, 'jwks = "http://login.acme.example/jwks"'), "has to be a file or an https address"),

@@ -155,6 +155,13 @@ def test_whose_it_is_is_the_entrys_word() -> None:
     assert caller(signed(CLAIMS | {"org_id": "${claim:sub}"})) == Caller("user", "u-1", "${claim:sub}")
 
 
+def test_only_what_the_entry_names_is_told_of_a_token() -> None:
+    rule = replace(RULE, forward=("email", "more", "team", "none"))
+    told = caller(signed(CLAIMS | {"email": "a@b.example", "more": "x\ny", "team": ["a"], "secret": "s"}), rule)
+    assert told == Caller("user", "u-1", "acme", claims=(("email", "a@b.example"),))
+    assert caller(signed(CLAIMS | {"email": "x" * 1025}), rule) == Caller("user", "u-1", "acme")
+
+
 def test_keys_that_are_of_no_use_are_left_out() -> None:
     weak = rsa.generate_private_key(65537, 1024)  # noqa: S505 - as it must not be
     numbers = public(RSA, "x")

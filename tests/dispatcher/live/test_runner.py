@@ -523,6 +523,31 @@ async def test_a_session_that_was_closed_here_and_stays_this_instances_gets_its_
     assert (record.head.state, record.head.code) == ("failed", "commander_lost")
 
 
+class Noting(Registry):
+    """Notes whose calls it is asked to run."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self.contexts: list[Context] = []
+
+    async def run(self, name: str, arguments_json: str, context: Context = NOBODYS) -> ToolOutput:
+        self.contexts.append(context)
+        return await super().run(name, arguments_json, context)
+
+
+async def test_a_tool_is_told_who_asked(sessions: LiveSessions) -> None:
+    tools = sessions.runners.registry = Noting()
+    link, runner = await opened(sessions)
+    record = runner.session.record
+    known = replace(record.request, subject="u-1", tenant="acme", claims=(("email", "a@b.example"),))
+    runner.session.record = replace(record, request=known)
+    runner.receive(Upstream("s", ToolCall("t", "{}", "c"), 1, 0, 10))
+    await until(lambda: ToolResult in link.kinds())
+    [context] = tools.contexts
+    assert (context.subject, context.tenant, context.claims) == ("u-1", "acme", {"email": "a@b.example"})
+    await until(lambda: not runner.tools_run)
+
+
 class Faulty(Registry):
     """Breaks its promise to answer whatever happens."""
 

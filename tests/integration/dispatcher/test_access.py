@@ -20,7 +20,7 @@ from dispatcher.settings import DispatcherSettings, MutualTls
 from shared.config import load
 from shared.errors import ConfigError
 from shared.pb import agent_pb2_grpc
-from shared.records import Content, Open, Thought, Upstream
+from shared.records import Content, Open, Thought, Upstream, User
 from tests.certificates import Authority
 from tests.gateway_routes import routes
 from tests.integration.dispatcher.peer import SECONDS, Peer, samples, until
@@ -230,7 +230,7 @@ async def test_tenants_are_apart(house: House) -> None:
     worker = await house.worker()
     created = (await house.ask("acme", "POST", "/v1/sessions", {"agent": "support", "prompt": "hi"})).json()
     session_id = created["session_id"]
-    await worker.serve()
+    assert (await worker.serve()).user == User("acme", "acme")
     await worker.say(session_id, Thought("t", "SECRET"), "text")
     background = {"model": "support", "input": "hi", "background": True}
     response_id = (await house.ask("acme", "POST", "/v1/responses", background)).json()["id"]
@@ -359,10 +359,11 @@ async def test_tokens_of_an_issuer(tmp_path: Path) -> None:
     """Users' and operators', told apart by their audience. What is wrong with one is not told."""
     scripted, evil = ScriptedIssuer(), ScriptedIssuer()
     async with scripted.served() as address:
-        text = issuer(address, AUDIENCE, 'role = "user"\ntenant = "${claim:org_id}"\nagents = ["support"]')
+        more = 'agents = ["support"]\nforward = ["email"]'
+        text = issuer(address, AUDIENCE, f'role = "user"\ntenant = "${{claim:org_id}}"\n{more}')
         async with House(tmp_path, text + issuer(address, "ops", 'role = "operator"')) as house:
             house.keys |= {
-                "user": scripted.token(),
+                "user": scripted.token({"email": "a@b.example", "secret": "s"}),
                 "ops": scripted.token({"aud": "ops"}),
                 "late": scripted.token({"exp": 1}),
                 "early": scripted.token({"nbf": 2**40}),
@@ -376,7 +377,8 @@ async def test_tokens_of_an_issuer(tmp_path: Path) -> None:
             worker = await house.worker()
             made = await house.ask("user", "POST", "/v1/sessions", {"agent": "support", "prompt": "hi"})
             assert made.status_code == 201
-            await worker.serve()
+            assignment = await worker.serve()
+            assert assignment.user == User("u-1", "acme", (("email", "a@b.example"),))
             state = (await house.ask("ops", "GET", f"/operator/sessions/{made.json()['session_id']}")).json()
             assert (state["tenant"], state["subject"]) == ("acme", "u-1")
             assert (await house.ask("acme", "GET", f"/v1/sessions/{state['session_id']}")).status_code == 200
