@@ -61,7 +61,7 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         # The Dispatcher goes away, which is said; when it is back, so is all that there was, where it was.
         sessions.closing.set()
         await server.close()
-        await tab.shows("The Dispatcher does not answer", "#lost")
+        await tab.shows("The server does not answer.", "#lost")
         sessions.closing.clear()
         server = HttpServer(console(sessions), bind("TEST", f"127.0.0.1:{server.port}"))
         await server.start()

@@ -63,7 +63,9 @@ export function told(kind, data) {
     case "text":
       return `let out: ${data.released}`;
     default:
-      return Object.entries(data).filter(([name, value]) => !COMMON.has(name) && ![false, "", null].includes(value))
-        .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+      return Object.entries(data)
+        .filter(([name, value]) => !COMMON.has(name) && ![false, "", null].includes(value))
+        .map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`)
+        .join(", ");
   }
 }

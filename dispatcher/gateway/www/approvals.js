@@ -10,8 +10,9 @@ export async function approvals({ main, signal, page }) {
   main.append(element("h1", {}, "Approvals"), none, list);
   const shown = new Map();
   while (!signal.aborted) {
-    const found = await page.tried(() => all(signal));
+    const found = await page.tried(() => all(signal), { asked: true });
     if (found) {
+      page.connected(true);
       for (const call of found) {
         const key = JSON.stringify([call.session_id, call.call_id]);
         if (shown.has(key)) continue;
@@ -19,17 +20,16 @@ export async function approvals({ main, signal, page }) {
         list.append(shown.get(key));
       }
       const still = new Set(found.map((call) => JSON.stringify([call.session_id, call.call_id])));
-      for (const [key, made] of shown) if (!still.has(key)) made.remove(), shown.delete(key);
+      for (const [key, made] of shown) if (!still.has(key)) (made.remove(), shown.delete(key));
       none.textContent = found.length ? "" : "No call waits for an approval.";
     }
-    page.connected(Boolean(found));
     await new Promise((done) => setTimeout(done, LOOK_MS));
   }
 }
 
 async function all(signal) {
   const found = [];
-  for (let cursor = ""; cursor !== null; ) {
+  for (let cursor = ""; cursor !== null;) {
     const page = await json(`operator/approvals${cursor && `?cursor=${encodeURIComponent(cursor)}`}`, { signal });
     found.push(...page.approvals);
     cursor = page.cursor;
@@ -41,21 +41,31 @@ function item(call, page) {
   const path = ["sessions", call.session_id, "calls", call.call_id].map(encodeURIComponent).join("/");
   const note = element("input", { autocomplete: "off" });
   const name = visible(call.tool_name);
-  const made = element("li", {},
+  const made = element(
+    "li",
+    {},
     element("h2", {}, `${name}, of ${visible(call.agent)}`),
-    element("pre", { tabIndex: 0, role: "region", ariaLabel: `Arguments of ${name}` }, visible(JSON.stringify(call.arguments, null, 1))),
+    element(
+      "pre",
+      { tabIndex: 0, role: "region", ariaLabel: `Arguments of ${name}` },
+      visible(JSON.stringify(call.arguments, null, 1)),
+    ),
     terms([
       ["Session", element("a", { href: `#session/${encodeURIComponent(call.session_id)}` }, call.session_id)],
-      ["Who decides", call.approval], ["Until", clock(call.expires_at)], ["Hash", call.arguments_sha256],
+      ["Who decides", call.approval],
+      ["Until", clock(call.expires_at)],
+      ["Hash", call.arguments_sha256],
     ]),
-    element("label", {}, "Note ", note));
+    element("label", {}, "Note ", note),
+  );
   for (const decision of ["approve", "deny"]) {
     const body = () => ({ decision, arguments_sha256: call.arguments_sha256, ...(note.value && { note: note.value }) });
-    const decide = () => page.tried(async () => {
-      await request(`operator/${path}/decision`, { body: body() });
-      page.say(`${name}: ${decision === "approve" ? "approved" : "denied"}.`);
-      made.remove();
-    });
+    const decide = () =>
+      page.tried(async () => {
+        await request(`operator/${path}/decision`, { body: body() });
+        page.say(`${name}: ${decision === "approve" ? "approved" : "denied"}.`);
+        made.remove();
+      });
     made.append(element("button", { type: "button", onclick: decide }, decision === "approve" ? "Approve" : "Deny"));
   }
   return made;

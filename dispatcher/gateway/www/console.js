@@ -1,5 +1,5 @@
 // The operators' console: one page, whose fragment says what it shows, so that a reload comes back to it.
-import { Refused, useKey } from "./http.js";
+import { Refused, Unreachable, useKey } from "./http.js";
 import { clock } from "./text.js";
 import { approvals } from "./approvals.js";
 import { fleet } from "./fleet.js";
@@ -22,19 +22,21 @@ export const page = {
   connected(yes, error) {
     if (yes === !lostAt) return;
     lostAt = yes ? 0 : Date.now() / 1000;
-    const why = error instanceof TypeError || !error ? "The Dispatcher does not answer" : error.message.replace(/\.$/, "");
-    lost.textContent = yes ? "" : `${why}, since ${clock(lostAt)}. What you see is as of then. Trying again.`;
-    if (yes) page.say("The Dispatcher answers again.");
+    lost.textContent = yes
+      ? ""
+      : `${error.message} That is since ${clock(lostAt)}; what you see is as of then. Trying again.`;
+    if (yes) page.say("The server answers again.");
   },
 
-  /** What goes wrong is said; where a key is what is missing, it is asked for. */
-  async tried(work) {
+  /** What goes wrong is said; where a key is what is missing, it is asked for. asked: nobody waits for it. */
+  async tried(work, { asked = false } = {}) {
     try {
       return await work();
     } catch (error) {
       if (error.name === "AbortError") return undefined;
-      if (!(error instanceof Refused || error instanceof TypeError)) throw error;
-      page.say(error instanceof Refused ? error.message : "The Dispatcher does not answer.");
+      if (!(error instanceof Refused || error instanceof Unreachable)) throw error;
+      if (asked && !(error.status < 500)) return void page.connected(false, error);
+      page.say(error.message);
       if (error.status === 401) keys.hidden = false;
       return undefined;
     }

@@ -28,18 +28,34 @@ export async function troubles(signal) {
   const [metrics, rules, ready] = await Promise.all([
     facts(signal),
     json("operator/policies", { signal }),
-    request("readyz", { signal }).then(() => "", (error) => { if (error instanceof Refused) return error.message; throw error; }),
+    request("readyz", { signal }).then(
+      () => "",
+      (error) => {
+        if (error instanceof Refused) return error.message;
+        throw error;
+      },
+    ),
   ]);
   const waiting = metrics.sum("dispatcher_waiting_sessions");
   const found = [ready, ...(rules.errors ?? []).map((error) => `Policies: ${error}`)];
   const when = (wrong, text) => wrong && found.push(text);
   when(!metrics.sum("dispatcher_commanders"), "No Commander is connected.");
   when(waiting && !metrics.sum("dispatcher_free_slots"), `${count(waiting)} sessions wait, and no slot is free.`);
-  when(metrics.sum("dispatcher_ejected_commanders"), `Commanders that get no session, as theirs have failed: ${metrics.sum("dispatcher_ejected_commanders")}`);
-  for (const [name, what] of [["access", "The access file is"], ["tool", "The tool files are"]]) {
-    when(metrics.of(`dispatcher_${name}_reload_success`).some(({ value }) => !value), `${what} broken; what was before holds.`);
+  when(
+    metrics.sum("dispatcher_ejected_commanders"),
+    `Commanders that get no session, as theirs have failed: ${metrics.sum("dispatcher_ejected_commanders")}`,
+  );
+  for (const [name, what] of [
+    ["access", "The access file is"],
+    ["tool", "The tool files are"],
+  ]) {
+    when(
+      metrics.of(`dispatcher_${name}_reload_success`).some(({ value }) => !value),
+      `${what} broken; what was before holds.`,
+    );
   }
-  for (const { labels, value } of metrics.of("dispatcher_toolset_up")) when(!value, `Tools: ${labels.toolset} is not reached.`);
+  for (const { labels, value } of metrics.of("dispatcher_toolset_up"))
+    when(!value, `Tools: ${labels.toolset} is not reached.`);
   for (const { labels, value } of metrics.of("dispatcher_tls_certificate_expiry_seconds")) {
     when(value < Date.now() / 1000 + 14 * 86400, `The certificate of ${labels.edge} expires at ${clock(value)}.`);
   }
@@ -47,9 +63,26 @@ export async function troubles(signal) {
 }
 
 export async function fleet({ main, signal, page }) {
-  const commanders = table("Commanders", [["Commander"], ["Instance", "wide"], ["Sessions", "number"], ["Packets/s", "number"], ["Agents"]]);
-  const [numbers, rules, tools, wrong, holds] = ["Numbers", "Rules", "Tools", "What is wrong", "Holds"].map((name) => element("section", { ariaLabel: name }));
-  main.append(element("h1", {}, "Fleet and rules"), wrong, holds, numbers, element("h2", {}, "Commanders"), commanders.box, rules, tools);
+  const commanders = table("Commanders", [
+    ["Commander"],
+    ["Instance", "wide"],
+    ["Sessions", "number"],
+    ["Packets/s", "number"],
+    ["Agents"],
+  ]);
+  const [numbers, rules, tools, wrong, holds] = ["Numbers", "Rules", "Tools", "What is wrong", "Holds"].map((name) =>
+    element("section", { ariaLabel: name }),
+  );
+  main.append(
+    element("h1", {}, "Fleet and rules"),
+    wrong,
+    holds,
+    numbers,
+    element("h2", {}, "Commanders"),
+    commanders.box,
+    rules,
+    tools,
+  );
   asking({ numbers, rules, tools, wrong, holds }, signal, page);
   const live = new Live();
   await live.follow(signal, page.connected, () => working(commanders, live));
@@ -67,23 +100,37 @@ function working({ body, title }, live) {
     sum.agents.add(row.agent);
   }
   title.textContent = `${count(found.size)} Commanders with sessions`;
-  body.replaceChildren(...[...found].sort().map(([key, { sessions, rate, agents }]) => {
-    const [commander, instance] = JSON.parse(key);
-    const link = element("a", { href: `#sessions?${new URLSearchParams({ q: commander })}` }, visible(commander));
-    const cells = [[link], [instance, "wide"], [count(sessions), "number"], [rate.toFixed(0), "number"], [visible([...agents].sort().join(", "))]];
-    return element("tr", {}, ...cells.map(([said, className = ""]) => element("td", { className }, said)));
-  }));
+  body.replaceChildren(
+    ...[...found].sort().map(([key, { sessions, rate, agents }]) => {
+      const [commander, instance] = JSON.parse(key);
+      const link = element("a", { href: `#sessions?${new URLSearchParams({ q: commander })}` }, visible(commander));
+      const cells = [
+        [link],
+        [instance, "wide"],
+        [count(sessions), "number"],
+        [rate.toFixed(0), "number"],
+        [visible([...agents].sort().join(", "))],
+      ];
+      return element("tr", {}, ...cells.map(([said, className = ""]) => element("td", { className }, said)));
+    }),
+  );
 }
 
 async function asking(sections, signal, page) {
   while (!signal.aborted) {
-    await page.tried(async () => {
-      const [metrics, rules, found, { holds }] = await Promise.all([
-        facts(signal), json("operator/policies", { signal }), troubles(signal), json("operator/holds", { signal }),
-      ]);
-      show(sections, metrics, rules, found);
-      held(sections.holds, holds, page);
-    });
+    await page.tried(
+      async () => {
+        const [metrics, rules, found, { holds }] = await Promise.all([
+          facts(signal),
+          json("operator/policies", { signal }),
+          troubles(signal),
+          json("operator/holds", { signal }),
+        ]);
+        show(sections, metrics, rules, found);
+        held(sections.holds, holds, page);
+      },
+      { asked: true },
+    );
     await new Promise((done) => setTimeout(done, LOOK_MS));
   }
 }
@@ -93,44 +140,94 @@ function held(section, holds, page) {
   const shown = JSON.stringify(holds);
   if (section.dataset.shown === shown) return; // a button that is pressed just now stays
   section.dataset.shown = shown;
-  section.replaceChildren(...(holds.length ? [element("h2", {}, "Held: new ones like these are refused")] : []), ...holds.map((hold) => {
-    const lift = () => page.tried(async () => {
-      await request(`operator/holds/${encodeURIComponent(hold.hold_id)}`, { method: "DELETE" });
-      page.say("The hold is lifted.");
-      item.remove();
-    });
-    const item = element("div", {}, terms([
-      ["Agent", hold.agent], ["Tenant", hold.tenant], ["Conversation", hold.conversation_id], ["Until", clock(hold.ends_at)],
-      ["Reason", hold.reason], ["Detail", hold.detail],
-    ]), element("button", { type: "button", onclick: lift }, "Lift it"));
-    return item;
-  }));
+  section.replaceChildren(
+    ...(holds.length ? [element("h2", {}, "Held: new ones like these are refused")] : []),
+    ...holds.map((hold) => {
+      const lift = () =>
+        page.tried(async () => {
+          await request(`operator/holds/${encodeURIComponent(hold.hold_id)}`, { method: "DELETE" });
+          page.say("The hold is lifted.");
+          item.remove();
+        });
+      const item = element(
+        "div",
+        {},
+        terms([
+          ["Agent", hold.agent],
+          ["Tenant", hold.tenant],
+          ["Conversation", hold.conversation_id],
+          ["Until", clock(hold.ends_at)],
+          ["Reason", hold.reason],
+          ["Detail", hold.detail],
+        ]),
+        element("button", { type: "button", onclick: lift }, "Lift it"),
+      );
+      return item;
+    }),
+  );
 }
 
 function show(sections, metrics, rules, found) {
+  const some = (name) => metrics.of(name).filter(({ value }) => value);
+  const counted = (name, label, fits = () => true) =>
+    some(name)
+      .filter(fits)
+      .map(({ labels, value }) => `${labels[label]} ${count(value)}`)
+      .join(", ") || "none";
   const heading = (text) => element("h2", {}, text);
   const list = (items) => element("ul", {}, ...items.map((text) => element("li", {}, visible(text))));
-  sections.wrong.replaceChildren(...(found.length ? [heading("What is wrong"), list(found)] : [heading("Nothing is known to be wrong")]));
+  sections.wrong.replaceChildren(
+    ...(found.length ? [heading("What is wrong"), list(found)] : [heading("Nothing is known to be wrong")]),
+  );
   sections.wrong.className = found.length ? "wrong" : "";
-  sections.numbers.replaceChildren(heading("This instance"), terms([
-    ["Commanders", count(metrics.sum("dispatcher_commanders"))],
-    ["Free slots", count(metrics.sum("dispatcher_free_slots"))],
-    ["Waiting, of the whole store", count(metrics.sum("dispatcher_waiting_sessions"))],
-    ["Sessions that ended", metrics.of("dispatcher_sessions_total").map(({ labels, value }) => `${labels.outcome} ${count(value)}`).join(", ")],
-    ["Stops", metrics.of("dispatcher_stops_total").map(({ labels, value }) => `${labels.reason} ${count(value)}`).join(", ")],
-    ["Logged after a stop", count(metrics.sum("dispatcher_deltas_after_stop_total"))],
-    ["Characters held back", count(metrics.sum("dispatcher_held_characters"))],
-    ["Requests refused", count(metrics.sum("dispatcher_refusals_total"))],
-  ]));
-  const hits = (name) => metrics.of("dispatcher_policy_hits_total").filter(({ labels }) => labels.policy === name)
-    .map(({ labels, value }) => `${labels.action} ${count(value)}`).join(", ");
+  sections.numbers.replaceChildren(
+    heading("This instance"),
+    terms([
+      ["Commanders", count(metrics.sum("dispatcher_commanders"))],
+      ["Free slots", count(metrics.sum("dispatcher_free_slots"))],
+      ["Waiting, of the whole store", count(metrics.sum("dispatcher_waiting_sessions"))],
+      ["Sessions that ended", counted("dispatcher_sessions_total", "outcome")],
+      ["Stops", counted("dispatcher_stops_total", "reason")],
+      ["Logged after a stop", count(metrics.sum("dispatcher_deltas_after_stop_total"))],
+      ["Characters held back", count(metrics.sum("dispatcher_held_characters"))],
+      ["Requests refused", count(metrics.sum("dispatcher_refusals_total"))],
+    ]),
+  );
+  const hits = (name) => counted("dispatcher_policy_hits_total", "action", ({ labels }) => labels.policy === name);
   const policies = table("Rules in force", [["Rule"], ["Kind"], ["Action"], ["Hits"]]);
-  policies.body.append(...(rules.policies ?? []).map((rule) => element("tr", {},
-    ...[rule.name, rule.kind, rule.action ?? "", hits(rule.name)].map((said) => element("td", {}, visible(String(said)))))));
-  sections.rules.replaceChildren(heading("Rules"), terms([["From", rules.source ?? "the built-in budget"], ["Read", rules.loaded_at ? clock(rules.loaded_at) : ""]]), policies.box);
+  policies.body.append(
+    ...(rules.policies ?? []).map((rule) =>
+      element(
+        "tr",
+        {},
+        ...[rule.name, rule.kind, rule.action ?? "", hits(rule.name)].map((said) =>
+          element("td", {}, visible(String(said))),
+        ),
+      ),
+    ),
+  );
+  sections.rules.replaceChildren(
+    heading("Rules"),
+    terms([
+      ["From", rules.source ?? "the built-in budget"],
+      ["Read", rules.loaded_at ? clock(rules.loaded_at) : ""],
+    ]),
+    policies.box,
+  );
   const calls = table("Tools' calls", [["Tool"], ["Answered"], ["Calls", "number"]]);
-  calls.body.append(...metrics.of("dispatcher_tool_calls_total").map(({ labels, value }) => element("tr", {},
-    ...[labels.tool, labels.status, count(value)].map((said, n) => element("td", { className: n === 2 ? "number" : "" }, visible(said))))));
-  const sets = metrics.of("dispatcher_toolset_up").map(({ labels, value }) => `${labels.toolset}: ${value ? "up" : "not reached"}`);
+  calls.body.append(
+    ...some("dispatcher_tool_calls_total").map(({ labels, value }) =>
+      element(
+        "tr",
+        {},
+        ...[labels.tool, labels.status, count(value)].map((said, n) =>
+          element("td", { className: n === 2 ? "number" : "" }, visible(said)),
+        ),
+      ),
+    ),
+  );
+  const sets = metrics
+    .of("dispatcher_toolset_up")
+    .map(({ labels, value }) => `${labels.toolset}: ${value ? "up" : "not reached"}`);
   sections.tools.replaceChildren(heading("Tools"), list(sets), calls.box);
 }

@@ -11,10 +11,18 @@ export class Refused extends Error {
   }
 }
 
+/** Nobody answers, or the answer broke off. */
+export class Unreachable extends Error {}
+
+function unreachable(error) {
+  if (error.name === "AbortError") throw error;
+  throw new Unreachable("The server does not answer.");
+}
+
 /** The key is kept until this tab is closed. */
 export const useKey = (key) => sessionStorage.setItem("key", key.trim());
 
-/** body: sent as JSON. Throws Refused, or TypeError where nobody answers. */
+/** body: sent as JSON. Throws Refused and Unreachable. */
 export async function request(path, { body, headers = {}, ...options } = {}) {
   const key = sessionStorage.getItem("key");
   if (key) headers = { ...headers, authorization: `Bearer ${key}` };
@@ -22,7 +30,7 @@ export async function request(path, { body, headers = {}, ...options } = {}) {
     headers = { ...headers, "content-type": "application/json" };
     options = { method: "POST", ...options, body: JSON.stringify(body) };
   }
-  const answer = await fetch(path, { ...options, headers, cache: "no-store" });
+  const answer = await fetch(path, { ...options, headers, cache: "no-store" }).catch(unreachable);
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => null); // whoever stands before the server answers in his own way
   throw new Refused(answer.status, told?.error ?? { message: `The server answered ${answer.status}.` });
@@ -48,19 +56,20 @@ export async function* events(path, { signal, after = "0", connected = () => {} 
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Refused && error.status < 500 && error.status !== 429) throw error;
+      const passes = error instanceof Unreachable || error.status >= 500 || error.status === 429;
+      if (!passes) throw error;
       connected(false, error);
     }
     await new Promise((done) => setTimeout(done, RETRY_MS));
   }
 }
 
-/** The events of an answer's body, to its end. Throws where it breaks off, or falls silent. */
+/** The events of an answer's body, to its end. Throws Unreachable where it breaks off, or falls silent. */
 export async function* frames(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   try {
-    for (let text = ""; ; ) {
-      const { value, done } = await within(SILENCE_MS, reader.read());
+    for (let text = ""; ;) {
+      const { value, done } = await within(SILENCE_MS, reader.read()).catch(unreachable);
       if (done) return;
       const parts = (text + value).split("\n\n");
       text = parts.pop();
@@ -76,7 +85,7 @@ export async function* frames(body) {
 
 async function within(ms, promise) {
   let timer;
-  const late = new Promise((_, fail) => (timer = setTimeout(() => fail(new TypeError("The line is silent.")), ms)));
+  const late = new Promise((_, fail) => (timer = setTimeout(() => fail(new Error("The line is silent.")), ms)));
   try {
     return await Promise.race([promise, late]);
   } finally {

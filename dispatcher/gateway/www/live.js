@@ -25,7 +25,7 @@ export class Live {
       } else if (name === "gone") {
         this.rows.delete(data.id);
       } else if (name === "unavailable") {
-        connected(false, new Error("The Dispatcher cannot reach its store."));
+        connected(false, new Error("The store cannot be reached."));
       } else if (name === "looked") {
         for (const id of stale) this.rows.delete(id);
         stale.clear();

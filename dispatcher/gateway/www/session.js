@@ -15,20 +15,45 @@ export async function session({ main, id, signal, page }) {
   const head = element("div");
   const stop = element("button", { type: "button", onclick: () => stopOne(page, id) }, "Stop…");
   const again = element("button", { type: "button", disabled: true, onclick: () => page.tried(replay) }, "Replay");
-  const pace = element("select", { ariaLabel: "Pace" }, ...[1, 10, 100].map((times) => new Option(`${times} ×`, times)));
+  const pace = element(
+    "select",
+    { ariaLabel: "Pace" },
+    ...[1, 10, 100].map((times) => new Option(`${times} ×`, times)),
+  );
   const proof = element("section", { ariaLabel: "Proof" });
-  const got = text("What the user got"), wrote = text("What the model wrote");
+  const got = text("What the user got"),
+    wrote = text("What the model wrote");
   const { box, body, title } = table("Log", COLUMNS);
   const follows = element("input", { type: "checkbox", checked: true });
   main.append(
-    element("h1", {}, `Session ${visible(id)}`), head, element("p", {}, stop, again, pace), proof,
+    element("h1", {}, `Session ${visible(id)}`),
+    head,
+    element("p", {}, stop, again, pace),
+    proof,
     element("div", { className: "beside" }, got.section, wrote.section),
-    element("p", {}, element("del", {}, "not let out"), " ", element("ins", {}, "put in its place"), " ",
-      element("mark", {}, "held back; after a stop, never let out")),
-    element("h2", {}, "Log"), element("p", {}, ...[["First", () => 0], ["Earlier", (n) => n - ROWS],
-      ["Later", (n) => n + ROWS], ["Newest", () => Infinity]].map(([name, to]) =>
-      element("button", { type: "button", onclick: () => turn(to) }, name)),
-    element("label", {}, follows, " follow the newest")), box);
+    element(
+      "p",
+      {},
+      element("del", {}, "not let out"),
+      " ",
+      element("ins", {}, "put in its place"),
+      " ",
+      element("mark", {}, "held back; after a stop, never let out"),
+    ),
+    element("h2", {}, "Log"),
+    element(
+      "p",
+      {},
+      ...[
+        ["First", () => 0],
+        ["Earlier", (n) => n - ROWS],
+        ["Later", (n) => n + ROWS],
+        ["Newest", () => Infinity],
+      ].map(([name, to]) => element("button", { type: "button", onclick: () => turn(to) }, name)),
+      element("label", {}, follows, " follow the newest"),
+    ),
+    box,
+  );
 
   const path = `operator/sessions/${encodeURIComponent(id)}`;
   let account = new Account();
@@ -60,7 +85,11 @@ export async function session({ main, id, signal, page }) {
     const what = element("td", { className: "what" }, visible(said));
     const whole = () => page.tried(async () => what.replaceChildren(visible(await entry(path, offset, signal))));
     if (size > said.length) what.append(`… (${count(size)} characters)`);
-    const number = element("button", { type: "button", ariaLabel: `Entry ${offset}, with all its fields`, onclick: whole }, String(offset));
+    const number = element(
+      "button",
+      { type: "button", ariaLabel: `Entry ${offset}, with all its fields`, onclick: whole },
+      String(offset),
+    );
     const cells = [number, (at - record.created_at).toFixed(3), kind];
     return element("tr", {}, ...cells.map((each, n) => element("td", { className: COLUMNS[n][1] ?? "" }, each)), what);
   };
@@ -101,19 +130,25 @@ export async function session({ main, id, signal, page }) {
 
 const cleared = (main) => (main.replaceChildren(), main);
 
-const summary = (record) => terms([
-  ["State", record.reason || record.code ? `${record.state}: ${record.reason || record.code}` : record.state],
-  ["Agent", record.agent], ["Tenant", record.tenant], ["Subject", record.subject],
-  ["Conversation", record.conversation_id], ["Began", clock(record.created_at)],
-  ["Lasted", record.ended_at ? lasted(record.ended_at - record.created_at) : ""],
-  ["Commander", record.commander_id], ["Instance", record.instance],
-  ["Takeovers", record.takeovers || ""],
-  ["Asked", asked(record)],
-]);
+const summary = (record) =>
+  terms([
+    ["State", record.reason || record.code ? `${record.state}: ${record.reason || record.code}` : record.state],
+    ["Agent", record.agent],
+    ["Tenant", record.tenant],
+    ["Subject", record.subject],
+    ["Conversation", record.conversation_id],
+    ["Began", clock(record.created_at)],
+    ["Lasted", record.ended_at ? lasted(record.ended_at - record.created_at) : ""],
+    ["Commander", record.commander_id],
+    ["Instance", record.instance],
+    ["Takeovers", record.takeovers || ""],
+    ["Asked", asked(record)],
+  ]);
 
 function asked({ messages, parameters_json }) {
-  const said = messages.map(({ role, content, ...more }) =>
-    `${role}: ${content}${Object.keys(more).length ? `\n${JSON.stringify(more)}` : ""}`);
+  const said = messages.map(
+    ({ role, content, ...more }) => `${role}: ${content}${Object.keys(more).length ? `\n${JSON.stringify(more)}` : ""}`,
+  );
   const all = [...said, parameters_json].filter(Boolean).join("\n");
   const shown = element("pre", { tabIndex: 0, ariaLabel: "What was asked", role: "region" });
   const heading = element("summary", {}, `messages: ${count(messages.length)}, characters: ${count(all.length)}`);
@@ -148,7 +183,8 @@ function text(heading) {
 
 /** An entry with all its fields, which are not kept. */
 async function entry(path, offset, signal) {
-  for await (const { data } of events(`${path}/events`, { signal, after: String(offset - 1) })) return JSON.stringify(data, null, 1);
+  for await (const { data } of events(`${path}/events`, { signal, after: String(offset - 1) }))
+    return JSON.stringify(data, null, 1);
   return "It is gone.";
 }
 
@@ -169,11 +205,16 @@ async function proven(proof, path, signal, page) {
     terms([
       ["Ended by", [end.author, end.reason, end.policy && `rule ${end.policy}`, end.detail].filter(Boolean).join(", ")],
       ["At", `character ${count(end.character)}, entry ${count(end.entry)}, ${clock(end.at / 1e6)}`],
-      ["Logged", after(stop?.logged)], ["Sent", after(stop?.sent)], ["Halted", after(stop?.halted)],
+      ["Logged", after(stop?.logged)],
+      ["Sent", after(stop?.sent)],
+      ["Halted", after(stop?.halted)],
       ["Halt", stop ? `${stop.halt}; tokens after the stop: ${count(stop.tokens_after)}` : ""],
       ["The user had got", `${count(delivered.characters)} characters, SHA-256 ${delivered.sha256}`],
       ["Log", `${count(log.entries)} entries, chain ${log.sha256}`],
-      ["Signature", signature ? `${signature.algorithm}, key ${signature.public_key}` : "none (DISPATCHER_RECEIPT_KEY)"],
+      [
+        "Signature",
+        signature ? `${signature.algorithm}, key ${signature.public_key}` : "none (DISPATCHER_RECEIPT_KEY)",
+      ],
     ]),
     element("p", {}, element("button", { type: "button", onclick: save }, "Save the receipt")),
   );

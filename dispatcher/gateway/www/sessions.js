@@ -10,8 +10,17 @@ const LOOKED_AT = 1000; // ended sessions that are read at once
 const ENDED = ["finished", "stopped", "failed"];
 const WRONG_MS = 5000; // between questions what is wrong
 const COLUMNS = [
-  ["Session"], ["Stop"], ["State"], ["Agent"], ["Tenant", "wide"], ["Age", "number"], ["Packets/s", "number"],
-  ["Packets", "number wide"], ["Takeovers", "number wide"], ["Tools", "wide"], ["Commander", "wide"],
+  ["Session"],
+  ["Stop"],
+  ["State"],
+  ["Agent"],
+  ["Tenant", "wide"],
+  ["Age", "number"],
+  ["Packets/s", "number"],
+  ["Packets", "number wide"],
+  ["Takeovers", "number wide"],
+  ["Tools", "wide"],
+  ["Commander", "wide"],
 ];
 const SORTS = {
   newest: ["newest first", (one, other) => other.created_at - one.created_at],
@@ -27,7 +36,10 @@ export async function sessions({ main, query, signal, page }) {
   const pager = element("p", { className: "pager" });
   main.append(element("h1", {}, "Sessions"), wrong, form, box, pager);
   const asked = Object.fromEntries(query);
-  const list = ENDED.includes(asked.show) || asked.show === "ended" ? endedList(asked, page, signal) : liveList(asked, page, signal);
+  const list =
+    ENDED.includes(asked.show) || asked.show === "ended"
+      ? endedList(asked, page, signal)
+      : liveList(asked, page, signal);
   const rows = new Rows(body, page);
   let order = [];
   let from = 0;
@@ -57,17 +69,37 @@ export async function sessions({ main, query, signal, page }) {
 
 function filters(query) {
   const text = (name, label, properties = {}) =>
-    element("label", {}, `${label} `, element("input", { name, value: query.get(name) ?? "", size: 14, ...properties }));
+    element(
+      "label",
+      {},
+      `${label} `,
+      element("input", { name, value: query.get(name) ?? "", size: 14, ...properties }),
+    );
   const choice = (name, label, options) =>
-    element("label", {}, `${label} `, element("select", { name },
-      ...options.map(([value, shown]) => new Option(shown, value, false, query.get(name) === value))));
-  const form = element("form", { className: "filters", ariaLabel: "Which sessions", role: "search" },
+    element(
+      "label",
+      {},
+      `${label} `,
+      element(
+        "select",
+        { name },
+        ...options.map(([value, shown]) => new Option(shown, value, false, query.get(name) === value)),
+      ),
+    );
+  const form = element(
+    "form",
+    { className: "filters", ariaLabel: "Which sessions", role: "search" },
     text("q", "Find", { type: "search", title: "in id, agent, tenant, conversation and Commander" }),
     choice("show", "Show", [["live", "live"], ["ended", "ended"], ...ENDED.map((state) => [state, state])]),
     text("reason", "Reason", { title: "of ended ones: of a stop, or a failure's code" }),
     text("day", "Since", { type: "date", title: "of ended ones" }),
-    choice("sort", "Order", Object.entries(SORTS).map(([name, [shown]]) => [name, shown])),
-    element("button", {}, "Show"));
+    choice(
+      "sort",
+      "Order",
+      Object.entries(SORTS).map(([name, [shown]]) => [name, shown]),
+    ),
+    element("button", {}, "Show"),
+  );
   const go = (event) => {
     event?.preventDefault();
     const given = [...new FormData(form)].filter(([, value]) => value);
@@ -192,7 +224,7 @@ class Rows {
 /** What this instance knows to be wrong, asked again and again. */
 async function asking(list, signal, page) {
   while (!signal.aborted) {
-    const found = await page.tried(() => troubles(signal));
+    const found = await page.tried(() => troubles(signal), { asked: true });
     if (found && JSON.stringify(found) !== list.dataset.shown) {
       list.dataset.shown = JSON.stringify(found);
       list.replaceChildren(...found.map((text) => element("li", {}, visible(text))));

@@ -3,7 +3,12 @@ import { frames, json, request } from "./http.js";
 import { count, element, visible } from "./text.js";
 
 const REASONS = ["RiskControl", "PolicyViolation", "UserCancel", "Timeout", "Shutdown"];
-const FIELDS = [["agent", "Agent"], ["tenant", "Tenant"], ["conversation_id", "Conversation"], ["commander", "Commander"]];
+const FIELDS = [
+  ["agent", "Agent"],
+  ["tenant", "Tenant"],
+  ["conversation_id", "Conversation"],
+  ["commander", "Commander"],
+];
 
 export const stopOne = (page, id) =>
   asked(`Stop session ${visible(id)}?`, [], async ({ reason, detail }, dialog) => {
@@ -15,13 +20,16 @@ export const stopOne = (page, id) =>
 
 export function stopMany(page) {
   const fields = FIELDS.map(([name, label]) =>
-    element("label", {}, `${label} `, element("input", { name, autocomplete: "off" })));
+    element("label", {}, `${label} `, element("input", { name, autocomplete: "off" })),
+  );
   const hold = element("input", { name: "hold_seconds", type: "number", min: 0, max: 86400, step: 1, value: 0 });
   const all = element("label", {}, element("input", { name: "all", type: "checkbox" }), " every session there is");
   const bar = element("progress", { value: 0, hidden: true, ariaLabel: "Halted" });
   const said = element("p", { role: "status" });
   const more = [
-    element("p", {}, "All sessions that have all of these, also those that wait, at all instances:"), ...fields, all,
+    element("p", {}, "All sessions that have all of these, also those that wait, at all instances:"),
+    ...fields,
+    all,
     element("label", {}, "Refuse new ones like them for (seconds) ", hold),
   ];
   asked("Stop many sessions?", [...more, bar, said], async (given, dialog) => {
@@ -48,10 +56,16 @@ function asked(title, more, work) {
   const cancel = element("button", { type: "button", value: "cancel" }, "Cancel");
   const go = element("button", {}, "Stop");
   const wrong = element("p", { role: "alert" });
-  const form = element("form", {},
-    ...more, element("label", {}, "Reason ", reason),
+  const form = element(
+    "form",
+    {},
+    ...more,
+    element("label", {}, "Reason ", reason),
     element("label", {}, "Detail, for other operators ", element("input", { name: "detail", autocomplete: "off" })),
-    wrong, go, cancel);
+    wrong,
+    go,
+    cancel,
+  );
   const heading = element("h2", { id: "asked" }, title);
   const dialog = element("dialog", {}, heading, form);
   dialog.setAttribute("aria-labelledby", heading.id);
@@ -64,7 +78,7 @@ function asked(title, more, work) {
     try {
       await work(Object.fromEntries(new FormData(form)), dialog);
     } catch (error) {
-      wrong.textContent = error instanceof TypeError ? "The Dispatcher does not answer." : error.message;
+      wrong.textContent = error.message;
     }
     go.disabled = false;
   };

@@ -6,7 +6,9 @@ const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}]/gu;
 
 /** With what would be hidden written out, as \u202e; line ends and tabs stay. For who has to decide on it. */
 export const visible = (text) =>
-  text.replace(HIDDEN, (sign) => ("\n\t".includes(sign) ? sign : `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`));
+  text.replace(HIDDEN, (sign) =>
+    "\n\t".includes(sign) ? sign : `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`,
+  );
 
 /** Of at most so many UTF-16 units, and how many there are where that is not all. */
 export const bounded = (text, most) => (text.length <= most ? text : `${text.slice(0, most)}… (${count(text.length)})`);
@@ -31,12 +33,24 @@ export function element(name, properties = {}, ...children) {
 
 /** Terms and what they are, without those that are empty. */
 export const terms = (pairs) =>
-  element("dl", {}, ...pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined)
-    .flatMap(([term, value]) => [element("dt", {}, term), element("dd", {}, value instanceof Node ? value : visible(String(value)))]));
+  element(
+    "dl",
+    {},
+    ...pairs
+      .filter(([, value]) => value !== "" && value !== null && value !== undefined)
+      .flatMap(([term, value]) => [
+        element("dt", {}, term),
+        element("dd", {}, value instanceof Node ? value : visible(String(value))),
+      ]),
+  );
 
 /** A table in a box that scrolls by itself, also by keyboard. columns: [heading, class]. */
 export function table(caption, columns) {
-  const head = element("tr", {}, ...columns.map(([name, className = ""]) => element("th", { scope: "col", className }, name)));
+  const head = element(
+    "tr",
+    {},
+    ...columns.map(([name, className = ""]) => element("th", { scope: "col", className }, name)),
+  );
   const body = element("tbody");
   const title = element("caption", {}, caption);
   const whole = element("table", {}, title, element("thead", {}, head), body);

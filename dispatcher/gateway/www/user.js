@@ -1,9 +1,16 @@
 // Asks an agent, shows its words as they come, and stops it: the users' routes, as docs/clients.md has them.
-import { events, json, Refused, request, useKey } from "./http.js";
+import { events, json, Refused, request, Unreachable, useKey } from "./http.js";
 import { element, visible } from "./text.js";
 
-const [keys, ask, agent, stop, state, approvals, answer] = ["key", "ask", "agent", "stop", "state", "approvals", "answer"]
-  .map((id) => document.getElementById(id));
+const [keys, ask, agent, stop, state, approvals, answer] = [
+  "key",
+  "ask",
+  "agent",
+  "stop",
+  "state",
+  "approvals",
+  "answer",
+].map((id) => document.getElementById(id));
 const STATES = { finished: "Finished", stopped: "Stopped", failed: "Failed" };
 let reading = new AbortController(); // what is shown
 
@@ -61,7 +68,8 @@ async function tried(work) {
   try {
     await work();
   } catch (error) {
-    state.textContent = error instanceof Refused ? error.message : "The server does not answer.";
+    if (!(error instanceof Refused || error instanceof Unreachable)) throw error;
+    state.textContent = error.message;
     if (error.status === 401) keys.hidden = false;
   }
 }
