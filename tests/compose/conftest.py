@@ -42,8 +42,8 @@ def images(engine: str) -> dict[str, str]:
         named[variable] = os.environ.get(variable) or f"midsentence-{kind}:debian"
         if variable not in os.environ:
             run("bash", str(ENGINE), kind, named[variable], named["BASE"], seconds=300)
-    # Debian has no Grafana. It is never started here; its panels are asked of a Prometheus in tests/watch.
-    named["GRAFANA_IMAGE"] = named["BASE"]
+    # Debian has neither. They are never started here; Grafana's panels are asked of a Prometheus in tests/watch.
+    named |= dict.fromkeys(("GRAFANA_IMAGE", "JAEGER_IMAGE"), named["BASE"])
     return named
 
 
@@ -52,7 +52,8 @@ def variables(engine: str, images: dict[str, str]) -> dict[str, str]:
     """What the compose file is told: images of this tree, ports on 127.0.0.1 chosen by the engine."""
     for target in ("haproxy", "dispatcher", "commander"):
         build(engine, target, images["BASE"], "test")
-    ports = dict.fromkeys(("HTTP_PORT", "OPERATOR_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT"), "0")
+    edges = ("HTTP", "OPERATOR", "PROMETHEUS", "ALERTMANAGER", "GRAFANA", "JAEGER")
+    ports = {f"{edge}_PORT": "0" for edge in edges}
     return images | ports | {"TAG": "test"}
 
 
@@ -86,5 +87,7 @@ def scaled(engine: str, variables: dict[str, str], env_file: Path) -> Iterator[S
         "commander=2",
         "--scale",
         "grafana=0",
+        "--scale",
+        "jaeger=0",
     ):
         yield made

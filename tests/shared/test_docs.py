@@ -175,7 +175,8 @@ def test_alerts_are_those_of_the_rules() -> None:
 
 
 def test_logged_events_are_those_of_the_code() -> None:
-    sources = "".join(path.read_text() for room in ("dispatcher", "commander") for path in (ROOT / room).rglob("*.py"))
+    rooms = ("dispatcher", "commander", "shared")
+    sources = "".join(path.read_text() for room in rooms for path in (ROOT / room).rglob("*.py"))
     for row in table(OPERATING, "event"):
         for name in re.findall(r"`(\w+)`", row[0]):
             said = re.search(rf'_?(logger\.\w+|_info)\(\s*"{name}"', sources)
