@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from dispatcher.tools.errors import ServiceError
 from tests import programs
 from tests.dispatcher.tools.http.service import Service, answer
 from tests.dispatcher.tools.mcp.running import SECONDS, Running, running
@@ -31,8 +32,7 @@ async def everything_stdio(folder: Path) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def everything_http(folder: Path) -> AsyncIterator[Running]:
-    port = programs.free_port()
+async def listening(port: int) -> AsyncIterator[None]:
     server = await asyncio.create_subprocess_exec(
         *(node(), script("server-everything"), "streamableHttp"),
         env={"PORT": str(port)},
@@ -44,11 +44,21 @@ async def everything_http(folder: Path) -> AsyncIterator[Running]:
         async with asyncio.timeout(SECONDS):
             while b"listening on port" not in (line := await server.stderr.readline()):
                 assert line, "it has ended"
-        async with running(folder, f'url = "http://127.0.0.1:{port}/mcp"\nprivate = true') as toolset:
-            yield toolset
+        yield
     finally:
         server.kill()
         await server.communicate()
+
+
+def at(port: int) -> str:
+    return f'url = "http://127.0.0.1:{port}/mcp"\nprivate = true'
+
+
+@asynccontextmanager
+async def everything_http(folder: Path) -> AsyncIterator[Running]:
+    port = programs.free_port()
+    async with listening(port), running(folder, at(port)) as toolset:
+        yield toolset
 
 
 both = pytest.mark.parametrize("everything", [everything_stdio, everything_http], ids=["stdio", "http"])
@@ -81,6 +91,19 @@ async def test_a_call_that_is_stopped_leaves_the_connection_as_it_was(tmp_path: 
             assert await toolset.call("echo", message="after") == ("OK", '"Echo: after"')
         assert not toolset.task.done()
         assert not [line for line in logs if line["log_level"] in ("warning", "error")]
+
+
+async def test_a_server_that_was_restarted_is_seen_to_have_forgotten_the_session(tmp_path: Path) -> None:
+    port = programs.free_port()
+    async with contextlib.AsyncExitStack() as stack:
+        async with listening(port):
+            toolset = await stack.enter_async_context(running(tmp_path, at(port)))
+            await toolset.offered("get-tiny-image")
+        async with listening(port):
+            assert await toolset.code("get-tiny-image") == "TOOL_ERROR session_ended"
+            async with asyncio.timeout(SECONDS):
+                assert isinstance(why := await toolset.down, ServiceError)
+            assert why.code == "session_ended"
 
 
 async def test_a_server_over_stdio_sees_nothing_of_the_environment(

@@ -25,6 +25,7 @@ MAX_MESSAGE_BYTES = 2 * 1024 * 1024  # a result of the contract's size, each of 
 # For what no call waits for, but the SDK does before it sends the next: a notification, a refusal, a session's DELETE.
 NOTIFY_SECONDS = 2.0
 SESSION = "mcp-session-id"
+NO_SESSION = -32000  # of the codes that JSON-RPC leaves to implementations
 
 
 class Web(httpx2.AsyncBaseTransport):
@@ -84,10 +85,11 @@ async def _answer(
         raise encoding_error()
     if status >= 400 and request.method == "POST":
         beginning = await found.beginning(MAX_REFUSAL_BYTES, REFUSAL_SECONDS)
-        if _is_rpc_error(beginning):  # says more than the status
-            return httpx2.Response(status, headers={"content-type": "application/json"}, content=beginning)
-        if status == 404 and SESSION in request.headers:
+        error = _rpc_error(beginning)
+        if SESSION in request.headers and (status == 404 or _refuses_session(status, error)):
             raise ServiceError("session_ended", "The tool's service had forgotten the session.")
+        if error:  # says more than the status
+            return httpx2.Response(status, headers={"content-type": "application/json"}, content=beginning)
         raise refusal(found, beginning)
     events = request.method == "GET"  # which may be as many as they like
     if network.stream:
@@ -96,12 +98,20 @@ async def _answer(
     return httpx2.Response(status, headers=response.headers, stream=body)
 
 
-def _is_rpc_error(text: bytes) -> bool:
+def _rpc_error(text: bytes) -> dict[str, Any] | None:
+    """The message, if it is one."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and isinstance(found.get("error"), dict)
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("error"), dict) else None
+
+
+def _refuses_session(status: int, error: dict[str, Any] | None) -> bool:
+    """The protocol wants 404. Servers made after the TypeScript SDK's examples say 400 of a session that they do not
+    know, with their transport's own error, which is no call's: nothing was called.
+    """
+    return status == 400 and error is not None and error.get("id") is None and error["error"].get("code") == NO_SESSION
 
 
 class _Body(httpx2.AsyncByteStream):

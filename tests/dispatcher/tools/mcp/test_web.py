@@ -207,6 +207,9 @@ async def until_cancelled(service: Service) -> None:
 
 
 JSON = "200 OK\r\ncontent-type: application/json"
+FORGOTTEN = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}'
+NO_SESSION = b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}'
+BUSY = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"busy"}}'
 REFUSED = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"unknown city"}}'
 
 
@@ -216,6 +219,9 @@ REFUSED = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"unknown
         (raw_answer("307 Temporary Redirect\r\nlocation: /elsewhere"), "TOOL_ERROR redirect"),
         (raw_answer("500 Internal Server Error\r\ncontent-type: text/plain", b"sorry"), "TOOL_ERROR http_500"),
         (raw_answer("404 Not Found"), "TOOL_ERROR session_ended"),
+        (raw_answer("404 Not Found\r\ncontent-type: application/json", FORGOTTEN), "TOOL_ERROR session_ended"),
+        (raw_answer("400 Bad Request\r\ncontent-type: application/json", NO_SESSION), "TOOL_ERROR session_ended"),
+        (raw_answer("400 Bad Request\r\ncontent-type: application/json", BUSY), "TOOL_ERROR mcp_-32000"),
         (raw_answer("400 Bad Request\r\ncontent-type: application/json", REFUSED), "TOOL_ERROR mcp_-32602"),
         (raw_answer("200 OK\r\ncontent-type: text/html", b"<p>"), "TOOL_ERROR mcp_-32600"),
         (raw_answer(JSON, b"{"), "TOOL_ERROR broken_answer"),
