@@ -17,6 +17,7 @@ from cryptography import x509
 from dispatcher import app
 from dispatcher.access.new_keys import NewKey
 from dispatcher.settings import DispatcherSettings, MutualTls
+from dispatcher.store.memory import MemoryStore
 from shared.config import load
 from shared.errors import ConfigError
 from shared.pb import agent_pb2_grpc
@@ -127,13 +128,26 @@ def expected(method: str, path: str, key: str) -> int | None:
         return None
     if key in ("none", "wrong") or key.startswith("late"):
         return 401
+    role = key.removeprefix("token-")
     if operators:
-        return None if key == "operator" or (key == "auditor" and method == "GET") else 403
-    return None if key in ("acme", "other") else 403
+        return None if role == "operator" or (role == "auditor" and method == "GET") else 403
+    return None if role in ("acme", "other") else 403
 
 
-async def test_every_route_by_every_key(house: House) -> None:
-    """Generated from the sources: a new route is asked too."""
+async def test_every_route_by_every_credential(tmp_path: Path) -> None:
+    """Generated from the sources: a new route is asked too. Every role, by keys and by tokens, good ones and late."""
+    scripted = ScriptedIssuer()
+    (tmp_path / "keys.json").write_bytes(scripted.document)
+    roles = {"acme": "user", "operator": "operator", "auditor": "auditor"}
+    entries = [issuer("keys.json", key, f'role = "{role}"') for key, role in roles.items()]
+    async with House(tmp_path, "".join(entries)) as house:
+        for key in roles:
+            house.keys[f"token-{key}"] = scripted.token({"aud": key})
+            house.keys[f"late-token-{key}"] = scripted.token({"aud": key, "exp": 1})
+        await _ask_everything(house)
+
+
+async def _ask_everything(house: House) -> None:
     refused: Counter[str] = Counter()
     for method, path in routes():
         asked = path.replace("{session_id}", MISSING).replace("{response_id}", f"resp_{MISSING}")
@@ -225,8 +239,23 @@ async def test_older_peers_come_where_that_is_said(tmp_path: Path) -> None:
         assert await house.refused("wrong", Upstream("t" * 32, Content("older"))) == "UNAUTHENTICATED"
 
 
-async def test_tenants_are_apart(house: House) -> None:
-    """Whatever the other knows of it: to the other it does not exist, by the same words as what never did."""
+async def test_tenants_are_apart(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the other knows of it: to the other it does not exist, by the same words as what never did, after the
+    same steps of the store.
+    """
+    steps: list[tuple[str, str]] = []
+
+    def noted(name: str) -> None:
+        step = getattr(MemoryStore, name)
+
+        def noting(store: MemoryStore, session_id: str, *rest: Any) -> Any:
+            steps.append((session_id, name))
+            return step(store, session_id, *rest)
+
+        monkeypatch.setattr(MemoryStore, name, noting)
+
+    for name in ("load", "read", "delete", "follow"):
+        noted(name)
     worker = await house.worker()
     created = (await house.ask("acme", "POST", "/v1/sessions", {"agent": "support", "prompt": "hi"})).json()
     session_id = created["session_id"]
@@ -240,19 +269,26 @@ async def test_tenants_are_apart(house: House) -> None:
         ("DELETE", "/v1/sessions/{}", None),
         ("GET", "/v1/sessions/{}/events", None),
         ("POST", "/v1/sessions/{}/stop", {}),
+        ("POST", "/v1/sessions/{}/stop?wait=true", {}),
+        ("GET", "/v1/sessions/{}/events?after=1", None),
+        ("GET", "/v1/responses/{}?stream=true", None),
         ("POST", "/v1/sessions/{}/calls/call/decision", decision),
         ("GET", "/v1/responses/{}", None),
         ("DELETE", "/v1/responses/{}", None),
         ("POST", "/v1/responses/{}/cancel", {}),
     ]
     with_id = {(method, path) for method, path in routes("operator.py") if "_id}" in path}
-    assert len(with_id) == len(asked)
+    assert len(with_id) == len({(method, path.partition("?")[0]) for method, path, _ in asked})
     for method, path, body in asked:
         own, missing = (response_id, f"resp_{MISSING}") if "responses" in path else (session_id, MISSING)
+        steps.clear()
         theirs = await house.ask("other", method, path.format(own), body)
+        taken = [name for of, name in steps if of == own.removeprefix("resp_")]
         nobodys = await house.ask("other", method, path.format(missing), body)
         assert theirs.status_code == nobodys.status_code == 404, (method, path)
         assert theirs.content == nobodys.content
+        assert taken == [name for of, name in steps if of == MISSING], (method, path)
+        assert taken
     for own in (session_id, response_id.removeprefix("resp_")):
         state = (await house.ask("operator", "GET", f"/operator/sessions/{own}")).json()
         assert state["state"] in ("waiting", "running")
