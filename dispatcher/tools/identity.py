@@ -1,9 +1,16 @@
-"""How a call is told to another service: the same at every try, and of no use to whoever reads it."""
+"""How a call, and who asked, is told to another service: the same at every try, and of no use to whoever reads it."""
 
+import re
+import string
 from typing import NamedTuple
+from urllib.parse import quote
 
 from dispatcher.tools.context import Context
+from dispatcher.tools.errors import ServiceError
 from shared.spans import call_key, call_span, trace_context
+
+WHO = re.compile(r"\$\{(user\.subject|user\.tenant|claim:[^{}]+)\}")  # as a header's whole value, in an entry
+_PLAIN = string.punctuation.replace("%", "")
 
 
 class Identity(NamedTuple):
@@ -19,3 +26,15 @@ def identity(context: Context) -> Identity:
     """Of that call."""
     key = call_key(context.session_id, context.call_id)
     return Identity(key, trace_context(context.traceparent, context.session_id).traceparent(call_span(key)))
+
+
+def who_asked(context: Context, what: str) -> str:
+    """As a header says it, percent-encoded beyond ASCII's letters, digits and punctuation. what: as in WHO.
+
+    Raises ServiceError: it is not known. What acts for somebody is not asked to act for nobody.
+    """
+    kind, _, name = what.partition(":")
+    known = {"user.subject": context.subject, "user.tenant": context.tenant, "claim": context.claims.get(name, "")}
+    if not known[kind]:
+        raise ServiceError("user_unknown", "The tool has to be told who asks, which is not known.")
+    return quote(known[kind], safe=_PLAIN)

@@ -3,7 +3,7 @@
 import json
 import re
 import ssl
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import httpcore2
@@ -15,6 +15,7 @@ from dispatcher.tools.entry import MAX_FILE_BYTES, REMOTE, Terms, ToolEntry
 from dispatcher.tools.http.answers import Pointer
 from dispatcher.tools.http.template import Template, UnusableTemplateError
 from dispatcher.tools.http.tool import Connecting, HttpTool, is_ours
+from dispatcher.tools.identity import WHO
 from dispatcher.tools.registry import check_schema
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -24,6 +25,7 @@ CONNECTING = ("headers", "private", *TLS)
 MAX_SCHEMA_BYTES = 64 * 1024  # as many as arguments may have: a model reads it, and each assignment holds it
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1: a token
 _VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?|")
+_Headers: TypeAlias = tuple[tuple[str, str], ...]
 _KEYS = (*REMOTE, "description", "method", "url", "query", "body", "schema", "schema_file", "result", *CONNECTING)
 
 
@@ -50,7 +52,8 @@ def http_tool(entry: ToolEntry, terms: Terms) -> HttpTool | None:
 def connecting_of(entry: ToolEntry, url: object) -> Connecting:
     """Of the keys CONNECTING. url: to which it is connected."""
     secure = isinstance(url, str) and urlsplit(url).scheme == "https"
-    return Connecting(_headers(entry), private=entry.flag("private"), tls=tls_of(entry, secure, "https"))
+    headers, told = _headers(entry)
+    return Connecting(headers, told, private=entry.flag("private"), tls=tls_of(entry, secure, "https"))
 
 
 def _template(entry: ToolEntry) -> Template | None:
@@ -135,19 +138,25 @@ def kinds_of(schema: Any) -> set[str]:
     return {kinds} if isinstance(kinds, str) else set(kinds)
 
 
-def _headers(entry: ToolEntry) -> tuple[tuple[str, str], ...]:
+def _headers(entry: ToolEntry) -> tuple[_Headers, _Headers]:
+    """Those that are always the same; and those that say who asked, with what of them."""
     found: dict[str, tuple[str, str]] = {}
+    told: dict[str, tuple[str, str]] = {}
     for name, written in entry.table("headers").items():
-        value = entry.filled("headers", name, written)
+        who = WHO.fullmatch(written) if isinstance(written, str) else None
+        value = "" if who else entry.filled("headers", name, written)
         lower = name.lower()
         entry.check(bool(_NAME.fullmatch(name)), f"`headers`: {quoted(name)} is no header's name", "headers")
         entry.check(
             bool(_VALUE.fullmatch(value)), f"`headers`: {quoted(name)} has a value that cannot be sent", "headers"
         )
         entry.check(not is_ours(name), f"`headers`: {quoted(name)} is the Dispatcher's own to send", "headers")
-        entry.check(lower not in found, f"`headers`: {quoted(name)} comes twice", "headers")
-        found[lower] = name, value
-    return tuple(found.values())
+        entry.check(lower not in found | told, f"`headers`: {quoted(name)} comes twice", "headers")
+        if who:
+            told[lower] = name, who[1]
+        else:
+            found[lower] = name, value
+    return tuple(found.values()), tuple(told.values())
 
 
 def tls_of(entry: ToolEntry, secure: bool, of: str) -> ssl.SSLContext | None:

@@ -10,7 +10,7 @@ from dispatcher.tools.errors import InvalidArgumentsError
 from dispatcher.tools.http.answers import Pointer, result
 from dispatcher.tools.http.exchange import HttpRequest, exchange
 from dispatcher.tools.http.template import Template
-from dispatcher.tools.identity import identity
+from dispatcher.tools.identity import identity, who_asked
 from dispatcher.tools.ports import Spec
 from shared.version import version
 
@@ -27,12 +27,24 @@ def is_ours(header: str) -> bool:
 
 
 class Connecting:
-    """How an entry's service is asked. headers may hold secrets; tls: None where the URL is http."""
+    """How an entry's service is asked. headers may hold secrets; told: those that say who asked, each with what of
+    them, as `who_asked` takes it; tls: None where the URL is http.
+    """
 
     def __init__(
-        self, headers: tuple[tuple[str, str], ...] = (), *, private: bool = False, tls: ssl.SSLContext | None = None
+        self,
+        headers: tuple[tuple[str, str], ...] = (),
+        told: tuple[tuple[str, str], ...] = (),
+        *,
+        private: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.headers, self.private, self.tls = headers, private, tls
+        self.headers, self.told, self.private, self.tls = headers, told, private, tls
+
+    @property
+    def names(self) -> set[str]:
+        """Of all headers, in lower case."""
+        return {name.lower() for name, _ in (*self.headers, *self.told)}
 
 
 class HttpTool:
@@ -75,7 +87,9 @@ def request(
     context: Context,
     more: Mapping[str, str] = {},
 ) -> HttpRequest:
-    """more: headers of this call; the entry's own stand for those of the same name."""
+    """more: headers of this call; the entry's own stand for those of the same name. Raises ServiceError, as `who_asked`
+    does.
+    """
     origin = template.origin
     call = identity(context)
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
@@ -94,6 +108,8 @@ def request(
     elif method in ("POST", "PUT", "PATCH"):
         headers["Content-Length"] = "0"
     headers |= more
-    own = {name.lower() for name, _ in connecting.headers}
+    own = connecting.names
     kept = [(name, value) for name, value in headers.items() if name.lower() not in own]
-    return HttpRequest(origin, method, target, (*kept, *connecting.headers), body, connecting.private, connecting.tls)
+    told = [(name, who_asked(context, what)) for name, what in connecting.told]
+    every = (*kept, *connecting.headers, *told)
+    return HttpRequest(origin, method, target, every, body, connecting.private, connecting.tls)

@@ -33,6 +33,9 @@ def _remote(entry: ToolEntry) -> McpUrl:
     connecting = connecting_of(entry, url)
     for name, _ in connecting.headers:
         entry.check(name.lower() not in OURS, f"`headers`: {quoted(name)} is the protocol's own to send", "headers")
+    for name, _ in connecting.told:
+        reason = "a server is not told who asked, for its connection is many's"
+        entry.wrong(f"`headers`: {quoted(name)}: {reason}", "headers")
     return McpUrl(url, connecting)
 
 

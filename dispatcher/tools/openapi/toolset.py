@@ -115,7 +115,7 @@ def _tools(
 ) -> list[OperationTool]:
     """What is allowed and can be mapped; the rest of what is allowed is named."""
     tools: dict[str, OperationTool] = {}
-    said = SAID | {name.lower() for name, _ in connecting.headers}
+    said = SAID | connecting.names
     matched: set[str] = set()
     for one in found(document):
         if not terms.allows(one.operation_id):

@@ -272,6 +272,7 @@ async def test_tenants_are_apart(house: House, monkeypatch: pytest.MonkeyPatch) 
         ("POST", "/v1/sessions/{}/stop?wait=true", {}),
         ("GET", "/v1/sessions/{}/events?after=1", None),
         ("GET", "/v1/responses/{}?stream=true", None),
+        ("GET", "/v1/responses/{}/input_items", None),
         ("POST", "/v1/sessions/{}/calls/call/decision", decision),
         ("GET", "/v1/responses/{}", None),
         ("DELETE", "/v1/responses/{}", None),

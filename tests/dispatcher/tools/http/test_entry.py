@@ -115,6 +115,14 @@ def test_entries_that_are_right(tmp_path: Path, entry: str) -> None:
             ],
         ),
         (
+            URL + 'headers = { X = "Bearer ${user.subject}", Y = "${user.name}", Host = "${user.tenant}" }',
+            [
+                '`headers`: "X": ${…} is written ${env:NAME} or ${file:PATH}',
+                '`headers`: "Y": ${…} is written ${env:NAME} or ${file:PATH}',
+                '`headers`: "Host" is the Dispatcher\'s own to send',
+            ],
+        ),
+        (
             URL + 'headers = { X = "Bearer ${env:NOT_SET_AT_ALL}" }',
             ['`headers`: "X": the variable NOT_SET_AT_ALL is not set'],
         ),

@@ -8,6 +8,7 @@ import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,21 @@ async def test_a_call_is_one_request(asking: Callable[..., Any], monkeypatch: py
     }  # fmt: skip
     assert expected.items() <= seen.headers.items()
     assert "session-secret" not in repr(seen)
+
+
+async def test_a_service_is_told_who_asked(asking: Callable[..., Any]) -> None:
+    headers = '{ X-User = "${user.subject}", x-tenant = "${user.tenant}", X-Mail = "${claim:email}" }'
+    known = Context("s", "c", subject="u 1%é\u2028", tenant="acme:${env:HOME}", claims={"email": "a@b.example"})
+    async with asking(answer(b"7"), f"private = true\nheaders = {headers}") as asked:
+        arguments = json.dumps({"city": "Oslo"})
+        assert await asked.registry.run("weather", arguments, known) == ("OK", "7")
+        (seen,) = asked.service.seen
+        told = {"x-user": "u%201%25%C3%A9%E2%80%A8", "x-tenant": "acme:${env:HOME}", "x-mail": "a@b.example"}
+        assert told.items() <= seen.headers.items()
+        for unknown in (replace(known, subject=""), replace(known, tenant=""), replace(known, claims={}), CALL):
+            status, result = await asked.registry.run("weather", arguments, unknown)
+            assert (status, json.loads(result)["error"]["code"]) == ("TOOL_ERROR", "user_unknown")
+        assert asked.service.connections == 1
 
 
 async def test_a_get_has_no_body(asking: Callable[..., Any]) -> None:

@@ -17,6 +17,7 @@ URL = 'url = "https://docs.example/mcp"'
         (f'{URL}\ncommand = ["server"]', "either `url` or `command`"),
         ('url = "ftp://docs.example"', "`url`: "),
         ('url = "https://docs.example/{page}"', "`url` takes no arguments"),
+        (f'{URL}\nheaders = {{ X-User = "${{user.subject}}" }}', '`headers`: "X-User": a server is not told who asked'),
         (f'{URL}\nheaders = {{ Mcp-Session-Id = "1" }}', '`headers`: "Mcp-Session-Id" is the protocol\'s own to send'),
         (f'{URL}\nheaders = {{ Authorization = "Bearer ${{env:NOT_SET}}" }}', "the variable NOT_SET is not set"),
         (f'{URL}\nenv = {{ KEY = "value" }}', "`env` is for `command`"),
