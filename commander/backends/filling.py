@@ -14,21 +14,13 @@ _NUMBER = re.compile(r"[-+0-9.eE]+")
 _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _MAX_DIGITS = 20  # more than a whole number of 64 bits has
 
-# What a format looks like, and what may end one that was begun.
+_DATE = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
+_TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[-+](?:[01]\d|2[0-3]):[0-5]\d)"
+# What a format looks like, and of what one that was begun is ended by a part.
 _FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "date": (r"\d{4}-\d\d-\d\d", ("2000-01-01", "2000-10-10")),
-    "time": (
-        r"\d\d:\d\d:\d\d(?:\.\d{3})?(?:Z|[-+]\d\d:\d\d)",
-        ("00:00:00Z", "00:00:00.000Z", "00:00:00+00:00", "00:00:00.000+00:00"),
-    ),
-    "date-time": (
-        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?(?:Z|[-+]\d\d:\d\d)",
-        tuple(
-            f"{date}T00:00:00{rest}"
-            for date in ("2000-01-01", "2000-10-10")
-            for rest in ("Z", ".000Z", "+00:00", ".000+00:00")
-        ),
-    ),
+    "date": (_DATE, ("2000-01-01", "2000-10-10")),
+    "time": (_TIME, ("00:00:00Z", "00:00:00+00:00")),
+    "date-time": (f"{_DATE}T{_TIME}", ("2000-01-01T00:00:00Z", "2000-10-10T00:00:00Z", "+00:00")),
     "uuid": (r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", ("00000000-0000-4000-8000-000000000000",)),
 }
 
@@ -56,7 +48,8 @@ def example(form: JsonForm, *, least: bool = False) -> Any:
         case "array":
             if "prefixItems" in form:
                 return [example(each, least=least) for each in form["prefixItems"]]
-            return [example(form["items"], least=least)] * max(form["minItems"], 0 if least else 1)
+            least_items, most_items = form["minItems"], form.get("maxItems", 1)
+            return [example(form["items"], least=least)] * max(least_items, 0 if least else min(most_items, 1))
         case "object":
             properties = form.get("properties", {})
             names = [name for name in properties if name in form["required"]] if least and properties else properties
@@ -113,26 +106,34 @@ class _Begun:
         return found.end() if found else at
 
     def _one_of(self, values: list[Any], at: int) -> _Read:
-        written_values = sorted(map(written, values), key=len, reverse=True)
-        for whole in written_values:
-            if self._text.startswith(whole, at) and not _NUMBER.fullmatch(
-                whole[-1] + self._text[at + len(whole) :][:1]
-            ):
+        number = _NUMBER.match(self._text, at)
+        read = float(number.group()) if number and _WHOLE_NUMBER.fullmatch(number.group()) else None
+        if number and any(_is_number(value) and value == read for value in values):  # 1.0 may stand there as 1
+            return _Read(number.end(), None if number.end() < len(self._text) else "")
+        for whole in map(written, values):
+            if not number and self._text.startswith(whole, at):
                 return _Read(at + len(whole))
         begun = self._text[at:]
-        for whole in reversed(written_values):
+        for whole in sorted(map(written, values), key=len):
             if whole.startswith(begun):
                 return _Read(len(self._text), whole[len(begun) :])
         raise ValueError("none of the values")
 
     def _any_of(self, forms: list[JsonForm], at: int) -> _Read:
-        wrong = ValueError("none of the forms")
+        """By the form that adds least."""
+        found: _Read | None = None
         for form in forms:
             try:
-                return self.value(form, at)
-            except ValueError as error:
-                wrong = error
-        raise wrong
+                read = self.value(form, at)
+            except ValueError:
+                continue
+            if not read.rest:
+                return read
+            if found is None or len(read.rest) < len(found.rest or ""):
+                found = read
+        if found is None:
+            raise ValueError("none of the forms")
+        return found
 
     def _string(self, form: JsonForm, at: int) -> _Read:
         found = _STRING.match(self._text, at)
@@ -233,6 +234,10 @@ def _least(form: JsonForm) -> str:
     return written(example(form, least=True))
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _guessed(sign: str) -> JsonForm:
     """Of any JSON that begins so."""
     match sign:
@@ -267,10 +272,10 @@ def _text_end(begun: str, tail: str) -> str:
 def _formatted(name: str, begun: str) -> str:
     """Raises ValueError."""
     pattern, endings = _FORMATS[name]
-    for ending in endings:
-        for rest in (ending[len(begun) :], ""):
-            if re.fullmatch(pattern, begun + rest, re.ASCII):
-                return rest
+    rests = sorted({ending[at:] for ending in endings for at in range(len(ending) + 1)} | {"0Z"}, key=len)
+    for rest in rests:
+        if re.fullmatch(pattern, begun + rest, re.ASCII):
+            return rest
     raise ValueError(f"no {name}")
 
 

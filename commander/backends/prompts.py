@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from commander.agent import Call, Message, Tool
+from commander.backends.calls import parsed
+from commander.backends.schemas import JsonForm, form_of
 
 NO_TOOL = "none"
+SHOWN_SCHEMA = 2000  # characters: the context is small
 
 _CALCULATE = "calculate: Calculate an arithmetic expression."
 _CURRENT_TIME = "current_time: The current date and time in a time zone."
@@ -33,32 +36,48 @@ def choosing(request: str, tools: Sequence[Tool], *, may_decline: bool) -> dict[
     if may_decline:
         lines.append(f"- {NO_TOOL}: The request can be answered without a tool.")
     system = "Choose the tool that the request needs, as JSON.\n" + "\n".join(lines)
-    schema = {"type": "object", "properties": {"tool": {"enum": names}}, "required": ["tool"]}
-    return _constrained([{"role": "system", "content": system}, {"role": "user", "content": request}], schema)
+    form = form_of({"type": "object", "properties": {"tool": {"enum": names}}, "required": ["tool"]})
+    return _short([{"role": "system", "content": system}, {"role": "user", "content": request}]) | under(form)
 
 
-def arguing(request: str, tool: Tool, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The completion that answers with the tool's arguments, under `schema`."""
+def arguing(request: str, tool: Tool) -> dict[str, Any]:
+    """The completion that answers with the tool's arguments, to be held to their schema."""
     messages = [{"role": "system", "content": "Write the arguments of the tool that answers the request, as JSON."}]
     for line, example, arguments in _EXAMPLES:
         messages.append({"role": "user", "content": f"{line}\n{example}"})
         messages.append({"role": "assistant", "content": json.dumps(arguments)})
     messages.append({"role": "user", "content": f"{_line(tool)}\n{request}"})
-    return _constrained(messages, schema)
+    return _short(messages)
 
 
-def answering(messages: Sequence[Message], call: Call | None, said: str) -> list[dict[str, str]]:
-    """The conversation that the answer goes on from. `call`: what a tool was asked; `said`: how the answer begins."""
-    # chat templates know three roles; a tool's message belongs to a call that this conversation does not show
+def answering(
+    messages: Sequence[Message], calls: Sequence[Call], said: str, schema: Mapping[str, Any] | None = None
+) -> list[dict[str, str]]:
+    """The conversation that the answer goes on from. `calls`: what tools were asked about the newest message; `said`:
+    how the answer begins; `schema`: of the JSON that it is to be, if any."""
+    # chat templates know three roles
     roles = {"developer": "system", "tool": "user"}
-    chat = [{"role": roles.get(message.role, message.role), "content": message.content} for message in messages]
-    if call is not None:
-        system = "Answer the question in one short sentence, with the result that is given."
-        if chat and chat[0]["role"] == "system":
-            system = f"{chat.pop(0)['content']}\n{system}"
+    chat = [
+        {"role": roles.get(message.role, message.role), "content": message.content}
+        for message in messages
+        if message.content or not message.tool_calls  # of which the results tell
+    ]
+    system = []
+    if calls:
         question = chat.pop()["content"] if chat else ""
-        chat.insert(0, {"role": "system", "content": system})
-        chat.append({"role": "user", "content": f"Question: {question}\n{_result(call)}"})
+        results = "\n".join(map(_result, calls))
+        chat.append({"role": "user", "content": f"Question: {question}\n{results}"})
+        if schema is None:
+            system.append("Answer the question in one short sentence, with the result that is given.")
+    if schema is not None:
+        written = json.dumps(schema, ensure_ascii=False)
+        system.append(
+            f"Answer as JSON of this schema: {written}" if len(written) <= SHOWN_SCHEMA else "Answer as JSON."
+        )
+    if system:
+        if chat and chat[0]["role"] == "system":
+            system.insert(0, chat.pop(0)["content"])
+        chat.insert(0, {"role": "system", "content": "\n".join(system)})
     if said and chat and chat[-1]["role"] == "assistant":
         said = chat.pop()["content"] + said
     if said:
@@ -66,9 +85,26 @@ def answering(messages: Sequence[Message], call: Call | None, said: str) -> list
     return chat
 
 
+def asked(messages: Sequence[Message]) -> tuple[tuple[Message, ...], list[Call]]:
+    """The conversation up to its question, and the results of the client's tools that came for it since. (A client's
+    result is text, so it stands as that.)"""
+    newest = max((n for n, message in enumerate(messages) if message.role == "user"), default=-1)
+    since = messages[newest + 1 :]
+    results = {message.tool_call_id: message.content for message in since if message.role == "tool"}
+    if not since or since[-1].role != "tool":
+        return tuple(messages), []
+    calls = [
+        Call(call.call_id, call.name, parsed(call.arguments_json), "OK", results[call.call_id])
+        for message in since
+        for call in message.tool_calls
+        if call.call_id in results
+    ]
+    return tuple(messages[: newest + 1]), calls
+
+
 def _result(call: Call) -> str:
     arguments = call.arguments if isinstance(call.arguments, dict) else {}
-    result = json.dumps(call.result, ensure_ascii=False)
+    result = call.result if isinstance(call.result, str) else json.dumps(call.result, ensure_ascii=False)
     if call.status != "OK" and isinstance(call.result, dict) and isinstance(call.result.get("error"), dict):
         result = f"error: {call.result['error'].get('message', call.status)}"
     return f"Result of {call.tool_name}({', '.join(map(str, arguments.values()))}): {result}"
@@ -78,10 +114,13 @@ def _line(tool: Tool) -> str:
     return f"{tool.name}: {' '.join(tool.description.split())}"
 
 
-def _constrained(messages: list[dict[str, str]], schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "messages": messages,
-        "max_tokens": 256,  # arguments are short; a tiny model that runs on is cut off, and no tool is called
-        "temperature": 0,
-        "response_format": {"type": "json_schema", "json_schema": {"schema": schema}},
-    }
+def under(form: JsonForm) -> dict[str, Any]:
+    """What holds a completion to the form, in one line: a small model never comes to the end of white space. (Of other
+    schemas than forms llama.cpp's grammars pass over what they cannot hold to.)"""
+    layout = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    return {"grammar": "%llguidance {}\nstart: %json " + json.dumps({**form, "x-guidance": layout})}
+
+
+def _short(messages: list[dict[str, str]]) -> dict[str, Any]:
+    # choices and arguments are short; a tiny model that runs on is cut off
+    return {"messages": messages, "max_tokens": 256, "temperature": 0}

@@ -1,14 +1,14 @@
 """JSON Schemas as forms, in which JSON can be written, begun by a model or from nothing. Pure.
 
-A form is a schema without `$ref`, in few keywords, each of which llama.cpp's grammars hold to:
+A form is a schema without `$ref`, in few keywords:
 
     {}                                              any JSON
-    {"enum": […]}                                   one of these
+    {"enum": […]}                                   one of these, none of them an array or an object
     {"anyOf": […]}                                  one of these forms
     {"type": "null" | "boolean" | "number"}
     {"type": "integer", "minimum", "maximum"}
     {"type": "string", "minLength", "maxLength"}    or one of FORMATS
-    {"type": "array", "items", "minItems", "maxItems"}, or "prefixItems" alone
+    {"type": "array", "items", "minItems", "maxItems"}, or with "prefixItems" as many as these
     {"type": "object", "properties", "required", "additionalProperties": False}, or without properties: any names, all
     of one form
 
@@ -23,9 +23,10 @@ JsonForm: TypeAlias = dict[str, Any]
 
 MAX_FORMS = 4096  # of one schema, its references written out
 MAX_UNROLLED = 3  # times that a reference may stand within itself
-MAX_LENGTH = 1000  # of a string, or a list, that is bounded: llama.cpp takes no more repetitions than 2000
+MAX_LEAST = 1000  # characters or items that may be needed
 ANY: JsonForm = {}
 STEPS = 20  # of a number in a narrow range
+FEW_ITEMS, FEW_CHARACTERS, LARGE = 8, 200, 1_000_000
 
 _FORMATS = ("date", "time", "date-time", "uuid")
 _ANNOTATIONS = {
@@ -59,6 +60,31 @@ def form_of(schema: Any) -> JsonForm:
         raise ValueError("#: too deep") from None
     except (TypeError, AttributeError):
         raise ValueError("#: not a schema") from None
+
+
+def bounded(form: JsonForm) -> JsonForm:
+    """For a model that may not come to an end by itself: arrays, strings and numbers are short, where they may be."""
+    narrowed = {**form}
+    if "anyOf" in form:
+        narrowed["anyOf"] = [bounded(each) for each in form["anyOf"]]
+    for name in ("properties", "prefixItems"):
+        match form.get(name):
+            case dict() as forms:
+                narrowed[name] = {key: bounded(each) for key, each in forms.items()}
+            case list() as forms:
+                narrowed[name] = [bounded(each) for each in forms]
+    if form.get("type") == "array" and "prefixItems" not in form:
+        narrowed["items"] = bounded(form["items"])
+        narrowed["maxItems"] = min(form.get("maxItems", math.inf), max(form["minItems"], FEW_ITEMS))
+    if form.get("type") == "object" and "properties" not in form:
+        narrowed["additionalProperties"] = bounded(form["additionalProperties"])
+    if form.get("type") in ("integer", "number") and not {"minimum", "maximum"} & form.keys():
+        narrowed |= {"minimum": -LARGE, "maximum": LARGE}
+    if form.get("type") == "number":
+        narrowed["multipleOf"] = 0.01
+    if form.get("type") == "string" and "format" not in form:
+        narrowed["maxLength"] = min(form.get("maxLength", math.inf), max(form.get("minLength", 0), FEW_CHARACTERS))
+    return narrowed
 
 
 class _Reader:
@@ -164,8 +190,6 @@ class _Reader:
                 "type": "object",
                 "additionalProperties": self.form(others, f"{where}/additionalProperties", within),
             }
-        if not forms:
-            return {"enum": [{}]}
         return {"type": "object", "properties": forms, "required": [*required], "additionalProperties": False}
 
     def _array(self, said: dict[str, Any], where: str, within: tuple[str, ...]) -> JsonForm:
@@ -174,14 +198,12 @@ class _Reader:
         least, most = said.get("minItems", 0), said.get("maxItems", math.inf)
         if first:
             if not least <= len(first) <= most or said.get("uniqueItems"):
-                raise ValueError(
-                    f"{where}: prefixItems with another number of items, or different ones, is not supported"
-                )
+                raise _wrong(where, "prefixItems with another number of items, or different ones, is not supported")
             forms = [self.form(each, f"{where}/prefixItems/{n}", within) for n, each in enumerate(first)]
-            return {"type": "array", "prefixItems": forms}
+            return _tuple(forms)
         if said.get("uniqueItems"):
             most = min(most, 1)  # of one all are different
-        if not least <= min(most, MAX_LENGTH):
+        if not least <= min(most, MAX_LEAST):
             raise _wrong(where, "so many items, or several with uniqueItems, are not supported")
         form = ANY
         try:
@@ -190,9 +212,7 @@ class _Reader:
             if least:
                 raise
             most = 0
-        if not most:
-            return {"enum": [[]]}
-        bounds = {"minItems": least, **({"maxItems": min(most, MAX_LENGTH)} if most < math.inf else {})}
+        bounds = {"minItems": least, **({"maxItems": most} if most < math.inf else {})}
         return {"type": "array", "items": form, **bounds}
 
 
@@ -206,7 +226,26 @@ def _values(said: dict[str, Any], where: str) -> JsonForm:
     values = [value for value in values if _kinds(value) & set(kinds if isinstance(kinds, list) else [kinds])]
     if not values:
         raise _wrong(where, "nothing fits it")
-    return {"enum": values}
+    if not any(isinstance(value, dict | list) for value in values):
+        return {"enum": values}
+    forms = [_constant(value) for value in values]
+    return {"anyOf": forms} if len(forms) > 1 else forms[0]
+
+
+def _constant(value: Any) -> JsonForm:
+    match value:
+        case list():
+            return _tuple([_constant(each) for each in value])
+        case dict():
+            forms = {name: _constant(each) for name, each in value.items()}
+            return {"type": "object", "properties": forms, "required": [*forms], "additionalProperties": False}
+    return {"enum": [value]}
+
+
+def _tuple(forms: list[JsonForm]) -> JsonForm:
+    if not forms:
+        return {"type": "array", "items": ANY, "minItems": 0, "maxItems": 0}
+    return {"type": "array", "prefixItems": forms, "items": False, "minItems": len(forms), "maxItems": len(forms)}
 
 
 def _kinds(value: Any) -> set[str]:
@@ -232,11 +271,13 @@ def _string(said: dict[str, Any], where: str) -> JsonForm:
         if said["format"] not in _FORMATS or least or most is not None:
             raise _wrong(where, f"the format {said['format']!r} is not supported, or not with a length")
         return {"type": "string", "format": said["format"]}
-    if least > MAX_LENGTH or (most is not None and most < least):
-        raise _wrong(where, f"minLength of more than {MAX_LENGTH}, or than maxLength, is not supported")
-    if most is None and not least:
-        return {"type": "string"}
-    return {"type": "string", "minLength": least, "maxLength": MAX_LENGTH if most is None else min(most, MAX_LENGTH)}
+    if least > MAX_LEAST or (most is not None and most < least):
+        raise _wrong(where, f"minLength of more than {MAX_LEAST}, or than maxLength, is not supported")
+    return {
+        "type": "string",
+        **({"minLength": least} if least else {}),
+        **({"maxLength": most} if most is not None else {}),
+    }
 
 
 def _number(said: dict[str, Any], where: str) -> JsonForm:
@@ -293,5 +334,4 @@ def _wrong(where: str, what: str) -> ValueError:
 
 
 def written(value: Any) -> str:
-    """As llama.cpp's grammars write it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

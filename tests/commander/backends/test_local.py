@@ -4,12 +4,25 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import jsonschema_rs
 import pytest
 
-from commander.agent import Call, Finish, History, Message, Thought, Tool, ToolError, Turn, can_continue
+from commander.agent import (
+    Call,
+    ClientCall,
+    Finish,
+    History,
+    Message,
+    Thought,
+    Tool,
+    ToolError,
+    Turn,
+    can_continue,
+    supported,
+)
 from commander.backends.local import LocalAgent
 from commander.backends.settings import LocalSettings
 
@@ -142,6 +155,102 @@ async def test_a_schema_that_it_cannot_read_is_not_called(agent: LocalAgent) -> 
     assert session.finish
 
 
+# ---- what clients ask for
+
+FORECAST = Tool(
+    "get_forecast",
+    "The weather in a city.",
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 2, "maximum": 7}},
+        "required": ["city", "days"],
+        "additionalProperties": False,
+    },
+    client=True,
+)
+NOTE = Tool(
+    "take_note", "", {"properties": {"text": {"type": "string", "minLength": 3}}, "required": ["text"]}, client=True
+)
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "born": {"type": "string", "format": "date"},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "kinds": {"type": "array", "items": {"enum": ["home", "work"]}, "minItems": 1},
+    },
+    "required": ["name", "age", "born", "score", "kinds"],
+}
+
+
+def as_json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choice", "names"),
+    [
+        ("Hello", "required", {"get_forecast", "take_note"}),
+        ("What is the forecast for Oslo?", "auto", {"get_forecast"}),
+    ],
+)
+async def test_an_answer_ends_with_a_call_of_the_clients_tool(
+    agent: LocalAgent, prompt: str, choice: object, names: set[str]
+) -> None:
+    tools = {tool.name: tool for tool in (FORECAST, NOTE)}
+    session = await Session(prompt, tools=(*TOOLS, *tools.values()), parameters={"tool_choice": choice}).run(agent)
+    assert session.finish
+    (made,) = session.finish.calls
+    assert made.name in names
+    jsonschema_rs.validate(dict(tools[made.name].parameters), json.loads(made.arguments_json))
+    assert (session.text, session.calls) == ("", [])
+
+
+async def test_no_tool_of_the_clients_is_called_where_none_is_wanted(agent: LocalAgent) -> None:
+    parameters = {"tool_choice": "none", "max_tokens": 2}
+    session = await Session("What is the forecast for Oslo?", tools=(FORECAST,), parameters=parameters).run(agent)
+    assert session.finish
+    assert session.finish.reason == "length"
+
+
+async def test_a_result_of_the_clients_is_answered_with(agent: LocalAgent) -> None:
+    call = ClientCall("get_forecast", {"city": "Oslo", "days": 2}, "a")
+    session = Session("What is the forecast for Oslo?", tools=(FORECAST,), parameters={"max_tokens": 30})
+    earlier = (Message("assistant", "", (call,)), Message("tool", "21 degrees and sunny", tool_call_id="a"))
+    session.turn = replace(session.turn, messages=(*session.turn.messages, *earlier))
+    assert "21" in (await session.run(agent)).text
+
+
+@pytest.mark.parametrize("limit", [0, 1, 200])
+async def test_an_answer_fits_its_schema_wherever_it_is_cut(agent: LocalAgent, limit: int) -> None:
+    parameters = as_json(PERSON) | ({"max_tokens": limit} if limit else {})
+    session = await Session(
+        "Tell me of Ada Lovelace.", parameters=parameters, history=History("" if limit else '{"na')
+    ).run(agent)
+    jsonschema_rs.validate(PERSON, json.loads(session.text if limit else '{"na' + session.text))
+    assert session.finish
+    assert session.finish.reason == ("length" if 0 < limit < 200 else "stop")
+
+
+async def test_a_tools_result_goes_into_an_answer_of_the_schema(agent: LocalAgent) -> None:
+    schema = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
+    session = await Session("What is 17 * 23?", tools=TOOLS, parameters=as_json(schema)).run(agent)
+    assert session.calls == [("calculate", {"expression": "17 * 23"})]
+    assert json.loads(session.text) == {"answer": 391}
+
+
+async def test_what_it_cannot_hold_to_is_refused_before_a_word(agent: LocalAgent) -> None:
+    patterned = {"type": "object", "properties": {"q": {"type": "string", "pattern": "^a$"}}, "required": ["q"]}
+    for asked in (
+        Session("Hi", parameters=as_json(patterned)),
+        Session("Hi", tools=(Tool("search", "", patterned, client=True),), parameters={"tool_choice": "required"}),
+    ):
+        with pytest.raises(ValueError, match="#/properties/q: pattern is not supported"):
+            await asked.run(agent)
+        assert asked.text == ""
+
+
 async def test_goes_on_from_what_was_said(agent: LocalAgent) -> None:
     parameters = {"max_tokens": 24, "temperature": 0, "repeat_penalty": 1}
     whole = await Session("Tell me about Paris.", parameters=parameters).run(agent)
@@ -151,6 +260,7 @@ async def test_goes_on_from_what_was_said(agent: LocalAgent) -> None:
     assert rest.text.startswith(" ")
     assert rest.thoughts == ""
     assert can_continue(agent)
+    assert supported(agent) == ("tools", "structured", "sampling")
 
 
 async def test_does_not_repeat_a_call(agent: LocalAgent) -> None:

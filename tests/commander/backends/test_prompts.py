@@ -1,5 +1,7 @@
 """What a local model is asked."""
 
+import json
+
 from commander.agent import Call, Message, Tool
 from commander.backends import prompts
 
@@ -13,27 +15,27 @@ def chat(*messages: tuple[str, str]) -> tuple[Message, ...]:
 def test_the_choice_may_be_none_where_that_is_allowed() -> None:
     def choices(*, may_decline: bool) -> list[str]:
         asked = prompts.choosing("hi", [SEARCH], may_decline=may_decline)
-        names: list[str] = asked["response_format"]["json_schema"]["schema"]["properties"]["tool"]["enum"]
+        schema = json.loads(asked["grammar"].partition("%json ")[2])
+        names: list[str] = schema["properties"]["tool"]["enum"]
         return names
 
     assert choices(may_decline=True) == ["search", "none"]
     assert choices(may_decline=False) == ["search"]
 
 
-def test_arguments_are_held_to_the_schema() -> None:
-    asked = prompts.arguing("find it", SEARCH, SEARCH.parameters)
-    assert asked["response_format"]["json_schema"]["schema"] == SEARCH.parameters
+def test_arguments_are_asked_for_beside_their_tool() -> None:
+    asked = prompts.arguing("find it", SEARCH)
     assert asked["messages"][-1]["content"] == "search: Searches the web.\nfind it"
 
 
 def test_roles_that_templates_do_not_know_are_mapped() -> None:
-    messages = prompts.answering(chat(("developer", "a"), ("user", "b"), ("tool", "c")), None, "")
+    messages = prompts.answering(chat(("developer", "a"), ("user", "b"), ("tool", "c")), (), "")
     assert [message["role"] for message in messages] == ["system", "user", "user"]
 
 
 def test_a_result_stands_by_the_question() -> None:
     call = Call("", "search", {"q": "x"}, "OK", ["a"])
-    messages = prompts.answering(chat(("system", "Be kind."), ("user", "hi"), ("user", "find x")), call, "So")
+    messages = prompts.answering(chat(("system", "Be kind."), ("user", "hi"), ("user", "find x")), [call], "So")
     assert [message["role"] for message in messages] == ["system", "user", "user", "assistant"]
     assert messages[0]["content"].startswith("Be kind.\n")
     assert messages[2]["content"] == 'Question: find x\nResult of search(x): ["a"]'
@@ -42,11 +44,11 @@ def test_a_result_stands_by_the_question() -> None:
 
 def test_a_failure_stands_by_the_question() -> None:
     call = Call("", "search", {"q": "x"}, "TIMEOUT", {"error": {"code": "TIMEOUT", "message": "too slow"}})
-    assert prompts.answering(chat(("user", "?")), call, "")[-1]["content"].endswith("search(x): error: too slow")
+    assert prompts.answering(chat(("user", "?")), [call], "")[-1]["content"].endswith("search(x): error: too slow")
 
 
 def test_what_was_said_goes_on_from_an_assistants_message() -> None:
-    assert prompts.answering(chat(("user", "a"), ("assistant", "b")), None, "c")[-1] == {
+    assert prompts.answering(chat(("user", "a"), ("assistant", "b")), (), "c")[-1] == {
         "role": "assistant",
         "content": "bc",
     }

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from commander.backends.schemas import MAX_FORMS, form_of
+from commander.backends.schemas import MAX_FORMS, bounded, form_of
 
 TEXT = {"type": "string"}
 TREE = {
@@ -27,6 +27,15 @@ def closed(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
+NONE = {"type": "array", "items": {}, "minItems": 0, "maxItems": 0}
+
+
+def several(*items: Any) -> dict[str, Any]:
+    """Exactly these."""
+    count = len(items)
+    return {"type": "array", "prefixItems": [*items], "items": False, "minItems": count, "maxItems": count}
+
+
 def kind(name: str) -> dict[str, Any]:
     return {"properties": {"kind": {"const": name}}, "required": ["kind"], "type": "object"}
 
@@ -38,10 +47,10 @@ def kind(name: str) -> dict[str, Any]:
         ({"title": "anything", "x-order": 1}, {}),
         ({"properties": {"a": TEXT}, "required": ["a"], "title": "A"}, closed(a=TEXT)),
         ({"type": "object", "required": ["a"]}, closed(a={})),
-        ({"type": "object", "properties": {}, "additionalProperties": False}, {"enum": [{}]}),
+        ({"type": "object", "properties": {}, "additionalProperties": False}, closed()),
         (
             {"type": ["string", "null"], "minLength": 1},
-            {"anyOf": [TEXT | {"minLength": 1, "maxLength": 1000}, {"type": "null"}]},
+            {"anyOf": [TEXT | {"minLength": 1}, {"type": "null"}]},
         ),
         ({"type": "string", "enum": ["a", 1]}, {"enum": ["a"]}),
         ({"const": True, "enum": [1, True]}, {"enum": [True]}),
@@ -51,7 +60,9 @@ def kind(name: str) -> dict[str, Any]:
             {"type": "array", "items": TEXT, "uniqueItems": True},
             {"type": "array", "items": TEXT, "minItems": 0, "maxItems": 1},
         ),
-        ({"type": "array", "items": [TEXT]}, {"type": "array", "prefixItems": [TEXT]}),
+        ({"type": "array", "items": [TEXT]}, several(TEXT)),
+        ({"const": {"a": [1]}}, closed(a=several({"enum": [1]}))),
+        ({"enum": [[], "a"]}, {"anyOf": [NONE, {"enum": ["a"]}]}),
         ({"allOf": [{"$ref": "#/definitions/a"}], "definitions": {"a": TEXT}}, TEXT),
         ({"anyOf": [{"type": "string", "pattern": "a"}, {"type": "number"}]}, {"type": "number"}),
         (
@@ -70,7 +81,7 @@ def test_what_stands_within_itself_ends() -> None:
     node = form_of(TREE)
     for _ in range(2):
         node = node["properties"]["left"]
-    assert node == closed(name=TEXT, more={"enum": [[]]})
+    assert node == closed(name=TEXT, more=NONE)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +123,23 @@ def test_what_cannot_be_held_to_is_refused_with_its_place(schema: Any, wrong: st
     with pytest.raises(ValueError) as refused:  # noqa: PT011 # its text is compared
         form_of(schema)
     assert str(refused.value).startswith(wrong)
+
+
+def test_a_bounded_form_is_short_where_it_may_be() -> None:
+    long = {"type": "array", "items": TEXT, "minItems": 20}
+    schema = closed(a=long, b={"anyOf": [TEXT, {"type": "array"}]}, c={"type": "array", "prefixItems": [TEXT]})
+    short = TEXT | {"maxLength": 200}
+    assert bounded(form_of(schema)) == closed(
+        a=long | {"items": short, "maxItems": 20},
+        b={"anyOf": [short, {"type": "array", "items": {}, "minItems": 0, "maxItems": 8}]},
+        c=several(short),
+    )
+    number = {"minimum": -1_000_000, "maximum": 1_000_000}
+    assert bounded(form_of({"additionalProperties": {"type": "number"}})) == {
+        "type": "object",
+        "additionalProperties": {"type": "number", "multipleOf": 0.01, **number},
+    }
+    assert bounded(form_of({"type": "integer", "minimum": 5})) == {"type": "integer", "minimum": 5}
 
 
 def test_a_schema_that_is_too_deep_is_refused() -> None:
