@@ -1,6 +1,7 @@
 """The console in a real Chromium, as who is on call has it: find the runaway, stop it, hold the proof."""
 
 import asyncio
+import json
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,9 +16,11 @@ from dispatcher.gateway import live_list
 from dispatcher.gateway.app import operator_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
+from dispatcher.verbs import receipt
 from shared.records import Message
-from tests.dispatcher.gateway.fakes import Commander, FakeSessions
-from tests.e2e.browser import visiting
+from tests.dispatcher.gateway.fakes import Commander, FakeSessions, eventually
+from tests.dispatcher.verbs.test_receipt import options
+from tests.e2e.browser import serving, visiting
 
 SESSIONS = 300
 MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
@@ -97,6 +100,13 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         assert await tab.value("document.title.startsWith('Session ')")
         assert await tab.value("document.documentElement.scrollWidth <= innerWidth")
 
+        # What is saved is what the Dispatcher gave, and verifies.
+        await tab.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        await tab.click("[aria-label=Proof] button")
+        saved = tmp_path / f"receipt-{runaway.session_id}.json"
+        await eventually(saved.exists)
+        assert await asyncio.to_thread(receipt.run, options("verify", saved)) == 0
+
         # Each entry is there, and a long one whole for who asks.
         logged = runaway.head.offset
         await tab.shows(f"{logged:,} entries", "caption")
@@ -116,6 +126,31 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         await tab.click("[aria-label=Holds] button")
         await tab.shows("The hold is lifted.", "#told")
         assert not await sessions.store.holds(time.time())
+        sessions.closing.set()
+
+
+@pytest.mark.slow
+async def test_what_became_of_each_character(tmp_path: Path) -> None:
+    """As the Dispatcher counts them: by code points, of which some are two of a page's."""
+    sessions = FakeSessions()
+    entries = [
+        ("content", "a😀b", 2, "a😀"),  # in part
+        ("content", "cd", 2, ""),  # held, all of it
+        ("text", "", 4, "bX"),  # by then: `b` as it was, `c` replaced
+        ("thought", "", 4, ""),
+    ]
+    events = [
+        {"id": str(n), "name": name, "data": {"at": 0, "text": text, "decided": decided, "released": released}}
+        for n, (name, text, decided, released) in enumerate(entries, 1)
+    ]
+    script = f"""import("/page/account.js").then(({{ Account }}) => {{
+        const account = new Account();
+        for (const event of {json.dumps(events)}) account.take(event);
+        return [account.wrote, account.held, account.entries.length];
+    }})"""
+    async with serving(console(sessions)) as port, visiting(f"http://127.0.0.1:{port}/", tmp_path) as tab:
+        async with asyncio.timeout(40):
+            assert await tab.value(script) == [[["out", "a😀b"], ["not", "c"], ["put", "X"]], "d", 4]
         sessions.closing.set()
 
 

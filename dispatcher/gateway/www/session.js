@@ -197,7 +197,7 @@ async function proven(proof, path, signal, page) {
     const file = new Blob([JSON.stringify(receipt)], { type: "application/json" });
     const link = element("a", { href: URL.createObjectURL(file), download: `receipt-${receipt.session_id}.json` });
     link.click();
-    URL.revokeObjectURL(link.href);
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // once it is written
     page.say("Check it with: dispatcher receipt verify FILE");
   };
   proof.replaceChildren(
