@@ -43,7 +43,9 @@ async def test_others_are_held_and_the_hold_is_seen_and_lifted(
     of = ("--url", urls[1])
     assert await call(stop, *of, "--agent", "a\x1bb", "--tenant", "t", "--hold", "600", "--detail", "runs") == 0
     (hold,) = await sessions.store.holds(0.0)
-    assert f"\n{hold.hold_id} is in force\n0 found, 0 running\n" in f"\n{capfd.readouterr().out}"
+    out = capfd.readouterr().out  # with what the server says in this process, in any order
+    assert f"{hold.hold_id} is in force" in out
+    assert "0 found, 0 running" in out
     assert round(hold.ends_at - hold.placed_at) == 600
     assert await call(holds, *of, "list") == 0
     left, said = capfd.readouterr().out.split(" s left, ")
