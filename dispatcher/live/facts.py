@@ -50,13 +50,17 @@ class SessionFacts:
         log_thoughts: bool,
         known: Callable[[str], bool],
         ended: Callable[[str, bool], None],
+        trace_id: str = "",
     ) -> None:
-        """known: whether a tool of that name is registered. ended: told whose session has ended, and whether well."""
+        """known: whether a tool of that name is registered. ended: told whose session has ended, and whether well.
+        trace_id: stands in its lines; empty: nobody is told of traces.
+        """
         self._known, self._ended = known, ended
         self._commander_id = record.head.commander_id
         self._called = {call_id: call.at for call_id, call in record.head.calls.items()}
         self._metrics, self._log_thoughts = metrics, log_thoughts
         self._session_id, self._created_at = record.session_id, record.request.created_at
+        self._traced = {"trace_id": trace_id} if trace_id else {}
         self._seen = Offsets(record.head.offset)
         self._final = record.head.final
         self._spoken = record.head.decided > 0
@@ -198,4 +202,4 @@ class SessionFacts:
             self._info("thoughts_left_out", lines=THOUGHT_LINES)
 
     def _info(self, event: str, **fields: object) -> None:
-        logger.info(event, session_id=self._session_id, **fields, each=True)
+        logger.info(event, session_id=self._session_id, **self._traced, **fields, each=True)

@@ -116,6 +116,9 @@ class Host(Protocol):
     def completed(self, session_id: str) -> None:
         """Its log is, and no other instance tells of it."""
 
+    def trace_id(self, session_id: str, request: Request) -> str:
+        """For the lines of its log; empty: nobody is told of traces."""
+
     def traceparent(self, session_id: str, request: Request, generation: int) -> str:
         """For what is done for the session under that generation."""
 

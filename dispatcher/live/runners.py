@@ -238,6 +238,10 @@ class Runners:
             context = trace_context(record.request.traceparent, session_id)
             traces.tell(context, spans_of(record, entries, context, texts=traces.texts))
 
+    def trace_id(self, session_id: str, request: Request) -> str:
+        """For the lines of its log; empty: nobody is told of traces."""
+        return trace_context(request.traceparent, session_id).trace if self._traces else ""
+
     def traceparent(self, session_id: str, request: Request, generation: int) -> str:
         """For what is done for the session under that generation: where nobody is told of traces, as it came."""
         if self._traces is None:

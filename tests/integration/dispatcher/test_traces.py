@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from dispatcher.core.log import Request
 from shared.records import Content, Message, Stop, Stopped, ToolCall, ToolResult
@@ -40,8 +41,10 @@ async def test_a_session_is_one_tree_over_a_dead_instance_and_a_takeover(
 ) -> None:
     a, b = worlds
     member = await a.join(continues=CONTINUES)
-    session_id = await asked(a)
-    first = await member.serve()
+    with capture_logs() as lines:
+        session_id = await asked(a)
+        first = await member.serve()
+    assert [line["trace_id"] for line in lines if line["event"] == "session_assigned"] == [TRACE]
     waiting_tools.answer.set()
     await member.say(session_id, Content("said at a, "), ToolCall("wait", '{"name": "t"}', "c1"))
     assert (await member.next(ToolResult, session_id)).status == "OK"
