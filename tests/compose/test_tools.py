@@ -20,15 +20,15 @@ def stack(engine: str, variables: dict[str, str], tmp_path_factory: pytest.TempP
         yield made
 
 
-def test_what_each_service_has_is_offered(stack: Stack) -> None:
+def metrics(stack: Stack) -> set[str]:
     (dispatcher,) = stack.containers("dispatcher")
-    metrics = f"http://{stack.address(dispatcher)}:9464/metrics"
+    url = f"http://{stack.address(dispatcher)}:9464/metrics"
+    return set(httpx2.get(url, headers=stack.shown("operator")).text.splitlines())
 
-    def said() -> set[str]:
-        return set(httpx2.get(metrics, headers=stack.shown("operator")).text.splitlines())
 
+def test_what_each_service_has_is_offered(stack: Stack) -> None:
     up = {f'dispatcher_toolset_up{{toolset="{name}"}} 1.0' for name in ("rates", "glossary", "health")}
-    eventually(said, lambda lines: up <= lines, 90)
+    eventually(lambda: metrics(stack), lambda lines: up <= lines, 90)
 
 
 # By tool: arguments, and the result.
@@ -53,10 +53,9 @@ def test_an_agent_calls_a_tool_of_each_kind(stack: Stack) -> None:
     for tool, (arguments, _) in CALLS.items():
         steps += [{"call": tool, "arguments": arguments}, {"say": "{result}\n"}]
     body = {"model": "default", "messages": [{"role": "user", "content": json.dumps({"steps": steps})}]}
-    answer = httpx2.post(f"{stack.users}/v1/chat/completions", json=body, timeout=120)
+    url, shown = f"{stack.users}/v1/chat/completions", stack.shown("user")
+    answer = httpx2.post(url, json=body, headers=shown, timeout=120)
     assert answer.status_code == 200, answer.text
     said = answer.json()["choices"][0]["message"]["content"]
     assert [json.loads(line) for line in said.splitlines()] == [result for _, result in CALLS.values()]
-    (dispatcher,) = stack.containers("dispatcher")
-    metrics = set(httpx2.get(f"http://{stack.address(dispatcher)}:9464/metrics").text.splitlines())
-    assert metrics >= {f'dispatcher_tool_calls_total{{status="OK",tool="{tool}"}} 1.0' for tool in CALLS}
+    assert metrics(stack) >= {f'dispatcher_tool_calls_total{{status="OK",tool="{tool}"}} 1.0' for tool in CALLS}
