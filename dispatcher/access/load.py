@@ -32,7 +32,7 @@ TOP = ("key", "certificate", "issuer", "limit", "older", "metrics")
 # Signed with a private key: whoever may read what a token is checked by cannot make one.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
-MAX_LIMIT = 100_000  # each session that counts is looked at where a limit is reached
+MAX_LIMIT = 10_000  # each session that counts is looked at where a limit is reached: milliseconds, with so many
 MAX_CLAIMS = 16  # that go on with each session
 
 FileNamed: TypeAlias = Callable[[Path], object]

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -12,7 +13,9 @@ from dispatcher.core.log import Record, Settle
 from dispatcher.core.tenant_limits import OCCUPIED_RETRY_SECONDS, OverLimit, TenantLimit, check
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Created, IdempotencyKey, Store
+from dispatcher.store.redis import admissions
 from dispatcher.store.redis.keys import tenant_keys
+from dispatcher.store.redis.replicas import heads
 from tests.contracts.sessions import acquire, append, assign, finished, head_of, stop, waiting
 from tests.redis_servers import RedisServer
 
@@ -80,6 +83,14 @@ async def test_each_that_ends_makes_room_for_one(stores: list[Store]) -> None:
     head_of(await first.submit("s2", append(epoch, finished(1))))
     await first.delete("s2")
     assert len(await begun([last], ["s6", "s7"], AT_ONCE)) == 1
+
+
+async def test_all_that_ended_make_room_at_once(stores: list[Store]) -> None:
+    """For those who ask at the same time, at one instance."""
+    assert await begun(stores, ["s1", "s2", "s3"], AT_ONCE) == ["s1", "s2", "s3"]
+    for name in ("s1", "s2"):
+        await stores[0].submit(name, Settle(stop()))
+    assert len(await begun([stores[-1]], [f"n{n}" for n in range(6)], AT_ONCE)) == 2
 
 
 async def test_what_ended_counts_for_its_minute(stores: list[Store]) -> None:
@@ -154,6 +165,27 @@ async def test_a_minute_by_the_clock_of_redis(redis: RedisServer) -> None:
         fewer = TenantLimit("*", sessions_per_minute=1)
         assert (await refused(store, fewer)).retry_after >= over.retry_after
         assert 0 < int(redis.ask("PTTL", key)[1:]) <= 60_000
+    finally:
+        await store.close()
+
+
+async def test_a_tenant_at_its_limit_is_not_looked_at_again_and_again(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    async def counted(*asked: Any) -> Any:
+        calls.append(asked)
+        return await heads(*asked)
+
+    monkeypatch.setattr("dispatcher.store.redis.admissions.heads", counted)
+    monkeypatch.setattr(admissions, "QUIET_SECONDS_EACH", 1000.0)
+    store = await open_store(f"redis://{redis.address}")
+    try:
+        assert await begun([store], ["s1", "s2", "s3"], AT_ONCE) == ["s1", "s2", "s3"]
+        for _ in range(3):
+            await refused(store, AT_ONCE)
+        assert len(calls) == 1
     finally:
         await store.close()
 

@@ -91,6 +91,7 @@ class RedisStore:
             if self._open:
                 self._open = False
                 await self._lanes.finish()
+                await self._admissions.close()
                 await self._hints.written()
             await self._resources.aclose()
 

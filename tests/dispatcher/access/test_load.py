@@ -133,7 +133,7 @@ def test_an_issuers_keys_may_be_a_file(tmp_path: Path) -> None:
         ('[[certificate]]\nrole = "commander"', "`san` has to be a text"),
         ('[[limit]]\ntenant = "*"', 'has neither of "sessions_at_once", "sessions_per_minute"'),
         ("[[limit]]\nsessions_at_once = 1", "`tenant` has to be a text"),
-        ('[[limit]]\ntenant = "*"\nsessions_at_once = 0', "`sessions_at_once` has to be a whole number, 1 to 100000"),
+        ('[[limit]]\ntenant = "*"\nsessions_at_once = 0', "`sessions_at_once` has to be a whole number, 1 to 10000"),
         ('[[limit]]\ntenant = "*"\nsessions_per_minute = true', "`sessions_per_minute` has to be a whole number"),
         ('[[limit]]\ntenant = "*"\ntokens_per_day = 1', 'unknown key "tokens_per_day" for a limit'),
         ("[[issuer]]", "`role` is missing"),
