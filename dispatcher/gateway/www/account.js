@@ -7,7 +7,6 @@ export class Account {
   entries = []; // {offset, at, kind, text, size}
   wrote = []; // [kind, text]: `out` was let out, `not` was not, `put` stood in its place for the user
   held = ""; // what is not decided on yet; after a stop, what never will be
-  steps = 0; // thoughts
   #decided = 0; // characters (code points), as the Dispatcher counts them
 
   take({ id, name, data }) {

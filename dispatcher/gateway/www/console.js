@@ -13,7 +13,7 @@ let shown = new AbortController();
 let lostAt = 0;
 
 /** What a view may ask of the page around it. */
-export const page = {
+const page = {
   say(text, ...more) {
     told.replaceChildren(text, ...more);
   },

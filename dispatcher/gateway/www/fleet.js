@@ -6,7 +6,7 @@ import { clock, count, element, table, terms, visible } from "./text.js";
 const LOOK_MS = 5000;
 
 /** The samples of an exposition in Prometheus's text format: {name, labels, value}. */
-export function samples(text) {
+function samples(text) {
   return [...text.matchAll(/^([a-z_]+)(?:\{(.*)\})? (\S+)$/gm)].map(([, name, labels = "", value]) => ({
     name,
     labels: Object.fromEntries([...labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, said]) => [key, said])),

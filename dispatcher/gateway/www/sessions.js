@@ -33,7 +33,7 @@ export async function sessions({ main, query, signal, page }) {
   const wrong = element("ul", { className: "wrong", hidden: true });
   const form = filters(query);
   const { box, body, title } = table("Sessions", COLUMNS);
-  const pager = element("p", { className: "pager" });
+  const pager = element("p");
   main.append(element("h1", {}, "Sessions"), wrong, form, box, pager);
   const asked = Object.fromEntries(query);
   const list =
