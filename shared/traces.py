@@ -1,11 +1,12 @@
 """Traces by OpenTelemetry's SDK, which the `OTEL_*` variables set up. Nothing of it is imported, and nothing paid,
-unless one of them names an endpoint; only `Traces.of` is to be called then.
+unless one of them names an endpoint: whatever needs it is imported where it is used.
 
 Spans are told when they are over, with ids of their own (`shared.spans`), through the SDK's front door: sampling,
 limits, resource, batching and export are its.
 """
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -75,7 +76,8 @@ class Traces:
 
         def flush() -> None:
             self._provider.shutdown()
-            loop.call_soon_threadsafe(done.set)
+            with contextlib.suppress(RuntimeError):  # too late: the loop is closed
+                loop.call_soon_threadsafe(done.set)
 
         # A daemon: the program's end does not wait for it, as it would for one of the loop's pool.
         threading.Thread(target=flush, name="traces-flush", daemon=True).start()

@@ -1,9 +1,12 @@
 """Traces, over the real SDK and exporter, at a receiver in this process."""
 
+import asyncio
 import subprocess
 import sys
+import threading
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.errors import ConfigError
 from shared.spans import SCHEMA_URL, Span, SpanEvent, TraceContext
@@ -93,6 +96,25 @@ async def test_what_is_done_for_a_session_is_sampled_as_it_is(monkeypatch: pytes
         assert traces
         assert traces.sampled(UNASKED, "root") == UNASKED._replace(flags=flags)
         await traces.close()
+
+
+def test_a_collector_that_is_away_holds_the_end_up_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What still waits for it then is of no harm to whoever has closed the loop."""
+    monkeypatch.setattr("shared.traces.FLUSH_SECONDS", 0.01)
+    answers = threading.Event()
+
+    class Away:
+        def get_tracer(self, *_: str, schema_url: str) -> None: ...
+
+        def shutdown(self) -> None:
+            answers.wait()
+
+    with capture_logs() as lines:
+        asyncio.run(Traces(Away(), None).close())  # type: ignore[arg-type]
+    assert [line["event"] for line in lines] == ["traces_not_flushed"]
+    (flushing,) = (thread for thread in threading.enumerate() if thread.name == "traces-flush")
+    answers.set()
+    flushing.join()
 
 
 @pytest.mark.parametrize(
