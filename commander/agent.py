@@ -106,7 +106,8 @@ class Message:
     """One message of the conversation. `role`: system, developer, user, assistant or tool.
 
     tool_calls: of an assistant, the client's tools that it called. tool_call_id: of a tool, the call that it answers.
-    name: of a tool, where the client said it.
+    name: of a tool, where the client said it. parts: the content where it has more than text, as Chat Completions have
+    it (`text`, `image_url`, `input_audio`, `file`); what a URL names was not fetched.
     """
 
     role: str
@@ -114,6 +115,7 @@ class Message:
     tool_calls: tuple[ClientCall, ...] = ()
     tool_call_id: str = ""
     name: str = ""
+    parts: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,7 @@ def supports(*features: Feature) -> Callable[[_Agent], _Agent]:
 
     tools: the client's, `turn.parameters["tool_choice"]` and `["parallel_tool_calls"]`, and their calls and results in
     messages. structured: `turn.parameters["response_format"]`. sampling: `temperature`, `max_tokens` and the like.
+    images, audio, files: `Message.parts`.
     Without it an agent has to honour sampling. What an agent does not honour, the Dispatcher refuses.
     """
     for feature in features:

@@ -172,6 +172,7 @@ class Message(Plain, frozen=True):
     tool_calls: tuple[ClientCall, ...] = ()
     tool_call_id: str = ""
     name: str = ""
+    parts_json: str = ""
 
 
 class Tool(Plain, frozen=True):

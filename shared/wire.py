@@ -312,7 +312,11 @@ def _fill(message: pb.Assignment, assignment: Assignment) -> None:
     message.agent = assignment.agent
     for each in assignment.messages:
         added = message.messages.add(
-            role=each.role, content=each.content, tool_call_id=each.tool_call_id, name=each.name
+            role=each.role,
+            content=each.content,
+            tool_call_id=each.tool_call_id,
+            name=each.name,
+            parts_json=each.parts_json,
         )
         _add_client_calls(added.tool_calls, each.tool_calls)
     message.parameters_json = assignment.parameters_json
@@ -354,7 +358,8 @@ def _assignment(message: pb.Assignment) -> Assignment:
         message.generation,
         message.agent,
         tuple(
-            Message(m.role, m.content, _client_calls(m.tool_calls), m.tool_call_id, m.name) for m in message.messages
+            Message(m.role, m.content, _client_calls(m.tool_calls), m.tool_call_id, m.name, m.parts_json)
+            for m in message.messages
         ),
         message.parameters_json,
         tuple(Tool(t.name, t.description, t.parameters_json_schema, t.client, t.strict) for t in message.tools),

@@ -59,7 +59,10 @@ def _message(message: Message, developer_role: str) -> dict[str, Any]:
         return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content, **named}
     # a tool's message is refused without the call that it answers
     roles = {"developer": developer_role, "tool": "user"}
-    written: dict[str, Any] = {"role": roles.get(message.role, message.role), "content": message.content}
+    written: dict[str, Any] = {
+        "role": roles.get(message.role, message.role),
+        "content": list(message.parts) or message.content,
+    }
     if message.tool_calls:
         asked = [_asked(call.call_id, call.name, call.arguments_json) for call in message.tool_calls]
         written |= {"content": message.content or None, "tool_calls": asked}

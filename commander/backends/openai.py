@@ -195,8 +195,14 @@ def _joined(values: list[Any]) -> Any:
 
 
 def _supported(settings: OpenAISettings) -> tuple[Feature, ...]:
-    tools: tuple[Feature, ...] = ("tools",) if settings.tools else ()
-    return (*tools, "structured", "sampling") if settings.structured else (*tools, "sampling")
+    features: dict[Feature, bool] = {
+        "tools": settings.tools,
+        "structured": settings.structured,
+        "images": settings.images,
+        "files": settings.files,
+        "sampling": True,
+    }
+    return tuple(feature for feature, honoured in features.items() if honoured)
 
 
 def _handed_over(prompt_tokens: int | None, completion_tokens: int | None, calls: list[CallParts]) -> Finish:

@@ -60,6 +60,12 @@ class OpenAISettings(Section):
     structured: bool = True
     """False for a server that takes no `response_format`: clients that ask for one are refused."""
 
+    images: bool = True
+    """False for a model that sees none: clients that send some are refused."""
+
+    files: bool = True
+    """False for a model that reads none: clients that send some are refused."""
+
     limit_name: Literal["max_tokens", "max_completion_tokens"] | None = None
     """The name of a limit on tokens, for a server that refuses the other. None: as the session named it."""
 

@@ -10,6 +10,7 @@ from starlette.requests import Request as HttpRequest
 
 from dispatcher.gateway.client_tools import CalledTool, check_history
 from dispatcher.gateway.errors import HttpError
+from dispatcher.gateway.parts import Part, check_count, contents
 from shared.records import Message
 
 SMALL_BYTES = 16 * 1024  # cannot be slow, whatever stands in it
@@ -30,11 +31,6 @@ Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD = re.compile(r"field `(\w+)`")
-
-
-class Part(msgspec.Struct, frozen=True):
-    type: str
-    text: str | None = None
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
@@ -171,45 +167,45 @@ def invalid(param: str | None, message: str) -> HttpError:
 
 
 def messages(
-    given: list[ChatMessage],
+    given: Sequence[ChatMessage | Message],
     field: str = "messages",
     text_types: tuple[str, ...] = ("text",),
     earlier: Sequence[Message] = (),
 ) -> tuple[Message, ...]:
-    """The conversation as Commanders get it: the text parts of a message are joined. earlier: what stands before it.
+    """The conversation as Commanders get it: the text parts of a message are joined by line breaks. given: a Message is
+    one already. earlier: what stands before it.
     Raises HttpError 400.
     """
     if not given:
         raise invalid(field, "at least one message is needed")
-    found = tuple(_message(message, f"{field}[{n}]", text_types) for n, message in enumerate(given))
+    found = tuple(
+        message if isinstance(message, Message) else _message(message, f"{field}[{n}]", text_types)
+        for n, message in enumerate(given)
+    )
     check_history(found, field, earlier)
+    check_count(found, field)
     return found
 
 
 def _message(message: ChatMessage, where: str, text_types: tuple[str, ...]) -> Message:
-    text = _text(message, where, text_types)
+    text, parts = _text(message, where, text_types)
     if message.role == "tool":
         return Message("tool", text, (), message.tool_call_id or "", message.name or "")
     if message.tool_calls and message.role != "assistant":
         raise invalid(f"{where}.tool_calls", "only an assistant calls tools")
-    return Message(message.role, text, tuple(called.call for called in message.tool_calls or ()))
+    calls = tuple(called.call for called in message.tool_calls or ())
+    return Message(message.role, text, calls, parts_json=parts)
 
 
-def _text(message: ChatMessage, where: str, text_types: tuple[str, ...]) -> str:
+def _text(message: ChatMessage, where: str, text_types: tuple[str, ...]) -> tuple[str, str]:
+    """The text, and the parts where there is more."""
     if isinstance(message.content, str):
-        return message.content
+        return message.content, ""
     if message.content is None:
         if message.role == "assistant":
-            return ""
+            return "", ""
         raise invalid(f"{where}.content", "is missing")
-    texts = []
-    for n, part in enumerate(message.content):
-        if part.type not in text_types:
-            raise invalid(f"{where}.content[{n}].type", f"only text parts are understood, not {part.type[:40]!r}")
-        if part.text is None:
-            raise invalid(f"{where}.content[{n}].text", "is missing")
-        texts.append(part.text)
-    return "".join(texts)
+    return contents(message.content, f"{where}.content", text_types)
 
 
 def parameters_json(parameters: dict[str, Any] | None) -> str:

@@ -105,10 +105,5 @@ def joined(messages: list[Message]) -> tuple[Message, ...]:
     return tuple(found)
 
 
-def of_tools(message: Message) -> bool:
-    """It is a client's tool's call or result."""
-    return bool(message.tool_calls) or message.role == "tool"
-
-
 def _size(message: Message) -> int:
     return len(msgspec.json.encode(message))

@@ -58,6 +58,15 @@ _WHOLE = Unsupported(instead="Send the whole conversation as `input`.")
 
 _TEXT: Fields = {"type": HONOURED, "text": HONOURED}
 _ASKED: Fields = {**_TEXT, "prompt_cache_breakpoint": PASSED}
+_PASSED_ON: Fields = {"type": HONOURED, "prompt_cache_breakpoint": PASSED}
+_PARTS: Mapping[str, Treatment] = {
+    "text": _ASKED,
+    "image_url": Needs("images", (), {**_PASSED_ON, "image_url": {"url": HONOURED, "detail": HONOURED}}),
+    "input_audio": Needs("audio", (), {**_PASSED_ON, "input_audio": {"data": HONOURED, "format": HONOURED}}),
+    "file": Needs(
+        "files", (), {**_PASSED_ON, "file": {"file_data": HONOURED, "filename": HONOURED, "file_id": HONOURED}}
+    ),
+}
 _MESSAGE: Fields = {"role": HONOURED, "content": Each(ByKind("type", {"text": _ASKED})), "name": UNSUPPORTED}
 _CALLED: Fields = {"id": HONOURED, "type": HONOURED, "function": {"name": HONOURED, "arguments": HONOURED}}
 _SAID: Fields = {
@@ -88,7 +97,7 @@ CHAT: Fields = {
             {
                 "system": _MESSAGE,
                 "developer": _MESSAGE,
-                "user": _MESSAGE,
+                "user": {**_MESSAGE, "content": Each(ByKind("type", _PARTS))},
                 "assistant": _SAID,
                 "tool": Needs("tools", (), _ANSWERED),
             },
@@ -132,7 +141,28 @@ _ITEM: Fields = {
     "type": HONOURED,
     "role": HONOURED,
     "content": Each(
-        ByKind("type", {"input_text": _ASKED, "output_text": {**_TEXT, "annotations": PASSED, "logprobs": PASSED}})
+        ByKind(
+            "type",
+            {
+                "input_text": _ASKED,
+                "output_text": {**_TEXT, "annotations": PASSED, "logprobs": PASSED},
+                "input_image": Needs(
+                    "images",
+                    (),
+                    {**_PASSED_ON, "image_url": HONOURED, "detail": HONOURED, "file_id": UNSUPPORTED},
+                ),
+                "input_file": Needs(
+                    "files",
+                    (),
+                    {
+                        **_PASSED_ON,
+                        **dict.fromkeys(("file_data", "filename", "file_id"), HONOURED),
+                        "file_url": UNSUPPORTED,
+                        "detail": Unsupported(("auto",)),
+                    },
+                ),
+            },
+        )
     ),
     "id": PASSED,
     "phase": UNSUPPORTED,

@@ -8,6 +8,7 @@ one of them has seen all that come before it.
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record
@@ -136,7 +137,7 @@ class ResponseView:
         items: list[Message] = []
         for message in self._request.messages[self.echo.instructions + self.echo.earlier :]:
             if message.content or not message.tool_calls:
-                items.append(Message(message.role, message.content, (), message.tool_call_id, message.name))
+                items.append(replace(message, tool_calls=()))
             items += (Message("assistant", "", (call,)) for call in message.tool_calls)
         return [(f"in_{n}_{self._session_id}", item) for n, item in enumerate(items)]
 
@@ -200,8 +201,23 @@ def input_item(item_id: str, message: Message) -> Object:
         return {"type": "function_call", **place, **called}
     if message.role == "tool":
         return {"type": "function_call_output", **place, "call_id": message.tool_call_id, "output": message.content}
-    part = _part(message.content) if message.role == "assistant" else {"type": "input_text", "text": message.content}
-    return {"type": "message", **place, "role": message.role, "content": [part]}
+    if message.role == "assistant":
+        return {"type": "message", **place, "role": message.role, "content": [_part(message.content)]}
+    text = {"type": "text", "text": message.content}
+    parts = map(_input_part, msgspec.json.decode(message.parts_json) if message.parts_json else [text])
+    return {"type": "message", **place, "role": message.role, "content": list(parts)}
+
+
+def _input_part(part: Object) -> Object:
+    """A part as Responses have it."""
+    match part:
+        case {"type": "image_url", "image_url": image}:
+            return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail", "auto")}
+        case {"type": "file", "file": file}:
+            return {"type": "input_file", **file}
+        case {"type": "text", "text": text}:
+            return {"type": "input_text", "text": text}
+    return part
 
 
 def _called(output_index: int, item: Object) -> list[tuple[str, Object]]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -27,10 +27,11 @@ from dispatcher.gateway.client_tools import (
     parameters_of,
     tools_of,
 )
-from dispatcher.gateway.conversations import Earlier, earlier, find, joined, of_tools, referenced, view_of
+from dispatcher.gateway.conversations import Earlier, earlier, find, joined, referenced, view_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import RESPONSES, FieldCheck
 from dispatcher.gateway.formats import TextFormat
+from dispatcher.gateway.parts import Part, needs_of
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.response_events import ID_PREFIX, LAST_EVENTS, STRIDE, Echo, Object, ResponseView, input_item
 from dispatcher.gateway.views import FAILURES
@@ -54,11 +55,11 @@ Marker: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
 class InputItem(msgspec.Struct, frozen=True):
     type: str = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | list[bodies.Part] | None = None
+    content: str | list[Part] | None = None
     call_id: CallId | None = None
     name: ToolName | None = None
     arguments: str | None = None
-    output: str | list[bodies.Part] | None = None
+    output: str | list[Part] | None = None
     id: str | None = None
 
 
@@ -121,11 +122,11 @@ class ResponseRoutes:
         before = Earlier()
         if body.previous_response_id is not None:
             before = await earlier(store, body.previous_response_id, caller)
-            if any(map(of_tools, before.messages)):
-                needs.setdefault("tools", "previous_response_id")
+            for feature in set[str]().union(*map(needs_of, before.messages)):
+                needs.setdefault(feature, "previous_response_id")
         for item_id, where in references.items():
-            if of_tools(found[item_id]):
-                needs.setdefault("tools", where)
+            for feature in needs_of(found[item_id]):
+                needs.setdefault(feature, where)
         honoured = await self._answers.require(body.model, caller, needs)
         messages = _messages(body, before.messages, found)
         tools = tools_of(body.tools or (), self._sessions.registry.offered(body.model))
@@ -339,14 +340,9 @@ def _messages(
     return before + joined(list(bodies.messages(given, "input", TEXT_TYPES, earlier)))
 
 
-def _message(item: InputItem, where: str, referenced: Mapping[str, Message]) -> bodies.ChatMessage:
+def _message(item: InputItem, where: str, referenced: Mapping[str, Message]) -> bodies.ChatMessage | Message:
     if item.type == "item_reference":
-        message = referenced[item.id or ""]
-        calls = [
-            CalledTool(each.call_id, CalledFunction(each.name, each.arguments_json)) for each in message.tool_calls
-        ]
-        role = cast("bodies.Role", message.role)
-        return bodies.ChatMessage(role, message.content, calls, message.tool_call_id, message.name)
+        return referenced[item.id or ""]
     if item.type == "function_call":
         if item.call_id is None or item.name is None or item.arguments is None:
             raise bodies.invalid(where, "a function_call has `call_id`, `name` and `arguments`")

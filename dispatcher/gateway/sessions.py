@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -20,6 +20,7 @@ from dispatcher.gateway.callers import caller_of, theirs
 from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
 from dispatcher.gateway.fields import not_honoured
+from dispatcher.gateway.parts import needs_of
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.receipts import receipt
 from dispatcher.gateway.views import (
@@ -80,7 +81,8 @@ class SessionRoutes:
         now = time.time()
         key = http.headers.get("idempotency-key")
         # A request that is repeated gets the answer that it got, whoever is here by then.
-        messages, needs = _messages(body), _needs(body)
+        messages = _messages(body)
+        needs = _needs(body, messages)
         features = await self._sessions.features(body.agent) if key is None else frozenset(needs)
         if features is None or not caller.may_use(body.agent):
             raise HttpError(404, "No such agent is offered.", code="agent_not_found", param="agent")
@@ -282,14 +284,13 @@ def _messages(body: CreateBody) -> tuple[Message, ...]:
     raise bodies.invalid("messages", "give either `messages` or `prompt`")
 
 
-def _needs(body: CreateBody) -> dict[str, str]:
+def _needs(body: CreateBody, messages: Sequence[Message]) -> dict[str, str]:
     """The features that the agent has to have, and for which field."""
-    if body.tools:
-        return {"tools": "tools"}
-    for n, message in enumerate(body.messages or ()):
-        if message.role == "tool" or message.tool_calls:
-            return {"tools": f"messages[{n}]"}
-    return {}
+    needs = {"tools": "tools"} if body.tools else {}
+    for n, message in enumerate(messages):
+        for feature in needs_of(message):
+            needs.setdefault(feature, f"messages[{n}]")
+    return needs
 
 
 def _idempotency_key(key: str | None, request: Request, now: float) -> IdempotencyKey | None:

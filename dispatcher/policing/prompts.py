@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from functools import cached_property, partial
 
+import msgspec
 import structlog
 
 from dispatcher.core.log import Request
@@ -27,6 +28,14 @@ class PromptUnread(Exception):
 
 
 READ: tuple[Channel, ...] = ("prompt", "results")
+
+
+def _named(parts_json: str) -> list[str]:
+    """What the parts of a message say that is neither its text nor data."""
+    parts = msgspec.json.decode(parts_json or "[]")
+    inner = [value for part in parts for value in part.values() if isinstance(value, dict)]
+    said = [value for each in inner for name, value in each.items() if name in ("url", "filename", "file_id")]
+    return [text for text in said if isinstance(text, str) and not text.startswith("data:")]
 
 
 class Prompt:
@@ -55,6 +64,7 @@ class Prompt:
         texts += [text for call in calls for text in (call.name, *strings(call.arguments_json))]
         for tool in request.tools:
             texts += [tool.name, tool.description, *strings(tool.parameters_json_schema)]
+        texts += [text for message in request.messages for text in _named(message.parts_json)]
         return texts + strings(request.parameters_json)
 
     @cached_property

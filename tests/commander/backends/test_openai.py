@@ -28,6 +28,8 @@ from commander.backends.openai import OpenAIAgent
 from commander.backends.settings import OpenAISettings
 from commander.backends.texts import TextJoiner
 from commander.loading import ready
+from commander.turn import from_assignment
+from shared import records
 from tests.commander.backends.provider import KEY, Connection, Provider, Script, serving
 from tests.otlp import receiver
 
@@ -512,10 +514,22 @@ async def test_the_form_of_the_answer_goes_on_as_it_is() -> None:
         assert provider.connections[0].body["response_format"] == form
 
 
+async def test_parts_of_a_message_go_on_as_they_are() -> None:
+    assignment = records.Assignment("s", 1, "a", (records.Message("user", "see", parts_json=json.dumps(PARTS)),))
+    async with serving(says(text="a cat", finish="stop")) as provider:
+        turn = from_assignment(assignment, Turn(()).tool_caller)
+        assert await answered(provider, turn) == ["a cat", Finish("stop", 1, 1)]
+        (message,) = provider.connections[0].body["messages"]
+    assert message == {"role": "user", "content": PARTS}
+
+
+PARTS = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "https://192.168.0.1/cat.png"}}]
+
+
 def test_it_honours_what_its_server_does() -> None:
-    assert supported(OpenAIAgent(OpenAISettings())) == ("tools", "structured", "sampling")
-    assert supported(OpenAIAgent(OpenAISettings(tools=False))) == ("structured", "sampling")
-    assert supported(OpenAIAgent(OpenAISettings(structured=False))) == ("tools", "sampling")
+    assert supported(OpenAIAgent(OpenAISettings())) == ("tools", "structured", "images", "files", "sampling")
+    assert supported(OpenAIAgent(OpenAISettings(tools=False, images=False))) == ("structured", "files", "sampling")
+    assert supported(OpenAIAgent(OpenAISettings(structured=False, files=False))) == ("tools", "images", "sampling")
 
 
 # ---- how calls are put together

@@ -14,6 +14,9 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 from openai.types import chat, responses, shared_params
+from openai.types.chat import chat_completion_content_part_image_param as image_param
+from openai.types.chat import chat_completion_content_part_input_audio_param as audio_param
+from openai.types.chat import chat_completion_content_part_param as part_param
 from openai.types.chat import completion_create_params
 from openai.types.responses import response_create_params, response_input_param
 from openai.types.shared_params import response_format_json_schema
@@ -37,6 +40,7 @@ from dispatcher.gateway.fields import (
 )
 from dispatcher.gateway.formats import ChatFormat, SchemaFormat, TextFormat
 from dispatcher.gateway.openai import ChatBody, StreamOptions
+from dispatcher.gateway.parts import FilePart, ImageUrl, InputAudio, Part
 from dispatcher.gateway.responses import InputItem, Reasoning, ResponseBody, TextConfig
 from tests.dispatcher.gateway.fakes import FakeSessions
 from tests.shared.documents import CLIENTS, table
@@ -299,13 +303,14 @@ def below(treatment: Treatment, *path: str) -> Fields:
     return below(treatment.kinds[name] if isinstance(treatment, ByKind) else treatment[name], *rest)  # type: ignore[index]
 
 
-def every_kind(treatment: Treatment) -> Fields:
+def every_kind(treatment: Treatment) -> dict[str, Treatment]:
     """The fields of a list's items, of all kinds."""
     assert isinstance(treatment, Each)
     assert isinstance(treatment.item, ByKind)
     return dict(ChainMap(*(dict(below(kind)) for kind in treatment.item.kinds.values())))
 
 
+RESPONSES_PARTS = every_kind(below(RESPONSES, "input", "message")["content"])
 KNOWN: list[tuple[Fields, type]] = [
     (CHAT, completion_create_params.CompletionCreateParamsNonStreaming),
     (CHAT, completion_create_params.CompletionCreateParamsStreaming),
@@ -317,6 +322,14 @@ KNOWN: list[tuple[Fields, type]] = [
     (below(CHAT, "messages", "tool"), chat.ChatCompletionToolMessageParam),
     (below(CHAT, "messages", "tool"), chat.ChatCompletionFunctionMessageParam),  # for the name, that some send
     (below(CHAT, "messages", "user", "content", "text"), chat.ChatCompletionContentPartTextParam),
+    (below(CHAT, "messages", "user", "content", "image_url"), chat.ChatCompletionContentPartImageParam),
+    (below(CHAT, "messages", "user", "content", "image_url", "image_url"), image_param.ImageURL),
+    (below(CHAT, "messages", "user", "content", "input_audio"), chat.ChatCompletionContentPartInputAudioParam),
+    (below(CHAT, "messages", "user", "content", "input_audio", "input_audio"), audio_param.InputAudio),
+    (below(CHAT, "messages", "user", "content", "file"), part_param.File),
+    (below(CHAT, "messages", "user", "content", "file", "file"), part_param.FileFile),
+    (below(RESPONSES, "input", "message", "content", "input_image"), responses.ResponseInputImageParam),
+    (below(RESPONSES, "input", "message", "content", "input_file"), responses.ResponseInputFileParam),
     (below(CHAT, "messages", "assistant", "tool_calls", "function"), chat.ChatCompletionMessageFunctionToolCallParam),
     (below(CHAT, "tools", "function"), chat.ChatCompletionFunctionToolParam),
     (below(CHAT, "tools", "function", "function"), shared_params.FunctionDefinition),
@@ -366,13 +379,16 @@ SAID_BY_KIND = {"type"}  # which is one, or leads elsewhere
         (below(CHAT, "response_format", "json_schema"), ChatFormat),
         (below(CHAT, "response_format", "json_schema", "json_schema"), SchemaFormat),
         (below(RESPONSES, "text", "format", "json_schema"), TextFormat),
-        (below(CHAT, "messages", "user", "content", "text"), bodies.Part),
+        (every_kind(below(CHAT, "messages", "user")["content"]) | RESPONSES_PARTS, Part),
+        (below(CHAT, "messages", "user", "content", "image_url", "image_url"), ImageUrl),
+        (below(CHAT, "messages", "user", "content", "input_audio", "input_audio"), InputAudio),
+        (below(CHAT, "messages", "user", "content", "file", "file"), FilePart),
         (RESPONSES, ResponseBody),
         (below(RESPONSES, "text"), TextConfig),
         (below(RESPONSES, "reasoning"), Reasoning),
         (every_kind(RESPONSES["input"]), InputItem),
         (below(RESPONSES, "tools", "function"), ResponseTool),
-        (below(RESPONSES, "input", "message", "content", "output_text"), bodies.Part),
+        (RESPONSES_PARTS | every_kind(below(CHAT, "messages", "user")["content"]), Part),
     ],
 )
 def test_what_is_honoured_is_read(fields: Fields, body: type[msgspec.Struct]) -> None:

@@ -221,7 +221,7 @@ async def test_messages_and_parameters_reach_the_session(http: httpx2.AsyncClien
     assert record.request.messages == (
         Message("system", "be brief"),
         Message("developer", "and kind"),
-        Message("user", "ab"),
+        Message("user", "a\nb"),
         Message("assistant", "c"),
         Message("user", "d"),
     )

@@ -64,7 +64,7 @@ async def test_all_fields_reach_the_request(http: httpx2.AsyncClient, sessions: 
     assert request.agent == "other"
     assert request.messages == (
         Message("system", "be brief"),
-        Message("user", "one two"),
+        Message("user", "one \ntwo"),
         Message("assistant", ""),
     )
     assert json.loads(request.parameters_json) == body["parameters"]
@@ -100,7 +100,8 @@ async def test_an_agent_that_nobody_offers(http: httpx2.AsyncClient, sessions: F
         ({"messages": [{"role": "robot", "content": "b"}]}, "messages[0].role"),
         ({"messages": [{"content": "b"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].image_url"),
+        ({"messages": [{"role": "user", "content": [{"type": "hologram"}]}]}, "messages[0].content[0].type"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
         ([], None),
     ],
