@@ -195,9 +195,9 @@ async def test_one_that_was_counted_and_never_made_counts_for_a_while(redis: Red
     store = await open_store(f"redis://{redis.address}")
     try:
         one, live = TenantLimit("*", 1), tenant_keys("acme").live
-        redis.ask("ZADD", live, str(int(time.time() * 1000)), "dead")
+        redis.ask("ZADD", live, str(int(time.time() * 1000) + 600_000), "dead")
         await refused(store, one)
-        redis.ask("ZINCRBY", live, "-40000", "dead")
+        redis.ask("ZINCRBY", live, "-640000", "dead")
         assert await begun([store], ["s1"], one) == ["s1"]
     finally:
         await store.close()

@@ -35,7 +35,11 @@ class House:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
+async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    """Whatever the machine's pace: a fetch has its time, and nothing is fetched again because it took long."""
+    monkeypatch.setattr(issuers, "FETCH_SECONDS", BOUND_SECONDS)
+    for name in ("FRESH_SECONDS", "UNKNOWN_SECONDS", "RETRY_SECONDS"):
+        monkeypatch.setattr(issuers, name, 3600.0)
     scripted = ScriptedIssuer()
     async with scripted.served() as address:
         house = House(scripted, address)

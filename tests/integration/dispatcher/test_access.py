@@ -392,8 +392,9 @@ def issuer(address: str, audience: str, rest: str) -> str:
     return f'[[issuer]]\n{whose}\nalgorithms = ["ES256"]\n{rest}\n'
 
 
-async def test_tokens_of_an_issuer(tmp_path: Path) -> None:
+async def test_tokens_of_an_issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Users' and operators', told apart by their audience. What is wrong with one is not told."""
+    monkeypatch.setattr("dispatcher.access.issuers.FETCH_SECONDS", SECONDS)
     scripted, evil = ScriptedIssuer(), ScriptedIssuer()
     async with scripted.served() as address:
         more = 'agents = ["support"]\nforward = ["email"]'
