@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.audit import AuditLog
 from dispatcher.access.certificates import Certificates, Edge
 from dispatcher.access.watch import AccessFile
 from dispatcher.gateway import hosts, limits
@@ -80,6 +81,9 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     with _named("DISPATCHER_ACCESS"):
         access = AccessFile(settings.access, metrics)
     stack.push_async_callback(access.close)
+    with _named("DISPATCHER_AUDIT_LOG"):
+        audit = AuditLog(settings.audit_log, metrics)
+    stack.callback(audit.close)
     certificates = _certificates(settings, metrics)
     users = bind("DISPATCHER_HTTP_ADDRESS", settings.http_address)
     stack.callback(users.close)
@@ -113,7 +117,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
 
     serving = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(serving, server)
-    service = AgentInteraction(sessions.desk, access)
+    service = AgentInteraction(sessions.desk, access, audit)
     service.register(server)
     if access.rules is None:  # the one service beside these that would answer whoever asks
         reflection.enable_server_reflection((wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -141,9 +145,9 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     of_users, of_operators = limits.connections()
     refused = partial(metrics.refused, "http")
     for app, listening, connections, shown in (
-        (user_app(sessions, settings, metrics, access), users, of_users, certificates.get("http")),
+        (user_app(sessions, settings, metrics, access, audit), users, of_users, certificates.get("http")),
         (
-            operator_app(sessions, registry, metrics, access, receipt_key),
+            operator_app(sessions, registry, metrics, access, receipt_key, audit),
             operators,
             of_operators,
             certificates.get("operator"),
@@ -162,7 +166,9 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         stack.push_async_callback(http.close)
     for name in ("", wire.SERVICE):
         await serving.set(name, health_pb2.HealthCheckResponse.SERVING)
-    return Dispatcher(settings, ports, sessions, policies, tools, access, certificates, server, service, serving, stack)
+    return Dispatcher(
+        settings, ports, sessions, policies, tools, access, audit, certificates, server, service, serving, stack
+    )
 
 
 def _check_closed(setting: str, listening: socket.socket, access: AccessFile) -> None:
@@ -210,6 +216,7 @@ class Dispatcher:
         policies: PolicyFiles,
         tools: ToolFiles,
         access: AccessFile,
+        audit: AuditLog,
         certificates: dict[Edge, Certificates],
         server: grpc.aio.Server,
         service: AgentInteraction,
@@ -219,6 +226,7 @@ class Dispatcher:
         self.settings, self.sessions, self.service = settings, sessions, service
         self.grpc_port, self.http_port, self.operator_port = ports
         self._policies, self._tools, self._access, self._certificates = policies, tools, access, certificates
+        self._audit = audit
         self._server, self._health, self._stack = server, serving, stack
         self._leaving: asyncio.Task[None] | None = None
 
@@ -233,6 +241,7 @@ class Dispatcher:
     async def drain(self) -> None:
         """Not ready any more; sessions move or end, for `DISPATCHER_DRAIN_SECONDS` at most."""
         settings = self.settings
+        self._audit.write("drain_begun")
         await self._health.enter_graceful_shutdown()
         self.sessions.drain()
         self.service.drain()

@@ -135,6 +135,7 @@ class Metrics:
             "access_reload_success", "1 if the access rules were last read without error."
         )
         self.access_reload_success.set(1)
+        self.audit_lines_lost = counter("audit_lines_lost_total", "Audit lines that could not be written.")
         self.issuer_failures = counter("issuer_failures_total", "Times that an issuer's keys could not be fetched.")
         self._tls_expiry = gauge(
             "tls_certificate_expiry_seconds", "When an edge's certificate expires, in Unix time.", "edge"

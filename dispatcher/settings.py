@@ -63,6 +63,7 @@ class DispatcherSettings(Settings):
     http_address: Address = "127.0.0.1:8080"
     operator_address: Address = "127.0.0.1:9464"
     access: Annotated[str, Field(min_length=1)] | None = None
+    audit_log: Annotated[str, Field(min_length=1)] | None = None
     key: SecretStr | None = None  # of the commands, which read it themselves: with `--url` they ask for no settings
     grpc_tls: MutualTls = MutualTls()
     http_tls: ServerTls = ServerTls()

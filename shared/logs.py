@@ -37,7 +37,7 @@ KIND_LINES = 300  # a minute; a kind is an event's name, or a library's logger
 LIBRARIES = logging.WARNING
 
 
-class _Lines(io.TextIOBase):
+class LineWriter(io.TextIOBase):
     """Lines for the stream, each written straight to its descriptor, where it has one: what a buffer keeps of a line
     that failed would come out later, in the midst of others.
     """
@@ -77,8 +77,8 @@ class _Lines(io.TextIOBase):
             self._torn = 0 < len(rest) < len(line) or (self._torn and bool(rest))
 
 
-class _Ration:
-    """left_out: lines in all."""
+class Ration:
+    """KIND_LINES a minute of each kind. left_out: lines in all."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, tuple[float, int]] = {}  # kind → when its minute began, its lines since
@@ -111,8 +111,8 @@ class _Ration:
         return None
 
 
-_lines = _Lines(None)
-_ration = _Ration()
+_lines = LineWriter(None)
+_ration = Ration()
 
 
 def lost() -> int:
@@ -135,8 +135,8 @@ def configure(
     exception_text  what exceptions say stands in the tracebacks of authors' code too; it may quote a user
     """
     global _lines, _ration  # noqa: PLW0603 - as the configuration of `logging` and `structlog` is: one for the process
-    _lines = lines = _Lines(stream or sys.stderr)
-    _ration = _Ration()
+    _lines = lines = LineWriter(stream or sys.stderr)
+    _ration = Ration()
     if json is None:
         json = not lines.isatty()
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -160,7 +160,7 @@ def configure(
     _configure_stdlib([*([] if debug else [_first_line]), _library_event, *shared], renderer, number, lines)
 
 
-def _configure_stdlib(processors: list[Processor], renderer: Processor, level: int, lines: _Lines) -> None:
+def _configure_stdlib(processors: list[Processor], renderer: Processor, level: int, lines: LineWriter) -> None:
     handler = logging.StreamHandler(lines)
     handler.setLevel(max(level, LIBRARIES))
     handler.addFilter(_ration.filter)

@@ -14,10 +14,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dispatcher.access.audit import AuditLog
 from dispatcher.access.watch import Access
 from dispatcher.core.tenant_limits import OverCode, OverLimit
 from dispatcher.gateway import callers, origins
 from dispatcher.gateway.answers import Answers
+from dispatcher.gateway.audited import Audited
 from dispatcher.gateway.bodies import Bodies
 from dispatcher.gateway.errors import HttpError, internal_error, json_response, store_unavailable
 from dispatcher.gateway.openai import OpenAIRoutes
@@ -52,7 +54,13 @@ WHERE = {
 }
 
 
-def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics, access: Access) -> ASGIApp:
+def user_app(
+    sessions: Sessions,
+    settings: DispatcherSettings,
+    metrics: Metrics,
+    access: Access,
+    audit: AuditLog | None = None,
+) -> ASGIApp:
     """What users reach."""
     connections, bodies = Connections(sessions.closing), Bodies(settings.max_body_bytes)
     answers = Answers(sessions, metrics, connections, settings.early_headers)
@@ -77,6 +85,7 @@ def user_app(sessions: Sessions, settings: DispatcherSettings, metrics: Metrics,
         routes,
         callers.user(access, page.paths if page else frozenset()),
         partial(metrics.refused, "http"),
+        Audited(audit or AuditLog(None, metrics), "http"),
         settings.cors_origins,
         instead,
     )
@@ -100,6 +109,7 @@ def operator_app(
     metrics: Metrics,
     access: Access,
     receipt_key: ReceiptKey | None = None,
+    audit: AuditLog | None = None,
 ) -> ASGIApp:
     """What operators reach: the console, metrics, and sessions with all that their logs hold. receipt_key: signs
     receipts.
@@ -116,7 +126,8 @@ def operator_app(
         Route("/healthz", _alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
     ]
-    return App(routes, callers.operator(access, page.paths), partial(metrics.refused, "http"))
+    audited = Audited(audit or AuditLog(None, metrics), "operator")
+    return App(routes, callers.operator(access, page.paths), partial(metrics.refused, "http"), audited)
 
 
 async def _what(page: Page | None, http: HttpRequest) -> Response:
@@ -133,8 +144,9 @@ async def _alive(_: HttpRequest) -> Response:
 
 class App:
     """Routes whose every error has the one shape. What is not meant for peers is logged, never sent. identify: who
-    calls; raises HttpError. refused: told of each error's code. trusted: the other origins whose pages may change
-    something. instead: a sentence for those who ask for a route that is not there.
+    calls; raises HttpError. refused: told of each error's code. audited: told of each request, as its answer begins.
+    trusted: the other origins whose pages may change something. instead: a sentence for those who ask for a route that
+    is not there.
     """
 
     def __init__(
@@ -142,35 +154,42 @@ class App:
         routes: Sequence[BaseRoute],
         identify: callers.Identify,
         refused: Callable[[str], None],
+        audited: Audited,
         trusted: Collection[str] = (),
         instead: str = "",
     ) -> None:
-        self._identify, self._refused, self._trusted, self._instead = identify, refused, trusted, instead
+        self._identify, self._refused, self._audited = identify, refused, audited
+        self._trusted, self._instead = trusted, instead
         self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"only HTTP is served, not {scope['type']}")
         scope["app"] = self  # then Starlette raises its 404 and 405 instead of answering in plain text
+        scope["audited"] = {}
         started = False
 
         async def sending(message: Message) -> None:
             nonlocal started
-            started = True
+            if not started:
+                started = True
+                self._audited.tell(scope, _route(scope), message["status"])
             await send(message)
 
         try:
             origins.check(scope["method"], Headers(scope=scope), self._trusted)
-            scope["caller"] = await self._identify(scope)
+            await self._identify(scope)
             await self._router(scope, receive, sending)
         except ClientDisconnect:
-            return
+            if not started:
+                self._audited.tell(scope, _route(scope), None)
         except Exception as error:
             answer = _http_error(error, self._instead)
             self._refused(answer.code or "")
             if answer.status == 500:
                 logger.exception("http_request_failed", method=scope["method"], route=_route(scope))
             if not started:
+                self._audited.tell(scope, _route(scope), answer.status, answer.code)
                 await answer.response()(scope, receive, send)
 
 

@@ -15,7 +15,7 @@ from dispatcher.access.watch import Access
 from dispatcher.core.log import Record
 from dispatcher.gateway.errors import HttpError
 
-Identify: TypeAlias = Callable[[Scope], Awaitable[Caller]]
+Identify: TypeAlias = Callable[[Scope], Awaitable[None]]  # puts the `caller` into the scope, also one that may not
 
 PROBES = frozenset({"/healthz", "/readyz"})  # they tell nothing, and who asks cannot show anything
 METRICS = "/metrics"
@@ -26,11 +26,10 @@ _NOBODY = Caller("user", agents=frozenset())  # asks a probe
 def user(access: Access, pages: Set[str] = frozenset()) -> Identify:
     """On the users' address: users alone. pages: paths that show nothing of anybody's. Raises HttpError 401, 403."""
 
-    async def identified(scope: Scope) -> Caller:
-        caller = await _caller(access, scope, "user", PROBES | pages)
+    async def identified(scope: Scope) -> None:
+        caller = scope["caller"] = await _caller(access, scope, "user", PROBES | pages)
         if caller.role != "user":
             raise _forbidden()
-        return caller
 
     return identified
 
@@ -40,16 +39,15 @@ def operator(access: Access, pages: Set[str] = frozenset()) -> Identify:
     401, 403.
     """
 
-    async def identified(scope: Scope) -> Caller:
+    async def identified(scope: Scope) -> None:
         open_metrics = access.rules is None or not access.rules.closed_metrics
         without = PROBES | {METRICS} if open_metrics else PROBES
-        caller = await _caller(access, scope, "operator", without | pages)
+        caller = scope["caller"] = await _caller(access, scope, "operator", without | pages)
         reads = scope["method"] in _READS and (
             caller.role == "auditor" or (caller.role == "metrics" and scope["path"] == METRICS)
         )
-        if caller is _NOBODY or caller.role == "operator" or reads:
-            return caller
-        raise _forbidden()
+        if not (caller is _NOBODY or caller.role == "operator" or reads):
+            raise _forbidden()
 
     return identified
 

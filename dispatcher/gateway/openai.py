@@ -16,6 +16,7 @@ from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last
+from dispatcher.gateway.audited import note
 from dispatcher.gateway.callers import caller_of
 from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
@@ -122,6 +123,7 @@ class OpenAIRoutes:
             needs=honoured,
         )
         created = await self._sessions.create(request)
+        note(http, session_id=created.record.session_id)
         return sse.RawAnswer(self._answer, created.record, body)
 
     async def _answer(self, record: Record, body: ChatBody, receive: Receive, send: Send) -> None:

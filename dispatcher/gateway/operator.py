@@ -18,6 +18,7 @@ from dispatcher.core.entries import Entry, as_event, fields_of
 from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import LIVE, STATES, Record, State
 from dispatcher.gateway import approvals, bodies, sse
+from dispatcher.gateway.audited import note
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
 from dispatcher.gateway.live_list import LiveList
 from dispatcher.gateway.pages import Page
@@ -232,6 +233,7 @@ class OperatorRoutes:
 
     async def _stop(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, OperatorStopBody, OperatorStopBody())
+        note(http, reason=body.reason)
         record = await self._sessions.stop(http.path_params["session_id"], body.reason, "operator", body.detail)
         if record is None:
             raise unknown_session()
@@ -240,6 +242,8 @@ class OperatorRoutes:
     async def _stop_fleet(self, http: HttpRequest) -> sse.RawAnswer:
         body = await self._bodies.take(http, FleetStopBody)
         fits, seconds = body.fits(), body.hold_seconds
+        named = {name: value for name, value in msgspec.to_builtins(fits).items() if value is not None}
+        note(http, fits=named, reason=body.reason, hold_seconds=seconds)
         hold = await new_hold(self._sessions.store, fits, seconds, body.reason, body.detail) if seconds else None
         return sse.RawAnswer(self._tell, self._sessions.stop_fleet(fits, body.reason, body.detail, hold))
 
@@ -265,6 +269,7 @@ class OperatorRoutes:
 
     async def _decide(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, approvals.DecisionBody)
+        note(http, decision=body.decision)
         record = await find(self._sessions.store, http.path_params["session_id"])
         return await approvals.decide(self._sessions, record, http.path_params["call_id"], body, "operator")
 

@@ -16,6 +16,7 @@ from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last
+from dispatcher.gateway.audited import note
 from dispatcher.gateway.callers import caller_of
 from dispatcher.gateway.client_tools import (
     CalledFunction,
@@ -146,6 +147,7 @@ class ResponseRoutes:
             shown_json=_shown(body, before),
         )
         record = (await self._sessions.create(request)).record
+        note(http, session_id=record.session_id)
         forgotten = body.store is False
         if body.stream:
             return sse.RawAnswer(self._stream, record, BEFORE_ALL, not background, forgotten)

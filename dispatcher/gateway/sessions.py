@@ -16,6 +16,7 @@ from starlette.types import Receive, Send
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import approvals, bodies, sse
+from dispatcher.gateway.audited import note
 from dispatcher.gateway.callers import caller_of, theirs
 from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
@@ -112,6 +113,7 @@ class SessionRoutes:
                 code="idempotency_key_reused",
                 param="Idempotency-Key",
             )
+        note(http, session_id=created.record.session_id)
         return _created(created.record)
 
     async def _one(self, http: HttpRequest) -> Response:
@@ -125,6 +127,7 @@ class SessionRoutes:
 
     async def _stop(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, StopBody, StopBody())
+        note(http, reason=body.reason)
         waits = http.query_params.get("wait", "false")
         if waits not in ("true", "false"):
             raise bodies.invalid("wait", "must be true or false")
@@ -159,6 +162,7 @@ class SessionRoutes:
 
     async def _decide(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, approvals.DecisionBody)
+        note(http, decision=body.decision)
         record = await find_theirs(self._sessions.store, http)
         return await approvals.decide(self._sessions, record, http.path_params["call_id"], body, "user")
 

@@ -6,6 +6,8 @@ from typing import Any
 import grpc
 import structlog
 
+from dispatcher.access.audit import REFUSED, AuditLog
+from dispatcher.access.rules import Caller
 from dispatcher.access.watch import Access
 from dispatcher.grpc_edge import callers
 from dispatcher.grpc_edge.limits import MAX_SILENT_STREAMS
@@ -20,8 +22,8 @@ logger = structlog.get_logger()
 class AgentInteraction:
     """The service: keeps the streams, and tells them to drain."""
 
-    def __init__(self, desk: Desk, access: Access) -> None:
-        self._desk, self._access = desk, access
+    def __init__(self, desk: Desk, access: Access, audit: AuditLog | None = None) -> None:
+        self._desk, self._access, self._audit = desk, access, audit
         self._streams: set[Stream] = set()
         self._silent: dict[Stream, None] = {}  # that have said nothing yet, the oldest first
         self._leaving = False
@@ -39,6 +41,7 @@ class AgentInteraction:
         except StreamOver as over:
             await self._over(context, over)
             return
+        self._tell("stream_opened", caller, context)
         stream = Stream(self._desk, context, caller, self._speaks)
         self._streams.add(stream)
         self._silent[stream] = None
@@ -49,7 +52,7 @@ class AgentInteraction:
         try:
             await stream.run()
         except StreamOver as over:
-            await self._over(context, over)
+            await self._over(context, over, caller)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -61,10 +64,16 @@ class AgentInteraction:
             self._streams.discard(stream)
             self._speaks(stream)
 
-    async def _over(self, context: Any, over: StreamOver) -> None:
+    async def _over(self, context: Any, over: StreamOver, caller: Caller | None = None) -> None:
         logger.info("stream_ended", code=over.code.name, text=over.text)
+        if over.kind in ("unauthenticated", "forbidden"):
+            self._tell(REFUSED, caller, context, status=over.code.name)
         self._desk.metrics.refused("chatstream", over.kind)
         await abort(context, over.code, over.text)
+
+    def _tell(self, event: str, caller: Caller | None, context: Any, **fields: str) -> None:
+        if self._audit:
+            self._audit.write(event, caller, **{"edge": "grpc", "from": context.peer()}, **fields)
 
     def _speaks(self, stream: Stream) -> None:
         """It has said something, or is gone."""

@@ -38,6 +38,7 @@ class House:
     def __init__(self, folder: Path, text: str = "") -> None:
         self.file = folder / "access.toml"
         self.file.write_text(text)
+        self.audit = folder / "audit.log"
         self._stack = contextlib.AsyncExitStack()
         self.keys = {
             key.name: key.append_to(self.file)
@@ -58,7 +59,9 @@ class House:
 
     async def __aenter__(self) -> "House":
         edges: dict[str, Any] = {f"{edge}_address": "127.0.0.1:0" for edge in ("grpc", "http", "operator")}
-        self.dispatcher = await app.start(DispatcherSettings(store="memory://", access=str(self.file), **edges))
+        self.dispatcher = await app.start(
+            DispatcherSettings(store="memory://", access=str(self.file), audit_log=str(self.audit), **edges)
+        )
         self._stack.push_async_callback(self.dispatcher.close)
         self.users = await self._client(self.dispatcher.http_port)
         self.operators = await self._client(self.dispatcher.operator_port)
@@ -99,6 +102,11 @@ class House:
         before = f'dispatcher_refusals_total{{edge="{edge}",kind="'
         return {name[len(before) : -2]: times for name, times in told.items() if name.startswith(before) and times}
 
+    def audited(self) -> list[dict[str, Any]]:
+        """What the audit log says, without its times and addresses."""
+        lines = [json.loads(line) for line in self.audit.read_text().splitlines()]
+        return [{name: value for name, value in line.items() if name not in ("at", "from")} for line in lines]
+
     async def worker(self) -> Peer:
         peer = self.stream("worker")
         peer.agents = ("support", "sales")
@@ -132,6 +140,57 @@ def expected(method: str, path: str, key: str) -> int | None:
     if operators:
         return None if role == "operator" or (role == "auditor" and method == "GET") else 403
     return None if role in ("acme", "other") else 403
+
+
+async def test_who_did_what_is_told(house: House) -> None:
+    await house.worker()
+    acme = {"role": "user", "subject": "acme", "tenant": "acme", "edge": "http"}
+    operator = {"role": "operator", "subject": "operator", "tenant": "", "edge": "operator"}
+    body = {"agent": "support", "prompt": "A secret prompt."}
+    created = (await house.ask("acme", "POST", "/v1/sessions", body)).json()["session_id"]
+    await house.ask("other", "GET", f"/v1/sessions/{created}")
+    await house.ask("acme", "POST", f"/v1/sessions/{created}/stop")
+    await house.ask("operator", "GET", f"/operator/sessions/{created}")
+    await house.ask("auditor", "POST", "/operator/stop", {"all": True})
+    await house.ask("operator", "POST", "/operator/stop", {"agent": "sales", "detail": "A secret detail."})
+    await house.ask("wrong", "GET", f"/v1/sessions/{created}")
+    await house.refused("acme")
+    assert house.audited() == [
+        {"event": "stream_opened", "role": "commander", "subject": "worker", "tenant": "", "edge": "grpc"},
+        {"event": "session_created", **acme, "session_id": created, "status": 201},
+        {
+            **acme,
+            "event": "session_read",
+            "subject": "other",
+            "tenant": "other",
+            "session_id": created,
+            "status": 404,
+            "code": "session_not_found",
+        },
+        {"event": "session_stopped", **acme, "session_id": created, "reason": "UserCancel", "status": 202},
+        {"event": "session_read", **operator, "session_id": created, "status": 200},
+        {
+            **operator,
+            "event": "access_refused",
+            "role": "auditor",
+            "subject": "auditor",
+            "status": 403,
+            "code": "forbidden",
+        },
+        {
+            "event": "fleet_stopped",
+            **operator,
+            "fits": {"agent": "sales"},
+            "reason": "RiskControl",
+            "hold_seconds": 0.0,
+            "status": 200,
+        },
+        {"event": "access_refused", "edge": "http", "status": 401, "code": "invalid_api_key"},
+        {"event": "access_refused", "edge": "grpc", "status": "PERMISSION_DENIED"},
+    ]
+    text = house.audit.read_text()
+    assert not [key for name, key in house.keys.items() if key and key in text]
+    assert "secret" not in text
 
 
 async def test_every_route_by_every_credential(tmp_path: Path) -> None:
@@ -275,6 +334,7 @@ async def test_tenants_are_apart(house: House, monkeypatch: pytest.MonkeyPatch) 
         ("GET", "/v1/responses/{}/input_items", None),
         ("POST", "/v1/sessions/{}/calls/call/decision", decision),
         ("GET", "/v1/responses/{}", None),
+        ("GET", "/v1/responses/{}/input_items", None),
         ("DELETE", "/v1/responses/{}", None),
         ("POST", "/v1/responses/{}/cancel", {}),
     ]
