@@ -67,6 +67,8 @@ class Stack:
         try:
             self.compose("up", "-d", "--no-build", *arguments)
             eventually(lambda: sorted(self.health(*services).values()), lambda found: found == ["healthy"] * count, 180)
+            for name in ("user", "operator"):
+                self.key(name)  # now: to read one takes as long as some sessions
             yield
         except BaseException:
             print(self.compose("logs", "--no-color", "--tail", "40"))
