@@ -393,7 +393,7 @@ async def test_parameters_and_messages_reach_the_session(http: httpx2.AsyncClien
     assert record
     assert record.request.messages == (
         Message("developer", "be brief"),
-        Message("user", "ab"),
+        Message("user", "a\nb"),
         Message("assistant", ""),
     )
     assert json.loads(record.request.parameters_json) == {
