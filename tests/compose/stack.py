@@ -1,6 +1,7 @@
 """The compose file on a real engine, under a project name of its own."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -95,9 +96,9 @@ class Stack:
         """Of a port that is published on this machine."""
         return f"http://{self.compose('port', service, str(port)).strip()}"
 
-    @property
+    @functools.cached_property
     def users(self) -> str:
-        """Where users reach the Dispatchers."""
+        """Where users reach the Dispatchers, as long as HAProxy's container is there. To ask takes its time."""
         return self.url("haproxy", 8080)
 
     def address(self, container: str, network: str = "front") -> str:
