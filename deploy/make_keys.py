@@ -73,7 +73,7 @@ def _users(password: str) -> str:
     """The Dispatchers' rights are those that the page on operating names; a health check may ping, others nothing."""
     digest = hashlib.sha256(password.encode()).hexdigest()
     return (
-        "user default off\n"
+        "user default off ~* &* +@all\n"  # nobody gets in by it, but Redis reads its own file back with its rights
         "user health on nopass -@all +ping\n"
         f"user dispatcher on #{digest} ~midsentence:* resetchannels &midsentence:* +@all -@admin -@dangerous +info\n"
     )

@@ -57,7 +57,7 @@ def test_what_is_shown_is_what_is_known(tmp_path: Path, make: Callable[[Path], b
     assert rules.closed_metrics
     digest = hashlib.sha256(texts["dispatcher/redis"].encode()).hexdigest()
     assert f"user dispatcher on #{digest} ~midsentence:* " in texts["redis/users.acl"]
-    assert "user default off\n" in texts["redis/users.acl"]
+    assert "user default off ~* &* +@all\n" in texts["redis/users.acl"]
     certificate = tmp_path / "dispatcher" / "grpc.crt"
     tls.read(certificate, tmp_path / "dispatcher" / "grpc.key", tmp_path / "commander" / "grpc.crt")
     names = x509.load_pem_x509_certificate(certificate.read_bytes()).extensions
