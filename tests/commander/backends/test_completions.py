@@ -39,7 +39,7 @@ class Scripted:
     def __init__(self, *data: str) -> None:
         self._data = data
 
-    async def stream(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, body: dict[str, Any], traceparent: str) -> AsyncGenerator[Chunk, None]:
         for data in self._data:
             for chunk in chunks(data):
                 yield chunk

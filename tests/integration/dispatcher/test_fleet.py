@@ -12,7 +12,7 @@ from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Head, Record, Request, State
 from dispatcher.live import fleet
 from dispatcher.live.fleet import FleetDone, FleetStop, OnHold, SessionHalted, new_hold
-from dispatcher.store.ports import Created, IdempotencyKey, Place
+from dispatcher.store.ports import Created, Place
 from shared.records import Content, Stop, Stopped, Upstream
 from tests.integration.dispatcher.peer import SECONDS, Peer, World
 from tests.integration.dispatcher.test_replicas import shared, view, worlds
@@ -293,10 +293,11 @@ async def test_one_that_was_let_in_before_the_hold_is_stopped_when_it_comes(
     a, b = worlds
     page, create, on_its_way, may_come = view(a).page, view(b).create, asyncio.Event(), asyncio.Event()
 
-    async def late(record: Record, key: IdempotencyKey | None = None) -> Created:
+    async def late(*asked: Any) -> Created:
         on_its_way.set()
         await may_come.wait()
-        return await create(record, key)
+        made: Created = await create(*asked)
+        return made
 
     async def paged(*asked: Any) -> list[Record]:
         found: list[Record] = await page(*asked)
