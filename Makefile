@@ -15,7 +15,7 @@ BENCH ?=
 # The tests start hundreds of programs: each would compile the house anew, and each of their workers all the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-slow check format test-abuse soak test-faults test-compose test-mcp test-watch bench proto lock
+.PHONY: help setup demo test test-slow check format test-abuse soak test-faults test-compose test-mcp test-watch bench sbom audit proto lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -98,6 +98,23 @@ test-watch: setup $(WATCH)/.installed ## the pages with axe-core, the dashboard 
 bench: setup ## measure against a floor and a plain gateway (a short run: BENCH_SECONDS=1 BENCH_ROUNDS=1)
 	$(BIN)/python -m tests.bench $(BENCH)
 
+AUDIT := build/audit
+SHIPPED := requirements.lock requirements-local.lock
+
+$(AUDIT)/.installed: requirements-audit.lock
+	rm -rf $(AUDIT)
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --no-deps --require-hashes -r $<
+	touch $@
+
+sbom: $(AUDIT)/.installed ## what the images' Python packages are, as CycloneDX: build/requirements*.cdx.json
+	for lock in $(SHIPPED); do \
+		$(AUDIT)/bin/cyclonedx-py requirements $$lock --of JSON --output-reproducible -o build/$${lock%.lock}.cdx.json; \
+	done
+
+audit: $(AUDIT)/.installed ## look for known vulnerabilities of these packages (asks the Python package index)
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes $(SHIPPED:%=-r %)
+
 proto: setup ## generate shared/pb from protos/agent.proto
 	$(BIN)/python protos/generate.py
 
@@ -112,3 +129,4 @@ lock: ## resolve again (LOCK=--upgrade: to the newest): names, versions, hashes,
 	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --extra local --extra openai --extra traces --group weights -o requirements-local.lock
 	$(COMPILE) $(LOCK) tests/mcp_servers/requirements.in -o tests/mcp_servers/requirements.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock -o requirements-build.lock
+	$(COMPILE) --group audit -o requirements-audit.lock
