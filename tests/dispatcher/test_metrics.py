@@ -30,6 +30,7 @@ PROMISED = [
     ("dispatcher_policy_hits", "counter", {"policy", "action"}),
     ("dispatcher_policy_reload_success", "gauge", set()),
     ("dispatcher_access_reload_success", "gauge", set()),
+    ("dispatcher_audit_lines_lost", "counter", set()),
     ("dispatcher_issuer_failures", "counter", set()),
     ("dispatcher_tls_certificate_expiry_seconds", "gauge", {"edge"}),
     ("dispatcher_tls_reload_success", "gauge", {"edge"}),
