@@ -179,7 +179,7 @@ def _accented() -> Iterator[tuple[str, str]]:
     for code in range(0x2000):
         symbol, *marks = [*fold_character.__wrapped__(chr(code))] or [" "]
         accents = all(combining(mark) and combining(mark) not in LETTER_CLASSES for mark in marks)
-        if marks and accents and symbol != " " and not is_leading(symbol):
+        if marks and accents and symbol != " " and not combining(symbol) and not is_leading(symbol):
             yield chr(code), symbol
 
 

@@ -1,10 +1,10 @@
-from unicodedata import category, normalize
+from unicodedata import category, combining, normalize
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.policies.folding import fold, fold_character, is_ignorable, plain_end, white_end
+from dispatcher.policies.folding import fold, fold_character, fold_plain, is_ignorable, plain_end, white_end
 from tests.dispatcher.policies import oracle
 from tests.dispatcher.policies.strategies import ALPHABET
 
@@ -81,6 +81,18 @@ def test_the_plain_fold_to_their_casefold_whatever_stands_beside_them() -> None:
         assert fold(f"\u1100{character}") == f"\u1100{character.casefold()}"
         assert fold(f"가{character}") == f"가{character.casefold()}"
     assert (plain_end("가나", 0), plain_end("각가", 0), plain_end("가\u11a8", 0)) == (1, 1, 0)
+
+
+def test_the_accented_fold_to_a_letter_and_accents() -> None:
+    accented = [
+        character for character in ALL if plain_end(character, 0, accented=True) and not plain_end(character, 0)
+    ]
+    assert len(accented) > 500
+    for character in accented:
+        letter, *marks = [*fold(character)]
+        assert (fold_plain(character), combining(letter)) == (letter, 0), hex(ord(character))
+        assert marks
+        assert all(map(combining, marks))
 
 
 def test_folding_is_stable() -> None:
