@@ -245,6 +245,10 @@ async def idle(system: System, count: int) -> Figures:
 
 async def warm_up(system: System) -> None:
     """First uses load code, open pools and fill caches; and the speaker may not have joined yet."""
+    if system.operator:
+        async with asyncio.timeout(SECONDS):
+            while not msgspec.json.decode((await ask(system.address, "GET", "/v1/models"))[1])["data"]:  # noqa: ASYNC110 (nothing to await)
+                await asyncio.sleep(0.05)
     sessions, readers = await open_sessions(system, FloodReader, [Spec("flood", seconds=0.2)] * 4)
     await asyncio.gather(*(reader.finished(SECONDS) for reader in readers))
     await delete(sessions)
