@@ -37,7 +37,7 @@ from tests.bench.tools import tool_stop
 STOPS = 10
 IDLE_SESSIONS = 400
 APART = 64  # sessions, and connections
-MEASURE_SECONDS = 180.0  # the most that one measure may take, a whole run's bound with the number of them
+MEASURE_SECONDS = 360.0  # the most that one measure may take, a whole run's bound with the number of them
 
 Measure = Callable[[System], Awaitable[Figures]]
 
