@@ -6,7 +6,7 @@ has closed its side, spares HTTP/1.0 the chunks, passes over offers to upgrade a
 answer fall silent: so this is ours.
 
 The head is cut out before it is parsed, so its size is exact, and what follows it stays unparsed until its turn comes:
-requests ahead of their turn are bytes in a buffer of AHEAD_BYTES, however many they are.
+requests ahead of their turn are bytes in a buffer; while AHEAD_REQUESTS or AHEAD_BYTES of them wait, nothing is read.
 """
 
 import asyncio
@@ -141,12 +141,22 @@ class Connection(asyncio.Protocol):
                 self._take_body(self._exchange)
             else:
                 break
-        ahead = len(self._buffer) + (len(self._exchange.body) if self._exchange else 0)
-        if ahead <= limits.AHEAD_BYTES:
+        if not self._full():
             self.read_on()
         elif not (self._paused or self._half_closed):
             self._paused = True
             self._transport.pause_reading()
+
+    def _full(self) -> bool:
+        """As much waits as may. Heads are counted by how they end: a body's bytes that look like one stop nobody, for
+        all that waits has its turn.
+        """
+        exchange = self._exchange
+        if exchange is None:
+            return len(self._buffer) > limits.AHEAD_BYTES
+        if exchange.whole and self._buffer.count(_END_OF_HEAD) >= limits.AHEAD_REQUESTS:
+            return True
+        return len(self._buffer) + len(exchange.body) > limits.AHEAD_BYTES
 
     def _begin(self) -> bool:
         """Parse the next request's head. False: it has not come whole, or is refused."""

@@ -4,9 +4,10 @@ import resource
 
 HEAD_BYTES = 32 * 1024  # request line and headers of a request; browsers and SDKs send 1 to 8 KiB
 BLANK_BYTES = 16  # empty lines before a request: old clients send one after a body
-AHEAD_BYTES = (
-    64 * 1024
-)  # unread of a connection: a body that its route is slow to take, or requests that wait their turn
+# Of a connection, while one of its requests is answered: then nothing more is read. What the last read brought is kept
+# beyond that, 256 KiB at most.
+AHEAD_BYTES = 64 * 1024  # a body that its route is slow to take, or requests that wait their turn
+AHEAD_REQUESTS = 8
 BODY_GRACE_SECONDS = 10.0  # until a body's pace is judged
 BODY_BYTES_A_SECOND = 240  # as Kestrel asks: any line is faster, a body that comes a byte a minute is not
 LINGER_SECONDS = 2.0  # for a client that sends on after its last answer: a reset would take the answer from it

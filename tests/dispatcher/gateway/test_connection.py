@@ -180,6 +180,51 @@ async def test_pipelined_requests_take_their_turn_and_little_memory() -> None:
         await sending
 
 
+class Line(asyncio.Transport):
+    """Takes what is written, and says whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 80)})
+        self.written = b""
+        self._reads = True
+
+    def is_reading(self) -> bool:
+        return self._reads
+
+    def pause_reading(self) -> None:
+        self._reads = False
+
+    def resume_reading(self) -> None:
+        self._reads = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+
+async def test_nothing_more_is_read_while_eight_requests_wait_their_turn() -> None:
+    app, line = Held(stream=False), Line()
+    async with serving(app) as server:
+        connection = Connection(server)
+        connection.connection_made(line)
+        connection.data_received(GET)
+        await app.asked.wait()
+        for _ in range(limits.AHEAD_REQUESTS):
+            assert line.is_reading()
+            connection.data_received(GET)
+        assert not line.is_reading()
+        app.go.set()
+        while line.written.count(b"HTTP/1.1 200 OK") < 1 + limits.AHEAD_REQUESTS:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert line.is_reading()
+        connection.connection_lost(None)
+
+
 async def _send_all(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(data)
     await writer.drain()
