@@ -89,6 +89,14 @@ class AccessRules(msgspec.Struct, frozen=True):
                 found = key.caller
         return found
 
+    def knows(self, subject: str, tenant: str, now: float) -> bool:
+        """Whether somebody may still be that user: by a key, or by a token of an issuer, which cannot be told."""
+        return any(rule.role == "user" for rule in self.issuers) or any(
+            (key.caller.role, key.caller.subject, key.caller.tenant) == ("user", subject, tenant)
+            and now < key.expires_at
+            for key in self.keys
+        )
+
     def by_certificate(self, names: Iterable[str]) -> Caller | None:
         """Of a certificate that was verified, by its names; the first rule that fits one."""
         every = list(names)

@@ -74,7 +74,7 @@ def user_app(
     routes = [
         Route("/", partial(_what, page), methods=["GET"]),
         *([Route("/page/{file}", page.file, methods=["GET"])] if page else []),
-        *SessionRoutes(sessions, metrics, connections, bodies).routes,
+        *SessionRoutes(sessions, metrics, connections, bodies, access).routes,
         *OpenAIRoutes(sessions, answers, bodies, metrics).routes,
         *ResponseRoutes(sessions, answers, bodies, metrics).routes,
         Route("/healthz", _alive, methods=["GET"]),

@@ -65,7 +65,7 @@ class Audited:
     def tell(self, scope: Scope, route: str, status: int | None, code: str | None = None) -> None:
         """status: of the answer, as it begins; None: the client left before. code: of an error."""
         event = EVENTS.get((scope["method"], route))
-        if not route and status in (401, 403):
+        if status == 401 or (status == 403 and not route):
             event = REFUSED
         if event is None:
             return

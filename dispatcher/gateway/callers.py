@@ -13,9 +13,12 @@ from starlette.types import Scope
 from dispatcher.access.rules import AccessRole, Caller, UnknownCaller
 from dispatcher.access.watch import Access
 from dispatcher.core.log import Record
+from dispatcher.gateway import tickets
 from dispatcher.gateway.errors import HttpError
+from dispatcher.store.ports import Store
 
-Identify: TypeAlias = Callable[[Scope], Awaitable[None]]  # puts the `caller` into the scope, also one that may not
+# Puts the `caller` into the scope, also one that may not; only who comes by a ticket has none yet.
+Identify: TypeAlias = Callable[[Scope], Awaitable[None]]
 
 PROBES = frozenset({"/healthz", "/readyz"})  # they tell nothing, and who asks cannot show anything
 METRICS = "/metrics"
@@ -27,6 +30,8 @@ def user(access: Access, pages: Set[str] = frozenset()) -> Identify:
     """On the users' address: users alone. pages: paths that show nothing of anybody's. Raises HttpError 401, 403."""
 
     async def identified(scope: Scope) -> None:
+        if access.rules is not None and tickets.shows_one(scope):
+            return  # only the session knows whether it is one: the route asks it, by `find_by_ticket`
         caller = scope["caller"] = await _caller(access, scope, "user", PROBES | pages)
         if caller.role != "user":
             raise _forbidden()
@@ -62,9 +67,11 @@ async def _caller(access: Access, scope: Scope, anybody: AccessRole, without: Se
     try:
         return await access.identify(access.rules, shown, scope.get("peer_names", ()), time.time())
     except UnknownCaller:
-        raise HttpError(
-            401, "A valid key is needed.", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
-        ) from None
+        raise _unknown_caller() from None
+
+
+def _unknown_caller() -> HttpError:
+    return HttpError(401, "A valid key is needed.", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
 def _forbidden() -> HttpError:
@@ -75,6 +82,25 @@ def caller_of(http: HttpRequest) -> Caller:
     """Who asks, as `App` knows it."""
     caller: Caller = http.scope["caller"]
     return caller
+
+
+def comes_by_ticket(http: HttpRequest) -> bool:
+    """Instead of a key: `find_by_ticket` has to know it before anything is shown."""
+    return "caller" not in http.scope
+
+
+async def find_by_ticket(access: Access, store: Store, http: HttpRequest) -> Record:
+    """The session that the path names and whose ticket is shown, by somebody who may still be its user. Raises
+    HttpError 401, also where there is none of that id, and StoreUnavailable.
+    """
+    record, now = await store.load(http.path_params["session_id"]), time.time()
+    if record is None or access.rules is None or not tickets.admits(http, record, now):
+        raise _unknown_caller()
+    subject, tenant = record.request.subject, record.request.tenant
+    if not access.rules.knows(subject, tenant, now):
+        raise _unknown_caller()
+    http.scope["caller"] = Caller("user", subject, tenant, frozenset())
+    return record
 
 
 def theirs(caller: Caller, record: Record | None) -> Record | None:

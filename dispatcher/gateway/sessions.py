@@ -13,11 +13,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
+from dispatcher.access.watch import Access
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
-from dispatcher.gateway import approvals, bodies, sse
+from dispatcher.gateway import approvals, bodies, sse, tickets
 from dispatcher.gateway.audited import note
-from dispatcher.gateway.callers import caller_of, theirs
+from dispatcher.gateway.callers import caller_of, comes_by_ticket, find_by_ticket, theirs
 from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
 from dispatcher.gateway.fields import not_honoured
@@ -66,9 +67,10 @@ class StopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class SessionRoutes:
     def __init__(
-        self, sessions: Sessions, metrics: Metrics, connections: sse.Connections, taken: bodies.Bodies
+        self, sessions: Sessions, metrics: Metrics, connections: sse.Connections, taken: bodies.Bodies, access: Access
     ) -> None:
         self._sessions, self._metrics, self._connections, self._bodies = sessions, metrics, connections, taken
+        self._access = access
         self.routes = [
             Route("/v1/sessions", self._create, methods=["POST"]),
             Route("/v1/sessions/{session_id}", self._one, methods=["GET", "DELETE"]),
@@ -114,7 +116,7 @@ class SessionRoutes:
                 param="Idempotency-Key",
             )
         note(http, session_id=created.record.session_id)
-        return _created(created.record)
+        return _created(created.record, with_ticket=bool(caller.subject))
 
     async def _one(self, http: HttpRequest) -> Response:
         record = await find_theirs(self._sessions.store, http)
@@ -167,24 +169,27 @@ class SessionRoutes:
         return await approvals.decide(self._sessions, record, http.path_params["call_id"], body, "user")
 
     async def _events(self, http: HttpRequest) -> sse.RawAnswer | Response:
-        after, store = bodies.offset(http), self._sessions.store
+        store, by_ticket = self._sessions.store, comes_by_ticket(http)
         try:
-            record = await find_theirs(store, http)
+            record = await find_by_ticket(self._access, store, http) if by_ticket else await find_theirs(store, http)
+            after = tickets.offset(http) if by_ticket else bodies.offset(http)
             if record.head.final and after <= record.head.offset and await _read_whole(store, record, after):
                 return Response(status_code=204)
         except StoreUnavailable:
             if sse.is_event_source(http):
                 return sse.RawAnswer(sse.come_again)
             raise
-        return sse.RawAnswer(self._stream, record, after)
+        return sse.RawAnswer(self._stream, record, after, tickets.resumption(record) if by_ticket else "")
 
     # ---- one stream
 
-    async def _stream(self, record: Record, after: int, receive: Receive, send: Send) -> None:
-        """From the entry after `after` to the end, or until the reader goes or the server drains."""
+    async def _stream(self, record: Record, after: int, resumed: str, receive: Receive, send: Send) -> None:
+        """From the entry after `after` to the end, or until the reader goes or the server drains. resumed: what ids end
+        with.
+        """
         store, session_id = self._sessions.store, record.session_id
         await sse.start(send)
-        await sse.write(send, sse.RETRY)
+        await sse.write(send, b"id: %d%b\n%b" % (after, resumed.encode(), sse.RETRY) if resumed else sse.RETRY)
         try:
             with self._metrics.event_streams.track_inprogress():
                 async with self._connections.watch(receive):
@@ -192,11 +197,11 @@ class SessionRoutes:
                     rolled_back = after > record.head.offset
                     while found:
                         if rolled_back:
-                            await sse.write(send, await self._reset(found))
+                            await sse.write(send, await self._reset(found, resumed))
                             after = found.head.offset
                         if found.head.final and after == found.head.offset:
                             break
-                        if await self._follow(session_id, after, send):
+                        if await self._follow(session_id, after, resumed, send):
                             break
                         found, rolled_back = await store.load(session_id), True
         except StoreUnavailable:
@@ -204,17 +209,18 @@ class SessionRoutes:
         finally:
             await sse.end(send)
 
-    async def _reset(self, record: Record) -> bytes:
+    async def _reset(self, record: Record, resumed: str) -> bytes:
         """The text so far; of an ended session its end too, without an id, for that of the reset is the newest."""
         store, state = self._sessions.store, record.head.state
-        data = sse.frame("reset", UserReset(await released_text(store, record), state), record.head.offset)
+        reset = UserReset(await released_text(store, record), state)
+        data = sse.frame("reset", reset, f"{record.head.offset}{resumed}")
         if record.head.final:
             async for entry in sse.logged(store, record):
                 if decides(entry, state) and (event := user_event(entry, self._sessions.registry.knows)):
                     return data + framed(event)
         return data
 
-    async def _follow(self, session_id: str, after: int, send: Send) -> bool:
+    async def _follow(self, session_id: str, after: int, resumed: str, send: Send) -> bool:
         """Whether it was read to its end; else what was read is gone."""
         with sse.LogReader.open(self._sessions.store, session_id, after) as reader:
             while True:
@@ -223,32 +229,32 @@ class SessionRoutes:
                     if not await reader.intact():
                         return False
                     continue
-                data, ended = render(entries, self._sessions.registry.knows)
+                data, ended = render(entries, self._sessions.registry.knows, resumed)
                 if data:
                     await sse.write(send, data)
                 if ended:
                     return True
 
 
-def render(entries: Iterable[Entry], knows_tool: KnowsTool) -> tuple[bytes, bool]:
-    """The frames of these entries, and whether the session's last event is among them."""
+def render(entries: Iterable[Entry], knows_tool: KnowsTool, resumed: str = "") -> tuple[bytes, bool]:
+    """The frames of these entries, and whether the session's last event is among them. resumed: what ids end with."""
     frames: list[bytes] = []
     ended = False
     for offset, event in shown(entries, knows_tool):
-        frames.append(framed(event, offset))
+        frames.append(framed(event, f"{offset}{resumed}"))
         ended = isinstance(event, UserStopped | UserFailed | UserFinished)
     return b"".join(frames), ended
 
 
-def framed(event: UserEvent, offset: int | None = None) -> bytes:
-    """An entry's event under its offset. Calls of the client's tools go ahead of the end, without an id: whoever has
+def framed(event: UserEvent, event_id: str | None = None) -> bytes:
+    """An entry's event under its id. Calls of the client's tools go ahead of the end, without an id: whoever has
     not seen the end gets them again.
     """
     calls = event.calls if isinstance(event, UserFinished) else ()
     if isinstance(event, UserFinished):
         event = UserFinished(event.finish_reason, event.usage)
     ahead = b"".join(sse.frame("client_call", call) for call in calls)
-    return ahead + sse.frame(EVENT_NAMES[type(event)], event, offset)
+    return ahead + sse.frame(EVENT_NAMES[type(event)], event, event_id)
 
 
 async def find(store: Store, session_id: str) -> Record:
@@ -309,13 +315,13 @@ def _idempotency_key(key: str | None, request: Request, now: float) -> Idempoten
     return IdempotencyKey(key, hashlib.sha256(msgspec.json.encode(asked)).digest(), now + KEY_SECONDS)
 
 
-def _created(record: Record) -> Response:
-    """Depends on the request alone, so that a repetition gets the same answer."""
+def _created(record: Record, with_ticket: bool) -> Response:
+    """Depends on what is stored alone, so that a repetition gets the same answer."""
     location = f"/v1/sessions/{record.session_id}"
     answer = {
         "session_id": record.session_id,
         "agent": record.request.agent,
         "created_at": record.request.created_at,
-        "events": f"{location}/events",
+        "events": f"{location}/events{tickets.query(record) if with_ticket else ''}",
     }
     return json_response(201, answer, {"Location": location})

@@ -29,9 +29,9 @@ HEADERS = [
 ]
 
 
-def frame(event: str, data: object, offset: int | None = None) -> bytes:
-    """One event. `offset` becomes its id, where a reader resumes; control frames have none."""
-    head = f"event: {event}\n" if offset is None else f"id: {offset}\nevent: {event}\n"
+def frame(event: str, data: object, event_id: int | str | None = None) -> bytes:
+    """One event. A reader resumes at its id; control frames have none."""
+    head = f"event: {event}\n" if event_id is None else f"id: {event_id}\nevent: {event}\n"
     return b"%bdata: %b\n\n" % (head.encode(), msgspec.json.encode(data))
 
 

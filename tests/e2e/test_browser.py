@@ -4,6 +4,7 @@ The page lies on another origin than the gateway, as an application's would.
 """
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dispatcher.access.rules import AccessKey, AccessRules, Caller, digest_of
 from dispatcher.access.watch import Access
 from dispatcher.gateway.app import user_app
 from dispatcher.metrics import Metrics
@@ -72,9 +74,16 @@ async def page() -> AsyncIterator[tuple[Page, str]]:
 
 
 @pytest.fixture
-async def gateway(sessions: FakeSessions, page: tuple[Page, str]) -> AsyncIterator[tuple[Recorder, str]]:
+def access() -> Access:
+    return Access(None)
+
+
+@pytest.fixture
+async def gateway(
+    sessions: FakeSessions, page: tuple[Page, str], access: Access
+) -> AsyncIterator[tuple[Recorder, str]]:
     settings = DispatcherSettings(cors_origins=(page[1],))
-    recorder = Recorder(user_app(sessions, settings, Metrics(CollectorRegistry()), Access(None)))
+    recorder = Recorder(user_app(sessions, settings, Metrics(CollectorRegistry()), access))
     async with serving(recorder) as port:
         yield recorder, f"http://127.0.0.1:{port}"
         sessions.closing.set()
@@ -119,11 +128,23 @@ async def test_an_event_source_reads_comes_back_and_stops(
     assert reader.reports.empty()
 
 
+@pytest.mark.parametrize("key", ["", "mst_web"], ids=["open", "with a key"])
 async def test_the_example_of_the_documents_from_a_page_that_cors_names(
-    sessions: FakeSessions, page: tuple[Page, str], gateway: tuple[Recorder, str], tmp_path: Path
+    sessions: FakeSessions,
+    page: tuple[Page, str],
+    gateway: tuple[Recorder, str],
+    access: Access,
+    tmp_path: Path,
+    key: str,
 ) -> None:
+    """With a key its `EventSource` reads by the ticket."""
     (shown, page_url), (_, url) = page, gateway
     example = blocks(CLIENTS, "js")[0].replace("session.events", f'"{url}" + session.events')
+    if key:
+        user = Caller("user", "web", "acme")
+        access.rules = AccessRules((AccessKey(user, digest_of(key.encode()), math.inf),))
+        example = example.replace('"application/json" }', f'"application/json", authorization: "Bearer {key}" }}')
+        assert key in example
     shown.text = EXAMPLE % re.sub(r'fetch\((["`])', rf"fetch(\1{url}", example)
     async with browsing(page_url, tmp_path), asyncio.timeout(50):
         commander = await sessions.begin(await sessions.created.get())

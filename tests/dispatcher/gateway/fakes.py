@@ -65,6 +65,7 @@ class FakeSessions:
         if self.full:
             raise QueueFull
         await check_holds(self.store, request)
+        request = replace(request, assignment_key=secrets.token_bytes(32))
         record = Record(secrets.token_urlsafe(24), request, Head(since=request.created_at))
         created = await self.store.create(record, key)
         if created.fresh:
@@ -127,7 +128,8 @@ class FakeSessions:
         now = time.time()
         assigned = await self.store.submit(session_id, Assign("commander", "instance", False, now))
         assert isinstance(assigned, Applied)
-        opened = await self.store.submit(session_id, Acquire("commander", assigned.head.generation, "instance", now))
+        acquired = Acquire("commander", assigned.head.generation, "instance", now, excused=True)
+        opened = await self.store.submit(session_id, acquired)
         assert isinstance(opened, Applied)
         return Commander(self.store, session_id, opened.head)
 

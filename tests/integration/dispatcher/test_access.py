@@ -225,6 +225,35 @@ async def _ask_everything(house: House) -> None:
     assert await house.refusals("http") == refused
 
 
+async def test_a_ticket_reads_the_events_of_its_session_and_nothing_else(house: House) -> None:
+    """On every route: it is no key. Whoever shows a key besides is whom the key says."""
+    body = {"agent": "support", "prompt": "hi"}
+    await house.worker()
+    own, another = [(await house.ask("acme", "POST", "/v1/sessions", body)).json() for _ in range(2)]
+    ticket = own["events"].partition("?")[2]
+    refused = set()
+    for session_id in (own["session_id"], another["session_id"], MISSING):
+        for method, path in routes():
+            asked = path.replace("{session_id}", session_id).replace("{response_id}", f"resp_{session_id}")
+            asked = asked.replace("{call_id}", "call").replace("{model:path}", "support").replace("{file}", "page.css")
+            answer = await house.ask("none", method, f"{asked}?{ticket}", {} if method == "POST" else None)
+            if path in ANYBODY or asked in ANYBODY:
+                continue
+            if (method, asked) == ("GET", f"/v1/sessions/{own['session_id']}/events"):
+                assert answer.status_code == 200
+                continue
+            assert answer.status_code == 401, (method, asked)
+            refused.add(answer.content)
+    assert len(refused) == 1
+    assert (await house.ask("none", "HEAD", own["events"])).status_code == 401
+    assert (await house.ask("other", "GET", own["events"])).status_code == 404
+    assert (await house.ask("wrong", "GET", own["events"])).status_code == 401
+    told = [line for line in house.audited() if line["event"] == "session_read" and line["status"] == 200]
+    whose = {"role": "user", "subject": "acme", "tenant": "acme", "edge": "http", "session_id": own["session_id"]}
+    assert told == [{"event": "session_read", **whose, "status": 200}]
+    assert ticket.partition("=")[2] not in house.audit.read_text()
+
+
 async def test_the_console_is_shown_to_anybody_without_anything_in_it(house: House) -> None:
     for path in ("/", "/page/console.js"):
         assert (await house.operators.get(path)).status_code == 200
