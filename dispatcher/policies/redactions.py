@@ -45,20 +45,22 @@ class Redactions:
 
     def apply(self, raw: str, start: int) -> str:
         """What users see of this raw content, which is decided, and which begins at that index."""
-        end, at = start + len(raw), start
+        end, at, done = start + len(raw), start, 0
         shown: list[str] = []
-        done = 0
-        for first, last, rule, text in self.runs:  # of one text, tens of thousands
+        for first, last, rule, text in self.runs:  # of one text, tens of thousands: 0.2 µs each
             if first >= end:
                 break
             if first > at:
                 shown.append(raw[at - start : first - start])
             if first >= start and first != self._end:  # else it goes on with one that was let out
                 shown.append(rule.replacement if text is None else text)
-            self._end = at = min(last, end)
             if last > end:
+                at = end
                 break
+            at = last
             done += 1
+        if at > start:
+            self._end = at
         del self.runs[:done]
         return "".join([*shown, raw[at - start :]])
 
