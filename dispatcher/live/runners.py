@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from dispatcher.core.entries import Assigned, Entry
 from dispatcher.core.limits import Limits
@@ -28,6 +29,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.registry import Registry
+from shared.records import Tool
 from shared.spans import invocation_span, trace_context
 from shared.traces import Traces
 from shared.turns import LoopTurn
@@ -128,8 +130,8 @@ class Runners:
 
     async def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
         """The core. Others have the loop in between: policies read a long log for long."""
-        gate = self._gate(record, entries)
-        session = Session(record, (), gate, self._limits, self.instance, self._approval(record.request.agent))
+        gate, approval = self._gate(record, entries), self._approval(record.request.agent)
+        session = Session(_without_prompt(record), (), gate, self._limits, self.instance, approval)
         turn = LoopTurn()
         for entry in entries:
             session.replay(entry)
@@ -312,3 +314,12 @@ class Runners:
         self.pace.close()
         await self._tasks.cancel()
         await self.judges.close()
+
+
+def _without_prompt(record: Record) -> Record:
+    """What a session needs of its record while it runs: of its prompt, which may be thousands of times that, no more
+    than which tools are the client's. An assignment reads all of it.
+    """
+    names = tuple(Tool(tool.name, "", "", client=True) for tool in record.request.tools)
+    brief = replace(record.request, messages=(), parameters_json="", tools=names, shown_json="")
+    return replace(record, request=brief)

@@ -274,3 +274,16 @@ async def test_trouble(sessions: LiveSessions) -> None:
     assert sessions.trouble() == []
     sessions.drain()
     assert sessions.trouble() == ["draining"]
+
+
+async def test_a_session_that_runs_keeps_no_prompt_in_memory(sessions: LiveSessions) -> None:
+    tools = (Tool("search", "for words", '{"type": "object"}', client=True),)
+    asked = replace(request(), messages=(Message("user", "long"),), parameters_json="{}", tools=tools, shown_json="{}")
+    created = await sessions.create(asked)
+    sessions.pool.withdraw(created.record.session_id)
+    assignment = await sessions.desk.assign(created.record.session_id, "c", lambda agent: False)
+    assert assignment
+    assert (assignment.messages, assignment.parameters_json, assignment.tools[-1]) == (asked.messages, "{}", tools[0])
+    kept = sessions.runners.by_session[created.record.session_id].session.record.request
+    assert (kept.messages, kept.parameters_json, kept.shown_json) == ((), "", "")
+    assert [(tool.name, tool.parameters_json_schema) for tool in kept.tools] == [("search", "")]
