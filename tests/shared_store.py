@@ -108,6 +108,10 @@ class View:
         self._check()
         return await self._shared.memory.load(session_id)
 
+    async def brief(self, session_id: str) -> Record | None:
+        self._check()
+        return await self._shared.memory.brief(session_id)
+
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         self._check()
         return await self._shared.memory.read(session_id, after, limit)

@@ -62,7 +62,7 @@ async def _decide_open(
         if outcome.entries:
             return
         if (now := outcome.head.calls.get(call_id)) is None:  # another was first, or the session is over
-            record = await sessions.store.load(session_id)
+            record = await sessions.store.brief(session_id)
             if record is None:
                 raise unknown_session()
             await _judge_ended(sessions.store, record, call_id, body, author)

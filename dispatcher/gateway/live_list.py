@@ -68,7 +68,7 @@ class LiveList:
             told |= page
         for session_id in told.keys() - rows.keys():
             # It may have changed its place in the list while that was read.
-            record = await self._sessions.store.load(session_id)
+            record = await self._sessions.store.brief(session_id)
             if record and not record.head.final:
                 continue
             del told[session_id]

@@ -221,14 +221,14 @@ class OperatorRoutes:
 
     async def _session(self, http: HttpRequest) -> Response:
         """One of the list, and what it was asked with, which is no entry of its log."""
-        record = await find(self._sessions.store, http.path_params["session_id"])
+        record = await find(self._sessions.store, http.path_params["session_id"], whole=True)
         fields = map(fields_of, record.request.messages)
         messages = [{name: value for name, value in each.items() if value or name == "content"} for each in fields]
         asked = {"messages": messages, "parameters_json": record.request.parameters_json}
         return json_response(200, {**_summary(record), **asked})
 
     async def _receipt(self, http: HttpRequest) -> Response:
-        record = await find(self._sessions.store, http.path_params["session_id"])
+        record = await find(self._sessions.store, http.path_params["session_id"], whole=True)
         return json_response(200, await receipt(self._sessions.store, record, self._receipt_key))
 
     async def _stop(self, http: HttpRequest) -> Response:
@@ -307,7 +307,7 @@ class OperatorRoutes:
         store = self._sessions.store
         with sse.LogReader.open(store, session_id, after) as reader:
             while True:
-                record = await store.load(session_id)
+                record = await store.brief(session_id)
                 if record is None or record.head.offset < reader.offset:  # rolled back: who comes back is told
                     return
                 if record.head.complete and reader.offset == record.head.offset:

@@ -226,7 +226,7 @@ class ResponseRoutes:
         finally:
             if forgotten:
                 with suppress(StoreUnavailable):
-                    record = await self._sessions.store.load(session_id)
+                    record = await self._sessions.store.brief(session_id)
                     if record and record.head.final:
                         await self._sessions.store.delete(session_id)
 

@@ -147,7 +147,7 @@ class SessionRoutes:
         found: Record | None = record
         with store.follow(session_id) as follower, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HALT_SECONDS):
-                while (found := await store.load(session_id)) and not found.head.complete:
+                while (found := await store.brief(session_id)) and not found.head.complete:
                     await follower.wait(LOOK_SECONDS)
         if found is None:
             raise unknown_session()
@@ -203,7 +203,7 @@ class SessionRoutes:
                             break
                         if await self._follow(session_id, after, resumed, send):
                             break
-                        found, rolled_back = await store.load(session_id), True
+                        found, rolled_back = await store.brief(session_id), True
         except StoreUnavailable:
             pass  # it comes back
         finally:
@@ -257,17 +257,17 @@ def framed(event: UserEvent, event_id: str | None = None) -> bytes:
     return ahead + sse.frame(EVENT_NAMES[type(event)], event, event_id)
 
 
-async def find(store: Store, session_id: str) -> Record:
-    """The session, whosever it is: for operators. Raises HttpError 404."""
-    record = await store.load(session_id)
+async def find(store: Store, session_id: str, *, whole: bool = False) -> Record:
+    """The session, whosever it is: for operators. whole: with its prompt. Raises HttpError 404."""
+    record = await (store.load if whole else store.brief)(session_id)
     if record is None:
         raise unknown_session()
     return record
 
 
 async def find_theirs(store: Store, http: HttpRequest) -> Record:
-    """The user's session that the path names. Raises HttpError 404."""
-    record = theirs(caller_of(http), await store.load(http.path_params["session_id"]))
+    """The user's session that the path names, without its prompt. Raises HttpError 404."""
+    record = theirs(caller_of(http), await store.brief(http.path_params["session_id"]))
     if record is None:
         raise unknown_session()
     return record

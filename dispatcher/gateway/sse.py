@@ -73,7 +73,7 @@ class LogReader:
     async def intact(self) -> bool:
         """Whether the log still holds what was read: it may be deleted, or rolled back. Asked when nothing comes."""
         try:
-            record = await self._store.load(self._session_id)
+            record = await self._store.brief(self._session_id)
         except StoreUnavailable:
             return True
         return record is not None and record.head.offset >= self.offset

@@ -50,7 +50,7 @@ class Desk:
     async def _open(self, link: Link, session_id: str, opening: Open, excused: bool) -> str | None:
         now = clock.now()
         try:
-            if opening.generation == 0 and not await self._runners.store.load(session_id):
+            if opening.generation == 0 and not await self._runners.store.brief(session_id):
                 if await self._closed():
                     return "unavailable"
                 brought = await self._bring(session_id, opening.commander_id, "commander", now, digest(opening.token))

@@ -175,7 +175,7 @@ class FleetStop:
         async with self._room:
             await until_known(lambda: self._stop(session_id))
         with self._store.follow(session_id) as follower:
-            while (record := await until_known(lambda: self._store.load(session_id))) and not record.head.over:
+            while (record := await until_known(lambda: self._store.brief(session_id))) and not record.head.over:
                 await follower.wait(LOOK_SECONDS)
         self._running -= 1
         if record:

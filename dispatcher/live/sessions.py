@@ -210,7 +210,7 @@ class LiveSessions:
         runner = self.runners.by_session.get(session_id)
         if runner and runner.session.record.request.tenant == tenant:
             return True
-        record = await self.store.load(session_id)
+        record = await self.store.brief(session_id)
         return record is not None and record.request.tenant == tenant
 
     async def decide(self, session_id: str, decision: Decision) -> Applied | None:

@@ -101,6 +101,10 @@ class MemoryStore:
         self._check_open()
         return self._records.get(session_id)
 
+    async def brief(self, session_id: str) -> Record | None:
+        record = await self.load(session_id)
+        return record and without_prompt(record)
+
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         self._check_open()
         return self._entries.get(session_id, [])[after : after + limit]

@@ -157,6 +157,9 @@ class Store(Protocol):
 
     async def load(self, session_id: str) -> Record | None: ...
 
+    async def brief(self, session_id: str) -> Record | None:
+        """As `load`, without its prompt, which may be a thousand times the rest."""
+
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         """At most `limit` entries with an offset above `after`, in order. None of an unknown session."""
 

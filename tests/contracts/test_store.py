@@ -580,11 +580,12 @@ async def test_sessions_are_selected_by_state_the_oldest_first(store: Store) -> 
     assert [record.head.state for record in await store.select(["stopped"], 10)] == ["stopped"]
 
 
-async def test_sessions_are_listed_without_their_prompts(store: Store) -> None:
+async def test_sessions_are_listed_and_looked_up_without_their_prompts(store: Store) -> None:
     asked = Request("default", (Message("user", "x" * 1000),), 100.0, "user", '{"y": 1}', "conversation", "trace", True)
     await store.create(Record("s", asked, Head(since=100.0)))
     brief = Record("s", replace(asked, messages=(), parameters_json=""), Head(since=100.0))
     assert await store.select(["waiting"], 10) == await store.page(["waiting"], 10) == [brief]
+    assert (await store.brief("s"), await store.brief("none")) == (brief, None)
     assert await store.load("s") == Record("s", asked, Head(since=100.0))
 
 

@@ -240,6 +240,10 @@ class RedisStore:
         self._check_open()
         return await self._lanes.read(session_id)
 
+    async def brief(self, session_id: str) -> Record | None:
+        self._check_open()
+        return next(iter(await briefs(self._servers, [session_id])), None)
+
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         self._check_open()
         recent = self._hub.recent(session_id, after, limit)

@@ -25,9 +25,14 @@ class Reader:
         self._connection.close()
 
     def load(self, session_id: str) -> Record | None:
-        rows = self._fetch(
-            "SELECT id, request, head FROM sessions JOIN heads ON session = key WHERE id = ?", (session_id,)
-        )
+        return self._record("request", session_id)
+
+    def brief(self, session_id: str) -> Record | None:
+        return self._record("brief", session_id)
+
+    def _record(self, column: str, session_id: str) -> Record | None:
+        statement = f"SELECT id, {column}, head FROM sessions JOIN heads ON session = key WHERE id = ?"  # noqa: S608
+        rows = self._fetch(statement, (session_id,))
         return record_of(*rows[0]) if rows else None
 
     def entries(self, session_id: str, after: int, limit: int) -> list[Entry]:

@@ -284,6 +284,10 @@ class SqliteStore:
         self._check_open()
         return await _in(self._reading, self._reader.load, session_id)
 
+    async def brief(self, session_id: str) -> Record | None:
+        self._check_open()
+        return await _in(self._reading, self._reader.brief, session_id)
+
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         self._check_open()
         recent = self._hub.recent(session_id, after, limit)

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from dispatcher.access.watch import Access
 from dispatcher.core.entries import Body, Entry, Finished
+from dispatcher.core.log import Record
 from dispatcher.gateway import limits, sse
 from dispatcher.gateway.app import user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.gateway.sessions import render
 from dispatcher.metrics import Metrics
 from dispatcher.settings import DispatcherSettings
+from dispatcher.store.blobs import without_prompt
 from dispatcher.store.ports import StoreUnavailable
 from shared.records import Content, Thought, Usage
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions, Seen, eventually
@@ -67,6 +69,30 @@ async def test_a_session_from_its_first_word_to_its_end(http: httpx2.AsyncClient
     assert result.data == {"call_id": "call-1", "tool_name": "search", "status": "OK"}
     ids = [int(event.id) for event in seen]
     assert ids == sorted(set(ids))
+
+
+async def test_no_reader_takes_a_prompt_into_memory(
+    http: httpx2.AsyncClient, operator: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt may have megabytes, and there may be a thousand readers."""
+    commander, load = await sessions.begin(), sessions.store.load
+
+    async def whole(session_id: str) -> None:
+        raise AssertionError("it is read with its prompt")
+
+    async def brief(session_id: str) -> Record | None:
+        record = await load(session_id)
+        return record and without_prompt(record)
+
+    monkeypatch.setattr(sessions.store, "load", whole)
+    monkeypatch.setattr(sessions.store, "brief", brief)
+    session, operators = path(commander).removesuffix("/events"), f"/operator/sessions/{commander.session_id}/events"
+    reading = [asyncio.create_task(read(*each)) for each in ((http, path(commander)), (operator, operators))]
+    await commander.say("Hello")
+    await commander.finish()
+    assert [len(seen) for seen in await asyncio.gather(*reading)] == [2, 3]
+    assert (await http.get(session)).json()["state"] == "finished"
+    assert (await http.delete(session)).status_code == 204
 
 
 async def test_headers_and_first_bytes_come_at_once(url: str, sessions: FakeSessions) -> None:

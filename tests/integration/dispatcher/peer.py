@@ -23,6 +23,7 @@ from dispatcher.core.log import Change, Outcome, Record, Request
 from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import read_all
+from dispatcher.store.blobs import without_prompt
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
 from shared import records, wire
 from shared.pb import agent_pb2_grpc
@@ -265,6 +266,10 @@ class Trouble:
         record = await self.store.load(session_id)
         await self.reads.wait()
         return record
+
+    async def brief(self, session_id: str) -> Record | None:
+        record = await self.load(session_id)
+        return record and without_prompt(record)
 
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         self._check()
