@@ -3,7 +3,8 @@
     python -m tests.bench [--seconds 5] [--rounds 3] [--systems floor,starlette,memory,sqlite,redis] [--output FILE]
 
 All systems are up during the whole run and each measure is taken on one after the other, in another order each round;
-a figure is the median over the rounds. This process is the users: it reads and checks every text.
+a figure is the median over the rounds. This process is the users: it reads and checks every text. Exit status: 1, a
+figure is worse than its bound (`tests/bench/bounds.py`); 3, something could not be measured.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,9 +26,9 @@ import uvloop
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported
 
 from tests import programs
-from tests.bench import encodings, measures, policies
+from tests.bench import bounds, encodings, measures, policies, quiet
 from tests.bench.agents import REPORT_SOCKET
-from tests.bench.measures import Figures, Reports
+from tests.bench.measures import Figures, Late, Reports
 from tests.bench.polling import polling
 from tests.bench.stops import policy_stop
 from tests.bench.systems import SYSTEMS, System, started
@@ -38,6 +39,11 @@ STOPS = 10
 IDLE_SESSIONS = 400
 APART = 64  # sessions, and connections
 MEASURE_SECONDS = 360.0  # the most that one measure may take, a whole run's bound with the number of them
+
+# A run of that many rounds and such windows holds every bound; a shorter one those that are steady, in as many rounds.
+WHOLE_ROUNDS = 3
+WHOLE_SECONDS = 5.0
+COULD_NOT_MEASURE = 3  # exit status
 
 Measure = Callable[[System], Awaitable[Figures]]
 
@@ -64,32 +70,48 @@ Found = dict[str, dict[str, list[Figures]]]  # measure → system → the figure
 
 
 class Bench:
-    """Takes measures. wanted: whose names hold one of these; none: all."""
+    """Takes measures. wanted: whose names hold one of these; none: all. missed: what could not be measured."""
 
     def __init__(self, systems: list[System], wanted: list[str]) -> None:
         self.found: Found = {}
+        self.missed: list[str] = []
         self._systems = systems
         self._parts = wanted
 
     def wanted(self, name: str) -> bool:
         return not self._parts or any(part in name for part in self._parts)
 
-    async def take(self, name: str, measure: Measure, first: int = 0) -> None:
+    async def take(self, name: str, measure: Measure, first: int = 0, only: Container[str] = SYSTEMS) -> None:
         """On one system after the other, beginning with that one."""
         if not self.wanted(name):
             return
         for system in self._systems[first:] + self._systems[:first]:
-            if not system.operator and name.startswith(("rule's stop", "tool's stop")):
+            if system.name not in only or (not system.operator and name.startswith(("rule's stop", "tool's stop"))):
                 continue  # it has neither
             print(f"{name}: {system.name} … ", end="", file=sys.stderr, flush=True)
-            async with asyncio.timeout(MEASURE_SECONDS):
-                figures = await measure(system)
+            try:
+                before = quiet.used()
+                async with asyncio.timeout(MEASURE_SECONDS):
+                    figures = await measure(system)
+                figures[quiet.OTHERS] = quiet.others_share(before, quiet.used())
+            except Late as error:
+                print(error, file=sys.stderr, flush=True)
+                self.missed.append(f"{name}: {system.name}: {error}")
+                continue
+            except TimeoutError:
+                raise Stuck(f"{name}: {system.name}: no end within the time of a measure") from None
             shown = next(iter(figures))
             print(f"{shown} {figures[shown]:,.0f}", file=sys.stderr, flush=True)
             self.found.setdefault(name, {}).setdefault(system.name, []).append(figures)
 
 
-async def run(bench: Bench, systems: list[System], chosen: argparse.Namespace, reports: Reports, echo: str) -> None:
+class Stuck(Exception):
+    """A measure that does not end; what it began would weigh on all that follow."""
+
+
+async def run(
+    bench: Bench, systems: list[System], chosen: argparse.Namespace, reports: Reports, echo: str, held: bounds.Bounds
+) -> None:
     """Memory first and once: floods would leave free arenas behind. Rules' stops once: their p99 needs many."""
     seconds: float = chosen.seconds
     repeated: dict[str, Measure] = {
@@ -103,9 +125,10 @@ async def run(bench: Bench, systems: list[System], chosen: argparse.Namespace, r
     for system in systems:
         await measures.warm_up(system)
     await bench.take("idle sessions", lambda system: measures.idle(system, IDLE_SESSIONS))
-    for number in range(chosen.rounds):
+    for number in range(max(chosen.rounds, WHOLE_ROUNDS)):
         for name, measure in repeated.items():
-            await bench.take(name, measure, number % len(systems))
+            only = SYSTEMS if number < chosen.rounds else bounds.steady(held, name)
+            await bench.take(name, measure, number % len(systems), only)
     await bench.take("tool's stop", lambda system: tool_stop(system, max(1, chosen.stops // 2), reports))
     for name, count in (("rule's stop, idle", 0), ("rule's stop, 64 floods", 64)):
         await bench.take(name, lambda system, count=count: policy_stop(system, count, chosen.stops, reports, echo))  # type: ignore[misc]
@@ -124,9 +147,23 @@ async def designs(bench: Bench, systems: list[System], apart: System | None, sec
         }
 
 
+def compared(bench: Bench, chosen: argparse.Namespace, held: bounds.Bounds) -> int:
+    """The exit status, once what the bounds say was printed."""
+    whole = chosen.rounds >= WHOLE_ROUNDS and chosen.seconds >= WHOLE_SECONDS
+    findings = bounds.compared(held, bench.found, chosen.systems.split(","), bench.wanted, whole)
+    for finding in findings:
+        print(finding.line)
+    for line in bench.missed:
+        print(f"not measured: {line}", file=sys.stderr)
+    broken, busy = sum(finding.broken for finding in findings), sum(finding.busy for finding in findings)
+    print(f"{len(findings)} {'bounds' if whole else 'steady bounds'}: {broken} broken, {busy} not compared")
+    return COULD_NOT_MEASURE if bench.missed else min(broken, 1)
+
+
 def main() -> None:
     chosen = arguments()
     began = time.monotonic()
+    held = bounds.load()
     of_this_process: Found = {}
     wanted = Bench([], chosen.measure).wanted
     for name, measured in (("rules: text", policies.measured), ("encodings", encodings.measured)):
@@ -146,10 +183,14 @@ def main() -> None:
             apart = stack.enter_context(started("floor", Path(folder), connections=APART))
 
         async def everything() -> None:
-            await run(bench, systems, chosen, reports, address)
+            await run(bench, systems, chosen, reports, address, held)
             await designs(bench, systems, apart, chosen.seconds)
 
-        uvloop.run(everything())
+        try:
+            uvloop.run(everything())
+        except Stuck as error:
+            print(f"not measured: {error}", file=sys.stderr)
+            sys.exit(COULD_NOT_MEASURE)
     summary = medians(of_this_process | bench.found)
     print(tables(summary))
     document = {
@@ -163,6 +204,7 @@ def main() -> None:
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(document, indent=1) + "\n")
     print(f"{document['took_seconds']} s; all figures: {chosen.output}")
+    sys.exit(compared(bench, chosen, held))
 
 
 if __name__ == "__main__":

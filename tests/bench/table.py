@@ -47,6 +47,7 @@ _SHOWN = {
     "kib": ("KiB a session", 1, 0),
     "kib_gateway": ("  of the gateway", 1, 0),
     "kib_speaker": ("  of the speaker", 1, 0),
+    "others_share": ("share of the machine of others", 1, 2),
 }
 
 
