@@ -67,6 +67,15 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
+# What the writer's connection alone knows: an entry and, unless NULL, its session's head after it, in one statement.
+_STEPS = """
+CREATE TEMP VIEW steps (session, offset, entry, head) AS SELECT session, offset, entry, NULL FROM main.entries;
+CREATE TEMP TRIGGER step INSTEAD OF INSERT ON steps BEGIN
+    INSERT INTO entries VALUES (new.session, new.offset, new.entry);
+    UPDATE heads SET head = new.head WHERE session = new.session AND new.head NOT NULL;
+END;
+"""
+
 
 def lock(path: Path) -> int:
     """Make the folder and the file, for their owner alone, and keep every other process off them; the lock ends with
@@ -133,6 +142,7 @@ def open_writer(path: Path, full: bool) -> sqlite3.Connection:
         connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # see checkpoints
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        connection.executescript(_STEPS)
         _hide(Path(os.path.realpath(path)))
     except sqlite3.Error as error:
         connection.close()

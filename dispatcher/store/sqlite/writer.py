@@ -1,7 +1,9 @@
 """What the writer thread of the SQLite store does: many changes in one transaction.
 
 Each SQLite call lets go of the GIL and has to wait for it again, for as long as the event loop is busy. So the number
-of statements counts more than their size: a transaction has about four, whatever it carries.
+of statements counts more than their size. A transaction of packets alone, as nearly all are, is one statement, which
+commits itself; SQLite need not keep a journal of it either, to undo it within a transaction. With four, each with its
+wait, 16 appends took this thread 690 µs of CPU; now 470. Any other has about four, whatever it carries.
 """
 
 import sqlite3
@@ -47,7 +49,7 @@ class JobResult(msgspec.Struct, frozen=True, gc=False):
 SESSIONS = "sessions (key, id, brief, request)"
 FIRST_HEADS = "heads (session, state, since, ended_at, head)"
 HEADS = "heads (session, head)"
-ENTRIES = "entries (session, offset, entry)"
+STEPS = "steps (session, offset, entry, head)"
 
 
 @lru_cache(maxsize=4 * ROWS_PER_STATEMENT)
@@ -76,7 +78,7 @@ class Writer:
         self._session_values: list[Any] = []
         self._first_head_values: list[Any] = []
         self._entry_values: list[Any] = []
-        self._heads: dict[int, bytes] = {}
+        self._heads: dict[int, bytes] = {}  # of what has no entries to bring it
         self._states: dict[int, Head] = {}
         self._touched: set[str] = set()
 
@@ -94,14 +96,23 @@ class Writer:
                 self._connection.execute("ROLLBACK")
             self._find(jobs)
             answers = [self._operation(job) if callable(job) else self._answer(job) for job in jobs]
-            self._flush()
-            if self._connection.in_transaction:
-                self._connection.execute("COMMIT")
+            if self._is_one_statement():
+                self._connection.execute(_insert(STEPS, len(self._entry_values) // 4), self._entry_values)
+                self._written()
+            else:
+                self._flush()
+                if self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
             self._forget_ended()
         except Exception as error:
             self._abandon()
             raise StoreUnavailable(f"the store failed: {error}") from error
         return answers
+
+    def _is_one_statement(self) -> bool:
+        """All that is to be written, in no transaction yet."""
+        others = self._session_values or self._heads or self._states or self._connection.in_transaction
+        return bool(self._entry_values) and not others and len(self._entry_values) <= 4 * ROWS_PER_STATEMENT
 
     def _forget_ended(self) -> None:
         for session_id in self._touched:
@@ -159,10 +170,15 @@ class Writer:
         if not isinstance(outcome, Applied) or outcome.head is record.head:
             return JobResult(outcome)
         head, before = outcome.head, record.head
-        blobs = [encode(entry) for entry in outcome.entries]
-        self._heads[key] = encode(head)
-        for entry, blob in zip(outcome.entries, blobs, strict=True):
-            self._entry_values += (key, entry.offset, blob)
+        # Both before anything of it is to be written: either may have no place in a blob.
+        head_blob, blobs = encode(head), [encode(entry) for entry in outcome.entries]
+        if blobs:
+            for entry, blob in zip(outcome.entries, blobs, strict=True):
+                self._entry_values += (key, entry.offset, blob, None)
+            self._entry_values[-1] = head_blob
+            self._heads.pop(key, None)
+        else:
+            self._heads[key] = head_blob
         if head.state != before.state or head.since != before.since or head.ended_at != before.ended_at:
             self._states[key] = head
         self._live[session_id] = key, Record(session_id, record.request, head)
@@ -229,12 +245,12 @@ class Writer:
         self._connection.execute("INSERT INTO begun VALUES (?, ?, ?)", (tenant, record.session_id, now))
 
     def _flush(self) -> None:
-        if not (self._heads or self._session_values):
+        if not (self._entry_values or self._heads or self._session_values):
             return
         self._begin()
         self._in_chunks(SESSIONS, self._session_values, 4)
         self._in_chunks(FIRST_HEADS, self._first_head_values, 5)
-        self._in_chunks(ENTRIES, self._entry_values, 3)
+        self._in_chunks(STEPS, self._entry_values, 4)
         self._in_chunks(HEADS, [value for pair in self._heads.items() for value in pair], 2)
         if self._states:
             self._connection.executemany(
