@@ -161,9 +161,8 @@ class House:
         Path(f"/proc/{self.program.pid}/clear_refs").write_text("5")
 
     def memory(self, name: str) -> int:
-        """Of the Dispatcher, in bytes, as /proc has it: `VmRSS`, or `VmHWM`, the highest."""
-        status = Path(f"/proc/{self.program.pid}/status").read_text()
-        return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+        """Of the Dispatcher."""
+        return self.dispatcher.memory(name)
 
     async def left(self) -> list[str]:
         """What is still held of what was, after a quiet time; a line each."""

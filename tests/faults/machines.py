@@ -113,6 +113,12 @@ class Machine:
         self.process.send_signal(signal.SIGUSR2)
         return await asyncio.to_thread(self.process.wait_for, is_event("census"))
 
+    def memory(self, name: str) -> int:
+        """Bytes, as /proc has it: `VmRSS`, or `VmHWM`, the highest."""
+        assert isinstance(self.process, Program)
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+
     def descriptors(self) -> int:
         assert isinstance(self.process, Program)
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
