@@ -24,6 +24,7 @@ from dispatcher.gateway.receipts import ReceiptKey
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.grpc_edge.service import AgentInteraction
 from dispatcher.live import clock
+from dispatcher.live.fleet import keep_holding
 from dispatcher.live.sessions import LiveSessions
 from dispatcher.metrics import Metrics, watch_loop
 from dispatcher.policing.watch import PolicyFiles
@@ -129,6 +130,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         raise ConfigError(f"DISPATCHER_STORE: the store was lost while starting: {error}") from None
     works = [
         sessions.desk.upkeep.keep(),
+        keep_holding(store, sessions.pool),
         sessions.sweep.keep(),
         watch_loop(metrics),
         clock.watch(),

@@ -31,6 +31,7 @@ EVENTS = {
     ("POST", "/operator/sessions/{session_id}/calls/{call_id}/decision"): "call_decided",
     ("POST", "/operator/stop"): "fleet_stopped",
     ("GET", "/operator/holds"): "holds_listed",
+    ("POST", "/operator/holds"): "hold_placed",
     ("DELETE", "/operator/holds/{hold_id}"): "hold_lifted",
     ("GET", "/operator/approvals"): "approvals_listed",
     ("GET", "/operator/policies"): "policies_read",

@@ -2,11 +2,8 @@
 
 import base64
 import math
-import time
-from typing import Annotated
 
 import msgspec
-import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.datastructures import QueryParams
 from starlette.requests import Request as HttpRequest
@@ -15,18 +12,17 @@ from starlette.routing import Route
 from starlette.types import Receive, Send
 
 from dispatcher.core.entries import Entry, as_event, fields_of
-from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import LIVE, STATES, Record, State
 from dispatcher.gateway import approvals, bodies, sse
 from dispatcher.gateway.audited import note
-from dispatcher.gateway.errors import HttpError, json_response, unknown_session
+from dispatcher.gateway.errors import json_response, unknown_session
+from dispatcher.gateway.holds import FleetOrder, HoldRoutes, named
 from dispatcher.gateway.live_list import LiveList
 from dispatcher.gateway.pages import Page
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.receipts import ReceiptKey, receipt
 from dispatcher.gateway.sessions import find, released_text
 from dispatcher.live.fleet import (
-    MAX_HOLD_SECONDS,
     FleetDone,
     FleetProgress,
     FleetStop,
@@ -34,10 +30,9 @@ from dispatcher.live.fleet import (
     SessionHalted,
     new_hold,
 )
+from dispatcher.live.ports import Unlogged
 from dispatcher.store.ports import Place, place
 from shared.records import StopReason
-
-logger = structlog.get_logger()
 
 LIST_LIMIT = 100
 MAX_LIST_LIMIT = 1000
@@ -58,28 +53,6 @@ class OperatorStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     reason: StopReason = "RiskControl"
     detail: str = ""
-
-
-class FleetStopBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which sessions: those that have all that is given; or `all`. hold_seconds: that no other like them begins."""
-
-    agent: bodies.Name | None = None
-    tenant: bodies.Name | None = None
-    conversation_id: bodies.Name | None = None
-    commander: bodies.Name | None = None
-    all: bool = False
-    reason: StopReason = "RiskControl"
-    detail: str = ""
-    hold_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_HOLD_SECONDS)] = 0.0
-
-    def fits(self) -> Fits:
-        """Raises HttpError 400: nobody shall stop everything by leaving something out."""
-        fits = Fits(self.agent, self.tenant, self.conversation_id, self.commander)
-        if (fits == Fits()) != self.all:
-            raise bodies.invalid("all", "give `agent`, `tenant`, `conversation_id`, `commander`, or else `all` as true")
-        if self.commander is not None and self.hold_seconds:
-            raise bodies.invalid("hold_seconds", "not with `commander`: a session that begins has none yet")
-        return fits
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -172,7 +145,7 @@ class OperatorRoutes:
     ) -> None:
         self._sessions, self._registry, self._connections, self._bodies = sessions, registry, connections, taken
         self._receipt_key = receipt_key
-        self._live_list = LiveList(sessions, connections, _summary)
+        self._live_list = LiveList(sessions, connections, self._summary)
         self.routes = [
             Route("/", page.show, methods=["GET"]),
             Route("/page/{file}", page.file, methods=["GET"]),
@@ -186,10 +159,12 @@ class OperatorRoutes:
             Route("/operator/sessions/{session_id}/stop", self._stop, methods=["POST"]),
             Route("/operator/sessions/{session_id}/calls/{call_id}/decision", self._decide, methods=["POST"]),
             Route("/operator/stop", self._stop_fleet, methods=["POST"]),
-            Route("/operator/holds", self._holds, methods=["GET"]),
-            Route("/operator/holds/{hold_id}", self._lift, methods=["DELETE"]),
+            *HoldRoutes(sessions.store, taken).routes,
             Route("/operator/approvals", self._approvals, methods=["GET"]),
         ]
+
+    def _summary(self, record: Record) -> dict[str, object]:
+        return _summary(record, self._sessions.unlogged(record.session_id))
 
     async def _metrics(self, http: HttpRequest) -> Response:
         return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -209,7 +184,7 @@ class OperatorRoutes:
                 if at[0] < listing.since:
                     return _listed(found, None)
                 if listing.wants(record):
-                    found.append(_summary(record))
+                    found.append(self._summary(record))
                     if len(found) == listing.limit:
                         return _listed(found, at)
             if len(records) < PAGE:
@@ -225,7 +200,7 @@ class OperatorRoutes:
         fields = map(fields_of, record.request.messages)
         messages = [{name: value for name, value in each.items() if value or name == "content"} for each in fields]
         asked = {"messages": messages, "parameters_json": record.request.parameters_json}
-        return json_response(200, {**_summary(record), **asked})
+        return json_response(200, {**self._summary(record), **asked})
 
     async def _receipt(self, http: HttpRequest) -> Response:
         record = await find(self._sessions.store, http.path_params["session_id"], whole=True)
@@ -237,13 +212,12 @@ class OperatorRoutes:
         record = await self._sessions.stop(http.path_params["session_id"], body.reason, "operator", body.detail)
         if record is None:
             raise unknown_session()
-        return json_response(202, _summary(record))
+        return json_response(202, self._summary(record))
 
     async def _stop_fleet(self, http: HttpRequest) -> sse.RawAnswer:
-        body = await self._bodies.take(http, FleetStopBody)
+        body = await self._bodies.take(http, FleetOrder)
         fits, seconds = body.fits(), body.hold_seconds
-        named = {name: value for name, value in msgspec.to_builtins(fits).items() if value is not None}
-        note(http, fits=named, reason=body.reason, hold_seconds=seconds)
+        note(http, fits=named(fits), reason=body.reason, hold_seconds=seconds)
         hold = await new_hold(self._sessions.store, fits, seconds, body.reason, body.detail) if seconds else None
         return sse.RawAnswer(self._tell, self._sessions.stop_fleet(fits, body.reason, body.detail, hold))
 
@@ -256,16 +230,6 @@ class OperatorRoutes:
                     await sse.write(send, sse.frame(TOLD[type(told)], told))
         finally:
             await sse.end(send)
-
-    async def _holds(self, http: HttpRequest) -> Response:
-        return json_response(200, {"holds": list(map(_held, await self._sessions.store.holds(time.time())))})
-
-    async def _lift(self, http: HttpRequest) -> Response:
-        hold_id = http.path_params["hold_id"]
-        if not await self._sessions.store.lift(hold_id):
-            raise HttpError(404, "No such hold.", code="hold_not_found")
-        logger.info("hold_lifted", hold_id=hold_id)
-        return Response(status_code=204)
 
     async def _decide(self, http: HttpRequest) -> Response:
         body = await self._bodies.take(http, approvals.DecisionBody)
@@ -322,21 +286,8 @@ def _frame(entry: Entry) -> bytes:
     return sse.frame(*as_event(entry), entry.offset)
 
 
-def _held(hold: Hold) -> dict[str, object]:
-    fits = hold.fits
-    return {
-        "hold_id": hold.hold_id,
-        "agent": fits.agent,
-        "tenant": fits.tenant,
-        "conversation_id": fits.conversation_id,
-        "placed_at": hold.placed_at,
-        "ends_at": hold.ends_at,
-        "reason": hold.reason,
-        "detail": hold.detail,
-    }
-
-
-def _summary(record: Record) -> dict[str, object]:
+def _summary(record: Record, unlogged: Unlogged | None) -> dict[str, object]:
+    """unlogged: null where another instance has it, or nobody."""
     head, request = record.head, record.request
     return {
         "session_id": record.session_id,
@@ -359,6 +310,8 @@ def _summary(record: Record) -> dict[str, object]:
         "sequence": head.sequence,
         "offset": head.offset,
         "decided": head.decided,
+        "step": unlogged and unlogged.step,
+        "held": unlogged and unlogged.held,
         "running_calls": [call.tool_name for call in head.calls.values() if call.instance],
         "waiting_calls": [call.tool_name for call in head.calls.values() if not call.instance],  # to be approved
     }

@@ -8,6 +8,7 @@ from dispatcher.core.entries import Decision
 from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Applied, Record, Request
 from dispatcher.live.fleet import FleetStop
+from dispatcher.live.ports import Unlogged
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 from shared.records import Tool
 
@@ -57,6 +58,9 @@ class Sessions(Protocol):
 
     async def decide(self, session_id: str, decision: Decision) -> Applied | None:
         """Log the decision on a call, if it is the first and fits; what came of it. None: unknown."""
+
+    def unlogged(self, session_id: str) -> Unlogged | None:
+        """None: it does not live at this instance."""
 
     async def agents(self) -> list[str]:
         """The agents that some Commander offers, or offered a short while ago (`DISPATCHER_QUEUE_SECONDS`)."""

@@ -51,7 +51,7 @@ class Desk:
         now = clock.now()
         try:
             if opening.generation == 0 and not await self._runners.store.brief(session_id):
-                if await self._closed():
+                if await self._closed(opening.commander_id):
                     return "unavailable"
                 brought = await self._bring(session_id, opening.commander_id, "commander", now, digest(opening.token))
                 excused = brought.fresh
@@ -82,7 +82,7 @@ class Desk:
         commander_id, now = ids.commander_id(), clock.now()
         with self._runners.bringing(session_id):
             try:
-                if await self._closed():
+                if await self._closed(commander_id):
                     return "unavailable"
                 created = await self._bring(session_id, commander_id, "older", now)
                 if not created.fresh:
@@ -96,13 +96,14 @@ class Desk:
                 self._runners.find_again(session_id)
                 return "unavailable"
 
-    async def _closed(self) -> bool:
-        """No session is taken that a Commander brings. Raises StoreUnavailable."""
+    async def _closed(self, commander_id: str) -> bool:
+        """No session is taken that this Commander brings. Raises StoreUnavailable."""
         if len(self._runners.by_session) >= MAX_LIVE:
             self.metrics.refused("chatstream", "sessions")
             return True
         try:
-            await check_holds(self._runners.store, Request("", (), clock.now()))  # it says nothing of what it is for
+            unsaid = Request("", (), clock.now())  # it says nothing of what it is for
+            await check_holds(self._runners.store, unsaid, commander_id)
         except OnHold:
             self.metrics.refused("chatstream", "on_hold")
             return True

@@ -65,6 +65,7 @@ class SessionFacts:
         self._final = record.head.final
         self._spoken = record.head.decided > 0
         self._step: _ThinkingStep | None = None
+        self.last_step = ""  # the beginning of its name
         self._thought_lines = 0
         self._detected = 0.0  # perf_counter when the stop was detected
         self._stop_logged_at = 0.0  # of the stop, when it was heard of
@@ -178,6 +179,7 @@ class SessionFacts:
             self._end_step()
         if self._step is None:
             self._step = _ThinkingStep(thought.step_name)
+            self.last_step = thought.step_name[:100]
         step = self._step
         step.characters += len(thought.delta)
         if self._log_thoughts:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 import msgspec
@@ -14,8 +15,9 @@ import structlog
 from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import LIVE, Request
 from dispatcher.live import ids
+from dispatcher.live.pool import Pool
 from dispatcher.store.asking import until_known
-from dispatcher.store.ports import Place, Store, place
+from dispatcher.store.ports import Place, Store, StoreUnavailable, place
 
 logger = structlog.get_logger()
 
@@ -29,6 +31,7 @@ MAX_HOLD_SECONDS = 24 * 3600.0  # what is to last longer is a key to take away, 
 # After a hold was placed the last look is no sooner: a session that was let in just before may be on its way into the
 # log, which takes milliseconds.
 SETTLE_SECONDS = 1.0
+HELD_SECONDS = 0.5  # between looks at the holds of Commanders: such an order's last look is after it
 
 
 class TooManyOrders(Exception):
@@ -47,10 +50,10 @@ class OnHold(Exception):
         self.retry_after = retry_after
 
 
-async def check_holds(store: Store, request: Request) -> None:
-    """Raises OnHold; StoreUnavailable, for what cannot be looked up may be held."""
+async def check_holds(store: Store, request: Request, commander: str = "") -> None:
+    """commander: who brings it. Raises OnHold; StoreUnavailable, for what cannot be looked up may be held."""
     now = time.time()
-    if fitting := [hold for hold in await store.holds(now) if hold.fits.asked(request)]:
+    if fitting := [hold for hold in await store.holds(now) if hold.fits.asked(request, commander)]:
         raise OnHold(math.ceil(fitting[-1].ends_at - now))
 
 
@@ -60,6 +63,25 @@ async def new_hold(store: Store, fits: Fits, seconds: float, reason: str, detail
     if len(await store.holds(now)) >= MAX_HOLDS:
         raise TooManyHolds
     return Hold(ids.hold_id(), fits, now, now + seconds, reason, detail)
+
+
+async def place_hold(store: Store, hold: Hold) -> None:
+    """From then on it is in force at every instance. Raises StoreUnavailable."""
+    await store.hold(hold)
+    logger.info("hold_placed", hold_id=hold.hold_id, ends_at=hold.ends_at, **msgspec.structs.asdict(hold.fits))
+
+
+async def hold_commanders(store: Store, pool: Pool) -> None:
+    """Those that a hold means get no session of the pool's. Raises StoreUnavailable."""
+    pool.hold({hold.fits.commander for hold in await store.holds(time.time()) if hold.fits.commander})
+
+
+async def keep_holding(store: Store, pool: Pool) -> None:
+    """For as long as the instance lives."""
+    while True:
+        await asyncio.sleep(HELD_SECONDS)
+        with suppress(StoreUnavailable):  # nothing can be assigned meanwhile
+            await hold_commanders(store, pool)
 
 
 class HoldPlaced(msgspec.Struct, frozen=True):
@@ -148,8 +170,7 @@ class FleetStop:
         hold, loop = self._hold, asyncio.get_running_loop()
         if hold is None:
             return loop.time()
-        await until_known(lambda: self._store.hold(hold))
-        logger.info("hold_placed", hold_id=hold.hold_id, ends_at=hold.ends_at, **msgspec.structs.asdict(hold.fits))
+        await until_known(lambda: place_hold(self._store, hold))
         self._news.put_nowait(HoldPlaced(hold.hold_id, hold.ends_at))
         return loop.time() + SETTLE_SECONDS
 

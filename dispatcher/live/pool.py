@@ -148,6 +148,7 @@ class Pool:
         self.members: set[Member] = set()
         self.draining = False
         self._outliers = Outliers()
+        self._held: frozenset[str] = frozenset()  # Commanders that get none, as an operator wants it
         self._assigner, self._metrics, self._queue_seconds = assigner, metrics, queue_seconds
         self._waiting: dict[_Queue, dict[str, float]] = {}  # session → waiting since (Unix seconds), oldest first
         self._turns: dict[str, int] = {}  # tenant → number of its last turn, the longest ago first
@@ -285,6 +286,12 @@ class Pool:
     def _ids(self) -> set[str]:
         return {member.status.commander_id for member in self.members}
 
+    def hold(self, commander_ids: Iterable[str]) -> None:
+        """These get no session until they are not among those that are held any more."""
+        before, self._held = self._held, frozenset(commander_ids)
+        if self._held != before:
+            self._match()
+
     def roomy(self) -> None:
         """A stream that was full is read again."""
         self._match()
@@ -327,13 +334,14 @@ class Pool:
             del self._turns[next(iter(self._turns))]
 
     def _offering(self, wanted: str) -> list[Member]:
-        """Those that offer the agent, with all that it has to honour, and are not ejected."""
+        """Those that offer the agent, with all that it has to honour, and are neither ejected nor held."""
         agent, *needs = wanted.split("\0")
         return [
             member
             for member in self.members
             if agent in member.status.agents
             and member.status.features(agent).issuperset(needs)
+            and member.status.commander_id not in self._held
             and not self._outliers.ejected(member.status.commander_id)
         ]
 
@@ -363,7 +371,8 @@ class Pool:
     def _count(self) -> None:
         ids = self._ids()
         ejected = set(filter(self._outliers.ejected, ids))
-        free = sum(member.free for member in self.members if member.status.commander_id not in ejected)
+        none = ejected | self._held
+        free = sum(member.free for member in self.members if member.status.commander_id not in none)
         own = sum(place.own for place in self._places.values())
         self._metrics.pool(len(ids), free, own, len(ejected))
         self._metrics.waiting_sessions.set(self.waiting if self.in_store is None else self.in_store)

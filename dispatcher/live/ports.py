@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Coroutine
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from dispatcher.core.effects import Effect
 from dispatcher.core.entries import Approval, Call, Entry
@@ -19,6 +19,15 @@ from shared.turns import LoopTurn
 T = TypeVar("T")
 
 Batch: TypeAlias = list[tuple[Entry, float]]  # of one append, with the time of receipt (perf_counter)
+
+
+class Unlogged(NamedTuple):
+    """Of a session that lives here, which its log does not say. step: of its last thought, the beginning of the name;
+    held: characters of content that wait for a decision of the policies.
+    """
+
+    step: str
+    held: int
 
 
 class Carried(Protocol):

@@ -18,9 +18,10 @@ from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.core.tokens import KEY_BYTES
 from dispatcher.live import clock, ids
 from dispatcher.live.desk import Desk
-from dispatcher.live.fleet import MAX_ORDERS, FleetStop, TooManyOrders, check_holds
+from dispatcher.live.fleet import MAX_ORDERS, FleetStop, TooManyOrders, check_holds, hold_commanders
 from dispatcher.live.neighbours import Neighbours
 from dispatcher.live.pool import QueueFull
+from dispatcher.live.ports import Unlogged
 from dispatcher.live.runners import Runners
 from dispatcher.live.sweep import Sweep
 from dispatcher.metrics import Metrics
@@ -221,6 +222,11 @@ class LiveSessions:
         self.runners.observe(session_id, outcome)
         return outcome
 
+    def unlogged(self, session_id: str) -> Unlogged | None:
+        """None: it does not live at this instance."""
+        runner = self.runners.by_session.get(session_id)
+        return Unlogged(runner.facts.last_step, runner.session.held) if runner else None
+
     async def agents(self) -> list[str]:
         """The names that are offered now, or were within the queue time. Raises StoreUnavailable."""
         return sorted(offer for offer in await self._offers() if "\0" not in offer)
@@ -252,6 +258,7 @@ class LiveSessions:
         """Where no other instance uses the store: take up every session whose log is not complete; the grace
         runs from now. Raises StoreUnavailable.
         """
+        await hold_commanders(self.store, self.pool)
         if self.neighbours:
             await self.neighbours.join()
             return

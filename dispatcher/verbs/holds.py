@@ -1,5 +1,5 @@
-"""`dispatcher holds list|lift`: what keeps new sessions from beginning (`dispatcher stop --hold`), over the operator's
-routes.
+"""`dispatcher holds place|list|lift`: what keeps new sessions from beginning, or a Commander from getting any, over the
+operator's routes.
 """
 
 import argparse
@@ -8,8 +8,9 @@ import sys
 import time
 from urllib.parse import quote
 
-from dispatcher.verbs.client import Client, add_key_file, as_session_id
+from dispatcher.verbs.client import Client, add_key_file, as_count, as_session_id
 from dispatcher.verbs.servers import RequestFailed
+from dispatcher.verbs.stop import add_order, order_of
 from shared.terminal import printable
 
 
@@ -17,6 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
     add_key_file(parser)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    placing = verbs.add_parser("place", help="refuse new ones for a while (--commander: it gets none)")
+    add_order(placing)
+    placing.add_argument("--seconds", type=as_count, required=True, help="for how long")
+    placing.set_defaults(holds_verb=_place)
 
     listing = verbs.add_parser("list", help="the holds that are in force, the first to end first")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -38,12 +44,19 @@ def run(options: argparse.Namespace) -> int:
         return 1
 
 
+def _place(client: Client, options: argparse.Namespace) -> int:
+    hold = client.post("/operator/holds", order_of(options, "holds place") | {"hold_seconds": options.seconds})
+    print(f"{hold['hold_id']} is in force")
+    return 0
+
+
 def _list(client: Client, options: argparse.Namespace) -> int:
     for hold in client.get("/operator/holds")["holds"]:
         if options.json:
             print(json.dumps(hold))
             continue
-        fits = [f"{name} {hold[name]}" for name in ("agent", "tenant", "conversation_id") if hold[name] is not None]
+        given = ("agent", "tenant", "conversation_id", "commander")
+        fits = [f"{name} {hold[name]}" for name in given if hold[name] is not None]
         left = max(0, round(hold["ends_at"] - time.time()))
         why = " ".join(filter(None, (hold["reason"], hold["detail"])))
         print(printable(f"{hold['hold_id']} {left} s left, {', '.join(fits) or 'all'}: {why}"))

@@ -16,19 +16,24 @@ BAR = 30  # characters
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
     add_key_file(parser)
+    add_order(parser)
+    parser.add_argument("--hold", type=as_count, metavar="SECONDS", help="that no other that fits begins")
+    parser.add_argument("--json", action="store_true", help="what comes of it, one JSON object a line")
+
+
+def add_order(parser: argparse.ArgumentParser) -> None:
+    """Which sessions are meant, and why."""
     parser.add_argument("--agent", help="those of that agent")
     parser.add_argument("--tenant", help="those of that tenant's users")
     parser.add_argument("--conversation", metavar="ID", help="those of that conversation")
     parser.add_argument("--commander", metavar="ID", help="those that run at that Commander")
     parser.add_argument("--all", action="store_true", help="all that there are")
-    parser.add_argument("--hold", type=as_count, metavar="SECONDS", help="that no other that fits begins")
     parser.add_argument("--reason", choices=STOP_REASONS, default="RiskControl", help="what the users are told")
     parser.add_argument("--detail", default="", help="for the logs; users do not see it")
-    parser.add_argument("--json", action="store_true", help="what comes of it, one JSON object a line")
 
 
-def run(options: argparse.Namespace) -> int:
-    """0: none of them runs any more. Raises ConfigError."""
+def order_of(options: argparse.Namespace, verb: str) -> dict[str, object]:
+    """As the routes want it. Raises ConfigError."""
     fits = {
         "agent": options.agent,
         "tenant": options.tenant,
@@ -37,8 +42,13 @@ def run(options: argparse.Namespace) -> int:
     }
     body = {name: value for name, value in fits.items() if value is not None}
     if bool(body) == options.all:
-        raise ConfigError("stop: give --agent, --tenant, --conversation, --commander, or else --all")
-    body |= {"reason": options.reason, "detail": options.detail} | ({"all": True} if options.all else {})
+        raise ConfigError(f"{verb}: give --agent, --tenant, --conversation, --commander, or else --all")
+    return body | {"reason": options.reason, "detail": options.detail} | ({"all": True} if options.all else {})
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: none of them runs any more. Raises ConfigError."""
+    body = order_of(options, "stop")
     if options.hold:
         body["hold_seconds"] = options.hold
     try:

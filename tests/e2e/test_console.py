@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from dispatcher.access.watch import Access
+from dispatcher.core.holds import Fits
 from dispatcher.core.log import Request
 from dispatcher.gateway import live_list
 from dispatcher.gateway.app import operator_app
@@ -126,6 +127,15 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         await tab.click("[aria-label=Holds] button")
         await tab.shows("The hold is lifted.", "#told")
         assert not await sessions.store.holds(time.time())
+
+        # A Commander gets no more.
+        await begin(sessions, "support", now)
+        await tab.click("[aria-label^='Drain ']")
+        await tab.press("Enter")
+        await tab.shows("gets no session any more", "#told")
+        await tab.shows("Lift it", "[aria-label=Holds]")
+        (hold,) = await sessions.store.holds(time.time())
+        assert hold.fits == Fits(commander="commander")
         sessions.closing.set()
 
 

@@ -1,6 +1,7 @@
 // Who works, under which rules, with which tools; and what is wrong with any of them. Of the instance that answers.
 import { json, Refused, request } from "./http.js";
 import { Live } from "./live.js";
+import { drain } from "./stop.js";
 import { clock, count, element, table, terms, visible } from "./text.js";
 
 const LOOK_MS = 5000;
@@ -65,6 +66,7 @@ export async function troubles(signal) {
 export async function fleet({ main, signal, page }) {
   const commanders = table("Commanders", [
     ["Commander"],
+    ["Drain"],
     ["Instance", "wide"],
     ["Sessions", "number"],
     ["Packets/s", "number"],
@@ -85,10 +87,12 @@ export async function fleet({ main, signal, page }) {
   );
   asking({ numbers, rules, tools, wrong, holds }, signal, page);
   const live = new Live();
-  await live.follow(signal, page.connected, () => working(commanders, live));
+  await live.follow(signal, page.connected, () => working(commanders, live, page));
 }
 
-function working({ body, title }, live) {
+function working({ box, body, title }, live, page) {
+  if (box.matches(":focus-within")) return; // a button that is pressed just now stays
+
   const found = new Map();
   for (const row of live.rows.values()) {
     if (row.state !== "running") continue;
@@ -104,8 +108,11 @@ function working({ body, title }, live) {
     ...[...found].sort().map(([key, { sessions, rate, agents }]) => {
       const [commander, instance] = JSON.parse(key);
       const link = element("a", { href: `#sessions?${new URLSearchParams({ q: commander })}` }, visible(commander));
+      const button = element("button", { type: "button", ariaLabel: `Drain ${visible(commander)}` }, "Drain…");
+      button.onclick = () => drain(page, commander);
       const cells = [
         [link],
+        [button],
         [instance, "wide"],
         [count(sessions), "number"],
         [rate.toFixed(0), "number"],
@@ -141,7 +148,7 @@ function held(section, holds, page) {
   if (section.dataset.shown === shown) return; // a button that is pressed just now stays
   section.dataset.shown = shown;
   section.replaceChildren(
-    ...(holds.length ? [element("h2", {}, "Held: new ones like these are refused")] : []),
+    ...(holds.length ? [element("h2", {}, "Held: new ones like these are refused, a Commander gets none")] : []),
     ...holds.map((hold) => {
       const lift = () =>
         page.tried(async () => {
@@ -156,6 +163,7 @@ function held(section, holds, page) {
           ["Agent", hold.agent],
           ["Tenant", hold.tenant],
           ["Conversation", hold.conversation_id],
+          ["Commander", hold.commander],
           ["Until", clock(hold.ends_at)],
           ["Reason", hold.reason],
           ["Detail", hold.detail],

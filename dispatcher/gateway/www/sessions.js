@@ -19,6 +19,8 @@ const COLUMNS = [
   ["Packets/s", "number"],
   ["Packets", "number wide"],
   ["Takeovers", "number wide"],
+  ["Thinks", "wide"],
+  ["Held", "number wide"],
   ["Tools", "wide"],
   ["Commander", "wide"],
 ];
@@ -209,6 +211,8 @@ class Rows {
       live && session.rate !== undefined ? session.rate.toFixed(session.rate < 10 ? 1 : 0) : "",
       count(session.sequence),
       count(session.takeovers),
+      live ? (session.step ?? "") : "",
+      live && session.held !== null ? count(session.held) : "",
       tools.join(", "),
       session.commander_id,
     ];

@@ -1,4 +1,4 @@
-// Stops one session, or all that fit, with a reason, once it was confirmed.
+// Stops one session, or all that fit, or gives a Commander no more; with a reason, once it was confirmed.
 import { frames, json, request } from "./http.js";
 import { count, element, visible } from "./text.js";
 
@@ -50,11 +50,25 @@ export function stopMany(page) {
   });
 }
 
+export function drain(page, commander) {
+  const hold = element("input", { name: "hold_seconds", type: "number", min: 1, max: 86400, step: 1, value: 3600 });
+  const more = [
+    element("p", {}, "What it has goes on; it gets no other, at no instance."),
+    element("label", {}, "For (seconds) ", hold),
+  ];
+  const work = async ({ hold_seconds, reason, detail }, dialog) => {
+    await json("operator/holds", { body: { commander, hold_seconds: Number(hold_seconds), reason, detail } });
+    page.say(`${visible(commander)} gets no session any more. Its hold can be lifted here.`);
+    dialog.close();
+  };
+  asked(`Drain ${visible(commander)}?`, more, work, "Drain");
+}
+
 /** A dialog with a reason. work: what is done once it was confirmed; what goes wrong is said in the dialog. */
-function asked(title, more, work) {
+function asked(title, more, work, verb = "Stop") {
   const reason = element("select", { name: "reason" }, ...REASONS.map((each) => new Option(each, each)));
   const cancel = element("button", { type: "button", value: "cancel" }, "Cancel");
-  const go = element("button", {}, "Stop");
+  const go = element("button", {}, verb);
   const wrong = element("p", { role: "alert" });
   const form = element(
     "form",

@@ -26,6 +26,7 @@ from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
 from dispatcher.live.fleet import FleetStop, check_holds
 from dispatcher.live.pool import QueueFull
+from dispatcher.live.ports import Unlogged
 from dispatcher.policing.prompts import PromptRefused
 from dispatcher.store.memory import MemoryStore
 from dispatcher.store.ports import Created, IdempotencyKey, Store
@@ -56,6 +57,7 @@ class FakeSessions:
         self.full = self.refusing = False
         self.created: asyncio.Queue[str] = asyncio.Queue()
         self.stops: asyncio.Queue[tuple[str, str, str, str]] = asyncio.Queue()
+        self.seen: dict[str, Unlogged] = {}
         self.orders: list[asyncio.Task[None]] = []
         self.decisions: asyncio.Queue[Decision] = asyncio.Queue()
 
@@ -94,6 +96,9 @@ class FakeSessions:
         order = FleetStop(self.store, lambda session_id: self.stop(session_id, reason, "operator", detail), fits, hold)
         self.orders.append(asyncio.create_task(order.run()))
         return order
+
+    def unlogged(self, session_id: str) -> Unlogged | None:
+        return self.seen.get(session_id)
 
     async def decide(self, session_id: str, decision: Decision) -> Applied | None:
         outcome = await self.store.submit(session_id, Settle(Entry(decision, time.time())))

@@ -9,6 +9,7 @@ import pytest
 
 from dispatcher.core.log import Request
 from dispatcher.gateway import operator as operator_routes
+from dispatcher.live.ports import Unlogged
 from dispatcher.metrics import Metrics
 from shared.records import Message, Usage
 from tests.dispatcher.gateway.fakes import FakeSessions, Seen
@@ -33,12 +34,15 @@ async def test_live_sessions_are_listed_and_others_on_demand(
     ended = await sessions.begin()
     await ended.fail("my_code", "message")
 
+    sessions.seen[second.session_id] = Unlogged("plan", 7)
+
     listed = (await operator.get("/operator/sessions")).json()["sessions"]
     assert [session["session_id"] for session in listed] == [second.session_id, first.session_id]
     assert listed[0]["state"] == "running"
     assert listed[0]["commander_id"] == "commander"
     assert listed[0]["running_calls"] == ["search"]
     assert listed[0]["waiting_calls"] == ["search"]
+    assert [(session["step"], session["held"]) for session in listed] == [("plan", 7), (None, None)]
     (failed,) = (await operator.get("/operator/sessions?state=failed&state=stopped")).json()["sessions"]
     assert failed["code"] == "my_code"
     assert len((await operator.get("/operator/sessions?limit=1")).json()["sessions"]) == 1

@@ -97,6 +97,18 @@ def test_free_slots(offered: int, sent: int, reserved: int, received: int) -> No
     assert each.free == 0
 
 
+async def test_a_commander_that_is_held_gets_none_until_it_is_not(pool: Pool, desk: Desk) -> None:
+    held, stream = member(1, commander_id="held")
+    pool.hold({"held"})
+    pool.join(held)
+    pool.enlist(record("s1"))
+    await desk.idle()
+    assert (stream.assigned, pool.free("a")) == ([], 0)
+    pool.hold(())
+    await desk.idle()
+    assert stream.assigned == ["s1"]
+
+
 async def test_the_oldest_of_all_agents_first(pool: Pool, desk: Desk) -> None:
     for session_id, agent, since in (("s1", "a", 1.0), ("s2", "b", 2.0), ("s3", "a", 3.0), ("s4", "c", 0.5)):
         pool.enlist(record(session_id, agent, since))

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dispatcher.core.holds import Fits
 from dispatcher.core.log import Request
 from dispatcher.verbs import holds, stop
 from shared.errors import ConfigError
@@ -31,6 +32,23 @@ async def test_it_stops_all_that_fit_and_says_what_came_of_it(
     assert [event["session_id"] for event in events if event["event"] == "halted"] == [waits]
     assert events[-1] == {"event": "done", "found": 1, "running": 0, "whole": True}
     await asyncio.gather(*sessions.orders)
+
+
+async def test_a_hold_is_placed_without_a_stop(
+    urls: tuple[str, str], sessions: FakeSessions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = ("--url", urls[1], "place", "--seconds", "60")
+    assert await call(holds, *place, "--commander", "c", "--reason", "Shutdown") == 0
+    (hold,) = await sessions.store.holds(0.0)
+    assert (hold.fits, hold.reason, round(hold.ends_at - hold.placed_at)) == (Fits(commander="c"), "Shutdown", 60)
+    assert f"{hold.hold_id} is in force" in capfd.readouterr().out  # with what the server says in this process
+    assert await call(holds, "--url", urls[1], "list") == 0
+    assert capfd.readouterr().out.endswith(" s left, commander c: Shutdown\n")
+    with pytest.raises(ConfigError, match="holds place: give --agent"):
+        await call(holds, *place)
+    assert await call(holds, *place, "--commander", "c", "--agent", "a") == 1
+    assert "a hold of a Commander has it alone" in capfd.readouterr().err
+    assert not sessions.orders
 
 
 async def test_others_are_held_and_the_hold_is_seen_and_lifted(

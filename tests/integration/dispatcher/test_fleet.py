@@ -14,7 +14,7 @@ from dispatcher.live import fleet
 from dispatcher.live.fleet import FleetDone, FleetStop, OnHold, SessionHalted, new_hold
 from dispatcher.store.ports import Created, Place
 from shared.records import Content, Stop, Stopped, Upstream
-from tests.integration.dispatcher.peer import SECONDS, Peer, World
+from tests.integration.dispatcher.peer import SECONDS, Peer, World, until
 from tests.integration.dispatcher.test_replicas import shared, view, worlds
 
 __all__ = ["shared", "worlds"]
@@ -181,7 +181,7 @@ async def test_as_events(worlds: tuple[World, World]) -> None:
         ({"tenant": ""}, "tenant"),
         ({"agent": "a", "hold_seconds": -1}, "hold_seconds"),
         ({"agent": "a", "hold_seconds": 86401}, "hold_seconds"),
-        ({"commander": "c", "hold_seconds": 1}, "hold_seconds"),
+        ({"commander": "c", "agent": "a", "hold_seconds": 1}, "commander"),
         ({"agent": "a", "reason": "Whim"}, "reason"),
     ],
 )
@@ -248,6 +248,7 @@ async def test_a_hold_keeps_others_from_beginning_at_every_instance_until_it_is_
         "agent": "mine",
         "tenant": None,
         "conversation_id": None,
+        "commander": None,
         "placed_at": placed["ends_at"] - 600,
         "ends_at": placed["ends_at"],
         "reason": "RiskControl",
@@ -285,6 +286,30 @@ async def test_commanders_bring_none_while_all_are_held(worlds: tuple[World, Wor
     member, session_id = await b.own()
     await held(a, Fits(agent="default"))
     await member.finish(session_id)
+
+
+async def test_a_commander_that_is_held_gets_none_at_any_instance_and_what_it_has_goes_on(
+    worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "HELD_SECONDS", 0.001)
+    a, b = worlds
+    member, session_id, _ = await b.served(slots=2, commander_id="drained")
+    placed = await a.ask("/operator/holds", {"commander": "drained", "hold_seconds": 600, "reason": "Shutdown"})
+    assert (placed.status_code, placed.json()["commander"]) == (201, "drained")
+    await until(lambda: b.sessions.pool.free("default") == 0, "held")
+    assert (await b.metrics())["dispatcher_free_slots"] == 0
+    waits = await b.create()
+    assert (await b.state(waits), await b.state(session_id)) == ("waiting", "running")
+    await member.request("brought")
+    assert await member.closed("brought") == "unavailable"
+    other = await a.join()
+    assert (await other.serve()).session_id == waits
+
+    later = await a.create()
+    assert (await a.ask(f"/operator/holds/{placed.json()['hold_id']}", method="DELETE")).status_code == 204
+    assert (await member.serve()).session_id == later
+    for peer, each in ((member, session_id), (other, waits), (member, later)):
+        await peer.finish(each)
 
 
 async def test_one_that_was_let_in_before_the_hold_is_stopped_when_it_comes(
