@@ -132,6 +132,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         sessions.desk.upkeep.keep(),
         keep_holding(store, sessions.pool),
         sessions.sweep.keep(),
+        sessions.quotas.keep(),
         watch_loop(metrics),
         clock.watch(),
         policies.watch(sessions.runners.use),

@@ -32,6 +32,7 @@ TOP = ("key", "certificate", "issuer", "limit", "older", "metrics")
 # Signed with a private key: whoever may read what a token is checked by cannot make one.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
+MAX_TOKENS_PER_DAY = 10**15
 MAX_LIMIT = 10_000  # each session that counts is looked at where a limit is reached: milliseconds, with so many
 MAX_CLAIMS = 16  # that go on with each session
 
@@ -154,11 +155,11 @@ def _check_address(entry: FileEntry, address: str) -> None:
 
 
 def _limit(entry: FileEntry) -> TenantLimit:
-    counts = ("sessions_at_once", "sessions_per_minute")
+    counts = {"sessions_at_once": MAX_LIMIT, "sessions_per_minute": MAX_LIMIT, "tokens_per_day": MAX_TOKENS_PER_DAY}
     entry.only(("tenant", *counts), "a limit")
-    entry.check(any(count in entry for count in counts), f"has neither of {listed(counts)}")
-    at_once, per_minute = (entry.count(count, 1, 1, MAX_LIMIT) if count in entry else None for count in counts)
-    return TenantLimit(_name(entry, "tenant"), at_once, per_minute)
+    entry.check(any(count in entry for count in counts), f"has none of {listed(tuple(counts))}")
+    given = {count: entry.count(count, 1, 1, most) for count, most in counts.items() if count in entry}
+    return TenantLimit(_name(entry, "tenant"), **given)
 
 
 def _role(entry: FileEntry, roles: tuple[AccessRole, ...]) -> AccessRole:

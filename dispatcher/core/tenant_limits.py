@@ -6,21 +6,29 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-MINUTE = 60.0  # seconds
+from dispatcher.core.log import Record
+from dispatcher.core.receipts import estimated_tokens
+from shared.records import Usage
+
+MINUTE, DAY = 60.0, 86_400.0  # seconds
+MAX_TOKENS = 2**40  # of one session: whatever its agent says, no sum of them is too large for a store
 # Until a session of the tenant's ends, which nobody knows.
 OCCUPIED_RETRY_SECONDS = 5
 
-OverCode: TypeAlias = Literal["too_many_sessions", "rate_limit_exceeded"]
+OverCode: TypeAlias = Literal["too_many_sessions", "rate_limit_exceeded", "quota_exceeded"]
 
 
 class TenantLimit(msgspec.Struct, frozen=True):
     """Of one tenant, `*`: of each. sessions_at_once: that wait or run. sessions_per_minute: that begin within any 60 s.
-    None: any number.
+    tokens_per_day: that are asked with and answered in a day of UTC. None: any number. spent: of today's tokens, as it
+    is known when a session is to begin.
     """
 
     tenant: str
     sessions_at_once: int | None = None
     sessions_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    spent: int = 0
 
     def fits(self, tenant: str) -> bool:
         return self.tenant in ("*", tenant)
@@ -34,10 +42,29 @@ class OverLimit(Exception):
         self.code, self.retry_after = code, retry_after
 
 
+def check_tokens(limit: TenantLimit, now: float) -> None:
+    """Raises OverLimit: none of today's are left. now: Unix seconds."""
+    if limit.tokens_per_day is not None and limit.spent >= limit.tokens_per_day:
+        raise OverLimit("quota_exceeded", math.ceil(DAY - now % DAY))
+
+
+def day_of(at: float) -> int:
+    """Days since 1970 in UTC, of Unix seconds."""
+    return int(at // DAY)
+
+
+def tokens_of(record: Record, usage: Usage | None) -> int:
+    """What a session has cost so far: as its agent counted, or an estimate from what it was asked and has said."""
+    if usage:
+        return min(usage.prompt_tokens + usage.completion_tokens, MAX_TOKENS)
+    return min(estimated_tokens(record.request.prompt_bytes) + estimated_tokens(record.head.decided), MAX_TOKENS)
+
+
 def check(limit: TenantLimit, begun: Iterable[tuple[float, bool]], now: float) -> None:
     """begun: of the tenant's sessions, when each began, and whether it lives; all that live, and those of the last
     minute. Raises OverLimit.
     """
+    check_tokens(limit, now)
     known = list(begun)
     if (most := limit.sessions_per_minute) is not None:
         recent = sorted(at for at, _ in known if at > now - MINUTE)

@@ -42,6 +42,7 @@ logger = structlog.get_logger()
 _OVER: dict[OverCode, str] = {
     "too_many_sessions": "Too many of your sessions wait or run. Try again when one has ended.",
     "rate_limit_exceeded": "Too many of your sessions began in the last minute.",
+    "quota_exceeded": "Your tokens of today are used up.",
 }
 OPERATOR_BODY_BYTES = 64 * 1024  # a stop's detail, a decision's note
 # For whoever opens the users' address in a browser, or asks for what it does not have.

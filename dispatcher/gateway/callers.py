@@ -93,7 +93,7 @@ async def find_by_ticket(access: Access, store: Store, http: HttpRequest) -> Rec
     """The session that the path names and whose ticket is shown, by somebody who may still be its user. Raises
     HttpError 401, also where there is none of that id, and StoreUnavailable.
     """
-    record, now = await store.load(http.path_params["session_id"]), time.time()
+    record, now = await store.brief(http.path_params["session_id"]), time.time()
     if record is None or access.rules is None or not tickets.admits(http, record, now):
         raise _unknown_caller()
     subject, tenant = record.request.subject, record.request.tenant

@@ -51,6 +51,9 @@ class Sessions(Protocol):
         tenant: whose it has to be; None: anybody's.
         """
 
+    async def delete(self, record: Record) -> None:
+        """Drop an ended session whole."""
+
     def stop_fleet(self, fits: Fits, reason: str, detail: str = "", hold: Hold | None = None) -> FleetStop:
         """Stop all sessions that fit, and place the hold before; what comes of it is told as it comes. Raises
         TooManyOrders.

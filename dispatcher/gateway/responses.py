@@ -189,7 +189,7 @@ class ResponseRoutes:
         record = await self._find(http)
         if not record.head.final:
             raise HttpError(409, "The response has not ended: cancel it first.", code="response_not_ended")
-        await self._sessions.store.delete(record.session_id)
+        await self._sessions.delete(record)
         return json_response(200, {"id": f"{ID_PREFIX}{record.session_id}", "object": "response", "deleted": True})
 
     async def _find(self, http: HttpRequest) -> Record:
@@ -228,7 +228,7 @@ class ResponseRoutes:
                 with suppress(StoreUnavailable):
                     record = await self._sessions.store.brief(session_id)
                     if record and record.head.final:
-                        await self._sessions.store.delete(session_id)
+                        await self._sessions.delete(record)
 
     async def _input_items(self, http: HttpRequest) -> Response:
         """OpenAI's pages: the newest first, unless `order` says otherwise."""

@@ -124,7 +124,7 @@ class SessionRoutes:
             return json_response(200, user_session(record))
         if not record.head.final:
             raise HttpError(409, "The session has not ended: stop it first.", code="session_not_ended")
-        await self._sessions.store.delete(record.session_id)
+        await self._sessions.delete(record)
         return Response(status_code=204)
 
     async def _stop(self, http: HttpRequest) -> Response:

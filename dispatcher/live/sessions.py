@@ -22,6 +22,7 @@ from dispatcher.live.fleet import MAX_ORDERS, FleetStop, TooManyOrders, check_ho
 from dispatcher.live.neighbours import Neighbours
 from dispatcher.live.pool import QueueFull
 from dispatcher.live.ports import Unlogged
+from dispatcher.live.quotas import Quotas
 from dispatcher.live.runners import Runners
 from dispatcher.live.sweep import Sweep
 from dispatcher.metrics import Metrics
@@ -62,7 +63,6 @@ class LiveSessions:
         self._queue_limit, self._queue_bytes = settings.queue_limit, settings.queue_bytes
         self._queue_seconds = settings.queue_seconds
         self._creating: Counter[str] = Counter()  # by what is wanted: on their way into the log
-        self._limit_of = limit_of
         self._creating_of: Counter[str] = Counter()  # the same, by tenant
         self._creating_bytes = 0  # of their prompts
         self.runners = Runners(store, rules, registry, metrics, settings, self._waits, self._alive, self._ended, traces)
@@ -73,6 +73,7 @@ class LiveSessions:
         self.neighbours = Neighbours(store.replicas, self.runners, self.pool, settings) if store.replicas else None
         self._kept_stops: set[tuple[str, str | None]] = set()  # session and tenant: whose it is, is not known yet
         self._orders: set[FleetStop] = set()
+        self.quotas = Quotas(self.runners, limit_of, self.stop)
 
     @property
     def store(self) -> Store:
@@ -106,7 +107,7 @@ class LiveSessions:
         self._creating_of[request.tenant] += 1
         self._creating_bytes += request.prompt_bytes
         try:
-            created = await self.store.create(record, key, self._limit_of(request.tenant))
+            created = await self.store.create(record, key, await self.quotas.limit(request.tenant))
         except StoreUnavailable:
             runners.find_again(record.session_id)
             raise
@@ -165,6 +166,11 @@ class LiveSessions:
                 self._kept_stops.add((session_id, tenant))
                 self.runners.spawn(self._stop_when_it_can_be(session_id, stop, tenant))
             raise StopKept(str(error)) from error
+
+    async def delete(self, record: Record) -> None:
+        """Drop an ended session whole, once its tokens are counted. Raises StoreUnavailable."""
+        await self.quotas.settle(record)
+        await self.store.delete(record.session_id)
 
     def stop_fleet(self, fits: Fits, reason: str, detail: str = "", hold: Hold | None = None) -> FleetStop:
         """Stop all sessions that fit, whether somebody listens to what comes of it or not. hold: placed before.

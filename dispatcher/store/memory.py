@@ -35,6 +35,8 @@ class MemoryStore:
         self._keys: dict[str, tuple[IdempotencyKey, str]] = {}
         self._offers: dict[str, float] = {}
         self._begun: dict[str, dict[str, float]] = {}  # tenant → sessions that began under a limit, and when
+        self._metered: dict[str, list[str]] = {}  # tenant → sessions whose tokens are to be counted
+        self._settled: dict[tuple[str, int], int] = {}  # tenant and day → tokens
         self._holds: dict[str, Hold] = {}
 
     async def close(self) -> None:
@@ -63,6 +65,27 @@ class MemoryStore:
         kept = {sid: at for sid, at in begun.items() if at > now - MINUTE or self._lives(sid)}
         check(limit, ((at, self._lives(sid)) for sid, at in kept.items()), now)
         self._begun[tenant] = kept | {record.session_id: now}
+        if limit.tokens_per_day is not None:
+            self._metered.setdefault(tenant, []).append(record.session_id)
+
+    async def metered(self, tenant: str) -> list[Record]:
+        self._check_open()
+        there = [session_id for session_id in self._metered.pop(tenant, ()) if session_id in self._records]
+        if there:
+            self._metered[tenant] = there
+        return [without_prompt(self._records[session_id]) for session_id in there]
+
+    async def settle(self, record: Record, tokens: int, day: int) -> None:
+        self._check_open()
+        tenant = record.request.tenant
+        if record.session_id in self._metered.get(tenant, ()):
+            self._metered[tenant].remove(record.session_id)
+            self._settled[tenant, day] = self._settled.get((tenant, day), 0) + tokens
+            self._settled = {each: count for each, count in self._settled.items() if each[1] >= day - 1}
+
+    async def settled(self, tenant: str, day: int) -> int:
+        self._check_open()
+        return self._settled.get((tenant, day), 0)
 
     def _lives(self, session_id: str) -> bool:
         record = self._records.get(session_id)

@@ -146,6 +146,17 @@ class Store(Protocol):
         not. A session that was there is answered whatever the limit. Raises OverLimit: nothing was made.
         """
 
+    async def metered(self, tenant: str) -> list[Record]:
+        """The tenant's sessions that began under a limit of tokens and are not settled, without their prompts."""
+
+    async def settle(self, record: Record, tokens: int, day: int) -> None:
+        """Count these for that day of its tenant's (days since 1970), if it is `metered`, which it is no more then.
+        Of earlier days than the one before, what was counted may be forgotten.
+        """
+
+    async def settled(self, tenant: str, day: int) -> int:
+        """The tokens that were counted for that day."""
+
     def submit(self, session_id: str, change: Change) -> "Future[Outcome]":
         """Carry out `dispatcher.core.log.apply` in one atomic, durable step.
 

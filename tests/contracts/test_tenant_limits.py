@@ -10,12 +10,21 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.core.log import Record, Settle
-from dispatcher.core.tenant_limits import OCCUPIED_RETRY_SECONDS, OverLimit, TenantLimit, check
+from dispatcher.core.tenant_limits import (
+    MAX_TOKENS,
+    OCCUPIED_RETRY_SECONDS,
+    OverLimit,
+    TenantLimit,
+    check,
+    check_tokens,
+    tokens_of,
+)
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 from dispatcher.store.redis import admissions
 from dispatcher.store.redis.keys import tenant_keys
 from dispatcher.store.redis.replicas import heads
+from shared.records import Usage
 from tests.contracts.sessions import acquire, append, assign, finished, head_of, stop, waiting
 from tests.redis_servers import RedisServer
 
@@ -131,6 +140,56 @@ async def test_what_began_without_a_limit_does_not_count(stores: list[Store]) ->
     assert len(await begun(stores, ["s1", "s2", "s3", "s4"], AT_ONCE)) == 3
 
 
+async def test_tokens_are_counted_once(stores: list[Store]) -> None:
+    """Whoever counts them, at whichever instance, and for one day each."""
+    first, last = stores[0], stores[-1]
+    quota = TenantLimit("*", tokens_per_day=100)
+    assert await begun(stores, ["s1", "s2"], quota) == ["s1", "s2"]
+    await first.create(of("acme", "free"))
+    for name in ("s1", "free"):
+        await first.submit(name, Settle(stop()))
+    metered = {record.session_id: record for record in await last.metered("acme")}
+    assert {name: record.head.state for name, record in metered.items()} == {"s1": "stopped", "s2": "waiting"}
+    assert not any(record.request.messages for record in metered.values())
+    for tokens in (60, 70):
+        await asyncio.gather(*(store.settle(metered["s1"], tokens, 20_000) for store in stores))
+    spent = await first.settled("acme", 20_000)
+    assert spent in (60, 70)
+    free = await first.load("free")
+    assert free
+    await last.settle(free, 500, 20_000)  # it did not begin under such a limit
+    assert [record.session_id for record in await first.metered("acme")] == ["s2"]
+    await last.settle(metered["s2"], 7, 20_001)
+    assert [await last.settled("acme", day) for day in (19_999, 20_000, 20_001)] == [0, spent, 7]
+    assert (await last.metered("acme"), await last.settled("other", 20_000)) == ([], 0)
+
+
+async def test_who_has_used_up_its_tokens_begins_nothing(stores: list[Store]) -> None:
+    quota = TenantLimit("*", tokens_per_day=100)
+    assert await begun(stores, ["s1"], replace(quota, spent=99)) == ["s1"]
+    for store in stores:
+        over = await refused(store, replace(quota, spent=100))
+        assert over.code == "quota_exceeded"
+        assert 1 <= over.retry_after <= 86_400
+    key = IdempotencyKey("0123456789abcdef", b"body", time.time() + 1000)
+    await stores[0].create(of("acme", "s2"), key, quota)
+    repeated = await stores[-1].create(of("acme", "again"), key, replace(quota, spent=100))
+    assert (repeated.fresh, repeated.record.session_id) == (False, "s2")
+
+
+async def test_one_that_was_never_made_is_not_counted(redis: RedisServer) -> None:
+    """As where an instance died between the two."""
+    store = await open_store(f"redis://{redis.address}")
+    try:
+        now, metered = int(time.time() * 1000), tenant_keys("acme").metered
+        redis.ask("ZADD", metered, str(now), "under way")
+        redis.ask("ZADD", metered, str(now - 31_000), "dead")
+        assert await store.metered("acme") == []
+        assert redis.ask("ZCARD", metered) == b":1\r\n"
+    finally:
+        await store.close()
+
+
 # ---- times, without waiting for them
 
 
@@ -215,6 +274,21 @@ def test_when_to_try_again(limit: TenantLimit, lives: tuple[bool, bool], now: fl
     with pytest.raises(OverLimit) as caught:
         check(limit, zip((100.0, 110.0), lives, strict=True), now)
     assert caught.value.retry_after == seconds
+
+
+@pytest.mark.parametrize(("now", "seconds"), [(0.0, 86_400), (86_399.5, 1), (86_400.0, 86_400), (129_600.25, 43_200)])
+def test_tokens_come_back_with_the_day(now: float, seconds: int) -> None:
+    with pytest.raises(OverLimit) as caught:
+        check_tokens(TenantLimit("*", tokens_per_day=5, spent=6), now)
+    assert caught.value.retry_after == seconds
+
+
+def test_what_a_session_costs() -> None:
+    record = waiting()
+    asked = replace(record, request=replace(record.request, prompt_bytes=9), head=replace(record.head, decided=4))
+    assert tokens_of(asked, None) == 4
+    assert tokens_of(asked, Usage(30, 4)) == 34
+    assert tokens_of(asked, Usage(2**63, 2**63)) == MAX_TOKENS
 
 
 def test_whose_a_limit_is() -> None:

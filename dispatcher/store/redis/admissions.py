@@ -7,11 +7,12 @@ and what is over is taken out. So nothing that is lost, on either side, is ever 
 import asyncio
 import time
 
-from dispatcher.core.tenant_limits import MINUTE, OverLimit, TenantLimit, after
+from dispatcher.core.log import Record
+from dispatcher.core.tenant_limits import MINUTE, OverLimit, TenantLimit, after, check_tokens
 from dispatcher.store.redis.keys import tenant_keys
 from dispatcher.store.redis.pipeline import Argument
-from dispatcher.store.redis.replicas import heads, readable
-from dispatcher.store.redis.scripts import ADMIT, command
+from dispatcher.store.redis.replicas import briefs, heads, readable
+from dispatcher.store.redis.scripts import ADMIT, SETTLE, command
 from dispatcher.store.redis.server import Servers
 
 MAKING_SECONDS = 30.0  # in which a session that was admitted has been made, or never will be
@@ -35,12 +36,34 @@ class Admissions:
 
     async def admit(self, session_id: str, limit: TenantLimit, tenant: str) -> None:
         """Count the session; one that is counted already is not counted again. Raises OverLimit, StoreUnavailable."""
-        if await self._admitted(session_id, limit, tenant):
-            return
-        if tenant not in self._quiet:
-            await self._look(tenant)
+        check_tokens(limit, time.time())
         if not await self._admitted(session_id, limit, tenant):
-            raise OverLimit("too_many_sessions")
+            if tenant not in self._quiet:
+                await self._look(tenant)
+            if not await self._admitted(session_id, limit, tenant):
+                raise OverLimit("too_many_sessions")
+        if limit.tokens_per_day is not None:
+            at = int(time.time() * 1000)
+            await self._servers.call(command("ZADD", tenant_keys(tenant).metered, "NX", at, session_id))
+
+    async def metered(self, tenant: str) -> list[Record]:
+        """As `ports.Store` has it. Those that were never made are taken out."""
+        key = tenant_keys(tenant).metered
+        counted = await self._servers.read(command("ZRANGE", key, 0, -1, "WITHSCORES"))
+        since = {name.decode(): float(at) / 1000 for name, at in zip(counted[::2], counted[1::2], strict=True)}
+        found = await briefs(self._servers, list(since))
+        missing = since.keys() - {record.session_id for record in found}
+        never_made = [each for each in missing if since[each] < time.time() - MAKING_SECONDS]
+        if never_made:
+            await self._servers.call(command("ZREM", key, *never_made))
+        return found
+
+    async def settle(self, record: Record, tokens: int, day: int) -> None:
+        keys = tenant_keys(record.request.tenant)
+        await self._servers.call(SETTLE((keys.metered, keys.settled), record.session_id, tokens, day))
+
+    async def settled(self, tenant: str, day: int) -> int:
+        return int(await self._servers.read(command("HGET", tenant_keys(tenant).settled, day)) or 0)
 
     async def over(self, session_id: str, tenant: str) -> None:
         """It is dropped: who looks for it would wait whether it is made yet."""

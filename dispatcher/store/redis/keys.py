@@ -40,16 +40,18 @@ def binding_key(key: str) -> bytes:
 
 class TenantKeys(NamedTuple):
     """Of one tenant, sorted sets of sessions by when they began, in ms; in one slot. live: for the most at once; some
-    may be over. begun: lately.
+    may be over. begun: lately. metered: whose tokens are to be counted. settled: hash, day → tokens of those that were.
     """
 
     live: bytes
     begun: bytes
+    metered: bytes
+    settled: bytes
 
 
 def tenant_keys(tenant: str) -> TenantKeys:
     stem = PREFIX + b"tenant:{%s}:" % quote(tenant, safe="").encode()
-    return TenantKeys(stem + b"live", stem + b"begun")
+    return TenantKeys(*(stem + name for name in (b"live", b"begun", b"metered", b"settled")))
 
 
 class Channels:

@@ -40,6 +40,7 @@ _COMMANDS: tuple[Probe, ...] = (
     ("PEXPIRE", _NONE, "none"),
     ("HDEL", _NONE, "field"),
     ("HGETALL", _NONE),
+    ("HINCRBY", _NONE, "field", "none"),
     ("HMGET", _NONE, "field"),
     ("XADD", _NONE, "0-0", "field", ""),
     ("XLEN", _NONE),

@@ -109,6 +109,17 @@ end
 return -1
 """)
 
+# KEYS: a tenant's metered sessions, its settled tokens. ARGV: session, tokens, day. 1: they are counted now.
+SETTLE = Script("""
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('HINCRBY', KEYS[2], ARGV[3], ARGV[2])
+local days = redis.call('HGETALL', KEYS[2])
+for n = 1, #days, 2 do
+  if tonumber(days[n]) < ARGV[3] - 1 then redis.call('HDEL', KEYS[2], days[n]) end
+end
+return 1
+""")
+
 # KEYS: hash, stream. ARGV: ended before, or '' for whenever · channel · payload.
 # nil: no such session. 0: it has not ended, or not before that. Else the idempotency key that made it, or ''.
 DROP = Script("""

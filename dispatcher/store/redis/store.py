@@ -169,6 +169,18 @@ class RedisStore:
         known = record_of(session_id, request, head)
         return Created(known, fresh=False, same_request=bool(key) and made_by == key.encode())
 
+    async def metered(self, tenant: str) -> list[Record]:
+        self._check_open()
+        return await self._admissions.metered(tenant)
+
+    async def settle(self, record: Record, tokens: int, day: int) -> None:
+        self._check_open()
+        await self._admissions.settle(record, tokens, day)
+
+    async def settled(self, tenant: str, day: int) -> int:
+        self._check_open()
+        return await self._admissions.settled(tenant, day)
+
     async def delete(self, session_id: str) -> bool:
         self._check_open()
         return await self._lanes.run(session_id, partial(self._delete, session_id))

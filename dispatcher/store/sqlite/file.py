@@ -14,7 +14,7 @@ from dispatcher.store.blobs import brief_of
 from dispatcher.store.ports import StoreMisconfigured, StoreUnavailable
 
 APPLICATION_ID = 0x4D696473  # "Mids": tells our file from another program's (SQLite, PRAGMA application_id)
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 WAL_LIMIT_BYTES = 64 * 1024 * 1024  # to which the WAL is cut after a checkpoint, if a long reader let it grow
 
 # Of what it holds: up to that a file is written anew once something was deleted, which takes as long as a slow commit.
@@ -35,6 +35,14 @@ _HOLDS = "CREATE TABLE holds (id TEXT PRIMARY KEY, ends_at REAL NOT NULL, hold B
 _BEGUN = """CREATE TABLE begun (
     tenant TEXT NOT NULL, session TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (tenant, session)
 ) WITHOUT ROWID"""
+# Of each tenant, the sessions whose tokens are to be counted, and the tokens of those that were, by day.
+_TOKENS = """
+    CREATE TABLE metered (
+        tenant TEXT NOT NULL, session TEXT NOT NULL, PRIMARY KEY (tenant, session)
+    ) WITHOUT ROWID;
+    CREATE TABLE settled (
+        tenant TEXT NOT NULL, day INTEGER NOT NULL, tokens INTEGER NOT NULL, PRIMARY KEY (tenant, day)
+    ) WITHOUT ROWID"""
 _SESSIONS = "(key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, brief BLOB NOT NULL, request BLOB NOT NULL)"
 PLACE = "CASE WHEN ended_at > 0 THEN ended_at ELSE since END"  # as `ports.place` has it
 _PAGES = f"CREATE INDEX heads_by_place ON heads (state, {PLACE})"
@@ -62,6 +70,7 @@ CREATE INDEX keys_by_expiry ON keys (expires_at);
 CREATE TABLE offers (agent TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 {_HOLDS};
 {_BEGUN};
+{_TOKENS};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
@@ -254,12 +263,18 @@ def _with_begun(connection: sqlite3.Connection) -> None:
     connection.executescript(f"BEGIN; {_BEGUN}; PRAGMA user_version = 5; COMMIT;")
 
 
+def _with_tokens(connection: sqlite3.Connection) -> None:
+    """Version 5 had limits of sessions alone."""
+    connection.executescript(f"BEGIN; {_TOKENS}; PRAGMA user_version = 6; COMMIT;")
+
+
 # From each older version to the next. Whatever breaks off is done again at the next start: the version is written last.
 MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _without_remains,
     2: _with_briefs,
     3: _with_holds,
     4: _with_begun,
+    5: _with_tokens,
 }
 
 

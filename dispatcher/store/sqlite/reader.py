@@ -62,6 +62,18 @@ class Reader:
         rows = [row for state in states for row in self._fetch(statement, (state, *at, limit))]
         return [record_of(*row[1:]) for row in nlargest(limit, rows, key=itemgetter(0, 1))]
 
+    def metered(self, tenant: str) -> list[Record]:
+        rows = self._fetch(
+            "SELECT id, brief, head FROM metered JOIN sessions ON id = metered.session"
+            " JOIN heads ON heads.session = key WHERE tenant = ?",
+            (tenant,),
+        )
+        return [record_of(*row) for row in rows]
+
+    def settled(self, tenant: str, day: int) -> int:
+        rows = self._fetch("SELECT tokens FROM settled WHERE tenant = ? AND day = ?", (tenant, day))
+        return int(rows[0][0]) if rows else 0
+
     def offered(self, since: float) -> list[str]:
         return [row[0] for row in self._fetch("SELECT agent FROM offers WHERE at >= ? ORDER BY agent", (since,))]
 

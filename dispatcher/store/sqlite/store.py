@@ -158,6 +158,17 @@ class SqliteStore:
             self._checkpointer.wrote(prompt_bytes)
         return created
 
+    async def metered(self, tenant: str) -> list[Record]:
+        self._check_open()
+        return await _in(self._reading, self._reader.metered, tenant)
+
+    async def settle(self, record: Record, tokens: int, day: int) -> None:
+        await self._enqueue(record.session_id, lambda writer: writer.settle(record, tokens, day))
+
+    async def settled(self, tenant: str, day: int) -> int:
+        self._check_open()
+        return await _in(self._reading, self._reader.settled, tenant, day)
+
     async def delete(self, session_id: str) -> bool:
         operation: Operation = lambda writer: writer.delete(session_id)  # noqa: E731
         deleted: bool = await self._enqueue(session_id, operation)

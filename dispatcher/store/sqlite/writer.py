@@ -243,6 +243,8 @@ class Writer:
         old = [(tenant, session_id) for session_id, at, lives in known if at <= now - MINUTE and not lives]
         self._connection.executemany("DELETE FROM begun WHERE tenant = ? AND session = ?", old)
         self._connection.execute("INSERT INTO begun VALUES (?, ?, ?)", (tenant, record.session_id, now))
+        if limit.tokens_per_day is not None:
+            self._connection.execute("INSERT INTO metered VALUES (?, ?)", (tenant, record.session_id))
 
     def _flush(self) -> None:
         if not (self._entry_values or self._heads or self._session_values):
@@ -312,6 +314,16 @@ class Writer:
         self._touched.discard(session_id)
         for table, column in (("entries", "session"), ("heads", "session"), ("keys", "session"), ("sessions", "key")):
             self._connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (key,))  # noqa: S608
+
+    def settle(self, record: Record, tokens: int, day: int) -> None:
+        tenant, session_id = record.request.tenant, record.session_id
+        removed = self._connection.execute("DELETE FROM metered WHERE tenant = ? AND session = ?", (tenant, session_id))
+        if removed.rowcount:
+            self._connection.execute(
+                "INSERT INTO settled VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens",
+                (tenant, day, tokens),
+            )
+            self._connection.execute("DELETE FROM settled WHERE day < ?", (day - 1,))
 
     def offer(self, agents: Sequence[str], now: float) -> None:
         self._connection.executemany(

@@ -131,11 +131,11 @@ def test_an_issuers_keys_may_be_a_file(tmp_path: Path) -> None:
         (KEY + KEY.replace('"a"', '"b"'), 'its `sha256` is that of key 1 "a"'),
         ('[[certificate]]\nsan = "a"\nrole = "user"', "unknown role 'user'"),
         ('[[certificate]]\nrole = "commander"', "`san` has to be a text"),
-        ('[[limit]]\ntenant = "*"', 'has neither of "sessions_at_once", "sessions_per_minute"'),
+        ('[[limit]]\ntenant = "*"', 'has none of "sessions_at_once", "sessions_per_minute", "tokens_per_day"'),
         ("[[limit]]\nsessions_at_once = 1", "`tenant` has to be a text"),
         ('[[limit]]\ntenant = "*"\nsessions_at_once = 0', "`sessions_at_once` has to be a whole number, 1 to 10000"),
         ('[[limit]]\ntenant = "*"\nsessions_per_minute = true', "`sessions_per_minute` has to be a whole number"),
-        ('[[limit]]\ntenant = "*"\ntokens_per_day = 1', 'unknown key "tokens_per_day" for a limit'),
+        ('[[limit]]\ntenant = "*"\ntokens_per_day = 0.5', "`tokens_per_day` has to be a whole number, 1 to"),
         ("[[issuer]]", "`role` is missing"),
         (ISSUER.replace('"user"', '"commander"'), "unknown role 'commander'"),
         (ISSUER.replace("RS256", "HS256"), 'algorithm 1 is none of "RS256",'),
@@ -176,10 +176,11 @@ def test_a_folder_or_nothing(tmp_path: Path) -> None:
 
 async def test_the_first_limit_that_fits_counts(tmp_path: Path) -> None:
     first = '[[limit]]\ntenant = "acme"\nsessions_at_once = 20\nsessions_per_minute = 60\n'
-    path = written(tmp_path, first + '[[limit]]\ntenant = "*"\nsessions_at_once = 1\n')
+    more = '[[limit]]\ntenant = "*"\nsessions_at_once = 1\ntokens_per_day = 2_000_000\n'
+    path = written(tmp_path, first + more)
     access = AccessFile(str(path), Metrics(CollectorRegistry()))
     assert access.limit_of("acme") == TenantLimit("acme", 20, 60)
-    assert access.limit_of("other") == TenantLimit("*", 1)
+    assert access.limit_of("other") == TenantLimit("*", 1, tokens_per_day=2_000_000)
     written(tmp_path, first)
     await access.reload()
     assert access.limit_of("other") is None

@@ -92,6 +92,9 @@ class FakeSessions:
         self.stops.put_nowait((session_id, reason, author, detail))
         return await self.store.load(session_id)
 
+    async def delete(self, record: Record) -> None:
+        await self.store.delete(record.session_id)
+
     def stop_fleet(self, fits: Fits, reason: str, detail: str = "", hold: Hold | None = None) -> FleetStop:
         order = FleetStop(self.store, lambda session_id: self.stop(session_id, reason, "operator", detail), fits, hold)
         self.orders.append(asyncio.create_task(order.run()))

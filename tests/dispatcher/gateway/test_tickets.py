@@ -155,6 +155,6 @@ async def test_a_page_that_comes_while_the_store_is_away_comes_again(
     async def unavailable(*_: object) -> None:
         raise StoreUnavailable
 
-    monkeypatch.setattr(sessions.store, "load", unavailable)
+    monkeypatch.setattr(sessions.store, "brief", unavailable)
     answer = await http.get(events, headers=PAGE)
     assert (answer.status_code, answer.content) == (200, sse.RETRY)

@@ -21,7 +21,7 @@ from dispatcher.store.memory import MemoryStore
 from shared.config import load
 from shared.errors import ConfigError
 from shared.pb import agent_pb2_grpc
-from shared.records import Content, Open, Thought, Upstream, User
+from shared.records import Content, Open, Thought, Upstream, Usage, User
 from tests.certificates import Authority
 from tests.gateway_routes import routes
 from tests.integration.dispatcher.peer import SECONDS, Peer, samples, until
@@ -367,7 +367,7 @@ async def test_tenants_are_apart(house: House, monkeypatch: pytest.MonkeyPatch) 
         ("DELETE", "/v1/responses/{}", None),
         ("POST", "/v1/responses/{}/cancel", {}),
     ]
-    with_id = {(method, path) for method, path in routes("operator.py") if "_id}" in path}
+    with_id = {(method, path) for method, path in routes() if path.startswith("/v1/") and "_id}" in path}
     assert len(with_id) == len({(method, path.partition("?")[0]) for method, path, _ in asked})
     for method, path, body in asked:
         own, missing = (response_id, f"resp_{MISSING}") if "responses" in path else (session_id, MISSING)
@@ -473,6 +473,60 @@ async def test_a_tenant_begins_no_more_than_it_may(tmp_path: Path, limit: str, c
             assert stopped.status_code == 202
         again = [(await house.ask("acme", "POST", "/v1/sessions", body)).status_code for _ in range(2)]
         assert again == ([201, 429] if code == "too_many_sessions" else [429, 429])
+
+
+async def test_a_tenants_tokens_of_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its agents counted, also of what was deleted at once; another tenant is not concerned."""
+    monkeypatch.setattr("dispatcher.live.quotas.LOOK_SECONDS", 0.01)
+    async with House(tmp_path, '[[limit]]\ntenant = "*"\ntokens_per_day = 100\n') as house:
+        worker = await house.worker()
+        body = {"agent": "support", "prompt": "hi"}
+
+        async def run(who: str, tokens: int) -> None:
+            made = await house.ask(who, "POST", "/v1/sessions", body)
+            assert made.status_code == 201, made.text
+            session_id = made.json()["session_id"]
+            await worker.serve()
+            await worker.say(session_id, Content("word", True, "stop", Usage(tokens - 1, 1)))
+            await worker.acked(session_id)
+            assert (await house.ask(who, "DELETE", f"/v1/sessions/{session_id}")).status_code == 204
+
+        await run("acme", 60)
+        await run("acme", 39)
+        await run("acme", 1)
+        messages = [{"role": "user", "content": "hi"}]
+        for refused in (
+            await house.ask("acme", "POST", "/v1/sessions", body),
+            await house.ask("acme", "POST", "/v1/chat/completions", {"model": "support", "messages": messages}),
+            await house.ask("acme", "POST", "/v1/responses", {"model": "support", "input": "hi", "background": True}),
+        ):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "quota_exceeded")
+            assert 1 <= int(refused.headers["retry-after"]) <= 86_400
+        await run("other", 5)
+
+
+async def test_sessions_that_use_up_the_day_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what they have said so far, which nobody has counted yet; those that wait, too."""
+    monkeypatch.setattr("dispatcher.live.quotas.LOOK_SECONDS", 0.01)
+    async with House(tmp_path, '[[limit]]\ntenant = "acme"\ntokens_per_day = 100\n') as house:
+        worker = await house.worker()
+        made = [
+            (await house.ask(who, "POST", "/v1/sessions", {"agent": "support", "prompt": "hi"})).json()["session_id"]
+            for who in ("acme", "acme", "acme", "acme", "acme", "other")
+        ]
+        for _ in range(4):
+            await worker.serve()
+        for session_id in made[:3]:
+            await worker.say(session_id, "x" * 200)
+        store = house.dispatcher.sessions.store
+        assert isinstance(store, MemoryStore)
+        await until(lambda: all(store._records[session_id].head.final for session_id in made[:5]), "stopped")
+        assert {store._records[session_id].head.reason for session_id in made[:5]} == {"Timeout"}
+        assert (
+            await house.ask("acme", "POST", "/v1/sessions", {"agent": "support", "prompt": "hi"})
+        ).status_code == 429
+        others = (await house.ask("other", "GET", f"/v1/sessions/{made[5]}")).json()
+        assert others["state"] in ("waiting", "running")
 
 
 def issuer(address: str, audience: str, rest: str) -> str:

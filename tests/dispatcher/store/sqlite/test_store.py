@@ -359,12 +359,14 @@ async def test_a_schema_of_another_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    assert "schema version 99; this program works with 5" in await start_error(path)
+    assert "schema version 99; this program works with 6" in await start_error(path)
 
 
 def make_older(connection: sqlite3.Connection, version: int) -> None:
     """As it was before version 3."""
     connection.executescript(f"""
+        DROP TABLE metered;
+        DROP TABLE settled;
         DROP TABLE begun;
         DROP TABLE holds;
         DROP INDEX heads_by_place;
@@ -418,7 +420,9 @@ async def test_version_3_gets_room_for_holds(path: Path) -> None:
     async with opened(path) as store:
         await store.create(brought("kept"))
     with sqlite3.connect(path, isolation_level=None) as older:
-        older.executescript("DROP TABLE begun; DROP TABLE holds; PRAGMA user_version = 3;")
+        older.executescript(
+            "DROP TABLE metered; DROP TABLE settled; DROP TABLE begun; DROP TABLE holds; PRAGMA user_version = 3;"
+        )
     older.close()
     async with opened(path) as store:
         await store.hold(hold)
@@ -429,10 +433,22 @@ async def test_version_4_gets_room_for_limits(path: Path) -> None:
     async with opened(path) as store:
         await store.create(brought("kept"))
     with sqlite3.connect(path, isolation_level=None) as older:
-        older.executescript("DROP TABLE begun; PRAGMA user_version = 4;")
+        older.executescript("DROP TABLE metered; DROP TABLE settled; DROP TABLE begun; PRAGMA user_version = 4;")
     older.close()
     async with opened(path) as store:
         await store.create(waiting("s"), limit=TenantLimit("*", 1))
+        assert await store.load("kept")
+
+
+async def test_version_5_gets_room_for_tokens(path: Path) -> None:
+    async with opened(path) as store:
+        await store.create(brought("kept"))
+    with sqlite3.connect(path, isolation_level=None) as older:
+        older.executescript("DROP TABLE metered; DROP TABLE settled; PRAGMA user_version = 5;")
+    older.close()
+    async with opened(path) as store:
+        await store.create(waiting("s"), limit=TenantLimit("*", tokens_per_day=1))
+        assert [record.session_id for record in await store.metered("")] == ["s"]
         assert await store.load("kept")
 
 
@@ -469,7 +485,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> N
         older.execute("PRAGMA user_version = 1")
     older.close()
     path.with_name("sessions.db.version-1").mkdir()
-    assert "cannot be brought from schema version 1 to 5" in await start_error(path)
+    assert "cannot be brought from schema version 1 to 6" in await start_error(path)
     with sqlite3.connect(path) as unchanged:
         assert unchanged.execute("PRAGMA user_version").fetchone() == (1,)
     unchanged.close()
