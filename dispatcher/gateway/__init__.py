@@ -3,5 +3,5 @@
 Imports: dispatcher.access, dispatcher.core, dispatcher.live.fleet, dispatcher.live.pool, dispatcher.live.ports,
 dispatcher.metrics, dispatcher.policing.prompts, dispatcher.settings, dispatcher.store.ports, dispatcher.tools.registry,
 shared.
-Libraries: cryptography, httptools, msgspec, prometheus_client, starlette, structlog.
+Libraries: cryptography, httptools, msgspec, prometheus_client, starlette, structlog, wsproto.
 """

@@ -45,7 +45,7 @@ class Answers:
     """early: see `Json`."""
 
     def __init__(self, sessions: Sessions, metrics: Metrics, connections: sse.Connections, early: bool) -> None:
-        self._sessions, self._metrics, self._connections, self.early = sessions, metrics, connections, early
+        self._sessions, self._metrics, self.connections, self.early = sessions, metrics, connections, early
 
     async def require(self, agent: str, caller: Caller, needs: Mapping[str, str] | None = None) -> tuple[str, ...]:
         """Raises HttpError 404 where no Commander offers that agent, or it is none of the caller's; 400 where it does
@@ -70,7 +70,7 @@ class Answers:
         counted = self._metrics.event_streams.track_inprogress() if sending.streamed else nullcontext()
         with counted, seen.errors():
             try:
-                async with self._connections.watch(receive) as watch:
+                async with self.connections.watch(receive) as watch:
                     await sending.begin()
                     last = await self._follow(record.session_id, sending, seen)
                     ended = True

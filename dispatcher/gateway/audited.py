@@ -45,6 +45,7 @@ NOT_TOLD = frozenset(
         ("GET", "/metrics"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/{model:path}"),
+        ("GET", "/v1/responses"),  # a WebSocket, whose messages are told of as requests
         ("POST", "/v1/responses/compact"),  # there is none: it says so
     }
 )

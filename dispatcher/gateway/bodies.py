@@ -176,7 +176,7 @@ def messages(
     one already. earlier: what stands before it.
     Raises HttpError 400.
     """
-    if not given:
+    if not (given or earlier):
         raise invalid(field, "at least one message is needed")
     found = tuple(
         message if isinstance(message, Message) else _message(message, f"{field}[{n}]", text_types)

@@ -11,6 +11,7 @@ requests ahead of their turn are bytes in a buffer; while AHEAD_REQUESTS or AHEA
 
 import asyncio
 import re
+import secrets
 import socket
 import urllib.parse
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from dispatcher.gateway.handshake import Peer
 
 _END_OF_HEAD = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"(?i)\r\nupgrade:")
+# As which the parser sees it, so that it does not take what follows for another protocol. No client can say it.
+_OFFER = f"x-{secrets.token_hex(16)}".encode()
 _TCP_CLOSE = 7  # Linux's tcp_states.h
 
 _NO_HTTP = HttpError(400, "This is no valid HTTP/1.1 request.", code="invalid_http")
@@ -97,6 +100,8 @@ class Connection(asyncio.Protocol):
         """
         if self._exchange is None or not self._exchange.whole or not self._transport.can_write_eof():
             return False
+        if self._exchange.switched:  # what it speaks has an end of its own
+            return False
         self._half_closed = True
         self._look_soon(self._exchange)
         return True
@@ -139,6 +144,9 @@ class Connection(asyncio.Protocol):
                     break
             elif not self._exchange.whole:
                 self._take_body(self._exchange)
+            elif self._exchange.switched:
+                self._exchange.feed(bytes(self._buffer))
+                self._buffer.clear()
             else:
                 break
         if not self._full():
@@ -188,7 +196,7 @@ class Connection(asyncio.Protocol):
         self._expects_continue = False
         # An offer to speak another protocol (h2c) may be passed over; the parser would take the body for that protocol.
         if b"upgrade" in head.lower():
-            head = _UPGRADE.sub(b"\r\nx-upgrade:", head)
+            head = _UPGRADE.sub(b"\r\n%b:" % _OFFER, head)
         return self._parse(head)
 
     def _parse(self, data: bytes) -> bool:
@@ -219,6 +227,8 @@ class Connection(asyncio.Protocol):
             self._expects_continue = value.lower() == b"100-continue"
         elif name == b"host":
             self._hosts += 1
+        elif name == _OFFER:
+            name = b"upgrade"
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -329,13 +339,20 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
+    def switched(self) -> None:
+        self._advance()
+
+    def rests(self, *, idle: bool) -> None:
+        self._owner.waits(self, idle=idle)
+
     def date(self) -> bytes:
         return self._owner.date()
 
     def answered(self, *, last: bool) -> None:
         exchange, self._exchange = self._exchange, None
         if last:
-            self._end(unread=self._deaf or bool(self._buffer or (exchange and not exchange.whole)))
+            unread = self._buffer or (exchange and (exchange.switched or not exchange.whole))
+            self._end(unread=self._deaf or bool(unread))
             return
         self._owner.waits(self, idle=True)
         self._within(self._owner.idle_seconds, self._transport.abort)  # whoever has not read its answer by then, too

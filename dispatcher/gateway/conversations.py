@@ -33,12 +33,12 @@ class Earlier(NamedTuple):
     links: int = 0
 
 
-async def find(store: Store, response_id: str, caller: Caller) -> Record | None:
-    """The session behind a response that is kept and the caller's."""
+async def find(store: Store, response_id: str, caller: Caller, *, stored: bool = True) -> Record | None:
+    """The session behind a response that is the caller's. stored: and to be asked for later."""
     if not response_id.startswith(ID_PREFIX):
         return None
     record = theirs(caller, await store.load(response_id.removeprefix(ID_PREFIX)))
-    return record if record and ResponseView(record).echo.store else None
+    return record if record and (ResponseView(record).echo.store or not stored) else None
 
 
 async def view_of(store: Store, record: Record) -> ResponseView:
@@ -49,15 +49,19 @@ async def view_of(store: Store, record: Record) -> ResponseView:
     return view
 
 
-async def earlier(store: Store, response_id: str, caller: Caller) -> Earlier:
-    """What stands before a request that goes on from there. Raises HttpError 400, 404, 409."""
+async def earlier(store: Store, response_id: str, caller: Caller, kept: Mapping[str, ResponseView]) -> Earlier:
+    """What stands before a request that goes on from there. kept: responses that are not stored, by their ids. Raises
+    HttpError 400, 404, 409.
+    """
     param = "previous_response_id"
-    record = await find(store, response_id, caller)
-    if record is None:
-        raise HttpError(404, "No such response to go on from.", code="previous_response_not_found", param=param)
-    view = await _ended(store, record, param)
+    view = kept.get(response_id)
+    if view is None:
+        record = await find(store, response_id, caller)
+        if record is None:
+            raise HttpError(404, "No such response to go on from.", code="previous_response_not_found", param=param)
+        view = await _ended(store, record, param)
     said = [message for _, message in view.output()]
-    messages = (*record.request.messages[view.echo.instructions :], *joined(said))
+    messages = (*view.asked, *joined(said))
     links = view.echo.links + 1
     if links > MAX_LINKS or sum(map(_size, messages)) > MAX_EARLIER_BYTES:
         message = f"{param}: more than {MAX_LINKS} responses in a row, or {MAX_EARLIER_BYTES} bytes of text in them"
@@ -65,8 +69,12 @@ async def earlier(store: Store, response_id: str, caller: Caller) -> Earlier:
     return Earlier(messages, links)
 
 
-async def referenced(store: Store, asked: Mapping[str, str], caller: Caller) -> dict[str, Message]:
-    """The items of stored responses by their ids. asked: each id → the field's path. Raises HttpError 400, 404, 409."""
+async def referenced(
+    store: Store, asked: Mapping[str, str], caller: Caller, kept: Mapping[str, ResponseView]
+) -> dict[str, Message]:
+    """The items of stored responses, or of those that are kept, by their ids. asked: each id → the field's path. Raises
+    HttpError 400, 404, 409.
+    """
     views: dict[str, dict[str, Message]] = {}
     found: dict[str, Message] = {}
     for item_id, where in asked.items():
@@ -76,8 +84,9 @@ async def referenced(store: Store, asked: Mapping[str, str], caller: Caller) -> 
             if len(views) == MAX_REFERENCED:
                 message = f"{where}: items of more than {MAX_REFERENCED} responses are referred to"
                 raise HttpError(400, message, code="invalid_value", param=where)
-            record = await find(store, f"{ID_PREFIX}{session_id}", caller)
-            view = await _ended(store, record, where) if record else None
+            view = kept.get(f"{ID_PREFIX}{session_id}")
+            if view is None and (record := await find(store, f"{ID_PREFIX}{session_id}", caller)):
+                view = await _ended(store, record, where)
             views[session_id] = dict([*view.input(), *view.output()]) if view else {}
         if item_id not in views.get(session_id, {}):
             raise HttpError(404, f"{where}: there is no such item.", code="item_not_found", param=where)

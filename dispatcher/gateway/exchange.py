@@ -33,6 +33,12 @@ class Wire(Protocol):
 
     def date(self) -> bytes: ...
 
+    def switched(self) -> None:
+        """Whatever comes from now on is fed to the exchange."""
+
+    def rests(self, *, idle: bool) -> None:
+        """idle: it may be closed where another connection needs room."""
+
     def answered(self, *, last: bool) -> None:
         """The answer is written. last: nothing more is answered on this connection."""
 
@@ -46,11 +52,15 @@ class Exchange:
     An answer's `http.response.start` may hold, beyond ASGI, `filler`: bytes that mean nothing wherever they stand
     between two writes of its body. They are sent whenever nothing else was for KEEP_ALIVE_SECONDS, whatever the
     application waits for, and where the client has closed its side, to see whether it is there.
+
+    With status 101 the connection is the application's until it sends the last of its body: what comes is received as
+    more of the request's, what it sends goes out as it is. `http.response.rest` with `idle` says whether there is
+    nothing to do on it.
     """
 
     def __init__(self, wire: Wire, scope: Scope, *, keep_alive: bool, expects_continue: bool) -> None:
         self.scope = scope
-        self.started = self.complete = self.disconnected = False
+        self.started = self.complete = self.disconnected = self.switched = False
         self.body = bytearray()  # of the request, not read yet
         self.whole = False  # all of the request's body has come
         self._wire = wire
@@ -120,12 +130,15 @@ class Exchange:
             self._write_body(message.get("body", b""), more=message.get("more_body", False))
         elif message["type"] == "http.response.start" and not self.started:
             self._write_head(message)
+        elif message["type"] == "http.response.rest" and self.switched:
+            self._wire.rests(idle=message["idle"])
         else:
             raise RuntimeError(f"{message['type']} is not expected now")
 
     def _write_head(self, message: Message) -> None:
         status: int = message["status"]
         self._bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
+        self.switched = status == http.HTTPStatus.SWITCHING_PROTOCOLS
         lines = [STATUS_LINES[status], b"date: ", self._wire.date(), b"\r\n", ON_ALL_ANSWERS]
         for name, value in message["headers"]:
             if _UNFIT.search(value):
@@ -137,7 +150,9 @@ class Exchange:
                     self.last()
                     continue
             lines += [name, b": ", value, b"\r\n"]
-        if self._unsent is None and not self._bodiless:
+        if self.switched:
+            self.last()
+        elif self._unsent is None and not self._bodiless:
             if self._modern:
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
@@ -145,13 +160,15 @@ class Exchange:
                 self.last()
         if not self.whole:  # the rest of the request is not waited for
             self.last()
-        if not self._keep_alive:
+        if not (self._keep_alive or self.switched):
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
         self.started, self._expects_continue = True, False
         self._filler = message.get("filler", b"")
         self._wire.write(b"".join(lines))
         self._wrote = self._loop.time()
+        if self.switched:
+            self._wire.switched()
         if self._filler and not self._bodiless:
             self._silence = self._loop.call_later(limits.KEEP_ALIVE_SECONDS, self._fill)
 

@@ -263,6 +263,13 @@ RESPONSES: Fields = {
     "user": PASSED,
 }
 
+RESPONSE_CREATE: Fields = {
+    **RESPONSES,
+    **dict.fromkeys(("type", "stream_id", "generate"), HONOURED),
+    "background": Unsupported((False,)),
+    "stream": Unsupported((True,)),
+}
+
 
 class FieldCheck:
     """What becomes of a body. count: told how many names in it nobody knows. needs: by feature the path of a field for

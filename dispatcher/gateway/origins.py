@@ -15,7 +15,7 @@ def check(method: str, headers: Headers, trusted: Collection[str]) -> None:
     As Go's net/http.CrossOriginProtection decides: a browser says in `Sec-Fetch-Site` whose page asks, where it does
     not (an old one, or plain HTTP beyond loopback) in `Origin`; who says neither is no browser.
     """
-    if method in _SAFE:
+    if method in _SAFE and "upgrade" not in headers:  # a WebSocket is not kept from pages by CORS
         return
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if not ("*" in trusted or origin in trusted or _own(origin, site, headers.get("host"))):

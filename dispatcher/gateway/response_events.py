@@ -57,7 +57,7 @@ class ResponseView:
         self._parameters = msgspec.json.decode(record.request.parameters_json or "{}")
         self.echo = msgspec.json.decode(record.request.shown_json or "{}", type=Echo)
         self._session_id = record.session_id
-        self._id, self._item_id = f"{ID_PREFIX}{record.session_id}", f"msg_{record.session_id}"
+        self.id, self._item_id = f"{ID_PREFIX}{record.session_id}", f"msg_{record.session_id}"
         self._tools = [_tool(tool) for tool in record.request.tools]
         self._texts: list[str] = []
         self._final: FinalEvent | None = None
@@ -66,6 +66,16 @@ class ResponseView:
     @property
     def ended(self) -> bool:
         return self._final is not None
+
+    @property
+    def asked(self) -> tuple[Message, ...]:
+        """With what stands before it, and without the instructions."""
+        return self._request.messages[self.echo.instructions :]
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it was asked with and says."""
+        return len(msgspec.json.encode((self._request.messages, self._texts)))
 
     def begin(self) -> list[Object]:
         """The events before the log's first entry."""
@@ -93,7 +103,7 @@ class ResponseView:
         request, asked, shown = self._request, self._parameters, self.echo
         effort = asked.get("reasoning_effort")
         return {
-            "id": self._id,
+            "id": self.id,
             "object": "response",
             "created_at": int(request.created_at),
             "completed_at": int(self._ended_at) if status == "completed" else None,

@@ -1,108 +1,56 @@
 """OpenAI's Responses: created, read as one object or as events from any of them on, cancelled, deleted."""
 
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
-from dispatcher.core.entries import Entry
-from dispatcher.core.log import Record, Request
+from dispatcher.core.entries import Entry, Finished
+from dispatcher.core.log import Head, Record, Request
 from dispatcher.gateway import bodies, sse
 from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.audited import note
 from dispatcher.gateway.callers import caller_of
-from dispatcher.gateway.client_tools import (
-    CalledFunction,
-    CalledTool,
-    CallId,
-    ResponseTool,
-    ToolChoice,
-    ToolName,
-    parameters_of,
-    tools_of,
-)
-from dispatcher.gateway.conversations import Earlier, earlier, find, joined, referenced, view_of
+from dispatcher.gateway.client_tools import parameters_of, tools_of
+from dispatcher.gateway.conversations import Earlier, earlier, find, referenced, view_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
-from dispatcher.gateway.fields import RESPONSES, FieldCheck
-from dispatcher.gateway.formats import TextFormat
-from dispatcher.gateway.parts import Part, needs_of
+from dispatcher.gateway.fields import RESPONSE_CREATE, RESPONSES, FieldCheck
+from dispatcher.gateway.parts import needs_of
 from dispatcher.gateway.ports import Sessions
+from dispatcher.gateway.response_bodies import (
+    MessageBody,
+    ResponseBody,
+    messages_of,
+    parameters_of_response,
+    shown_of,
+)
 from dispatcher.gateway.response_events import ID_PREFIX, LAST_EVENTS, STRIDE, Echo, Object, ResponseView, input_item
+from dispatcher.gateway.response_socket import ResponseSocket, SocketRequest
 from dispatcher.gateway.views import FAILURES
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import StoreUnavailable
-from shared.records import Message
+from shared.records import Usage
 
-TEXT_TYPES = ("input_text", "output_text")
 MAX_ITEMS = 100  # of a page
 BEFORE_ALL = -1  # a sequence number before the first event's
-
-
-# Bounds as OpenAI has them.
-ResponseMetadata: TypeAlias = Annotated[
-    dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
-    msgspec.Meta(max_length=16),
-]
-Marker: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
-
-
-class InputItem(msgspec.Struct, frozen=True):
-    type: str = "message"
-    role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | list[Part] | None = None
-    call_id: CallId | None = None
-    name: ToolName | None = None
-    arguments: str | None = None
-    output: str | list[Part] | None = None
-    id: str | None = None
-
-
-class TextConfig(msgspec.Struct, frozen=True):
-    format: TextFormat | None = None
-
-
-class Reasoning(msgspec.Struct, frozen=True):
-    effort: str | None = None
-
-
-class ResponseBody(msgspec.Struct, frozen=True):
-    """What is read of `fields.RESPONSES`. Fields from `max_output_tokens` on become the session's parameters, named as
-    on Chat Completions, so that an agent need not know how it was asked.
-    """
-
-    model: bodies.Name
-    input: Annotated[str, msgspec.Meta(min_length=1)] | list[InputItem]
-    instructions: str | None = None
-    stream: bool | None = None
-    background: bool | None = None
-    store: bool | None = None
-    previous_response_id: str | None = None
-    metadata: ResponseMetadata | None = None
-    prompt_cache_key: Marker | None = None
-    safety_identifier: Marker | None = None
-    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    text: TextConfig | None = None
-    reasoning: Reasoning | None = None
-    tools: list[ResponseTool] | None = None
-    tool_choice: ToolChoice | None = None
-    parallel_tool_calls: bool | None = None
 
 
 class ResponseRoutes:
     def __init__(self, sessions: Sessions, answers: Answers, taken: bodies.Bodies, metrics: Metrics) -> None:
         self._sessions, self._answers, self._bodies = sessions, answers, taken
-        self._check = FieldCheck(RESPONSES, partial(metrics.unknown_parameters, "responses"))
+        count = partial(metrics.unknown_parameters, "responses")
+        self._check, self._check_message = FieldCheck(RESPONSES, count), FieldCheck(RESPONSE_CREATE, count)
         self.routes = [
             Route("/v1/responses", self._create, methods=["POST"]),
+            Route("/v1/responses", self._connect, methods=["GET"]),
             Route("/v1/responses/compact", _compact, methods=["POST"]),
             Route("/v1/responses/{response_id}", self._one, methods=["GET"]),
             Route("/v1/responses/{response_id}", self._delete, methods=["DELETE"]),
@@ -111,49 +59,72 @@ class ResponseRoutes:
         ]
 
     async def _create(self, http: HttpRequest) -> sse.RawAnswer | Response:
+        """Also of a message, where the scope has a `socket`."""
         needs: dict[str, str] = {}
-        body = await self._bodies.take(http, ResponseBody, check=partial(self._check, needs=needs))
-        background = bool(body.background)
-        if background and body.store is False:
+        socket: SocketRequest | None = http.scope.get("socket")
+        if socket is None:
+            asked = await self._bodies.take(http, ResponseBody, check=partial(self._check, needs=needs))
+            return await self._answer(http, asked, needs)
+        message = await self._bodies.take(http, MessageBody, check=partial(self._check_message, needs=needs))
+        await socket.enter(message.stream_id)
+        request = await self._request(http, message, needs, socket.kept)
+        if message.generate is False:
+            note(http, generate=False)
+            return sse.RawAnswer(_prepare, request, socket)
+        record = (await self._sessions.create(request)).record
+        note(http, session_id=record.session_id)
+        return sse.RawAnswer(self._tell, record, socket, message.store is False)
+
+    async def _answer(self, http: HttpRequest, body: ResponseBody, needs: dict[str, str]) -> sse.RawAnswer | Response:
+        background, forgotten = bool(body.background), body.store is False
+        if background and forgotten:
             raise bodies.invalid("store", "a response in the background is read later, so it is stored")
+        request = await self._request(http, body, needs, {})
+        record = (await self._sessions.create(request)).record
+        note(http, session_id=record.session_id)
+        if body.stream:
+            return sse.RawAnswer(self._stream, record, BEFORE_ALL, not background, forgotten)
+        if background:
+            return json_response(200, await self._object(record))
+        return sse.RawAnswer(self._whole, record, forgotten)
+
+    async def _request(
+        self, http: HttpRequest, body: ResponseBody, needs: dict[str, str], kept: Mapping[str, ResponseView]
+    ) -> Request:
+        """kept: responses that are not stored, by their ids. Raises HttpError 400, 404, 409."""
         caller, store = caller_of(http), self._sessions.store
         asked = () if isinstance(body.input, str) else body.input
         references = {item.id or "": f"input[{n}]" for n, item in enumerate(asked) if item.type == "item_reference"}
-        found = await referenced(store, references, caller)
+        found = await referenced(store, references, caller, kept)
         before = Earlier()
         if body.previous_response_id is not None:
-            before = await earlier(store, body.previous_response_id, caller)
+            before = await earlier(store, body.previous_response_id, caller, kept)
             for feature in set[str]().union(*map(needs_of, before.messages)):
                 needs.setdefault(feature, "previous_response_id")
         for item_id, where in references.items():
             for feature in needs_of(found[item_id]):
                 needs.setdefault(feature, where)
         honoured = await self._answers.require(body.model, caller, needs)
-        messages = _messages(body, before.messages, found)
+        messages = messages_of(body, before.messages, found)
         tools = tools_of(body.tools or (), self._sessions.registry.offered(body.model))
-        parameters = _parameters(body) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
-        request = Request(
+        parameters = parameters_of_response(body) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
+        return Request(
             agent=body.model,
             messages=messages,
             created_at=time.time(),
             parameters_json=bodies.parameters_json(parameters),
             traceparent=bodies.traceparent(http),
-            background=background,
+            background=bool(body.background),
             tenant=caller.tenant,
             subject=caller.subject,
             claims=caller.claims,
             tools=tools,
             needs=honoured,
-            shown_json=_shown(body, before),
+            shown_json=shown_of(body, before),
         )
-        record = (await self._sessions.create(request)).record
-        note(http, session_id=record.session_id)
-        forgotten = body.store is False
-        if body.stream:
-            return sse.RawAnswer(self._stream, record, BEFORE_ALL, not background, forgotten)
-        if background:
-            return json_response(200, await self._object(record))
-        return sse.RawAnswer(self._whole, record, forgotten)
+
+    async def _connect(self, http: HttpRequest) -> sse.RawAnswer:
+        return sse.RawAnswer(ResponseSocket(http).run, self._answers.connections)
 
     async def _one(self, http: HttpRequest) -> sse.RawAnswer | Response:
         stream = _flag(http, "stream")
@@ -172,8 +143,9 @@ class ResponseRoutes:
         return sse.RawAnswer(self._stream, record, after, False, False)
 
     async def _cancel(self, http: HttpRequest) -> Response:
-        record = await self._find(http)
-        if not record.request.background:
+        over_socket = "socket" in http.scope  # which cancels what it answers, and nothing else
+        record = await self._find(http, stored=not over_socket)
+        if not (record.request.background or over_socket):
             raise _not_cancelled("Only a response that was created with `background` can be cancelled.")
         if not record.head.final:
             stopped = await self._sessions.stop(record.session_id, "UserCancel", "user")
@@ -192,9 +164,10 @@ class ResponseRoutes:
         await self._sessions.delete(record)
         return json_response(200, {"id": f"{ID_PREFIX}{record.session_id}", "object": "response", "deleted": True})
 
-    async def _find(self, http: HttpRequest) -> Record:
+    async def _find(self, http: HttpRequest, *, stored: bool = True) -> Record:
         """The session behind the response. Raises HttpError 404."""
-        record = await find(self._sessions.store, http.path_params["response_id"], caller_of(http))
+        response_id = http.path_params["response_id"]
+        record = await find(self._sessions.store, response_id, caller_of(http), stored=stored)
         if record is None:
             raise _unknown()
         return record
@@ -210,6 +183,10 @@ class ResponseRoutes:
         sending = StreamedResponse(record, after, send)
         async with self._forgetting(record.session_id, forgotten):
             await self._answers.send(record, sending, receive, stop_when_left=stop_when_left)
+
+    async def _tell(self, record: Record, socket: SocketRequest, forgotten: bool, receive: Receive, send: Send) -> None:
+        async with self._forgetting(record.session_id, forgotten):
+            await self._answers.send(record, socket.response(record, send), receive, stop_when_left=True)
 
     async def _whole(self, record: Record, forgotten: bool, receive: Receive, send: Send) -> None:
         whole = WholeResponse(record, Json(send, self._answers.early))
@@ -328,60 +305,19 @@ class WholeResponse:
         await self._json.fail(shutting_down(self._session_id))
 
 
+async def _prepare(request: Request, socket: SocketRequest, receive: Receive, send: Send) -> None:
+    """A response that nobody is asked for, and that nothing stores: to go on from."""
+    shown = replace(msgspec.json.decode(request.shown_json or "{}", type=Echo), store=False)
+    request = replace(request, shown_json=msgspec.json.encode(shown).decode())
+    record = Record(secrets.token_urlsafe(24), request, Head(since=request.created_at))
+    sending = socket.response(record, send)
+    await sending.begin()
+    if last := await sending.take([Entry(Finished("stop", Usage(0, 0)), request.created_at, offset=1)]):
+        await last()
+
+
 async def _compact(_: HttpRequest) -> Response:
     raise HttpError(404, "Nothing is compacted here: send what the agent needs as `input`.", code="not_found")
-
-
-def _messages(
-    body: ResponseBody, earlier: tuple[Message, ...], referenced: Mapping[str, Message]
-) -> tuple[Message, ...]:
-    before = ((Message("system", body.instructions),) if body.instructions else ()) + earlier
-    if isinstance(body.input, str):
-        return (*before, Message("user", body.input))
-    given = [_message(item, f"input[{n}]", referenced) for n, item in enumerate(body.input)]
-    return before + joined(list(bodies.messages(given, "input", TEXT_TYPES, earlier)))
-
-
-def _message(item: InputItem, where: str, referenced: Mapping[str, Message]) -> bodies.ChatMessage | Message:
-    if item.type == "item_reference":
-        return referenced[item.id or ""]
-    if item.type == "function_call":
-        if item.call_id is None or item.name is None or item.arguments is None:
-            raise bodies.invalid(where, "a function_call has `call_id`, `name` and `arguments`")
-        called = CalledTool(item.call_id, CalledFunction(item.name, item.arguments))
-        return bodies.ChatMessage("assistant", None, [called])
-    if item.type == "function_call_output":
-        if item.call_id is None or item.output is None:
-            raise bodies.invalid(where, "a function_call_output has `call_id` and `output`")
-        return bodies.ChatMessage("tool", item.output, tool_call_id=item.call_id, name=item.name)
-    if item.role is None:
-        raise bodies.invalid(f"{where}.role", "is missing")
-    return bodies.ChatMessage(item.role, item.content)
-
-
-def _parameters(body: ResponseBody) -> dict[str, Any]:
-    given = {
-        "max_tokens": body.max_output_tokens,
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "reasoning_effort": body.reasoning.effort if body.reasoning else None,
-    }
-    form = body.text.format.parameters("text.format") if body.text and body.text.format else {}
-    return {name: value for name, value in given.items() if value is not None} | form
-
-
-def _shown(body: ResponseBody, before: Earlier) -> str:
-    shown = Echo(
-        body.metadata or {},
-        bool(body.instructions),
-        body.prompt_cache_key,
-        body.safety_identifier,
-        body.previous_response_id,
-        body.store is not False,
-        len(before.messages),
-        before.links,
-    )
-    return "" if shown == Echo() else msgspec.json.encode(shown).decode()
 
 
 def _flag(http: HttpRequest, name: str) -> bool:

@@ -34,3 +34,8 @@ def check_event(event: dict[str, Any]) -> None:
 def check_response(response: dict[str, Any]) -> None:
     """Raises jsonschema_rs.ValidationError."""
     _validator("ResponseResource").validate(response)
+
+
+def check_socket_error(event: dict[str, Any]) -> None:
+    """Raises jsonschema_rs.ValidationError."""
+    _validator("WebSocketErrorEvent").validate(event)

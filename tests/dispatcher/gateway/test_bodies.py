@@ -16,7 +16,7 @@ from dispatcher.gateway import bodies
 from dispatcher.gateway.bodies import MAX_UNQUOTED, MAX_VALUES, SMALL_BYTES, is_light
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.openai import ChatBody
-from dispatcher.gateway.responses import ResponseBody
+from dispatcher.gateway.response_bodies import ResponseBody
 from dispatcher.settings import DispatcherSettings
 from tests.dispatcher.gateway.fakes import FakeSessions
 

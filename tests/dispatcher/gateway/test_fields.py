@@ -41,7 +41,7 @@ from dispatcher.gateway.fields import (
 from dispatcher.gateway.formats import ChatFormat, SchemaFormat, TextFormat
 from dispatcher.gateway.openai import ChatBody, StreamOptions
 from dispatcher.gateway.parts import FilePart, ImageUrl, InputAudio, Part
-from dispatcher.gateway.responses import InputItem, Reasoning, ResponseBody, TextConfig
+from dispatcher.gateway.response_bodies import InputItem, Reasoning, ResponseBody, TextConfig
 from tests.dispatcher.gateway.fakes import FakeSessions
 from tests.shared.documents import CLIENTS, table
 
