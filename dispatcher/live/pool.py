@@ -88,10 +88,11 @@ class Member:
     def dropped(self, held: set[tuple[str, int]]) -> list[tuple[str, int]]:
         """(session, generation) of assignments that the Commander has received, never opened and does not hold."""
         received = self.status.assignments_received
-        lost = [(sid, gen) for number, sid, gen in self._unopened if number <= received and (sid, gen) not in held]
+        lost = [item for item in self._unopened if item[0] <= received and item[1:] not in held]
         if lost:
-            self._unopened = [item for item in self._unopened if item[1:] not in lost]
-        return lost
+            gone = set(lost)
+            self._unopened = [item for item in self._unopened if item not in gone]
+        return [(session_id, generation) for _, session_id, generation in lost]
 
 
 def offers_of(status: Status) -> list[str]:
@@ -154,6 +155,7 @@ class Pool:
         self._turns: dict[str, int] = {}  # tenant → number of its last turn, the longest ago first
         self._turn = 0
         self._places: dict[str, _Place] = {}  # by session
+        self._own = 0  # of them that are our own
         self.prompt_bytes = 0  # of the sessions that were enlisted here
         self.in_store: int | None = None  # sessions that wait, if several instances use the store
 
@@ -185,18 +187,23 @@ class Pool:
     def agree(self, listed: Sequence[Waiting], limit: int) -> None:
         """With the store's list, of `limit` at the most: news of other instances may have been lost."""
         for waiting in listed:
-            self.heard(waiting)
+            self._place(waiting, own=False)
         if len(listed) < limit:
             settled = asyncio.get_running_loop().time() - SETTLED_SECONDS
             names = {waiting.session_id for waiting in listed}
             for session_id in [sid for sid, place in self._places.items() if place.at < settled and sid not in names]:
-                self.withdraw(session_id)
-        self._count()
+                self._displace(session_id)
+        self._match()
 
     def _enlist(self, waiting: Waiting, own: bool, lost_by: str = "", prompt_bytes: int = 0) -> None:
+        if self._place(waiting, own, lost_by, prompt_bytes):
+            self._match()
+
+    def _place(self, waiting: Waiting, own: bool, lost_by: str = "", prompt_bytes: int = 0) -> bool:
+        """Give it a place. False: it has one."""
         session_id, loop = waiting.session_id, asyncio.get_running_loop()
         if session_id in self._places:
-            return
+            return False
         queue = _Queue(waiting.agent, waiting.tenant)
         names = self._waiting.setdefault(queue, {})
         late = bool(names) and next(reversed(names.values())) > waiting.since
@@ -207,18 +214,23 @@ class Pool:
         timer = loop.call_later(delay, self._overdue, session_id)
         self._places[session_id] = _Place(own, loop.time(), timer, lost_by, prompt_bytes, queue)
         self.prompt_bytes += prompt_bytes
-        self._match()
+        self._own += own
+        return True
 
     def withdraw(self, session_id: str) -> None:
         """It does not wait any more."""
+        self._displace(session_id)
+        self._count()
+
+    def _displace(self, session_id: str) -> None:
         if place := self._places.pop(session_id, None):
             place.timer.cancel()
             self.prompt_bytes -= place.prompt_bytes
+            self._own -= place.own
             names = self._waiting[place.queue]
             del names[session_id]
             if not names:
                 del self._waiting[place.queue]
-        self._count()
 
     def _overdue(self, session_id: str) -> None:
         self.withdraw(session_id)
@@ -373,6 +385,5 @@ class Pool:
         ejected = set(filter(self._outliers.ejected, ids))
         none = ejected | self._held
         free = sum(member.free for member in self.members if member.status.commander_id not in none)
-        own = sum(place.own for place in self._places.values())
-        self._metrics.pool(len(ids), free, own, len(ejected))
+        self._metrics.pool(len(ids), free, self._own, len(ejected))
         self._metrics.waiting_sessions.set(self.waiting if self.in_store is None else self.in_store)

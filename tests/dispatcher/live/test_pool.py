@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -279,6 +280,18 @@ async def test_enlisting_twice_is_enlisting_once(pool: Pool, desk: Desk) -> None
     pool.join(each)
     await desk.idle()
     assert not stream.assigned
+
+
+async def test_a_long_list_is_counted_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time for each that is new in it, or not in it any more, would be the square of a queue that peers fill."""
+    counted = Mock()
+    listed = [Waiting(f"s{number}", "a", time.time()) for number in range(100)]
+    monkeypatch.setattr(pool, "_count", counted)
+    pool.agree(listed, 1000)
+    assert (pool.waiting, counted.call_count) == (100, 1)
+    monkeypatch.setattr("dispatcher.live.pool.SETTLED_SECONDS", -1.0)
+    pool.agree([], 1000)
+    assert (pool.waiting, counted.call_count) == (0, 2)
 
 
 async def test_the_queue_time(desk: Desk) -> None:
