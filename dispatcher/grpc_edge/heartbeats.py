@@ -1,12 +1,11 @@
 """The statuses of a Commander of the pool, on one of its streams."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import structlog
 
 from dispatcher.grpc_edge.patience import Patience
 from dispatcher.live.pool import Member, Pool
-from dispatcher.live.ports import Carried
 from shared.records import Status
 
 logger = structlog.get_logger()
@@ -23,14 +22,9 @@ class Heartbeats:
         self._patience.begin()
         pool.join(member)
 
-    def report(self, status: Status, carried: Iterable[Carried]) -> None:
-        """What is open on the stream and not named was dropped."""
+    def report(self, status: Status) -> None:
+        """One has come."""
         self._patience.begin()
-        held = {(running.session_id, running.generation) for running in status.running}
-        for each in carried:
-            if each.expected and (each.session_id, each.expected) not in held:
-                logger.warning("session_dropped", session_id=each.session_id)
-                each.lost()
         lag = status.loop_lag_micros
         if lag >= LOOP_LAG_MICROS and lag != self.member.status.loop_lag_micros:
             # An agent computes without awaiting: until it lets go, no stop reaches any session there.

@@ -89,6 +89,7 @@ class Stream:
         self._heartbeats: Heartbeats | None = None
         self._own_id = ""
         self._carried: dict[str, Carried] = {}  # open on this stream
+        self._doubted: set[Carried] = set()  # not named by the last status
         self._opening: set[str] = set()
         self._opens = asyncio.Semaphore(MAX_OPENING)
         self._left: dict[str, str] = {}  # open here once: the `closed` code for what still comes, "" for none any more
@@ -165,8 +166,8 @@ class Stream:
         if self._heartbeats:
             self._heartbeats.close()
         every, self._carried = self._carried, {}
-        for carried in every.values():
-            carried.detach(self)
+        for carried in every.values():  # a thousand here, and as many streams may be cut with this one
+            self._desk.pace.take(partial(carried.detach, self))
 
     def end(self, code: grpc.StatusCode, text: str, kind: str = "") -> None:
         """End the stream with that status."""
@@ -253,7 +254,8 @@ class Stream:
         session_id, payload = packet.session_id, packet.payload
         if isinstance(payload, Status):
             if self._heartbeats:
-                self._heartbeats.report(payload, list(self._carried.values()))
+                self._heartbeats.report(payload)
+                self._look_for_dropped(payload)
             return
         if len(session_id) > MAX_NAME or (self.kind is StreamKind.OWN and session_id != self._own_id):
             self._refuse(session_id, "invalid")
@@ -267,6 +269,21 @@ class Stream:
             carried.receive(packet)
         elif session_id not in self._opening and (code := self._left.get(session_id, "unknown_session")):
             self._refuse(session_id, code)
+
+    def _look_for_dropped(self, status: Status) -> None:
+        """What is open on the stream and not named was dropped."""
+        held = {(running.session_id, running.generation) for running in status.running}
+        for carried in self._carried.values():
+            generation = carried.expected
+            if generation and (carried.session_id, generation) not in held and carried not in self._doubted:
+                self._doubted.add(carried)
+                self._desk.pace.take(partial(self._dropped, carried, generation))
+
+    def _dropped(self, carried: Carried, generation: int) -> None:
+        self._doubted.discard(carried)
+        if self._carried.get(carried.session_id) is carried and carried.expected == generation:
+            logger.warning("session_dropped", session_id=carried.session_id)
+            carried.lost()
 
     def _understood(self, packet: Upstream) -> bool:
         """What is not known is counted, and logged once for a stream; with a sequence it is appended."""

@@ -14,12 +14,12 @@ MOMENT_SECONDS = 0.01
 class Pace:
     """Lets A_MOMENT of the calls that wait have their turn each MOMENT_SECONDS.
 
-    With a stream go up to a thousand sessions, and the grace of all is over at once: others would wait until the store
-    has the ends of all.
+    With a stream go up to a thousand sessions, and the grace of all is over at once: others would wait until all that
+    is concluded, and the store has the ends of all.
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[Callable[[], None]] = deque()  # one of each deadline that has come
+        self._waiting: deque[Callable[[], None]] = deque()  # at most a few of each session
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, call: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Literal
 
 from msgspec.structs import replace
@@ -33,7 +34,7 @@ class Desk:
     def __init__(self, runners: Runners, metrics: Metrics, settings: DispatcherSettings) -> None:
         self.metrics, self.settings = metrics, settings
         self.pool = Pool(self, metrics, settings.queue_seconds)
-        self._runners, self._instance = runners, runners.instance
+        self._runners, self._instance, self.pace = runners, runners.instance, runners.pace
         self._tokenless_opens = settings.tokenless_opens
         self.upkeep = Upkeep(runners.store, runners.instance, self.pool.offers, settings.retention_seconds)
 
@@ -157,7 +158,7 @@ class Desk:
 
     def lost(self, session_id: str, generation: int, sent: bool = True) -> None:
         """That generation's Commander does not hold it: no grace. sent: it was told of it."""
-        self._runners.lost(session_id, generation, sent)
+        self.pace.take(partial(self._runners.lost, session_id, generation, sent))
 
     async def keep_known(self, offers: Iterable[str]) -> None:
         """A Commander that offers these has come, or is gone."""

@@ -293,7 +293,11 @@ class Runners:
 
     async def take_back(self) -> None:
         """This instance's lease had ended: it still has the sessions whose streams it has."""
-        await asyncio.gather(*(runner.take_back() for runner in list(self.by_session.values())))
+        turn, taken = LoopTurn(), []
+        for runner in list(self.by_session.values()):
+            taken.append(self.spawn(runner.take_back()))
+            await turn.step()
+        await asyncio.gather(*taken)
 
     def judge_all_calls(self) -> None:
         """Look again at the tool calls that other instances should have answered."""
