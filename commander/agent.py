@@ -120,9 +120,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that may be called. `parameters`: JSON Schema of its arguments, an object. `client`: it is the client's,
-    and is called by the answer's end (`Finish.calls`), never by `call_tool`. `strict`: the client asks for arguments
-    that fit the schema exactly.
+    """A tool that may be called. `parameters`: JSON Schema of its arguments, an object; sessions share it, so only a
+    copy of it can be changed. `client`: it is the client's, and is called by the answer's end (`Finish.calls`), never
+    by `call_tool`. `strict`: the client asks for arguments that fit the schema exactly.
     """
 
     name: str

@@ -30,6 +30,10 @@ logger = structlog.get_logger()
 Begin: TypeAlias = Callable[[ToolCaller], AsyncIterator[Yielded]]
 
 
+def _begun(_: ToolCaller) -> AsyncIterator[Yielded]:
+    raise RuntimeError("a session's agent begins once")
+
+
 class Carrier(Protocol):
     """A stream, as its sessions see it."""
 
@@ -269,7 +273,8 @@ class Session:
 
     def _start(self) -> AsyncIterator[Yielded]:
         structlog.contextvars.bind_contextvars(session_id=self.session_id)  # of the driver's task, for its agent's logs
-        return self._begin(self.call_tool)
+        begin, self._begin = self._begin, _begun  # and with it what the session was assigned with
+        return begin(self.call_tool)
 
     def accept(self, item: str | Thought) -> bool:
         """A delta of the agent's. False: wait for `room`."""

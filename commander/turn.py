@@ -1,9 +1,12 @@
 """From an Assignment to what the agent gets."""
 
 import json
+from collections.abc import Callable
+from sys import intern
 from typing import Any
 
 from commander.agent import Call, ClientCall, History, Message, Tool, ToolCaller, Turn, User
+from commander.shared_json import parsed_once
 from shared import records
 
 
@@ -41,8 +44,8 @@ def _message(message: records.Message) -> Message:
 
 
 def _tool(tool: records.Tool) -> Tool:
-    schema = _parsed(tool.parameters_json_schema or "{}", "tool's schema")
-    return Tool(tool.name, tool.description, schema, tool.client, tool.strict)
+    schema = _parsed(tool.parameters_json_schema or "{}", "tool's schema", parsed_once)
+    return Tool(intern(tool.name), intern(tool.description), schema, tool.client, tool.strict)
 
 
 def _history(history: records.History | None) -> History:
@@ -63,8 +66,8 @@ def _call(call: records.ToolCall, result: records.ToolResult | None) -> Call:
     return Call(call.call_id, call.tool_name, arguments, result.status, _parsed(result.result_json or "null", "result"))
 
 
-def _parsed(text: str, what: str) -> Any:
+def _parsed(text: str, what: str, parse: Callable[[str], Any] = json.loads) -> Any:
     try:
-        return json.loads(text)
+        return parse(text)
     except (ValueError, RecursionError):
         raise ValueError(f"the {what} that the Dispatcher sent is not JSON") from None

@@ -233,7 +233,7 @@ class Worker:
             self._metrics,
             history=assignment.history.sequence if assignment.history else None,
             token=assignment.token,
-            client_tools={tool.name for tool in assignment.tools if tool.client},
+            client_tools=tuple([tool.name for tool in assignment.tools if tool.client]),
         )
         self._sessions[session.session_id] = session
         self._busy.add(session)

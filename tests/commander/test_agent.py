@@ -44,6 +44,16 @@ def test_it_knows_who_asked() -> None:
         assert from_assignment(records.Assignment("s", 1, "a", user=user), no_tools).user == told
 
 
+def test_sessions_share_their_tools_schemas() -> None:
+    async def no_tools(name: str, arguments: Mapping[str, Any]) -> Any:
+        raise AssertionError
+
+    tools = tuple(records.Tool(name, "", schema) for name, schema in (("a", '{"type": "object"}'), ("b", "")))
+    one, other = (from_assignment(records.Assignment(sid, 1, "a", tools=tools), no_tools).tools for sid in "st")
+    assert [tool.parameters for tool in one] == [{"type": "object"}, {}]
+    assert all(mine.parameters is theirs.parameters for mine, theirs in zip(one, other, strict=True))
+
+
 def test_an_agent_continues_only_where_it_says_so() -> None:
     async def quiet(turn: Turn) -> AsyncGenerator[Yielded, None]:
         yield ""
