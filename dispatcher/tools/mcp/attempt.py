@@ -6,13 +6,15 @@ from dispatcher.tools.http.network import CheckedNetwork
 
 
 class Attempt:
-    """cut    its answer's stream ended before the answer was there
+    """told   headers of its requests that say who asked
+    cut    its answer's stream ended before the answer was there
     over   nobody waits for it any more
     error  why it failed, where the transport knows
     network  on which its answer comes; it is closed when nobody waits for that any more
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told: tuple[tuple[str, str], ...] = ()) -> None:
+        self.told = told
         self.cut = self.over = False
         self.error: Exception | None = None
         self.network: CheckedNetwork | None = None

@@ -32,7 +32,7 @@ from dispatcher.tools.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from dispatcher.tools.identity import identity
+from dispatcher.tools.identity import identity, who_asked
 from dispatcher.tools.mcp.attempt import CURRENT, Attempt
 from dispatcher.tools.mcp.incoming import Incoming
 from dispatcher.tools.mcp.process import TOO_LARGE, process
@@ -71,7 +71,7 @@ async def connected(toolset: str, server: McpUrl | McpProcess) -> "AsyncIterator
     attempt = Attempt()
     token = CURRENT.set(attempt)
     try:
-        connection = McpConnection()
+        connection = McpConnection(server.connecting.told if isinstance(server, McpUrl) else ())
         client = Client(
             _streams(toolset, server, connection.lose),
             cache=None,
@@ -129,9 +129,12 @@ async def _streams(toolset: str, server: McpUrl | McpProcess, lost: Any) -> Asyn
 
 
 class McpConnection:
-    """Made before there is a client, which speaks to it from its first message on."""
+    """Made before there is a client, which speaks to it from its first message on. told: headers that say who asked, as
+    `Connecting` has them.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, told: tuple[tuple[str, str], ...] = ()) -> None:
+        self._told = told
         self._client: Client | None = None
         self._lost = False
         self._look = asyncio.Event()
@@ -217,6 +220,7 @@ class McpConnection:
 
     async def call(self, name: str, arguments: dict[str, Any], context: Context) -> str:
         """As `dispatcher.tools.ports.Tool` says; the SDK sends `cancelled` when this is."""
+        told = tuple((name, who_asked(context, what)) for name, what in self._told)
         if self._lost:
             raise UnreachableError
         call = identity(context)
@@ -229,7 +233,7 @@ class McpConnection:
                 _meta=meta,
             )
         )
-        attempt = Attempt()
+        attempt = Attempt(told)
         token = CURRENT.set(attempt)
         self._calls += 1
         try:

@@ -31,11 +31,8 @@ def _remote(entry: ToolEntry) -> McpUrl:
     except UnusableTemplateError as error:
         entry.wrong(f"`url`: {error}", "url")
     connecting = connecting_of(entry, url)
-    for name, _ in connecting.headers:
+    for name, _ in (*connecting.headers, *connecting.told):
         entry.check(name.lower() not in OURS, f"`headers`: {quoted(name)} is the protocol's own to send", "headers")
-    for name, _ in connecting.told:
-        reason = "a server is not told who asked, for its connection is many's"
-        entry.wrong(f"`headers`: {quoted(name)}: {reason}", "headers")
     return McpUrl(url, connecting)
 
 

@@ -48,7 +48,8 @@ class Web(httpx2.AsyncBaseTransport):
         kept = False
         try:
             async with asyncio.timeout(None if request.method == "GET" or call else NOTIFY_SECONDS):
-                response = await asked(_sent(request, self._connecting), network)
+                told = attempt.told if call or resumed else ()  # whatever else is sent is nobody's
+                response = await asked(_sent(request, self._connecting, told), network)
                 answer = await _answer(request, response, network, attempt)
             kept = isinstance(answer.stream, _Body)
             return answer
@@ -67,10 +68,11 @@ def _is_call(request: httpx2.Request) -> bool:
     return "id" in message and "method" in message
 
 
-def _sent(request: httpx2.Request, connecting: Connecting) -> HttpRequest:
+def _sent(request: httpx2.Request, connecting: Connecting, told: tuple[tuple[str, str], ...]) -> HttpRequest:
     url = request.url
     origin = Origin(url.scheme, url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80))
-    target, headers = url.raw_path.decode(), request.headers.raw
+    more = [(name.encode(), value.encode()) for name, value in told]
+    target, headers = url.raw_path.decode(), [*request.headers.raw, *more]
     return HttpRequest(origin, request.method, target, headers, request.content, connecting.private, connecting.tls)
 
 

@@ -9,6 +9,7 @@ import grpc
 from dispatcher.files.document import quoted
 from dispatcher.tools.entry import NAME, NAMED, TOOLSET, Terms, ToolEntry
 from dispatcher.tools.http.entry import TLS, tls_of
+from dispatcher.tools.identity import WHO
 from dispatcher.tools.rpc.descriptors import UnusableDescriptorsError, built, parsed
 from dispatcher.tools.rpc.server import GrpcServer, Metadata, Target
 from dispatcher.tools.rpc.toolset import GrpcToolset, Mapped, mapped
@@ -30,11 +31,11 @@ def grpc_toolset(entry: ToolEntry, terms: Terms) -> GrpcToolset | None:
         entry.check(right, f"service {number} is no full name, as `acme.billing.v1.Invoices`", "services", number)
         entry.check(service not in services[: number - 1], f"service {number} comes twice", "services", number)
     private = entry.flag("private")
-    metadata, credentials = _metadata(entry), _credentials(entry, private)
+    (metadata, told), credentials = _metadata(entry), _credentials(entry, private)
     if not entry.faultless or target is None:
         return None
     known = _known(entry, services, terms) if "descriptor_set" in entry else None
-    return GrpcToolset(terms, GrpcServer(target, private, metadata, credentials), services, known)
+    return GrpcToolset(terms, GrpcServer(target, private, metadata, credentials, told), services, known)
 
 
 def _target(entry: ToolEntry) -> Target | None:
@@ -69,18 +70,24 @@ def _known(entry: ToolEntry, services: list[str], terms: Terms) -> Mapped | None
     return found
 
 
-def _metadata(entry: ToolEntry) -> Metadata:
+def _metadata(entry: ToolEntry) -> tuple[Metadata, Metadata]:
+    """Those that are always the same; and those that say who asked, with what of them."""
     found: list[tuple[str, str]] = []
+    told: list[tuple[str, str]] = []
     for name, written in entry.table("metadata").items():
-        value = entry.filled("metadata", name, written)
+        who = WHO.fullmatch(written) if isinstance(written, str) else None
+        value = "" if who else entry.filled("metadata", name, written)
         right = bool(_METADATA.fullmatch(name)) and not name.endswith("-bin")
         entry.check(right, f"`metadata`: {quoted(name)} is no name of text metadata, in lower case", "metadata")
         ours = name in OURS or name.startswith("grpc-")
         entry.check(not ours, f"`metadata`: {quoted(name)} is the Dispatcher's own to send", "metadata")
         right = bool(_VALUE.fullmatch(value))
         entry.check(right, f"`metadata`: {quoted(name)} has a value that cannot be sent", "metadata")
-        found.append((name, value))
-    return tuple(found)
+        if who:
+            told.append((name, who[1]))
+        else:
+            found.append((name, value))
+    return tuple(found), tuple(told)
 
 
 def _credentials(entry: ToolEntry, private: bool) -> grpc.ChannelCredentials | None:

@@ -46,9 +46,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class GrpcServer:
-    """metadata may hold secrets; credentials: None where it is spoken to without TLS."""
+    """metadata may hold secrets; credentials: None where it is spoken to without TLS. told: metadata that say who
+    asked, each with what of them, as `who_asked` takes it.
+    """
 
     target: Target
     private: bool
     metadata: Metadata = field(repr=False)
     credentials: grpc.ChannelCredentials | None = field(repr=False)
+    told: Metadata = ()

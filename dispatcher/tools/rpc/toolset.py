@@ -9,7 +9,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from dispatcher.tools.context import Context
 from dispatcher.tools.entry import Terms
 from dispatcher.tools.errors import ServiceError, UnreachableError
-from dispatcher.tools.identity import identity
+from dispatcher.tools.identity import identity, who_asked
 from dispatcher.tools.ports import Offer, Spec
 from dispatcher.tools.rpc.connection import GrpcConnection, connected
 from dispatcher.tools.rpc.descriptors import Descriptors, UnusableDescriptorsError, built
@@ -70,6 +70,7 @@ class GrpcToolset:
     def __init__(self, terms: Terms, server: GrpcServer, services: Sequence[str], known: Mapped | None) -> None:
         self.name = terms.spec.name
         self._terms, self._server, self._services, self._known = terms, server, services, known
+        self.told = server.told
         self.connection: GrpcConnection | None = None
 
     async def run(self, offer: Offer) -> None:
@@ -121,11 +122,12 @@ class GrpcTool:
     async def call(self, arguments: dict[str, Any], context: Context) -> str:
         """As `dispatcher.tools.ports.Tool` says."""
         request = self._method.request(arguments)
+        told = [(name, who_asked(context, what)) for name, what in self._toolset.told]
         connection = self._toolset.connection
         if connection is None:
             raise UnreachableError
         whose = identity(context)
-        metadata = (("idempotency-key", whose.key), ("traceparent", whose.traceparent))
+        metadata = (("idempotency-key", whose.key), ("traceparent", whose.traceparent), *told)
         seconds = self.spec.timeout_seconds + DEADLINE_SECONDS
         answer = await connection.call(self._method.path, request, metadata, seconds)
         return await asyncio.to_thread(self._method.result, answer)

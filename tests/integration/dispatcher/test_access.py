@@ -478,6 +478,7 @@ async def test_a_tenant_begins_no_more_than_it_may(tmp_path: Path, limit: str, c
 async def test_a_tenants_tokens_of_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its agents counted, also of what was deleted at once; another tenant is not concerned."""
     monkeypatch.setattr("dispatcher.live.quotas.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("dispatcher.live.quotas.day_of", lambda _: 20_000)  # also at midnight
     async with House(tmp_path, '[[limit]]\ntenant = "*"\ntokens_per_day = 100\n') as house:
         worker = await house.worker()
         body = {"agent": "support", "prompt": "hi"}
@@ -508,6 +509,7 @@ async def test_a_tenants_tokens_of_a_day(tmp_path: Path, monkeypatch: pytest.Mon
 async def test_sessions_that_use_up_the_day_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what they have said so far, which nobody has counted yet; those that wait, too."""
     monkeypatch.setattr("dispatcher.live.quotas.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("dispatcher.live.quotas.day_of", lambda _: 20_000)  # also at midnight
     async with House(tmp_path, '[[limit]]\ntenant = "acme"\ntokens_per_day = 100\n') as house:
         worker = await house.worker()
         made = [

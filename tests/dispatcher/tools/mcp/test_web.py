@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from mcp_types.version import LATEST_MODERN_VERSION
 
+from dispatcher.tools.context import Context
 from dispatcher.tools.errors import ServiceError
 from dispatcher.tools.http import addresses
 from dispatcher.tools.identity import identity
@@ -255,6 +256,44 @@ async def test_what_comes_back_ends_its_call_only(tmp_path: Path, script: Script
         assert await toolset.code("ask") == code
         assert (await toolset.call("ask")).result_json == '"well"'
     assert calls == 2
+
+
+async def test_a_server_is_told_who_asked(tmp_path: Path) -> None:
+    """With each user's own calls, also where those of several are under way and broken off, and with nothing else."""
+    broken = {"a": asyncio.Event(), "b": asyncio.Event()}
+
+    async def says(talk: Talk) -> None:
+        if talk.seen.method == "GET" and "last-event-id" in talk.seen.headers:
+            who = talk.seen.headers["last-event-id"]
+            result = {"content": [{"type": "text", "text": f"{who} as {talk.seen.headers.get('x-user')}"}]}
+            found = next(message for message in calls if message["params"]["arguments"]["who"] == who)
+            data = json.dumps({"jsonrpc": "2.0", "id": found["id"], "result": result})
+            await talk.send(EVENTS + f"data: {data}\n\n".encode())
+        else:
+            await speaking(breaks)(talk)
+
+    calls: list[dict[str, Any]] = []
+
+    async def breaks(talk: Talk, message: dict[str, Any]) -> None:
+        calls.append(message)
+        who = message["params"]["arguments"]["who"]
+        assert talk.seen.headers.get("x-user") == who
+        broken[who].set()
+        async with asyncio.timeout(SECONDS):
+            for each in broken.values():
+                await each.wait()
+        await talk.send(EVENTS + f"id: {who}\nretry: 1\ndata:\n\n".encode())
+
+    more = 'private = true\nheaders = { X-User = "${user.subject}" }'
+    async with Service(says).at() as service, at(tmp_path, f"{service.url}/mcp", more) as toolset:
+        await toolset.offered("ask")
+        nobody = await toolset.call("ask", CALL, who="a")
+        assert json.loads(nobody.result_json)["error"]["code"] == "user_unknown"
+        told = await asyncio.gather(*(toolset.call("ask", Context("s", who, subject=who), who=who) for who in "ab"))
+        assert [each.result_json for each in told] == ['"a as a"', '"b as b"']
+    named = [seen for seen in service.seen if "x-user" in seen.headers]
+    assert len(named) == 4
+    assert {seen.method for seen in service.seen if seen not in named} >= {"POST"}
 
 
 @pytest.mark.parametrize("ends", ["answered", "stopped"])

@@ -229,6 +229,17 @@ async def test_metadata_says_whose_call_it_is_and_what_the_entry_says(
     assert 7 < seen.seconds <= 8.1, "the server is told of a deadline that is just later than the time limit"
 
 
+async def test_metadata_says_who_asked(tmp_path: Path) -> None:
+    more = f'{BOTH}\nmetadata = {{ x-user = "${{user.subject}}", x-mail = "${{claim:email}}" }}'
+    async with Orders().at() as orders, kept(tmp_path, entry(orders, more)) as files:
+        for subject in ("u 1\u00e9", "u2"):
+            asked = Context("s", "c", subject=subject, claims={"email": "a@b.example"})
+            assert (await files.registry.run("Echo", "{}", asked)).status == "OK"
+        assert code(await run(files, "Echo", {})) == "user_unknown"
+        told = [(seen.metadata["x-user"], seen.metadata["x-mail"]) for seen in orders.seen]
+        assert told == [("u%201%C3%A9", "a@b.example"), ("u2", "a@b.example")]
+
+
 async def test_a_password_that_is_wrong(tmp_path: Path) -> None:
     async with Orders(password="x").at() as orders, kept(tmp_path, entry(orders)) as files:
         (server,) = files.servers
