@@ -10,12 +10,14 @@ LOCKED := .venv/.locked
 INSTALLED := .venv/.installed
 MCP := build/mcp
 WATCH := build/watch
+CLIENTS := build/clients
+CLIENT_GROUPS := official # those that go together
 BENCH ?=
 
 # The tests start hundreds of programs: each would compile the house anew, and each of their workers all the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-slow check format test-abuse soak test-faults test-compose test-mcp test-watch bench sbom audit proto lock
+.PHONY: help setup demo test test-slow check format test-abuse soak test-faults test-compose test-mcp test-watch test-clients bench sbom audit proto lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,10 +45,10 @@ demo: setup ## the pair on the bundled model: words, a tool, a stop in mid-sente
 	$(BIN)/python -m dispatcher demo
 
 test: setup ## every test but the slow targets below
-	$(BIN)/pytest -n 4 --dist worksteal -m "not slow and not abuse and not faults and not compose and not mcp and not watch"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not slow and not abuse and not faults and not compose and not mcp and not watch and not clients"
 
 test-slow: setup ## the programs as their users start them; the bundled model
-	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not abuse and not faults and not compose and not mcp and not watch"
+	$(BIN)/pytest -n 4 --dist worksteal -m "slow and not abuse and not faults and not compose and not mcp and not watch and not clients"
 
 check: setup ## style, types, imports between rooms, names, generated code, contract
 	$(BIN)/ruff format --check
@@ -95,6 +97,21 @@ $(WATCH)/.installed: tests/watch/package-lock.json $(MCP)/.installed
 test-watch: setup $(WATCH)/.installed ## the pages with axe-core, the dashboard with a Prometheus
 	$(BIN)/pytest -m watch tests/watch
 
+# By uv: pip takes minutes for so many packages.
+$(CLIENTS)/.installed: $(wildcard tests/clients/*.lock)
+	rm -rf $(CLIENTS) && mkdir -p $(CLIENTS)
+	$(PYTHON) -m venv $(CLIENTS)/uv
+	$(CLIENTS)/uv/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/clients/uv.lock
+	for group in $(CLIENT_GROUPS); do \
+		$(PYTHON) -m venv --without-pip $(CLIENTS)/$$group; \
+		$(CLIENTS)/uv/bin/uv pip install --quiet --no-deps --require-hashes \
+			--python $(CLIENTS)/$$group/bin/python -r tests/clients/$$group.lock; \
+	done
+	touch $@
+
+test-clients: setup $(CLIENTS)/.installed ## OpenAI clients that others wrote (CLIENTS_WRITE=1: into docs/clients.md)
+	$(BIN)/pytest -m clients tests/clients
+
 bench: setup ## measure against a floor and a plain gateway (a short run: BENCH_SECONDS=1 BENCH_ROUNDS=1)
 	$(BIN)/python -m tests.bench $(BENCH)
 
@@ -128,5 +145,8 @@ lock: ## resolve again (LOCK=--upgrade: to the newest): names, versions, hashes,
 	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --extra mcp --extra traces -o requirements.lock
 	$(COMPILE) pyproject.toml --constraint requirements-dev.lock --extra local --extra openai --extra traces --group weights -o requirements-local.lock
 	$(COMPILE) $(LOCK) tests/mcp_servers/requirements.in -o tests/mcp_servers/requirements.lock
+	for group in uv $(CLIENT_GROUPS); do \
+		$(COMPILE) $(LOCK) tests/clients/$$group.in -o tests/clients/$$group.lock; \
+	done
 	$(COMPILE) --group build --constraint requirements-dev.lock -o requirements-build.lock
 	$(COMPILE) --group audit -o requirements-audit.lock

@@ -1,0 +1,47 @@
+"""What the clients ask: `obedient`, which also counts without end, fails, and says what came beside the text, where the
+newest message wants that.
+"""
+
+import asyncio
+import itertools
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
+
+from commander.agent import ClientCall, Finish, Message, Turn, Yielded, supports
+from commander.testing import obedient
+
+
+@supports("tools", "structured", "sampling", "images", "audio", "files")
+async def agent(turn: Turn) -> AsyncGenerator[Yielded, None]:
+    """Raises ValueError where it is to fail."""
+    newest = turn.messages[-1]
+    if newest.role == "user" and "without end" in newest.content:
+        for number in itertools.count():
+            yield f"{number} "
+            await asyncio.sleep(0.01)
+    if newest.role == "user" and "Fail" in newest.content:
+        if "mid-sentence" in newest.content:
+            yield "So far "
+        raise ValueError("as it was asked to")
+    if newest.parts:
+        yield "I see " + " and ".join(part["type"] for part in newest.parts if part["type"] != "text")
+        return
+    async for item in obedient(turn):
+        yield (
+            replace(item, calls=tuple(_read(call, newest) for call in item.calls)) if isinstance(item, Finish) else item
+        )
+
+
+def _read(call: ClientCall, newest: Message) -> ClientCall:
+    """With the first number and the first quotation that the newest message has, where it takes such."""
+    numbers, quotations = re.findall(r"\d+", newest.content), re.findall(r"'(.+?)'", newest.content)
+
+    def read(value: Any) -> Any:
+        if type(value) is int and numbers:
+            return int(numbers[0])
+        return quotations[0] if isinstance(value, str) and quotations else value
+
+    arguments: Any = call.arguments
+    return replace(call, arguments={name: read(value) for name, value in arguments.items()})

@@ -1,0 +1,65 @@
+"""The clients that are tried, and what came of it."""
+
+import json
+import subprocess
+from functools import cache
+from typing import NamedTuple
+
+from tests.clients.drivers.driver import CASES, Outcome
+from tests.shared.documents import ROOT
+
+HERE = ROOT / "build" / "clients"
+SECONDS = 180  # that a client has for all its cases, on a busy machine
+
+
+class Client(NamedTuple):
+    """name: as the table has it. environment: a folder of HERE. driver: a module of `drivers`. route: one of its."""
+
+    name: str
+    environment: str
+    driver: str
+    route: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.route}"
+
+    def command(self) -> list[str]:
+        python = HERE / self.environment / "bin" / "python"
+        return [str(python), "-W", "ignore", "-m", f"tests.clients.drivers.{self.driver}"]
+
+
+CLIENTS = [
+    Client(name, environment, driver, route)
+    for name, environment, driver, routes in [
+        ("openai (Python)", "official", "openai_sdk", ("Chat", "Responses")),
+        ("LangChain", "official", "langchain_chat", ("Chat", "Responses")),
+        ("Agents SDK", "official", "openai_agents", ("Chat", "Responses")),
+    ]
+    for route in routes
+]
+
+
+class Ran(NamedTuple):
+    """outcomes: by case; a case that is missing the client has no such thing for."""
+
+    version: str
+    outcomes: dict[str, Outcome]
+
+
+@cache
+def ran(client: Client, url: str) -> Ran:
+    """All its cases, once. Raises AssertionError where the driver ends before its time."""
+    done = subprocess.run(
+        [*client.command(), url, client.route, client.title],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"[-4000:]
+    first, *rest = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    outcomes = {each["case"]: Outcome(**each) for each in rest}
+    assert outcomes.keys() <= CASES.keys()
+    return Ran(first["version"], outcomes)
