@@ -1,5 +1,7 @@
 """The policies of one session as the core asks them: they may raise, and then the session is stopped (rule 26)."""
 
+from collections.abc import Iterable
+
 from dispatcher.core.entries import Call, Entry
 from dispatcher.policies.ahead import Slices
 from dispatcher.policies.gate import Gate
@@ -7,6 +9,8 @@ from dispatcher.policies.matches import Channel
 from dispatcher.policies.outcomes import UNAVAILABLE, Reading, Release, Violation
 from dispatcher.policies.questions import Question, Verdict
 from shared.records import Content, Thought, ToolResult
+
+LARGE = 256  # characters of a text that is read ahead
 
 
 class Guard:
@@ -74,6 +78,27 @@ class Guard:
                 return self.content(text, entry.at).violation
             case Thought() | Call() | ToolResult() as body:
                 return self.read(body, entry.at).violation
+        return None
+
+    def ahead_of(self, entry: Entry) -> Slices[None]:
+        """Read ahead what `again` reads of it."""
+        match entry.body:
+            case Content(text) if len(text) > LARGE:
+                yield from self.read_ahead("content", text)
+            case Thought(step_name, delta) if len(delta) > LARGE:
+                yield from self.read_ahead("thoughts", delta, step_name=step_name)
+            case Call(arguments_json=text) if len(text) > LARGE:
+                yield from self.read_ahead("arguments", text)
+            case ToolResult(result_json=text) if len(text) > LARGE:
+                yield from self.read_ahead("results", text)
+
+    def all_again(self, entries: Iterable[Entry]) -> Slices[Violation | None]:
+        """What the policies say today to these, up to what stops."""
+        for entry in entries:
+            yield from self.ahead_of(entry)
+            if found := self.again(entry):
+                return found
+            yield
         return None
 
     def overdue(self, now: float) -> Violation | None:

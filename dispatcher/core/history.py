@@ -3,6 +3,7 @@
 from dispatcher.core import tokens
 from dispatcher.core.entries import Call, Entry
 from dispatcher.core.log import Record
+from dispatcher.policies.ahead import Slices
 from shared.records import (
     MAX_HISTORY_BYTES,
     Assignment,
@@ -16,14 +17,16 @@ from shared.records import (
     User,
 )
 
+SLICE = 1000  # entries, between which others have the loop
 
-def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...]) -> Assignment | None:
+
+def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...]) -> Slices[Assignment | None]:
     """What the Commander is sent that the record's head names. None: the history is larger than the contract allows.
 
     tools: the Dispatcher's. One that came to have the name of a client's after the client had asked is not offered.
     """
     request, head = record.request, record.head
-    history = history_of(head.sequence, entries)
+    history = yield from history_of(head.sequence, entries)
     if history and _size_of(history) > MAX_HISTORY_BYTES:
         return None
     key = request.assignment_key
@@ -43,7 +46,7 @@ def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...])
     )
 
 
-def history_of(sequence: int, entries: list[Entry]) -> History | None:
+def history_of(sequence: int, entries: list[Entry]) -> Slices[History | None]:
     """What predecessors said and got: consecutive content joined, each call followed by its result."""
     if not sequence:
         return None
@@ -56,7 +59,9 @@ def history_of(sequence: int, entries: list[Entry]) -> History | None:
             history.append(Said("".join(said)))
             said.clear()
 
-    for entry in entries:
+    for number, entry in enumerate(entries):
+        if number % SLICE == 0:
+            yield
         match entry.body:
             case Content(text=text) if text:
                 said.append(text)

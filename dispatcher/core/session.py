@@ -132,6 +132,14 @@ class Session:
 
     # ---- from the log
 
+    def replayed(self, entries: Iterable[Entry]) -> Slices[None]:
+        """`replay` of these, a slice of a large text, or an entry, at a time."""
+        for entry in entries:
+            if not (self.stop or self._found):
+                yield from self._guard.ahead_of(entry)
+            self.replay(entry)
+            yield
+
     def replay(self, entry: Entry) -> None:
         """Take an entry that was there before: the policies read it again, nothing is let out again."""
         self._seen.add(entry.offset)
@@ -431,16 +439,12 @@ class Session:
     def _store(self, packet: Upstream, taken: list[Taken], now: float) -> AppendEntries:
         return AppendEntries(entries_of(taken, now, self.head.generation, packet.sequence, packet.timestamp))
 
-    def take_rules(self, gate: Gate, entries: Iterable[Entry], now: float) -> list[Effect]:
-        """Go on under other rules. entries: the whole log, and what is on its way there. What ends or is stopped keeps
-        the rules that it has.
+    def take_rules(self, guard: Guard, found: Violation | None, now: float) -> list[Effect]:
+        """Go on under other rules. guard: has read the whole log, and what is on its way there. found: what stops in
+        that. What ends or is stopped keeps the rules that it has.
         """
         if self.stop or self.head.final or self._ending or self._closing:
             return []
-        guard = Guard(gate, self._guard.decided)
-        found = None
-        for entry in entries:
-            found = found or guard.again(entry)
         guard.resume(self._guard.decided)
         self._guard = guard
         if found:

@@ -22,6 +22,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Created, StoreUnavailable
 from shared.records import Assignment, Open
+from shared.turns import in_turns
 
 # Sessions that live on this instance, each in some 15 KiB. From then on none is taken that a Commander brings: users'
 # are bounded by the queue and by slots, and these by nothing else.
@@ -146,7 +147,7 @@ class Desk:
         tools = self._runners.registry.offered(record.request.agent)
         traceparent = self._runners.traceparent(session_id, record.request, outcome.head.generation)
         request = replace(record.request, traceparent=traceparent)
-        assignment = assignment_of(Record(session_id, request, outcome.head), entries, tools)
+        assignment = await in_turns(assignment_of(Record(session_id, request, outcome.head), entries, tools))
         if assignment is None:
             failed = Entry(Failed("history_too_large"), clock.now(), outcome.head.generation)
             await self._runners.fail(session_id, epoch, failed)

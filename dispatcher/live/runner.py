@@ -29,6 +29,7 @@ from dispatcher.core.effects import (
     Wake,
 )
 from dispatcher.core.entries import Approval, Call, Entry, StopEntry
+from dispatcher.core.guard import Guard
 from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, Settle, TakeBack
 from dispatcher.core.session import Session
 from dispatcher.live import clock
@@ -40,15 +41,18 @@ from dispatcher.live.ports import Batch, Host, Link
 from dispatcher.live.results import Results
 from dispatcher.live.screening import Screening
 from dispatcher.live.tool_runs import ToolRuns
+from dispatcher.policies.ahead import at_once
 from dispatcher.policies.gate import Gate
+from dispatcher.policies.outcomes import Violation
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.tools.registry import ApprovalRequest
 from shared.conversation import Phase
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
-from shared.turns import LoopTurn
+from shared.turns import LoopTurn, in_turns
 
 logger = structlog.get_logger()
 IN_TURN = ("grace", "stop")  # deadlines from whose passing it is concluded that a Commander is lost: rarely one alone
+RULE_ROUNDS = 5  # in which a session's log is read by changed rules, each what came in the one before
 ELSEWHERE = ("superseded", "unknown_session")  # why a step is refused where another has the session, or nobody
 
 
@@ -243,19 +247,33 @@ class Runner:
         self.maybe_settled()
 
     async def take_rules(self, gate_of: Callable[[Record, list[Entry]], Gate]) -> None:
-        """Go on under today's rules: a fresh gate reads what the session has said so far."""
+        """Go on under today's rules: a fresh gate reads what the session has said so far, and then what it has said
+        meanwhile. After RULE_ROUNDS of that the rest is read in one turn, or one that talks on would never be done.
+        """
         session, store = self.session, self.host.store
-        entries: list[Entry] = []
-        read = -1
-        while read < session.offset:
-            before, read = read, entries[-1].offset if entries else 0
-            entries += await until_known(lambda: read_all(store, self.session_id, read))  # noqa: B023
-            read = entries[-1].offset if entries else 0
-            if session is not self.session or not self.owned or read == before:
-                return  # it was rebuilt meanwhile, under today's rules, or is gone
-        logged = max((entry.sequence for entry in entries), default=0)
-        entries += [entry for entry in self.appends.unlogged if entry.sequence > logged]
-        self.carry_out(session.take_rules(gate_of(session.record, entries), entries, clock.now()))
+        guard: Guard | None = None
+        found: Violation | None = None
+        read = sequence = rounds = 0  # up to that offset, and that sequence
+        while not found:
+            logged: list[Entry] = []
+            if guard is None or read < session.offset:
+                logged = await until_known(lambda: read_all(store, self.session_id, read))  # noqa: B023
+                if guard and not logged:
+                    return  # it is gone
+            fresh = [entry for entry in logged if not 0 < entry.sequence <= sequence]
+            known = max((entry.sequence for entry in fresh), default=sequence)
+            fresh += [entry for entry in self.appends.unlogged if entry.sequence > known]
+            if guard and not (logged or fresh):
+                break
+            read = logged[-1].offset if logged else read
+            sequence = max((entry.sequence for entry in fresh), default=sequence)
+            guard = guard or Guard(gate_of(session.record, logged), 0)
+            reading, rounds = guard.all_again(fresh), rounds + 1
+            found = await in_turns(reading) if rounds <= RULE_ROUNDS else at_once(reading)
+            if session is not self.session or not self.owned:
+                return  # it was rebuilt meanwhile, under today's rules
+        if guard:
+            self.carry_out(session.take_rules(guard, found, clock.now()))
 
     # ---- other instances
 

@@ -32,7 +32,7 @@ from dispatcher.tools.registry import Registry
 from shared.records import Tool
 from shared.spans import invocation_span, trace_context
 from shared.traces import Traces
-from shared.turns import LoopTurn
+from shared.turns import LoopTurn, in_turns
 
 logger = structlog.get_logger()
 
@@ -87,9 +87,13 @@ class Runners:
         """The rules of sessions that are rebuilt from now on; by `DISPATCHER_POLICY_RELOAD_RUNNING` of all sessions."""
         self.metrics.know(policies=(policy.name for policy in rules.policies))
         self.rules, self.clock = rules, PolicyClock(rules, self.metrics)
-        if self._reload_running:
-            for runner in self.by_session.values():
-                self.spawn(runner.take_rules(self._gate))
+        if self._reload_running and self.by_session:
+            self.spawn(self._take_rules(list(self.by_session.values())))
+
+    async def _take_rules(self, runners: list[Runner]) -> None:
+        """One after the other: each reads its whole log."""
+        for runner in runners:
+            await asyncio.wait({self.spawn(runner.take_rules(self._gate))})
 
     # ---- begun from the log
 
@@ -132,10 +136,7 @@ class Runners:
         """The core. Others have the loop in between: policies read a long log for long."""
         gate, approval = self._gate(record, entries), self._approval(record.request.agent)
         session = Session(_without_prompt(record), (), gate, self._limits, self.instance, approval)
-        turn = LoopTurn()
-        for entry in entries:
-            session.replay(entry)
-            await turn.step()
+        await in_turns(session.replayed(entries))
         return session
 
     def _approval(self, agent: str) -> Callable[[str], str]:

@@ -3,6 +3,8 @@
 import pytest
 
 from dispatcher.core.entries import Call, StopEntry
+from dispatcher.core.guard import Guard
+from dispatcher.policies.ahead import at_once
 from dispatcher.policies.budget import Limit
 from dispatcher.policies.questions import AskedPolicy
 from dispatcher.policies.rules import BudgetPolicy, PhrasesPolicy, RuleSet
@@ -131,7 +133,9 @@ def test_after_a_stop_nothing_is_read_or_redacted():
 def changed(dispatcher, log_, rules_):
     """As the runner does: the log, and what is on its way there."""
     entries = [*log_.entries, *(dispatcher.flying.entries if dispatcher.flying else ()), *dispatcher.pending]
-    dispatcher.carry_out(dispatcher.session.take_rules(rules_.gate(0.0), entries, dispatcher.now))
+    guard = Guard(rules_.gate(0.0), 0)
+    found = at_once(guard.all_again(entries))
+    dispatcher.carry_out(dispatcher.session.take_rules(guard, found, dispatcher.now))
 
 
 def test_running_sessions_take_changed_rules_with_nothing_lost_or_shown_twice():

@@ -253,6 +253,41 @@ async def test_others_have_the_loop_while_a_large_packet_is_read(
         assert (entry.body, entry.released) == (payload, payload.text[: -len("night ")])
 
 
+async def test_a_large_text_of_the_log_is_read_again_in_slices(policed: LiveSessions) -> None:
+    link, runner = await opened(policed)
+    runner.receive(Upstream("s", Content("night " * 10_000), 1, 0, 60_000))
+    await runner.appends.drained()
+    others, again = Others(), Link()
+    assert await policed.desk.open(again, "s", OPEN) is None
+    assert others.stop() >= 60_000 // PhraseSet.slice
+    assert (again.kinds(), link.closed, runner.session.held) == ([Welcome], ["superseded"], len("night "))
+
+
+@pytest.mark.parametrize("rounds", [0, 5])
+async def test_changed_rules_read_in_turns_what_was_said_and_what_is_said_meanwhile(
+    policed: LiveSessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    monkeypatch.setattr("dispatcher.live.runner.RULE_ROUNDS", rounds)
+    monkeypatch.setattr(policed.runners, "_reload_running", True)
+    link, runner = await opened(policed)
+    say(runner, *["word "] * 100, "a d")
+    await runner.appends.drained()
+    file = tmp_path / "others.toml"
+    file.write_text('[[policy]]\nname = "y"\nkind = "phrases"\nphrases = ["a day"]\n')
+    before = runner.session._guard
+    policed.runners.use(load_policies(file))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (runner.session._guard is before) == (rounds > 0), "a hundred packets are a hundred turns, or one"
+    say(runner, "a")
+    await until(lambda: runner.session._guard is not before)
+    say(runner, "y")
+    await until(lambda: Stop in link.kinds())
+    record = await policed.store.load("s")
+    assert record
+    assert (record.head.state, record.head.reason) == ("stopped", "PolicyViolation")
+
+
 async def test_a_stop_between_two_slices_of_a_packet_lets_none_of_it_out(policed: LiveSessions) -> None:
     link, runner = await opened(policed)
     packet = Upstream("s", Content("night " * 1000), 1, 0, 6000)
