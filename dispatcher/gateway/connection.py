@@ -331,6 +331,10 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         self._transport.write(data)
 
+    @property
+    def full(self) -> bool:
+        return not self._writable.is_set()
+
     async def drain(self) -> None:
         await self._writable.wait()
 

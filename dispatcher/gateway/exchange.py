@@ -25,8 +25,12 @@ class Wire(Protocol):
 
     def write(self, data: bytes) -> None: ...
 
+    @property
+    def full(self) -> bool:
+        """The client has to read before more may be written."""
+
     async def drain(self) -> None:
-        """Wait until the client has read so much that more may be written."""
+        """Wait until it has."""
 
     def read_on(self) -> None:
         """More of the request may come."""
@@ -51,7 +55,8 @@ class Exchange:
 
     An answer's `http.response.start` may hold, beyond ASGI, `filler`: bytes that mean nothing wherever they stand
     between two writes of its body. They are sent whenever nothing else was for KEEP_ALIVE_SECONDS, whatever the
-    application waits for, and where the client has closed its side, to see whether it is there.
+    application waits for, and where the client has closed its side, to see whether it is there. And `scope["send"]` is
+    the server's own `send`, without what the application puts around it.
 
     With status 101 the connection is the application's until it sends the last of its body: what comes is received as
     more of the request's, what it sends goes out as it is. `http.response.rest` with `idle` says whether there is
@@ -93,11 +98,13 @@ class Exchange:
 
     async def run(self, app: ASGIApp) -> None:
         """Answer. Whatever the application does, the client gets an answer's end, or sees that it has none."""
+        self.scope["send"] = self.send
         try:
             await app(self.scope, self.receive, self.send)
         except Exception:
             logger.exception("http_request_failed", method=self.scope["method"])
         finally:
+            del self.scope["send"]  # else a circle, for the garbage collector
             if not (self.complete or self.disconnected):
                 if not self.started:
                     self.last()
@@ -121,7 +128,8 @@ class Exchange:
         return {"type": "http.request", "body": body, "more_body": not self.whole}
 
     async def send(self, message: Message) -> None:
-        await self._wire.drain()
+        if self._wire.full:
+            await self._wire.drain()
         if self.disconnected:
             return
         if self.complete:

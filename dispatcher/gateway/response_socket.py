@@ -198,8 +198,9 @@ class ResponseSocket:
             headers.append((b"content-length", b"%d" % size))
         request = SocketRequest(self, tells)
         scope = {**self._scope, "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+        scope |= {"headers": headers, "socket": request, "send": request.send}
         self.requests.append(request)
-        self._tasks.create_task(self._answer({**scope, "headers": headers, "socket": request}, request))
+        self._tasks.create_task(self._answer(scope, request))
         return request
 
     async def _answer(self, scope: Scope, request: "SocketRequest") -> None:

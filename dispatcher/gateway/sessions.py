@@ -250,10 +250,10 @@ def framed(event: UserEvent, event_id: str | None = None) -> bytes:
     """An entry's event under its id. Calls of the client's tools go ahead of the end, without an id: whoever has
     not seen the end gets them again.
     """
-    calls = event.calls if isinstance(event, UserFinished) else ()
+    ahead = b""
     if isinstance(event, UserFinished):
+        ahead = b"".join(sse.frame("client_call", call) for call in event.calls)
         event = UserFinished(event.finish_reason, event.usage)
-    ahead = b"".join(sse.frame("client_call", call) for call in calls)
     return ahead + sse.frame(EVENT_NAMES[type(event)], event, event_id)
 
 

@@ -26,6 +26,7 @@ FAILURES = {
     "history_too_large": "The answer is too long to be continued.",
     "protocol_error": "The agent broke the contract.",
 }
+SPOKEN = (Content, Text)  # nearly every entry: what it lets out shows as content
 FILTERED = frozenset({"PolicyViolation", "RiskControl"})  # stops that OpenAI's clients see as `content_filter`
 MAX_JOINED = 64 * 1024  # characters of text that go out as one event
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -143,15 +144,16 @@ def shown(entries: Iterable[Entry], knows_tool: KnowsTool) -> Iterator[tuple[int
     texts: list[str] = []
     joined = last = 0
     for entry in entries:
-        event = user_event(entry, knows_tool)
-        if event is None:
+        text = entry.released if isinstance(entry.body, SPOKEN) else ""
+        event = None if text else user_event(entry, knows_tool)
+        if not text and event is None:
             continue
-        if texts and not (isinstance(event, UserContent) and joined + len(event.text) <= MAX_JOINED):
+        if texts and not (text and joined + len(text) <= MAX_JOINED):
             yield last, UserContent("".join(texts))
             texts, joined = [], 0
-        if isinstance(event, UserContent):
-            texts.append(event.text)
-            joined, last = joined + len(event.text), entry.offset
+        if event is None:
+            texts.append(text)
+            joined, last = joined + len(text), entry.offset
             continue
         yield entry.offset, event
         if isinstance(event, UserStopped | UserFailed | UserFinished):

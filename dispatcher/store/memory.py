@@ -115,7 +115,7 @@ class MemoryStore:
             self._records[session_id] = replace(record, head=outcome.head)
             if outcome.entries:
                 self._entries[session_id].extend(outcome.entries)
-                self._hub.nudge(session_id)
+                self._hub.publish(session_id, outcome.entries, [0] * len(outcome.entries))  # in memory anyway
                 if self._observe:
                     self._observe(perf_counter() - started, len(outcome.entries))
         return outcome

@@ -61,6 +61,9 @@ class Follower(Protocol):
         True: what was read may be there no more, for the session was dropped, or its log rolled back.
         """
 
+    def recent(self, after: int, limit: int) -> list[Entry] | None:
+        """What `Store.read` would answer, if that is at hand."""
+
 
 class Waiting(msgspec.Struct, frozen=True):
     """A session that waits for a Commander. agent: as in `Request.wanted`. since: Unix seconds. tenant: whose it is."""

@@ -13,6 +13,7 @@ import pytest
 from dispatcher.core.entries import Entry
 from dispatcher.gateway import limits, sse
 from dispatcher.settings import DispatcherSettings
+from dispatcher.store import followers
 from dispatcher.store.memory import MemoryStore
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions, eventually
 
@@ -144,7 +145,10 @@ class Stuck(MemoryStore):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_while_the_store_does_not_answer(url: str, sessions: FakeSessions, route: Route) -> None:
+async def test_while_the_store_does_not_answer(
+    url: str, sessions: FakeSessions, route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followers, "TAIL_ENTRIES", 0)  # nothing is at hand
     store = sessions.store = Stuck()
     async with asking(url, *await route(sessions)) as (reader, _):
         commander = await commander_of(sessions)

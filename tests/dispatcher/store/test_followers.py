@@ -1,0 +1,50 @@
+"""Who follows a log waits for as long as was said, whatever a wait before that was."""
+
+import asyncio
+
+from dispatcher.core.entries import Entry
+from dispatcher.store.followers import Hub
+from shared.records import Content
+
+HOUR = 3600.0
+SECONDS = 30.0
+ENTRIES = tuple(Entry(Content(f"{n}"), 0.0, offset=n) for n in (1, 2, 3))
+
+
+async def test_a_short_wait_after_a_long_one() -> None:
+    hub = Hub()
+    with hub.follow("s") as follower:
+        waits = asyncio.create_task(follower.wait(HOUR))
+        await asyncio.sleep(0)
+        hub.nudge("s")
+        await waits
+        async with asyncio.timeout(SECONDS):
+            assert not await follower.wait(0.001)
+
+
+async def test_a_long_wait_after_a_short_one() -> None:
+    hub = Hub()
+    with hub.follow("s") as follower:
+        waits = asyncio.create_task(follower.wait(0.01))
+        await asyncio.sleep(0)
+        hub.nudge("s")
+        await waits
+        waits = asyncio.create_task(follower.wait(HOUR))
+        await asyncio.sleep(0.02)  # the time of the one before is over
+        assert not waits.done()
+        hub.nudge("s")
+        async with asyncio.timeout(SECONDS):
+            assert not await waits
+
+
+async def test_what_is_at_hand() -> None:
+    hub = Hub()
+    with hub.follow("s") as follower:
+        assert follower.recent(0, 10) is None  # nobody knows what there is
+        hub.publish("s", ENTRIES[1:], [1, 1])
+        assert follower.recent(0, 10) is None
+        assert follower.recent(1, 10) == list(ENTRIES[1:])
+        assert follower.recent(1, 1) == [ENTRIES[1]]
+        assert follower.recent(3, 10) == []
+        hub.gone("s")
+        assert follower.recent(3, 10) is None
