@@ -75,8 +75,8 @@ async def test_no_canary_on_any_user_route(http: httpx2.AsyncClient, sessions: F
     seen.append(await http.delete(f"/v1/responses/resp_{commander.session_id}"))
     seen.append(await http.delete(f"/v1/sessions/{commander.session_id}"))
     seen.append(await http.post("/v1/responses/compact"))
-    paths = ("/", "/page/user.js", "/v1/models", "/v1/models/default", "/healthz", "/readyz", "/v1/sessions/x/events")
-    seen += [await http.get(path) for path in paths]
+    paths = ("/", "/page/user.js", "/v1/models", "/v1/models/default", "/v1/responses", "/healthz", "/readyz")
+    seen += [await http.get(path) for path in (*paths, "/v1/sessions/x/events")]
     texts = 0
     for answer in seen:
         everything = f"{answer.headers} {answer.text}"
@@ -84,6 +84,6 @@ async def test_no_canary_on_any_user_route(http: httpx2.AsyncClient, sessions: F
         texts += "clean " in answer.text
     assert texts >= 16
     reached = {(answer.request.method, answer.request.url.path) for answer in seen}
-    for method, path in routes("operator.py"):
+    for method, path in routes("operator.py", "holds.py"):
         pattern = re.sub(r"{[^}]*}", "[^/]+", path)
         assert any(method == by and re.fullmatch(pattern, at) for by, at in reached), f"{method} {path} was not asked"
