@@ -4,12 +4,14 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any
 
 from dispatcher.grpc_edge.limits import FULL_BYTES
 from dispatcher.grpc_edge.patience import Patience
 from dispatcher.live.ports import Carried
 from shared.records import MAX_BATCH_BYTES, Ack, Assignment, Downstream, Said, Stop, ToolCall, ToolResult, Welcome
+from shared.turns import Begun
 from shared.wire import DownstreamMessage, downstream_messages, encode_downstream
 
 ACK_SECONDS = 0.05  # an Ack that is not due at once waits this long for others (rule 5)
@@ -22,7 +24,7 @@ class StreamWriter:
 
     write     of the RPC
     seconds   the longest that one write may take; stuck: called where one takes longer
-    written   called with what has just been handed to gRPC
+    written   called with what has been handed to gRPC, and when (`perf_counter`)
     roomy     called when it is no longer full
     acked     called with a session whose end's Ack goes out now
     idle      called whenever all is written
@@ -34,7 +36,7 @@ class StreamWriter:
         write: Callable[[Any], Awaitable[None]],
         seconds: float,
         stuck: Callable[[], None],
-        written: Callable[[list[Downstream]], None],
+        written: Callable[[list[Downstream], float], None],
         acked: Callable[[Carried], None],
         idle: Callable[[], None],
         roomy: Callable[[], None],
@@ -51,16 +53,23 @@ class StreamWriter:
         self._ack_timer: asyncio.TimerHandle | None = None
         self._work = asyncio.Event()
         self._writing = False
+        self._rests = False  # `run` waits for work
+        self._begun: Begun[None] | None = None  # a write of stops, for `run` to go on with
         self._room = asyncio.Event()  # it is not full
         self._room.set()
 
     def queue(self, packet: Downstream) -> None:
-        """Welcome and Stop go ahead of all else; so a Stop never comes before its Welcome."""
+        """Welcome and Stop go ahead of all else; so a Stop never comes before its Welcome. Where nothing is being
+        written, a Stop's write begins in this turn of the loop: what else follows from it comes after that.
+        """
         (self._first if isinstance(packet.signal, Welcome | Stop) else self._rest).append(packet)
         self._work.set()
         self.unread += _bytes(packet)
         if self.full:
             self._room.clear()
+        if self._rests and isinstance(packet.signal, Stop):
+            self._rests, self._writing = False, True
+            self._begun = Begun(self._put(self._urgent()))
 
     @property
     def full(self) -> bool:
@@ -110,23 +119,35 @@ class StreamWriter:
     async def run(self) -> None:
         """Write until cancelled. Raises what `write` raises."""
         while True:
-            await self._work.wait()
-            self._work.clear()
+            await self._some_work()
             self._writing = True
+            if self._begun:
+                begun, self._begun = self._begun, None
+                await begun
             while packets := self._next():
                 await self._put(packets)
             self._writing = False
             self._idle()
 
+    async def _some_work(self) -> None:
+        """Return when there is work."""
+        self._rests = True
+        try:
+            await self._work.wait()
+        finally:
+            self._rests = False
+        self._work.clear()
+
     async def _put(self, packets: list[Downstream]) -> None:
         """Write these. What has to go ahead of all else goes ahead of each message that is not written yet."""
+        handed = perf_counter()
         for message in self._messages(packets):
             if self._first:
                 await self._put(self._urgent())
             self._patience.begin()
             await self._write(message)
             self._patience.rest()
-        self._written(packets)
+        self._written(packets, handed)
 
     def _messages(self, packets: list[Downstream]) -> list[DownstreamMessage]:
         if self.batches:

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
@@ -17,6 +19,12 @@ from dispatcher.store.ports import StoreUnavailable
 logger = structlog.get_logger()
 
 
+class _Submitted(NamedTuple):
+    future: asyncio.Future[Outcome]
+    batch: Batch
+    answered: Callable[[], None]  # to be called once the future is done
+
+
 class Appends:
     """Of one session. backlog: packets received and not yet in the log."""
 
@@ -28,7 +36,7 @@ class Appends:
         self._flying = False
         self._free = asyncio.Event()  # not held
         self._free.set()
-        self._step: tuple[asyncio.Future[Outcome], Batch] | None = None  # with the store
+        self._step: _Submitted | None = None  # with the store
         self._drained = asyncio.Event()
         self._drained.set()
 
@@ -53,19 +61,21 @@ class Appends:
         if entries[-1].sequence:
             self._count(1)
         self._drained.clear()
-        if isinstance(entries[-1].body, StopEntry):
+        stops = isinstance(entries[-1].body, StopEntry)
+        if stops:
             self._withdraw()
         self._flush()
+        while stops and self._step and self._step.future.done():
+            self._step.answered()  # what follows from a stop waits for no turn of the loop
 
     def _withdraw(self) -> None:
         """A stop does not wait for the step under way, which may stand in a long queue: it is submitted with that step
         again. What the log has of it by then is skipped (rule 4).
         """
-        if self._step:
-            future, batch = self._step
-            if self._free.is_set() and future.cancel():
-                self._step, self._flying = None, False
-                self._pending = batch + self._pending
+        step = self._step
+        if step and self._free.is_set() and step.future.cancel():
+            self._step, self._flying = None, False
+            self._pending = step.batch + self._pending
 
     def hold(self, held: bool) -> None:
         """While held nothing is submitted, nor repeated: the epoch is about to change."""
@@ -90,12 +100,13 @@ class Appends:
         self._under_way = batch
         change = Append(session.epoch, tuple([entry for entry, _ in batch]), session.record.head.commander_id)
         future = self._owner.host.store.submit(self._owner.session_id, change)
-        self._step = future, batch
-        future.add_done_callback(lambda done: self._answered(done, session, change, batch))
+        answered = partial(self._answered, future, session, change, batch)
+        self._step = _Submitted(future, batch, answered)
+        future.add_done_callback(lambda _: answered())
 
     def _answered(self, future: "asyncio.Future[Outcome]", session: Session, change: Append, batch: Batch) -> None:
-        if self._step is None or self._step[0] is not future:
-            return  # withdrawn
+        if self._step is None or self._step.future is not future:
+            return  # withdrawn, or seen to already
         self._step = None
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or isinstance(error, StoreUnavailable):

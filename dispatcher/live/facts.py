@@ -7,7 +7,6 @@ import structlog
 
 from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry, StopSent
 from dispatcher.core.log import Applied, Offsets, Record, State
-from dispatcher.live import clock
 from dispatcher.metrics import UNKNOWN, Metrics
 from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
 
@@ -68,6 +67,7 @@ class SessionFacts:
         self.last_step = ""  # the beginning of its name
         self._thought_lines = 0
         self._detected = 0.0  # perf_counter when the stop was detected
+        self._heard_at = 0.0
         self._stop_logged_at = 0.0  # of the stop, when it was heard of
         self._stop_written = False
 
@@ -80,8 +80,9 @@ class SessionFacts:
                 counted = entry.sequence
                 self._metrics.packet_logged(kind, now - received)
 
-    def appended(self, outcome: Applied) -> None:
-        """The log has grown."""
+    def appended(self, outcome: Applied, now: float) -> None:
+        """The log has grown, as was heard at that time."""
+        self._heard_at = now
         self._commander_id = outcome.head.commander_id
         for entry in outcome.entries:
             if self._seen.add(entry.offset):
@@ -96,13 +97,13 @@ class SessionFacts:
         """Somebody wants the session stopped; the first time counts."""
         self._detected = self._detected or perf_counter()
 
-    def stop_written(self, stop_id: str) -> StopSent | None:
-        """The Stop has been handed to gRPC; the first time counts, for it is sent again after each Welcome."""
+    def stop_written(self, stop_id: str, handed: float) -> StopSent | None:
+        """The Stop was handed to gRPC at that time; the first counts, for it is sent again after each Welcome."""
         if self._stop_written:
             return None
         self._stop_written = True
         if self._detected:
-            self._metrics.stop_sent(perf_counter() - self._detected)
+            self._metrics.stop_sent(handed - self._detected)
         return StopSent(stop_id, self._stop_logged_at)
 
     def _entry(self, entry: Entry) -> None:
@@ -132,7 +133,7 @@ class SessionFacts:
             case ToolResult(tool_name=tool_name, call_id=call_id, status=status):
                 self._answered(tool_name, status, entry.at - self._called.pop(call_id, entry.at))
             case StopEntry(_, reason, author, policy, detail):
-                self._stop_logged_at = clock.now()
+                self._stop_logged_at = self._heard_at
                 self._metrics.stopped(reason)
                 self._over("stopped", reason=reason, author=author, policy=policy, detail=detail)
             case Stopped(_, _, deltas, micros):

@@ -164,11 +164,12 @@ class Runner:
         self.session.acked(sequence)
         return sequence
 
-    def stop_written(self) -> None:
-        """A stop has just been handed to gRPC."""
+    def stop_written(self, handed: float) -> None:
+        """A stop was handed to gRPC, at that time (`perf_counter`)."""
         stop = self.session.stop
-        if stop and self.owned and (sent := self.facts.stop_written(stop.stop_id)):
-            self._settle(Entry(sent, clock.now(), self.session.head.generation))
+        if stop and self.owned and (sent := self.facts.stop_written(stop.stop_id, handed)):
+            at = clock.now() - (time.perf_counter() - handed)
+            self._settle(Entry(sent, at, self.session.head.generation))
 
     @property
     def over(self) -> bool:
@@ -233,9 +234,10 @@ class Runner:
             self._look_again = True
             return
         counts = not self._closed
-        self.carry_out(self.session.logged(outcome, clock.now()))  # a stop goes out before it is told of
+        now = clock.now()
+        self.carry_out(self.session.logged(outcome, now))  # a stop goes out before it is told of
         if counts:
-            self.facts.appended(outcome)
+            self.facts.appended(outcome, now)
         if outcome.head.complete and not self._complete:
             self._complete = True
             if outcome.head.instance in ("", self.host.instance):
@@ -445,7 +447,7 @@ class Runner:
             if current:
                 self.observe(outcome)
             elif self.owned:
-                self.facts.appended(outcome)  # the core that went on has read it from the log
+                self.facts.appended(outcome, clock.now())  # the core that went on has read it from the log
         elif current:
             concluded = session.conversation is Phase.IDLE
             self.carry_out(session.refused(outcome, clock.now()))

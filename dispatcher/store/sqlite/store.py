@@ -251,16 +251,17 @@ class SqliteStore:
         added = size = 0
         for (future, job, _), answer in zip(batch, answers, strict=True):
             value = answer.value
-            if isinstance(value, Applied) and value.entries and isinstance(job, tuple):
-                added += len(value.entries)
-                size += sum(answer.sizes)
-                self._hub.publish(job[0], value.entries, answer.sizes)
             if future.done():
-                continue
-            if isinstance(value, Exception):
+                pass
+            elif isinstance(value, Exception):
                 future.set_exception(value)
             else:
                 future.set_result(value)
+            if isinstance(value, Applied) and value.entries and isinstance(job, tuple):
+                added += len(value.entries)
+                size += sum(answer.sizes)
+                # Last: a stop is on its way to its Commander before its readers are woken.
+                self._hub.publish(job[0], value.entries, answer.sizes)
         if added and self._observe:
             self._observe(seconds, added)
         # After the callbacks of these futures, so that what they submit goes with the next batch.

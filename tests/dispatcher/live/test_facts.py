@@ -33,7 +33,7 @@ class Told:
         with capture_logs() as lines:
             for body in bodies:
                 self._offset += 1
-                self._facts.appended(Applied(Head(commander_id="c"), (Entry(body, 0.0, offset=self._offset),)))
+                self._facts.appended(Applied(Head(commander_id="c"), (Entry(body, 0.0, offset=self._offset),)), 0.0)
         return [dict(line) for line in lines]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -48,6 +49,7 @@ class SlowPeer:
         return await self._messages.get()
 
     async def write(self, message: wire.DownstreamMessage) -> None:
+        assert not self.writing.is_set(), "two writes at once"
         self.writing.set()
         await self._permits.acquire()
         self.writing.clear()
@@ -140,6 +142,33 @@ async def test_a_long_message_leaves_others_their_turns(
     peer.send(*(Upstream(session_id, Content("x" * 1000), number) for number in range(1, 21)))
     await until(lambda: order.count("packet") == 20)
     assert order.index("another") < 10
+
+
+@pytest.mark.parametrize("before", [0, 3])
+async def test_a_rules_stop_is_being_written_in_the_turn_of_its_packet(tmp_path: Path, before: int) -> None:
+    """Nothing else that follows from the packet comes before: no reader, no other session."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[policy]]\nname = "secret"\nkind = "phrases"\nphrases = ["dragon"]\n')
+    async with serving(policies=rules) as world:
+        peer = SlowPeer()
+        stream = asyncio.create_task(Stream(world.sessions.desk, peer, Caller("commander")).run())
+        [session_id] = await opened(world, peer, 1)
+        await until(lambda: not peer.writing.is_set())
+        receive = world.sessions.runners.by_session[session_id].receive
+        for sequence in range(1, before + 1):  # each is on its way to the log
+            receive(Upstream(session_id, Content("a "), sequence))
+        assert not peer.writing.is_set()
+        receive(Upstream(session_id, Content("dragon"), before + 1))
+        assert peer.writing.is_set()
+        peer.read_on()
+        await until(lambda: peer.came(Stop))
+        assert isinstance(peer.written[1][0].signal, Stop)
+        stop = peer.came(Stop)[0].signal
+        assert isinstance(stop, Stop)
+        peer.send(Upstream(session_id, records.Stopped(stop.stop_id), before + 2))
+        await until(lambda: session_id not in world.sessions.runners.by_session)
+        peer.half_close()
+        await asyncio.wait_for(stream, SECONDS)
 
 
 async def test_a_stop_never_comes_before_its_welcome(world: World, peer: SlowPeer) -> None:
