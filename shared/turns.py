@@ -49,6 +49,11 @@ class Begun(Generic[T]):
         except (StopIteration, Exception) as over:
             self._over = over
 
+    @property
+    def failed(self) -> bool:
+        """It raised before it waited."""
+        return isinstance(self._over, Exception) and not isinstance(self._over, StopIteration)
+
     def __await__(self) -> Generator[Any, Any, T]:
         over = self._over
         while over is None:

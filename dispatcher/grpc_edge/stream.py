@@ -443,7 +443,7 @@ class Stream:
         self.leave(carried.session_id, over=True)
         carried.detach(self)
 
-    def _written(self, packets: list[Downstream], handed: float) -> None:
+    def _written(self, packets: list[Downstream], began: float) -> None:
         for packet in packets:
             if isinstance(packet.signal, Stop) and (found := self._carried.get(packet.session_id or self._own_id)):
-                found.stop_written(handed)
+                found.stop_written(began)

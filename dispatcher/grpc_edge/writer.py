@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from time import perf_counter
 from typing import Any
 
@@ -24,7 +24,7 @@ class StreamWriter:
 
     write     of the RPC
     seconds   the longest that one write may take; stuck: called where one takes longer
-    written   called with what has been handed to gRPC, and when (`perf_counter`)
+    written   called with what has just been handed to gRPC, and when that began (`perf_counter`)
     roomy     called when it is no longer full
     acked     called with a session whose end's Ack goes out now
     idle      called whenever all is written
@@ -33,7 +33,7 @@ class StreamWriter:
 
     def __init__(
         self,
-        write: Callable[[Any], Awaitable[None]],
+        write: Callable[[Any], Coroutine[Any, Any, None]],
         seconds: float,
         stuck: Callable[[], None],
         written: Callable[[list[Downstream], float], None],
@@ -140,14 +140,17 @@ class StreamWriter:
 
     async def _put(self, packets: list[Downstream]) -> None:
         """Write these. What has to go ahead of all else goes ahead of each message that is not written yet."""
-        handed = perf_counter()
         for message in self._messages(packets):
             if self._first:
                 await self._put(self._urgent())
             self._patience.begin()
-            await self._write(message)
+            began = perf_counter()
+            writing = Begun(self._write(message))
+            if packets and not writing.failed:
+                self._written(packets, began)  # not once it is over: a stop's answer may be there before that
+                packets = []
+            await writing
             self._patience.rest()
-        self._written(packets, handed)
 
     def _messages(self, packets: list[Downstream]) -> list[DownstreamMessage]:
         if self.batches:

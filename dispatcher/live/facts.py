@@ -5,7 +5,7 @@ from time import perf_counter  # uvloop's own clock ticks in milliseconds
 
 import structlog
 
-from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry, StopSent
+from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry
 from dispatcher.core.log import Applied, Offsets, Record, State
 from dispatcher.metrics import UNKNOWN, Metrics
 from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
@@ -68,7 +68,7 @@ class SessionFacts:
         self._thought_lines = 0
         self._detected = 0.0  # perf_counter when the stop was detected
         self._heard_at = 0.0
-        self._stop_logged_at = 0.0  # of the stop, when it was heard of
+        self.stop_logged_at = 0.0  # of the stop, when it was heard of
         self._stop_written = False
 
     def packets(self, batch: Iterable[tuple[Entry, float]]) -> None:
@@ -97,14 +97,14 @@ class SessionFacts:
         """Somebody wants the session stopped; the first time counts."""
         self._detected = self._detected or perf_counter()
 
-    def stop_written(self, stop_id: str, handed: float) -> StopSent | None:
-        """The Stop was handed to gRPC at that time; the first counts, for it is sent again after each Welcome."""
+    def stop_written(self, began: float) -> bool:
+        """The Stop was handed to gRPC at that time. True: the first time, for it is sent again after each Welcome."""
         if self._stop_written:
-            return None
+            return False
         self._stop_written = True
         if self._detected:
-            self._metrics.stop_sent(handed - self._detected)
-        return StopSent(stop_id, self._stop_logged_at)
+            self._metrics.stop_sent(began - self._detected)
+        return True
 
     def _entry(self, entry: Entry) -> None:
         body = entry.body
@@ -133,7 +133,7 @@ class SessionFacts:
             case ToolResult(tool_name=tool_name, call_id=call_id, status=status):
                 self._answered(tool_name, status, entry.at - self._called.pop(call_id, entry.at))
             case StopEntry(_, reason, author, policy, detail):
-                self._stop_logged_at = self._heard_at
+                self.stop_logged_at = self._heard_at
                 self._metrics.stopped(reason)
                 self._over("stopped", reason=reason, author=author, policy=policy, detail=detail)
             case Stopped(_, _, deltas, micros):

@@ -50,8 +50,8 @@ class Carried(Protocol):
     def lost(self, sent: bool = True) -> None:
         """Its Commander does not hold it, as it says, or as the assignment was not sent (sent: False): no grace."""
 
-    def stop_written(self, handed: float) -> None:
-        """A stop was handed to gRPC, at that time (`perf_counter`)."""
+    def stop_written(self, began: float) -> None:
+        """A stop has just been handed to gRPC, which began at that time (`perf_counter`)."""
 
     @property
     def over(self) -> bool:

@@ -28,7 +28,7 @@ from dispatcher.core.effects import (
     SendStop,
     Wake,
 )
-from dispatcher.core.entries import Approval, Call, Entry, StopEntry
+from dispatcher.core.entries import Approval, Call, Entry, StopEntry, StopSent
 from dispatcher.core.guard import Guard
 from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, Settle, TakeBack
 from dispatcher.core.session import Session
@@ -164,12 +164,17 @@ class Runner:
         self.session.acked(sequence)
         return sequence
 
-    def stop_written(self, handed: float) -> None:
-        """A stop was handed to gRPC, at that time (`perf_counter`)."""
+    def stop_written(self, began: float) -> None:
+        """A stop has just been handed to gRPC, which began at that time (`perf_counter`)."""
         stop = self.session.stop
-        if stop and self.owned and (sent := self.facts.stop_written(stop.stop_id, handed)):
-            at = clock.now() - (time.perf_counter() - handed)
-            self._settle(Entry(sent, at, self.session.head.generation))
+        if stop and self.owned and self.facts.stop_written(began):
+            at = clock.now() - (time.perf_counter() - began)
+            self.host.spawn(self._settle_stop_sent(stop.stop_id, at))
+
+    async def _settle_stop_sent(self, stop_id: str, at: float) -> None:
+        """A turn later: the facts know by now when the stop was logged."""
+        sent = StopSent(stop_id, self.facts.stop_logged_at)
+        await self._settle_until_known(Entry(sent, at, self.session.head.generation))
 
     @property
     def over(self) -> bool:

@@ -54,6 +54,8 @@ class Report(msgspec.Struct):
     ended: int
     stamps: bytes
     clock: int
+    phrase: int = 0
+    """When the phrase was yielded; 0: it was not."""
 
     def made_after(self, moment: int) -> int:
         """Tokens made after that time: at most STAMPS, as far back as the report goes."""
@@ -87,15 +89,17 @@ async def agent(turn: Turn) -> AsyncGenerator[str, None]:
             yield token
         return
     stamps = array.array("q", bytes(8 * STAMPS))
-    made = 0
+    made = phrase = 0
     try:
         async for token in _say(spec):
-            stamps[made % STAMPS] = time.monotonic_ns()
+            stamps[made % STAMPS] = now = time.monotonic_ns()
             made += 1
+            if token is spec.phrase:
+                phrase = now
             yield token
     finally:
         ended = time.monotonic_ns()
-        tell(Report(spec.report, ended, stamps.tobytes(), time.time_ns() - time.monotonic_ns()))
+        tell(Report(spec.report, ended, stamps.tobytes(), time.time_ns() - time.monotonic_ns(), phrase))
 
 
 def tell(report: Report) -> None:

@@ -1,7 +1,8 @@
 """How long a rule's stop takes, against what it cannot do without: a bare round trip and one append of that store.
 
-Detection is the time that the stop's entry bears in the log: taken when the packet came, before a rule has read it. The
-agent says when its generator had ended. Both are of this machine's clock. The bare round trip is of an echo on
+Detection is the time that the stop's entry bears in the log: taken when the packet came, before a rule has read it; the
+log has too when the stop's write began. The agent says when it had yielded the phrase, and when its generator had
+ended. All are of this machine's clock. The bare round trip is of an echo on
 `grpc.aio`, one stream, in a process of its own; the append is one entry for the same kind of store, in this process.
 They are taken in turn with the idle stops.
 
@@ -11,11 +12,12 @@ They are taken in turn with the idle stops.
 import asyncio
 import contextlib
 import json
+import math
 import secrets
 import statistics
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import msgspec
@@ -31,7 +33,7 @@ from shared.pb import agent_pb2_grpc
 from shared.records import Content
 from tests.bench.agents import Report, Spec
 from tests.bench.measures import Figures, Reports, Session, floods, open_session
-from tests.bench.reading import SECONDS, FloodReader, PacedReader, Reader, ask
+from tests.bench.reading import FloodReader, PacedReader, Reader, ask
 from tests.bench.systems import PHRASE, System
 
 BETWEEN_SECONDS = 0.02  # two samples: what wakes for one sleeps before the next
@@ -99,10 +101,10 @@ async def bare(system: System, echo_address: str) -> AsyncIterator[Bare]:
 
 async def policy_stop(system: System, count: int, times: int, reports: Reports, echo_address: str) -> Figures:
     """From a rule's detection to the generator's end. `count` 0: a session at 50 tokens/s, alone; else one of so many
-    floods. Ratios are to the medians of the bare round trip and the append together, taken just before.
+    floods. Ratios are to the medians of the bare round trip, alone or with the append, taken just before.
     """
     trips, appends = [], []
-    halts, ends, made = [], [], []
+    halts, ends, made, begun, yielded = [], [], [], [], []
     async with bare(system, echo_address) as least:
         for _ in range(times):
             await asyncio.sleep(BETWEEN_SECONDS)
@@ -112,22 +114,31 @@ async def policy_stop(system: System, count: int, times: int, reports: Reports, 
     async with floods(system, count - 1) if count else contextlib.nullcontext():
         for _ in range(times):
             session, reader, report = await _stopped(system, flood=count > 0, reports=reports)
-            detected = await _detected(system, session.session_id)
+            detected, write_begun = await _logged(system, session.session_id)
+            begun += [(write_begun - detected) / 1000] if write_begun else []
+            yielded.append((report.ended - report.phrase) / 1000)
             halts.append((report.ended + report.clock - detected) / 1000)
             ends.append((reader.ended_unix - detected) / 1000)
             made.append(report.made_after(detected - report.clock))
             await session.delete()
-    least_micros = statistics.median(trips) + statistics.median(appends)
+    trip = statistics.median(trips)
+    least_micros = trip + statistics.median(appends)
     cuts = statistics.quantiles(halts, n=100, method="inclusive")
+    yields = statistics.quantiles(yielded, n=100, method="inclusive")
     return {
         "policy_halt_p50_micros": cuts[49],
         "policy_halt_p50_ratio": cuts[49] / least_micros,
         "policy_halt_p99_micros": cuts[98],
         "policy_halt_p99_ratio": cuts[98] / least_micros,
+        "stop_begun_p50_micros": statistics.median(begun or [math.nan]),
+        "yield_halt_p50_micros": yields[49],
+        "yield_halt_p50_ratio": yields[49] / trip,
+        "yield_halt_p99_micros": yields[98],
+        "yield_halt_p99_ratio": yields[98] / trip,
         "last_event_p50_micros": statistics.median(ends),
         "tokens_after_p50": statistics.median(made),
         "tokens_after_max": max(made),
-        "round_trip_p50_micros": statistics.median(trips),
+        "round_trip_p50_micros": trip,
         "round_trip_p99_micros": statistics.quantiles(trips, n=100, method="inclusive")[98],
         "append_p50_micros": statistics.median(appends),
         "append_p99_micros": statistics.quantiles(appends, n=100, method="inclusive")[98],
@@ -151,18 +162,21 @@ async def _stopped(system: System, *, flood: bool, reports: Reports) -> tuple[Se
     return session, reader, report
 
 
-async def _detected(system: System, session_id: str) -> int:
-    """The time of the stop's entry, in nanoseconds of Unix time."""
-    async with asyncio.timeout(SECONDS):
-        while True:
-            path = f"/operator/sessions/{session_id}/events"
-            _, body = await ask(system.operator, "GET", path)
-            for frame in body.split(b"\n\n"):
-                if b"event: stop\n" in frame:
-                    data = frame.partition(b"data: ")[2]
-                    entry: dict[str, Any] = msgspec.json.decode(data)
-                    assert entry["author"] == "policy", entry
-                    return int(entry["at"] * 1e9)
+async def _logged(system: System, session_id: str) -> tuple[int, int]:
+    """When it was detected, and when its write began, as Unix nanoseconds. 0: its answer was logged before that."""
+    _, body = await ask(system.operator, "GET", f"/operator/sessions/{session_id}/events")
+    stop, sent = _entry(body, b"stop"), _entry(body, b"stop_sent")
+    assert stop, body
+    assert stop["author"] == "policy", stop
+    return int(stop["at"] * 1e9), int(sent["at"] * 1e9) if sent else 0
+
+
+def _entry(events: bytes, name: bytes) -> dict[str, Any] | None:
+    """The data of the event of that name."""
+    for frame in events.split(b"\n\n"):
+        if b"event: %b\n" % name in frame:
+            return cast("dict[str, Any]", msgspec.json.decode(frame.partition(b"data: ")[2]))
+    return None
 
 
 if __name__ == "__main__":

@@ -60,8 +60,9 @@ async def test_what_waits_for_nothing_is_over_when_it_has_begun() -> None:
     async def fails() -> None:
         raise ConnectionError
 
-    assert await Begun(returns()) == 7
-    failed = Begun(fails())
+    returned, failed = Begun(returns()), Begun(fails())
+    assert (returned.failed, failed.failed) == (False, True)
+    assert await returned == 7
     with pytest.raises(ConnectionError):
         await failed
 
