@@ -81,6 +81,14 @@ _FUNCTION: Fields = {"name": HONOURED, "description": HONOURED, "parameters": HO
 _SCHEMA: Fields = {"name": HONOURED, "description": HONOURED, "schema": HONOURED, "strict": HONOURED}
 _FORMATS: Mapping[str, Fields] = {"text": {"type": HONOURED}, "json_object": {"type": HONOURED}}
 _SAMPLING = Needs("sampling")
+_NAMED: Fields = {"type": HONOURED, "name": HONOURED}
+_ALLOWED: Fields = {"mode": HONOURED, "tools": HONOURED}
+_CACHE: Fields = {
+    "comparison_response_id": UNSUPPORTED,
+    "mode": PASSED,
+    "prewarm": Unsupported((False,)),  # true: no answer
+    "ttl": PASSED,
+}
 
 CHAT: Fields = {
     "audio": UNSUPPORTED,
@@ -128,7 +136,17 @@ CHAT: Fields = {
     "stream": HONOURED,
     "stream_options": {"include_usage": HONOURED, "include_obfuscation": PASSED},
     "temperature": _SAMPLING,
-    "tool_choice": Needs("tools", ("none", "auto")),
+    "tool_choice": Needs(
+        "tools",
+        ("none", "auto"),
+        ByKind(
+            "type",
+            {
+                "function": {"type": HONOURED, "function": {"name": HONOURED}},
+                "allowed_tools": {"type": HONOURED, "allowed_tools": _ALLOWED},
+            },
+        ),
+    ),
     "tools": Needs("tools", ([],), Each(ByKind("type", {"function": {"type": HONOURED, "function": _FUNCTION}}))),
     "top_logprobs": Unsupported((0,)),
     "top_p": _SAMPLING,
@@ -232,7 +250,7 @@ RESPONSES: Fields = {
     "previous_response_id": HONOURED,
     "prompt": _WHOLE,
     "prompt_cache_key": HONOURED,
-    "prompt_cache_options": PASSED,
+    "prompt_cache_options": _CACHE,
     "prompt_cache_retention": PASSED,
     "reasoning": {
         "context": Unsupported(("auto",)),
@@ -255,7 +273,11 @@ RESPONSES: Fields = {
         ),
         "verbosity": Unsupported(("medium",)),
     },
-    "tool_choice": Needs("tools", ("none", "auto")),
+    "tool_choice": Needs(
+        "tools",
+        ("none", "auto"),
+        ByKind("type", {"function": _NAMED, "allowed_tools": {"type": HONOURED, **_ALLOWED}}),
+    ),
     "tools": Needs("tools", ([],), Each(ByKind("type", {"function": _TOOL}))),
     "top_logprobs": Unsupported((0,)),
     "top_p": _SAMPLING,

@@ -4,8 +4,10 @@ import asyncio
 import json
 import re
 from collections import ChainMap
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import chain
+from types import UnionType
+from typing import Annotated, Any, Literal, NotRequired, Required, Union, get_args, get_origin
 
 import httpx2
 import msgspec
@@ -13,22 +15,23 @@ import openai
 import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
-from openai.types import chat, responses, shared_params
-from openai.types.chat import chat_completion_content_part_image_param as image_param
-from openai.types.chat import chat_completion_content_part_input_audio_param as audio_param
-from openai.types.chat import chat_completion_content_part_param as part_param
+from msgspec.structs import replace
 from openai.types.chat import completion_create_params
-from openai.types.responses import response_create_params, response_input_param
-from openai.types.shared_params import response_format_json_schema
+from openai.types.responses import response_create_params, responses_client_event_param
 from prometheus_client import CollectorRegistry
+from typing_extensions import get_type_hints, is_typeddict
 
+from dispatcher.core.log import Request
 from dispatcher.gateway import bodies
 from dispatcher.gateway.client_tools import CalledTool, FunctionDefinition, ResponseTool
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.fields import (
     CHAT,
     HONOURED,
+    PASSED,
+    RESPONSE_CREATE,
     RESPONSES,
+    UNSUPPORTED,
     ByKind,
     Each,
     Fate,
@@ -111,6 +114,8 @@ RESPONSES_REFUSED: list[tuple[dict[str, object], str]] = [
     ({"text": {"verbosity": "high"}}, "text.verbosity"),
     ({"reasoning": {"effort": "low", "summary": "detailed"}}, "reasoning.summary"),
     ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
+    ({"tool_choice": {"type": "web_search"}}, "tool_choice"),
+    ({"prompt_cache_options": {"prewarm": True}}, "prompt_cache_options.prewarm"),
     ({"include": ["reasoning.encrypted_content", "message.output_text.logprobs"]}, "include[1]"),
     ({"top_logprobs": 1}, "top_logprobs"),
     ({"conversation": "conv_x"}, "conversation"),
@@ -311,58 +316,76 @@ def every_kind(treatment: Treatment) -> dict[str, Treatment]:
 
 
 RESPONSES_PARTS = every_kind(below(RESPONSES, "input", "message")["content"])
-KNOWN: list[tuple[Fields, type]] = [
-    (CHAT, completion_create_params.CompletionCreateParamsNonStreaming),
-    (CHAT, completion_create_params.CompletionCreateParamsStreaming),
-    (below(CHAT, "stream_options"), chat.ChatCompletionStreamOptionsParam),
-    (below(CHAT, "messages", "system"), chat.ChatCompletionSystemMessageParam),
-    (below(CHAT, "messages", "developer"), chat.ChatCompletionDeveloperMessageParam),
-    (below(CHAT, "messages", "user"), chat.ChatCompletionUserMessageParam),
-    (below(CHAT, "messages", "assistant"), chat.ChatCompletionAssistantMessageParam),
-    (below(CHAT, "messages", "tool"), chat.ChatCompletionToolMessageParam),
-    (below(CHAT, "messages", "tool"), chat.ChatCompletionFunctionMessageParam),  # for the name, that some send
-    (below(CHAT, "messages", "user", "content", "text"), chat.ChatCompletionContentPartTextParam),
-    (below(CHAT, "messages", "user", "content", "image_url"), chat.ChatCompletionContentPartImageParam),
-    (below(CHAT, "messages", "user", "content", "image_url", "image_url"), image_param.ImageURL),
-    (below(CHAT, "messages", "user", "content", "input_audio"), chat.ChatCompletionContentPartInputAudioParam),
-    (below(CHAT, "messages", "user", "content", "input_audio", "input_audio"), audio_param.InputAudio),
-    (below(CHAT, "messages", "user", "content", "file"), part_param.File),
-    (below(CHAT, "messages", "user", "content", "file", "file"), part_param.FileFile),
-    (below(RESPONSES, "input", "message", "content", "input_image"), responses.ResponseInputImageParam),
-    (below(RESPONSES, "input", "message", "content", "input_file"), responses.ResponseInputFileParam),
-    (below(CHAT, "messages", "assistant", "tool_calls", "function"), chat.ChatCompletionMessageFunctionToolCallParam),
-    (below(CHAT, "tools", "function"), chat.ChatCompletionFunctionToolParam),
-    (below(CHAT, "tools", "function", "function"), shared_params.FunctionDefinition),
-    (below(CHAT, "response_format", "json_schema"), shared_params.ResponseFormatJSONSchema),
-    (below(CHAT, "response_format", "json_schema", "json_schema"), response_format_json_schema.JSONSchema),
-    (RESPONSES, response_create_params.ResponseCreateParamsNonStreaming),
-    (RESPONSES, response_create_params.ResponseCreateParamsStreaming),
-    (below(RESPONSES, "stream_options"), response_create_params.StreamOptions),
-    (below(RESPONSES, "text"), responses.ResponseTextConfigParam),
-    (below(RESPONSES, "reasoning"), shared_params.Reasoning),
-    (below(RESPONSES, "input", "message"), responses.EasyInputMessageParam),
-    (below(RESPONSES, "input", "message"), response_input_param.Message),
-    (below(RESPONSES, "input", "message"), responses.ResponseOutputMessageParam),
-    (below(RESPONSES, "input", "message", "content", "input_text"), responses.ResponseInputTextParam),
-    (below(RESPONSES, "input", "message", "content", "output_text"), responses.ResponseOutputTextParam),
-    (below(RESPONSES, "input", "item_reference"), response_input_param.ItemReference),
-    (below(RESPONSES, "text", "format", "json_schema"), responses.ResponseFormatTextJSONSchemaConfigParam),
-    (below(RESPONSES, "input", "function_call"), responses.ResponseFunctionToolCallParam),
-    (below(RESPONSES, "input", "function_call_output"), response_input_param.FunctionCallOutput),
-    (below(RESPONSES, "tools", "function"), responses.FunctionToolParam),
+
+
+def members(kind: Any) -> Iterator[Any]:
+    """The types that a hint may be, without what only qualifies it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Required, NotRequired, Annotated):
+        yield from members(inner[0])
+    elif origin in (Union, UnionType):
+        yield from chain.from_iterable(map(members, inner))
+    else:
+        yield kind
+
+
+def listed(kinds: Iterable[Any]) -> list[Any]:
+    """What the lists among these types hold."""
+    lists = [get_args(kind)[0] for kind in kinds if get_origin(kind) not in (None, Literal, dict)]
+    return list(chain.from_iterable(map(members, lists)))
+
+
+def walk(treatment: Treatment, kinds: Iterable[Any], path: str) -> Iterator[tuple[str, Treatment, set[str]]]:
+    """All that the SDK knows below a field, as far as it is looked into: where, what becomes of it, its names."""
+    kinds = [kind for kind in kinds if is_typeddict(kind) or get_origin(kind)]
+    match treatment:
+        case Needs():
+            yield from walk(treatment.inner, kinds, path)
+        case Each():
+            yield from walk(treatment.item, listed(kinds), f"{path}[]")
+        case ByKind():
+            for params in filter(is_typeddict, kinds):
+                hint = get_type_hints(params, include_extras=True).get(treatment.field)
+                said = chain.from_iterable(get_args(kind) for kind in members(hint))
+                for kind in set(said) or {treatment.usual}:  # one that is not in the table is refused
+                    yield from walk(treatment.kinds.get(kind, UNSUPPORTED), [params], f"{path}<{kind}>")
+        case Mapping():
+            for params in filter(is_typeddict, kinds):
+                hints = get_type_hints(params, include_extras=True)
+                yield path, treatment, set(hints)
+                for name, hint in hints.items():
+                    yield from walk(treatment.get(name, UNSUPPORTED), members(hint), f"{path}.{name}")
+        case Fate.HONOURED if kinds and any(map(is_typeddict, [*kinds, *listed(kinds)])):
+            yield path, treatment, {"an object that nothing is said of"}
+
+
+KNOWN = [
+    each
+    for fields, params in (
+        (CHAT, completion_create_params.CompletionCreateParamsNonStreaming),
+        (CHAT, completion_create_params.CompletionCreateParamsStreaming),
+        (RESPONSES, response_create_params.ResponseCreateParamsNonStreaming),
+        (RESPONSES, response_create_params.ResponseCreateParamsStreaming),
+        (RESPONSE_CREATE, responses_client_event_param.ResponseCreate),
+    )
+    for each in walk(fields, [params], params.__name__)
 ]
+BESIDE = {"name"}  # of a tool's message, which some clients send as with OpenAI's former functions
 
 
-@pytest.mark.parametrize(("fields", "params"), KNOWN, ids=lambda value: getattr(value, "__name__", ""))
-def test_every_field_that_the_sdk_knows_has_a_line(fields: Fields, params: Any) -> None:
-    assert not (params.__required_keys__ | params.__optional_keys__) - set(fields)
+def test_every_field_that_the_sdk_knows_has_a_line() -> None:
+    """However deep it stands: what is not looked into is refused or passed over whole."""
+    for path, treatment, names in KNOWN:
+        assert isinstance(treatment, Mapping), path
+        assert not names - set(treatment), path
+    assert len(KNOWN) > 60
 
 
 def test_no_line_is_of_a_field_that_the_sdk_does_not_know() -> None:
-    for fields, _ in KNOWN:
-        known = [params for same, params in KNOWN if same is fields]
-        names: set[str] = set().union(*(params.__annotations__ for params in known))
-        assert set(fields) <= names
+    for path, treatment, _ in KNOWN:
+        assert isinstance(treatment, Mapping)
+        names: set[str] = set().union(*(names for _, same, names in KNOWN if same is treatment))
+        assert set(treatment) <= names | (BESIDE if "<tool>" in path else set()), path
 
 
 SAID_BY_KIND = {"type"}  # which is one, or leads elsewhere
@@ -395,6 +418,77 @@ def test_what_is_honoured_is_read(fields: Fields, body: type[msgspec.Struct]) ->
     honoured = {name for name, treatment in fields.items() if treatment is HONOURED} - SAID_BY_KIND
     assert honoured <= set(body.__struct_fields__)
     assert set(body.__struct_fields__) <= set(fields)
+
+
+# A value for each field that is honoured, other than what is there without it.
+TOOL: dict[str, object] = {"type": "function", "function": FUNCTION}
+VALUES: dict[str, dict[str, object]] = {
+    "chat/completions": {
+        "messages": [{"role": "user", "content": "something else"}],
+        "max_completion_tokens": 7,
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "top_p": 0.5,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.5,
+        "seed": 7,
+        "stop": ["x"],
+        "reasoning_effort": "low",
+        "response_format": {"type": "json_object"},
+        "tools": [TOOL, TOOL | {"function": FUNCTION | {"name": "g"}}],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+    },
+    "responses": {
+        "input": "something else",
+        "instructions": "Be short.",
+        "background": True,
+        "store": False,
+        "metadata": {"a": "b"},
+        "prompt_cache_key": "k",
+        "safety_identifier": "s",
+        "max_output_tokens": 7,
+        "temperature": 0.5,
+        "top_p": 0.5,
+        "reasoning": {"effort": "low"},
+        "text": {"format": {"type": "json_object"}},
+        "tools": [{"type": "function", **FUNCTION}, {"type": "function", **FUNCTION, "name": "g"}],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+    },
+}
+# What the model is asked by is another agent's; the rest tests of streams and of conversations look at.
+ELSEWHERE = {"model", "stream", "stream_options", "include", "previous_response_id", "prompt_cache_options"}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_what_is_honoured_changes_what_a_session_is_asked(
+    http: httpx2.AsyncClient, sessions: FakeSessions, route: str
+) -> None:
+    honoured = {
+        name
+        for name, treatment in ROUTES[route].items()
+        if not isinstance(treatment, Unsupported) and treatment != PASSED
+    }
+    assert honoured - ELSEWHERE == set(VALUES[route])
+    sessions.honoured = frozenset({"sampling", "structured", "tools"})
+    tool = TOOL if route == "chat/completions" else {"type": "function", **FUNCTION}
+    body = {"model": "default", "tools": [tool]}
+    body |= {"messages": [MESSAGE]} if route == "chat/completions" else {"input": [MESSAGE]}
+
+    async def asked(changed: Mapping[str, object]) -> Request:
+        asking = asyncio.create_task(http.post(f"/v1/{route}", json=body | changed))
+        session_id = await sessions.created.get()
+        record = await sessions.store.load(session_id)
+        await sessions.stop(session_id, "UserCancel", "user")
+        assert (await asking).status_code == 200
+        assert record
+        return replace(record.request, created_at=0.0, assignment_key=b"", prompt_bytes=0)
+
+    usual = await asked({})
+    assert usual == await asked({})
+    for name, value in VALUES[route].items():
+        assert await asked({name: value}) != usual, name
 
 
 def documented(treatment: Treatment) -> str:
