@@ -41,7 +41,9 @@ class StopSent(Plain, tag="stop_sent", frozen=True):
 
 
 class Failed(Plain, tag="failed", frozen=True):
-    """The Dispatcher ended the session: `commander_lost`, `no_commander`, `protocol_error`, `history_too_large`."""
+    """The Dispatcher ended the session: `commander_lost`, `no_commander`, `protocol_error`, `history_too_large`, or
+    `invalid_output`, after which the entry with the Commander's end stands.
+    """
 
     code: str
     detail: str = ""

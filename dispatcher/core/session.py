@@ -56,6 +56,7 @@ from dispatcher.core.packets import (
     reused_call_id,
     without,
 )
+from dispatcher.core.strict import Misfit, StrictAnswer
 from dispatcher.policies.ahead import Slices
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.matches import Channel
@@ -82,7 +83,8 @@ TALK = (Content, Thought)  # nearly every entry: nothing follows from one once i
 
 class Session:
     """The core of one session. `entries`: its log, or of it what is not given to `replay`; `gate`: a fresh one;
-    `approval`: of a tool's name, who has to approve its calls, as in `Call`. Follow with `restored`.
+    `approval`: of a tool's name, who has to approve its calls, as in `Call`; `misfit`: where something has to fit (rule
+    41). Follow with `restored`.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Session:
         limits: Limits,
         instance: str,
         approval: Callable[[str], str],
+        misfit: Misfit | None = None,
     ) -> None:
         self.record = record
         self.head: Head = record.head
@@ -111,6 +114,7 @@ class Session:
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
         self._offered = {tool.name for tool in record.request.tools}
+        self._strict = StrictAnswer(misfit) if misfit else None
         self._spoken = False  # something but hand-overs was logged
         self._handed_over = False  # by the Commander that was given it last
         for entry in entries:
@@ -144,6 +148,8 @@ class Session:
         """Take an entry that was there before: the policies read it again, nothing is let out again."""
         self._seen.add(entry.offset)
         self._remember(entry)
+        if self._strict:
+            self._strict.add(entry.released)
         if isinstance(entry.body, ToolResult):
             self._calls.found(entry.body, entry.offset)
         if not self.stop:
@@ -377,6 +383,7 @@ class Session:
             if self.stop or not self._end_waits:
                 effects.append(self._end(now))
         if taken:
+            self._let_go(taken)
             effects.append(AppendEntries(entries_of(taken, now, self.head.generation)))
         return effects + self._ask()
 
@@ -436,7 +443,17 @@ class Session:
         hit, self._hit = self._hit, True
         return [] if hit else [PolicyHit(violation.policy, "stop")]
 
+    def _let_go(self, taken: list[Taken]) -> None:
+        """On its way into the log."""
+        if self._strict:
+            for _, released, _ in taken:
+                self._strict.add(released)
+
     def _store(self, packet: Upstream, taken: list[Taken], now: float) -> AppendEntries:
+        self._let_go(taken)
+        end, _, decided = taken[-1]
+        if self._strict and isinstance(end, Finished) and not self.stop and (failed := self._strict.failure(end)):
+            taken = [*taken[:-1], (failed, "", decided), taken[-1]]
         return AppendEntries(entries_of(taken, now, self.head.generation, packet.sequence, packet.timestamp))
 
     def take_rules(self, guard: Guard, found: Violation | None, now: float) -> list[Effect]:

@@ -23,6 +23,7 @@ FAILURES = {
     "commander_lost": "The agent was lost before it had finished.",
     "no_commander": "No agent was free in time.",
     "data_loss": "Part of the answer was lost.",
+    "invalid_output": "The answer does not fit the schema that was asked for.",
     "history_too_large": "The answer is too long to be continued.",
     "protocol_error": "The agent broke the contract.",
 }

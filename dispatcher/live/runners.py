@@ -19,6 +19,7 @@ from dispatcher.live import ids
 from dispatcher.live.deadlines import Pace
 from dispatcher.live.ports import Carried, Link
 from dispatcher.live.runner import Runner
+from dispatcher.live.strict import misfit_of
 from dispatcher.live.tasks import Tasks
 from dispatcher.metrics import Metrics
 from dispatcher.policies.gate import Gate
@@ -135,7 +136,8 @@ class Runners:
     async def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
         """The core. Others have the loop in between: policies read a long log for long."""
         gate, approval = self._gate(record, entries), self._approval(record.request.agent)
-        session = Session(_without_prompt(record), (), gate, self._limits, self.instance, approval)
+        misfit = misfit_of(record.request)
+        session = Session(_without_prompt(record), (), gate, self._limits, self.instance, approval, misfit)
         await in_turns(session.replayed(entries))
         return session
 

@@ -38,6 +38,7 @@ logger = structlog.get_logger()
 MAX_COMPLAINTS = 3  # about one call's arguments
 MAX_MESSAGE = 500  # characters of an error's message
 MAX_KNOWN = 10_000  # names of tools that were ever offered: a server may make up new ones for ever
+_LINEAR, _STEPS = jsonschema_rs.RegexOptions(), jsonschema_rs.FancyRegexOptions(backtrack_limit=1000)
 NOBODYS = Context()
 NO_TOOL = "There is no tool of this name."
 FAILED = "The tool failed."  # all that an agent learns of a fault
@@ -336,10 +337,32 @@ def check_schema(schema: dict[str, Any]) -> jsonschema_rs.Validator:
         raise UnusableSchemaError(str(error).partition("\n")[0]) from error
 
 
+def misfit(schema: dict[str, Any], value: Any) -> str:
+    """The place in a value that does not fit a schema, and the keyword there; empty: it fits. Both may be a stranger's,
+    so patterns take linear time or, where they look around or back, few steps. Raises UnusableSchemaError.
+    """
+    try:
+        validator = jsonschema_rs.validator_for(schema, retriever=_deny, pattern_options=_LINEAR)
+    except ValueError:
+        try:
+            validator = jsonschema_rs.validator_for(schema, retriever=_deny, pattern_options=_STEPS)
+        except ValueError as error:
+            raise UnusableSchemaError(str(error).partition("\n")[0]) from error
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return f"{_place(error) or 'it'} does not fit {error.schema_path[-1]!r}"
+    return ""
+
+
 def _complaint(error: jsonschema_rs.ValidationError) -> str:
-    place = "".join(f"/{part}" for part in error.instance_path)
+    place = _place(error)
     text = error.message if len(error.message) <= 150 else error.message[:75] + " … " + error.message[-75:]
-    return f"{place[:100]}: {text}" if place else text
+    return f"{place}: {text}" if place else text
+
+
+def _place(error: jsonschema_rs.ValidationError) -> str:
+    return "".join(f"/{part}" for part in error.instance_path)[:100]
 
 
 def _deny(uri: str) -> NoReturn:

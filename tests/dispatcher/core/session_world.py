@@ -11,6 +11,7 @@ from dispatcher.core import effects, log
 from dispatcher.core.entries import Approval, Decision, Entry, StopEntry
 from dispatcher.core.limits import Limits
 from dispatcher.core.session import Session
+from dispatcher.core.strict import Misfit
 from dispatcher.policies.questions import Question, Verdict
 from dispatcher.policies.rules import PhrasesPolicy, RuleSet
 from shared.records import ClientCall, Content, Message, Stopped, ToolCall, ToolResult, Upstream
@@ -88,11 +89,13 @@ class Dispatcher:
         self.hits: list[tuple[str, str]] = []
         self.questions: list[tuple[Any, Question]] = []  # (the core that asks, what)
         self.asked_calls: list[tuple[ClientCall, ...]] = []
+        self.misfit: Misfit | None = None
 
     def rebuild(self) -> Any:
         self.pending, self.flying = [], None
         gate = self.rules.gate(0.0)
-        self.session = Session(self.log.record, list(self.log.entries), gate, self.limits, self.instance, asked)
+        entries = list(self.log.entries)
+        self.session = Session(self.log.record, entries, gate, self.limits, self.instance, asked, self.misfit)
         return self.session
 
     def open(self, stream: Stream, commander: str, generation: int, awaiting=()) -> str | None:

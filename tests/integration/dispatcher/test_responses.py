@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import openai
 import pytest
 
 from dispatcher.gateway.server import HttpServer, bind
-from shared.records import Stop, Stopped
+from shared.records import Stop, Stopped, Support
 from tests.integration.dispatcher.peer import SECONDS, Peer, Unserved, World, serving, until
 from tests.shared_store import SharedStore
 
@@ -93,3 +93,35 @@ async def test_leaving_a_foreground_response_stops_it_at_another_replica(
         await member.acked(session_id)
         with pytest.raises(openai.BadRequestError):
             await b.responses.cancel(f"resp_{session_id}")
+
+
+async def test_an_answer_that_does_not_fit_its_strict_schema_has_failed_on_either_protocol() -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    form: Any = {"name": "place", "schema": schema, "strict": True}
+    async with asyncio.timeout(SECONDS), serving() as world, client_of(world) as client:
+        member = await world.join(4, supports=(Support("default", ("structured",)),))
+
+        async def answered(text: str, asked: Coroutine[Any, Any, Any]) -> Any:
+            asking = asyncio.create_task(asked)
+            await member.finish((await member.serve()).session_id, text)
+            return await asking
+
+        def chat() -> Coroutine[Any, Any, Any]:
+            wanted: Any = {"type": "json_schema", "json_schema": form}
+            return client.chat.completions.create(
+                model="default", messages=[{"role": "user", "content": "Where?"}], response_format=wanted
+            )
+
+        def response() -> Coroutine[Any, Any, Any]:
+            wanted: Any = {"format": {"type": "json_schema", **form}}
+            return client.responses.create(model="default", input="Where?", text=wanted)
+
+        fitting = '{"city": "Oslo"}'
+        assert (await answered(fitting, chat())).choices[0].message.content == fitting
+        assert (await answered(fitting, response())).output_text == fitting
+        with pytest.raises(openai.InternalServerError) as raised:
+            await answered("It is Oslo.", chat())
+        assert raised.value.code == "invalid_output"
+        failed = await answered('{"town": "Oslo"}', response())
+        assert (failed.status, failed.error.code) == ("failed", "invalid_output")
+        assert await world.ended(failed.id.removeprefix("resp_")) == "failed invalid_output"
