@@ -473,11 +473,11 @@ async def test_what_is_honoured_changes_what_a_session_is_asked(
     assert honoured - ELSEWHERE == set(VALUES[route])
     sessions.honoured = frozenset({"sampling", "structured", "tools"})
     tool = TOOL if route == "chat/completions" else {"type": "function", **FUNCTION}
-    body = {"model": "default", "tools": [tool]}
+    body: dict[str, object] = {"model": "default", "tools": [tool]}
     body |= {"messages": [MESSAGE]} if route == "chat/completions" else {"input": [MESSAGE]}
 
     async def asked(changed: Mapping[str, object]) -> Request:
-        asking = asyncio.create_task(http.post(f"/v1/{route}", json=body | changed))
+        asking = asyncio.create_task(http.post(f"/v1/{route}", json={**body, **changed}))
         session_id = await sessions.created.get()
         record = await sessions.store.load(session_id)
         await sessions.stop(session_id, "UserCancel", "user")
