@@ -33,13 +33,14 @@ class Pems(NamedTuple):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        self._load_chain(context)
+        self.show_in(context)
         if self.ca:
             context.load_verify_locations(cadata=self.ca.decode("ascii"))
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
-    def _load_chain(self, context: ssl.SSLContext) -> None:
+    def show_in(self, context: ssl.SSLContext) -> None:
+        """The certificate, to whoever asks for it. Raises ssl.SSLError, ValueError and TypeError where it is none."""
         with _as_file(self.cert) as cert, _as_file(self.key) as key:
             context.load_cert_chain(cert, key, password=b"")  # an encrypted key is not asked for on the terminal
 
@@ -54,7 +55,7 @@ def read(cert: Path | None, key: Path | None, ca: Path | str | None = None) -> P
         except ValueError:
             raise TlsError(f"{cert}: no certificates in PEM") from None
         try:
-            pems._load_chain(context)
+            pems.show_in(context)
         except (ssl.SSLError, ValueError, TypeError):
             raise TlsError(f"{key}: not an unencrypted key in PEM, or not that of {cert}") from None
     if pems.ca:

@@ -7,14 +7,14 @@ import time
 from itertools import islice
 from urllib.parse import quote
 
-from dispatcher.verbs.client import Client, add_key_file, as_count, as_session_id, shown_json
+from dispatcher.verbs.client import Client, add_credentials, as_count, as_session_id, shown_json
 from dispatcher.verbs.servers import RequestFailed
 from shared.terminal import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
-    add_key_file(parser)
+    add_credentials(parser)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     listing = verbs.add_parser("list", help="the tool calls that wait, with their arguments")

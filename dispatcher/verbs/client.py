@@ -18,6 +18,7 @@ from dispatcher.verbs.servers import RequestFailed, base_url, is_local, pinned, 
 from shared import http_environment
 from shared.config import load
 from shared.errors import ConfigError
+from shared.tls import Pems, TlsError, read
 
 RECONNECT_SECONDS = 1.0  # as the server's `retry:` says
 GIVE_UP_SECONDS = 60.0  # without a connection
@@ -27,6 +28,28 @@ SILENCE_SECONDS = 45.0  # three keep-alives: the connection is dead
 
 def add_key_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key-file", type=Path, help="of the key to show (default: DISPATCHER_KEY is the key)")
+
+
+def add_credentials(parser: argparse.ArgumentParser) -> None:
+    """What operators show."""
+    add_key_file(parser)
+    parser.add_argument("--cert", type=Path, help="a certificate to show instead of a key, over HTTPS: its PEM file")
+    parser.add_argument("--key", type=Path, help="the file of the certificate's private key")
+
+
+def _certificate(options: argparse.Namespace) -> Pems | None:
+    """Raises ConfigError."""
+    cert, key = getattr(options, "cert", None), getattr(options, "key", None)
+    if (cert is None) != (key is None):
+        raise ConfigError("--cert and --key have to be given together")
+    if cert is None:
+        return None
+    if options.key_file:
+        raise ConfigError("either --key-file or --cert: where a key is shown, no certificate counts")
+    try:
+        return read(cert, key)
+    except TlsError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _key(file: Path | None) -> str:
@@ -68,18 +91,25 @@ class Client:
     @staticmethod
     def of(options: argparse.Namespace, edge: Literal["http", "operator"]) -> "Client":
         """Of the server that `--url` names, or that the settings describe. Raises ConfigError."""
-        key = _key(options.key_file)
+        certificate = _certificate(options)
+        key = "" if certificate else _key(options.key_file)
         if options.url:
-            try:
-                if key and not (options.url.startswith("https://") or is_local(options.url)):
-                    raise ConfigError(f"the key would go to {options.url} in the clear: say https")
-                return Client(options.url, key=key)
-            except (ValueError, httpx2.InvalidURL) as error:
-                raise ConfigError(f"--url: {options.url} is none: {error}") from None
-        settings = load(DispatcherSettings)
-        address = settings.http_address if edge == "http" else settings.operator_address
-        cert = (settings.http_tls if edge == "http" else settings.operator_tls).cert
-        return Client(base_url(address, tls=cert is not None), pinned(cert) if cert else None, key)
+            url, tls = options.url, httpx2.create_ssl_context()
+        else:
+            settings = load(DispatcherSettings)
+            address = settings.http_address if edge == "http" else settings.operator_address
+            cert = (settings.http_tls if edge == "http" else settings.operator_tls).cert
+            url, tls = base_url(address, tls=cert is not None), pinned(cert) if cert else httpx2.create_ssl_context()
+        try:
+            if key and not (url.startswith("https://") or is_local(url)):
+                raise ConfigError(f"the key would go to {url} in the clear: say https")
+            if certificate:
+                if not url.startswith("https://"):
+                    raise ConfigError(f"--cert: a certificate is shown over https, and {url} is not")
+                certificate.show_in(tls)
+            return Client(url, tls, key)
+        except (ValueError, httpx2.InvalidURL) as error:
+            raise ConfigError(f"--url: {url} is none: {error}") from None
 
     def __enter__(self) -> "Client":
         return self

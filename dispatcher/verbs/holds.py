@@ -8,7 +8,7 @@ import sys
 import time
 from urllib.parse import quote
 
-from dispatcher.verbs.client import Client, add_key_file, as_count, as_session_id
+from dispatcher.verbs.client import Client, add_credentials, as_count, as_session_id
 from dispatcher.verbs.servers import RequestFailed
 from dispatcher.verbs.stop import add_order, order_of
 from shared.terminal import printable
@@ -16,7 +16,7 @@ from shared.terminal import printable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
-    add_key_file(parser)
+    add_credentials(parser)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     placing = verbs.add_parser("place", help="refuse new ones for a while (--commander: it gets none)")

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from dispatcher.core.log import STATES
-from dispatcher.verbs.client import Client, Event, add_key_file, as_count, as_session_id
+from dispatcher.verbs.client import Client, Event, add_credentials, as_count, as_session_id
 from dispatcher.verbs.servers import RequestFailed
 from shared.records import STOP_REASONS
 from shared.terminal import printable
@@ -20,7 +20,7 @@ COMMON = ("at", "generation", "sequence", "timestamp", "decided")  # of every en
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
-    add_key_file(parser)
+    add_credentials(parser)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     listing = verbs.add_parser("list", help="the live sessions, or those that are asked for, the newest first")

@@ -13,9 +13,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
 
+import httpcore2
 import pytest
+from cryptography import x509
 from prometheus_client import CollectorRegistry
 
+from dispatcher.access.rules import AccessRules, CertificateRule
 from dispatcher.access.watch import Access
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.server import HttpServer, bind
@@ -308,6 +311,58 @@ async def test_health_knows_the_certificate_of_its_own_server(
     monkeypatch.setenv("DISPATCHER_HTTP_TLS__CERT", str(own))
     assert await call(health) == (0 if shown == "own" else 1)
     await server.close()
+
+
+async def test_an_operators_certificate_is_shown(
+    sessions: FakeSessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Instead of a key, also one of the environment's; to a server that is named, and to that of one's own settings."""
+    authority = Authority(tmp_path)
+    edge = authority.issue("edge")
+    own = authority.issue("ops", x509.UniformResourceIdentifier("spiffe://acme/operator/1"))
+    context = read(edge.cert, edge.key, authority.ca).server_context()
+    rules = AccessRules(certificates=(CertificateRule("spiffe://acme/operator/*", "operator"),))
+    registry = CollectorRegistry()
+    operators = operator_app(sessions, registry, Metrics(registry), Access(rules))
+    server = HttpServer(operators, bind("TEST", "127.0.0.1:0"), tls=lambda: context)
+    await server.start()
+    monkeypatch.setattr(httpcore2, "default_ssl_context", lambda **_: authority.client())
+    monkeypatch.setenv("DISPATCHER_KEY", "mst_none")
+    monkeypatch.setenv("DISPATCHER_OPERATOR_ADDRESS", f"127.0.0.1:{server.port}")
+    monkeypatch.setenv("DISPATCHER_OPERATOR_TLS__CERT", str(edge.cert))
+    monkeypatch.setenv("DISPATCHER_OPERATOR_TLS__KEY", str(edge.key))
+    commander = await sessions.begin()
+    shown = ("--cert", str(own.cert), "--key", str(own.key))
+    for where in (("--url", f"https://localhost:{server.port}"), ()):
+        assert await call(operator_cli, *where, *shown, "list") == 0
+        assert commander.session_id in capfd.readouterr().out
+        assert await call(operator_cli, *where, "list") == 1
+    sessions.closing.set()
+    await server.close()
+
+
+@pytest.mark.parametrize(
+    ("shown", "fault"),
+    [
+        (("--cert", "ops.pem"), "--cert and --key have to be given together"),
+        (("--cert", "none.pem", "--key", "ops.key"), "none.pem: no such file"),
+        (
+            ("--cert", "ops.pem", "--key", "other.key"),
+            "other.key: not an unencrypted key in PEM, or not that of ops.pem",
+        ),
+        (("--cert", "ops.pem", "--key", "ops.key"), "a certificate is shown over https, and http://127.0.0.1:1 is not"),
+        (("--cert", "ops.pem", "--key", "ops.key", "--key-file", "x"), "either --key-file or --cert"),
+    ],
+)
+async def test_a_certificate_that_cannot_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: tuple[str, ...], fault: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    authority = Authority(Path())
+    authority.issue("ops")
+    authority.issue("other")
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        await call(operator_cli, "--url", "http://127.0.0.1:1", *shown, "list")
 
 
 @pytest.mark.parametrize("content", [b"", b"no PEM", b"\xff", None])
