@@ -21,7 +21,7 @@ from dispatcher.core.tenant_limits import OverLimit, TenantLimit
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreMisconfigured, StoreUnavailable
 from dispatcher.store.sqlite import checkpoints
-from dispatcher.store.sqlite.store import MAX_JOBS
+from dispatcher.store.sqlite.store import FEW_JOBS, LARGE_BYTES, MAX_JOBS
 from shared.records import Content, Message
 from tests.contracts.sessions import (
     acquire,
@@ -88,8 +88,8 @@ async def test_results_wait_their_turn(path: Path) -> None:
     """A session has many, and a neighbour's append waits for few of them."""
     async with opened(path) as store:
         epoch, other = await running(store), await running(store, "neighbour")
-        await store.submit("s", append(epoch, *(call(n, f"c{n}") for n in range(1, 101))))
-        results = [store.submit("s", Settle(result(f"c{n}"))) for n in range(1, 101)]
+        await store.submit("s", append(epoch, *(call(n, f"c{n}") for n in range(1, 3 * MAX_JOBS))))
+        results = [store.submit("s", Settle(result(f"c{n}"))) for n in range(1, 3 * MAX_JOBS)]
         await store.submit("neighbour", append(other, said(1)))
         assert sum(each.done() for each in results) < 2 * MAX_JOBS
         await asyncio.gather(*results)
@@ -98,12 +98,25 @@ async def test_results_wait_their_turn(path: Path) -> None:
         assert not record.head.calls
 
 
+async def test_a_transaction_after_a_large_one_takes_few(path: Path) -> None:
+    async with opened(path) as store:
+        epoch, other = await running(store), await running(store, "neighbour")
+        await store.submit("s", append(epoch, *(call(n, f"c{n}") for n in range(1, 3 * MAX_JOBS))))
+        await store.submit("neighbour", append(other, said(1, "word " * LARGE_BYTES)))
+        results = [store.submit("s", Settle(result(f"c{n}"))) for n in range(1, 3 * MAX_JOBS)]
+        await results[0]
+        assert sum(each.done() for each in results) == FEW_JOBS
+        await results[FEW_JOBS]
+        assert sum(each.done() for each in results) == FEW_JOBS + MAX_JOBS
+        await asyncio.gather(*results)
+
+
 async def test_new_sessions_wait_for_one_turn_of_each_that_is_busy(path: Path) -> None:
     """Not for each other: they are of many."""
     async with opened(path) as store:
         epoch = await running(store)
-        await store.submit("s", append(epoch, *(call(n, f"c{n}") for n in range(1, 101))))
-        results = [store.submit("s", Settle(result(f"c{n}"))) for n in range(1, 101)]
+        await store.submit("s", append(epoch, *(call(n, f"c{n}") for n in range(1, 4 * MAX_JOBS))))
+        results = [store.submit("s", Settle(result(f"c{n}"))) for n in range(1, 4 * MAX_JOBS)]
 
         async def settled_before(session_id: str) -> int:
             created = await store.create(waiting(session_id))
