@@ -1,6 +1,6 @@
 """The OpenAI subset: models, and chat completions, streamed and not. A completion is a session seen through its log."""
 
-import secrets
+import hashlib
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -14,7 +14,7 @@ from starlette.types import Receive, Send
 
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
-from dispatcher.gateway import bodies, sse
+from dispatcher.gateway import bodies, idempotency, sse
 from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.audited import note
 from dispatcher.gateway.callers import caller_of
@@ -122,19 +122,23 @@ class OpenAIRoutes:
             tools=tools,
             needs=honoured,
         )
-        created = await self._sessions.create(request)
-        note(http, session_id=created.record.session_id)
-        return sse.RawAnswer(self._answer, created.record, body)
+        usage = bool(body.stream_options and body.stream_options.include_usage)
+        key = idempotency.key_of(http, request, "chat", bool(body.stream), usage)
+        record = idempotency.record_of(await self._sessions.create(request, key))
+        note(http, session_id=record.session_id)
+        return sse.RawAnswer(self._answer, record, bool(body.stream), usage, key is None)
 
-    async def _answer(self, record: Record, body: ChatBody, receive: Receive, send: Send) -> None:
-        """Leaving a completion before its end stops the session, unless the server drains."""
-        completion = Completion(record, include_usage=bool(body.stream_options and body.stream_options.include_usage))
+    async def _answer(
+        self, record: Record, streamed: bool, include_usage: bool, stop_when_left: bool, receive: Receive, send: Send
+    ) -> None:
+        """Leaving a completion before its end stops the session, unless the server drains or it may be asked again."""
+        completion = Completion(record, include_usage)
         sending = (
             StreamedCompletion(completion, send)
-            if body.stream
+            if streamed
             else WholeCompletion(completion, Json(send, self._answers.early, completion.headers))
         )
-        await self._answers.send(record, sending, receive, stop_when_left=True)
+        await self._answers.send(record, sending, receive, stop_when_left=stop_when_left)
 
 
 def said(entries: Iterable[Entry]) -> tuple[list[str], FinalEvent | None]:
@@ -156,11 +160,13 @@ def _no_tool(_: str) -> bool:
 
 
 class Completion:
-    """The objects of one completion. Its id is random: the session's would let whoever reads it stop the session."""
+    """The objects of one completion. Its id does not tell the session's, which would let whoever reads it stop the
+    session.
+    """
 
     def __init__(self, record: Record, include_usage: bool) -> None:
         self.session_id, self.model = record.session_id, record.request.agent
-        self.id = f"chatcmpl-{secrets.token_hex(16)}"
+        self.id = f"chatcmpl-{hashlib.sha256(record.session_id.encode()).hexdigest()[:32]}"
         self.created = int(record.request.created_at)
         self.include_usage = include_usage
         self._request = record.request

@@ -15,7 +15,7 @@ from starlette.types import Receive, Send
 
 from dispatcher.core.entries import Entry, Finished
 from dispatcher.core.log import Head, Record, Request
-from dispatcher.gateway import bodies, sse
+from dispatcher.gateway import bodies, idempotency, sse
 from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.audited import note
 from dispatcher.gateway.callers import caller_of
@@ -79,14 +79,17 @@ class ResponseRoutes:
         background, forgotten = bool(body.background), body.store is False
         if background and forgotten:
             raise bodies.invalid("store", "a response in the background is read later, so it is stored")
+        if forgotten and idempotency.HEADER in http.headers:
+            raise bodies.invalid(idempotency.HEADER, "an answer that is not stored cannot be given again")
         request = await self._request(http, body, needs, {})
-        record = (await self._sessions.create(request)).record
+        key = idempotency.key_of(http, request, "responses", bool(body.stream), background, request.shown_json)
+        record = idempotency.record_of(await self._sessions.create(request, key))
         note(http, session_id=record.session_id)
         if body.stream:
-            return sse.RawAnswer(self._stream, record, BEFORE_ALL, not background, forgotten)
+            return sse.RawAnswer(self._stream, record, BEFORE_ALL, not background and key is None, forgotten)
         if background:
             return json_response(200, await self._object(record))
-        return sse.RawAnswer(self._whole, record, forgotten)
+        return sse.RawAnswer(self._whole, record, forgotten, key is None)
 
     async def _request(
         self, http: HttpRequest, body: ResponseBody, needs: dict[str, str], kept: Mapping[str, ResponseView]
@@ -188,10 +191,10 @@ class ResponseRoutes:
         async with self._forgetting(record.session_id, forgotten):
             await self._answers.send(record, socket.response(record, send), receive, stop_when_left=True)
 
-    async def _whole(self, record: Record, forgotten: bool, receive: Receive, send: Send) -> None:
+    async def _whole(self, record: Record, forgotten: bool, stop_when_left: bool, receive: Receive, send: Send) -> None:
         whole = WholeResponse(record, Json(send, self._answers.early))
         async with self._forgetting(record.session_id, forgotten):
-            await self._answers.send(record, whole, receive, stop_when_left=True)
+            await self._answers.send(record, whole, receive, stop_when_left=stop_when_left)
 
     @asynccontextmanager
     async def _forgetting(self, session_id: str, forgotten: bool) -> AsyncIterator[None]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from starlette.types import Receive, Send
 from dispatcher.access.watch import Access
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
-from dispatcher.gateway import approvals, bodies, sse, tickets
+from dispatcher.gateway import approvals, bodies, idempotency, sse, tickets
 from dispatcher.gateway.audited import note
 from dispatcher.gateway.callers import caller_of, comes_by_ticket, find_by_ticket, theirs
 from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
@@ -39,13 +38,10 @@ from dispatcher.gateway.views import (
     user_session,
 )
 from dispatcher.metrics import Metrics
-from dispatcher.store.ports import IdempotencyKey, Store, StoreUnavailable
+from dispatcher.store.ports import Store, StoreUnavailable
 from shared.records import Message, StopReason
 
 DEFAULT_AGENT = "default"  # that of COMMANDER_AGENT
-KEY_SECONDS = 24 * 3600
-MIN_KEY = 16  # characters: a shorter one could be guessed, and with it another's session
-MAX_KEY = 255
 HALT_SECONDS = 15.0  # for a stop to be over: its Commander is given up sooner, and tools are cancelled
 LOOK_SECONDS = 1.0  # between looks, where the news was lost
 
@@ -81,12 +77,12 @@ class SessionRoutes:
 
     async def _create(self, http: HttpRequest) -> Response:
         body, caller = await self._bodies.take(http, CreateBody), caller_of(http)
-        now = time.time()
-        key = http.headers.get("idempotency-key")
         # A request that is repeated gets the answer that it got, whoever is here by then.
         messages = _messages(body)
         needs = _needs(body, messages)
-        features = await self._sessions.features(body.agent) if key is None else frozenset(needs)
+        features = (
+            await self._sessions.features(body.agent) if idempotency.HEADER not in http.headers else frozenset(needs)
+        )
         if features is None or not caller.may_use(body.agent):
             raise HttpError(404, "No such agent is offered.", code="agent_not_found", param="agent")
         for feature, where in needs.items():
@@ -97,7 +93,7 @@ class SessionRoutes:
         request = Request(
             agent=body.agent,
             messages=messages,
-            created_at=now,
+            created_at=time.time(),
             parameters_json=bodies.parameters_json(parameters),
             conversation_id=body.conversation_id or "",
             traceparent=bodies.traceparent(http),
@@ -107,16 +103,9 @@ class SessionRoutes:
             tools=tools,
             needs=tuple(sorted(needs)),
         )
-        created = await self._sessions.create(request, _idempotency_key(key, request, now))
-        if not created.same_request:
-            raise HttpError(
-                422,
-                "This Idempotency-Key was used with another body.",
-                code="idempotency_key_reused",
-                param="Idempotency-Key",
-            )
-        note(http, session_id=created.record.session_id)
-        return _created(created.record, with_ticket=bool(caller.subject))
+        record = idempotency.record_of(await self._sessions.create(request, idempotency.key_of(http, request)))
+        note(http, session_id=record.session_id)
+        return _created(record, with_ticket=bool(caller.subject))
 
     async def _one(self, http: HttpRequest) -> Response:
         record = await find_theirs(self._sessions.store, http)
@@ -301,18 +290,6 @@ def _needs(body: CreateBody, messages: Sequence[Message]) -> dict[str, str]:
         for feature in needs_of(message):
             needs.setdefault(feature, f"messages[{n}]")
     return needs
-
-
-def _idempotency_key(key: str | None, request: Request, now: float) -> IdempotencyKey | None:
-    if key is None:
-        return None
-    if not MIN_KEY <= len(key) <= MAX_KEY:
-        raise bodies.invalid("Idempotency-Key", f"must have {MIN_KEY} to {MAX_KEY} characters")
-    asked: tuple[object, ...] = (request.agent, request.messages, request.parameters_json, request.conversation_id)
-    asked += (request.tools,) if request.tools else ()  # else as a replica of an earlier version has it
-    if request.tenant:  # a tenant's keys are its own; no header has a line's end in it
-        key = f"{request.tenant}\n{key}"
-    return IdempotencyKey(key, hashlib.sha256(msgspec.json.encode(asked)).digest(), now + KEY_SECONDS)
 
 
 def _created(record: Record, with_ticket: bool) -> Response:
