@@ -94,7 +94,8 @@ class Metrics:
             "dispatcher_packets_total", "Packets in the log, each counted once.", "kind", PACKET_KINDS, registry
         )
         self.backlog_packets = level("backlog_packets", "Packets received and not yet in the log.")
-        self._packet_lag = fast("packet_lag_seconds", "From a packet's receipt to its being in the log.", _LATENCY)
+        lag = fast("packet_lag_seconds", "From a packet's receipt to its being in the log.", _LATENCY)
+        self._packet_lag = lag.labels()
         self._first_event = histogram("first_event_seconds", "From the prompt to the first content released.", _WAITING)
         self._loop_lag = histogram("loop_lag_seconds", "How late the event loop is.", _LATENCY)
 
@@ -159,8 +160,9 @@ class Metrics:
         )
         self._abandoned = gauge("abandoned_tool_threads", "Threads that outlived their calls and still run.", "tool")
 
-        self._append = fast("append_seconds", "Time that an append to the store took.", _LATENCY)
-        self._append_batch = fast("append_batch_packets", "Packets in one append to the store.", _PACKETS)
+        self._append = fast("append_seconds", "Time that an append to the store took.", _LATENCY).labels()
+        batch = fast("append_batch_packets", "Packets in one append to the store.", _PACKETS)
+        self._append_batch = batch.labels()
         UnwrittenLines("dispatcher", registry)
         refusals = counter("refusals_total", "What was refused as it exceeds a bound of an edge.", "edge", "kind")
         self._refusals = {(edge, kind): refusals.labels(edge, kind) for edge in REFUSALS for kind in REFUSALS[edge]}

@@ -32,6 +32,7 @@ from shared.records import (
 
 
 class Phase(Enum):
+    __hash__ = object.__hash__  # Enum's own is a call of Python's, and the table is asked for each packet
     IDLE = auto()
     OPENING = auto()
     OPEN = auto()
@@ -114,10 +115,10 @@ def kind_of_signal(signal: DownstreamSignal) -> Kind | None:
 def kind_of(payload: UpstreamPayload) -> Kind:
     """Which kind of packet a session's payload makes."""
     match payload:
-        case Content(is_finish=True) | Error(retryable=False):
-            return "end"
+        case Content():  # nearly every packet
+            return "end" if payload.is_finish else "say"
         case Error():
-            return "give"
+            return "give" if payload.retryable else "end"
         case Stopped():
             return "stopped"
         case Open():

@@ -123,6 +123,7 @@ class Status(msgspec.Struct, frozen=True):
         return frozenset(next((each.features for each in self.supports if each.agent == agent), UNSAID))
 
 
+TALK = (Content, Thought)  # nearly every packet
 UpstreamPayload: TypeAlias = Thought | Content | ToolCall | Error | Stopped | Unknown | Open | Status
 
 

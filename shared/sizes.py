@@ -25,6 +25,8 @@ from shared.records import (
 def oversize(payload: UpstreamPayload) -> str:
     """The first field that is too large; empty: none is. Arguments are not looked at: they are answered as a call's."""
     match payload:
+        case Content(text=text, finish_reason="", client_calls=()):  # nearly every packet
+            return "text" if _long(text) else ""
         case Content(text=text, finish_reason=reason, client_calls=calls):
             return "text" if _long(text) else _names(("finish_reason", reason)) or _calls(calls)
         case Thought(step_name, delta):

@@ -16,9 +16,14 @@ class LoopTurn:
     def __init__(self) -> None:
         self._began = perf_counter()
 
+    @property
+    def over(self) -> bool:
+        """The work has lasted long enough."""
+        return perf_counter() - self._began >= TURN_SECONDS
+
     async def step(self) -> None:
         """Between two steps of the work: others have the loop, if it has lasted long enough."""
-        if perf_counter() - self._began >= TURN_SECONDS:
+        if self.over:
             await asyncio.sleep(0)
             self._began = perf_counter()
 

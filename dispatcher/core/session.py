@@ -65,6 +65,7 @@ from dispatcher.policies.questions import AskedPolicy, Question, Verdict
 from shared.conversation import Kind, Phase, ProtocolError, kind_of, next_phase
 from shared.records import (
     FINISH_REASONS,
+    TALK,
     Content,
     Error,
     Open,
@@ -77,8 +78,6 @@ from shared.records import (
     Upstream,
 )
 from shared.sizes import oversize
-
-TALK = (Content, Thought)  # nearly every entry: nothing follows from one once it is in the log
 
 
 class Session:
@@ -103,6 +102,7 @@ class Session:
         self.stop: StopEntry | None = None
         self.conversation = Phase.IDLE
         self.limits = limits
+        self.older = record.request.origin == "older"
         self._guard, self._calls = Guard(gate, record.head.decided), SessionCalls(instance, approval)
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
         self._waiting: deque[Upstream] = deque()  # accepted, behind a call that waits for another's result (rule 16)
@@ -124,10 +124,6 @@ class Session:
     def offset(self) -> int:
         """Every entry up to it has been taken in."""
         return self._seen.highest
-
-    @property
-    def older(self) -> bool:
-        return self.record.request.origin == "older"
 
     @property
     def held(self) -> int:
@@ -158,7 +154,7 @@ class Session:
     def _remember(self, entry: Entry) -> None:
         self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
         if isinstance(entry.body, TALK):
-            return
+            return  # nothing follows from one once it is in the log
         match entry.body:
             case (Call() | ToolResult()) as body:
                 self._calls.remember(body, self.head)
@@ -279,7 +275,7 @@ class Session:
             taken = self._take(packet, now, effects)
             end = taken[-1][0]
             asked = end.calls if isinstance(end, Finished) and not self.stop and self.asked("arguments") else ()
-            if asked or (self._guard.gate.waiting and not self.stop and ends(end)):
+            if asked or (ends(end) and self._guard.gate.waiting and not self.stop):
                 self._ending = WaitingEnd(packet, taken, unread=bool(asked))
                 effects += [AskCalls(asked)] if asked else []
             else:
@@ -363,7 +359,9 @@ class Session:
         return self._guard.gate.waiting or bool(self._ending and self._ending.unread)
 
     def _ask(self) -> list[Effect]:
-        return [] if self.stop else [Ask(question) for question in self._guard.gate.questions()]
+        if self.stop or not (questions := self._guard.gate.questions()):
+            return []
+        return [Ask(question) for question in questions]
 
     def asked(self, channel: Channel) -> list[AskedPolicy]:
         """The policies that are to be asked about a call's arguments before it runs, and about its result."""

@@ -25,13 +25,12 @@ from dispatcher.gateway.parts import needs_of
 from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.receipts import receipt
 from dispatcher.gateway.views import (
+    ENDS,
     EVENT_NAMES,
     KnowsTool,
     UserEvent,
-    UserFailed,
     UserFinished,
     UserReset,
-    UserStopped,
     decides,
     shown,
     user_event,
@@ -231,7 +230,7 @@ def render(entries: Iterable[Entry], knows_tool: KnowsTool, resumed: str = "") -
     ended = False
     for offset, event in shown(entries, knows_tool):
         frames.append(framed(event, f"{offset}{resumed}"))
-        ended = isinstance(event, UserStopped | UserFailed | UserFinished)
+        ended = isinstance(event, ENDS)
     return b"".join(frames), ended
 
 

@@ -95,6 +95,7 @@ class UserFinished(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 FinalEvent: TypeAlias = UserStopped | UserFailed | UserFinished
+ENDS = (UserStopped, UserFailed, UserFinished)
 UserEvent: TypeAlias = UserContent | UserToolCall | UserApproval | UserToolResult | FinalEvent
 KnowsTool: TypeAlias = Callable[[str], bool]
 
@@ -157,7 +158,7 @@ def shown(entries: Iterable[Entry], knows_tool: KnowsTool) -> Iterator[tuple[int
             joined, last = joined + len(text), entry.offset
             continue
         yield entry.offset, event
-        if isinstance(event, UserStopped | UserFailed | UserFinished):
+        if isinstance(event, ENDS):
             return
     if texts:
         yield last, UserContent("".join(texts))

@@ -41,6 +41,7 @@ from dispatcher.live.tasks import Tasks
 from shared.envelope import MalformedPacketError, split
 from shared.records import (
     MAX_NAME,
+    TALK,
     Assignment,
     Downstream,
     DownstreamSignal,
@@ -60,6 +61,7 @@ logger = structlog.get_logger()
 METADATA = (("midsentence-contract", "1"),)
 AGE_FACTOR = 1.2  # the GOAWAY of a connection's age comes up to 10 % late, and must come before the drain
 LARGE = 256  # bytes of a packet that is read ahead
+COMES_IN = (Status, Open)  # what not everybody may send
 
 
 class StreamKind(Enum):
@@ -208,9 +210,8 @@ class Stream:
         turn = LoopTurn()  # stops and other streams need not wait for the whole message
         for each in packets:
             packet = decode_upstream(each)
-            if isinstance(packet.payload, Status) and (field := oversize(packet.payload)):
-                raise MalformedPacketError(f"the status's {field} is too large")
-            self._check_right(packet)
+            if isinstance(packet.payload, COMES_IN):
+                self._check_right(packet.payload)
             if self.kind is None:
                 self._begin(packet)
             if self.kind is StreamKind.OLDER:
@@ -219,15 +220,16 @@ class Stream:
             if packet.size > LARGE and (carried := self._carried.get(packet.session_id)):
                 await carried.read_ahead(packet, turn)
             self._take(packet)
-            await turn.step()
+            if turn.over:
+                await turn.step()
 
-    def _check_right(self, packet: Upstream) -> None:
-        """Raises StreamOver for what this caller may not do."""
-        caller, payload = self._caller, packet.payload
-        if caller is None:
-            if isinstance(payload, Status | Open):
-                raise unauthenticated()
-        elif isinstance(payload, Status) and not all(map(caller.may_use, payload.agents)):
+    def _check_right(self, payload: Status | Open) -> None:
+        """Raises StreamOver for what this caller may not do, MalformedPacketError."""
+        if isinstance(payload, Status) and (field := oversize(payload)):
+            raise MalformedPacketError(f"the status's {field} is too large")
+        if self._caller is None:
+            raise unauthenticated()
+        if isinstance(payload, Status) and not all(map(self._caller.may_use, payload.agents)):
             raise forbidden("This Commander may not offer that agent.")
 
     def _begin(self, first: Upstream) -> None:
@@ -252,6 +254,9 @@ class Stream:
 
     def _take(self, packet: Upstream) -> None:
         session_id, payload = packet.session_id, packet.payload
+        if isinstance(payload, TALK) and (carried := self._carried.get(session_id)):  # as nearly always
+            carried.receive(packet)
+            return
         if isinstance(payload, Status):
             if self._heartbeats:
                 self._heartbeats.report(payload)

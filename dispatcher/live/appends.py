@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry, StopEntry
-from dispatcher.core.log import Append, Outcome, Refused
+from dispatcher.core.log import Append, Applied, Outcome, Refused
 from dispatcher.core.session import Session
 from dispatcher.live.ports import Batch, Owner
 from dispatcher.store.asking import RETRY_SECONDS
@@ -20,9 +20,12 @@ logger = structlog.get_logger()
 
 
 class _Submitted(NamedTuple):
+    """session: the core that it was made for."""
+
     future: asyncio.Future[Outcome]
+    session: Session
+    change: Append
     batch: Batch
-    answered: Callable[[], None]  # to be called once the future is done
 
 
 class Appends:
@@ -57,7 +60,8 @@ class Appends:
     def add(self, entries: Sequence[Entry]) -> None:
         """Append these, in one step with whatever else is pending then."""
         received = time.perf_counter()
-        self._pending += [(entry, received) for entry in entries]
+        for entry in entries:
+            self._pending.append((entry, received))
         if entries[-1].sequence:
             self._count(1)
         self._drained.clear()
@@ -66,7 +70,7 @@ class Appends:
             self._withdraw()
         self._flush()
         while stops and self._step and self._step.future.done():
-            self._step.answered()  # what follows from a stop waits for no turn of the loop
+            self._answered(self._step.future)  # what follows from a stop waits for no turn of the loop
 
     def _withdraw(self) -> None:
         """A stop does not wait for the step under way, which may stand in a long queue: it is submitted with that step
@@ -98,15 +102,15 @@ class Appends:
         self._flying = True
         batch, self._pending = self._pending, []
         self._under_way = batch
-        change = Append(session.epoch, tuple([entry for entry, _ in batch]), session.record.head.commander_id)
+        change = Append(session.epoch, tuple(map(itemgetter(0), batch)), session.record.head.commander_id)
         future = self._owner.host.store.submit(self._owner.session_id, change)
-        answered = partial(self._answered, future, session, change, batch)
-        self._step = _Submitted(future, batch, answered)
-        future.add_done_callback(lambda _: answered())
+        self._step = _Submitted(future, session, change, batch)
+        future.add_done_callback(self._answered)
 
-    def _answered(self, future: "asyncio.Future[Outcome]", session: Session, change: Append, batch: Batch) -> None:
+    def _answered(self, future: "asyncio.Future[Outcome]") -> None:
         if self._step is None or self._step.future is not future:
             return  # withdrawn, or seen to already
+        _, session, change, batch = self._step
         self._step = None
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or isinstance(error, StoreUnavailable):
@@ -145,11 +149,10 @@ class Appends:
 
     def _done(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
         if self._has(session):
-            if isinstance(outcome, Refused | BaseException):
+            if not isinstance(outcome, Applied):
                 self.forget()
             else:
-                packets = {entry.sequence for entry, _ in batch if entry.sequence}
-                self._count(-min(self.backlog, len(packets)))
+                self._count(-min(self.backlog, _packets(batch)))
         self._flying = False
         self._under_way = []
         self._owner.answered(outcome, session, batch)
@@ -170,3 +173,10 @@ class Appends:
     def _count(self, packets: int) -> None:
         self.backlog += packets
         self._owner.host.metrics.backlog_packets.inc(packets)
+
+
+def _packets(batch: Batch) -> int:
+    """How many it has; the entries of one share its sequence."""
+    if len(batch) == 1:
+        return int(batch[0][0].sequence > 0)
+    return len({entry.sequence for entry, _ in batch if entry.sequence})

@@ -8,7 +8,7 @@ import structlog
 from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry
 from dispatcher.core.log import Applied, Offsets, Record, State
 from dispatcher.metrics import UNKNOWN, Metrics
-from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown
+from shared.records import TALK, Content, Error, Stopped, Thought, ToolResult, Unknown
 
 logger = structlog.get_logger()
 
@@ -115,9 +115,11 @@ class SessionFacts:
             self._thought(body)
         elif self._step:
             self._end_step()
-        match body:
-            case Thought() | Content() if self._final:
+        if isinstance(body, TALK):
+            if self._final:
                 self._metrics.delta_after_stop()
+            return
+        match body:
             case Call(tool_name=tool_name, call_id=call_id, refused=refused):
                 self._info("tool_called", tool_name=self._tool(tool_name), call_id=call_id[:100])
                 if refused:

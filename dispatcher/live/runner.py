@@ -377,11 +377,11 @@ class Runner:
     def carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case AppendEntries(entries):
-                    self.appends.add(entries)
-                case SendAck(at_once):
+                case AppendEntries():
+                    self.appends.add(effect.entries)
+                case SendAck():
                     if self.link:
-                        self.link.send_ack(self, at_once)
+                        self.link.send_ack(self, effect.at_once)
                 case SendResult(result, offset):
                     self._results.send(result, offset)
                 case SendStop(stop):
@@ -517,9 +517,10 @@ class Runner:
     def maybe_settled(self) -> None:
         """Nothing is left to do here: the host forgets this runner, and the log keeps the session."""
         self._changed.set()
+        if self.link or self.appends.busy or self.tools:
+            return
         head = self.session.head
-        idle = not (self.appends.busy or self.tools or self.link)
-        if idle and (self._closed or head.complete or head.state == "waiting"):
+        if self._closed or head.complete or head.state == "waiting":
             self.close()
             self.host.settled(self)
 

@@ -7,7 +7,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 
 from dispatcher.core.entries import Entry
 
@@ -104,7 +103,8 @@ class _Tail:
         start = after + 1 - self._entries[0][0].offset
         if start < 0:
             return None
-        return [entry for entry, _ in islice(self._entries, start, start + limit)]
+        end = min(start + limit, len(self._entries))
+        return [self._entries[at][0] for at in range(start, end)]  # islice would pass over all that stands before
 
     def clear(self) -> None:
         self._entries.clear()
