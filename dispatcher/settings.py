@@ -68,7 +68,7 @@ class DispatcherSettings(Settings):
     grpc_tls: MutualTls = MutualTls()
     http_tls: ServerTls = ServerTls()
     operator_tls: MutualTls = MutualTls()
-    store: str = "sqlite:///./data/sessions.db"
+    store: str = Field(default="sqlite:///./data/sessions.db", repr=False)  # Redis's has a password in it
     grace_seconds: Seconds = 20
     takeovers: Annotated[int, Field(ge=0)] = 2
     stop_seconds: Seconds = 5

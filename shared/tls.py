@@ -26,7 +26,7 @@ class Pems(NamedTuple):
     @property
     def expires_at(self) -> float:
         """When what it shows expires, with all between that and its root: Unix seconds."""
-        return min(cert.not_valid_after_utc.timestamp() for cert in x509.load_pem_x509_certificates(self.cert))
+        return expires_at(self.cert)
 
     def server_context(self) -> ssl.SSLContext:
         """For HTTP/1.1 over TLS 1.2 and later. With a CA, whoever connects has to show a certificate of it."""
@@ -43,6 +43,11 @@ class Pems(NamedTuple):
         """The certificate, to whoever asks for it. Raises ssl.SSLError, ValueError and TypeError where it is none."""
         with _as_file(self.cert) as cert, _as_file(self.key) as key:
             context.load_cert_chain(cert, key, password=b"")  # an encrypted key is not asked for on the terminal
+
+
+def expires_at(pem: bytes) -> float:
+    """The first of these certificates to expire: Unix seconds. Raises ValueError: it is none."""
+    return min(cert.not_valid_after_utc.timestamp() for cert in x509.load_pem_x509_certificates(pem))
 
 
 def read(cert: Path | None, key: Path | None, ca: Path | str | None = None) -> Pems:

@@ -26,6 +26,7 @@ class IssuerKeys:
         self._rule, self._metrics = rule, metrics
         self._keys: Keys = parse_keys(rule.document, rule.algorithms) if rule.document else {}
         self._read_at = self._tried_at = self._asked_at = -FRESH_SECONDS
+        self._away = False  # the last fetch has failed
         self._fetching: asyncio.Task[None] | None = None
 
     def serves(self, rule: IssuerRule) -> bool:
@@ -46,12 +47,16 @@ class IssuerKeys:
             await asyncio.gather(self._fetching, return_exceptions=True)
 
     async def _refresh(self, known: bool) -> None:
-        """Fetch the keys if it is time to, or wait for those who do. Whoever leaves meanwhile does not end that."""
+        """Fetch the keys if it is time to, or wait for those who do. Whoever leaves meanwhile does not end that. A key
+        that is known and counts waits for nobody: else anybody's thought of a `kid` would make all wait for an issuer
+        that is slow.
+        """
         now = asyncio.get_running_loop().time()
         if not self._fetching and self._due(known, now):
             self._tried_at = now
             self._fetching = asyncio.create_task(self._fetch())
-        if self._fetching:
+        counts = known and (self._away or now - self._read_at < FRESH_SECONDS)
+        if self._fetching and not counts:
             await asyncio.wait({self._fetching})
 
     def _due(self, known: bool, now: float) -> bool:
@@ -73,12 +78,13 @@ class IssuerKeys:
         except ValueError as error:
             self._failed(str(error))
         else:
-            self._read_at = asyncio.get_running_loop().time()
+            self._read_at, self._away = asyncio.get_running_loop().time(), False
             logger.info("issuer_keys_read", issuer=self._rule.issuer, keys=len({kid for kid, _ in self._keys}))
         finally:
             self._fetching = None
 
     def _failed(self, reason: str) -> None:
+        self._away = True
         self._metrics.issuer_failures.inc()
         logger.error("issuer_keys_failed", issuer=self._rule.issuer, jwks=self._rule.jwks, error=reason)
 

@@ -16,6 +16,7 @@ import socket
 import urllib.parse
 from collections.abc import Callable
 from functools import partial
+from time import time
 from typing import Protocol, cast
 
 import httptools
@@ -24,7 +25,7 @@ from starlette.types import ASGIApp
 from dispatcher.gateway import limits
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.exchange import ON_ALL_ANSWERS, STATUS_LINES, Exchange
-from dispatcher.gateway.handshake import Peer
+from dispatcher.gateway.handshake import Peer, certified
 
 _END_OF_HEAD = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"(?i)\r\nupgrade:")
@@ -83,7 +84,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
-        self._peer_names = _names(transport)
+        self._certified = certified(transport)
         if self._owner.opened(self, self._handshake):
             self._within(self._owner.head_seconds, self._head_is_late)
         else:
@@ -245,7 +246,7 @@ class Connection(asyncio.Protocol):
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": version,
             "method": self._parser.get_method().decode("ascii"),
-            "peer_names": self._peer_names,
+            "peer_names": self._certified.names if time() < self._certified.until else (),
             "scheme": "https" if self._transport.get_extra_info("sslcontext") else "http",
             "server": local[:2],
             "client": remote[:2] if remote else None,
@@ -392,10 +393,3 @@ class Connection(asyncio.Protocol):
         self._transport.write_eof()
         self.read_on()
         self._within(limits.LINGER_SECONDS, self._transport.abort)
-
-
-def _names(transport: asyncio.BaseTransport) -> tuple[str, ...]:
-    """Those in the certificate that the peer has shown, if it had to: it is verified then."""
-    secure = transport.get_extra_info("ssl_object")
-    certificate = secure.getpeercert() if secure else None
-    return tuple(name for kind, name in (certificate or {}).get("subjectAltName", ()) if kind in ("DNS", "URI"))

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dispatcher.gateway import limits
 
@@ -16,6 +16,24 @@ class Peer(Protocol):
         """Close it when the answer under way has ended."""
 
     def abort(self) -> None: ...
+
+
+class Certified(NamedTuple):
+    """names: in the certificate that the peer has shown. until: when that expires, in Unix seconds; the connection may
+    last longer.
+    """
+
+    names: tuple[str, ...] = ()
+    until: float = 0.0
+
+
+def certified(transport: asyncio.BaseTransport) -> Certified:
+    """By what the peer has shown, if it had to: it is verified then."""
+    secure = transport.get_extra_info("ssl_object")
+    if not (secure and (certificate := secure.getpeercert())):
+        return Certified()
+    names = tuple(name for kind, name in certificate.get("subjectAltName", ()) if kind in ("DNS", "URI"))
+    return Certified(names, ssl.cert_time_to_seconds(certificate["notAfter"]))
 
 
 class Handshake:

@@ -9,6 +9,7 @@ import grpc
 from dispatcher.access.rules import Caller, UnknownCaller, identify
 from dispatcher.access.watch import Access
 from dispatcher.grpc_edge.status import StreamOver
+from shared import tls
 
 _UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED, "A valid token or certificate is needed.", "unauthenticated"
 _NAMES = ("peer_dns", "peer_uri")  # of what gRPC tells of a certificate: not the other kinds of names in it
@@ -27,10 +28,9 @@ def commander(access: Access, context: CallContext) -> Caller | None:
     if rules is None:
         return Caller("commander")
     shown = [_bytes(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
-    told = context.auth_context()
-    names = [name.decode("utf-8", "replace") for kind in _NAMES for name in told.get(kind, ())]
+    now = time.time()
     try:
-        caller = identify(rules, shown, names, time.time())
+        caller = identify(rules, shown, _names(context.auth_context(), now), now)
     except UnknownCaller:
         if rules.older and not shown:
             return None
@@ -38,6 +38,13 @@ def commander(access: Access, context: CallContext) -> Caller | None:
     if caller.role != "commander":
         raise forbidden("This is no Commander's token or certificate.")
     return caller
+
+
+def _names(told: Mapping[str, Iterable[bytes]], now: float) -> list[str]:
+    """Of the certificate that was shown when the connection was made, which may last longer than it."""
+    if any(now >= tls.expires_at(pem) for pem in told.get("x509_pem_cert", ())):
+        return []
+    return [name.decode("utf-8", "replace") for kind in _NAMES for name in told.get(kind, ())]
 
 
 def unauthenticated() -> StreamOver:

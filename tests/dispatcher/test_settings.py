@@ -37,3 +37,9 @@ def test_what_no_host_is_compared_to_is_refused(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("DISPATCHER_ALLOWED_HOSTS", value)
     with pytest.raises(ConfigError, match=r"^DISPATCHER_ALLOWED_HOSTS: must be names like api.example, in lower case"):
         load(DispatcherSettings)
+
+
+def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHER_STORE", "redis://user:p4ssword@redis/0")
+    monkeypatch.setenv("DISPATCHER_KEY", "mst_p4ssword")
+    assert "p4ssword" not in repr(load(DispatcherSettings))

@@ -113,6 +113,28 @@ async def test_old_keys_hold_while_the_issuer_is_away(
     assert house.failures == 1
 
 
+@pytest.mark.parametrize("why", ["kid", "away"])
+async def test_a_key_that_is_known_waits_for_no_slow_issuer(
+    house: House, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Neither while somebody else's unknown `kid` is looked for, nor again and again while the issuer is away."""
+    assert await house.caller() == ACME
+    if why == "away":
+        for name in ("FRESH_SECONDS", "RETRY_SECONDS"):
+            monkeypatch.setattr(issuers, name, 0.0)
+        house.scripted.status = 500
+        assert await house.caller() == ACME
+    house.scripted.held.clear()
+    house.scripted.reached.clear()
+    token = house.scripted.token(kid="nobodys") if why == "kid" else None
+    slow = asyncio.create_task(house.caller(token))
+    await house.scripted.reached.wait()
+    assert await house.caller() == ACME
+    assert slow.done() is (why == "away")
+    house.scripted.held.set()
+    assert await slow == (ACME if why == "away" else None)
+
+
 async def test_without_keys_nobody_is_known(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.scripted.status = 500
     assert await house.caller() is None

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import datetime
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -599,6 +601,37 @@ def uri(role: str) -> x509.GeneralName:
     return x509.UniformResourceIdentifier(f"spiffe://acme/{role}/1")
 
 
+async def _outlived(authority: Authority, dispatcher: app.Dispatcher) -> None:
+    """A connection that is open for longer than the certificate that was shown for it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        operator, commander = (authority.issue(role, uri(role), days=7) for role in ("operator", "commander"))
+        url = f"https://localhost:{dispatcher.operator_port}/operator/sessions"
+        credentials = grpc.ssl_channel_credentials(
+            authority.ca.read_bytes(), commander.key.read_bytes(), commander.cert.read_bytes()
+        )
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        target = f"localhost:{dispatcher.grpc_port}"
+        async with (
+            httpx2.AsyncClient(verify=authority.client(operator), timeout=SECONDS) as client,
+            grpc.aio.secure_channel(target, credentials, options=options) as channel,
+        ):
+            stub = agent_pb2_grpc.AgentInteractionStub(channel)  # type: ignore[no-untyped-call]
+            assert (await client.get(url)).status_code == 200
+            first = Peer(stub.ChatStream())
+            await first.report(1)
+            await until(lambda: dispatcher.sessions.pool.members, "joined")
+            real = time.time
+            monkeypatch.setattr("dispatcher.gateway.connection.time", lambda: real() + 8 * 86_400)
+            monkeypatch.setattr("dispatcher.grpc_edge.callers.time", SimpleNamespace(time=lambda: real() + 8 * 86_400))
+            assert (await client.get(url)).status_code == 401
+            late = Peer(stub.ChatStream())
+            with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+                await late.report(1)
+            assert (await late.status()).name == "UNAUTHENTICATED"
+            await late.cut()
+            await first.cut()
+
+
 async def test_a_certificate_is_an_operators(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     edge = authority.issue("edge")
@@ -637,6 +670,7 @@ async def test_a_certificate_is_an_operators(tmp_path: Path) -> None:
                 else:
                     await until(lambda: dispatcher.sessions.pool.members, "joined")
                 await peer.cut()
+        await _outlived(authority, dispatcher)
     finally:
         await dispatcher.close()
 
