@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from tests.abuse.user import OK, ask
 from tests.faults import machines, quiet
@@ -89,11 +89,22 @@ class Seen:
         return f"{self.words} words, {waits}, RSS {self.peak >> 20} MiB (+{self.more >> 20})"
 
 
+class Keys(NamedTuple):
+    """Of those who are honest; empty: access is open."""
+
+    user: str = ""
+    operator: str = ""
+    commander: str = ""
+
+
+OPEN = Keys()
+
+
 class House:
     """Ports on 127.0.0.1."""
 
-    def __init__(self, folder: Path, dispatcher: Machine) -> None:
-        self.folder, self.dispatcher = folder, dispatcher
+    def __init__(self, folder: Path, dispatcher: Machine, keys: Keys) -> None:
+        self.folder, self.dispatcher, self.keys = folder, dispatcher, keys
         self.numbers = itertools.count()
         self._idle = quiet.Holding()
 
@@ -139,9 +150,8 @@ class House:
         log = self.folder / f"user-{until.name}.log"
         self._forget_peak()
         before = self.memory("VmRSS")
-        user = Program(
-            *("-m", "tests.abuse.user", str(self.http), str(self.operator), str(until)), settings={}, log=log
-        )
+        arguments = (str(self.http), str(self.operator), str(until), self.keys.user, self.keys.operator)
+        user = Program("-m", "tests.abuse.user", *arguments, settings={}, log=log)
         try:
             await asyncio.to_thread(user.wait_for, machines.is_event("reading"))
             enough = time.monotonic() + ATTACK_SECONDS
@@ -209,7 +219,7 @@ async def running(*started: Machine) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def house(folder: Path, store: str = "", **settings: str) -> AsyncIterator[House]:
+async def house(folder: Path, store: str = "", keys: Keys = OPEN, **settings: str) -> AsyncIterator[House]:
     """One that serves. settings: the Dispatcher's, without the prefix."""
     addresses = {f"{edge}_ADDRESS": "127.0.0.1:0" for edge in ("GRPC", "HTTP", "OPERATOR")}
     tools = folder / "tools.toml"
@@ -219,8 +229,9 @@ async def house(folder: Path, store: str = "", **settings: str) -> AsyncIterator
     dispatcher = machines.dispatcher("dispatcher", folder, named)
     async with running(dispatcher):
         port = int(dispatcher.said["grpc_port"])
-        honest = commander("honest", folder, port, "steady", {"CAPACITY": str(CAPACITY)})
+        shown = {"TOKEN": keys.commander} if keys.commander else {}
+        honest = commander("honest", folder, port, "steady", {"CAPACITY": str(CAPACITY)} | shown)
         async with running(honest):
-            made = House(folder, dispatcher)
+            made = House(folder, dispatcher, keys)
             await made.joined(1)
             yield made

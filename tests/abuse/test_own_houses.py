@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from dispatcher.access.new_keys import NewKey
 from dispatcher.grpc_edge.stream import METADATA
 from dispatcher.live.outliers import CONSECUTIVE_FAILURES
 from dispatcher.live.pool import MAX_ASSIGNING
@@ -19,7 +20,7 @@ from dispatcher.store.redis.pipeline import pack
 from shared import wire
 from shared.records import Downstream, Drain
 from tests.abuse import http, workers
-from tests.abuse.house import MORE_BYTES, House, commander, house, nothing, running
+from tests.abuse.house import CAPACITY, MORE_BYTES, House, Keys, commander, house, nothing, running
 from tests.abuse.user import ACCEPTED, CREATED, OK, TOO_MANY, ask
 from tests.faults.reader import FINAL, events
 from tests.programs import need
@@ -32,6 +33,7 @@ LOG_BYTES = 1024**2  # that a flood of nonsense may write
 WORST = ("a{200}b", r"(?i)\w{0,200}zz", r"[\s\S]{0,200}x", "(?:a?){100}a{100}c", "ffi{0,100}q")  # as dear as may be
 TRIES = 3  # a machine that is busy with others slows whom it will
 DRAINED_SECONDS = 6.0
+FLOOD_SECONDS = 3.0
 MAX_STREAMS = 30  # in that time: 290 a second were seen
 
 
@@ -164,6 +166,48 @@ async def test_nonsense_from_a_neighbour_in_redis(tmp_path: Path) -> None:
             assert not (await world.beside(nonsense)).harm(when_quiet)
     finally:
         redis.close()
+
+
+async def test_a_tenant_that_floods_beside_another(tmp_path: Path, capsys) -> None:
+    """It may have as many sessions as there are slots, and asks on as fast as it can: another's turn comes."""
+    access, over = tmp_path / "access.toml", tmp_path / "over"
+    access.write_text(f'[[limit]]\ntenant = "*"\nsessions_at_once = {CAPACITY}\n')
+    user, operator, worker, flooding = (
+        key.append_to(access)
+        for key in (
+            NewKey("honest", "user", "honest"),
+            NewKey("ops", "operator"),
+            NewKey("worker", "commander"),
+            NewKey("flooding", "user", "flooding"),
+        )
+    )
+    over.touch()
+    body = {"agent": "steady", "prompt": "go", "parameters": {"until": str(over)}}
+    answers = Counter[int]()
+
+    async def flood(world: House) -> None:
+        until = time.monotonic() + FLOOD_SECONDS
+
+        async def ask_on() -> None:
+            while time.monotonic() < until:
+                answers[(await ask(world.http, "POST", "/v1/sessions", body, flooding))[0]] += 1
+
+        await asyncio.gather(*(ask_on() for _ in range(CAPACITY // 2)))
+
+    async with house(tmp_path, keys=Keys(user, operator, worker), ACCESS=str(access)) as world:
+        when_quiet = await world.beside(nothing)
+        await world.settle()
+        harm: list[str] = []
+        for _ in range(TRIES):
+            seen = await world.beside(flood)
+            with capsys.disabled():
+                print(f"\n  {answers}: {seen}", end=" ")
+            if not (harm := seen.harm(when_quiet)):
+                break
+        assert not harm
+        assert answers[CREATED] > 0
+        assert answers.keys() <= {CREATED, TOO_MANY}, answers
+        assert not await world.left()
 
 
 async def test_one_broken_commander_among_four(tmp_path: Path) -> None:

@@ -52,11 +52,12 @@ class Refused(Exception):
         self.status = status
 
 
-async def events(port: int, path: str, after: str) -> AsyncGenerator[Event, None]:
+async def events(port: int, path: str, after: str, key: str = "") -> AsyncGenerator[Event, None]:
     """The events of one connection. Raises Refused, OSError or EOFError (it broke); ends where the server ended it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    shown = f"Authorization: Bearer {key}\r\n" if key else ""
     try:
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {after}\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{shown}Last-Event-ID: {after}\r\n\r\n".encode())
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         if (status := int(head.split(b" ", 2)[1])) != OK:
             raise Refused(status)

@@ -17,7 +17,7 @@ import msgspec
 
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Applied, Change, Head, Outcome, Record, Refused, apply
-from dispatcher.core.tenant_limits import MINUTE, TenantLimit, check
+from dispatcher.core.tenant_limits import MINUTE, OverLimit, TenantLimit, check
 from dispatcher.store.blobs import briefly, encode, record_of
 from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
 from dispatcher.store.sqlite.file import open_writer, rewrite
@@ -50,6 +50,11 @@ SESSIONS = "sessions (key, id, brief, request)"
 FIRST_HEADS = "heads (session, state, since, ended_at, head)"
 HEADS = "heads (session, head)"
 STEPS = "steps (session, offset, entry, head)"
+# Of a row of `begun`.
+_LIVES = (
+    "EXISTS (SELECT 1 FROM sessions JOIN heads ON heads.session = key"
+    " WHERE id = begun.session AND state IN ('waiting', 'running'))"
+)
 
 
 @lru_cache(maxsize=4 * ROWS_PER_STATEMENT)
@@ -158,6 +163,8 @@ class Writer:
             return JobResult(self._created(job)) if isinstance(job, Create) else self._applied(*job)
         except sqlite3.Error:
             raise
+        except OverLimit as over:
+            return JobResult(over.with_traceback(None))  # what it would hold of this may be large, and is no fault
         except Exception as error:
             return JobResult(error)  # such as a number that has no place in a blob: the others are not to blame
 
@@ -234,14 +241,12 @@ class Writer:
         tenant, now = record.request.tenant, record.request.created_at
         self._begin()
         self._flush()  # who lives is known by what came before
-        known = self._connection.execute(
-            "SELECT begun.session, at, coalesce(state IN ('waiting', 'running'), 0) FROM begun"
-            " LEFT JOIN sessions ON id = begun.session LEFT JOIN heads ON heads.session = key WHERE tenant = ?",
-            (tenant,),
-        ).fetchall()
-        check(limit, ((at, lives) for _, at, lives in known), now)
-        old = [(tenant, session_id) for session_id, at, lives in known if at <= now - MINUTE and not lives]
-        self._connection.executemany("DELETE FROM begun WHERE tenant = ? AND session = ?", old)
+        # Before any is counted: or each that is refused would look at all that have begun and ended in the last minute.
+        counted_since = now if limit.sessions_per_minute is None else now - MINUTE
+        over = f"DELETE FROM begun WHERE tenant = ? AND at <= ? AND NOT {_LIVES}"  # noqa: S608
+        self._connection.execute(over, (tenant, counted_since))
+        known = self._connection.execute(f"SELECT at, {_LIVES} FROM begun WHERE tenant = ?", (tenant,))  # noqa: S608
+        check(limit, known, now)
         self._connection.execute("INSERT INTO begun VALUES (?, ?, ?)", (tenant, record.session_id, now))
         if limit.tokens_per_day is not None:
             self._connection.execute("INSERT INTO metered VALUES (?, ?)", (tenant, record.session_id))

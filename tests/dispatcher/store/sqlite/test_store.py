@@ -7,12 +7,15 @@ import sqlite3
 import stat
 import sys
 import threading
+import time
+import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from dispatcher.core.entries import StopEntry
 from dispatcher.core.holds import Fits, Hold
@@ -631,3 +634,25 @@ async def test_a_record_that_cannot_be_read_fails_alone(path: Path) -> None:
         assert head_of(good).epoch == 1
         with pytest.raises(StoreUnavailable):
             await store.load("bad")
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(TenantLimit("*", 1), 1), (TenantLimit("*", 1, 100), 6)])
+async def test_who_is_over_a_limit_makes_it_look_at_little(path: Path, limit: TenantLimit, kept: int) -> None:
+    """However many have begun and ended: at those that live, and where it counts them, at those of the last minute. And
+    the refusal holds nothing of what was looked at.
+    """
+
+    def waits(name: str) -> Record:
+        record = waiting(name, time.time())
+        return replace(record, request=replace(record.request, tenant="acme"))
+
+    async with opened(path) as store:
+        for number in range(6):
+            await store.create(waits(f"s{number}"), limit=limit)
+            if number < 5:
+                await store.submit(f"s{number}", Settle(stop()))
+        with pytest.raises(OverLimit) as refused:
+            await store.create(waits("one more"), limit=limit)
+        assert "_admit" not in [frame.name for frame in traceback.extract_tb(refused.value.__traceback__)]
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM begun").fetchone() == (kept,)
