@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 
 from dispatcher.core.entries import members
 from dispatcher.core.log import Record, Request
-from shared.records import MAX_NAME
+from shared.records import MAX_NAME, Usage
 
 MAX_INTEGER = 2**53 - 1  # that each reader of JSON takes for what it is (RFC 8259, 6)
 QUOTED = 200  # characters of a value, where two are compared
@@ -78,7 +78,7 @@ class ToolInFlight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """estimated: the agent did not come to count, or does not."""
+    """estimated: the agent did not come to count, or does not, one of them or both."""
 
     prompt: int
     completion: int
@@ -239,14 +239,17 @@ class Account:
         }
 
     def _tokens(self) -> TokenCount:
+        counted = None
         if usage := self._usage:
-            return TokenCount(_bounded(usage["prompt_tokens"]), _bounded(usage["completion_tokens"]), estimated=False)
-        return TokenCount(estimated_tokens(self._prompt.bytes), estimated_tokens(self._said), estimated=True)
+            counted = Usage(_bounded(usage["prompt_tokens"]), _bounded(usage["completion_tokens"]))
+        return token_count(counted, self._prompt.bytes, self._said)
 
 
-def estimated_tokens(size: int) -> int:
-    """Of so many bytes, where nobody counted."""
-    return -(-size // BYTES_A_TOKEN)
+def token_count(usage: Usage | None, asked: int, answered: int) -> TokenCount:
+    """What the agent counted; of what it did not, which is 0, an estimate from so many bytes."""
+    prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    counts = prompt or -(-asked // BYTES_A_TOKEN), completion or -(-answered // BYTES_A_TOKEN)
+    return TokenCount(*counts, estimated=usage is None or counts != (prompt, completion))
 
 
 class Unfinished(Exception):

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from dispatcher.core.log import Record
-from dispatcher.core.receipts import estimated_tokens
+from dispatcher.core.receipts import token_count
 from shared.records import Usage
 
 MINUTE, DAY = 60.0, 86_400.0  # seconds
@@ -55,9 +55,8 @@ def day_of(at: float) -> int:
 
 def tokens_of(record: Record, usage: Usage | None) -> int:
     """What a session has cost so far: as its agent counted, or an estimate from what it was asked and has said."""
-    if usage:
-        return min(usage.prompt_tokens + usage.completion_tokens, MAX_TOKENS)
-    return min(estimated_tokens(record.request.prompt_bytes) + estimated_tokens(record.head.decided), MAX_TOKENS)
+    count = token_count(usage, record.request.prompt_bytes, record.head.decided)
+    return min(count.prompt + count.completion, MAX_TOKENS)
 
 
 def check(limit: TenantLimit, begun: Iterable[tuple[float, bool]], now: float) -> None:

@@ -94,8 +94,9 @@ class _SpanReader:
                 self._stop = replace(self._stop, ended=entry.at, attributes={**self._stop.attributes, **halted})
             case Finished(reason, usage):
                 self._attributes["gen_ai.response.finish_reasons"] = [reason]
-                if usage:
+                if usage and usage.prompt_tokens:  # 0: not counted
                     self._attributes["gen_ai.usage.input_tokens"] = min(usage.prompt_tokens, MAX_INTEGER)
+                if usage and usage.completion_tokens:
                     self._attributes["gen_ai.usage.output_tokens"] = min(usage.completion_tokens, MAX_INTEGER)
                 self._decided = True
             case Failed(code) | Error(code, _, False):

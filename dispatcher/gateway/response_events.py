@@ -36,7 +36,7 @@ Object: TypeAlias = dict[str, Any]
 class Echo(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a response's object shows again of its request, beside what agents get: `Request.shown_json`. instructions:
     whether the first message is these. earlier: messages after that which come from other responses, `links` of them.
-    store: it can be asked for later.
+    store: it can be asked for later. prepared: nobody is asked, it is there to go on from.
     """
 
     metadata: dict[str, str] = {}
@@ -47,6 +47,7 @@ class Echo(msgspec.Struct, frozen=True, omit_defaults=True):
     store: bool = True
     earlier: int = 0
     links: int = 0
+    prepared: bool = False
 
 
 class ResponseView:
@@ -133,8 +134,11 @@ class ResponseView:
             "top_logprobs": 0,
             "top_p": asked.get("top_p", 1.0),
             "truncation": "disabled",
-            "usage": _usage(usage_of(self._final, request, self._texts)) if self._final else None,
+            "usage": _usage(self._used(self._final)) if self._final else None,
         }
+
+    def _used(self, final: FinalEvent) -> UserUsage:
+        return UserUsage() if self.echo.prepared else usage_of(final, self._request, self._texts)
 
     def output(self) -> list[tuple[str, Message]]:
         """The items of the answer so far, each as the message that a later request has of it."""

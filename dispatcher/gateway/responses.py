@@ -37,7 +37,6 @@ from dispatcher.gateway.response_socket import ResponseSocket, SocketRequest
 from dispatcher.gateway.views import FAILURES
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import StoreUnavailable
-from shared.records import Usage
 
 MAX_ITEMS = 100  # of a page
 BEFORE_ALL = -1  # a sequence number before the first event's
@@ -310,12 +309,12 @@ class WholeResponse:
 
 async def _prepare(request: Request, socket: SocketRequest, receive: Receive, send: Send) -> None:
     """A response that nobody is asked for, and that nothing stores: to go on from."""
-    shown = replace(msgspec.json.decode(request.shown_json or "{}", type=Echo), store=False)
+    shown = replace(msgspec.json.decode(request.shown_json or "{}", type=Echo), store=False, prepared=True)
     request = replace(request, shown_json=msgspec.json.encode(shown).decode())
     record = Record(secrets.token_urlsafe(24), request, Head(since=request.created_at))
     sending = socket.response(record, send)
     await sending.begin()
-    if last := await sending.take([Entry(Finished("stop", Usage(0, 0)), request.created_at, offset=1)]):
+    if last := await sending.take([Entry(Finished("stop"), request.created_at, offset=1)]):
         await last()
 
 

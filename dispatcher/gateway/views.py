@@ -15,7 +15,7 @@ import msgspec
 
 from dispatcher.core.entries import Approval, Call, Entry, Failed, Finished, Started, StopEntry, Text
 from dispatcher.core.log import Record, Request, State
-from dispatcher.core.receipts import estimated_tokens
+from dispatcher.core.receipts import token_count
 from shared.records import FINISH_REASONS, STOP_REASONS, TOOL_STATUSES, Content, Error, ToolResult, Usage
 
 FAILURES = {
@@ -71,10 +71,10 @@ class UserFailed(msgspec.Struct, frozen=True):
 
 
 class UserUsage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """estimated: the agent did not come to count, or does not."""
+    """estimated: the agent did not come to count, or does not, one of them or both. 0: it did not."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     estimated: bool = False
 
 
@@ -254,13 +254,15 @@ def shown_call_id(call_id: str) -> str:
 
 
 def usage_of(final: FinalEvent, request: Request, text: Iterable[str]) -> UserUsage:
-    """What the agent counted; else an estimate from what was asked and what was let out."""
-    calls = final.calls if isinstance(final, UserFinished) else ()
-    if isinstance(final, UserFinished) and final.usage:
-        return final.usage
+    """What the agent counted; of what it did not, an estimate from what was asked and what was let out."""
+    calls, usage = (final.calls, final.usage) if isinstance(final, UserFinished) else ((), None)
+    if usage and usage.prompt_tokens and usage.completion_tokens:
+        return usage
     asked = sum(len(message.content.encode()) for message in request.messages)
     answered = sum(len(piece.encode()) for piece in (*text, *(call.arguments for call in calls)))
-    return UserUsage(estimated_tokens(asked), estimated_tokens(answered), estimated=True)
+    counted = Usage(usage.prompt_tokens, usage.completion_tokens) if usage else None
+    count = token_count(counted, asked, answered)
+    return UserUsage(count.prompt, count.completion, count.estimated)
 
 
 def _usage(usage: Usage | None) -> UserUsage | None:

@@ -288,6 +288,8 @@ def test_what_a_session_costs() -> None:
     asked = replace(record, request=replace(record.request, prompt_bytes=9), head=replace(record.head, decided=4))
     assert tokens_of(asked, None) == 4
     assert tokens_of(asked, Usage(30, 4)) == 34
+    assert tokens_of(asked, Usage(30, 0)) == 31
+    assert tokens_of(asked, Usage(0, 30)) == 33
     assert tokens_of(asked, Usage(2**63, 2**63)) == MAX_TOKENS
 
 

@@ -16,6 +16,7 @@ from dispatcher.core.entries import (
     StopEntry,
     Text,
 )
+from dispatcher.core.log import Request
 from dispatcher.gateway.views import (
     FAILURES,
     MAX_JOINED,
@@ -29,9 +30,10 @@ from dispatcher.gateway.views import (
     UserToolResult,
     UserUsage,
     shown,
+    usage_of,
     user_event,
 )
-from shared.records import Content, Error, Stopped, Thought, ToolResult, Unknown, Usage
+from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Unknown, Usage
 
 LOST = UserFailed("commander_lost", FAILURES["commander_lost"])
 AGENT = UserFailed("agent_error", FAILURES["agent_error"])
@@ -128,3 +130,22 @@ def test_joined_text_is_bounded() -> None:
     half = "x" * (MAX_JOINED // 2)
     events = list(shown([entry(Content(half), half, n) for n in (1, 2, 3)], knows))
     assert events == [(2, UserContent(half * 2)), (3, UserContent(half))]
+
+
+@pytest.mark.parametrize(
+    ("counted", "shown"),
+    [
+        (None, UserUsage(2, 3, estimated=True)),
+        (Usage(0, 0), UserUsage(2, 3, estimated=True)),
+        (Usage(7, 0), UserUsage(7, 3, estimated=True)),
+        (Usage(0, 7), UserUsage(2, 7, estimated=True)),
+        (Usage(7, 9), UserUsage(7, 9)),
+    ],
+)
+def test_what_the_agent_did_not_count_is_estimated(counted: Usage | None, shown: UserUsage) -> None:
+    request = Request("default", (Message("user", "7 bytes"),), 0.0)
+    final = user_event(Entry(Finished("stop", counted), 0.0), lambda _: False)
+    assert isinstance(final, UserFinished)
+    assert usage_of(final, request, ["twelve ", "bytes"]) == shown
+    if counted and not counted.prompt_tokens:
+        assert b"prompt_tokens" not in msgspec.json.encode(final)
