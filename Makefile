@@ -98,7 +98,7 @@ test-watch: setup $(WATCH)/.installed ## the pages with axe-core, the dashboard 
 	$(BIN)/pytest -m watch tests/watch
 
 # By uv: pip takes minutes for so many packages.
-$(CLIENTS)/.installed: $(wildcard tests/clients/*.lock)
+$(CLIENTS)/.installed: $(wildcard tests/clients/*.lock) tests/clients/package-lock.json $(MCP)/.installed
 	rm -rf $(CLIENTS) && mkdir -p $(CLIENTS)
 	$(PYTHON) -m venv $(CLIENTS)/uv
 	$(CLIENTS)/uv/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/clients/uv.lock
@@ -107,6 +107,9 @@ $(CLIENTS)/.installed: $(wildcard tests/clients/*.lock)
 		$(CLIENTS)/uv/bin/uv pip install --quiet --no-deps --require-hashes \
 			--python $(CLIENTS)/$$group/bin/python -r tests/clients/$$group.lock; \
 	done
+	cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
+	PATH="$(CURDIR)/$(MCP)/python/bin:$$PATH" npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel error
+	ln -s ../../tests/clients/drivers $(CLIENTS)/drivers
 	touch $@
 
 test-clients: setup $(CLIENTS)/.installed ## OpenAI clients that others wrote (CLIENTS_WRITE=1: into docs/clients.md)

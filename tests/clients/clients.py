@@ -6,6 +6,7 @@ from functools import cache
 from typing import NamedTuple
 
 from tests.clients.drivers.driver import CASES, Outcome
+from tests.mcp_servers.installed import node
 from tests.shared.documents import ROOT
 
 HERE = ROOT / "build" / "clients"
@@ -13,7 +14,7 @@ SECONDS = 180  # that a client has for all its cases, on a busy machine
 
 
 class Client(NamedTuple):
-    """name: as the table has it. environment: a folder of HERE. driver: a module of `drivers`. route: one of its."""
+    """name: as the table has it. environment: in HERE, or `node`. driver: a module of `drivers`. route: one of its."""
 
     name: str
     environment: str
@@ -25,6 +26,8 @@ class Client(NamedTuple):
         return f"{self.name}, {self.route}"
 
     def command(self) -> list[str]:
+        if self.environment == "node":
+            return [node(), "--preserve-symlinks", "--preserve-symlinks-main", f"{HERE}/drivers/{self.driver}.mjs"]
         python = HERE / self.environment / "bin" / "python"
         return [str(python), "-W", "ignore", "-m", f"tests.clients.drivers.{self.driver}"]
 
@@ -33,8 +36,11 @@ CLIENTS = [
     Client(name, environment, driver, route)
     for name, environment, driver, routes in [
         ("openai (Python)", "official", "openai_sdk", ("Chat", "Responses")),
+        ("openai (JavaScript)", "node", "openai_sdk", ("Chat", "Responses")),
         ("LangChain", "official", "langchain_chat", ("Chat", "Responses")),
         ("Agents SDK", "official", "openai_agents", ("Chat", "Responses")),
+        ("AI SDK 7", "node", "ai_sdk_7", ("Chat", "Responses", "openai-compatible", "open-responses")),
+        ("AI SDK 6", "node", "ai_sdk_6", ("Chat", "Responses", "openai-compatible")),
     ]
     for route in routes
 ]

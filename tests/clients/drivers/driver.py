@@ -1,16 +1,18 @@
 """What the drivers share. A driver is a program in the clients' own environment: it does with one client what its users
-do, case by case, and prints a line of JSON for each, as `Outcome` has it.
+do, case by case, and prints a line of JSON for each, as `Outcome` has it (`driver.mjs` does the same for Node).
 
 It imports nothing but the standard library and its client.
 """
 
 import asyncio
+import base64
 import inspect
 import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 CASES: dict[str, str] = {
@@ -30,15 +32,10 @@ CASES: dict[str, str] = {
     "resume": "reads on where a stream broke",
 }
 
-SAID = "The sea is calm, and the night is long."
-BANNED = "Tell me of Project Nightingale today."
-FAILS, FAILS_LATE = "Fail at once.", "Fail in mid-sentence."
-IMAGE = (
-    "data:image/png;base64,"
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-QUESTION = "How is the weather in 'Oslo'?"  # the agent takes a quotation for an argument
+_ASKED = json.loads((Path(__file__).parent / "questions.json").read_text())
+SAID, BANNED, LET_OUT, FAILS, FAILS_LATE = (_ASKED[n] for n in ("said", "banned", "let_out", "fails", "fails_late"))
+QUESTION = _ASKED["question"]  # the agent takes a quotation for an argument
+WEATHER, IMAGE = _ASKED["weather"], _ASKED["image"]
 
 
 class Outcome(NamedTuple):
@@ -52,6 +49,11 @@ class Outcome(NamedTuple):
 def endless(name: str) -> str:
     """A question that only a stop answers. The session is found by it."""
     return f"Count without end for {name}."
+
+
+def image_bytes(url: str) -> bytes:
+    """What a data URL holds."""
+    return base64.b64decode(url.partition(",")[2])
 
 
 def run(package: str, routes: Mapping[str, Callable[[str, str], Any]]) -> None:

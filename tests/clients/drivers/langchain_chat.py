@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
-from tests.clients.drivers.driver import BANNED, FAILS, FAILS_LATE, IMAGE, QUESTION, SAID, endless, raises, run
+from tests.clients.drivers.driver import BANNED, FAILS, FAILS_LATE, IMAGE, LET_OUT, QUESTION, SAID, endless, raises, run
 
 
 class Place(BaseModel):
@@ -114,7 +114,7 @@ class Model:
 
     def filtered(self) -> None:
         answer = self.model.invoke(BANNED)
-        assert answer.text == "Tell me of "
+        assert answer.text == LET_OUT
         if self.responses:
             assert answer.response_metadata["incomplete_details"]["reason"] == "content_filter"
         else:

@@ -20,6 +20,7 @@ from tests.clients.drivers.driver import (
     FAILS,
     FAILS_LATE,
     IMAGE,
+    LET_OUT,
     QUESTION,
     SAID,
     endless,
@@ -145,7 +146,7 @@ class Agents:
 
     async def filtered(self) -> None:
         if isinstance(self.model, OpenAIChatCompletionsModel):
-            assert await self.ask(BANNED) == "Tell me of "
+            assert await self.ask(BANNED) == LET_OUT
         else:  # what is incomplete it takes for an error
             assert "content_filter" in str(await raises_async(ModelBehaviorError, self.ask(BANNED)))
 

@@ -11,6 +11,7 @@ from tests.clients.drivers.driver import (
     FAILS,
     FAILS_LATE,
     IMAGE,
+    LET_OUT,
     QUESTION,
     SAID,
     WEATHER,
@@ -138,9 +139,9 @@ class Chat:
 
     def filtered(self) -> None:
         choice = self.ask(BANNED).choices[0]
-        assert (choice.finish_reason, choice.message.content) == ("content_filter", "Tell me of ")
+        assert (choice.finish_reason, choice.message.content) == ("content_filter", LET_OUT)
         chunks = list(self.ask(BANNED, stream=True))
-        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Tell me of "
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == LET_OUT
         assert chunks[-1].choices[0].finish_reason == "content_filter"
 
 
@@ -244,7 +245,7 @@ class Responses:
     def filtered(self) -> None:
         answer = self.ask(BANNED)
         assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "content_filter")
-        assert answer.output_text == "Tell me of "
+        assert answer.output_text == LET_OUT
 
     def resume(self) -> None:
         with self.ask(SAID, stream=True, background=True) as stream:
