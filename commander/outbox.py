@@ -18,6 +18,8 @@ FinalPayload: TypeAlias = Content | Error | Stopped
 
 # What may wait un-numbered before the agent has to: one session's share of a batch.
 MAX_WAITING_BYTES = MAX_TEXT_BYTES
+# Of deltas that are joined: so many sessions have their turns in one message, and a new one is not behind all they say.
+RUN_BYTES = 8 * 1024
 # Counted for each waiting packet besides its text, so that many small ones are bounded too.
 PACKET_BYTES = 64
 
@@ -124,7 +126,7 @@ class Outbox:
         if not size:
             return
         run = self._waiting[-1] if self._waiting else None
-        if not isinstance(run, _Run) or run.step != step or run.size + size > MAX_TEXT_BYTES:
+        if not isinstance(run, _Run) or run.step != step or run.size + size > RUN_BYTES:
             run = _Run(step)
             self._add(run)
         run.parts.append(text)

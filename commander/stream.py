@@ -226,15 +226,18 @@ class Stream:
             self._status_due = False
             packets.append(self._status(self))
         size = 0
+        share = min(
+            MAX_BATCH_BYTES // max(len(self._ready), 1), MAX_TEXT_BYTES
+        )  # of each: all have a turn in a message
         for _ in range(len(self._ready)):
             session = next(iter(self._ready))
             del self._ready[session]
-            taken = session.take(self, MAX_TEXT_BYTES)
+            taken = session.take(self, share)
             packets += taken
-            share = sum([packet.size for packet in taken])
-            if share >= MAX_TEXT_BYTES:
+            had = sum([packet.size for packet in taken])
+            if had >= share:
                 self._ready[session] = None  # perhaps there is more; it stands last now
-            size += share
+            size += had
             if size >= MAX_BATCH_BYTES:
                 break
         return packets

@@ -1,15 +1,20 @@
 """What the stream's own rules are; sessions on streams stand in test_worker."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
+from grpc import aio
 from prometheus_client import CollectorRegistry
 
 from commander.credentials import ClientTls, Credentials
-from commander.stream import MAX_BACKOFF, PATH, DispatcherChannel, Stream, backoff
-from shared import records
+from commander.outbox import Outbox
+from commander.session import Session
+from commander.stream import MAX_BACKOFF, PATH, DispatcherChannel, Stream, StreamCall, backoff
+from shared import records, wire
 from shared.channel import ClientKeepalive, client_options
 from shared.grpc_metrics import ClientMetrics
 from tests.certificates import Authority
@@ -97,3 +102,80 @@ async def test_a_changed_certificate_is_shown_by_the_next_stream_while_the_one_b
         assert used._closing
         await soon(used._closing)
         await channel.close()
+
+
+class SlowCall:
+    """grpc.aio's call to a Dispatcher that takes a message when the test lets it."""
+
+    def __init__(self) -> None:
+        self.written: list[list[str]] = []  # the sessions of each message
+        self._permits = asyncio.Semaphore(0)
+        self._over = asyncio.Event()
+
+    def take(self) -> None:
+        self._permits.release()
+
+    async def write(self, message: wire.UpstreamMessage) -> None:
+        self.written.append([packet.session_id for packet in message.batch])
+        await self._permits.acquire()
+
+    async def read(self) -> object:
+        await self._over.wait()
+        return aio.EOF
+
+    async def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.CANCELLED
+
+    async def details(self) -> str:
+        return ""
+
+    def done(self) -> bool:
+        return self._over.is_set()
+
+    def cancel(self) -> None:
+        self._over.set()
+
+
+class Talking:
+    """A session that has waiting what an agent may say before it has to wait, again and again."""
+
+    def __init__(self, name: str) -> None:
+        self._box = Outbox(name)
+        self._box.welcome(0, 2**32 - 1, 2**32 - 1)
+
+    def take(self, stream: Stream, budget: int) -> list[records.Upstream]:
+        while not self._box.full:
+            self._box.say("x" * 100)
+        return self._box.take(budget, 0)
+
+
+async def test_a_new_session_waits_for_the_message_under_way_and_not_for_all_that_others_say() -> None:
+    call = SlowCall()
+    counted = ClientMetrics(CollectorRegistry()).began(PATH)
+    stream = Stream(cast("StreamCall", call), counted, lambda stream, packet: None, 0, None)
+
+    def queue(name: str) -> None:
+        stream.queue(cast("Session", Talking(name)))
+
+    for number in range(24):
+        queue(f"flood {number}")
+    for _ in range(3):
+        messages = len(call.written)
+        await until(lambda: len(call.written) > messages)  # noqa: B023
+        call.take()
+    await until(lambda: len(call.written) == 4)
+    queue("new")
+    call.take()
+    await until(lambda: len(call.written) == 5)
+    call.take()
+    await until(lambda: len(call.written) == 6)
+    assert {"new"} | {f"flood {number}" for number in range(24)} == set(call.written[4] + call.written[5])
+    stream.cut()
+    call.take()
+    await soon(stream.ended)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 (nothing to await)
+            await asyncio.sleep(0)
