@@ -13,20 +13,24 @@ import gc
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Container
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported
 
 from tests import programs
-from tests.bench import bounds, encodings, measures, policies, quiet
+from tests.bench import bounds, encodings, measures, policies, quiet, report
 from tests.bench.agents import REPORT_SOCKET
 from tests.bench.measures import Figures, Late, Reports
 from tests.bench.polling import polling
@@ -55,11 +59,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated, of: " + ", ".join(SYSTEMS))
     parser.add_argument("--stops", type=int, default=100, help="by rules, of each kind (default: %(default)s)")
     parser.add_argument("--measure", action="append", default=[], help="only those whose name holds this; repeated")
+    parser.add_argument("--write", action="store_true", help="docs/benchmarks.md, its chart, and tighter bounds")
     parser.add_argument("--output", type=Path, default=Path("bench-results/latest.json"))
     chosen = parser.parse_args()
     if "redis" in chosen.systems and not shutil.which("redis-server"):
         print("without redis: there is no redis-server", file=sys.stderr)
         chosen.systems = ",".join(name for name in chosen.systems.split(",") if name != "redis")
+    if chosen.write and (chosen.measure or set(chosen.systems.split(",")) != set(SYSTEMS)):
+        parser.error("--write needs every measure on every system")
     unknown = set(chosen.systems.split(",")) - set(SYSTEMS)
     if unknown or chosen.seconds <= 0 or chosen.rounds < 1:
         parser.error(f"unknown systems: {', '.join(unknown)}" if unknown else "seconds and rounds must be positive")
@@ -117,8 +124,10 @@ async def run(
     repeated: dict[str, Measure] = {
         "flood, 1 session": lambda system: measures.flood(system, 1, seconds),
         "flood, 64 sessions": lambda system: measures.flood(system, 64, seconds),
-        "paced, 64 sessions": lambda system: measures.paced(system, 64, seconds),
-        "paced, 400 sessions": lambda system: measures.paced(system, 400, seconds),
+        **{
+            f"paced, {count} sessions": lambda system, count=count: measures.paced(system, count, seconds)  # type: ignore[misc]
+            for count in (report.COUNTS if chosen.write else (64, 400))
+        },
         "stop, idle": lambda system: measures.stop(system, 0, STOPS, reports),
         "stop, 16 floods": lambda system: measures.stop(system, 16, STOPS, reports),
     }
@@ -145,6 +154,16 @@ async def designs(bench: Bench, systems: list[System], apart: System | None, sec
             "one for all": [await measures.paced(by_name["floor"], APART, seconds)],
             "one each": [await measures.paced(apart, APART, seconds)],
         }
+
+
+def machine() -> dict[str, Any]:
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "cpus": os.cpu_count(),
+        "processor": model[1] if model else platform.machine(),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+    }
 
 
 def compared(bench: Bench, chosen: argparse.Namespace, held: bounds.Bounds) -> int:
@@ -194,17 +213,24 @@ def main() -> None:
     summary = medians(of_this_process | bench.found)
     print(tables(summary))
     document = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": " ".join(["make bench", *([f'BENCH="{shlex.join(sys.argv[1:])}"'] if sys.argv[1:] else [])]),
         "seconds": chosen.seconds,
         "rounds": chosen.rounds,
+        "stops": chosen.stops,
         "took_seconds": round(time.monotonic() - began),
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()},
+        "machine": machine(),
         "medians": summary,
         "rounds_raw": bench.found,
     }
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(document, indent=1) + "\n")
     print(f"{document['took_seconds']} s; all figures: {chosen.output}")
-    sys.exit(compared(bench, chosen, held))
+    status = compared(bench, chosen, held)
+    if chosen.write and not bench.missed:
+        report.write(document)
+        bounds.FILE.write_text(bounds.tightened(held, bench.found))
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
+from tests.bench.quiet import OTHERS
+
 Medians = dict[str, dict[str, dict[str, float]]]
 
 # Figure → what it is called, divided by this, digits after the point.
@@ -14,8 +16,8 @@ _SHOWN = {
     "p99_micros": ("added latency p99, ms", 1000, 2),
     "pace_kept": ("share of the pace that was kept", 1, 2),
     "cpu_micros": ("CPU µs a token", 1, 1),
-    "cpu_micros_gateway": ("  of the gateway", 1, 1),
-    "cpu_micros_speaker": ("  of the speaker", 1, 1),
+    "cpu_micros_gateway": ("  CPU µs, gateway", 1, 1),
+    "cpu_micros_speaker": ("  CPU µs, speaker", 1, 1),
     "halt_p50_micros": ("stop → generator's end p50, ms", 1000, 2),
     "halt_max_micros": ("  the longest, ms", 1000, 2),
     "tool_stop_local_p50_micros": ("stop → function cancelled p50, ms", 1000, 2),
@@ -50,9 +52,9 @@ _SHOWN = {
     "decode_nanos": ("to decode it, ns", 1, 0),
     "requests": ("requests a session and second", 1, 2),
     "kib": ("KiB a session", 1, 0),
-    "kib_gateway": ("  of the gateway", 1, 0),
-    "kib_speaker": ("  of the speaker", 1, 0),
-    "others_share": ("share of the machine of others", 1, 2),
+    "kib_gateway": ("  KiB, gateway", 1, 0),
+    "kib_speaker": ("  KiB, speaker", 1, 0),
+    OTHERS: ("share of the machine of others", 1, 2),
 }
 
 
@@ -97,3 +99,25 @@ def _cell(figure: str, value: float | None, base: float, divisor: float, digits:
         return f"{value:.{digits}f}×"
     ratio = f"{value / base:.2f}×" if base > 0 else "-"
     return f"{value / divisor:,.{digits}f} {ratio:>8}"
+
+
+def markdown(summary: Medians, systems: Sequence[str], names: Mapping[str, str]) -> str:
+    """The same as a table of Markdown. names: of systems that are called otherwise there."""
+    lines = [
+        f"| | {' | '.join(names.get(system, system) for system in systems)} |",
+        f"|---|{'---:|' * len(systems)}",
+    ]
+    for measure, by_system in summary.items():
+        lines.append(f"| **{measure}** |{' |' * len(systems)}")
+        for figure, (label, divisor, digits) in _SHOWN.items():
+            values = [by_system.get(system, {}).get(figure) for system in systems]
+            base = next((value for value in values if value is not None), None)
+            if base is not None and figure != OTHERS:
+                cells = [_cell(figure, value, base, divisor, digits).split() for value in values]
+                first = next(place for place, value in enumerate(values) if value is not None)
+                shown = [
+                    cell[0] if place == first or len(cell) == 1 or cell[1] == "-" else f"{cell[0]} ({cell[1]})"
+                    for place, cell in enumerate(cells)
+                ]
+                lines.append(f"| {label.strip()} | {' | '.join(shown)} |")
+    return "\n".join(lines)
