@@ -20,7 +20,7 @@ CLAIM = re.compile(r"\$\{claim:([^{}]+)\}")  # of a token, in a text
 class Caller(msgspec.Struct, frozen=True):
     """subject: the entry's name; of a certificate the name in it, of a token its `sub`. tenant: whose sessions are a
     user's; empty where access is open. agents: that a user may ask for and a Commander offer; None: all. claims: of
-    a token, by name, those that agents and tools are told.
+    a token, by name, those that agents and tools are told. issued: it showed a token of an issuer.
     """
 
     role: AccessRole
@@ -28,6 +28,7 @@ class Caller(msgspec.Struct, frozen=True):
     tenant: str = ""
     agents: frozenset[str] | None = None
     claims: tuple[tuple[str, str], ...] = ()
+    issued: bool = False
 
     def may_use(self, agent: str) -> bool:
         return self.agents is None or agent in self.agents

@@ -109,7 +109,7 @@ def caller_by(token: bytes, rule: IssuerRule, key: jwt.PyJWK) -> Caller | None:
     if not _SUBJECT.fullmatch(subject) or tenant is None:
         return None
     forwarded = tuple((name, claims[name]) for name in rule.forward if _told(claims.get(name)))
-    return Caller(rule.role, subject, tenant, rule.agents, forwarded)
+    return Caller(rule.role, subject, tenant, rule.agents, forwarded, issued=True)
 
 
 def _told(claim: object) -> bool:

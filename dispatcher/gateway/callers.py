@@ -84,6 +84,12 @@ def caller_of(http: HttpRequest) -> Caller:
     return caller
 
 
+def token_of(http: HttpRequest) -> str:
+    """The issuer's token that was shown: for tools that may forward it, and no log. Empty: it was none of an issuer."""
+    shown = http.headers.get("authorization", "") if caller_of(http).issued else ""
+    return shown.partition(" ")[2].strip()
+
+
 def comes_by_ticket(http: HttpRequest) -> bool:
     """Instead of a key: `find_by_ticket` has to know it before anything is shown."""
     return "caller" not in http.scope

@@ -17,7 +17,7 @@ from dispatcher.core.log import Record, Request
 from dispatcher.gateway import bodies, idempotency, sse
 from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.audited import note
-from dispatcher.gateway.callers import caller_of
+from dispatcher.gateway.callers import caller_of, token_of
 from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import CHAT, FieldCheck
@@ -124,7 +124,7 @@ class OpenAIRoutes:
         )
         usage = bool(body.stream_options and body.stream_options.include_usage)
         key = idempotency.key_of(http, request, "chat", bool(body.stream), usage)
-        record = idempotency.record_of(await self._sessions.create(request, key))
+        record = idempotency.record_of(await self._sessions.create(request, key, token_of(http)))
         note(http, session_id=record.session_id)
         return sse.RawAnswer(self._answer, record, bool(body.stream), usage, key is None)
 

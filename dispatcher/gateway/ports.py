@@ -33,9 +33,9 @@ class Sessions(Protocol):
     @property
     def registry(self) -> Tools: ...
 
-    async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
-        """A new waiting session under an unguessable id, or the one that the key is bound to. Raises OnHold,
-        PromptRefused, PromptUnread, QueueFull, OverLimit.
+    async def create(self, request: Request, key: IdempotencyKey | None = None, token: str = "") -> Created:
+        """A new waiting session under an unguessable id, or the one that the key is bound to. token: of its user's
+        issuer. Raises OnHold, PromptRefused, PromptUnread, QueueFull, OverLimit.
         """
 
     async def stop(

@@ -18,7 +18,7 @@ from dispatcher.core.log import Head, Record, Request
 from dispatcher.gateway import bodies, idempotency, sse
 from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.audited import note
-from dispatcher.gateway.callers import caller_of
+from dispatcher.gateway.callers import caller_of, token_of
 from dispatcher.gateway.client_tools import parameters_of, tools_of
 from dispatcher.gateway.conversations import Earlier, earlier, find, referenced, view_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
@@ -70,7 +70,7 @@ class ResponseRoutes:
         if message.generate is False:
             note(http, generate=False)
             return sse.RawAnswer(_prepare, request, socket)
-        record = (await self._sessions.create(request)).record
+        record = (await self._sessions.create(request, token=token_of(http))).record
         note(http, session_id=record.session_id)
         return sse.RawAnswer(self._tell, record, socket, message.store is False)
 
@@ -82,7 +82,7 @@ class ResponseRoutes:
             raise bodies.invalid(idempotency.HEADER, "an answer that is not stored cannot be given again")
         request = await self._request(http, body, needs, {})
         key = idempotency.key_of(http, request, "responses", bool(body.stream), background, request.shown_json)
-        record = idempotency.record_of(await self._sessions.create(request, key))
+        record = idempotency.record_of(await self._sessions.create(request, key, token_of(http)))
         note(http, session_id=record.session_id)
         if body.stream:
             return sse.RawAnswer(self._stream, record, BEFORE_ALL, not background and key is None, forgotten)

@@ -17,7 +17,7 @@ from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import approvals, bodies, idempotency, sse, tickets
 from dispatcher.gateway.audited import note
-from dispatcher.gateway.callers import caller_of, comes_by_ticket, find_by_ticket, theirs
+from dispatcher.gateway.callers import caller_of, comes_by_ticket, find_by_ticket, theirs, token_of
 from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
 from dispatcher.gateway.fields import not_honoured
@@ -102,7 +102,8 @@ class SessionRoutes:
             tools=tools,
             needs=tuple(sorted(needs)),
         )
-        record = idempotency.record_of(await self._sessions.create(request, idempotency.key_of(http, request)))
+        key = idempotency.key_of(http, request)
+        record = idempotency.record_of(await self._sessions.create(request, key, token_of(http)))
         note(http, session_id=record.session_id)
         return _created(record, with_ticket=bool(caller.subject))
 

@@ -9,6 +9,7 @@ from dispatcher.core.entries import Approval, Call, Entry
 from dispatcher.core.log import Applied, Outcome, Record, Request
 from dispatcher.core.session import Session
 from dispatcher.live.deadlines import Pace
+from dispatcher.live.shown_tokens import ShownTokens
 from dispatcher.metrics import Metrics
 from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
@@ -114,6 +115,7 @@ class Host(Protocol):
     store: Store
     registry: Registry
     judges: Judges
+    tokens: ShownTokens
     metrics: Metrics
     instance: str
     log_thoughts: bool

@@ -19,6 +19,7 @@ from dispatcher.live import ids
 from dispatcher.live.deadlines import Pace
 from dispatcher.live.ports import Carried, Link
 from dispatcher.live.runner import Runner
+from dispatcher.live.shown_tokens import ShownTokens
 from dispatcher.live.strict import misfit_of
 from dispatcher.live.tasks import Tasks
 from dispatcher.metrics import Metrics
@@ -66,6 +67,7 @@ class Runners:
         self.instance = store.replicas.instance if store.replicas else ids.instance()
         self.log_thoughts = settings.log_thoughts
         self.judges = Judges(metrics)
+        self.tokens = ShownTokens()
         self.pace = Pace()
         self.by_session: dict[str, Runner] = {}
         self._limits = msgspec.convert(settings, Limits, from_attributes=True)  # of the same names
@@ -234,6 +236,7 @@ class Runners:
 
     def completed(self, session_id: str) -> None:
         """Its log is, and no other instance tells of it."""
+        self.tokens.drop(session_id)
         if self._traces:
             self.spawn(self._tell(session_id, self._traces))
 

@@ -86,6 +86,7 @@ class Screening:
             request.subject,
             request.tenant,
             dict(request.claims),
+            self._owner.host.tokens.of(session_id),
         )
         given = _result(call, await self._owner.host.registry.run(call.tool_name, call.arguments_json, context))
         turn = LoopTurn()

@@ -90,9 +90,9 @@ class LiveSessions:
 
     # ---- users and operators
 
-    async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
-        """A new session, or the one that the key was bound to. Raises OnHold, PromptRefused, PromptUnread,
-        QueueFull, OverLimit, StoreUnavailable.
+    async def create(self, request: Request, key: IdempotencyKey | None = None, token: str = "") -> Created:
+        """A new session, or the one that the key was bound to. token: of its user's issuer, for tools that may forward
+        it. Raises OnHold, PromptRefused, PromptUnread, QueueFull, OverLimit, StoreUnavailable.
         """
         runners = self.runners
         await check_holds(self.store, request)
@@ -118,6 +118,8 @@ class LiveSessions:
             self._creating += Counter()  # forget the agents with none
             self._creating_of += Counter()
         if created.fresh:
+            if token and self.registry.forwards_tokens:
+                runners.tokens.keep(created.record.session_id, token)
             self.pool.enlist(created.record)
             if prompt.observed:
                 runners.spawn(prompt.observe(created.record.session_id, self._stop_by_policy))

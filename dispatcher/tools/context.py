@@ -13,6 +13,7 @@ class Context:
     traceparent      W3C trace context of whoever asked for the session; may be empty
     subject, tenant  of whoever asked for the session, as the Dispatcher knows them; empty: it does not
     claims           of their token, by name, those that its issuer's entry lists under `forward`
+    token            itself, for services whose entry says `forward_token`; else, and to functions, empty
     """
 
     session_id: str = ""
@@ -23,3 +24,4 @@ class Context:
     subject: str = ""
     tenant: str = ""
     claims: Mapping[str, str] = field(default_factory=dict)
+    token: str = field(default="", repr=False)

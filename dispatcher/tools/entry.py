@@ -23,7 +23,7 @@ MAX_FILE_BYTES = 16 * 1024 * 1024  # of a file that an entry names
 MAX_SECRET_BYTES = 16 * 1024  # of a file that `${file:…}` names
 
 COMMON = ("name", "kind", "timeout_seconds", "agents", "approval", "approval_seconds")
-REMOTE = (*COMMON, "concurrency", "idempotent")
+REMOTE = (*COMMON, "concurrency", "idempotent", "forward_token")
 TOOLSET = (*REMOTE, "allow", "prefix", "pin")
 
 _REFERENCE = re.compile(r"\$\{(?:(env|file):([^{}]*))?\}?")
@@ -147,6 +147,7 @@ def terms(entry: ToolEntry, kind: str) -> Terms:
         entry.seconds("approval_seconds", DEFAULT_APPROVAL_SECONDS),
         entry.count("concurrency", DEFAULT_CONCURRENCY, least=1, most=MAX_CONCURRENCY),
         entry.flag("idempotent"),
+        entry.flag("forward_token"),
     )
     entry.check("approval" in entry or "approval_seconds" not in entry, "`approval_seconds` is for `approval`")
     allow = entry.texts("allow", "pattern") if "allow" in entry else ["*"]

@@ -10,6 +10,7 @@ from dispatcher.tools.errors import ServiceError
 from shared.spans import call_key, call_span, trace_context
 
 WHO = re.compile(r"\$\{(user\.subject|user\.tenant|claim:[^{}]+)\}")  # as a header's whole value, in an entry
+SHOWN = "shown"  # of the user's issuer, as it was shown: by `forward_token` alone
 _PLAIN = string.punctuation.replace("%", "")
 
 
@@ -29,12 +30,16 @@ def identity(context: Context) -> Identity:
 
 
 def who_asked(context: Context, what: str) -> str:
-    """As a header says it, percent-encoded beyond ASCII's letters, digits and punctuation. what: as in WHO.
+    """As a header says it, percent-encoded beyond ASCII's letters, digits and punctuation. what: as in WHO; or SHOWN,
+    whose scheme stands before it.
 
     Raises ServiceError: it is not known. What acts for somebody is not asked to act for nobody.
     """
+    if what == SHOWN and context.token:
+        return f"Bearer {context.token}"
     kind, _, name = what.partition(":")
     known = {"user.subject": context.subject, "user.tenant": context.tenant, "claim": context.claims.get(name, "")}
+    known[SHOWN] = ""
     if not known[kind]:
         raise ServiceError("user_unknown", "The tool has to be told who asks, which is not known.")
     return quote(known[kind], safe=_PLAIN)

@@ -28,6 +28,7 @@ class Spec:
     approval_seconds  after which a call that nobody approved is answered DENIED
     concurrency       calls of another service at once; more wait, within the timeout
     idempotent        a call of which nothing was answered may be made once more
+    forward_token     the service is shown the user's own token
     """
 
     name: str
@@ -40,6 +41,7 @@ class Spec:
     approval_seconds: float = DEFAULT_APPROVAL_SECONDS
     concurrency: int = DEFAULT_CONCURRENCY
     idempotent: bool = False
+    forward_token: bool = False
 
     def serves(self, agent: str) -> bool:
         """Whether that agent may call it."""

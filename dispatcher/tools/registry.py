@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Container, Iterable
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from time import monotonic
@@ -114,6 +115,11 @@ class Registry:
         """Of all tools that some agent is shown."""
         return tuple(entry.tool.spec for entry in self._entries.values() if entry.shown)
 
+    @property
+    def forwards_tokens(self) -> bool:
+        """Whether some tool shows its service the user's own token."""
+        return any(entry.tool.spec.forward_token for entry in self._entries.values())
+
     def knows(self, name: str) -> bool:
         """Whether there is, or was, a tool of that name: of another name nobody is told."""
         return name in self._known
@@ -181,6 +187,8 @@ class Registry:
         return ToolOutput("OK", result)
 
     async def _within_limit(self, entry: "_Entry", arguments: dict[str, Any], context: Context) -> str:
+        if context.token and not entry.tool.spec.forward_token:
+            context = replace(context, token="")
         # A task of its own: a tool that holds up or swallows its cancellation holds nobody up, and a CancelledError
         # that it raises by itself is not taken for ours.
         call = _Call(entry, arguments, context)

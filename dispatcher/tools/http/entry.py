@@ -15,7 +15,7 @@ from dispatcher.tools.entry import MAX_FILE_BYTES, REMOTE, Terms, ToolEntry
 from dispatcher.tools.http.answers import Pointer
 from dispatcher.tools.http.template import Template, UnusableTemplateError
 from dispatcher.tools.http.tool import Connecting, HttpTool, is_ours
-from dispatcher.tools.identity import WHO
+from dispatcher.tools.identity import SHOWN, WHO
 from dispatcher.tools.registry import check_schema
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -23,6 +23,7 @@ WITH_BODY = ("POST", "PUT", "PATCH")
 TLS = ("ca", "cert", "key")
 CONNECTING = ("headers", "private", *TLS)
 MAX_SCHEMA_BYTES = 64 * 1024  # as many as arguments may have: a model reads it, and each assignment holds it
+FORWARDED = "`forward_token` says what Authorization is"
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1: a token
 _VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?|")
 _Headers: TypeAlias = tuple[tuple[str, str], ...]
@@ -53,6 +54,8 @@ def connecting_of(entry: ToolEntry, url: object) -> Connecting:
     """Of the keys CONNECTING. url: to which it is connected."""
     secure = isinstance(url, str) and urlsplit(url).scheme == "https"
     headers, told = _headers(entry)
+    reason = "`forward_token` needs https: a token is whose it is who reads it"
+    entry.check(secure or not entry.flag("forward_token"), reason, "forward_token")
     return Connecting(headers, told, private=entry.flag("private"), tls=tls_of(entry, secure, "https"))
 
 
@@ -156,6 +159,9 @@ def _headers(entry: ToolEntry) -> tuple[_Headers, _Headers]:
             told[lower] = name, who[1]
         else:
             found[lower] = name, value
+    if entry.flag("forward_token"):
+        entry.check("authorization" not in found | told, f"`headers`: {FORWARDED}", "headers")
+        told["authorization"] = "Authorization", SHOWN
     return tuple(found.values()), tuple(told.values())
 
 

@@ -18,6 +18,8 @@ def mcp_toolset(entry: ToolEntry, terms: Terms) -> McpToolset | None:
     entry.only((*TOOLSET, "url", *CONNECTING, "command", "env"), 'kind "mcp"')
     entry.check(("url" in entry) != ("command" in entry), "either `url` or `command`", "url")
     entry.check(find_spec("mcp") is not None, 'kind "mcp" needs the package `mcp`: midsentence[mcp]', "kind")
+    reason = "a server's session is many users', and no one's token is shown to it; `headers` may say who asked"
+    entry.check("forward_token" not in entry, f"`forward_token`: {reason}", "forward_token")
     server = _command(entry) if "command" in entry else _remote(entry)
     return McpToolset(terms, server) if entry.faultless else None
 

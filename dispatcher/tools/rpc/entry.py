@@ -8,8 +8,8 @@ import grpc
 
 from dispatcher.files.document import quoted
 from dispatcher.tools.entry import NAME, NAMED, TOOLSET, Terms, ToolEntry
-from dispatcher.tools.http.entry import TLS, tls_of
-from dispatcher.tools.identity import WHO
+from dispatcher.tools.http.entry import FORWARDED, TLS, tls_of
+from dispatcher.tools.identity import SHOWN, WHO
 from dispatcher.tools.rpc.descriptors import UnusableDescriptorsError, built, parsed
 from dispatcher.tools.rpc.server import GrpcServer, Metadata, Target
 from dispatcher.tools.rpc.toolset import GrpcToolset, Mapped, mapped
@@ -32,6 +32,12 @@ def grpc_toolset(entry: ToolEntry, terms: Terms) -> GrpcToolset | None:
         entry.check(service not in services[: number - 1], f"service {number} comes twice", "services", number)
     private = entry.flag("private")
     (metadata, told), credentials = _metadata(entry), _credentials(entry, private)
+    if entry.flag("forward_token"):
+        reason = "`forward_token` needs TLS: a token is whose it is who reads it"
+        entry.check(credentials is not None, reason, "forward_token")
+        taken = any(name == "authorization" for name, _ in (*metadata, *told))
+        entry.check(not taken, f"`metadata`: {FORWARDED}", "metadata")
+        told = (*told, ("authorization", SHOWN))
     if not entry.faultless or target is None:
         return None
     known = _known(entry, services, terms) if "descriptor_set" in entry else None

@@ -14,7 +14,7 @@ from dispatcher.access.rules import Caller, IssuerRule
 from dispatcher.metrics import Metrics
 from tests.issuer import AUDIENCE, ISSUER, ScriptedIssuer
 
-ACME = Caller("user", "u-1", "acme")
+ACME = Caller("user", "u-1", "acme", issued=True)
 BOUND_SECONDS = 30.0
 
 
@@ -176,7 +176,7 @@ async def test_a_key_of_one_issuer_signs_nothing_of_another(house: House) -> Non
 async def test_rules_that_change_keep_what_is_known(house: House) -> None:
     assert await house.caller() == ACME
     await house.issuers.use([replace(house.rule, audience="others"), replace(house.rule, tenant="one")])
-    assert await house.caller() == Caller("user", "u-1", "one")
+    assert await house.caller() == Caller("user", "u-1", "one", issued=True)
     assert house.scripted.asked == 1
     await house.issuers.use([])
     assert await house.caller() is None
@@ -195,10 +195,10 @@ async def test_keys_of_a_file() -> None:
     scripted = ScriptedIssuer()
     rule = IssuerRule(ISSUER, AUDIENCE, "keys.json", ("ES256",), "operator", document=scripted.document)
     known = Issuers([rule], Metrics(CollectorRegistry()))
-    assert await known.caller(scripted.token().encode()) == Caller("operator", "u-1")
+    assert await known.caller(scripted.token().encode()) == Caller("operator", "u-1", issued=True)
     before = scripted.token()
     scripted.rotate("k2")
     assert await known.caller(scripted.token().encode()) is None
     await known.use([replace(rule, document=scripted.document)])
-    assert await known.caller(scripted.token().encode()) == Caller("operator", "u-1")
+    assert await known.caller(scripted.token().encode()) == Caller("operator", "u-1", issued=True)
     assert await known.caller(before.encode()) is None

@@ -59,7 +59,7 @@ PEM = RSA.public_key().public_bytes(serialization.Encoding.PEM, serialization.Pu
 
 @pytest.mark.parametrize(("key", "algorithm", "kid"), [(RSA, "RS256", "r"), (EC, "ES256", "e"), (ED, "EdDSA", "d")])
 def test_a_token_of_each_kind(key: Private, algorithm: str, kid: str) -> None:
-    assert caller(signed(CLAIMS, key, algorithm, kid)) == Caller("user", "u-1", "acme")
+    assert caller(signed(CLAIMS, key, algorithm, kid)) == Caller("user", "u-1", "acme", issued=True)
 
 
 def test_clocks_may_differ(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,20 +146,20 @@ def test_nothing_else_is_one(parts: list[bytes]) -> None:
 
 
 def test_whose_it_is_is_the_entrys_word() -> None:
-    assert caller(TOKEN, replace(RULE, tenant="eu-${claim:org_id}")) == Caller("user", "u-1", "eu-acme")
+    assert caller(TOKEN, replace(RULE, tenant="eu-${claim:org_id}")) == Caller("user", "u-1", "eu-acme", issued=True)
     assert caller(TOKEN, replace(RULE, tenant="all", agents=frozenset({"support"}))) == Caller(
-        "user", "u-1", "all", frozenset({"support"})
+        "user", "u-1", "all", frozenset({"support"}), issued=True
     )
-    assert caller(TOKEN, replace(RULE, role="operator", tenant="")) == Caller("operator", "u-1")
+    assert caller(TOKEN, replace(RULE, role="operator", tenant="")) == Caller("operator", "u-1", issued=True)
     assert caller(TOKEN, replace(RULE, algorithms=("RS256",))) is None
-    assert caller(signed(CLAIMS | {"org_id": "${claim:sub}"})) == Caller("user", "u-1", "${claim:sub}")
+    assert caller(signed(CLAIMS | {"org_id": "${claim:sub}"})) == Caller("user", "u-1", "${claim:sub}", issued=True)
 
 
 def test_only_what_the_entry_names_is_told_of_a_token() -> None:
     rule = replace(RULE, forward=("email", "more", "team", "none"))
     told = caller(signed(CLAIMS | {"email": "a@b.example", "more": "x\ny", "team": ["a"], "secret": "s"}), rule)
-    assert told == Caller("user", "u-1", "acme", claims=(("email", "a@b.example"),))
-    assert caller(signed(CLAIMS | {"email": "x" * 1025}), rule) == Caller("user", "u-1", "acme")
+    assert told == Caller("user", "u-1", "acme", claims=(("email", "a@b.example"),), issued=True)
+    assert caller(signed(CLAIMS | {"email": "x" * 1025}), rule) == Caller("user", "u-1", "acme", issued=True)
 
 
 def test_keys_that_are_of_no_use_are_left_out() -> None:

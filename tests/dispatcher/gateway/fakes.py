@@ -61,7 +61,7 @@ class FakeSessions:
         self.orders: list[asyncio.Task[None]] = []
         self.decisions: asyncio.Queue[Decision] = asyncio.Queue()
 
-    async def create(self, request: Request, key: IdempotencyKey | None = None) -> Created:
+    async def create(self, request: Request, key: IdempotencyKey | None = None, token: str = "") -> Created:
         if self.refusing:
             raise PromptRefused
         if self.full:

@@ -20,10 +20,12 @@ from dispatcher import app
 from dispatcher.access.new_keys import NewKey
 from dispatcher.settings import DispatcherSettings, MutualTls
 from dispatcher.store.memory import MemoryStore
+from dispatcher.tools.context import Context
+from dispatcher.tools.registry import Registry, ToolOutput
 from shared.config import load
 from shared.errors import ConfigError
 from shared.pb import agent_pb2_grpc
-from shared.records import Content, Open, Thought, Upstream, Usage, User
+from shared.records import Content, Open, Thought, ToolCall, ToolResult, Upstream, Usage, User
 from tests.certificates import Authority
 from tests.gateway_routes import routes
 from tests.integration.dispatcher.peer import SECONDS, Peer, samples, until
@@ -579,6 +581,46 @@ async def test_tokens_of_an_issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert {answer.status_code for answer in answers} == {401}
             assert len({answer.content for answer in answers}) == 1
             assert await house.refused("user") == "UNAUTHENTICATED"  # no Commander is known by a token
+
+
+async def test_a_users_token_is_at_hand_for_the_calls_of_its_own_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of an issuer's, never a key; while the session lives; and neither in the log nor in any other."""
+    called: dict[str, Context] = {}
+
+    async def run(_: Registry, name: str, arguments_json: str, context: Context) -> ToolOutput:
+        called[context.session_id] = context
+        return ToolOutput("OK", "1")
+
+    monkeypatch.setattr(Registry, "run", run)
+    monkeypatch.setattr(Registry, "forwards_tokens", True)
+    scripted = ScriptedIssuer()
+    (tmp_path / "keys.json").write_bytes(scripted.document)
+    async with House(tmp_path, issuer("keys.json", AUDIENCE, 'role = "user"\ntenant = "acme"')) as house:
+        house.keys |= {name: scripted.token({"sub": name}) for name in ("u-1", "u-2")}
+        worker = await house.worker()
+        responses = {"model": "support", "input": "hi", "background": True}
+        made: dict[str, str] = {}
+        for who in ("u-1", "u-2", "acme"):
+            answer = await house.ask(who, "POST", "/v1/responses", responses)
+            assignment = await worker.serve()
+            assert answer.json()["id"].endswith(assignment.session_id)
+            made[who] = assignment.session_id
+        for session_id in made.values():
+            await worker.say(session_id, ToolCall("search", "{}", "c1"))
+            await worker.next(ToolResult, session_id)
+        shown = {who: called[session_id].token for who, session_id in made.items()}
+        assert shown == {"u-1": house.keys["u-1"], "u-2": house.keys["u-2"], "acme": ""}
+        told = (await house.ask("operator", "GET", "/operator/sessions")).text + house.audit.read_text()
+        store = house.dispatcher.sessions.store
+        for session_id in made.values():
+            told += repr(await store.load(session_id)) + repr(await store.read(session_id, 0, 100))
+            await worker.finish(session_id)
+        tokens = house.dispatcher.sessions.runners.tokens
+        await until(lambda: not any(map(tokens.of, made.values())), "dropped")
+    told += "".join(capfd.readouterr())
+    assert not [token for token in shown.values() if token and token in told]
 
 
 async def test_keys_of_an_issuers_file_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.files.document import FileError
+from dispatcher.tools.context import Context
 from dispatcher.tools.load import load
 from dispatcher.tools.registry import Registry
 from tests.dispatcher.tools.http.service import Service, answer
@@ -83,3 +84,37 @@ def test_keys_that_cannot_be_used(tmp_path: Path, more: str, reason: str) -> Non
     with pytest.raises(FileError) as raised:
         load(file)
     assert [fault.reason for fault in raised.value.faults] == [reason]
+
+
+async def test_a_users_own_token_goes_to_whom_the_entry_says(tmp_path: Path) -> None:
+    """And to nobody else, nor where there is none."""
+    file = tmp_path / "tools.toml"
+    async with Service(answer(b"1"), serving("localhost.pem")).at() as service:
+        entries = (("own", "forward_token = true"), ("other", ""))
+        tool = 'kind = "http"\nprivate = true'
+        of = f'{tool}\nurl = "{service.url}/"\n{CA}'
+        file.write_text("".join(f'[[tool]]\nname = "{name}"\n{of}\n{more}\n' for name, more in entries))
+        registry = Registry(load(file).tools.values())
+        assert registry.forwards_tokens
+        a, b = (Context("s", "c", token=f"a.b.{user}") for user in "ab")
+        assert "a.b.a" not in repr(a)
+        assert [await registry.run("own", "{}", each) for each in (a, b)] == [("OK", "1")] * 2
+        assert await registry.run("other", "{}", a) == ("OK", "1")
+        assert [seen.headers.get("authorization") for seen in service.seen] == ["Bearer a.b.a", "Bearer a.b.b", None]
+        status, result = await registry.run("own", "{}", Context("s", "c", subject="u"))
+        assert (status, json.loads(result)["error"]["code"]) == ("TOOL_ERROR", "user_unknown")
+        assert len(service.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ('kind = "http"\nurl = "http://127.0.0.1/"\nprivate = true', "`forward_token` needs https"),
+        ('kind = "http"\nurl = "https://x/"\nheaders = { authorization = "x" }', "`forward_token` says what Authoriz"),
+    ],
+)
+def test_a_token_that_cannot_go_so(tmp_path: Path, entry: str, fault: str) -> None:
+    file = tmp_path / "tools.toml"
+    file.write_text(f'[[tool]]\nname = "x"\n{entry}\nforward_token = true\n')
+    with pytest.raises(FileError, match=fault):
+        load(file)

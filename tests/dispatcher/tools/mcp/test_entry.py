@@ -17,6 +17,7 @@ URL = 'url = "https://docs.example/mcp"'
         (f'{URL}\ncommand = ["server"]', "either `url` or `command`"),
         ('url = "ftp://docs.example"', "`url`: "),
         ('url = "https://docs.example/{page}"', "`url` takes no arguments"),
+        (f"{URL}\nforward_token = true", "a server's session is many users'"),
         (f'{URL}\nheaders = {{ Last-Event-ID = "${{user.subject}}" }}', "is the protocol's own to send"),
         (f'{URL}\nheaders = {{ X-User = "u-${{user.subject}}" }}', "is written ${env:NAME} or ${file:PATH}"),
         (f'{URL}\nheaders = {{ Mcp-Session-Id = "1" }}', '`headers`: "Mcp-Session-Id" is the protocol\'s own to send'),
