@@ -87,7 +87,8 @@ async def referenced(
             view = kept.get(f"{ID_PREFIX}{session_id}")
             if view is None and (record := await find(store, f"{ID_PREFIX}{session_id}", caller)):
                 view = await _ended(store, record, where)
-            views[session_id] = dict([*view.input(), *view.output()]) if view else {}
+            items = [*view.input(), *view.output()] if view else []
+            views[session_id] = {each: message for each, message in items if each in asked}  # the rest may be large
         if item_id not in views.get(session_id, {}):
             raise HttpError(404, f"{where}: there is no such item.", code="item_not_found", param=where)
         found[item_id] = views[session_id][item_id]

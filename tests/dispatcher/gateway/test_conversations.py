@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from weakref import ref
 
 import openai
 import pytest
 from msgspec.structs import replace
 
+from dispatcher.access.rules import Caller
 from dispatcher.core.log import Head, Record, Request
 from dispatcher.gateway import conversations
 from shared.records import ClientCall, Message
@@ -118,6 +120,38 @@ async def test_items_that_are_referred_to(
     with pytest.raises(openai.BadRequestError) as many:
         await ask(client, sessions, input=given)
     assert (many.value.code, many.value.param) == ("invalid_value", "input[0]")
+
+
+class Text(str):
+    """One that can be seen to go."""
+
+    __slots__ = ("__weakref__",)
+
+
+async def test_of_responses_that_are_referred_to_only_those_items_are_kept(
+    client: openai.AsyncOpenAI, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may have been asked with megabytes."""
+    given: list[Any] = [{"role": "user", "content": text} for text in ("long", "short")]
+    answered = [(await ask(client, sessions, input=given))[0] for _ in range(4)]
+    load, alive, most = sessions.store.load, list[ref[Text]](), 0
+
+    async def anew(session_id: str) -> Record | None:
+        nonlocal most
+        most = max(most, sum(each() is not None for each in alive))
+        record = await load(session_id)
+        assert record
+        long, short = record.request.messages
+        text = Text(long.content)
+        alive.append(ref(text))
+        return replace(record, request=replace(record.request, messages=(replace(long, content=text), short)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions.store, "load", anew)
+        names = {f"in_1_{each.id.removeprefix('resp_')}": "input[0]" for each in answered}
+        found = await conversations.referenced(sessions.store, names, Caller("user"), {})
+    assert [message.content for message in found.values()] == ["short"] * 4
+    assert most == 1, "that of the one before"
 
 
 async def test_input_items(client: openai.AsyncOpenAI, sessions: FakeSessions) -> None:
