@@ -65,10 +65,13 @@ class _Step:
 
 
 class _Lane:
-    __slots__ = ("known", "queued", "running", "session_id")
+    """kept: beyond the steps under way."""
+
+    __slots__ = ("kept", "known", "queued", "running", "session_id")
 
     def __init__(self, session_id: str) -> None:
         self.session_id = session_id
+        self.kept = False
         self.known: Known | None = None
         self.queued: list[tuple[asyncio.Future[Any], Change | Work]] = []
         self.running: asyncio.Task[None] | None = None
@@ -95,6 +98,7 @@ class _Lane:
 class Lanes:
     """observe: called with the seconds that a step took and the entries that it added.
 
+    kept_changed: called with a session's id when its lane is kept from now on, or no longer.
     fresh: a step writes even where it changes nothing, so that replicas acknowledge what it confirms.
     """
 
@@ -106,10 +110,11 @@ class Lanes:
         channels: Channels,
         instance: str,
         observe: Callable[[float, int], None] | None,
+        kept_changed: Callable[[str], None],
         fresh: bool,
     ) -> None:
         self._servers, self._hub, self._hints, self._channels = servers, hub, hints, channels
-        self._instance, self._observe, self._fresh = instance, observe, fresh
+        self._instance, self._observe, self._kept_changed, self._fresh = instance, observe, kept_changed, fresh
         self._lanes: dict[str, _Lane] = {}
 
     def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
@@ -146,17 +151,33 @@ class Lanes:
         if self._keeps(known.record.head):
             lane = lane or self._lanes.setdefault(session_id, _Lane(session_id))
             lane.known = Known(known.token, without_prompt(known.record))
+            self._keep(lane)
         elif lane:
-            del self._lanes[session_id]
+            self._let_go(lane)
 
     def forget(self, session_id: str) -> None:
         """The session is gone."""
         lane = self._lanes.get(session_id)
         if lane and not lane.running:
-            del self._lanes[session_id]
+            self._let_go(lane)
+
+    def kept(self, session_id: str) -> bool:
+        """Whoever changes the session tells this instance of it, on its own channel."""
+        lane = self._lanes.get(session_id)
+        return lane is not None and lane.kept
 
     def _keeps(self, head: Head) -> bool:
         return not head.complete and self._instance in _instances(head)
+
+    def _keep(self, lane: _Lane) -> None:
+        if not lane.kept:
+            lane.kept = True
+            self._kept_changed(lane.session_id)
+
+    def _let_go(self, lane: _Lane) -> None:
+        del self._lanes[lane.session_id]
+        if lane.kept:
+            self._kept_changed(lane.session_id)
 
     # ---- carrying out
 
@@ -193,8 +214,10 @@ class Lanes:
                 else:
                     future.set_result(answer)
         lane.running = None
-        if not lane.known or not self._keeps(lane.known.record.head):
-            del self._lanes[lane.session_id]
+        if lane.known and self._keeps(lane.known.record.head):
+            self._keep(lane)
+        else:
+            self._let_go(lane)
 
     async def _step(self, lane: _Lane, changes: list[Change]) -> list[Any]:
         """The outcome of each change, or what it alone met. Raises StoreUnavailable."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
@@ -31,12 +32,15 @@ class Deaf:
 
 class Nudges:
     """listener: hears of what concerns this instance. hub: has its followers, and says which sessions they follow.
+    kept: whether others say on this instance's own channel what they write to a session. Then nobody subscribes to the
+    session's, on which this instance would hear of nothing but its own steps: a third of what each cost it.
 
     hearing: everything is subscribed to. look: set when that begins, for news were lost until then.
     """
 
     def __init__(self, servers: Servers, channels: Channels, instance: str) -> None:
         self.listener: Listener = Deaf()
+        self.kept: Callable[[str], bool] = lambda _: False
         self.hub = Hub(self.followed)
         self._servers, self._channels = servers, channels
         self._instance = instance
@@ -61,10 +65,13 @@ class Nudges:
 
     def grown(self, session_id: str) -> None:
         """Another instance changed a session that this one has or had, or for which it runs a tool."""
+        self.hub.missed(session_id)
         self.listener.grown(session_id)
 
     def followed(self, session_id: str) -> None:
-        """The session's first follower has come, or its last has gone."""
+        """The session's first follower has come, or its last has gone; or this instance keeps it from now on, or no
+        longer.
+        """
         self._dirty.add(session_id)
         self._changed.set()
 
@@ -104,10 +111,11 @@ class Nudges:
             come, gone = [], []
             for session_id in dirty:
                 channel = self._channels.log(session_id)
-                if session_id in self.hub and channel not in self._channels_now:
+                wanted = session_id in self.hub and not self.kept(session_id)
+                if wanted and channel not in self._channels_now:
                     self._channels_now[channel] = session_id
                     come.append(channel)
-                elif session_id not in self.hub and self._channels_now.pop(channel, ""):
+                elif not wanted and self._channels_now.pop(channel, ""):
                     gone.append(channel)
             packed += [pack("SUBSCRIBE", *come)] if come else []
             packed += [pack("UNSUBSCRIBE", *gone)] if gone else []

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
@@ -29,12 +30,9 @@ Make: TypeAlias = Callable[[], AbstractConnection]  # a connection that is not o
 
 
 def pack(*arguments: Argument) -> bytes:
-    """A command as it goes over the wire."""
-    parts = [b"*%d\r\n" % len(arguments)]
-    for argument in arguments:
-        blob = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts += (b"$%d\r\n" % len(blob), blob, b"\r\n")
-    return b"".join(parts)
+    """A command as it goes over the wire. In C: a step's fifteen arguments took 17 % of its time here."""
+    packed: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type] # its stub knows tuples of one only
+    return packed
 
 
 async def connect(connection: AbstractConnection) -> None:

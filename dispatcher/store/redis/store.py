@@ -76,7 +76,9 @@ class RedisStore:
             stack.push_async_callback(servers.close)
             nudges = Nudges(servers, channels, instance)
             hints = Hints(servers, channels, instance)
-            lanes = Lanes(servers, nudges.hub, hints, channels, instance, observe, fresh=address.replicas > 0)
+            fresh = address.replicas > 0
+            lanes = Lanes(servers, nudges.hub, hints, channels, instance, observe, nudges.followed, fresh)
+            nudges.kept = lanes.kept
             poll = Poll(servers, lanes, hints, nudges)
             for work in (nudges.listen(), poll.keep()):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))

@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.core.entries import StopEntry
-from dispatcher.core.log import Assign, Settle
+from dispatcher.core.log import Acquire, Assign, Refused, Settle
 from dispatcher.store.blobs import encode
 from dispatcher.store.ports import IdempotencyKey, StoreUnavailable
-from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, binding_key, session_keys
+from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, Channels, binding_key, session_keys
 from dispatcher.store.redis.lanes import Lanes
 from dispatcher.store.redis.server import Server
 from shared.records import Content
@@ -227,6 +227,37 @@ async def test_news_come_again_after_the_subscription_was_cut(redis: RedisServer
             ears.grew.clear()
             await other.create(waiting("w"))
             await until(lambda: ears.waiting == ["w"])
+
+
+async def test_no_step_of_its_own_is_news_to_an_instance(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It subscribes to no session that it has. Its readers hear of what others write there all the same, also when it
+    has lost the session to them.
+    """
+    monkeypatch.setattr("dispatcher.store.redis.poll.LOOK_SECONDS", 600)
+
+    def subscribed() -> bool:
+        return not redis.ask("PUBSUB", "NUMSUB", Channels(0).log("s")).endswith(b":0\r\n")
+
+    async with opened(url(redis)) as one, opened(url(redis)) as two:
+        with one.follow("s") as follower:
+
+            async def reach(offset: int) -> None:
+                async with asyncio.timeout(SECONDS):
+                    while len(await one.read("s", 0, 100)) < offset:
+                        await follower.wait(SECONDS)
+
+            await until(subscribed)
+            epoch = await owned(one)
+            await until(lambda: not subscribed())
+            await one.submit("s", append(epoch, said(1)))
+            await reach(2)
+            await two.submit("s", append(epoch, said(2)))
+            await reach(3)
+            head_of(await two.submit("s", Acquire("c1", 1, instance(two), 107.0)))
+            assert await one.submit("s", append(epoch, said(3))) == Refused("superseded")
+            await until(subscribed)
+            head_of(await two.submit("s", append(epoch + 1, said(3))))
+            await reach(4)
 
 
 async def test_a_log_that_was_rolled_back_is_read_anew(redis: RedisServer) -> None:
