@@ -181,9 +181,11 @@ class Session:
 
     def receive(self, stream: Carrier, signal: records.DownstreamSignal) -> None:
         """A packet for this session. What this phase has no place for is dropped."""
-        link = next((each for each in (self._current, self._opening) if each and each.stream is stream), None)
+        link = self._current
+        if link is None or link.stream is not stream:
+            link = self._opening
         kind = kind_of_signal(signal)
-        if link is None or kind is None or self._over:
+        if link is None or link.stream is not stream or kind is None or self._over:
             return
         try:
             link.phase = next_phase(link.phase, kind)

@@ -226,12 +226,9 @@ class Stream:
             self._status_due = False
             packets.append(self._status(self))
         size = 0
-        share = min(
-            MAX_BATCH_BYTES // max(len(self._ready), 1), MAX_TEXT_BYTES
-        )  # of each: all have a turn in a message
-        for _ in range(len(self._ready)):
-            session = next(iter(self._ready))
-            del self._ready[session]
+        ready, self._ready = list(self._ready), {}
+        share = min(MAX_BATCH_BYTES // max(len(ready), 1), MAX_TEXT_BYTES)  # of each: all have a turn in a message
+        for turn, session in enumerate(ready, 1):
             taken = session.take(self, share)
             packets += taken
             had = sum([packet.size for packet in taken])
@@ -239,6 +236,7 @@ class Stream:
                 self._ready[session] = None  # perhaps there is more; it stands last now
             size += had
             if size >= MAX_BATCH_BYTES:
+                self._ready = {**dict.fromkeys(ready[turn:]), **self._ready}
                 break
         return packets
 
