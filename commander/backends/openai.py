@@ -12,6 +12,7 @@ from commander.backends.chat_spans import ChatSpans
 from commander.backends.client import ProviderClient
 from commander.backends.completions import MAX_COUNT, Chunk, Ending, Piece
 from commander.backends.errors import ProviderError
+from commander.backends.handed_over import HandedOver
 from commander.backends.parameters import ClientChoice, choice, sampling
 from commander.backends.settings import OpenAISettings
 from commander.backends.texts import TextJoiner, ThinkTags
@@ -34,6 +35,7 @@ class OpenAIAgent:
         self._model = settings.model
         self._client = ProviderClient(settings)
         self._spans = ChatSpans("openai")
+        self._handed_over = HandedOver()
 
     async def prepare(self) -> None:
         """Raises ConfigError."""
@@ -48,7 +50,7 @@ class OpenAIAgent:
         chosen = choice(turn)
         names = {tool.name for tool in chosen.tools}
         self._model = self._model or await self._client.first_model()
-        messages = chat.conversation(turn, self._settings.developer_role)
+        messages = self._handed_over.put_back(turn.user, chat.conversation(turn, self._settings.developer_role))
         prompt_tokens = completion_tokens = None  # of all rounds; None: the server does not count
         for left in reversed(range(self._settings.max_rounds)):
             request = _Round(self._client, self._body(turn, chosen, messages, last=left == 0))
@@ -65,6 +67,7 @@ class OpenAIAgent:
             calls = list(request.calls)
             clients = [call for call in calls if call.name in names]
             if clients and (len(clients) == len(calls) or left == 0):
+                self._handed_over.keep(turn.user, clients, request.kept)
                 yield _handed_over(prompt_tokens, completion_tokens, clients)
                 return
             messages = chat.said(messages, request.text, calls, request.kept)

@@ -19,10 +19,12 @@ from commander.agent import (
     Tool,
     ToolError,
     Turn,
+    User,
     Yielded,
     supported,
 )
-from commander.backends.calls import CallDelta, Calls, FunctionDelta
+from commander.backends import handed_over
+from commander.backends.calls import CallDelta, CallParts, Calls, FunctionDelta
 from commander.backends.errors import ProviderError
 from commander.backends.openai import OpenAIAgent
 from commander.backends.settings import OpenAISettings
@@ -699,3 +701,61 @@ async def test_a_server_that_lists_no_model_is_a_clear_error(listed: bytes) -> N
     async with serving(models) as provider:
         with pytest.raises(ProviderError, match="model"):
             await answered(provider, model="")
+
+
+async def test_what_the_provider_wants_back_with_a_clients_call_is_kept_for_who_asked() -> None:
+    """It does not go by the client, to whom reasoning is not shown."""
+    signed = call(0, "weather", '{"city": "Oslo", "days": 1}', "a") | {
+        "extra_content": {"google": {"signature": "c2ln"}}
+    }
+
+    async def reasoning(connection: Connection) -> None:
+        await connection.begin()
+        await connection.chunk({"reasoning_content": "hm", "tool_calls": [signed]})
+        await connection.end("tool_calls", 1, 1)
+
+    async with serving(reasoning, says(text="It rains.", finish="stop")) as provider:
+        agent = OpenAIAgent(provider.settings())
+        asking, other = User("ann", "acme"), User("bob", "acme")
+        said = [piece async for piece in agent(Turn(PROMPT, tools=(WEATHER,), user=asking))]
+        assert said == [
+            Thought("Reasoning", "hm"),
+            Finish("tool_calls", 1, 1, (ClientCall("weather", '{"city": "Oslo", "days": 1}', "a"),)),
+        ]
+        for arguments, user in (('{"days":1,"city":"Oslo"}', asking), ('{"city": "Bergen"}', asking), ("{}", other)):
+            back = (ClientCall("weather", arguments, "a"),)
+            messages = (*PROMPT, Message("assistant", "", back), Message("tool", "rain", (), "a"))
+            told = [piece async for piece in agent(Turn(messages, tools=(WEATHER,), user=user))]
+            assert told == ["It rains.", Finish("stop", 1, 1)]
+        await agent.close()
+        given, *without = [connection.body["messages"][1] for connection in provider.connections[1:]]
+    assert given["reasoning_content"] == "hm"
+    assert given["tool_calls"][0]["extra_content"] == {"google": {"signature": "c2ln"}}
+    assert given["tool_calls"][0]["function"]["arguments"] == '{"days":1,"city":"Oslo"}'
+    for message in without:
+        assert "reasoning_content" not in message
+        assert "extra_content" not in message["tool_calls"][0]
+
+
+def test_what_is_kept_of_calls_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handed_over, "MAX_KEPT", 2)
+    monkeypatch.setattr(handed_over, "MAX_KEPT_CHARACTERS", 100)
+
+    def parts(call_id: str, signature: str) -> CallParts:
+        made = CallParts(call_id, 0, call_id)
+        made.add(CallDelta(0, call_id, FunctionDelta("f", "{}"), {"s": signature}))
+        return made
+
+    def known(call_id: str) -> bool:
+        asked = {"id": call_id, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        (message,) = kept.put_back(None, [{"role": "assistant", "tool_calls": [asked]}])
+        return "extra_content" in message["tool_calls"][0]
+
+    kept = handed_over.HandedOver()
+    for call_id in "abcb":
+        kept.keep(None, [parts(call_id, "x")], {})
+    assert [known(call_id) for call_id in "abc"] == [False, True, True]
+    kept.keep(None, [parts("d", "x" * 80)], {})
+    assert [known(call_id) for call_id in "bcd"] == [False, False, True]
+    kept.keep(None, [parts("e", "x" * 200)], {})
+    assert not known("e")
