@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.access.rules import AccessKey, AccessRules, Caller, CertificateRule, UnknownCaller, digest_of, identify
+from dispatcher.access.rules import (
+    AccessKey,
+    AccessRules,
+    Caller,
+    CertificateRule,
+    IssuerRule,
+    UnknownCaller,
+    digest_of,
+    identify,
+)
 
 USER = Caller("user", "web", "acme")
 RULES = AccessRules(
@@ -46,6 +55,21 @@ def test_a_key_until_it_expires() -> None:
 def test_what_is_no_key(shown: Sequence[bytes]) -> None:
     with pytest.raises(UnknownCaller):
         identify(RULES, shown, (), 0)
+
+
+def test_who_may_still_be_a_user() -> None:
+    """By a key of that name, tenant and role that has not expired; of an issuer's users nobody knows."""
+    assert RULES.knows("web", "acme", 99.9)
+    for subject, tenant, now in (
+        ("web", "acme", 100.0),
+        ("web", "other", 0.0),
+        ("webb", "acme", 0.0),
+        ("ops", "", 0.0),
+    ):
+        assert not RULES.knows(subject, tenant, now)
+    for role, known in (("user", True), ("operator", False)):
+        issuer = IssuerRule("https://login.example", "midsentence", "keys.json", ("ES256",), role)  # type: ignore[arg-type]
+        assert AccessRules(issuers=(issuer,)).knows("u-1", "acme", 0.0) is known
 
 
 @given(st.binary(max_size=100))
