@@ -21,6 +21,11 @@ FILLER = b": keep-alive\n\n"  # a comment, between any two frames
 RETRY = b"retry: 1000\n\n"  # milliseconds until an EventSource comes back
 BATCH_ENTRIES = 128  # read at once; bounds what a slow reader holds in memory
 RETRY_STORE_SECONDS = 1.0
+# A loop is late whose turns take so long: with 64 sessions of 50 tokens/s they take a millisecond. A reader then rests
+# for so many turns before it looks for more, but no longer than people notice.
+LATE_SECONDS = 0.003
+REST = 8
+MAX_REST_SECONDS = 0.1
 END_SECONDS = 1.0
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -45,6 +50,7 @@ class LogReader:
         self._loop = asyncio.get_running_loop()
         self._pause_at = self._loop.time() + limits.KEEP_ALIVE_SECONDS
         self._behind = True  # the log may hold more than was read, and nobody will tell of it
+        self._rest = 0.0  # seconds before more is looked for
 
     @classmethod
     @contextlib.contextmanager
@@ -59,8 +65,12 @@ class LogReader:
         while (left := self._pause_at - self._loop.time()) > 0:
             if not self._behind:  # then one read a token, and no timer of its own: a third of what it cost its reader
                 self._behind = True
+                if self._rest:
+                    await self._pause()
                 if await self._follower.wait(left):
                     return []
+                if self._follower.late is not None:
+                    self._pace(self._follower.late)
                 continue
             entries = self._follower.recent(self.offset, BATCH_ENTRIES)
             if entries is None:
@@ -78,6 +88,17 @@ class LogReader:
                 return entries
         self._pause_at = self._loop.time() + limits.KEEP_ALIVE_SECONDS
         return []
+
+    async def _pause(self) -> None:
+        due = self._loop.time() + self._rest
+        await asyncio.sleep(self._rest)
+        self._pace(self._loop.time() - due)
+
+    def _pace(self, late: float) -> None:
+        """Where the loop is late, a reader takes more at once in place of more often (Nagle, by the loop's lag). late:
+        how long it has just let the reader wait for its turn.
+        """
+        self._rest = min(late * REST, MAX_REST_SECONDS) if late >= LATE_SECONDS else 0.0
 
     async def intact(self) -> bool:
         """Whether the log still holds what was read: it may be deleted, or rolled back. Asked when nothing comes."""

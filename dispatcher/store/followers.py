@@ -22,13 +22,14 @@ class LogFollower:
     each time was a tenth of what a token cost them.
     """
 
-    __slots__ = ("_cut", "_due", "_grown", "_tail", "_timer", "_until", "_waiter")
+    __slots__ = ("_cut", "_due", "_grown", "_tail", "_timer", "_until", "_waiter", "_woken", "late")
 
     def __init__(self, tail: "_Tail") -> None:
         self._tail = tail
         self._grown = self._cut = False
         self._waiter: asyncio.Future[None] | None = None
-        self._until = self._due = 0.0  # loop time: of the wait, of the timer
+        self._until = self._due = self._woken = 0.0  # loop time: of the wait, of the timer, when it was over
+        self.late: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self, seconds: float) -> bool:
@@ -36,6 +37,7 @@ class LogFollower:
 
         True: what was read may be there no more.
         """
+        self.late = None
         if not self._grown:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
@@ -46,6 +48,7 @@ class LogFollower:
                 await self._waiter
             finally:
                 self._waiter = None
+            self.late = loop.time() - self._woken
         cut, self._grown, self._cut = self._cut, False, False
         return cut
 
@@ -76,6 +79,7 @@ class LogFollower:
 
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
+            self._woken = self._waiter.get_loop().time()
             self._waiter.set_result(None)
 
 

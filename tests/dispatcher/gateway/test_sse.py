@@ -1,9 +1,15 @@
-"""Responses that may take long, interrupted when the server drains."""
+"""Responses that may take long, interrupted when the server drains; and how readers go on where the loop is late."""
 
 import asyncio
 from typing import Any
 
-from dispatcher.gateway.sse import Connections, Watch
+import pytest
+
+from dispatcher.core.entries import Entry
+from dispatcher.gateway import sse
+from dispatcher.gateway.sse import Connections, LogReader, Watch
+from dispatcher.store.memory import MemoryStore
+from shared.records import Content
 
 
 async def never() -> Any:
@@ -38,3 +44,63 @@ async def test_a_response_that_begins_while_others_are_ending_is_interrupted_too
     async with asyncio.timeout(30):
         assert (await first).closing
         assert (await second).closing
+
+
+class Following:
+    """Of a log that always holds one entry more than was read, and three after a rest. late: as it is told."""
+
+    def __init__(self, late: float | None) -> None:
+        self.late = late
+        self.waits = 0
+        self._more = 1
+
+    async def wait(self, seconds: float) -> bool:
+        self.waits += 1
+        return False
+
+    def recent(self, after: int, limit: int) -> list[Entry] | None:
+        more, self._more = self._more, 1
+        return [Entry(Content("a"), 0.0, offset=after + 1 + n) for n in range(more)]
+
+    def rested(self) -> None:
+        self._more = 3
+
+
+@pytest.mark.parametrize(
+    ("late", "rest"),
+    [(0.0, None), (sse.LATE_SECONDS / 2, None), (0.005, 0.005 * sse.REST), (10.0, sse.MAX_REST_SECONDS)],
+)
+async def test_where_the_loop_is_late_a_reader_takes_more_at_once(
+    monkeypatch: pytest.MonkeyPatch, late: float, rest: float | None
+) -> None:
+    follower, rests = Following(late), list[float]()
+    reader = LogReader(MemoryStore(), "s", 0, follower)
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        follower.rested()
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    read = [len(await reader.next()) for _ in range(4)]
+    if rest is None:
+        assert (read, rests) == ([1, 1, 1, 1], [])
+    else:
+        assert read == [1, 1, 3, 3]
+        assert rests == pytest.approx([rest, rest])
+
+
+async def test_a_reader_that_need_not_wait_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as news comes while it rests, the rests themselves say how late the loop is."""
+    follower, rests = Following(10.0), list[float]()
+    reader = LogReader(MemoryStore(), "s", 0, follower)
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await reader.next()
+    await reader.next()
+    follower.late = None
+    for _ in range(3):
+        await reader.next()
+    assert len(rests) == 1

@@ -48,3 +48,17 @@ async def test_what_is_at_hand() -> None:
         assert follower.recent(3, 10) == []
         hub.gone("s")
         assert follower.recent(3, 10) is None
+
+
+async def test_how_late_a_wait_returns() -> None:
+    hub = Hub()
+    with hub.follow("s") as follower:
+        waits = asyncio.create_task(follower.wait(HOUR))
+        await asyncio.sleep(0)
+        hub.nudge("s")
+        assert not await waits
+        assert follower.late is not None
+        assert follower.late >= 0.0
+        hub.nudge("s")
+        assert not await follower.wait(HOUR)
+        assert follower.late is None  # there was news already
