@@ -2,6 +2,7 @@
 
 import base64
 import math
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -33,6 +34,7 @@ from dispatcher.live.fleet import (
 from dispatcher.live.ports import Unlogged
 from dispatcher.store.ports import Place, place
 from shared.records import StopReason
+from shared.turns import LoopTurn
 
 LIST_LIMIT = 100
 MAX_LIST_LIMIT = 1000
@@ -45,6 +47,7 @@ TOLD: dict[type, str] = {
     FleetProgress: "progress",
     FleetDone: "done",
 }  # events of a fleet's stop
+PIECE_BYTES = 65536  # of a session's events that go out at once
 LOOKED_AT = 5000  # for one answer; one that found less has a cursor all the same
 
 
@@ -277,8 +280,23 @@ class OperatorRoutes:
                 if record.head.complete and reader.offset == record.head.offset:
                     return
                 entries = await reader.next()
-                if entries:
-                    await sse.write(send, b"".join(map(_frame, entries)))
+                turn = LoopTurn()
+                for piece in _pieces(entries):
+                    await sse.write(send, piece)
+                    await turn.step()
+
+
+def _pieces(entries: Iterable[Entry]) -> Iterator[bytes]:
+    """Their events, so many as go out at once: 128 results come to 32 MiB."""
+    frames, size = list[bytes](), 0
+    for entry in entries:
+        frames.append(_frame(entry))
+        size += len(frames[-1])
+        if size >= PIECE_BYTES:
+            yield b"".join(frames)
+            frames, size = [], 0
+    if frames:
+        yield b"".join(frames)
 
 
 def _frame(entry: Entry) -> bytes:

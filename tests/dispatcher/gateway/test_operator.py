@@ -6,9 +6,12 @@ from contextlib import aclosing
 
 import httpx2
 import pytest
+from starlette.types import Send
 
 from dispatcher.core.log import Request
 from dispatcher.gateway import operator as operator_routes
+from dispatcher.gateway import sse
+from dispatcher.gateway.operator import PIECE_BYTES
 from dispatcher.live.ports import Unlogged
 from dispatcher.metrics import Metrics
 from shared.records import Message, Usage
@@ -164,6 +167,27 @@ async def test_an_operator_sees_all_that_the_log_holds(operator: httpx2.AsyncCli
     assert (await watch(operator, session_id, 7)) == []
     reset, *_ = await watch(operator, session_id, 8)
     assert reset == Seen("reset", {"text": "", "state": "stopped"}, "7")
+
+
+async def test_large_results_go_out_one_by_one(
+    operator: httpx2.AsyncClient, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many in one piece would be one turn of the loop."""
+    write, sizes = sse.write, list[int]()
+
+    async def measured(send: Send, data: bytes, *, last: bool = False) -> None:
+        sizes.append(len(data))
+        await write(send, data, last=last)
+
+    commander, large = await sessions.begin(), "x" * PIECE_BYTES
+    for number in range(8):
+        await commander.call(call_id=f"call-{number}")
+        await commander.answer(result=f'"{large}"', call_id=f"call-{number}")
+    await commander.finish()
+    monkeypatch.setattr(sse, "write", measured)
+    seen = await watch(operator, commander.session_id)
+    assert [event.data["result_json"] for event in seen if event.event == "tool_result"] == [f'"{large}"'] * 8
+    assert max(sizes) < 2 * PIECE_BYTES
 
 
 async def test_no_event_is_named_error(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
