@@ -114,13 +114,13 @@ class Runners:
         self._taken_up[session_id] += 1
         try:
             while True:
-                missed = self._missed[session_id]
+                missed, rules = self._missed[session_id], self.rules
                 entries = await read_all(self.store, session_id)
                 record = await self.store.load(session_id)
                 if record is None or (epoch is not None and record.head.epoch != epoch):
                     return None
                 session = await self._rebuild(record, entries)
-                if missed == self._missed[session_id]:
+                if missed == self._missed[session_id] and rules is self.rules:
                     break
         finally:
             self._taken_up[session_id] -= 1

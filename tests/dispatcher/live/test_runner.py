@@ -288,6 +288,25 @@ async def test_changed_rules_read_in_turns_what_was_said_and_what_is_said_meanwh
     assert (record.head.state, record.head.reason) == ("stopped", "PolicyViolation")
 
 
+async def test_rules_that_change_while_a_log_is_read_are_those_that_it_is_read_by(
+    policed: LiveSessions, tmp_path: Path
+) -> None:
+    _, runner = await opened(policed)
+    say(runner, *["word "] * 100, "a d")
+    await runner.appends.drained()
+    file, link = tmp_path / "others.toml", Link()
+    file.write_text('[[policy]]\nname = "y"\nkind = "phrases"\nphrases = ["a day"]\n')
+    others = load_policies(file)
+    opening = asyncio.create_task(policed.desk.open(link, "s", OPEN))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert policed.runners._taken_up
+    policed.runners.use(others)
+    assert await opening is None
+    say(runner, "ay")
+    await until(lambda: Stop in link.kinds())
+
+
 async def test_a_stop_between_two_slices_of_a_packet_lets_none_of_it_out(policed: LiveSessions) -> None:
     link, runner = await opened(policed)
     packet = Upstream("s", Content("night " * 1000), 1, 0, 6000)
