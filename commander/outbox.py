@@ -18,8 +18,8 @@ FinalPayload: TypeAlias = Content | Error | Stopped
 
 # What may wait un-numbered before the agent has to: one session's share of a batch.
 MAX_WAITING_BYTES = MAX_TEXT_BYTES
-# Of deltas that are joined: so many sessions have their turns in one message, and a new one is not behind all they say.
-RUN_BYTES = 8 * 1024
+# No text is cut into less: a packet costs what some hundred deltas do.
+LEAST_PIECE_BYTES = 4 * 1024
 # Counted for each waiting packet besides its text, so that many small ones are bounded too.
 PACKET_BYTES = 64
 
@@ -126,7 +126,7 @@ class Outbox:
         if not size:
             return
         run = self._waiting[-1] if self._waiting else None
-        if not isinstance(run, _Run) or run.step != step or run.size + size > RUN_BYTES:
+        if not isinstance(run, _Run) or run.step != step or run.size + size > MAX_TEXT_BYTES:
             run = _Run(step)
             self._add(run)
         run.parts.append(text)
@@ -140,7 +140,8 @@ class Outbox:
     # ---- the writer's side
 
     def take(self, budget: int, now_ms: int, *, hold_calls: bool = False) -> list[Upstream]:
-        """What may be sent now: in order, about `budget` bytes (one packet at least), within the credit.
+        """What may be sent now: in order, about `budget` bytes (one packet at least), within the credit. A text that
+        is larger is cut, so that the others on the stream have their turns.
 
         hold_calls   stop before a tool call that is not numbered yet: the session is being opened on another stream,
                      and that `open` does not name this call
@@ -148,7 +149,7 @@ class Outbox:
         taken: list[Upstream] = []
         fits = True
         while budget > 0 and self._welcomed:
-            packet = self._again[0] if self._again else self._next(now_ms, hold_calls)
+            packet = self._again[0] if self._again else self._next(budget, now_ms, hold_calls)
             if packet is None:
                 break
             fits = self._fits(packet)
@@ -162,7 +163,7 @@ class Outbox:
         self._starved = not fits or self._used_up
         return taken
 
-    def _next(self, now_ms: int, hold_calls: bool) -> Upstream | None:
+    def _next(self, budget: int, now_ms: int, hold_calls: bool) -> Upstream | None:
         """The packet that the first of what waits would become."""
         if not self._waiting:
             return None
@@ -170,11 +171,24 @@ class Outbox:
         if isinstance(item, _Run):
             text = "".join(item.parts)
             item.parts = [text]
+            if item.size > max(budget, LEAST_PIECE_BYTES):
+                text = self._cut(item, max(budget, LEAST_PIECE_BYTES))
             payload = Content(text) if item.step is None else Thought(item.step, text)
             return self._packet(payload, now_ms)
         if isinstance(item, ToolCall) and hold_calls:
             return None
         return self._packet(item, now_ms)
+
+    def _cut(self, run: _Run, size: int) -> str:
+        """The first of a joined run, about so many bytes, as a run of its own."""
+        data = run.parts[0].encode()
+        while data[size] & 0xC0 == 0x80:  # within a code point
+            size -= 1
+        first = _Run(run.step, [data[:size].decode()], size)
+        run.parts, run.size = [data[size:].decode()], run.size - size
+        self._waiting.insert(0, first)
+        self._waiting_bytes += PACKET_BYTES
+        return first.parts[0]
 
     def _packet(self, payload: Content | Thought | ToolCall | Error | Stopped, now_ms: int) -> Upstream:
         packet = Upstream(self.session_id, payload, self.last + 1, now_ms)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from commander.outbox import MAX_WAITING_BYTES, Outbox
+from commander.outbox import LEAST_PIECE_BYTES, MAX_WAITING_BYTES, Outbox
 from shared.records import MAX_TEXT_BYTES, Content, Error, Stopped, Thought, ToolCall, Upstream
 from shared.wire import upstream_size
 
@@ -72,6 +72,27 @@ def test_long_text_is_split_and_a_turn_takes_its_share_only() -> None:
     assert "".join(said) == text
     assert all(len(piece.encode()) <= MAX_TEXT_BYTES for piece in said)
     assert len(turns) == 2
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", "語", "😀"])
+def test_joined_text_is_cut_to_a_share_and_nothing_of_it_is_lost(letter: str) -> None:
+    box = outbox(size=10**9)
+    for number in range(2000):
+        box.think("step", f"{number}{letter}")
+    turns = []
+    while packets := take(box, LEAST_PIECE_BYTES + 1):
+        turns.append([packet.payload for packet in packets if isinstance(packet.payload, Thought)])
+    assert len(turns) > 1
+    assert all(len(turn) == 1 and len(turn[0].delta.encode()) <= LEAST_PIECE_BYTES + 1 for turn in turns)
+    assert {turn[0].step_name for turn in turns} == {"step"}
+    assert "".join(turn[0].delta for turn in turns) == "".join(f"{number}{letter}" for number in range(2000))
+    assert box._waiting_bytes == 0
+
+
+def test_no_text_is_cut_to_crumbs() -> None:
+    box = outbox(size=10**9)
+    box.say("x" * (LEAST_PIECE_BYTES + 10))
+    assert [packet.size > LEAST_PIECE_BYTES for packet in take(box, 1)] == [True]
 
 
 def test_lone_surrogates_become_the_replacement_character() -> None:
