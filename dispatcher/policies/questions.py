@@ -61,6 +61,7 @@ class AskedPolicy(msgspec.Struct, frozen=True):
 
 class Question(msgspec.Struct, frozen=True):
     """number: of the policy's questions in a session. texts: what to decide about; of content and thoughts it is one.
+    images: URLs of what stands beside them in a prompt, as they came, data: among them.
     context: what stood before it. tool_name, call_id: of arguments and results. session_id: empty before there is one.
     """
 
@@ -72,6 +73,7 @@ class Question(msgspec.Struct, frozen=True):
     tool_name: str = ""
     session_id: str = ""
     call_id: str = ""
+    images: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:

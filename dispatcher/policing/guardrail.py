@@ -16,10 +16,11 @@ REQUESTED = ("prompt", "results")  # what the model is given; the rest is what i
 
 
 class GuardrailResponse(msgspec.Struct):
-    """action: BLOCKED, NONE or GUARDRAIL_INTERVENED. texts: what to show instead, one for each that was sent."""
+    """action: BLOCKED, NONE or GUARDRAIL_INTERVENED. texts, images: what to show instead, one for each that came."""
 
     action: str
     texts: list[str] | None = None
+    images: list[str] | None = None
 
 
 class Guardrail:
@@ -35,8 +36,9 @@ class Guardrail:
     async def ask(self, question: Question) -> Verdict:
         """Raises UnusableAnswerError."""
         policy = question.policy
-        body = {
+        body: dict[str, object] = {
             "texts": question.texts,
+            **({"images": question.images} if question.images else {}),
             "request_data": {},
             "input_type": "request" if question.channel in REQUESTED else "response",
             "litellm_call_id": question.session_id,
@@ -70,6 +72,8 @@ def _verdict(question: Question, received: bytes) -> Verdict:
             return Verdict("pass")
         case "BLOCKED":
             return Verdict("violation")
+        case "GUARDRAIL_INTERVENED" if answer.images is not None and tuple(answer.images) != question.images:
+            return Verdict("violation")  # no prompt is changed
         case "GUARDRAIL_INTERVENED":
             if answer.texts is None:
                 return Verdict("pass")

@@ -68,6 +68,11 @@ class Prompt:
         return texts + strings(request.parameters_json)
 
     @cached_property
+    def _images(self) -> list[str]:
+        parts = [part for message in self._request.messages for part in msgspec.json.decode(message.parts_json or "[]")]
+        return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+
+    @cached_property
     def _results(self) -> list[str]:
         answers = [message.content for message in self._request.messages if message.role == "tool"]
         return [text for answer in answers for text in strings(answer)]
@@ -93,7 +98,12 @@ class Prompt:
                     await stop(session_id, reading.violation)
 
     def _question(self, channel: Channel, session_id: str = "") -> Callable[[AskedPolicy], Question]:
-        return lambda policy: Question(policy, 0, channel, tuple(self._texts_of(channel)), session_id=session_id)
+        def question(policy: AskedPolicy) -> Question:
+            images = tuple(self._images) if channel == "prompt" and policy.kind == "http" else ()
+            texts = tuple(self._texts_of(channel))
+            return Question(policy, 0, channel, texts, session_id=session_id, images=images)
+
+        return question
 
     def _refuse(self, reading: Reading) -> None:
         self._count(reading)

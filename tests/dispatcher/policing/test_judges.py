@@ -175,6 +175,18 @@ async def test_what_a_guardrail_is_asked(judges: Judges) -> None:
     assert [body["input_type"] for _, body in requests] == ["response"] * 3 + ["request"] * 2
 
 
+@pytest.mark.parametrize(
+    ("images", "verdict"),
+    [(["data:x", "https://y"], Verdict("replace", ("b",))), (["data:x"], Verdict("violation"))],
+)
+async def test_a_guardrail_gets_images_and_changes_none(judges: Judges, images: list[str], verdict: Verdict) -> None:
+    answer = {"action": "GUARDRAIL_INTERVENED", "texts": ["b"], "images": images}
+    async with guardrail(lambda body: web.json_response(answer)) as (url, requests):
+        asked = question(policy(url), "a", channel="prompt", images=("data:x", "https://y"))
+        assert await judges.ask(asked) == verdict
+    assert requests[0][1]["images"] == ["data:x", "https://y"]
+
+
 async def test_a_guardrail_that_is_not_there(judges: Judges) -> None:
     async with guardrail(lambda body: web.json_response({"action": "NONE"})) as (url, _):
         pass

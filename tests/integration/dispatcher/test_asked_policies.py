@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 from aiohttp import web
 
 from dispatcher.core.entries import Finished, StopEntry
+from dispatcher.core.log import Request
 from dispatcher.policing.prompts import PromptRefused, PromptUnread
-from shared.records import Content, Stop, Stopped, Thought, ToolCall, ToolResult
+from shared.records import Content, Message, Stop, Stopped, Thought, ToolCall, ToolResult
 from tests.dispatcher.policing import asked_plugins
 from tests.dispatcher.policing.asked_plugins import guardrail
 from tests.integration.dispatcher import waiting_tools
@@ -225,6 +227,17 @@ async def test_a_guardrail_blocks(guarded: tuple[World, list[Any]]) -> None:
     await member.say(session_id, "A robin, and then a nightingale.")
     assert (await member.next(Stop)).reason == "PolicyViolation"
     assert await world.text(session_id) == ""
+
+
+async def test_a_guardrail_sees_a_prompts_images(guarded: tuple[World, list[Any]]) -> None:
+    world, requests = guarded
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    parts = json.dumps([{"type": "text", "text": "What is it?"}, image])
+    messages = (Message("user", "What is it?", parts_json=parts),)
+    await world.sessions.create(Request("default", messages, time.time()))
+    assert requests[-1][1]["images"] == ["data:image/png;base64,AA=="]
+    await world.create(prompt="no image")
+    assert "images" not in requests[-1][1]
 
 
 async def test_a_guardrail_that_is_away_stops_the_session(tmp_path: Path) -> None:
