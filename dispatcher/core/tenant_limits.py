@@ -33,6 +33,10 @@ class TenantLimit(msgspec.Struct, frozen=True):
     def fits(self, tenant: str) -> bool:
         return self.tenant in ("*", tenant)
 
+    def since(self, now: float) -> float:
+        """Of sessions that are over, those count that began after that time. Unix seconds."""
+        return now if self.sessions_per_minute is None else now - MINUTE
+
 
 class OverLimit(Exception):
     """The tenant has begun as many as it may. retry_after: seconds until it may try again."""
@@ -60,8 +64,8 @@ def tokens_of(record: Record, usage: Usage | None) -> int:
 
 
 def check(limit: TenantLimit, begun: Iterable[tuple[float, bool]], now: float) -> None:
-    """begun: of the tenant's sessions, when each began, and whether it lives; all that live, and those of the last
-    minute. Raises OverLimit.
+    """begun: of the tenant's sessions, when each began, and whether it lives; all that live, and those since
+    `limit.since`. Raises OverLimit.
     """
     check_tokens(limit, now)
     known = list(begun)

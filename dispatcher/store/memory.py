@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from dispatcher.core.entries import Entry
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Applied, Change, Outcome, Record, Refused, State, apply
-from dispatcher.core.tenant_limits import MINUTE, TenantLimit, check
+from dispatcher.core.tenant_limits import TenantLimit, check
 from dispatcher.store.blobs import without_prompt
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
@@ -62,7 +62,8 @@ class MemoryStore:
     def _admit(self, record: Record, limit: TenantLimit) -> None:
         tenant, now = record.request.tenant, record.request.created_at
         begun = self._begun.get(tenant, {})
-        kept = {sid: at for sid, at in begun.items() if at > now - MINUTE or self._lives(sid)}
+        since = limit.since(now)
+        kept = {sid: at for sid, at in begun.items() if at > since or self._lives(sid)}
         check(limit, ((at, self._lives(sid)) for sid, at in kept.items()), now)
         self._begun[tenant] = kept | {record.session_id: now}
         if limit.tokens_per_day is not None:

@@ -17,7 +17,7 @@ import msgspec
 
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Applied, Change, Head, Outcome, Record, Refused, apply
-from dispatcher.core.tenant_limits import MINUTE, OverLimit, TenantLimit, check
+from dispatcher.core.tenant_limits import OverLimit, TenantLimit, check
 from dispatcher.store.blobs import briefly, encode, record_of
 from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
 from dispatcher.store.sqlite.file import open_writer, rewrite
@@ -242,9 +242,8 @@ class Writer:
         self._begin()
         self._flush()  # who lives is known by what came before
         # Before any is counted: or each that is refused would look at all that have begun and ended in the last minute.
-        counted_since = now if limit.sessions_per_minute is None else now - MINUTE
         over = f"DELETE FROM begun WHERE tenant = ? AND at <= ? AND NOT {_LIVES}"  # noqa: S608
-        self._connection.execute(over, (tenant, counted_since))
+        self._connection.execute(over, (tenant, limit.since(now)))
         known = self._connection.execute(f"SELECT at, {_LIVES} FROM begun WHERE tenant = ?", (tenant,))  # noqa: S608
         check(limit, known, now)
         self._connection.execute("INSERT INTO begun VALUES (?, ?, ?)", (tenant, record.session_id, now))
