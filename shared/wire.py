@@ -248,11 +248,12 @@ def downstream_messages(packets: Iterable[Downstream]) -> Iterator[DownstreamMes
     size = 0
     for packet in packets:
         message = _downstream_message(packet)
-        if batch and size + message.ByteSize() > MAX_BATCH_BYTES:
+        own_size = message.ByteSize()
+        if batch and size + own_size > MAX_BATCH_BYTES:
             yield batch[0] if len(batch) == 1 else pb.DownstreamPacket(batch=batch)
             batch, size = [], 0
         batch.append(message)
-        size += message.ByteSize()
+        size += own_size
     if batch:
         yield batch[0] if len(batch) == 1 else pb.DownstreamPacket(batch=batch)
 

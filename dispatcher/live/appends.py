@@ -146,6 +146,7 @@ class Appends:
                 self._done(outcome, session, batch)
                 return
         self._end_step()
+        self._go_on()
 
     def _done(self, outcome: Outcome | BaseException, session: Session, batch: Batch) -> None:
         if self._has(session):
@@ -153,14 +154,15 @@ class Appends:
                 self.forget()
             else:
                 self._count(-min(self.backlog, _packets(batch)))
-        self._flying = False
-        self._under_way = []
-        self._owner.answered(outcome, session, batch)
         self._end_step()
+        self._owner.answered(outcome, session, batch)  # what follows may be a step already
+        self._go_on()
 
     def _end_step(self) -> None:
         self._flying = False
         self._under_way = []
+
+    def _go_on(self) -> None:
         self._flush()
         if not self._flying:
             self._drained.set()
