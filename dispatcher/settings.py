@@ -9,6 +9,9 @@ from pydantic_settings import SettingsConfigDict
 
 from shared.channel import ServerKeepalive
 from shared.config import Address, CommaSeparated, Count, LogLevel, Seconds, Section, Settings
+from shared.records import MAX_HISTORY_BYTES, MAX_MESSAGE_BYTES
+
+MAX_BODY_BYTES = MAX_MESSAGE_BYTES - MAX_HISTORY_BYTES  # 8 MiB: an assignment has what was asked, and the history
 
 # As browsers send it (RFC 6454, 6.2): no path, not even its slash, in lower case.
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
@@ -83,7 +86,7 @@ class DispatcherSettings(Settings):
     policy_reload_running: bool = False
     tools: Path | None = None
     receipt_key: Path | None = None
-    max_body_bytes: Count = 8 * 1024 * 1024
+    max_body_bytes: Annotated[Count, Field(le=MAX_BODY_BYTES)] = MAX_BODY_BYTES
     early_headers: bool = False
     http_head_seconds: Seconds = 10
     http_idle_seconds: Seconds = 75

@@ -43,3 +43,9 @@ def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHER_STORE", "redis://user:p4ssword@redis/0")
     monkeypatch.setenv("DISPATCHER_KEY", "mst_p4ssword")
     assert "p4ssword" not in repr(load(DispatcherSettings))
+
+
+def test_a_body_fits_into_what_a_commander_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHER_MAX_BODY_BYTES", str(8 * 1024 * 1024 + 1))
+    with pytest.raises(ConfigError, match=r"^DISPATCHER_MAX_BODY_BYTES: .*8388608"):
+        load(DispatcherSettings)
