@@ -192,7 +192,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
     ),
     # the Commander
     "what was not acked is sent again": (
-        Mutant(OUTBOX + "welcome", "deque([*self._sent, *self._again])", "deque(self._again)"),
+        Mutant(OUTBOX + "welcome", "self._sent + self._again", "self._again"),
         "a cut",
         STUCK,
     ),
