@@ -5,7 +5,6 @@ the first until it is welcomed on the second. What comes from any other stream i
 at the first Welcome, so that no agent runs for a session that somebody else has.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from enum import Enum, auto
@@ -20,6 +19,7 @@ from commander.metrics import Metrics
 from commander.outbox import Outbox
 from shared import records, wire
 from shared.conversation import Phase, ProtocolError, kind_of, kind_of_signal, next_phase
+from shared.flags import Flag
 from shared.records import Upstream
 
 FIRST_REOPEN_SECONDS = 0.1
@@ -119,7 +119,7 @@ class Session:
         self._opening: _Link | None = None
         self._reopenings = 0
         self._open_unanswered = False  # of some `open` of ours nobody said what became of it
-        self._has_room = asyncio.Event()
+        self._has_room = Flag()
         self._received_at = time.monotonic()
         self._logger = logger.bind(session_id=session_id)
 

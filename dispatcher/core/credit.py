@@ -1,14 +1,12 @@
 """What a Commander may send and not have acked (`Welcome`, rule 6 of the session rules)."""
 
-from collections import deque
-
 
 class Credit:
     """Counts a session's unacked packets and their bytes, each as it is serialised in a batch."""
 
     def __init__(self, packets: int, size: int) -> None:
         self._max_packets, self._max_bytes = packets, size
-        self._unacked: deque[tuple[int, int]] = deque()  # (sequence, bytes)
+        self._unacked: list[tuple[int, int]] = []  # (sequence, bytes)
         self._bytes = 0
 
     def exceeded_by(self, size: int) -> bool:
@@ -24,7 +22,7 @@ class Credit:
     def acked(self, sequence: int) -> None:
         """An Ack up to that sequence has been handed to the stream."""
         while self._unacked and self._unacked[0][0] <= sequence:
-            self._bytes -= self._unacked.popleft()[1]
+            self._bytes -= self._unacked.pop(0)[1]
 
     def due(self, logged: int) -> bool:
         """Whether there is anything to ack, where that sequence is the highest in the log."""

@@ -8,7 +8,6 @@ Pure: no asyncio, no clock, no ids of chance, no gRPC, no logging; `now` is Unix
 - A session is always rebuilt from its log: after an `open`, a restart or a takeover alike. The log is the state.
 """
 
-from collections import deque
 from collections.abc import Callable, Container, Iterable
 
 from dispatcher.core.calls import SessionCalls, abandon, expired, expiry
@@ -105,7 +104,7 @@ class Session:
         self.older = record.request.origin == "older"
         self._guard, self._calls = Guard(gate, record.head.decided), SessionCalls(instance, approval)
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
-        self._waiting: deque[Upstream] = deque()  # accepted, behind a call that waits for another's result (rule 16)
+        self._waiting: list[Upstream] = []  # accepted, behind a call that waits for another's result (rule 16)
         self._closing = ""  # the `closed` code to send once the end that goes with it is logged
         self._ending: WaitingEnd | None = None
         self._hit = False  # the policy that stops it was counted
@@ -271,7 +270,7 @@ class Session:
         """What was accepted, up to a call that has to wait."""
         effects: list[Effect] = []
         while self._waiting and not self._too_many(self._waiting[0]):
-            packet = self._waiting.popleft()
+            packet = self._waiting.pop(0)
             taken = self._take(packet, now, effects)
             end = taken[-1][0]
             asked = end.calls if isinstance(end, Finished) and not self.stop and self.asked("arguments") else ()

@@ -26,6 +26,7 @@ from dispatcher.gateway import limits
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.exchange import ON_ALL_ANSWERS, STATUS_LINES, Exchange
 from dispatcher.gateway.handshake import Peer, certified
+from shared.flags import Flag
 
 _END_OF_HEAD = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"(?i)\r\nupgrade:")
@@ -74,7 +75,7 @@ class Connection(asyncio.Protocol):
         self._blank = 0  # bytes of empty lines before it
         self._exchange: Exchange | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._writable = asyncio.Event()
+        self._writable = Flag()
         self._writable.set()
         self._paused = self._half_closed = self._leaving = False
         self._deaf = False  # what comes is dropped

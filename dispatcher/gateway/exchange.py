@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from dispatcher.gateway import limits
 from dispatcher.gateway.errors import internal_error
+from shared.flags import Flag
 
 logger = structlog.get_logger()
 
@@ -71,7 +72,7 @@ class Exchange:
         self._wire = wire
         self._keep_alive, self._expects_continue = keep_alive, expects_continue
         self._modern = scope["http_version"] == "1.1"
-        self._news = asyncio.Event()
+        self._news = Flag()
         self._bodiless = self._chunked = False
         self._unsent: int | None = None  # of the body, as `content-length` says
         self._filler = b""

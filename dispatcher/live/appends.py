@@ -15,6 +15,7 @@ from dispatcher.core.session import Session
 from dispatcher.live.ports import Batch, Owner
 from dispatcher.store.asking import RETRY_SECONDS
 from dispatcher.store.ports import StoreUnavailable
+from shared.flags import Flag
 
 logger = structlog.get_logger()
 
@@ -37,10 +38,10 @@ class Appends:
         self._pending: Batch = []
         self._under_way: Batch = []
         self._flying = False
-        self._free = asyncio.Event()  # not held
+        self._free = Flag()  # not held
         self._free.set()
         self._step: _Submitted | None = None  # with the store
-        self._drained = asyncio.Event()
+        self._drained = Flag()
         self._drained.set()
 
     @property

@@ -1,7 +1,5 @@
 """A session's results on their way to its Commander. Those that find its stream full wait in the log, not here."""
 
-from collections import deque
-
 from dispatcher.live import clock
 from dispatcher.live.ports import Link, Owner
 from dispatcher.store.asking import until_known
@@ -13,7 +11,7 @@ class Results:
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._waiting: deque[int] = deque()  # offsets
+        self._waiting: list[int] = []  # offsets
 
     def __bool__(self) -> bool:
         """Some wait."""
@@ -37,7 +35,7 @@ class Results:
             offset, store = self._waiting[0], self._owner.host.store
             entries = await until_known(lambda: store.read(self._owner.session_id, offset - 1, 1))
             if self._owner.link is link and self._waiting and self._waiting[0] == offset:
-                self._waiting.popleft()
+                del self._waiting[0]
                 if entries and isinstance(entries[0].body, ToolResult):
                     link.send(self._owner.session_id, entries[0].body)
                 self._tell()

@@ -3,7 +3,6 @@
 No task of its own while nothing happens: appends answer through futures, deadlines are timers of the loop.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Container
 from functools import partial
@@ -47,6 +46,7 @@ from dispatcher.policies.outcomes import Violation
 from dispatcher.store.asking import read_all, until_known
 from dispatcher.tools.registry import ApprovalRequest
 from shared.conversation import Phase
+from shared.flags import Flag
 from shared.records import DownstreamSignal, Stop, ToolResult, Upstream, Welcome
 from shared.turns import LoopTurn, in_turns
 
@@ -73,7 +73,7 @@ class Runner:
         self._closed = False  # another instance has it, or nobody need
         self._looking = self._look_again = self._taking_back = False
         self._concluding = 0  # steps under way that follow from silence
-        self._changed = asyncio.Event()  # something was done, or has ended
+        self._changed = Flag()  # something was done, or has ended
         self.facts = self._new_facts(session.record)
 
     def _new_facts(self, record: Record) -> SessionFacts:

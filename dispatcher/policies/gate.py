@@ -8,7 +8,7 @@ out; every rule reads the raw text, so no redaction hides anything from another 
 (`questions`): what waits for their verdict is held too.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -56,7 +56,7 @@ class Gate:
         self._raw: list[str] | None = []  # all raw content, until `resume`
         self._ended = False
         self._ahead: Ahead | None = None
-        self._whole_ahead: deque[tuple[str, str, Reading]] = deque()  # channel, text; of one packet, in order
+        self._whole_ahead: list[tuple[str, str, Reading]] = []  # channel, text; of one packet, in order
         streams: tuple[Channel, ...] = ("content", "thoughts")
         self._asked = [Asked(policy, each) for each in streams for policy in rules.asked if each in policy.reads]
         self._waiting = [asked for asked in self._asked if asked.policy.holds(asked.channel)]
@@ -255,7 +255,7 @@ class Gate:
     def _whole(self, channel: str, rules: ChannelRules, json: str) -> Reading:
         if not rules.policies:
             return Reading(self._violation)
-        ahead = self._whole_ahead.popleft() if self._whole_ahead else None
+        ahead = self._whole_ahead.pop(0) if self._whole_ahead else None
         known = ahead[2] if ahead and ahead[:2] == (channel, json) else None
         reading = known or read_whole(channel, rules, strings(json))
         self._violation = self._violation or reading.violation

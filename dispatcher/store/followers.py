@@ -4,7 +4,6 @@ Lives on the event loop; no method may be called from another thread.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -89,7 +88,7 @@ class _Tail:
     __slots__ = ("_entries", "_size")
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[Entry, int]] = deque()
+        self._entries: list[tuple[Entry, int]] = []
         self._size = 0
 
     def add(self, entries: Sequence[Entry], sizes: Sequence[int]) -> None:
@@ -99,7 +98,7 @@ class _Tail:
         kept.extend(zip(entries, sizes, strict=True))
         self._size += sum(sizes)
         while len(kept) > TAIL_ENTRIES or (self._size > TAIL_BYTES and len(kept) > 1):
-            self._size -= kept.popleft()[1]
+            self._size -= kept.pop(0)[1]
 
     def read(self, after: int, limit: int) -> list[Entry] | None:
         if not self._entries:
@@ -107,8 +106,7 @@ class _Tail:
         start = after + 1 - self._entries[0][0].offset
         if start < 0:
             return None
-        end = min(start + limit, len(self._entries))
-        return [self._entries[at][0] for at in range(start, end)]  # islice would pass over all that stands before
+        return [entry for entry, _ in self._entries[start : start + limit]]
 
     def clear(self) -> None:
         self._entries.clear()

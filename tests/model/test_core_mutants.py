@@ -28,8 +28,8 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
     "an Ack follows its append": (
         Mutant(
             SESSION + "_take_in",
-            "            packet = self._waiting.popleft()\n",
-            "            packet = self._waiting.popleft()\n            effects.append(SendAck(at_once=True))\n"
+            "            packet = self._waiting.pop(0)\n",
+            "            packet = self._waiting.pop(0)\n            effects.append(SendAck(at_once=True))\n"
             "            from msgspec.structs import replace\n"
             "            self.head = replace(self.head, sequence=packet.sequence)\n",
         ),
