@@ -170,6 +170,7 @@ class Automaton:
         self._number(Trie(self.bases))
         self.syllables = _syllables({symbol for base in plain if not base.isascii() for symbol in base})
         self._kinds: dict[tuple[int, int, int], tuple[tuple[str, ...], ...]] = {}
+        self._next: dict[int, str] = {}
 
     def step(self, state: int, symbol: str) -> int:
         """As the columns have it, but never unknown."""
@@ -190,14 +191,23 @@ class Automaton:
 
     def may_follow(self, state: int, run: str, read: int) -> bool:
         """Something is alone from that state on, or from a suffix; whether it may go on like the run from there on."""
+        if (symbol := self._next.get(state)) is None:
+            symbol = self._next[state] = self._only_next(state)
+        if symbol and read < len(run) and run[read] != symbol:
+            return False
         while self.events <= state:
             if not self.leads[state]:
-                depth = self.depth[state]
-                rest = self.bases[self.mid[state]][depth : depth + 4]
-                if run.startswith(rest, read) or (read + 4 > len(run) and rest.startswith(run[read:])):
+                rest = self.bases[self.mid[state]][self.depth[state] :]
+                if run.startswith(rest, read) or rest.startswith(run[read:]):
                     return True
             state = self.fail[state]
         return False
+
+    def _only_next(self, state: int) -> str:
+        """The symbol with which what is alone from that state on, or from a suffix, goes on; empty if there are two."""
+        alone = [each for each in self.come(state) if self.is_alone(each)]
+        following = {self.bases[self.mid[each]][self.depth[each]] for each in alone}
+        return following.pop() if len(following) == 1 else ""
 
     def suffixes(self, state: int) -> Iterator[int]:
         """The state and its suffixes, longest first, without the root."""

@@ -165,7 +165,7 @@ class PhraseStream:
         if self._quiet:  # as nearly always
             first = self._place - automaton.partial[self._state]
             for start, low, high, read in self._alone:
-                if start < first and automaton.may_be_bare(low, high, read):
+                if start < first and (not automaton.wanted or automaton.may_be_bare(low, high, read)):
                     first = start
             return self.length - self._place + first
         held = [self.length, *(match.start for match in self._ending)]
@@ -197,8 +197,8 @@ class PhraseStream:
     # ---- symbols
 
     def _passes(self, folded: str) -> bool:
-        """The hot path of tokens: read them, one symbol for each raw code point, if no phrase is complete by then and
-        the columns know all of it. If not, nothing was read.
+        """The hot path of tokens: read them, one symbol for each raw code point, if no phrase is complete by then. If
+        one is, nothing was read.
         """
         if not folded or (self._spaced and folded[0] == " "):
             return False
@@ -206,22 +206,26 @@ class PhraseStream:
         state, size, came = self._state, len(folded), []
         symbols = iter(folded)
         for symbol in symbols:
-            state = columns[symbol][state]
-            if state >= events:
-                if state >= ends:
+            to = columns[symbol][state]
+            if to >= events:
+                to = self._automaton.step(state, symbol) if to >= ends else to
+                if to >= ends:
                     return False
-                read = size - length_hint(symbols)
-                if self._automaton.may_follow(state, folded, read):
-                    came.append((state, read))
+                if to >= events:
+                    read = size - length_hint(symbols)
+                    if self._automaton.may_follow(to, folded, read):
+                        came.append((to, read))
+            state = to
         if self._alone or came:
-            parts = [(self._alone, folded)]
-            parts += [(self._begun(at, self._place + read), folded[read:]) for at, read in came]
-            alone = []
-            for begun, rest in parts:
-                kept, end = self._compare(begun, rest)
-                if end < len(rest):
+            begun = [(each, 0) for each in self._alone]
+            begun += [(each, read) for at, read in came for each in self._begun(at, self._place + read)]
+            bases, alone = self._automaton.bases, []
+            for (start, low, high, known), at in begun:
+                base, after = bases[low], known + size - at
+                if base.startswith(folded[at:], known) and len(base) > after:
+                    alone.append(Alone(start, low, high, after))
+                elif folded.startswith(base[known:], at):
                     return False
-                alone += [Alone(start, low, high, read + end) for start, low, high, read in kept]
             self._alone = alone
         self._state = state
         self._place += size

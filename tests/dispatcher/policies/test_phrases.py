@@ -245,6 +245,16 @@ def test_what_is_one_phrases_alone_begins_behind_what_others_go_on_from(
     assert stream("abx", "aby", "bcd").feed("abcd") == [Match(1, 4, rule(2))]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 20])
+def test_what_is_alone_from_a_state_and_from_its_suffix_is_looked_for_both(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatcher.policies.automaton.SMALL", 1)
+    reader, text = stream("xyc", "xz", "yd", action="redact"), "xyd xyc xye xyx yd"
+    matches = [match for at in range(0, len(text), size) for match in reader.feed(text[at : at + size])]
+    assert [(match.start, match.end) for match in matches] == [(1, 3), (4, 7), (16, 18)]
+
+
 def test_text_made_up_to_fill_memory_with_short_cuts_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatcher.policies.automaton.MAX_DENSE", 0)
     monkeypatch.setattr("dispatcher.policies.automaton.MAX_SHORT_CUTS", 5)
