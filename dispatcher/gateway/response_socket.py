@@ -84,7 +84,7 @@ class ResponseSocket:
         async with asyncio.TaskGroup() as self._tasks:
             async with connections.watch(_never) as watch:
                 try:
-                    async with asyncio.timeout(CONNECTION_SECONDS):
+                    async with asyncio.timeout(CONNECTION_SECONDS) as self.limit:
                         await self._read(receive)
                 except TimeoutError:
                     self._end(CloseReason.NORMAL_CLOSURE)

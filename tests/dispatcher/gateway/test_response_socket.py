@@ -12,12 +12,13 @@ import pytest
 import websockets
 from openai.resources.responses.responses import AsyncResponsesConnection
 from prometheus_client import CollectorRegistry
+from starlette.requests import Request as HttpRequest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
 
 from dispatcher.access.rules import AccessRules
 from dispatcher.access.watch import Access
-from dispatcher.gateway import limits, response_socket
+from dispatcher.gateway import limits, response_socket, responses
 from dispatcher.gateway.app import user_app
 from dispatcher.gateway.server import HttpServer, bind
 from dispatcher.metrics import Metrics
@@ -414,12 +415,27 @@ async def test_a_ping_is_answered(url: str) -> None:
         await (await frames.ping(b"there?"))
 
 
+def made(monkeypatch: pytest.MonkeyPatch) -> list[response_socket.ResponseSocket]:
+    """The connections that come, as the server has them."""
+    sockets: list[response_socket.ResponseSocket] = []
+
+    class Kept(response_socket.ResponseSocket):
+        def __init__(self, http: HttpRequest) -> None:
+            super().__init__(http)
+            sockets.append(self)
+
+    monkeypatch.setattr(responses, "ResponseSocket", Kept)
+    return sockets
+
+
 async def test_who_leaves_after_the_connections_time_stops_its_answer(
     url: str, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response_socket, "CONNECTION_SECONDS", 0.5)
+    sockets = made(monkeypatch)
     async with connected(url) as frames:
         await say(frames)
+        await event_of(frames)
+        sockets[0].limit.reschedule(0)
         await until_ended(frames)  # by the error
         frames.transport.abort()
     async with asyncio.timeout(30):
@@ -429,10 +445,11 @@ async def test_who_leaves_after_the_connections_time_stops_its_answer(
 async def test_a_connection_ends_after_its_time_and_its_answer_does_not(
     url: str, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response_socket, "CONNECTION_SECONDS", 0.5)
+    sockets = made(monkeypatch)
     async with connected(url) as frames:
         await say(frames)
         events = [await event_of(frames)]
+        sockets[0].limit.reschedule(0)
         while events[-1]["type"] != "error":
             events.append(await event_of(frames))
         assert events[-1]["error"]["code"] == "websocket_connection_limit_reached"
