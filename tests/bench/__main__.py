@@ -19,8 +19,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Container
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Container, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,15 @@ class Bench:
     def wanted(self, name: str) -> bool:
         return not self._parts or any(part in name for part in self._parts)
 
+    @contextmanager
+    def noting(self, name: str) -> Iterator[None]:
+        """Who was too late is told of at the end, and the rest is measured."""
+        try:
+            yield
+        except Late as error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            self.missed.append(f"{name}: {error}")
+
     async def take(self, name: str, measure: Measure, first: int = 0, only: Container[str] = SYSTEMS) -> None:
         """On one system after the other, beginning with that one."""
         if not self.wanted(name):
@@ -95,21 +104,20 @@ class Bench:
         for system in self._systems[first:] + self._systems[:first]:
             if system.name not in only or (not system.operator and name.startswith(("rule's stop", "tool's stop"))):
                 continue  # it has neither
-            print(f"{name}: {system.name} … ", end="", file=sys.stderr, flush=True)
-            try:
-                before = quiet.used()
-                async with asyncio.timeout(MEASURE_SECONDS):
-                    figures = await measure(system)
-                figures[quiet.OTHERS] = quiet.others_share(before, quiet.used())
-            except Late as error:
-                print(error, file=sys.stderr, flush=True)
-                self.missed.append(f"{name}: {system.name}: {error}")
-                continue
-            except TimeoutError:
-                raise Stuck(f"{name}: {system.name}: no end within the time of a measure") from None
-            shown = next(iter(figures))
-            print(f"{shown} {figures[shown]:,.0f}", file=sys.stderr, flush=True)
-            self.found.setdefault(name, {}).setdefault(system.name, []).append(figures)
+            with self.noting(f"{name}: {system.name}"):
+                await self._take(name, measure, system)
+
+    async def _take(self, name: str, measure: Measure, system: System) -> None:
+        before = quiet.used()
+        try:
+            async with asyncio.timeout(MEASURE_SECONDS):
+                figures = await measure(system)
+        except TimeoutError:
+            raise Stuck(f"{name}: {system.name}: no end within the time of a measure") from None
+        shown = next(iter(figures))
+        print(f"{name}: {system.name} … {shown} {figures[shown]:,.0f}", file=sys.stderr, flush=True)
+        figures[quiet.OTHERS] = quiet.others_share(before, quiet.used())
+        self.found.setdefault(name, {}).setdefault(system.name, []).append(figures)
 
 
 class Stuck(Exception):
@@ -147,13 +155,15 @@ async def designs(bench: Bench, systems: list[System], apart: System | None, sec
     """What a stream, and one connection for all, are for. apart: the floor with a connection for each session."""
     by_name = {system.name: system for system in systems}
     if "sqlite" in by_name and bench.wanted("polling"):
-        bench.found["polling: 16 sessions of 50 tokens/s"] = await polling(by_name["sqlite"], max(seconds, 3.0))
+        with bench.noting("polling"):
+            bench.found["polling: 16 sessions of 50 tokens/s"] = await polling(by_name["sqlite"], max(seconds, 3.0))
     if apart and "floor" in by_name:
         await measures.warm_up(apart)
-        bench.found[f"connections: {APART} sessions of 50 tokens/s"] = {
-            "one for all": [await measures.paced(by_name["floor"], APART, seconds)],
-            "one each": [await measures.paced(apart, APART, seconds)],
-        }
+        with bench.noting("connections"):
+            bench.found[f"connections: {APART} sessions of 50 tokens/s"] = {
+                "one for all": [await measures.paced(by_name["floor"], APART, seconds)],
+                "one each": [await measures.paced(apart, APART, seconds)],
+            }
 
 
 def machine() -> dict[str, Any]:

@@ -72,7 +72,7 @@ async def test_what_was_too_late_is_named_and_the_rest_is_measured(capsys: pytes
     await bench.take("idle", measure)
     assert bench.missed == ["idle: floor: the machine is busy"]
     assert list(bench.found["idle"]) == ["memory"]
-    assert "floor … the machine is busy" in capsys.readouterr().err
+    assert capsys.readouterr().err == "idle: floor: the machine is busy\nidle: memory … kib 1\n"
 
 
 async def test_a_measure_without_an_end_is_named() -> None:
