@@ -5,7 +5,7 @@ newest message wants that.
 import asyncio
 import itertools
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,13 +25,21 @@ async def agent(turn: Turn) -> AsyncGenerator[Yielded, None]:
         if "mid-sentence" in newest.content:
             yield "So far "
         raise ValueError("as it was asked to")
+    if newest.role == "user" and newest.content.startswith("Say: "):
+        yield newest.content
+        return
     if newest.parts:
         yield "I see " + " and ".join(part["type"] for part in newest.parts if part["type"] != "text")
         return
     async for item in obedient(turn):
-        yield (
-            replace(item, calls=tuple(_read(call, newest) for call in item.calls)) if isinstance(item, Finish) else item
-        )
+        yield replace(item, calls=_meant(item.calls, newest)) if isinstance(item, Finish) else item
+
+
+def _meant(calls: Sequence[ClientCall], newest: Message) -> tuple[ClientCall, ...]:
+    """Those that the newest message says to call, or all where it says nothing of that."""
+    named = re.findall(r"[Cc]all (\w+)", newest.content)
+    meant = [call for call in calls if call.name in named] or calls
+    return tuple(_read(call, newest) for call in meant)
 
 
 def _read(call: ClientCall, newest: Message) -> ClientCall:
@@ -41,7 +49,7 @@ def _read(call: ClientCall, newest: Message) -> ClientCall:
     def read(value: Any) -> Any:
         if type(value) is int and numbers:
             return int(numbers[0])
-        return quotations[0] if isinstance(value, str) and quotations else value
+        return quotations[0] if value == "text" and quotations else value  # what `obedient` says of any text
 
     arguments: Any = call.arguments
     return replace(call, arguments={name: read(value) for name, value in arguments.items()})

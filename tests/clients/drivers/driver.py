@@ -62,11 +62,15 @@ def run(package: str, routes: Mapping[str, Callable[[str, str], Any]]) -> None:
     such thing.
     """
     url, route, name = sys.argv[1:]
-    print(json.dumps({"version": version(package)}), flush=True)
-    asyncio.run(_run(routes[route](url, name)))
+    say({"version": version(package)})
+    asyncio.run(try_cases(routes[route](url, name)))
 
 
-async def _run(client: object) -> None:
+def say(line: Mapping[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
+
+
+async def try_cases(client: object) -> None:
     for case in CASES:
         if method := getattr(client, case, None):
             try:
@@ -76,7 +80,7 @@ async def _run(client: object) -> None:
                 outcome = Outcome(case, "refused" if why else "works", why or "")
             except Exception:
                 outcome = Outcome(case, "fails", traceback.format_exc()[-3000:])
-            print(json.dumps(outcome._asdict()), flush=True)
+            say(outcome._asdict())
 
 
 def raises(expected: type[BaseException] | tuple[type[BaseException], ...], ask: Callable[[], Any]) -> Any:
