@@ -185,13 +185,19 @@ class App:
             if not started:
                 self._audited.tell(scope, _route(scope), None)
         except Exception as error:
-            answer = _http_error(error, self._instead)
-            self._refused(answer.code or "")
-            if answer.status == 500:
-                logger.exception("http_request_failed", method=scope["method"], route=_route(scope))
-            if not started:
-                self._audited.tell(scope, _route(scope), answer.status, answer.code)
-                await answer.response()(scope, receive, send)
+            await self._answer(error, started, scope, receive, send)
+
+    async def _answer(self, error: Exception, started: bool, scope: Scope, receive: Receive, send: Send) -> None:
+        """Not where it is caught: a frame of its traceback that kept it would keep all that the others have, a large
+        body, until the garbage collector comes.
+        """
+        answer = _http_error(error, self._instead)
+        self._refused(answer.code or "")
+        if answer.status == 500:
+            logger.error("http_request_failed", method=scope["method"], route=_route(scope), exc_info=error)
+        if not started:
+            self._audited.tell(scope, _route(scope), answer.status, answer.code)
+            await answer.response()(scope, receive, send)
 
 
 def _http_error(error: Exception, instead: str) -> HttpError:

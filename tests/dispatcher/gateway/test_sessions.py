@@ -1,6 +1,7 @@
 """The native routes but for the event streams."""
 
 import asyncio
+import gc
 import hashlib
 import json
 
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.core.log import Record, Request
 from dispatcher.gateway import sessions as session_routes
+from dispatcher.gateway.errors import HttpError
 from shared.records import Content, Message
 from tests.dispatcher.gateway.fakes import FakeSessions
 
@@ -317,3 +319,18 @@ async def test_pages_of_other_origins_get_no_leave(http: httpx2.AsyncClient) -> 
     assert refused.status_code == 400
     answer = await http.get("/healthz", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in {*refused.headers, *answer.headers}
+
+
+async def test_a_refusal_leaves_nothing_for_the_garbage_collector(http: httpx2.AsyncClient) -> None:
+    """A frame of a traceback that kept its error would keep all that the others have: a large body."""
+    gc.collect()
+    gc.disable()
+    try:
+        answer = await http.post("/v1/sessions", json={"agent": "nobody's", "prompt": "x"})
+        assert answer.status_code == 404
+        for _ in range(10):  # until its task has ended
+            await asyncio.sleep(0)
+        left = [each for each in gc.get_objects() if isinstance(each, HttpError) and each.status == 404]
+    finally:
+        gc.enable()
+    assert not left
