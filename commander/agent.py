@@ -106,8 +106,8 @@ class Message:
     """One message of the conversation. `role`: system, developer, user, assistant or tool.
 
     tool_calls: of an assistant, the client's tools that it called. tool_call_id: of a tool, the call that it answers.
-    name: of a tool, where the client said it. parts: the content where it has more than text, as Chat Completions have
-    it (`text`, `image_url`, `input_audio`, `file`); what a URL names was not fetched.
+    name: of a tool, or of whoever speaks, where the client said it. parts: the content where it has more than text, as
+    Chat Completions have it (`text`, `image_url`, `input_audio`, `file`); what a URL names was not fetched.
     """
 
     role: str

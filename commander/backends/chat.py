@@ -54,14 +54,15 @@ def result(call_id: str, value: Any) -> dict[str, Any]:
 
 
 def _message(message: Message, developer_role: str) -> dict[str, Any]:
+    named = {"name": message.name} if message.name else {}
     if message.role == "tool" and message.tool_call_id:
-        named = {"name": message.name} if message.name else {}
         return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content, **named}
     # a tool's message is refused without the call that it answers
     roles = {"developer": developer_role, "tool": "user"}
     written: dict[str, Any] = {
         "role": roles.get(message.role, message.role),
         "content": list(message.parts) or message.content,
+        **named,
     }
     if message.tool_calls:
         asked = [_asked(call.call_id, call.name, call.arguments_json) for call in message.tool_calls]

@@ -58,7 +58,7 @@ def answering(
     # chat templates know three roles
     roles = {"developer": "system", "tool": "user"}
     chat = [
-        {"role": roles.get(message.role, message.role), "content": message.content}
+        {"role": roles.get(message.role, message.role), "content": _spoken(message)}
         for message in messages
         if message.content or not message.tool_calls  # of which the results tell
     ]
@@ -100,6 +100,11 @@ def asked(messages: Sequence[Message]) -> tuple[tuple[Message, ...], list[Call]]
         if call.call_id in results
     ]
     return tuple(messages[: newest + 1]), calls
+
+
+def _spoken(message: Message) -> str:
+    """Chat templates have no place for whose a message is."""
+    return f"{message.name}: {message.content}" if message.name and message.role != "tool" else message.content
 
 
 def _result(call: Call) -> str:

@@ -19,7 +19,7 @@ ROOM_SECONDS = 10.0  # that they do
 MAX_VALUES = 20_000  # decoded within 10 ms, whatever they are; a conversation of 5,000 messages
 MAX_UNQUOTED = 1024 * 1024  # bytes outside of strings: digits, and white space
 _BETWEEN = (b",", b"[", b"{")  # what values begin with, or are told apart by
-MAX_NAME = 256  # characters of an agent's name or a conversation_id: they stand in every log line and assignment
+MAX_NAME = 256  # characters of an agent's name or a conversation_id, which stand in every log line; of a message's
 
 BodyT = TypeVar("BodyT")
 Check: TypeAlias = Callable[[dict[str, object]], None]
@@ -40,7 +40,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
     content: str | list[Part] | None = None
     tool_calls: list[CalledTool] | None = None
     tool_call_id: str | None = None
-    name: str | None = None
+    name: Annotated[str, msgspec.Meta(max_length=MAX_NAME)] | None = None
 
 
 class Bodies:
@@ -194,7 +194,7 @@ def _message(message: ChatMessage, where: str, text_types: tuple[str, ...]) -> M
     if message.tool_calls and message.role != "assistant":
         raise invalid(f"{where}.tool_calls", "only an assistant calls tools")
     calls = tuple(called.call for called in message.tool_calls or ())
-    return Message(message.role, text, calls, parts_json=parts)
+    return Message(message.role, text, calls, name=message.name or "", parts_json=parts)
 
 
 def _text(message: ChatMessage, where: str, text_types: tuple[str, ...]) -> tuple[str, str]:

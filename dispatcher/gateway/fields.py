@@ -67,7 +67,7 @@ _PARTS: Mapping[str, Treatment] = {
         "files", (), {**_PASSED_ON, "file": {"file_data": HONOURED, "filename": HONOURED, "file_id": HONOURED}}
     ),
 }
-_MESSAGE: Fields = {"role": HONOURED, "content": Each(ByKind("type", {"text": _ASKED})), "name": UNSUPPORTED}
+_MESSAGE: Fields = {"role": HONOURED, "content": Each(ByKind("type", {"text": _ASKED})), "name": HONOURED}
 _CALLED: Fields = {"id": HONOURED, "type": HONOURED, "function": {"name": HONOURED, "arguments": HONOURED}}
 _SAID: Fields = {
     **_MESSAGE,
@@ -76,7 +76,7 @@ _SAID: Fields = {
     "refusal": Unsupported(("",)),
     "tool_calls": Needs("tools", ([],), Each(ByKind("type", {"function": _CALLED}))),
 }
-_ANSWERED: Fields = {**_MESSAGE, "tool_call_id": HONOURED, "name": HONOURED}
+_ANSWERED: Fields = {**_MESSAGE, "tool_call_id": HONOURED}
 _FUNCTION: Fields = {"name": HONOURED, "description": HONOURED, "parameters": HONOURED, "strict": HONOURED}
 _SCHEMA: Fields = {"name": HONOURED, "description": HONOURED, "schema": HONOURED, "strict": HONOURED}
 _FORMATS: Mapping[str, Fields] = {"text": {"type": HONOURED}, "json_object": {"type": HONOURED}}

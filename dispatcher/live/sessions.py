@@ -302,7 +302,12 @@ def texts_of(request: Request) -> list[str]:
     """What of a request may be large, beside its parameters."""
     texts = [tool.description + tool.parameters_json_schema for tool in request.tools]
     for message in request.messages:
-        texts += [message.content, message.parts_json, *(call.arguments_json for call in message.tool_calls)]
+        texts += [
+            message.content,
+            message.name,
+            message.parts_json,
+            *(call.arguments_json for call in message.tool_calls),
+        ]
     return texts
 
 

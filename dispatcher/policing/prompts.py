@@ -59,7 +59,7 @@ class Prompt:
     @cached_property
     def _texts(self) -> list[str]:
         request = self._request
-        texts = [message.content for message in request.messages]
+        texts = [text for message in request.messages for text in (message.content, message.name)]
         calls = [call for message in request.messages for call in message.tool_calls]
         texts += [text for call in calls for text in (call.name, *strings(call.arguments_json))]
         for tool in request.tools:

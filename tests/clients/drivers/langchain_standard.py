@@ -63,14 +63,8 @@ class TestChat(ChatModelIntegrationTests):
     def test_json_mode(self, model: BaseChatModel) -> None:
         super().test_json_mode(model)
 
-    @pytest.mark.xfail(reason="a `name` is refused, clearly")
-    def test_message_with_name(self, model: BaseChatModel) -> None:
-        super().test_message_with_name(model)
-
 
 class TestResponses(TestChat):
-    test_message_with_name = ChatModelIntegrationTests.test_message_with_name  # it sends none here
-
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {**super().chat_model_params, "use_responses_api": True}

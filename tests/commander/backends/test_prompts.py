@@ -33,6 +33,11 @@ def test_roles_that_templates_do_not_know_are_mapped() -> None:
     assert [message["role"] for message in messages] == ["system", "user", "user"]
 
 
+def test_whose_a_message_is_stands_before_it() -> None:
+    messages = prompts.answering((Message("user", "hi", name="Ann"), Message("tool", "3", name="add")), (), "")
+    assert [message["content"] for message in messages] == ["Ann: hi", "3"]
+
+
 def test_a_result_stands_by_the_question() -> None:
     call = Call("", "search", {"q": "x"}, "OK", ["a"])
     messages = prompts.answering(chat(("system", "Be kind."), ("user", "hi"), ("user", "find x")), [call], "So")

@@ -490,11 +490,11 @@ async def test_limits_go_on_under_their_names() -> None:
 async def test_servers_that_know_less_are_asked_for_less() -> None:
     async with serving(sending(answer(WHOLE))) as provider:
         agent = OpenAIAgent(provider.settings(stream_options=False, developer_role="system", tools=False))
-        asked = (Message("developer", "be brief"), Message("user", "hi"))
+        asked = (Message("developer", "be brief"), Message("user", "hi", name="Ann"))
         [_ async for _ in agent(Turn(asked, tools=(Tool("weather", "", {"type": "object"}),)))]
         await agent.close()
     assert provider.connections[0].body == {
         "model": "tested",
-        "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}],
+        "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi", "name": "Ann"}],
         "stream": True,
     }

@@ -94,7 +94,6 @@ CHAT_REFUSED: list[tuple[dict[str, object], str]] = [
     (history({"role": "assistant", "function_call": {"name": "f", "arguments": ""}}), "messages[1].function_call"),
     (history({"role": "assistant", "audio": {"id": "x"}}), "messages[1].audio"),
     (history({"role": "assistant", "refusal": "I will not."}), "messages[1].refusal"),
-    (history({"role": "user", "content": "x", "name": "Ann"}), "messages[1].name"),
     *(
         (history({"role": "user", "content": [{"type": "text", "text": "see"}, part]}), "messages[1].content[1]")
         for part in (

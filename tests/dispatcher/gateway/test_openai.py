@@ -93,6 +93,22 @@ def frames(answer: httpx2.Response) -> list[str]:
     return [block.removeprefix("data: ") for block in blocks]
 
 
+async def test_whose_a_message_is_reaches_the_agent(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    asked = [
+        {"role": "system", "name": "rules", "content": "Be kind."},
+        {"role": "user", "name": "Ann", "content": "hi"},
+    ]
+    asking = ask(http, messages=asked)
+    commander = await sessions.begin(await sessions.created.get())
+    record = await sessions.store.load(commander.session_id)
+    assert record
+    assert [message.name for message in record.request.messages] == ["rules", "Ann"]
+    await commander.finish("stop")
+    assert (await asking).status_code == 200
+    refused = await ask(http, messages=[asked[0] | {"name": "x" * 257}])
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages[0].name")
+
+
 async def test_the_stream_ends_with_done(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
     asking = ask(http, stream=True)
     commander = await sessions.begin(await sessions.created.get())

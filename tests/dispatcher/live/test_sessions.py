@@ -184,6 +184,7 @@ CALL = ClientCall("1", "f", '{"who": ["a n\\u0069ght"]}')
         Request(
             "a", (Message("user", "", parts_json='[{"file": {"file_data": "", "filename": "the night.txt"}}]'),), 1.0
         ),
+        Request("a", (Message("user", "hi", name="night"),), 1.0),
         Request("a", (Message("user", "", parts_json='[{"image_url": {"url": "https://x/night"}}]'),), 1.0),
         Request("a", (Message("assistant", "", (ClientCall("1", "night", "{}"),)),), 1.0),
         Request("a", (), 1.0, tools=(Tool("night", "", "{}", client=True),)),
