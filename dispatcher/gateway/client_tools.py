@@ -1,6 +1,6 @@
 """The client's own tools: what a request says of them, and what its messages hold of their calls and results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,7 +11,10 @@ from shared.records import ClientCall, Message, Tool
 MAX_CLIENT_TOOLS = 128  # as OpenAI takes
 MAX_CLIENT_SCHEMA_BYTES = 64 * 1024  # of one, as of a tool of the Dispatcher's
 
-ToolName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]  # says nothing by itself
+MAX_TOOL_NAME = 128  # characters
+
+# Says nothing by itself.
+ToolName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]+$", max_length=MAX_TOOL_NAME)]
 CallId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
@@ -26,10 +29,6 @@ class FunctionDefinition(msgspec.Struct, frozen=True):
 
 class ChatTool(msgspec.Struct, frozen=True):
     function: FunctionDefinition
-
-
-class ResponseTool(FunctionDefinition, frozen=True):
-    """The same, a level less deep."""
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -76,19 +75,26 @@ class CalledTool(msgspec.Struct, frozen=True):
         return ClientCall(self.id, self.function.name, self.function.arguments)
 
 
-def tools_of(given: Sequence[FunctionDefinition], own: Sequence[Tool]) -> tuple[Tool, ...]:
-    """The client's, as Commanders get them. own: the Dispatcher's that the agent is shown. Raises HttpError 400."""
+def functions_of(tools: Sequence[ChatTool] | None) -> dict[str, FunctionDefinition]:
+    """By where they stand in the request."""
+    return {f"tools[{n}]": tool.function for n, tool in enumerate(tools or ())}
+
+
+def tools_of(given: Mapping[str, FunctionDefinition], own: Sequence[Tool]) -> tuple[Tool, ...]:
+    """The client's, as Commanders get them. given: by where they stand in the request. own: the Dispatcher's that the
+    agent is shown. Raises HttpError 400.
+    """
     if len(given) > MAX_CLIENT_TOOLS:
         raise _invalid("tools", f"at most {MAX_CLIENT_TOOLS} are taken, not {len(given)}")
     names = {tool.name for tool in own}
     tools: list[Tool] = []
-    for n, function in enumerate(given):
+    for where, function in given.items():
         if function.name in names:
-            raise _invalid(f"tools[{n}]", f"there is a tool {function.name!r} already")
+            raise _invalid(where, f"there is a tool {function.name!r} already")
         names.add(function.name)
         schema = msgspec.json.encode(function.parameters or {"type": "object", "properties": {}})
         if len(schema) > MAX_CLIENT_SCHEMA_BYTES:
-            raise _invalid(f"tools[{n}]", f"its parameters have more than {MAX_CLIENT_SCHEMA_BYTES} bytes")
+            raise _invalid(where, f"its parameters have more than {MAX_CLIENT_SCHEMA_BYTES} bytes")
         tools.append(Tool(function.name, function.description or "", schema.decode(), True, bool(function.strict)))
     return tuple(tools)
 

@@ -195,19 +195,26 @@ _TOOL: Fields = {
     "defer_loading": Unsupported((False,)),
     "output_schema": UNSUPPORTED,
 }
+_NAMESPACE: Fields = {
+    **dict.fromkeys(("type", "name", "description"), HONOURED),
+    "tools": Each(ByKind("type", {"function": _TOOL})),
+}
+# A search that may not leave the provider, where none has an index, finds nothing: as if it was not offered, which is
+# what the response's `tools` say. Codex offers it unasked.
+_HOSTED: Fields = {"web_search": Unsupported(({"type": "web_search", "external_web_access": False},))}
 _CALL: Fields = {
     **dict.fromkeys(("type", "call_id", "name", "arguments"), HONOURED),
     **dict.fromkeys(("id", "status"), PASSED),
     "async": Unsupported((False,)),
     "caller": _CALLER,
-    "namespace": UNSUPPORTED,
+    "namespace": HONOURED,
 }
 _OUTPUT: Fields = {
     **dict.fromkeys(("type", "call_id", "name"), HONOURED),
     **dict.fromkeys(("id", "status"), PASSED),
     "output": Each(ByKind("type", {"input_text": _ASKED})),
     "caller": _CALLER,
-    "namespace": UNSUPPORTED,
+    "namespace": HONOURED,
 }
 # More of what an answer here never has; `message.output_text.logprobs` would be of what it has.
 _NEVER_THERE = (
@@ -278,7 +285,7 @@ RESPONSES: Fields = {
         ("none", "auto"),
         ByKind("type", {"function": _NAMED, "allowed_tools": {"type": HONOURED, **_ALLOWED}}),
     ),
-    "tools": Needs("tools", ([],), Each(ByKind("type", {"function": _TOOL}))),
+    "tools": Needs("tools", ([],), Each(ByKind("type", {"function": _TOOL, "namespace": _NAMESPACE, **_HOSTED}))),
     "top_logprobs": Unsupported((0,)),
     "top_p": _SAMPLING,
     "truncation": Unsupported(("disabled",)),

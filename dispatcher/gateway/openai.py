@@ -18,7 +18,7 @@ from dispatcher.gateway import bodies, idempotency, sse
 from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.audited import note
 from dispatcher.gateway.callers import caller_of, token_of
-from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
+from dispatcher.gateway.client_tools import ChatTool, ToolChoice, functions_of, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import CHAT, FieldCheck
 from dispatcher.gateway.formats import ChatFormat
@@ -107,8 +107,7 @@ class OpenAIRoutes:
         caller = caller_of(http)
         honoured = await self._answers.require(body.model, caller, needs)
         messages = bodies.messages(body.messages)
-        functions = [tool.function for tool in body.tools or ()]
-        tools = tools_of(functions, self._sessions.registry.offered(body.model))
+        tools = tools_of(functions_of(body.tools), self._sessions.registry.offered(body.model))
         parameters = _parameters(body) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
         request = Request(
             agent=body.model,

@@ -1,14 +1,24 @@
 """What a request for a response says: its body, and what agents and its object get of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from dispatcher.gateway import bodies
-from dispatcher.gateway.client_tools import CalledFunction, CalledTool, CallId, ResponseTool, ToolChoice, ToolName
+from dispatcher.gateway.client_tools import (
+    MAX_TOOL_NAME,
+    CalledFunction,
+    CalledTool,
+    CallId,
+    FunctionDefinition,
+    ToolChoice,
+    ToolName,
+)
 from dispatcher.gateway.conversations import Earlier, joined
 from dispatcher.gateway.formats import TextFormat
+from dispatcher.gateway.namespaces import apart, full_name
 from dispatcher.gateway.parts import Part
 from dispatcher.gateway.response_events import Echo
 from shared.records import Message
@@ -30,9 +40,21 @@ class InputItem(msgspec.Struct, frozen=True):
     content: str | list[Part] | None = None
     call_id: CallId | None = None
     name: ToolName | None = None
+    namespace: ToolName | None = None
     arguments: str | None = None
     output: str | list[Part] | None = None
     id: str | None = None
+
+
+class ResponseTool(msgspec.Struct, frozen=True):
+    """A function, or a namespace of some; of what else there may be (`fields.RESPONSES`) nothing is read."""
+
+    type: str = "function"
+    name: ToolName | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    tools: list[FunctionDefinition] | None = None
 
 
 class TextConfig(msgspec.Struct, frozen=True):
@@ -93,15 +115,54 @@ def _message(item: InputItem, where: str, referenced: Mapping[str, Message]) -> 
     if item.type == "function_call":
         if item.call_id is None or item.name is None or item.arguments is None:
             raise bodies.invalid(where, "a function_call has `call_id`, `name` and `arguments`")
-        called = CalledTool(item.call_id, CalledFunction(item.name, item.arguments))
+        called = CalledTool(item.call_id, CalledFunction(full_name(item.namespace, item.name), item.arguments))
         return bodies.ChatMessage("assistant", None, [called])
     if item.type == "function_call_output":
         if item.call_id is None or item.output is None:
             raise bodies.invalid(where, "a function_call_output has `call_id` and `output`")
-        return bodies.ChatMessage("tool", item.output, tool_call_id=item.call_id, name=item.name)
+        return bodies.ChatMessage(
+            "tool", item.output, tool_call_id=item.call_id, name=item.name and full_name(item.namespace, item.name)
+        )
     if item.role is None:
         raise bodies.invalid(f"{where}.role", "is missing")
     return bodies.ChatMessage(item.role, item.content)
+
+
+def namespaces_of(tools: Sequence[ResponseTool]) -> dict[str, str]:
+    """Each one's name → its description."""
+    return {tool.name: tool.description or "" for tool in tools if tool.type == "namespace" and tool.name}
+
+
+def functions_of(tools: Sequence[ResponseTool]) -> dict[str, FunctionDefinition]:
+    """As agents know them, by where they stand in the request. A namespace's description stands before each of its
+    tools'. Raises HttpError 400.
+    """
+    namespaces = namespaces_of(tools)
+    if len(namespaces) < sum(tool.type == "namespace" for tool in tools):
+        raise bodies.invalid("tools", "each namespace has a `name` of its own")
+    found: dict[str, FunctionDefinition] = {}
+    for n, tool in enumerate(tools):
+        where = f"tools[{n}]"
+        if tool.type == "function":
+            if tool.name is None:
+                raise bodies.invalid(f"{where}.name", "is missing")
+            found[where] = FunctionDefinition(tool.name, tool.description, tool.parameters, tool.strict)
+            _check(where, tool.name, None, namespaces)
+        elif tool.type == "namespace":
+            for m, inner in enumerate(tool.tools or ()):
+                name = full_name(tool.name, inner.name)
+                _check(f"{where}.tools[{m}]", name, tool.name, namespaces)
+                said = "\n\n".join(filter(None, (tool.description, inner.description)))
+                found[f"{where}.tools[{m}]"] = replace(inner, name=name, description=said)
+    return found
+
+
+def _check(where: str, name: str, namespace: str | None, namespaces: Collection[str]) -> None:
+    """Nobody can take it for another's."""
+    if len(name) > MAX_TOOL_NAME:
+        raise bodies.invalid(where, f"with its namespace its name has more than {MAX_TOOL_NAME} characters")
+    if (other := apart(name, namespaces).get("namespace")) != namespace:
+        raise bodies.invalid(where, f"its name is one of the namespace {other!r}")
 
 
 def parameters_of_response(body: ResponseBody) -> dict[str, Any]:
@@ -125,5 +186,6 @@ def shown_of(body: ResponseBody, before: Earlier) -> str:
         body.store is not False,
         len(before.messages),
         before.links,
+        namespaces=namespaces_of(body.tools or ()),
     )
     return "" if shown == Echo() else msgspec.json.encode(shown).decode()

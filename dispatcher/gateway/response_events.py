@@ -5,6 +5,7 @@ So whoever reads the log, at any replica and at any time, makes the same events 
 one of them has seen all that come before it.
 """
 
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record
+from dispatcher.gateway.namespaces import apart, full_name, grouped
 from dispatcher.gateway.views import (
     FinalEvent,
     UserContent,
@@ -36,7 +38,8 @@ Object: TypeAlias = dict[str, Any]
 class Echo(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a response's object shows again of its request, beside what agents get: `Request.shown_json`. instructions:
     whether the first message is these. earlier: messages after that which come from other responses, `links` of them.
-    store: it can be asked for later. prepared: nobody is asked, it is there to go on from.
+    store: it can be asked for later. prepared: nobody is asked, it is there to go on from. namespaces: of its tools, by
+    name what was said of them.
     """
 
     metadata: dict[str, str] = {}
@@ -48,6 +51,7 @@ class Echo(msgspec.Struct, frozen=True, omit_defaults=True):
     earlier: int = 0
     links: int = 0
     prepared: bool = False
+    namespaces: dict[str, str] = {}
 
 
 class ResponseView:
@@ -59,7 +63,7 @@ class ResponseView:
         self.echo = msgspec.json.decode(record.request.shown_json or "{}", type=Echo)
         self._session_id = record.session_id
         self.id, self._item_id = f"{ID_PREFIX}{record.session_id}", f"msg_{record.session_id}"
-        self._tools = [_tool(tool) for tool in record.request.tools]
+        self._tools = grouped([_tool(tool) for tool in record.request.tools], self.echo.namespaces)
         self._texts: list[str] = []
         self._final: FinalEvent | None = None
         self._ended_at = 0.0
@@ -143,7 +147,10 @@ class ResponseView:
     def output(self) -> list[tuple[str, Message]]:
         """The items of the answer so far, each as the message that a later request has of it."""
         text = [(self._item_id, Message("assistant", "".join(self._texts)))] if self._texts else []
-        calls = ((item["id"], ClientCall(item["call_id"], item["name"], item["arguments"])) for item in self._calls())
+        calls = (
+            (item["id"], ClientCall(item["call_id"], full_name(item.get("namespace"), item["name"]), item["arguments"]))
+            for item in self._calls()
+        )
         return [*text, *((item_id, Message("assistant", "", (call,))) for item_id, call in calls)]
 
     def input(self) -> list[tuple[str, Message]]:
@@ -196,7 +203,7 @@ class ResponseView:
                 "type": "function_call",
                 "status": "completed",
                 "call_id": call.call_id,
-                "name": call.name,
+                **apart(call.name, self.echo.namespaces),
                 "arguments": call.arguments,
             }
             for n, call in enumerate(calls)
@@ -206,12 +213,12 @@ class ResponseView:
         return {"item_id": self._item_id, "output_index": 0, "content_index": 0}
 
 
-def input_item(item_id: str, message: Message) -> Object:
+def input_item(item_id: str, message: Message, namespaces: Collection[str]) -> Object:
     """An item of `ResponseView.input`, as it is listed."""
     place = {"id": item_id, "status": "completed"}
     if message.tool_calls:
         (call,) = message.tool_calls
-        called = {"call_id": call.call_id, "name": call.name, "arguments": call.arguments_json}
+        called = {"call_id": call.call_id, **apart(call.name, namespaces), "arguments": call.arguments_json}
         return {"type": "function_call", **place, **called}
     if message.role == "tool":
         return {"type": "function_call_output", **place, "call_id": message.tool_call_id, "output": message.content}

@@ -28,6 +28,7 @@ from dispatcher.gateway.ports import Sessions
 from dispatcher.gateway.response_bodies import (
     MessageBody,
     ResponseBody,
+    functions_of,
     messages_of,
     parameters_of_response,
     shown_of,
@@ -108,7 +109,7 @@ class ResponseRoutes:
                 needs.setdefault(feature, where)
         honoured = await self._answers.require(body.model, caller, needs)
         messages = messages_of(body, before.messages, found)
-        tools = tools_of(body.tools or (), self._sessions.registry.offered(body.model))
+        tools = tools_of(functions_of(body.tools or ()), self._sessions.registry.offered(body.model))
         parameters = parameters_of_response(body) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
         return Request(
             agent=body.model,
@@ -218,7 +219,8 @@ class ResponseRoutes:
             raise bodies.invalid("limit", f"must be 1 to {MAX_ITEMS}")
         if order not in ("asc", "desc"):
             raise bodies.invalid("order", "must be asc or desc")
-        items = ResponseView(record).input()
+        view = ResponseView(record)
+        items = view.input()
         if order == "desc":
             items.reverse()
         if (after := asked.get("after")) is not None:
@@ -226,7 +228,7 @@ class ResponseRoutes:
             if not found:
                 raise bodies.invalid("after", "there is no such item")
             items = items[found[0] + 1 :]
-        page = [input_item(item_id, message) for item_id, message in items[:limit]]
+        page = [input_item(item_id, message, view.echo.namespaces) for item_id, message in items[:limit]]
         ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {"first_id": None, "last_id": None}
         return json_response(200, {"object": "list", "data": page, **ends, "has_more": len(items) > limit})
 

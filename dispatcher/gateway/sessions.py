@@ -18,7 +18,7 @@ from dispatcher.core.log import Record, Request
 from dispatcher.gateway import approvals, bodies, idempotency, sse, tickets
 from dispatcher.gateway.audited import note
 from dispatcher.gateway.callers import caller_of, comes_by_ticket, find_by_ticket, theirs, token_of
-from dispatcher.gateway.client_tools import ChatTool, ToolChoice, parameters_of, tools_of
+from dispatcher.gateway.client_tools import ChatTool, ToolChoice, functions_of, parameters_of, tools_of
 from dispatcher.gateway.errors import HttpError, json_response, unknown_session
 from dispatcher.gateway.fields import not_honoured
 from dispatcher.gateway.parts import needs_of
@@ -87,7 +87,7 @@ class SessionRoutes:
         for feature, where in needs.items():
             if feature not in features:
                 raise not_honoured(body.agent, feature, where)
-        tools = tools_of([tool.function for tool in body.tools or ()], self._sessions.registry.offered(body.agent))
+        tools = tools_of(functions_of(body.tools), self._sessions.registry.offered(body.agent))
         parameters = (body.parameters or {}) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
         request = Request(
             agent=body.agent,

@@ -35,6 +35,7 @@ PURE = (  # besides the rooms that say so
     "shared.sizes",
     "shared.spans",
     "shared.wire",
+    "dispatcher.gateway.namespaces",
     "dispatcher.gateway.views",
     "dispatcher.gateway.response_events",
 )

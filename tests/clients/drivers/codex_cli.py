@@ -1,5 +1,5 @@
-"""Codex, as a program runs it (`codex exec`). Its own tools are on; web search and the tools that it groups in a
-namespace, which are on by default, are refused, and so off but in one case.
+"""Codex, as a program runs it (`codex exec`), with its defaults but for `goals`: an agent that calls every tool begins
+one, and what Codex says of it then, the output of a call that nobody made, is refused.
 """
 
 import asyncio
@@ -14,7 +14,8 @@ from typing import Any
 from tests.clients.drivers.driver import BANNED, FAILS, IMAGE, SAID, image_bytes, say, try_cases
 
 PACKAGES = Path(__file__).resolve().parents[3] / "build/clients/node_modules"
-OFF = ("-c", 'web_search="disabled"', "--disable", "multi_agent", "--disable", "goals")
+OFF = ("--disable", "goals")
+LIVE = ("-c", 'web_search="live"', *OFF)  # the agent has no such search
 CONFIG = """
 model = "default"
 model_provider = "pair"
@@ -92,7 +93,7 @@ class Codex:
         assert "The agent failed" in self.failure(FAILS)
 
     def refused(self) -> str:
-        return str(json.loads(self.failure(SAID, off=()))["error"]["message"])
+        return str(json.loads(self.failure(SAID, off=LIVE))["error"]["message"])
 
     def filtered(self) -> None:
         assert "content_filter" in self.failure(f"Say: {BANNED}")

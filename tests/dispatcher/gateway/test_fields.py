@@ -23,7 +23,7 @@ from typing_extensions import get_type_hints, is_typeddict
 
 from dispatcher.core.log import Request
 from dispatcher.gateway import bodies
-from dispatcher.gateway.client_tools import CalledTool, FunctionDefinition, ResponseTool
+from dispatcher.gateway.client_tools import CalledTool, FunctionDefinition
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.fields import (
     CHAT,
@@ -44,7 +44,7 @@ from dispatcher.gateway.fields import (
 from dispatcher.gateway.formats import ChatFormat, SchemaFormat, TextFormat
 from dispatcher.gateway.openai import ChatBody, StreamOptions
 from dispatcher.gateway.parts import FilePart, ImageUrl, InputAudio, Part
-from dispatcher.gateway.response_bodies import InputItem, Reasoning, ResponseBody, TextConfig
+from dispatcher.gateway.response_bodies import InputItem, Reasoning, ResponseBody, ResponseTool, TextConfig
 from tests.dispatcher.gateway.fakes import FakeSessions
 from tests.shared.documents import CLIENTS, table
 
@@ -409,7 +409,7 @@ SAID_BY_KIND = {"type"}  # which is one, or leads elsewhere
         (below(RESPONSES, "text"), TextConfig),
         (below(RESPONSES, "reasoning"), Reasoning),
         (every_kind(RESPONSES["input"]), InputItem),
-        (below(RESPONSES, "tools", "function"), ResponseTool),
+        ({**below(RESPONSES, "tools", "function"), **below(RESPONSES, "tools", "namespace")}, ResponseTool),
         (RESPONSES_PARTS | every_kind(below(CHAT, "messages", "user")["content"]), Part),
     ],
 )
