@@ -43,6 +43,7 @@ CLIENTS = [
         ("LiteLLM", "others", "litellm_client", ("Chat", "Responses")),
         ("LlamaIndex", "others", "llama_index_llms", ("Chat", "Responses")),
         ("instructor", "others", "instructor_client", ("tools", "JSON Schema")),
+        ("smolagents", "others", "smolagents_models", ("Chat",)),
         ("Codex", "official", "codex_cli", ("Responses",)),
         ("AI SDK 7", "node", "ai_sdk_7", ("Chat", "Responses", "openai-compatible", "open-responses")),
         ("AI SDK 6", "node", "ai_sdk_6", ("Chat", "Responses", "openai-compatible")),
