@@ -301,7 +301,7 @@ async def serve(settings: DispatcherSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     dispatcher = await start(settings)
-    # What stays was frozen with the rules (`PolicyFiles.load`), before sessions were taken up from the log: these end.
+    # What stays was frozen before the rules were read (`PolicyFiles.load`) and sessions taken up from the log.
     gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
     loop.add_signal_handler(signal.SIGHUP, dispatcher.reload)
     logger.info(

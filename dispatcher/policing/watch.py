@@ -36,10 +36,10 @@ class PolicyFiles:
     def load(self) -> RuleSet:
         """The rules to begin with. Raises FileError."""
         self._files.reading()
-        self._took(load(self._path))
-        # The automata of many phrases are many objects that never die: the collector need not visit them.
+        # What the program has made until now stays, and the collector need not visit it. Rules do not, nor sessions.
         gc.collect()
         gc.freeze()
+        self._took(load(self._path))
         return self._rules
 
     async def reload(self, use: Callable[[RuleSet], None]) -> None:
@@ -54,11 +54,8 @@ class PolicyFiles:
                 logger.exception("policies_unreadable")
                 self._broken([f"{self._path}: {type(error).__name__}"])
             else:
-                gc.unfreeze()  # or the old rules would stay for ever
                 self._took(rules)
                 use(rules)
-                gc.collect()
-                gc.freeze()
                 self._metrics.policy_reload_success.set(1)
                 logger.info("policies_reloaded", policies=len(rules.policies))
 

@@ -1,6 +1,7 @@
 """Policy files that change while the server runs."""
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -77,6 +78,17 @@ async def test_changed_new_and_removed_files_are_seen(watched: tuple[PolicyFiles
     os.replace(tmp_path / "b.toml", tmp_path / "a.toml")  # noqa: PTH105
     assert await used.names() == ["b"]
     assert [policy["name"] for policy in told(files)["policies"]] == ["b"]
+
+
+async def test_what_lives_while_rules_change_is_looked_at_by_the_collector(
+    watched: tuple[PolicyFiles, Used], tmp_path: Path
+) -> None:
+    """Sessions end, and what is frozen with them in a circle would stay for ever."""
+    _, used = watched
+    before = gc.get_freeze_count()
+    (tmp_path / "a.toml").write_text(RULE.format("other"))
+    assert await used.names() == ["other"]
+    assert gc.get_freeze_count() <= before
 
 
 async def test_a_broken_file_keeps_the_rules_and_says_so(
