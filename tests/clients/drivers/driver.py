@@ -36,6 +36,7 @@ _ASKED = json.loads((Path(__file__).parent / "questions.json").read_text())
 SAID, BANNED, LET_OUT, FAILS, FAILS_LATE = (_ASKED[n] for n in ("said", "banned", "let_out", "fails", "fails_late"))
 QUESTION = _ASKED["question"]  # the agent takes a quotation for an argument
 WEATHER, IMAGE = _ASKED["weather"], _ASKED["image"]
+NOW = {"type": "object", "properties": {}}  # parameters of a tool that takes none
 
 
 class Outcome(NamedTuple):

@@ -16,6 +16,7 @@ from tests.clients.drivers.driver import (
     FAILS_LATE,
     IMAGE,
     LET_OUT,
+    NOW,
     QUESTION,
     SAID,
     WEATHER,
@@ -23,8 +24,6 @@ from tests.clients.drivers.driver import (
     raises,
     run,
 )
-
-NOW = {"type": "object", "properties": {}}
 
 
 class Place(BaseModel):

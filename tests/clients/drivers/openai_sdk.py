@@ -12,6 +12,7 @@ from tests.clients.drivers.driver import (
     FAILS_LATE,
     IMAGE,
     LET_OUT,
+    NOW,
     QUESTION,
     SAID,
     WEATHER,
@@ -19,8 +20,6 @@ from tests.clients.drivers.driver import (
     raises,
     run,
 )
-
-NOW = {"type": "object", "properties": {}}
 
 
 class Place(BaseModel):

@@ -24,13 +24,13 @@ async def test_a_short_wait_after_a_long_one() -> None:
 
 async def test_a_long_wait_after_a_short_one() -> None:
     hub = Hub()
-    with hub.follow("s") as follower:
+    with hub.follow("s") as follower, hub.follow("other") as later:
         waits = asyncio.create_task(follower.wait(0.01))
         await asyncio.sleep(0)
         hub.nudge("s")
         await waits
         waits = asyncio.create_task(follower.wait(HOUR))
-        await asyncio.sleep(0.02)  # the time of the one before is over
+        await later.wait(0.01)  # so the time of the one before, which began sooner, is over
         assert not waits.done()
         hub.nudge("s")
         async with asyncio.timeout(SECONDS):
