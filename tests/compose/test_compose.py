@@ -43,6 +43,16 @@ def block(language: str, *names: str) -> str:
     return str(wanted)
 
 
+def streams(stack: Stack, session_id: str) -> bool:
+    """Whether the edge has a replica for event streams. Until then it closes them, and a browser asks again."""
+    try:
+        url = f"{stack.users}/v1/sessions/{session_id}/events"
+        with httpx2.stream("GET", url, headers=stack.shown("user"), timeout=60) as response:
+            return response.status_code == 200
+    except httpx2.RemoteProtocolError:
+        return False
+
+
 def events(stack: Stack, session_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(event, data) of a session's event stream, to its end."""
     url = f"{stack.users}/v1/sessions/{session_id}/events"
@@ -229,6 +239,7 @@ def test_sessions_outlive_a_killed_dispatcher(stack: Stack) -> None:
     run(stack.docker, "kill", "--signal", "KILL", dispatcher)
     run(stack.docker, "start", dispatcher)
     eventually(lambda: httpx2.get(f"{stack.users}/readyz", timeout=10).status_code, lambda status: status == 200, 60)
+    eventually(lambda: streams(stack, session_id), bool, 60)  # the edge looks for it once for each kind of request
     assert text_of(events(stack, session_id)) == said
     text_of(events(stack, ask(stack)))  # the Commanders have joined anew
 
