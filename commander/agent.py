@@ -107,7 +107,8 @@ class Message:
 
     tool_calls: of an assistant, the client's tools that it called. tool_call_id: of a tool, the call that it answers.
     name: of a tool, or of whoever speaks, where the client said it. parts: the content where it has more than text, as
-    Chat Completions have it (`text`, `image_url`, `input_audio`, `file`); what a URL names was not fetched.
+    Chat Completions have it (`text`, `image_url`, `input_audio`, `file`); what a URL names was not fetched. phase: of
+    an assistant, where the client said it, `commentary` or `final_answer`.
     """
 
     role: str
@@ -116,6 +117,7 @@ class Message:
     tool_call_id: str = ""
     name: str = ""
     parts: tuple[Mapping[str, Any], ...] = ()
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def _user(user: records.User | None) -> User | None:
 def _message(message: records.Message) -> Message:
     calls = tuple(ClientCall(call.name, call.arguments_json, call.call_id) for call in message.tool_calls)
     parts = tuple(_parsed(message.parts_json, "message's parts")) if message.parts_json else ()
-    return Message(message.role, message.content, calls, message.tool_call_id, message.name, parts)
+    return Message(message.role, message.content, calls, message.tool_call_id, message.name, parts, message.phase)
 
 
 def _tool(tool: records.Tool) -> Tool:

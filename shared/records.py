@@ -174,6 +174,7 @@ class Message(Plain, frozen=True):
     tool_call_id: str = ""
     name: str = ""
     parts_json: str = ""
+    phase: str = ""
 
 
 class Tool(Plain, frozen=True):

@@ -342,6 +342,7 @@ def _fill(message: pb.Assignment, assignment: Assignment) -> None:
             tool_call_id=each.tool_call_id,
             name=each.name,
             parts_json=each.parts_json,
+            phase=each.phase,
         )
         _add_client_calls(added.tool_calls, each.tool_calls)
     message.parameters_json = assignment.parameters_json
@@ -383,7 +384,7 @@ def _assignment(message: pb.Assignment) -> Assignment:
         message.generation,
         message.agent,
         tuple(
-            Message(m.role, m.content, _client_calls(m.tool_calls), m.tool_call_id, m.name, m.parts_json)
+            Message(m.role, m.content, _client_calls(m.tool_calls), m.tool_call_id, m.name, m.parts_json, m.phase)
             for m in message.messages
         ),
         message.parameters_json,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from dispatcher.access.rules import Caller
 from dispatcher.core.log import Record
@@ -109,7 +110,7 @@ def joined(messages: list[Message]) -> tuple[Message, ...]:
     for message in messages:
         if message.tool_calls and found and found[-1].role == "assistant":
             before = found.pop()
-            found.append(Message("assistant", before.content, before.tool_calls + message.tool_calls))
+            found.append(replace(before, tool_calls=before.tool_calls + message.tool_calls))
         else:
             found.append(message)
     return tuple(found)

@@ -183,7 +183,7 @@ _ITEM: Fields = {
         )
     ),
     "id": PASSED,
-    "phase": UNSUPPORTED,
+    "phase": HONOURED,
     "status": PASSED,
 }
 _CALLER = Unsupported(({"type": "direct"},))

@@ -43,6 +43,7 @@ class InputItem(msgspec.Struct, frozen=True):
     namespace: ToolName | None = None
     arguments: str | None = None
     output: str | list[Part] | None = None
+    phase: Literal["commentary", "final_answer"] | None = None
     id: str | None = None
 
 
@@ -106,7 +107,9 @@ def messages_of(
     if isinstance(body.input, str):
         return (*before, Message("user", body.input))
     given = [_message(item, f"input[{n}]", referenced) for n, item in enumerate(body.input)]
-    return before + joined(list(bodies.messages(given, "input", TEXT_TYPES, earlier)))
+    found = bodies.messages(given, "input", TEXT_TYPES, earlier)
+    labelled = (_labelled(message, item) for message, item in zip(found, body.input, strict=True))
+    return before + joined(list(labelled))
 
 
 def _message(item: InputItem, where: str, referenced: Mapping[str, Message]) -> bodies.ChatMessage | Message:
@@ -125,7 +128,13 @@ def _message(item: InputItem, where: str, referenced: Mapping[str, Message]) -> 
         )
     if item.role is None:
         raise bodies.invalid(f"{where}.role", "is missing")
+    if item.phase and item.role != "assistant":
+        raise bodies.invalid(f"{where}.phase", "only an assistant's message has one")
     return bodies.ChatMessage(item.role, item.content)
+
+
+def _labelled(message: Message, item: InputItem) -> Message:
+    return replace(message, phase=item.phase) if item.phase and item.type == "message" else message
 
 
 def namespaces_of(tools: Sequence[ResponseTool]) -> dict[str, str]:

@@ -223,7 +223,8 @@ def input_item(item_id: str, message: Message, namespaces: Collection[str]) -> O
     if message.role == "tool":
         return {"type": "function_call_output", **place, "call_id": message.tool_call_id, "output": message.content}
     if message.role == "assistant":
-        return {"type": "message", **place, "role": message.role, "content": [_part(message.content)]}
+        phase = {"phase": message.phase} if message.phase else {}
+        return {"type": "message", **place, "role": message.role, "content": [_part(message.content)], **phase}
     text = {"type": "text", "text": message.content}
     parts = map(_input_part, msgspec.json.decode(message.parts_json) if message.parts_json else [text])
     return {"type": "message", **place, "role": message.role, "content": list(parts)}

@@ -44,6 +44,22 @@ def test_it_knows_who_asked() -> None:
         assert from_assignment(records.Assignment("s", 1, "a", user=user), no_tools).user == told
 
 
+def test_it_gets_a_message_whole() -> None:
+    async def no_tools(name: str, arguments: Mapping[str, Any]) -> Any:
+        raise AssertionError
+
+    given = (
+        records.Message("assistant", "ok", (records.ClientCall("c", "f", "{}"),), name="Ann", phase="commentary"),
+        records.Message("tool", "sunny", (), "c", "f"),
+        records.Message("user", "see", parts_json='[{"type": "text", "text": "see"}]'),
+    )
+    assert from_assignment(records.Assignment("s", 1, "a", given), no_tools).messages == (
+        Message("assistant", "ok", (ClientCall("f", "{}", "c"),), name="Ann", phase="commentary"),
+        Message("tool", "sunny", (), "c", "f"),
+        Message("user", "see", parts=({"type": "text", "text": "see"},)),
+    )
+
+
 def test_sessions_share_their_tools_schemas() -> None:
     async def no_tools(name: str, arguments: Mapping[str, Any]) -> Any:
         raise AssertionError

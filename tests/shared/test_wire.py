@@ -58,7 +58,9 @@ signals = st.one_of(
         texts,
         numbers,
         texts,
-        st.lists(st.builds(records.Message, texts, texts, client_calls, texts, texts, texts), max_size=2).map(tuple),
+        st.lists(st.builds(records.Message, texts, texts, client_calls, texts, texts, texts, texts), max_size=2).map(
+            tuple
+        ),
         texts,
         st.lists(st.builds(records.Tool, texts, texts, texts, st.booleans(), st.booleans()), max_size=2).map(tuple),
         histories,

@@ -127,7 +127,6 @@ RESPONSES_REFUSED: list[tuple[dict[str, object], str]] = [
     (given({"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}), "input[1]"),
     (given({"type": "function_call_output", "call_id": "1", "output": "3"}), "input[1]"),
     (given({"type": "reasoning", "id": "rs_1", "summary": []}), "input[1]"),
-    (given({"role": "assistant", "content": "x", "phase": "commentary"}), "input[1].phase"),
     (given({"role": "user", "content": [{"type": "input_image", "image_url": IMAGE}]}), "input[1].content[0]"),
     (given({"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}), "input[1].content[0]"),
 ]
