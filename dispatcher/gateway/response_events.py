@@ -73,6 +73,10 @@ class ResponseView:
         return self._final is not None
 
     @property
+    def failed(self) -> bool:
+        return isinstance(self._final, UserFailed)
+
+    @property
     def asked(self) -> tuple[Message, ...]:
         """With what stands before it, and without the instructions."""
         return self._request.messages[self.echo.instructions :]

@@ -231,6 +231,10 @@ class ResponseSocket:
         while len(self.kept) > MAX_KEPT or sum(view.size for view in self.kept.values()) > MAX_EARLIER_BYTES:
             del self.kept[next(iter(self.kept))]
 
+    def forget(self, previous: str | None) -> None:
+        """What could not be gone on from, as OpenAI's guide has it: it may be asked for again where it is stored."""
+        self.kept.pop(previous or "", None)
+
     async def tell(self, event: bytes) -> None:
         await self._frame(TextMessage(event.decode()))
 
@@ -271,6 +275,7 @@ class SocketRequest:
     def __init__(self, socket: ResponseSocket, tells: bool) -> None:
         self.lane: str | None = None
         self.response_id = ""  # once there is one
+        self._previous: str | None = None  # what it goes on from
         self.size = 0  # bytes that have come
         self.status = 0
         self.waits = self.over = False
@@ -313,9 +318,9 @@ class SocketRequest:
     def kept(self) -> dict[str, ResponseView]:
         return self._socket.kept
 
-    async def enter(self, lane: str | None) -> None:
-        """Wait for those before it. Raises HttpError 429, 503, ClientDisconnect."""
-        self.lane = lane
+    async def enter(self, lane: str | None, previous: str | None) -> None:
+        """Wait for those before it. previous: what it goes on from. Raises HttpError 429, 503, ClientDisconnect."""
+        self.lane, self._previous = lane, previous
         lock = self._socket.lane(self)
         self.waits = True
         self.placed.set()
@@ -353,6 +358,7 @@ class SocketRequest:
             return
         self._error += body
         if not message.get("more_body", False):
+            self._socket.forget(self._previous)
             await self._socket.tell(error_event(self.status, self._error, self.lane, self._headers))
 
 
@@ -378,6 +384,8 @@ class SocketResponse:
         return None
 
     async def _end(self, events: list[Object]) -> None:
+        if self._view.failed:
+            self._socket.forget(self._view.echo.previous_response_id)
         if not self._view.echo.store:
             self._socket.keep(self._view)
         await self._tell(events)
@@ -398,6 +406,7 @@ class SocketResponse:
             await sse.write(self._send, msgspec.json.encode(event | lane))
 
     async def _fail(self, error: HttpError) -> None:
+        self._socket.forget(self._view.echo.previous_response_id)
         await sse.end(self._send, error_event(error.status, error.body, self._lane))
 
 

@@ -66,7 +66,7 @@ class ResponseRoutes:
             asked = await self._bodies.take(http, ResponseBody, check=partial(self._check, needs=needs))
             return await self._answer(http, asked, needs)
         message = await self._bodies.take(http, MessageBody, check=partial(self._check_message, needs=needs))
-        await socket.enter(message.stream_id)
+        await socket.enter(message.stream_id, message.previous_response_id)
         request = await self._request(http, message, needs, socket.kept)
         if message.generate is False:
             note(http, generate=False)
