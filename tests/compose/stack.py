@@ -31,7 +31,7 @@ def eventually(read: Callable[[], T], expected: Callable[[T], bool], seconds: fl
     return value
 
 
-def run(*command: str, seconds: float = 60, variables: Mapping[str, str] | None = None) -> str:
+def run(*command: str, seconds: float = 240, variables: Mapping[str, str] | None = None) -> str:
     """Standard output. Fails with what the command said when it fails or takes longer."""
     done = subprocess.run(
         command,
@@ -57,7 +57,7 @@ class Stack:
         self._project = f"midsentence-test-{os.getpid()}"
         self._keys: dict[str, str] = {}
 
-    def compose(self, *arguments: str, seconds: float = 120, env_file: Path | None = None) -> str:
+    def compose(self, *arguments: str, seconds: float = 240, env_file: Path | None = None) -> str:
         """What a compose command says. `env_file` stands for the user's .env, which is never read here."""
         options = ["--project-name", self._project, "--env-file", str(env_file or self._env_file), *self._options]
         return run(*self._compose, *options, *arguments, seconds=seconds, variables=self._variables)

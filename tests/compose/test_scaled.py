@@ -89,7 +89,7 @@ def test_a_dispatcher_that_starts_while_redis_is_away_waits_for_it(scaled: Stack
     said = read(scaled, session_id).ended(60).text
     scaled.compose("stop", "redis")
     restarted, _ = scaled.containers("dispatcher")
-    run(scaled.docker, "restart", "--time", "5", restarted, seconds=60)
+    run(scaled.docker, "restart", "--time", "5", restarted)
     scaled.compose("start", "redis")
     eventually(lambda: scaled.health("dispatcher"), lambda health: set(health.values()) == {"healthy"}, 120)
     assert read(scaled, session_id).ended(60).text == said
