@@ -148,11 +148,12 @@ def _findings(bounds: Bounds, found: Rounds) -> Iterator[Finding]:
         for figure, bound in figures.items():
             for system in (*bound.at_most, *bound.at_least):
                 rounds = [
-                    (own[figure] / (base[figure] if bound.to else 1.0), max(_others(own), _others(base)))
+                    (own[figure], base[figure] if bound.to else 1.0, max(_others(own), _others(base)))
                     for own, base in zip(systems.get(system, ()), systems.get(bound.to or system, ()), strict=False)
-                    if figure in own and base.get(figure, 0) > 0
+                    if figure in own and figure in base
                 ]
-                ratios = tuple(ratio for ratio, others in rounds if others <= MOST or figure.startswith(MEMORY))
+                quiet = [(own, base) for own, base, others in rounds if others <= MOST or figure.startswith(MEMORY)]
+                ratios = tuple(own / base for own, base in quiet if base > 0)  # 0: it did not get its turn at all
                 yield Finding(measure, figure, system, bound, ratios, len(rounds))
 
 

@@ -108,7 +108,9 @@ def _no_collection() -> Iterator[None]:
 
 
 class Late(Exception):
-    """The sessions took longer to open than was planned for, each time: a measure would be of that."""
+    """The sessions took longer to open than was planned for, each time, or none said anything: a measure would be of
+    that.
+    """
 
 
 async def _begun(
@@ -168,6 +170,9 @@ async def paced(system: System, count: int, seconds: float, rate: float = 50.0) 
         after, tokens = system.cpu_seconds(), tokens + sum(reader.tokens for reader in readers)
         await asyncio.gather(*(reader.finished(SECONDS) for reader in readers))
     latencies = sorted(latency for reader in readers for latency in reader.latencies)
+    if len(latencies) < 2:
+        await delete(sessions)
+        raise Late(f"no tokens of {count} sessions came within {seconds:g} s: the machine is busy")
     cuts = statistics.quantiles(latencies, n=100)
     kept = tokens / (count * rate * seconds)
     figures = {"p50_micros": cuts[49], "p99_micros": cuts[98], "pace_kept": kept, **_cpu(before, after, tokens)}

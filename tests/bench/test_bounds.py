@@ -102,6 +102,15 @@ def test_rounds_beside_others_are_not_compared(bounds: Bounds) -> None:
     assert none.line == "not compared: paced, cpu_micros: sqlite: others used more than 10% of the machine"
 
 
+def test_a_base_that_did_not_get_its_turn_is_no_figure(bounds: Bounds) -> None:
+    """Beside so much else that the floor's gateway used no CPU within the window."""
+    floor, sqlite = rounds("cpu_micros", 0), rounds("cpu_micros", 300)
+    floor[0][OTHERS] = 0.9
+    (finding,) = compared(bounds, {"paced": {"floor": floor, "sqlite": sqlite}}, SYSTEMS, "paced".__eq__, whole=False)
+    assert finding.busy
+    assert not finding.broken
+
+
 def test_memory_is_compared_whatever_others_do(tmp_path: Path) -> None:
     (tmp_path / "bounds.toml").write_text('["idle".kib]\nnoise = 0.1\nat_most = { sqlite = 60 }\n')
     found = {"idle": {"sqlite": [{"kib": 70.0, OTHERS: 1.0}]}}
