@@ -7,11 +7,21 @@ are bound once, for they are on the hot path.
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from dispatcher.core.log import FINAL, State
@@ -66,11 +76,17 @@ _LATENCY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 _WAITING = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)  # of people
 _PACKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
+# Asked for in any version but another one. prometheus-client's own `choose_encoder` raises for what is no number.
+_OPENMETRICS = re.compile(r"application/openmetrics-text(?![^,]*;\s*version=(?!1\.0\.0\b))")
+
 LOOP_INTERVAL = 0.1  # seconds between two looks at the event loop
 
 
 class Metrics:
-    """Durations are seconds; a negative one (a clock was set back) counts as 0, for a histogram's sum must not fall."""
+    """Durations are seconds; a negative one (a clock was set back) counts as 0, for a histogram's sum must not fall.
+
+    trace: the id of a sampled trace that shows what was measured, as the exemplar of its bucket; empty: there is none.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second gauge for each counter, which nobody promised
@@ -191,9 +207,9 @@ class Metrics:
         self._packets.inc(kind if kind in PACKET_KINDS else UNKNOWN)
         self._packet_lag.observe(lag)
 
-    def first_event(self, seconds: float) -> None:
+    def first_event(self, seconds: float, trace: str = "") -> None:
         """Prompt to first content released."""
-        self._first_event.observe(max(0.0, seconds))
+        self._first_event.observe(max(0.0, seconds), _exemplar(trace))
 
     def loop_late(self, seconds: float) -> None:
         """One look at the event loop."""
@@ -214,13 +230,13 @@ class Metrics:
         """A stop is in the log."""
         self._stops.get(reason, self._stops[UNKNOWN]).inc()
 
-    def stop_sent(self, seconds: float) -> None:
+    def stop_sent(self, seconds: float, trace: str = "") -> None:
         """Detection to Stop written."""
-        self._stop_sent.observe(max(0.0, seconds))
+        self._stop_sent.observe(max(0.0, seconds), _exemplar(trace))
 
-    def stop_halted(self, seconds: float) -> None:
+    def stop_halted(self, seconds: float, trace: str = "") -> None:
         """Detection to `Stopped` received."""
-        self._stop_halted.observe(max(0.0, seconds))
+        self._stop_halted.observe(max(0.0, seconds), _exemplar(trace))
 
     def delta_after_stop(self) -> None:
         """The log got one."""
@@ -234,10 +250,10 @@ class Metrics:
         """policy: its name in the operator's file. action: one of `dispatcher.policies.matches.ACTIONS`."""
         self._policy_hits.labels(policy, action).inc(times)
 
-    def tool_done(self, tool: str, status: str, seconds: float) -> None:
+    def tool_done(self, tool: str, status: str, seconds: float, trace: str = "") -> None:
         """tool: a registered name, else `unknown`. status: as in the contract."""
         self._tool_calls.labels(tool, status).inc()
-        self._tool_seconds.labels(tool).observe(max(0.0, seconds))
+        self._tool_seconds.labels(tool).observe(max(0.0, seconds), _exemplar(trace))
 
     def tool_running(self, tool: str, change: int) -> None:
         """A call of a registered tool has begun (1), or ended (-1)."""
@@ -284,7 +300,7 @@ class Metrics:
 class _Unlisted(Collector):
     """A counter whose name without `_total` another metric has, which prometheus-client takes for a clash.
 
-    It is one in OpenMetrics, not in the text format: /metrics has to be served as text.
+    It is one in OpenMetrics, not in the text format: see `_Unclashed`.
     """
 
     def __init__(self, counter: Counter) -> None:
@@ -295,6 +311,40 @@ class _Unlisted(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._counter.collect()
+
+
+class _Unclashed:
+    """A registry as OpenMetrics can say it: there a counter `x_total` is the family `x`, and so is a gauge `x`. Of two
+    such the counter is told without its type; names, labels and values stay.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        families = list(self._registry.collect())
+        others = {family.name for family in families if family.type != "counter"}
+        for family in families:
+            if family.type == "counter" and family.name in others:
+                untyped = Metric(f"{family.name}_total", family.documentation, "unknown")
+                untyped.samples = family.samples
+                yield untyped
+            else:
+                yield family
+
+
+def _exemplar(trace: str) -> dict[str, str] | None:
+    return {"trace_id": trace} if trace else None
+
+
+def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    """What a scraper gets that accepts these media types, and its own: OpenMetrics 1.0 where that is asked for, which
+    alone has exemplars; else Prometheus's text format.
+    """
+    if _OPENMETRICS.search(accept):
+        text: bytes = openmetrics.generate_latest(_Unclashed(registry))  # type: ignore[no-untyped-call]
+        return text, openmetrics.CONTENT_TYPE_LATEST
+    return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
 async def watch_loop(metrics: Metrics) -> None:

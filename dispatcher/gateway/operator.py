@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from starlette.datastructures import QueryParams
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -32,6 +32,7 @@ from dispatcher.live.fleet import (
     new_hold,
 )
 from dispatcher.live.ports import Unlogged
+from dispatcher.metrics import exposition
 from dispatcher.store.ports import Place, place
 from shared.records import StopReason
 from shared.turns import LoopTurn
@@ -170,7 +171,8 @@ class OperatorRoutes:
         return _summary(record, self._sessions.unlogged(record.session_id))
 
     async def _metrics(self, http: HttpRequest) -> Response:
-        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        text, kind = exposition(self._registry, http.headers.get("accept", ""))
+        return Response(text, headers={"Content-Type": kind})
 
     async def _policies(self, http: HttpRequest) -> Response:
         return json_response(200, self._sessions.policy_status())

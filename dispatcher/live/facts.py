@@ -9,6 +9,7 @@ from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Fin
 from dispatcher.core.log import Applied, Offsets, Record, State
 from dispatcher.metrics import UNKNOWN, Metrics
 from shared.records import TALK, Content, Error, Stopped, Thought, ToolResult, Unknown
+from shared.spans import SAMPLED, TraceContext
 
 logger = structlog.get_logger()
 
@@ -49,17 +50,19 @@ class SessionFacts:
         log_thoughts: bool,
         known: Callable[[str], bool],
         ended: Callable[[str, bool], None],
-        trace_id: str = "",
+        trace: TraceContext | None = None,
     ) -> None:
         """known: whether a tool of that name is registered. ended: told whose session has ended, and whether well.
-        trace_id: stands in its lines; empty: nobody is told of traces.
+        trace: its id stands in its lines, and where it is sampled with what it is measured by; None: nobody is told of
+        traces.
         """
         self._known, self._ended = known, ended
         self._commander_id = record.head.commander_id
         self._called = {call_id: call.at for call_id, call in record.head.calls.items()}
         self._metrics, self._log_thoughts = metrics, log_thoughts
         self._session_id, self._created_at = record.session_id, record.request.created_at
-        self._traced = {"trace_id": trace_id} if trace_id else {}
+        self._traced = {"trace_id": trace.trace} if trace else {}
+        self._exemplar = trace.trace if trace and trace.flags == SAMPLED else ""
         self._seen = Offsets(record.head.offset)
         self._final = record.head.final
         self._spoken = record.head.decided > 0
@@ -103,14 +106,14 @@ class SessionFacts:
             return False
         self._stop_written = True
         if self._detected:
-            self._metrics.stop_sent(began - self._detected)
+            self._metrics.stop_sent(began - self._detected, self._exemplar)
         return True
 
     def _entry(self, entry: Entry) -> None:
         body = entry.body
         if entry.released and not self._spoken:
             self._spoken = True
-            self._metrics.first_event(entry.at - self._created_at)
+            self._metrics.first_event(entry.at - self._created_at, self._exemplar)
         if isinstance(body, Thought):
             self._thought(body)
         elif self._step:
@@ -140,7 +143,7 @@ class SessionFacts:
                 self._over("stopped", reason=reason, author=author, policy=policy, detail=detail)
             case Stopped(_, _, deltas, micros):
                 if self._detected:
-                    self._metrics.stop_halted(perf_counter() - self._detected)
+                    self._metrics.stop_halted(perf_counter() - self._detected, self._exemplar)
                 self._info("commander_halted", deltas_after_stop=deltas, halt_ms=micros / 1000)
                 self._over("failed")
             case Finished(reason):
@@ -158,7 +161,7 @@ class SessionFacts:
                     self._over("failed", code=code[:100])
 
     def _answered(self, tool_name: str, status: str, seconds: float) -> None:
-        self._metrics.tool_done(self._tool(tool_name), status, seconds)
+        self._metrics.tool_done(self._tool(tool_name), status, seconds, self._exemplar)
 
     def _tool(self, name: str) -> str:
         """The tool's name; of what a model merely calls so, nothing."""

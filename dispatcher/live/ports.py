@@ -15,6 +15,7 @@ from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
 from dispatcher.tools.registry import ApprovalRequest, Registry
 from shared.records import DownstreamSignal, ToolResult, Upstream
+from shared.spans import TraceContext
 from shared.turns import LoopTurn
 
 T = TypeVar("T")
@@ -127,8 +128,8 @@ class Host(Protocol):
     def completed(self, session_id: str) -> None:
         """Its log is, and no other instance tells of it."""
 
-    def trace_id(self, session_id: str, request: Request) -> str:
-        """For the lines of its log; empty: nobody is told of traces."""
+    def trace(self, session_id: str, request: Request) -> TraceContext | None:
+        """For the lines of its log and its exemplars, sampled or not; None: nobody is told of traces."""
 
     def traceparent(self, session_id: str, request: Request, generation: int) -> str:
         """For what is done for the session under that generation."""

@@ -78,8 +78,8 @@ class Runner:
 
     def _new_facts(self, record: Record) -> SessionFacts:
         host = self.host
-        trace_id = host.trace_id(record.session_id, record.request)
-        return SessionFacts(host.metrics, record, host.log_thoughts, host.registry.knows, host.ended, trace_id)
+        trace = host.trace(record.session_id, record.request)
+        return SessionFacts(host.metrics, record, host.log_thoughts, host.registry.knows, host.ended, trace)
 
     # ---- attachment
 

@@ -32,7 +32,7 @@ from dispatcher.store.asking import read_all, until_known
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.registry import Registry
 from shared.records import Tool
-from shared.spans import invocation_span, trace_context
+from shared.spans import TraceContext, invocation_span, trace_context
 from shared.traces import Traces
 from shared.turns import LoopTurn, in_turns
 
@@ -246,15 +246,16 @@ class Runners:
             context = trace_context(record.request.traceparent, session_id)
             traces.tell(context, spans_of(record, entries, context, texts=traces.texts))
 
-    def trace_id(self, session_id: str, request: Request) -> str:
-        """For the lines of its log; empty: nobody is told of traces."""
-        return trace_context(request.traceparent, session_id).trace if self._traces else ""
+    def trace(self, session_id: str, request: Request) -> TraceContext | None:
+        """For the lines of its log and its exemplars, sampled or not; None: nobody is told of traces."""
+        if self._traces is None:
+            return None
+        return self._traces.sampled(trace_context(request.traceparent, session_id), invoked(request.agent))
 
     def traceparent(self, session_id: str, request: Request, generation: int) -> str:
         """For what is done for the session under that generation: where nobody is told of traces, as it came."""
-        if self._traces is None:
+        if (context := self.trace(session_id, request)) is None:
             return request.traceparent
-        context = self._traces.sampled(trace_context(request.traceparent, session_id), invoked(request.agent))
         return context.traceparent(invocation_span(session_id, generation))
 
     def _changed(self, session_id: str) -> None:

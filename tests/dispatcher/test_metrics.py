@@ -3,8 +3,9 @@ import time
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from dispatcher.metrics import Metrics, watch_loop
+from dispatcher.metrics import Metrics, exposition, watch_loop
 
 # As promised, in the order of its table: name, type, labels.
 PROMISED = [
@@ -113,6 +114,32 @@ def test_facts_become_samples(metrics: Metrics, registry: CollectorRegistry) -> 
         assert registry.get_sample_value(name, dict([label])) == count
     assert registry.get_sample_value("dispatcher_free_slots") == 7
     assert registry.get_sample_value("dispatcher_append_batch_packets_sum") == 5
+
+
+def test_openmetrics_says_what_the_text_says_and_which_trace_shows_it(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    metrics.know(tools=["search"], policies=["limits"])
+    metrics.pool(commanders=2, free_slots=7, waiting=3, ejected=1)
+    metrics.session_over("stopped")
+    metrics.first_event(0.2, "f" * 32)
+    metrics.stop_sent(0.001)
+    metrics.stop_halted(0.002, "a" * 32)
+    metrics.tool_done("search", "OK", 0.2, "b" * 32)
+    text, _ = exposition(registry, "application/openmetrics-text")
+    families = list(openmetrics_parser.text_string_to_metric_families(text.decode()))  # strict: it refuses a clash
+    told = {(sample.name, tuple(sorted(sample.labels.items()))): sample for each in families for sample in each.samples}
+    plain = [sample for family in registry.collect() for sample in family.samples]
+    assert {key: sample.value for key, sample in told.items()} == {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in plain
+    }
+    assert {(sample.name, sample.exemplar.labels["trace_id"]) for sample in told.values() if sample.exemplar} == {
+        ("dispatcher_first_event_seconds_bucket", "f" * 32),
+        ("dispatcher_stop_seconds_bucket", "a" * 32),
+        ("dispatcher_tool_seconds_bucket", "b" * 32),
+    }
+    text, _ = exposition(registry, "*/*")
+    assert b"# {" not in text, "the text format has no exemplars"
 
 
 def test_a_sum_never_falls(metrics: Metrics, registry: CollectorRegistry) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.otlp import Receiver, receiver
 from tests.programs import commander, dispatcher, free_port, need
 from tests.shared.documents import ROOT
 
@@ -67,6 +69,7 @@ async def prometheus(folder: Path, jobs: dict[str, list[str]]) -> AsyncIterator[
             f"--config.file={config}",
             f"--storage.tsdb.path={folder / 'tsdb'}",
             f"--web.listen-address={address}",
+            "--enable-feature=exemplar-storage",
             stdout=log,
             stderr=log,
         )
@@ -102,7 +105,31 @@ async def answered(client: httpx2.AsyncClient, url: str, query: str) -> bool:
     return any(not math.isnan(float(each["value"][1])) for each in results)
 
 
-async def test_each_query_has_an_answer(tmp_path: Path) -> None:
+async def exemplars(client: httpx2.AsyncClient, url: str) -> dict[str, set[str]]:
+    """The traces that each histogram leads to, by the names of their buckets."""
+    asked: dict[str, str | float] = {
+        "query": '{__name__=~"dispatcher_.*_bucket"}',
+        "start": time.time() - 600,
+        "end": time.time() + 60,
+    }
+    answer = await client.get(f"{url}/api/v1/query_exemplars", params=asked)
+    found: dict[str, set[str]] = {}
+    for each in answer.json()["data"]:
+        traces = {exemplar["labels"]["trace_id"] for exemplar in each["exemplars"]}
+        found.setdefault(each["seriesLabels"]["__name__"], set()).update(traces)
+    return found
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """Before the Dispatcher, which looks for it when it starts."""
+    with receiver() as received:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        yield received
+
+
+async def test_each_query_has_an_answer_and_slow_moments_lead_to_a_trace(tmp_path: Path, collector: Receiver) -> None:
     policies, tools = tmp_path / "rules.toml", tmp_path / "tools.toml"
     policies.write_text(RULES)
     tools.write_text(TOOLS)
@@ -125,3 +152,7 @@ async def test_each_query_has_an_answer(tmp_path: Path) -> None:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             assert not left
+            led = await exemplars(client, url)
+            told = {span.trace for span in collector.spans}
+            for name in ("first_event", "stop", "tool"):
+                assert led[f"dispatcher_{name}_seconds_bucket"] & told, name

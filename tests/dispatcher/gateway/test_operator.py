@@ -21,10 +21,13 @@ from tests.dispatcher.gateway.test_events import stream
 
 async def test_metrics_are_the_registrys(operator: httpx2.AsyncClient, metrics: Metrics) -> None:
     metrics.session_over("finished")
-    answer = await operator.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+    answer = await operator.get("/metrics", headers={"Accept": "text/html,application/openmetrics-text;version=9,*/*"})
     assert answer.headers["content-type"].startswith("text/plain")
     assert 'dispatcher_sessions_total{outcome="finished"} 1.0' in answer.text
     assert "dispatcher_event_streams 0.0" in answer.text
+    answer = await operator.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0;q=0.6,*/*"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.text.endswith("# EOF\n")
 
 
 async def test_live_sessions_are_listed_and_others_on_demand(

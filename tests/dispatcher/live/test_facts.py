@@ -6,25 +6,30 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from dispatcher.core.entries import Body, Entry, Failed, Finished, StopEntry
+from dispatcher.core.entries import Body, Call, Entry, Failed, Finished, StopEntry
 from dispatcher.core.log import Applied, Head, Record, Request
 from dispatcher.live.facts import THOUGHT_LINE_CHARACTERS, THOUGHT_LINES, SessionFacts
 from dispatcher.metrics import Metrics
-from shared.records import Content, Error, Thought
+from shared.records import Content, Error, Thought, ToolResult
+from shared.spans import SAMPLED, UNSAMPLED, TraceContext
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 class Told:
     """Facts of one session, and what they say of its Commander."""
 
-    def __init__(self, log_thoughts: bool = True) -> None:
+    def __init__(self, log_thoughts: bool = True, trace: TraceContext | None = None) -> None:
         self.ends: list[tuple[str, bool]] = []
+        self.registry = CollectorRegistry()
         record = Record("s", Request("a", (), 0.0), Head(state="running", commander_id="c"))
         self._facts = SessionFacts(
-            Metrics(CollectorRegistry()),
+            Metrics(self.registry),
             record,
             log_thoughts,
             lambda name: False,
             lambda *ended: self.ends.append(ended),
+            trace,
         )
         self._offset = 0
 
@@ -50,6 +55,15 @@ def test_a_long_step_is_logged_in_pieces_while_it_lasts() -> None:
     lines += told.hear(Content("word"))
     assert "".join(thoughts(lines)) == "".join(deltas)
     assert {line["step"] for line in lines} == {"plan"}
+
+
+@pytest.mark.parametrize(("flags", "leads"), [(SAMPLED, {TRACE}), (UNSAMPLED, set())])
+def test_what_was_measured_leads_to_a_trace_that_was_sampled(flags: str, leads: set[str]) -> None:
+    told = Told(trace=TraceContext(TRACE, "", flags))
+    call = told.hear(Call("search", "{}", "c1", "i"), ToolResult("search", "{}", "c1", "OK"))
+    assert {line["trace_id"] for line in call} == {TRACE}, "lines have it, sampled or not"
+    samples = [sample for family in told.registry.collect() for sample in family.samples]
+    assert {sample.exemplar.labels["trace_id"] for sample in samples if sample.exemplar} == leads
 
 
 def test_a_step_of_which_only_the_length_is_logged() -> None:
