@@ -14,13 +14,13 @@ import httpcore2
 import httpx2._config
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests import programs
 from tests.redis_servers import RedisServer, redis_cluster, redis_server
 
 # Time proves nothing on a machine that is shared. Folders may have profiles of their own.
-settings.register_profile("patient", deadline=None)
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 # Programs that the tests start get Ctrl-C as on a terminal, also where the tests run in a shell's background, which
