@@ -112,6 +112,7 @@ class _Answer:
         self._deadline = asyncio.get_running_loop().time() + silence
         self._spoke = False
         self._ended = False  # it is whole; counts may follow
+        self._went_on = False  # with words behind a reason why it ends: only the end of the stream is its end
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Raises ProviderError and what httpx2 raises."""
@@ -138,8 +139,9 @@ class _Answer:
     def _heard(self, chunk: Chunk) -> None:
         if chunk.speaks:
             self._spoke = True
+            self._went_on |= self._ended and not chunk.whole and any(piece.text for piece in chunk.pieces)
             self._ended = self._ended or chunk.ending is not None
-            wait = min(self._silence, USAGE_SECONDS) if self._ended else self._silence
+            wait = self._silence if self._went_on or not self._ended else min(self._silence, USAGE_SECONDS)
             self._deadline = asyncio.get_running_loop().time() + wait
 
     async def _events(self) -> AsyncGenerator[Event, None]:
@@ -178,7 +180,7 @@ class _Answer:
             async with asyncio.timeout_at(self._deadline):
                 return await anext(parts, b"")
         except (TimeoutError, httpx2.TransportError) as error:
-            if self._ended:
+            if self._ended and not self._went_on:
                 return b""
             if isinstance(error, TimeoutError):
                 raise ProviderError(f"ReadTimeout: nothing was said for {self._silence:g} s") from None

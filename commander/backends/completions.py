@@ -40,7 +40,8 @@ class Ending(NamedTuple):
 _ENDINGS = {
     name: ending
     for ending, names in {
-        Ending("stop"): "stop stopped stopsequence end endturn endofturn eos eostoken complete completed finished done",
+        Ending("stop"): "stop stopped stopsequence end endturn endofturn eos eostoken complete completed finished done"
+        " normal",
         Ending("stop", calls=True): "toolcalls toolcall tooluse functioncall functioncalls",
         Ending("length"): "length maxlength modellength contextlength contextlengthexceeded modelcontextwindowexceeded"
         " maxtokens maxcompletiontokens maxoutputtokens maxnewtokens tokenlimit tokenlimitreached errorlimit",
@@ -116,11 +117,12 @@ def _chunk(found: dict[str, Any]) -> Chunk:
     choices = found.get("choices") or []
     if not isinstance(choices, list):
         raise ProviderError("a chunk that cannot be read: its choices are no list")
-    usage = found.get("usage") or _object(found.get("x_groq")).get("usage")
+    choices = [choice for choice in choices if isinstance(choice, dict)]
+    places = [found, _object(found.get("x_groq")), *choices]  # the last as Moonshot's
+    usage = next(filter(None, (place.get("usage") for place in places)), None)
     chunk = Chunk(usage=_usage(_object(usage)))
     for choice in choices:
-        if isinstance(choice, dict):
-            _add(chunk, choice)
+        _add(chunk, choice)
     if error := _error(found, choices):
         chunk.failure = f"the server reports an error: {message(error)}"
     return chunk
@@ -158,6 +160,7 @@ def _pieces(delta: dict[str, Any]) -> list[Piece]:
     content = delta.get("content")
     pieces += map(_part, content) if isinstance(content, list) else [_part(content)]
     pieces.append(Piece(_text(delta.get("refusal"))))
+    pieces.append(Piece(_text(_object(delta.get("audio")).get("transcript"))))
     return [piece for piece in pieces if piece.text]
 
 
@@ -226,7 +229,8 @@ def _reason(written: object) -> str:
 
 
 def _ending(reason: str) -> Ending | None:
-    return _ENDINGS.get(_word(reason).removeprefix("finishreason"))  # as enumerations are printed
+    kind = reason.partition(":")[0]  # Gemini's: `content_filter: RECITATION`
+    return _ENDINGS.get(_word(kind).removeprefix("finishreason"))  # as enumerations are printed
 
 
 def _word(name: object) -> str:
@@ -257,12 +261,17 @@ def _error(found: dict[str, Any], choices: list[Any]) -> object:
     base = _object(found.get("base_resp"))  # MiniMax's
     if base.get("status_code") not in (None, 0, "0"):
         return base
-    texts = ("errors", "detail", "message", "msg", "error_message", "error_msg")
     kinds = [found.get(name) for name in ("object", "type", "status")]
-    if any(is_sign_of_life(kind) for kind in kinds):
+    if any(is_sign_of_life(kind) for kind in kinds) or found.get("code") in (0, "0"):  # Spark's: it is a success
         return None
-    named = "error" in kinds
-    return found if named or any(isinstance(found.get(name), str | list) and found[name] for name in texts) else None
+    return found if "error" in kinds or any(_says_what(*field) for field in found.items()) else None
+
+
+def _says_what(name: str, value: object) -> bool:
+    """That field, beside no choices, says what went wrong."""
+    name = _word(name)
+    named = name in ("detail", "message", "msg") or (name != "error" and "error" in name)
+    return named and isinstance(value, str | list | dict) and bool(value)
 
 
 def _told(place: object) -> object:

@@ -53,7 +53,8 @@ class OpenAIAgent:
         messages = self._handed_over.put_back(turn.user, chat.conversation(turn, self._settings.developer_role))
         prompt_tokens = completion_tokens = None  # of all rounds; None: the server does not count
         for left in reversed(range(self._settings.max_rounds)):
-            request = _Round(self._client, self._body(turn, chosen, messages, last=left == 0))
+            tags = ThinkTags(begun=self._settings.thinks_first)
+            request = _Round(self._client, self._body(turn, chosen, messages, last=left == 0), tags)
             with self._spans.request(turn, self._model) as span:
                 async with aclosing(request.stream(span.traceparent)) as pieces:
                     async for piece in pieces:
@@ -101,10 +102,12 @@ class _Round:
     reason  why the answer ends; None: it does not, or just stops
     """
 
-    def __init__(self, client: ProviderClient, body: dict[str, Any]) -> None:
+    def __init__(self, client: ProviderClient, body: dict[str, Any], tags: ThinkTags) -> None:
         self._client = client
         self._body = body
+        self._tags = tags
         self._said: list[str] = []
+        self._said_in_deltas = False
         self._kept: dict[str, list[Any]] = {}
         self._characters = 0
         self._ending = Ending("stop")
@@ -131,7 +134,7 @@ class _Round:
 
     async def stream(self, traceparent: str) -> AsyncGenerator[str | Thought, None]:
         """Raises ProviderError."""
-        words, thoughts, tags = TextJoiner(), TextJoiner(), ThinkTags()
+        words, thoughts, tags = TextJoiner(), TextJoiner(), self._tags
         async with aclosing(self._client.stream(self._body, traceparent)) as chunks:
             async for chunk in chunks:
                 for text, thought in self._new(chunk):
@@ -152,21 +155,32 @@ class _Round:
         self.completion_tokens = _either(chunk.usage.completion_tokens, self.completion_tokens)
         if chunk.ending and self.reason is None and (chunk.ending.reason != "stop" or not self._ending.calls):
             self._ending = chunk.ending
-        if chunk.whole and self._characters:  # at the end, some repeat all that they said
-            return []
-        for text, thought in chunk.pieces:
+        pieces = self._unsaid(chunk.pieces) if chunk.whole and self._characters else chunk.pieces
+        for text, thought in pieces:
             self._characters += len(text)
             if not thought:
                 self._said.append(text)
+                self._said_in_deltas |= not chunk.whole
         for name, value in chunk.kept.items():
+            if chunk.whole and name in self._kept:
+                continue
             self._characters += len(value if isinstance(value, str) else repr(value))
             self._kept.setdefault(name, []).append(value)
-        for call in chunk.calls:
-            self._characters += len(repr(call.extra_content))
-        self.calls.add(*chunk.calls)
+        if not chunk.whole or not self.calls:
+            for call in chunk.calls:
+                self._characters += len(repr(call.extra_content))
+            self.calls.add(*chunk.calls)
         if self._characters > MAX_ROUND_CHARACTERS:
             raise ProviderError(f"an answer of more than {MAX_ROUND_CHARACTERS} characters")
-        return chunk.pieces
+        return pieces
+
+    def _unsaid(self, pieces: list[Piece]) -> list[Piece]:
+        """Of a message that is not the first thing to come. Some servers say all again at the end, others send messages
+        for deltas, each with all so far or with what is new. What was said in deltas and comes otherwise is not new."""
+        words, said = "".join(text for text, thought in pieces if not thought), "".join(self._said)
+        if words.startswith(said):
+            return [Piece(words[len(said) :])]
+        return [] if self._said_in_deltas else pieces
 
 
 def _speaks(piece: Piece) -> bool:

@@ -69,6 +69,10 @@ class OpenAISettings(Section):
     limit_name: Literal["max_tokens", "max_completion_tokens"] | None = None
     """The name of a limit on tokens, for a server that refuses the other. None: as the session named it."""
 
+    thinks_first: bool = False
+    """True only for a server whose answers begin within a thought, without the `<think>` in front: what comes before
+    `</think>` is thoughts. So it is where the template writes that tag (DeepSeek R1, QwQ) and no parser takes it."""
+
     continues: bool = False
     """True only for a server that goes on with a last message of role `assistant` when it is asked with
     `continue_final_message` (vLLM, SGLang). Others begin a new answer, so that the user would read things twice."""

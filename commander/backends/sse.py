@@ -88,7 +88,9 @@ class Decoder:
         if name in ("event", "data") and self._whole:
             yield from self._line(b"")
         value = value.removeprefix(" ")
-        if name == "event":
+        if name == "error":  # as llama.cpp has written it
+            yield Event(name, value)
+        elif name == "event":
             self._name = value
         elif name == "data":
             self._data.append(value)

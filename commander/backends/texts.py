@@ -3,9 +3,20 @@
 from commander.backends.completions import Piece
 from shared.wire import well_formed
 
-# How models think whose server has no other place for it: most `<think>`, Gemini's OpenAI route `<thought>`, Mistral's
-# `[THINK]`, Seed's `<seed:think>`.
-TAGS = ("<think>", "<thinking>", "<thought>", "[THINK]", "<seed:think>")
+# How models think whose server has no other place for it, and what ends that: most `<think>`, Gemini's OpenAI route
+# `<thought>`, Bedrock's gpt-oss `<reasoning>`, and gpt-oss as it comes out of a server that does not know its format.
+TAGS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
+    "[THINK]": "[/THINK]",  # Mistral's
+    "<seed:think>": "</seed:think>",
+    "◁think▷": "◁/think▷",  # Kimi's
+    "<|START_THINKING|>": "<|END_THINKING|>",  # Cohere's
+    "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",
+}
+_BEGINNINGS = (*TAGS, "</think>")  # the end alone: the thought came in a place of its own
 MAX_LEADING = 1024  # characters held back where a tag may still come; more white space than that is an answer
 
 
@@ -27,13 +38,15 @@ class TextJoiner:
 
 class ThinkTags:
     """Thinking in tags before the answer, as thoughts. Tags are looked for only where nothing but white space and
-    thoughts came before: within an answer they are its words. Only what may still become a tag is held back."""
+    thoughts came before: within an answer they are its words. Only what may still become a tag is held back.
 
-    def __init__(self) -> None:
+    begun: the text begins within a thought, in front of which the server leaves out `<think>`."""
+
+    def __init__(self, *, begun: bool = False) -> None:
         self._held = ""
         self._answering = False
-        self._closing = ""  # the tag that ends the thought
-        self._thought = False  # white space between a thought and the answer belongs to neither
+        self._closing = TAGS["<think>"] if begun else ""  # the tag that ends the thought
+        self._thought = begun  # white space between a thought and the answer belongs to neither
 
     def add(self, text: str) -> list[Piece]:
         if self._answering:
@@ -55,10 +68,10 @@ class ThinkTags:
         if self._closing:
             return self._thinking()
         begun = self._held.lstrip()
-        if tag := next(filter(begun.startswith, TAGS), ""):
-            self._held, self._closing, self._thought = begun[len(tag) :], f"{tag[0]}/{tag[1:]}", True
-            return self._thinking()
-        undecided = len(self._held) <= MAX_LEADING and any(tag.startswith(begun) for tag in TAGS)
+        if tag := next(filter(begun.startswith, _BEGINNINGS), ""):
+            self._held, self._closing, self._thought = begun[len(tag) :], TAGS.get(tag, ""), True
+            return self._thinking() if self._closing else Piece("", True)
+        undecided = len(self._held) <= MAX_LEADING and any(tag.startswith(begun) for tag in _BEGINNINGS)
         if self._answering or undecided:
             return None
         self._answering = True

@@ -103,6 +103,11 @@ async def session(*answers: bytes | str, clients: bool = False, **settings: Any)
 # ---- words
 
 
+def messages(*texts: str) -> str:
+    """A message in the place of each delta."""
+    return "".join(event({"choices": [{"message": {"role": "assistant", "content": text}}]}) for text in texts)
+
+
 THINKING_PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]
 MESSAGE = {"role": "assistant", "content": "Hello world."}
 
@@ -151,6 +156,23 @@ MESSAGE = {"role": "assistant", "content": "Hello world."}
         ),
         pytest.param(HELLO + event({"choices": [{"message": MESSAGE, "finish_reason": "stop"}]}), "", id="all again"),
         pytest.param(
+            said("Hello ") + event({"choices": [{"message": MESSAGE, "finish_reason": "stop"}]}), "", id="all, and more"
+        ),
+        pytest.param(
+            chunk({"reasoning": "hm"}) + messages("Hello ", "world.") + STOP, "hm", id="messages with what is new"
+        ),
+        pytest.param(messages("Hello ", "Hello world.", "Hello world.") + STOP, "", id="messages with all so far"),
+        pytest.param(
+            chunk({"content": "Hello "}, "stop") + chunk({"content": "world."}, "stop"), "", id="a reason in each chunk"
+        ),
+        pytest.param(STOP + HELLO + DONE, "", id="the reason first"),
+        pytest.param(
+            chunk({"audio": {"id": "a", "transcript": "Hello "}}) + chunk({"audio": {"transcript": "world."}}) + STOP,
+            "",
+            id="spoken words",
+        ),
+        pytest.param(event({"code": 0, "message": "Success", "choices": []}) + WHOLE, "", id="a success that says so"),
+        pytest.param(
             HELLO + event({"choices": [{"delta": None, "finish_reason": None}]}) + STOP + DONE, "", id="delta null"
         ),
         pytest.param(
@@ -180,6 +202,18 @@ MESSAGE = {"role": "assistant", "content": "Hello world."}
         pytest.param(said("<thi", "nk>h", "m</thi", "nk>\n\n", "Hello ", "world.") + STOP, "hm", id="think tags"),
         pytest.param(said("\n<thought>hm</thought>Hello world.") + STOP, "hm", id="thought tags"),
         pytest.param(said("[THINK]hm[/THINK]Hello world.") + STOP, "hm", id="Mistral's tags"),
+        pytest.param(said("<reason", "ing>hm</reasoning>", "Hello world.") + STOP, "hm", id="Bedrock's tags"),
+        pytest.param(said("◁think▷hm◁/think▷Hello world.") + STOP, "hm", id="Kimi's tags"),
+        pytest.param(said("<|START_THINKING|>hm<|END_THINKING|>Hello world.") + STOP, "hm", id="Cohere's tags"),
+        pytest.param(
+            said("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hello world.")
+            + STOP,
+            "hm",
+            id="gpt-oss as it is",
+        ),
+        pytest.param(
+            chunk({"reasoning_content": "hm"}) + said("</thi", "nk>\n\nHello world.") + STOP, "hm", id="an end alone"
+        ),
         pytest.param(said("<think>h</think>\n<think>m</think>Hello world.") + STOP, "hm", id="two thoughts"),
         pytest.param(HELLO + chunk(finish="stop", usage=[1]) + DONE, "", id="usage as a list"),
         pytest.param(
@@ -201,12 +235,29 @@ async def test_what_is_no_thought_arrives_unchanged(text: str) -> None:
     assert (found.text, found.thoughts, found.finish) == (text, "", "stop")
 
 
+async def test_a_thought_may_lack_its_beginning_where_that_is_set() -> None:
+    found = await session(said("h", "m</thi", "nk>\n\n", "Hello </think>") + STOP, thinks_first=True)
+    assert (found.text, found.thoughts, found.finish) == ("Hello </think>", "hm", "stop")
+
+
+async def test_a_call_in_a_message_that_says_all_again_is_made_once() -> None:
+    thought = {"reasoning_content": "hm"}
+    all_again = MESSAGE | thought | {"tool_calls": [call(OSLO_TEXT)]}
+    end = event({"choices": [{"message": all_again, "finish_reason": "tool_calls"}]})
+    for sent in (HELLO, chunk(thought) + HELLO + asks(call(OSLO_TEXT))):
+        found = await session(sent + end, WHOLE)
+        assert (found.failure, found.calls, found.text) == ("", BOTH[:1], "Hello world.Hello world.")
+        assert found.bodies[1]["messages"][1]["reasoning_content"] == "hm"
+
+
 async def test_a_thought_that_never_ends_is_no_answer() -> None:
     found = await session(said("<think>so much</thi") + chunk(finish="length"))
     assert (found.text, found.thoughts, found.finish) == ("", "so much</thi", "length")
 
 
 async def test_counts_are_those_that_could_be_read() -> None:
+    in_choice = HELLO + event({"choices": [{"finish_reason": "stop", "usage": {"prompt_tokens": 7}}]})
+    assert (await session(in_choice)).pieces[-1] == Finish("stop", 7)
     counts = [{"prompt_tokens": 7, "completion_tokens": None}, {"prompt_tokens": -1, "completion_tokens": 2.0}]
     found = await session(HELLO + "".join(event({"choices": [], "usage": each}) for each in counts) + STOP + DONE)
     assert found.pieces[-1] == Finish("stop", 7, 2)
@@ -224,6 +275,8 @@ async def test_counts_are_those_that_could_be_read() -> None:
         ({"type": "stop", "matched": 2}, "stop"),
         ("FinishReason.STOP", "stop"),
         ("FINISH_REASON_MAX_TOKENS", "length"),
+        ("normal", "stop"),
+        ("content_filter: RECITATION", "content_filter"),
     ],
 )
 async def test_other_names_of_an_end(written: object, reason: str) -> None:
@@ -274,6 +327,8 @@ async def test_a_reason_that_is_none_known_fails_the_session(written: object) ->
         (event({"choices": [], "x_groq": {"error": "too busy"}}), "too busy"),
         (event({"choices": [{"error": {"message": "too busy"}, "delta": {}, "finish_reason": "error"}]}), "too busy"),
         ('{"error": {"message": "too busy"}}\n\n', "too busy"),
+        ('error: {"code": 500, "message": "too busy"}\n\n', "too busy"),
+        (event({"Note": "by a model", "ErrorMsg": {"Msg": "too busy", "Code": 4001}}), "too busy"),
         ("", "before the answer was finished"),
         ('data: {"choices": [{"delta": {"content": "wor', "before the answer was finished"),
         ("upstream connect error\n\n", "before the answer was finished"),
@@ -284,6 +339,12 @@ async def test_half_an_answer_is_never_finished(sent: str, quoted: str) -> None:
         found = await session(said("Hello ") + sent + then)
         assert (found.text, found.finish) == ("Hello ", "")
         assert quoted in found.failure
+
+
+async def test_a_reason_that_words_followed_is_no_end_where_the_line_is_cut() -> None:
+    found = await session(answer(HELLO.replace("null", '"stop"'), Content_Length="9999"))
+    assert (found.text, found.finish) == ("Hello world.", "")
+    assert "RemoteProtocolError" in found.failure
 
 
 @pytest.mark.parametrize("sent", ["", DONE, event({"choices": []}) + DONE])

@@ -14,6 +14,9 @@ TEXTS = st.lists(
 ).map("".join)
 
 
+_BEGINNING = re.compile(r"\s*<(think|thinking|thought|/think)>")
+
+
 def split(*parts: str) -> tuple[str, str]:
     """Words and thoughts."""
     tags = ThinkTags()
@@ -25,13 +28,15 @@ def split(*parts: str) -> tuple[str, str]:
 
 def expected(text: str) -> tuple[str, str]:
     """As the rule says it, of a whole text."""
-    thoughts, begun = "", re.match(r"\s*<(think|thinking|thought)>", text)
+    thoughts, begun = "", _BEGINNING.match(text)
     if begun is None:
         return text, ""
     while begun is not None:
-        thought, end, text = text[begun.end() :].partition(f"</{begun[1]}>")
-        thoughts += thought
-        begun = re.match(r"\s*<(think|thinking|thought)>", text) if end else None
+        text, end = text[begun.end() :], True
+        if begun[1] != "/think":
+            thought, end, text = text.partition(f"</{begun[1]}>")
+            thoughts += thought
+        begun = _BEGINNING.match(text) if end else None
     return text.lstrip(), thoughts
 
 
