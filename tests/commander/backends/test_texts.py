@@ -32,7 +32,7 @@ def expected(text: str) -> tuple[str, str]:
     if begun is None:
         return text, ""
     while begun is not None:
-        text, end = text[begun.end() :], True
+        text, end = text[begun.end() :], ">"
         if begun[1] != "/think":
             thought, end, text = text.partition(f"</{begun[1]}>")
             thoughts += thought
