@@ -29,7 +29,7 @@ from dispatcher.core.effects import (
 )
 from dispatcher.core.entries import Approval, Call, Entry, StopEntry, StopSent
 from dispatcher.core.guard import Guard
-from dispatcher.core.log import Applied, Change, Fence, Outcome, Record, Refused, Requeue, Settle, TakeBack
+from dispatcher.core.log import Applied, Change, Fence, Head, Outcome, Record, Refused, Requeue, Settle, TakeBack
 from dispatcher.core.session import Session
 from dispatcher.live import clock
 from dispatcher.live.appends import Appends
@@ -317,10 +317,10 @@ class Runner:
             self._give_way()
             self.maybe_settled()
         elif record:
-            known = tuple(entry for entry in entries if entry.offset <= record.head.offset)
-            if any(isinstance(entry.body, StopEntry) for entry in known):
+            read = _up_to(record.head, entries)
+            if any(isinstance(entry.body, StopEntry) for entry in read.entries):
                 self.facts.stop_detected()
-            self.observe(Applied(record.head, known))
+            self.observe(read)
             if record.head.instance == self.host.instance and self.unattended:
                 # Its Commander was told that it is over here, and the log gives it to this instance all the same.
                 await self.host.look_again(self.session_id)
@@ -370,7 +370,7 @@ class Runner:
         if session.offset < session.head.offset:
             entries = await until_known(lambda: read_all(store, self.session_id, session.offset))
             if session is self.session and entries:
-                self.observe(Applied(session.head, tuple(entries)))
+                self.observe(_up_to(session.head, entries))
 
     # ---- effects
 
@@ -533,3 +533,10 @@ class Runner:
         self.deadlines.clear()
         self.host.metrics.held_characters.dec(self._held)
         self._held = 0
+
+
+def _up_to(head: Head, entries: list[Entry]) -> Applied:
+    """What the log was read to have, but for what stands behind that head: nothing would follow from a call that the
+    head lacks, and with the next head it comes again.
+    """
+    return Applied(head, tuple(entry for entry in entries if entry.offset <= head.offset))

@@ -86,11 +86,26 @@ class Unanswered(NamedTuple):
     carried_out: bool
 
 
+class Late:
+    """An append that is carried out at once, and answered when the test says."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.carried_out: asyncio.Future[Outcome] | None = None
+
+    def come(self) -> None:
+        assert self.carried_out
+        self.answer.set_result(self.carried_out.result())
+
+
 class Scripted:
-    """A store whose next appends fail as the script says; an empty script: it works."""
+    """A store whose next appends fail as the script says; an empty script, or None in it: it works."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self.script = store, list[Exception | Outcome | Unanswered | asyncio.Future[Outcome]]()
+        self._store, self.script = (
+            store,
+            list[Exception | Outcome | Unanswered | Late | asyncio.Future[Outcome] | None](),
+        )
         self.appends: list[Append] = []
 
     def submit(self, session_id: str, change: Change) -> asyncio.Future[Outcome]:
@@ -101,8 +116,13 @@ class Scripted:
             return self._store.submit(session_id, change)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         match self.script.pop(0):
+            case None:
+                return self._store.submit(session_id, change)
             case asyncio.Future() as later:
                 return later
+            case Late() as late:
+                late.carried_out = self._store.submit(session_id, change)
+                return late.answer
             case Exception() as error:
                 future.set_exception(error)
             case Unanswered(carried_out):
@@ -615,6 +635,26 @@ class Faulty(Registry):
 
 class OwnEnd(BaseException):
     pass
+
+
+async def test_a_call_that_is_read_from_the_log_before_its_answer_comes_is_run(
+    sessions: LiveSessions, store: Scripted
+) -> None:
+    """The answer to the append before it was lost, so the log is read, and has the call in it already."""
+    tools = sessions.runners.registry = Noting()
+    link, runner = await opened(sessions)
+    lost, late = Late(), Late()
+    lost.answer.set_exception(StoreUnavailable())
+    store.script += [lost, None, late]
+    say(runner, "a")
+    await asyncio.sleep(0)
+    runner.receive(Upstream("s", ToolCall("t", "{}", "c"), 2, 0, 10))
+    await until(lambda: late.carried_out and runner.session.offset)
+    assert not tools.contexts
+    late.come()
+    await until(lambda: ToolResult in link.kinds())
+    assert len(tools.contexts) == 1
+    await until(lambda: not runner.tools_run)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("canary"), OwnEnd("canary")])
