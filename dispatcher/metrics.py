@@ -39,6 +39,7 @@ REFUSALS = {
         "malformed",
         "invalid",
         "credit",
+        "log_full",
         "sessions",
         "unread",
         "silent",

@@ -82,6 +82,7 @@ class DispatcherSettings(Settings):
     drain_seconds: Seconds = 30
     max_unacked_packets: Annotated[int, Field(ge=1, le=2**32 - 1)] = 256
     max_unacked_bytes: Annotated[int, Field(ge=1, le=2**32 - 1)] = 262144
+    max_log_bytes: Count = 64 * 1024 * 1024
     policies: Path | None = None
     policy_reload_running: bool = False
     tools: Path | None = None

@@ -41,8 +41,8 @@ class StopSent(Plain, tag="stop_sent", frozen=True):
 
 
 class Failed(Plain, tag="failed", frozen=True):
-    """The Dispatcher ended the session: `commander_lost`, `no_commander`, `protocol_error`, `history_too_large`, or
-    `invalid_output`, after which the entry with the Commander's end stands.
+    """The Dispatcher ended the session: `commander_lost`, `no_commander`, `protocol_error`, `history_too_large`,
+    `log_full`, or `invalid_output`, after which the entry with the Commander's end stands.
     """
 
     code: str
@@ -145,6 +145,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     decided: int = 0
     timestamp: int = 0
     offset: int = 0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def size_of(entry: Entry) -> int:
+    """Its bytes, as stores keep it."""
+    return len(_encode(entry))
 
 
 def as_event(entry: Entry) -> tuple[str, dict[str, Any]]:

@@ -11,3 +11,4 @@ class Limits(msgspec.Struct, frozen=True):
     takeovers: int = 2
     max_unacked_packets: int = 256
     max_unacked_bytes: int = 262144
+    max_log_bytes: int = 67108864

@@ -40,6 +40,7 @@ from dispatcher.core.entries import (
     Started,
     StopEntry,
     Text,
+    size_of,
 )
 from dispatcher.core.guard import Guard
 from dispatcher.core.limits import Limits
@@ -109,6 +110,7 @@ class Session:
         self._ending: WaitingEnd | None = None
         self._hit = False  # the policy that stops it was counted
         self._seen = Offsets()
+        self._log_bytes = 0
         self._credit = Credit(limits.max_unacked_packets, limits.max_unacked_bytes)
         self._leaving: GiveBack | None = None  # waits for the results of running tools
         self._found: Violation | None = None
@@ -151,6 +153,7 @@ class Session:
             self._found = self._found or self._guard.again(entry)
 
     def _remember(self, entry: Entry) -> None:
+        self._log_bytes += size_of(entry)
         self._spoken |= entry.sequence > 0 and not isinstance(entry.body, Error)
         if isinstance(entry.body, TALK):
             return  # nothing follows from one once it is in the log
@@ -238,6 +241,8 @@ class Session:
             return self._refuse("invalid", now, "client_calls are not of the client's tools, or none")
         if kind == "say" and not self.older and self._credit.exceeded_by(packet.size):
             return self._refuse("credit", now)
+        if kind in ("say", "give") and self._log_bytes >= self.limits.max_log_bytes:
+            return self._full(now)
         self.conversation = after
         self._accepted = sequence
         self._credit.take(sequence, packet.size)
@@ -618,6 +623,11 @@ class Session:
         """The peer broke the contract: the Dispatcher logs the end itself, then closes."""
         self._closing = code
         return self._fail("protocol_error", now, f"{code}: {detail}" if detail else code)
+
+    def _full(self, now: float) -> list[Effect]:
+        """The log has as many bytes as it may: it ends there, and no fault of the peer's is that (rule 42)."""
+        self._closing = "ended"
+        return self._fail("log_full", now)
 
     def _fail(self, code: str, now: float, detail: str = "", waits: bool = True) -> list[Effect]:
         """An end that nobody sent. waits: for verdicts on the content before it, as one that was sent does."""

@@ -15,11 +15,11 @@ from starlette.types import Message, Receive, Scope, Send
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record
 from dispatcher.gateway import limits
-from dispatcher.store.ports import Follower, Store, StoreUnavailable
+from dispatcher.store.ports import Follower, Store, StoreUnavailable, goes_on
 
 FILLER = b": keep-alive\n\n"  # a comment, between any two frames
 RETRY = b"retry: 1000\n\n"  # milliseconds until an EventSource comes back
-BATCH_ENTRIES = 128  # read at once; bounds what a slow reader holds in memory
+BATCH_ENTRIES = 128  # read at once; bounds, with READ_BYTES, what a slow reader holds in memory
 RETRY_STORE_SECONDS = 1.0
 # A loop is late whose turns take so long: with 64 sessions of 50 tokens/s they take a millisecond. A reader then rests
 # for so many turns before it looks for more, but no longer than people notice.
@@ -73,7 +73,9 @@ class LogReader:
                     self._pace(self._follower.late)
                 continue
             entries = self._follower.recent(self.offset, BATCH_ENTRIES)
-            if entries is None:
+            if entries is not None:
+                self._behind = len(entries) == BATCH_ENTRIES
+            else:
                 try:
                     async with asyncio.timeout_at(self._pause_at):
                         entries = await self._store.read(self._session_id, self.offset, BATCH_ENTRIES)
@@ -82,7 +84,7 @@ class LogReader:
                 except StoreUnavailable:
                     await asyncio.sleep(min(RETRY_STORE_SECONDS, left))
                     continue
-            self._behind = len(entries) == BATCH_ENTRIES
+                self._behind = goes_on(entries, BATCH_ENTRIES)
             if entries:
                 self.offset = entries[-1].offset
                 return entries

@@ -24,6 +24,7 @@ FAILURES = {
     "no_commander": "No agent was free in time.",
     "data_loss": "Part of the answer was lost.",
     "invalid_output": "The answer does not fit the schema that was asked for.",
+    "log_full": "The answer, with what led to it, is longer than a session may be.",
     "history_too_large": "The answer is too long to be continued.",
     "protocol_error": "The agent broke the contract.",
 }

@@ -152,6 +152,7 @@ class SessionFacts:
             case Failed(code, detail):
                 if code in COMMANDERS_FAULT:
                     self._judge(well=False)
+                self._metrics.refused("chatstream", code)  # where it is for its size
                 self._over("failed", code=code, detail=detail)
             case Error(code, message, retryable):
                 self._info("agent_error", code=code[:100], retryable=retryable)

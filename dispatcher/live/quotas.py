@@ -15,6 +15,7 @@ from dispatcher.core.entries import Finished
 from dispatcher.core.log import Record
 from dispatcher.core.tenant_limits import TenantLimit, day_of, tokens_of
 from dispatcher.live.runners import Runners
+from dispatcher.store.asking import read_all
 from dispatcher.store.ports import StoreUnavailable
 from shared.records import Usage
 
@@ -88,7 +89,7 @@ class Quotas:
         until = record.head.offset if record.head.state == "finished" else 0
         while until > 0:
             after = max(0, until - TAIL)
-            for entry in reversed(await self._store.read(record.session_id, after, until - after)):
+            for entry in reversed(await read_all(self._store, record.session_id, after)):
                 if isinstance(entry.body, Finished):
                     return entry.body.usage
             until = after

@@ -1,25 +1,31 @@
 """Asking a store that may be away for a while."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from dispatcher.core.entries import Entry
-from dispatcher.store.ports import Store, StoreUnavailable
+from dispatcher.store.ports import Store, StoreUnavailable, goes_on
 
-READ_ENTRIES = 1000  # of the log in one read
+READ_ENTRIES = 1000  # of the log in one read, which READ_BYTES bounds too
 RETRY_SECONDS = (0.05, 2.0)  # between attempts: first, longest
 T = TypeVar("T")
 
 
+async def in_parts(store: Store, session_id: str, after: int = 0) -> AsyncIterator[list[Entry]]:
+    """The log after that offset. Raises StoreUnavailable."""
+    more = True
+    while more:
+        part = await store.read(session_id, after, READ_ENTRIES)
+        more = goes_on(part, READ_ENTRIES)
+        if part:
+            after = part[-1].offset
+            yield part
+
+
 async def read_all(store: Store, session_id: str, after: int = 0) -> list[Entry]:
-    """The whole log after that offset."""
-    entries: list[Entry] = []
-    while True:
-        part = await store.read(session_id, entries[-1].offset if entries else after, READ_ENTRIES)
-        entries += part
-        if len(part) < READ_ENTRIES:
-            return entries
+    """The same at once, where it is known to be little."""
+    return [entry async for part in in_parts(store, session_id, after) for entry in part]
 
 
 async def until_known(ask: Callable[[], Awaitable[T]]) -> T:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from heapq import nlargest, nsmallest
+from itertools import islice
 from operator import itemgetter
 from time import perf_counter
 
@@ -15,7 +16,16 @@ from dispatcher.core.log import Applied, Change, Outcome, Record, Refused, State
 from dispatcher.core.tenant_limits import TenantLimit, check
 from dispatcher.store.blobs import without_prompt
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
+from dispatcher.store.ports import (
+    Created,
+    Follower,
+    IdempotencyKey,
+    Place,
+    Replicas,
+    StoreUnavailable,
+    place,
+    read_at_once,
+)
 
 
 class MemoryStore:
@@ -131,7 +141,7 @@ class MemoryStore:
 
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         self._check_open()
-        return self._entries.get(session_id, [])[after : after + limit]
+        return read_at_once(islice(self._entries.get(session_id, []), after, after + limit))
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]:
         return self._hub.follow(session_id)

@@ -1,16 +1,18 @@
 """The port behind which session logs are kept, and its specification. One test suite runs over every adapter."""
 
 from asyncio import Future
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias
 
 import msgspec
 
-from dispatcher.core.entries import Entry
+from dispatcher.core.entries import Entry, size_of
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Change, Head, Outcome, Record, State
 from dispatcher.core.tenant_limits import TenantLimit
+
+READ_BYTES = 1024 * 1024  # of a log, at once: four of the largest entries, and as many usual ones as anybody asks for
 
 
 class StoreUnavailable(Exception):
@@ -50,6 +52,23 @@ Place: TypeAlias = tuple[float, str]  # of a session among others: when it ended
 
 def place(session_id: str, head: Head) -> Place:
     return head.ended_at or head.since, session_id
+
+
+def read_at_once(entries: Iterable[Entry]) -> list[Entry]:
+    """Of these, as many as `Store.read` answers with."""
+    read: list[Entry] = []
+    size = 0
+    for entry in entries:
+        read.append(entry)
+        size += size_of(entry)
+        if size >= READ_BYTES:
+            break
+    return read
+
+
+def goes_on(read: Sequence[Entry], limit: int) -> bool:
+    """Whether the log may have more than `Store.read` answered with at that limit."""
+    return len(read) == limit or sum(map(size_of, read)) >= READ_BYTES
 
 
 class Follower(Protocol):
@@ -181,7 +200,9 @@ class Store(Protocol):
         """As `load`, without its prompt, which may be a thousand times the rest."""
 
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
-        """At most `limit` entries with an offset above `after`, in order. None of an unknown session."""
+        """At most `limit` entries with an offset above `after`, in order, the last one that with which they have
+        READ_BYTES. None of an unknown session.
+        """
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]: ...
 

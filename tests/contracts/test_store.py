@@ -21,6 +21,7 @@ from dispatcher.core.entries import (
     StopEntry,
     StopSent,
     Text,
+    size_of,
 )
 from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import (
@@ -37,9 +38,10 @@ from dispatcher.core.log import (
     TakeOver,
 )
 from dispatcher.core.tokens import assignment_token, digest
+from dispatcher.store.asking import read_all
 from dispatcher.store.factory import open_store
-from dispatcher.store.ports import Follower, IdempotencyKey, Place, Store, StoreUnavailable, place
-from shared.records import Content, Error, Message, Stopped, Thought, Tool, ToolResult, Unknown, Usage
+from dispatcher.store.ports import READ_BYTES, Follower, IdempotencyKey, Place, Store, StoreUnavailable, goes_on, place
+from shared.records import MAX_TEXT_BYTES, Content, Error, Message, Stopped, Thought, Tool, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
     TOKEN,
     acquire,
@@ -302,6 +304,19 @@ async def test_every_kind_of_entry_is_read_as_it_was(store: Store) -> None:
     assert isinstance(outcome, Applied)
     assert await bodies(store) == kinds
     assert await store.read("s", 1, 100) == list(outcome.entries)
+
+
+async def test_large_entries_are_read_a_few_at_a_time(store: Store) -> None:
+    epoch = await running(store)
+    count = 12
+    for sequence in range(1, count + 1):
+        await store.submit("s", append(epoch, said(sequence, "x" * MAX_TEXT_BYTES)))
+    first = await store.read("s", 0, 100)
+    assert sum(map(size_of, first[:-1])) < READ_BYTES <= sum(map(size_of, first))
+    assert goes_on(first, 100)
+    whole = await read_all(store, "s")
+    assert [entry.offset for entry in whole] == list(range(1, count + 2))
+    assert whole[: len(first)] == first
 
 
 async def test_what_is_stored_is_not_stored_again(store: Store) -> None:

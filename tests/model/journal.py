@@ -37,6 +37,7 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
     """
     owners      by sequence: the tag of who numbered it
     said        how much of the script the log holds; shown: how many of its letters users have got
+    full        has as many bytes as it may from its first entry on
     given       the last time; `times`: how often there was one, also if the log has lost it
     parked      what `given` was when the session was put among the waiting
     taken       how often an instance took it over from another
@@ -52,6 +53,7 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
     script: str
     takeovers: int = 1
     remembers: bool = False
+    full: bool = False
     head: log.Head = log.Head(since=NOW)
     entries: tuple[Entry, ...] = ()
     owners: tuple[int, ...] = ()
@@ -202,6 +204,8 @@ class Journal(msgspec.Struct, frozen=True, gc=False):
             match body:
                 case Content(text=text):
                     said = self._follows(said, text)
+                    if self.full:
+                        raise Broken("a log grows that is full")
                 case Call(call_id=call_id, approval=approval):
                     said = self._follows(said, "Q" if approval else self._call(said))
                     results = (*results, (call_id, ""))

@@ -153,6 +153,7 @@ class Post(Keyed):
     def core(self, journal: Journal) -> Session:
         """A new one, from the log. The rules of the two instances differ, as while they are being changed."""
         record, limits = log.Record("s", REQUEST, journal.head), replace(LIMITS, takeovers=journal.takeovers)
+        limits = replace(limits, max_log_bytes=1) if journal.full else limits
         gate = Gate(self.name.startswith("B"))
         return Session(record, journal.entries, gate, limits, self.name, asked)
 

@@ -171,6 +171,7 @@ WHOLE = {
     "one Commander killed": Scenario(".", {"commanders": 1, **ONE}),
     "one Commander killed in a stop": Scenario(".", {"stops": 1, "commanders": 1, **ONE}),
     "one Commander killed after a gap": Scenario("ab.", {"drops": 1, "commanders": 1, **ONE}, LOST_PACKET),
+    "a full log": Scenario("ab.", {"full": 1, **ONE}),
     "a Commander killed": Scenario("a.", {"commanders": 1}, slow=True),
     "a Commander killed whose agent cannot continue": Scenario("a.", {"commanders": 1}, continues=False, slow=True),
     "a Commander killed and a gap": Scenario("ab.", {"drops": 1, "commanders": 1, **ONE}, slow=True),

@@ -24,7 +24,7 @@ class Faults(msgspec.Struct, frozen=True, gc=False):
     """How often each may still happen. takeovers, assignments: what rule 8 allows, and how many Commanders there are.
     returns: 1, after the store lost something, the Commander that has the session opens it before it is assigned again.
     history_first: 1, the history is read before the assignment, which rule 1 forbids. impostors: 1, who has no right to
-    it tries to open it, whenever that may be.
+    it tries to open it, whenever that may be. full: 1, the log has as many bytes as it may from its first entry on.
     """
 
     cuts: int = 0  # a Commander's stream breaks
@@ -47,6 +47,7 @@ class Faults(msgspec.Struct, frozen=True, gc=False):
     returns: int = 0
     history_first: int = 0
     impostors: int = 0
+    full: int = 0
 
 
 class Hand(msgspec.Struct, frozen=True, gc=False):

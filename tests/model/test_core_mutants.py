@@ -46,6 +46,11 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         "held text after a cut",
         "users get 'hb' after 'h'",
     ),
+    "a full log does not grow": (
+        Mutant(SESSION + "receive", "self._log_bytes >= self.limits.max_log_bytes", "False"),
+        "a full log",
+        "a log grows that is full",
+    ),
     # tools
     "a tool runs once its call is logged": (
         Mutant(

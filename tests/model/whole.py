@@ -162,4 +162,5 @@ class Whole(Instances):
 def start(script: str, continues: bool = True, **faults: int) -> Whole:
     """A session that waits, with nobody doing anything yet."""
     left = Faults(**faults)
-    return Whole(Journal(script, left.takeovers, remembers=bool(left.power_cuts or left.failovers)), left, continues)
+    remembers = bool(left.power_cuts or left.failovers)
+    return Whole(Journal(script, left.takeovers, remembers, bool(left.full)), left, continues)

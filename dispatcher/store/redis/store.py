@@ -18,14 +18,24 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from dispatcher.core.entries import Entry
+from dispatcher.core.entries import Entry, size_of
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import LIVE as LIVE_STATES
 from dispatcher.core.log import Change, Outcome, Record, State
 from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.store.blobs import briefly, encode, entry_of, hold_of, record_of
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, place
+from dispatcher.store.ports import (
+    READ_BYTES,
+    Created,
+    Follower,
+    IdempotencyKey,
+    Place,
+    Replicas,
+    StoreUnavailable,
+    place,
+    read_at_once,
+)
 from dispatcher.store.redis.address import RedisAddress, ask_server, check_rights, check_server
 from dispatcher.store.redis.admissions import Admissions
 from dispatcher.store.redis.cluster import Cluster
@@ -40,6 +50,7 @@ from dispatcher.store.redis.scripts import BIND, CREATE, DROP, UNBIND, Command, 
 from dispatcher.store.redis.server import Server, Servers, checked
 
 EXPIRE_SESSIONS = 50  # dropped in one go, so that appends need not wait for a sweep
+FIRST_ENTRIES = 16  # of a log that is read: of what size its entries are is not known before
 CREATING_SECONDS = 1.0  # for a session whose key is bound to appear; then its creator is taken for dead
 
 
@@ -263,14 +274,16 @@ class RedisStore:
         recent = self._hub.recent(session_id, after, limit)
         if recent is not None:
             return recent
-        log, entries = session_keys(session_id).log, list[Entry]()
+        log, entries, size = session_keys(session_id).log, list[Entry](), 0
         while True:
-            count = min(limit - len(entries), CHUNK)
+            fit = (READ_BYTES - size) * len(entries) // size if size else FIRST_ENTRIES  # if the next are like these
+            count = max(1, min(limit - len(entries), fit, CHUNK))
             reply = await self._servers.read(command("XRANGE", log, f"{after + 1}-0", "+", "COUNT", count))
-            part = [entry_of(fields[1]) for _, fields in reply]
+            part = read_at_once(entry_of(fields[1]) for _, fields in reply)
             entries += part
-            if len(part) < count or len(entries) == limit:
-                return entries
+            size += sum(map(size_of, part))
+            if size >= READ_BYTES or len(part) < count or len(entries) == limit:
+                return read_at_once(entries)
             after = part[-1].offset
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]:

@@ -1,5 +1,6 @@
 """What the reader thread of the SQLite store does. Reads fetch all at once: an open one would let the WAL grow."""
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from heapq import nlargest
@@ -11,7 +12,7 @@ from dispatcher.core.entries import Entry
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Record, State
 from dispatcher.store.blobs import entry_of, hold_of, record_of
-from dispatcher.store.ports import Place, StoreUnavailable
+from dispatcher.store.ports import Place, StoreUnavailable, read_at_once
 from dispatcher.store.sqlite.file import PLACE, open_reader
 
 
@@ -36,12 +37,17 @@ class Reader:
         return record_of(*rows[0]) if rows else None
 
     def entries(self, session_id: str, after: int, limit: int) -> list[Entry]:
-        rows = self._fetch(
-            "SELECT entry FROM entries WHERE session = (SELECT key FROM sessions WHERE id = ?) AND offset > ?"
-            " ORDER BY offset LIMIT ?",
-            (session_id, after, limit),
-        )
-        return [entry_of(row[0]) for row in rows]
+        try:
+            with contextlib.closing(
+                self._connection.execute(
+                    "SELECT entry FROM entries WHERE session = (SELECT key FROM sessions WHERE id = ?) AND offset > ?"
+                    " ORDER BY offset LIMIT ?",
+                    (session_id, after, limit),
+                )
+            ) as rows:
+                return read_at_once(entry_of(row[0]) for row in rows)
+        except sqlite3.Error as error:
+            raise _failed(error) from error
 
     def select(self, states: Sequence[State], limit: int) -> list[Record]:
         marks = ", ".join("?" * len(states))
@@ -85,4 +91,8 @@ class Reader:
         try:
             return self._connection.execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"the store failed: {error}") from error
+            raise _failed(error) from error
+
+
+def _failed(error: sqlite3.Error) -> StoreUnavailable:
+    return StoreUnavailable(f"the store failed: {error}")

@@ -1,10 +1,11 @@
 """The core's rules, one by one; the interleavings stand in test_session_machine.py."""
 
 import pytest
+from msgspec.structs import replace
 
 from dispatcher.core import log
 from dispatcher.core.effects import AppendEntries, GiveBack, SendAck, SendClosed
-from dispatcher.core.entries import Entry, Failed, Finished, StopEntry, Text
+from dispatcher.core.entries import Entry, Failed, Finished, StopEntry, Text, size_of
 from dispatcher.core.limits import Limits
 from shared.conversation import TABLE, Phase
 from shared.records import Content, Error, Stopped, Thought, ToolCall, ToolResult, Unknown
@@ -187,6 +188,39 @@ def test_ends_are_outside_the_credit(world):
     while dispatcher.flying:
         dispatcher.answer()
     assert log_.head.state == "finished"
+
+
+def test_a_full_log_ends_its_session_exact_to_what_was_let_out():
+    """Whoever rebuilds the session counts what stands there too."""
+    limits = replace(LIMITS, max_log_bytes=500)
+    dispatcher, stream, log_ = opened(limits=limits)
+    feed(dispatcher, stream, said(1, "a"))
+    dispatcher.cut()
+    again = Stream()
+    assert dispatcher.open(again, "c1", 1) is None
+    sequence = 1
+    while dispatcher.stream:
+        sequence += 1
+        feed(dispatcher, again, said(sequence, "a"))
+    *before, failure = log_.entries
+    assert (again.closed, failure.body) == ("ended", Failed("log_full"))
+    assert (log_.head.state, log_.head.over, log_.text) == ("failed", True, "a" * (sequence - 1))
+    assert sum(map(size_of, before[:-1])) < limits.max_log_bytes <= sum(map(size_of, before))
+
+
+@pytest.mark.parametrize(("last", "state"), [(end(1, "a"), "finished"), (packet(1, Error("x")), "failed")])
+def test_an_end_may_still_come_into_a_full_log(last, state):
+    dispatcher, stream, log_ = opened(limits=replace(LIMITS, max_log_bytes=1))
+    feed(dispatcher, stream, last)
+    assert (log_.head.state, log_.head.code) == (state, "x" if state == "failed" else "")
+
+
+def test_results_of_calls_count_for_a_full_log_and_hand_overs_do():
+    dispatcher, stream, log_ = opened(limits=replace(LIMITS, max_log_bytes=1000), continues=True)
+    feed(dispatcher, stream, called(1, "c"))
+    dispatcher.finish_tool("c", result_json=f'"{"x" * 1000}"')
+    feed(dispatcher, stream, packet(2, RETRY))
+    assert (log_.head.code, dispatcher.given_back) == ("log_full", 0)
 
 
 def test_an_ack_is_due_at_once_when_half_of_the_credit_is_used(world):
