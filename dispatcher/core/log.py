@@ -5,7 +5,7 @@ Pure: `apply(record, change)` answers with what a store has to write, or with a 
 function inside its atomic step, so that there is one set of rules (`README.md`) whatever keeps the log.
 """
 
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -98,6 +98,15 @@ class OpenCall(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return self.asked > 0 and not (self.approved or self.instance)
 
 
+class CommanderName(NamedTuple):
+    """An id is what a Commander calls itself, and so can another: only both together name one. credential: what the key
+    or certificate that it showed is called; empty: it showed none.
+    """
+
+    commander_id: str
+    credential: str = ""
+
+
 class Head(msgspec.Struct, frozen=True, array_like=True):
     """What the atomic steps read and write.
 
@@ -109,6 +118,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     takeovers     requeued after a Commander was lost; a hand-over does not count (rule 8)
     since         waiting or running since, Unix seconds; ended_at: 0 while live
     calls         logged calls without a result, by call_id
+    credential    of the Commander; no rule asks for it, for a key that is replaced ends no session
     """
 
     state: State = "waiting"
@@ -128,6 +138,11 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     reason: str = ""
     code: str = ""
     calls: dict[str, OpenCall] = {}
+    credential: str = ""
+
+    @property
+    def commander(self) -> CommanderName:
+        return CommanderName(self.commander_id, self.credential)
 
     @property
     def final(self) -> bool:
@@ -178,6 +193,7 @@ class Assign(msgspec.Struct, frozen=True):
     instance: str
     continues: bool
     now: float
+    credential: str = ""
 
 
 class Acquire(msgspec.Struct, frozen=True):
@@ -192,6 +208,7 @@ class Acquire(msgspec.Struct, frozen=True):
     now: float
     token: bytes = b""
     excused: bool = False
+    credential: str = ""
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -341,6 +358,7 @@ def _assign(head: Head, change: Assign) -> Outcome:
         generation=generation,
         epoch=head.epoch + 1,
         commander_id=change.commander_id,
+        credential=change.credential,
         instance=change.instance,
         continues=change.continues,
         opened=False,
@@ -365,6 +383,7 @@ def _acquire(record: Record, change: Acquire) -> Outcome:
         generation=change.generation,
         epoch=head.epoch + 1,
         commander_id=change.commander_id,
+        credential=change.credential,
         instance=change.instance,
         opened=True,
         continues=head.continues and change.generation == head.generation,

@@ -28,6 +28,7 @@ class FleetOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     tenant: bodies.Name | None = None
     conversation_id: bodies.Name | None = None
     commander: bodies.Name | None = None
+    credential: bodies.Name | None = None
     all: bool = False
     reason: StopReason = "RiskControl"
     detail: str = ""
@@ -35,10 +36,16 @@ class FleetOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def fits(self) -> Fits:
         """Raises HttpError 400: nobody shall stop everything by leaving something out."""
-        fits = Fits(self.agent, self.tenant, self.conversation_id, self.commander)
+        fits = Fits(self.agent, self.tenant, self.conversation_id, self.commander, self.credential)
+        if self.credential is not None and self.commander is None:
+            raise bodies.invalid("credential", "says which `commander` of that id is meant: give that too")
         if (fits == Fits()) != self.all:
             raise bodies.invalid("all", "give `agent`, `tenant`, `conversation_id`, `commander`, or else `all` as true")
-        if self.hold_seconds and self.commander is not None and fits != Fits(commander=self.commander):
+        if (
+            self.hold_seconds
+            and self.commander is not None
+            and fits != Fits(commander=self.commander, credential=self.credential)
+        ):
             raise bodies.invalid("commander", "a hold of a Commander has it alone: it is given no session at all")
         return fits
 

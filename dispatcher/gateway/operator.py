@@ -324,6 +324,7 @@ def _summary(record: Record, unlogged: Unlogged | None) -> dict[str, object]:
         "reason": head.reason,
         "code": head.code,
         "commander_id": head.commander_id,
+        "credential": head.credential,
         "instance": head.instance,
         "generation": head.generation,
         "takeovers": head.takeovers,

@@ -84,6 +84,7 @@ class Stream:
     ) -> None:
         """caller: None: not known, so that it may be an older peer only. speaks: called with it at its first packet."""
         self._desk, self._context, self._caller, self._speaks = desk, context, caller, speaks
+        self._credential = caller.subject if caller else ""
         self._settings = desk.settings
         self._loop = asyncio.get_running_loop()
         self.kind: StreamKind | None = None
@@ -238,11 +239,12 @@ class Stream:
         match first.payload:
             case Status() as status:
                 self.kind = StreamKind.POOL
-                member, seconds = Member(self, status), self._settings.status_timeout_seconds
+                member = Member(self, status, self._credential)
+                seconds = self._settings.status_timeout_seconds
                 self._heartbeats = Heartbeats(member, self._desk.pool, seconds, partial(self.end, *HANGS))
                 age = self._settings.keepalive.max_connection_age_ms / 1000 * AGE_FACTOR
                 self._age = self._loop.call_later(age, self.drain, "age")
-                logger.info("commander_joined", commander_id=status.commander_id, agents=list(status.agents)[:20])
+                logger.info("commander_joined", **member.name._asdict(), agents=list(status.agents)[:20])
             case Open():
                 self.kind = StreamKind.OWN
                 self._own_id = first.session_id
@@ -316,7 +318,7 @@ class Stream:
         given = beats is not None and beats.member.awaits(session_id, opening.generation)
         try:
             async with self._opens:
-                code = await self._desk.open(self, session_id, opening, given)
+                code = await self._desk.open(self, session_id, opening, given, self._credential)
         finally:
             self._opening.discard(session_id)
             self._changed.set()

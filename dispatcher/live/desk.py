@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry, Failed
 from dispatcher.core.history import assignment_of
-from dispatcher.core.log import Acquire, Applied, Assign, Head, Record, Request
+from dispatcher.core.log import Acquire, Applied, Assign, CommanderName, Head, Record, Request
 from dispatcher.core.tokens import digest
 from dispatcher.live import clock, ids
 from dispatcher.live.fleet import OnHold, check_holds
@@ -41,21 +41,23 @@ class Desk:
 
     # ---- opened on a stream
 
-    async def open(self, link: Link, session_id: str, opening: Open, given: bool = False) -> str | None:
+    async def open(
+        self, link: Link, session_id: str, opening: Open, given: bool = False, credential: str = ""
+    ) -> str | None:
         """A Commander opens the session on a stream: Welcome is sent, or the `closed` code is returned. given: its
-        assignment was sent on that stream, and waits for this.
+        assignment was sent on that stream, and waits for this. credential: as in a Commander's name.
 
         Also when the stream is gone meanwhile: what the log gave to it must not be left to nobody.
         """
-        return await asyncio.shield(self.spawn(self._open(link, session_id, opening, given)))
+        return await asyncio.shield(self.spawn(self._open(link, session_id, opening, given, credential)))
 
-    async def _open(self, link: Link, session_id: str, opening: Open, excused: bool) -> str | None:
-        now = clock.now()
+    async def _open(self, link: Link, session_id: str, opening: Open, excused: bool, credential: str) -> str | None:
+        now, commander = clock.now(), CommanderName(opening.commander_id, credential)
         try:
             if opening.generation == 0 and not await self._runners.store.brief(session_id):
-                if await self._closed(opening.commander_id):
+                if await self._closed(commander):
                     return "unavailable"
-                brought = await self._bring(session_id, opening.commander_id, "commander", now, digest(opening.token))
+                brought = await self._bring(session_id, commander, "commander", now, digest(opening.token))
                 excused = brought.fresh
             acquire = Acquire(
                 opening.commander_id,
@@ -64,6 +66,7 @@ class Desk:
                 now,
                 opening.token,
                 excused or self._tokenless_opens,
+                credential,
             )
             outcome = await self._runners.store.submit(session_id, acquire)
             if not isinstance(outcome, Applied):
@@ -81,15 +84,15 @@ class Desk:
         return await asyncio.shield(self.spawn(self._open_older(link, session_id)))
 
     async def _open_older(self, link: Link, session_id: str) -> Carried | str:
-        commander_id, now = ids.commander_id(), clock.now()
+        commander, now = CommanderName(ids.commander_id()), clock.now()
         with self._runners.bringing(session_id):
             try:
-                if await self._closed(commander_id):
+                if await self._closed(commander):
                     return "unavailable"
-                created = await self._bring(session_id, commander_id, "older", now)
+                created = await self._bring(session_id, commander, "older", now)
                 if not created.fresh:
                     return "exists"
-                acquire = Acquire(commander_id, 0, self._instance, now, excused=True)
+                acquire = Acquire(commander.commander_id, 0, self._instance, now, excused=True)
                 outcome = await self._runners.store.submit(session_id, acquire)
                 if not isinstance(outcome, Applied):
                     return outcome.code
@@ -98,14 +101,14 @@ class Desk:
                 self._runners.find_again(session_id)
                 return "unavailable"
 
-    async def _closed(self, commander_id: str) -> bool:
+    async def _closed(self, commander: CommanderName) -> bool:
         """No session is taken that this Commander brings. Raises StoreUnavailable."""
         if len(self._runners.by_session) >= MAX_LIVE:
             self.metrics.refused("chatstream", "sessions")
             return True
         try:
             unsaid = Request("", (), clock.now())  # it says nothing of what it is for
-            await check_holds(self._runners.store, unsaid, commander_id)
+            await check_holds(self._runners.store, unsaid, commander)
         except OnHold:
             self.metrics.refused("chatstream", "on_hold")
             return True
@@ -114,24 +117,34 @@ class Desk:
     async def _bring(
         self,
         session_id: str,
-        commander_id: str,
+        commander: CommanderName,
         origin: Literal["commander", "older"],
         now: float,
         owner_sha256: bytes = b"",
     ) -> Created:
         request = Request("", (), now, origin, owner_sha256=owner_sha256)
-        head = Head(state="running", commander_id=commander_id, instance=self._instance, since=now)
+        head = Head(
+            state="running",
+            commander_id=commander.commander_id,
+            credential=commander.credential,
+            instance=self._instance,
+            since=now,
+        )
         return await self._runners.store.create(Record(session_id, request, head))
 
     # ---- assigned from the queue
 
-    async def assign(self, session_id: str, commander_id: str, continues: Callable[[str], bool]) -> Assignment | None:
+    async def assign(
+        self, session_id: str, commander: CommanderName, continues: Callable[[str], bool]
+    ) -> Assignment | None:
         """Give a waiting session to that Commander, in the log first; the history is read after that (rule 1)."""
         try:
             record = await self._runners.store.load(session_id)
             if record is None:
                 return None
-            change = Assign(commander_id, self._instance, continues(record.request.agent), clock.now())
+            commander_id, credential = commander
+            may_go_on = continues(record.request.agent)
+            change = Assign(commander_id, self._instance, may_go_on, clock.now(), credential)
             outcome = await self._runners.store.submit(session_id, change)
         except StoreUnavailable:
             self._runners.find_again(session_id)

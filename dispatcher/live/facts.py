@@ -6,7 +6,7 @@ from time import perf_counter  # uvloop's own clock ticks in milliseconds
 import structlog
 
 from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry
-from dispatcher.core.log import Applied, Offsets, Record, State
+from dispatcher.core.log import Applied, CommanderName, Offsets, Record, State
 from dispatcher.metrics import UNKNOWN, Metrics
 from shared.records import TALK, Content, Error, Stopped, Thought, ToolResult, Unknown
 from shared.spans import SAMPLED, TraceContext
@@ -49,7 +49,7 @@ class SessionFacts:
         record: Record,
         log_thoughts: bool,
         known: Callable[[str], bool],
-        ended: Callable[[str, bool], None],
+        ended: Callable[[CommanderName, bool], None],
         trace: TraceContext | None = None,
     ) -> None:
         """known: whether a tool of that name is registered. ended: told whose session has ended, and whether well.
@@ -57,7 +57,7 @@ class SessionFacts:
         traces.
         """
         self._known, self._ended = known, ended
-        self._commander_id = record.head.commander_id
+        self._head = record.head
         self._called = {call_id: call.at for call_id, call in record.head.calls.items()}
         self._metrics, self._log_thoughts = metrics, log_thoughts
         self._session_id, self._created_at = record.session_id, record.request.created_at
@@ -86,7 +86,7 @@ class SessionFacts:
     def appended(self, outcome: Applied, now: float) -> None:
         """The log has grown, as was heard at that time."""
         self._heard_at = now
-        self._commander_id = outcome.head.commander_id
+        self._head = outcome.head
         for entry in outcome.entries:
             if self._seen.add(entry.offset):
                 self._entry(entry)
@@ -171,7 +171,7 @@ class SessionFacts:
     def _judge(self, well: bool) -> None:
         """The Commander's part in the end; none in what comes after a stop."""
         if not self._final:
-            self._ended(self._commander_id, well)
+            self._ended(self._head.commander, well)
 
     def _over(self, outcome: State, **fields: object) -> None:
         """The first stop or end is the session's final state."""

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from dispatcher.core.holds import Fits, Hold
-from dispatcher.core.log import LIVE, Request
+from dispatcher.core.log import LIVE, CommanderName, Request
 from dispatcher.live import ids
 from dispatcher.live.pool import Pool
 from dispatcher.store.asking import until_known
@@ -50,8 +50,10 @@ class OnHold(Exception):
         self.retry_after = retry_after
 
 
-async def check_holds(store: Store, request: Request, commander: str = "") -> None:
-    """commander: who brings it. Raises OnHold; StoreUnavailable, for what cannot be looked up may be held."""
+async def check_holds(store: Store, request: Request, commander: CommanderName | None = None) -> None:
+    """commander: who brings it; None: it waits for one. Raises OnHold; StoreUnavailable, for what cannot be looked up
+    may be held.
+    """
     now = time.time()
     if fitting := [hold for hold in await store.holds(now) if hold.fits.asked(request, commander)]:
         raise OnHold(math.ceil(fitting[-1].ends_at - now))
@@ -73,7 +75,8 @@ async def place_hold(store: Store, hold: Hold) -> None:
 
 async def hold_commanders(store: Store, pool: Pool) -> None:
     """Those that a hold means get no session of the pool's. Raises StoreUnavailable."""
-    pool.hold({hold.fits.commander for hold in await store.holds(time.time()) if hold.fits.commander})
+    every = [hold.fits for hold in await store.holds(time.time())]
+    pool.hold((fits.commander, fits.credential) for fits in every if fits.commander)
 
 
 async def keep_holding(store: Store, pool: Pool) -> None:

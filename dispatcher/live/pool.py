@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import structlog
 
-from dispatcher.core.log import Record
+from dispatcher.core.log import CommanderName, Record
 from dispatcher.live.outliers import Outliers
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import Waiting
@@ -51,8 +51,10 @@ class PoolStream(Protocol):
 class Member:
     """A Commander's stream that takes assignments. Its slots are counted by its own status and what was sent since."""
 
-    def __init__(self, stream: PoolStream, status: Status) -> None:
+    def __init__(self, stream: PoolStream, status: Status, credential: str = "") -> None:
+        """credential: as in its name, which its first status gives it for good."""
         self.stream, self.status = stream, status
+        self.name = CommanderName(status.commander_id, credential)
         self.sent = 0  # assignments, on this stream
         self.reserved = 0  # slots for assignments that are on their way through the log
         self.draining = False
@@ -104,7 +106,9 @@ def offers_of(status: Status) -> list[str]:
 class Assigner(Protocol):
     """What the pool asks of the sessions."""
 
-    async def assign(self, session_id: str, commander_id: str, continues: Callable[[str], bool]) -> Assignment | None:
+    async def assign(
+        self, session_id: str, commander: CommanderName, continues: Callable[[str], bool]
+    ) -> Assignment | None:
         """Give the session to that Commander in the log. None: it does not wait any more."""
 
     async def unserved(self, session_id: str) -> None:
@@ -121,14 +125,14 @@ class Assigner(Protocol):
 
 class _Place(NamedTuple):
     """A waiting session's. own: it was enlisted here, not by another instance. at: when, in the loop's time. lost_by:
-    the Commander that had it last; empty: nobody, or it is not known here. prompt_bytes: of one of our own, else 0.
+    the Commander that had it last; None: nobody, or it is not known here. prompt_bytes: of one of our own, else 0.
     queue: where it waits.
     """
 
     own: bool
     at: float
     timer: asyncio.TimerHandle
-    lost_by: str
+    lost_by: CommanderName | None
     prompt_bytes: int
     queue: "_Queue"
 
@@ -149,7 +153,8 @@ class Pool:
         self.members: set[Member] = set()
         self.draining = False
         self._outliers = Outliers()
-        self._held: frozenset[str] = frozenset()  # Commanders that get none, as an operator wants it
+        # Commanders that get none, as an operator wants it: (id, credential); None: whatever that is
+        self._held: frozenset[tuple[str, str | None]] = frozenset()
         self._assigner, self._metrics, self._queue_seconds = assigner, metrics, queue_seconds
         self._waiting: dict[_Queue, dict[str, float]] = {}  # session → waiting since (Unix seconds), oldest first
         self._turns: dict[str, int] = {}  # tenant → number of its last turn, the longest ago first
@@ -178,7 +183,7 @@ class Pool:
         """The session waits for a slot. Repeated: it does already."""
         request = record.request
         waiting = Waiting(record.session_id, request.wanted, record.head.since, request.tenant)
-        self._enlist(waiting, own=True, lost_by=record.head.commander_id, prompt_bytes=request.prompt_bytes)
+        self._enlist(waiting, own=True, lost_by=record.head.commander, prompt_bytes=request.prompt_bytes)
 
     def heard(self, waiting: Waiting) -> None:
         """It waits, as another instance says."""
@@ -195,11 +200,11 @@ class Pool:
                 self._displace(session_id)
         self._match()
 
-    def _enlist(self, waiting: Waiting, own: bool, lost_by: str = "", prompt_bytes: int = 0) -> None:
+    def _enlist(self, waiting: Waiting, own: bool, lost_by: CommanderName | None = None, prompt_bytes: int = 0) -> None:
         if self._place(waiting, own, lost_by, prompt_bytes):
             self._match()
 
-    def _place(self, waiting: Waiting, own: bool, lost_by: str = "", prompt_bytes: int = 0) -> bool:
+    def _place(self, waiting: Waiting, own: bool, lost_by: CommanderName | None = None, prompt_bytes: int = 0) -> bool:
         """Give it a place. False: it has one."""
         session_id, loop = waiting.session_id, asyncio.get_running_loop()
         if session_id in self._places:
@@ -257,8 +262,8 @@ class Pool:
     def leave(self, member: Member) -> None:
         member.gone = True
         self.members.discard(member)
-        if member.status.commander_id not in self._ids():
-            self._outliers.forget(member.status.commander_id)
+        if member.name not in self._names():
+            self._outliers.forget(member.name)
         self._assigner.spawn(self._assigner.keep_known(offers_of(member.status)))
         self._count()
 
@@ -275,32 +280,34 @@ class Pool:
             self._assigner.lost(session_id, generation)
         self._match()
 
-    def ended(self, commander_id: str, well: bool) -> None:
+    def ended(self, commander: CommanderName, well: bool) -> None:
         """A session of that Commander has ended well; or it has failed, or was lost by it."""
-        ids = self._ids()
-        if commander_id not in ids:
+        names = self._names()
+        if commander not in names:
             return
         if well:
-            self._outliers.served(commander_id)
-        elif seconds := self._outliers.failed(commander_id, ids - {commander_id}):
-            logger.warning("commander_ejected", commander_id=commander_id, seconds=seconds)
+            self._outliers.served(commander)
+        elif seconds := self._outliers.failed(commander, names - {commander}):
+            logger.warning("commander_ejected", **commander._asdict(), seconds=seconds)
             self._metrics.ejections.inc()
-            asyncio.get_running_loop().call_later(seconds, self._back, commander_id)
+            asyncio.get_running_loop().call_later(seconds, self._back, commander)
             self._count()
 
-    def _back(self, commander_id: str) -> None:
-        logger.info("commander_back", commander_id=commander_id)
-        self._outliers.back(commander_id)
-        if commander_id not in self._ids():
-            self._outliers.forget(commander_id)
+    def _back(self, commander: CommanderName) -> None:
+        logger.info("commander_back", **commander._asdict())
+        self._outliers.back(commander)
+        if commander not in self._names():
+            self._outliers.forget(commander)
         self._match()
 
-    def _ids(self) -> set[str]:
-        return {member.status.commander_id for member in self.members}
+    def _names(self) -> set[CommanderName]:
+        return {member.name for member in self.members}
 
-    def hold(self, commander_ids: Iterable[str]) -> None:
-        """These get no session until they are not among those that are held any more."""
-        before, self._held = self._held, frozenset(commander_ids)
+    def hold(self, held: Iterable[tuple[str, str | None]]) -> None:
+        """These get no session until they are not among those that are held any more: (id, credential), which is None
+        where it may be any.
+        """
+        before, self._held = self._held, frozenset(held)
         if self._held != before:
             self._match()
 
@@ -353,25 +360,28 @@ class Pool:
             for member in self.members
             if agent in member.status.agents
             and member.status.features(agent).issuperset(needs)
-            and member.status.commander_id not in self._held
-            and not self._outliers.ejected(member.status.commander_id)
+            and not self._on_hold(member.name)
+            and not self._outliers.ejected(member.name)
         ]
 
-    def _fit(self, able: list[Member], wanted: str, lost_by: str) -> list[Member]:
+    def _on_hold(self, commander: CommanderName) -> bool:
+        return bool(self._held) and (commander in self._held or (commander.commander_id, None) in self._held)
+
+    def _fit(self, able: list[Member], wanted: str, lost_by: CommanderName | None) -> list[Member]:
         """Those of the able that may have the session: not who has just lost it, while another is there."""
-        fit = [member for member in able if member.status.commander_id != lost_by]
-        if fit or any(m.status.commander_id != lost_by and not m.draining for m in self._offering(wanted)):
+        fit = [member for member in able if member.name != lost_by]
+        if fit or any(m.name != lost_by and not m.draining for m in self._offering(wanted)):
             return fit
         return able
 
     def _share(self, member: Member) -> float:
         """The more have failed in a row, the less of its free slots count."""
-        return member.free / (1 + self._outliers.failures(member.status.commander_id))
+        return member.free / (1 + self._outliers.failures(member.name))
 
     async def _assign(self, session_id: str, member: Member) -> None:
         continues = member.status.continues.__contains__
         try:
-            assignment = await self._assigner.assign(session_id, member.status.commander_id, continues)
+            assignment = await self._assigner.assign(session_id, member.name, continues)
         finally:
             member.reserved -= 1
         if assignment and (member.gone or member.draining):
@@ -381,9 +391,9 @@ class Pool:
         self._match()
 
     def _count(self) -> None:
-        ids = self._ids()
-        ejected = set(filter(self._outliers.ejected, ids))
-        none = ejected | self._held
-        free = sum(member.free for member in self.members if member.status.commander_id not in none)
-        self._metrics.pool(len(ids), free, self._own, len(ejected))
+        names = self._names()
+        ejected = set(filter(self._outliers.ejected, names))
+        none = ejected.union(filter(self._on_hold, names))
+        free = sum(member.free for member in self.members if member.name not in none)
+        self._metrics.pool(len(names), free, self._own, len(ejected))
         self._metrics.waiting_sessions.set(self.waiting if self.in_store is None else self.in_store)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from dispatcher.core.effects import Effect
 from dispatcher.core.entries import Approval, Call, Entry
-from dispatcher.core.log import Applied, Outcome, Record, Request
+from dispatcher.core.log import Applied, CommanderName, Outcome, Record, Request
 from dispatcher.core.session import Session
 from dispatcher.live.deadlines import Pace
 from dispatcher.live.shown_tokens import ShownTokens
@@ -146,7 +146,7 @@ class Host(Protocol):
     def requeued(self, runner: Carried, record: Record) -> None:
         """The session waits again."""
 
-    def ended(self, commander_id: str, well: bool) -> None:
+    def ended(self, commander: CommanderName, well: bool) -> None:
         """A session of that Commander has ended well; or it has failed, or was lost by it."""
 
     def settled(self, runner: Carried) -> None:

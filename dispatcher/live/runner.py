@@ -499,7 +499,7 @@ class Runner:
             self.close()
             if outcome.head.takeovers > session.record.head.takeovers:
                 self.host.metrics.takeovers.inc()
-                self.host.ended(outcome.head.commander_id, False)
+                self.host.ended(outcome.head.commander, False)
             self.host.requeued(self, Record(self.session_id, session.record.request, outcome.head))
         self.maybe_settled()
 

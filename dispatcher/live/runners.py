@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.entries import Assigned, Entry
 from dispatcher.core.limits import Limits
-from dispatcher.core.log import Append, Applied, Record, Request, TakeOver
+from dispatcher.core.log import Append, Applied, CommanderName, Record, Request, TakeOver
 from dispatcher.core.session import Session
 from dispatcher.core.traced import invoked, spans_of
 from dispatcher.live import ids
@@ -60,7 +60,7 @@ class Runners:
         settings: DispatcherSettings,
         waits: Callable[[Record], None],
         alive: Callable[[], Awaitable[Container[str]]],
-        ended: Callable[[str, bool], None],
+        ended: Callable[[CommanderName, bool], None],
         traces: Traces | None = None,
     ) -> None:
         self.store, self.registry, self.metrics = store, registry, metrics
@@ -222,9 +222,9 @@ class Runners:
         self.settled(runner)
         self._waits(record)
 
-    def ended(self, commander_id: str, well: bool) -> None:
+    def ended(self, commander: CommanderName, well: bool) -> None:
         """A session of that Commander has ended well; or it has failed, or was lost by it."""
-        self._ended(commander_id, well)
+        self._ended(commander, well)
 
     def settled(self, runner: Carried) -> None:
         """Nothing is left to do for it here."""

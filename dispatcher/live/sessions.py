@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from dispatcher.core.entries import Decision, Entry, StopEntry
 from dispatcher.core.holds import Fits, Hold
-from dispatcher.core.log import LIVE, Applied, Head, Record, Request, Settle
+from dispatcher.core.log import LIVE, Applied, CommanderName, Head, Record, Request, Settle
 from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.core.tokens import KEY_BYTES
 from dispatcher.live import clock, ids
@@ -82,8 +82,8 @@ class LiveSessions:
     def _waits(self, record: Record) -> None:
         self.pool.enlist(record)
 
-    def _ended(self, commander_id: str, well: bool) -> None:
-        self.pool.ended(commander_id, well)
+    def _ended(self, commander: CommanderName, well: bool) -> None:
+        self.pool.ended(commander, well)
 
     async def _alive(self) -> Container[str]:
         return await self.neighbours.alive() if self.neighbours else ()

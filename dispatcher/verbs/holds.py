@@ -55,7 +55,7 @@ def _list(client: Client, options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(hold))
             continue
-        given = ("agent", "tenant", "conversation_id", "commander")
+        given = ("agent", "tenant", "conversation_id", "commander", "credential")
         fits = [f"{name} {hold[name]}" for name in given if hold[name] is not None]
         left = max(0, round(hold["ends_at"] - time.time()))
         why = " ".join(filter(None, (hold["reason"], hold["detail"])))

@@ -27,6 +27,9 @@ def add_order(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tenant", help="those of that tenant's users")
     parser.add_argument("--conversation", metavar="ID", help="those of that conversation")
     parser.add_argument("--commander", metavar="ID", help="those that run at that Commander")
+    parser.add_argument(
+        "--credential", metavar="NAME", help="of the --commander: what its key or certificate is called"
+    )
     parser.add_argument("--all", action="store_true", help="all that there are")
     parser.add_argument("--reason", choices=STOP_REASONS, default="RiskControl", help="what the users are told")
     parser.add_argument("--detail", default="", help="for the logs; users do not see it")
@@ -39,10 +42,13 @@ def order_of(options: argparse.Namespace, verb: str) -> dict[str, object]:
         "tenant": options.tenant,
         "conversation_id": options.conversation,
         "commander": options.commander,
+        "credential": options.credential,
     }
     body = {name: value for name, value in fits.items() if value is not None}
     if bool(body) == options.all:
         raise ConfigError(f"{verb}: give --agent, --tenant, --conversation, --commander, or else --all")
+    if options.credential is not None and options.commander is None:
+        raise ConfigError(f"{verb}: --credential says which --commander of that id is meant: give that too")
     return body | {"reason": options.reason, "detail": options.detail} | ({"all": True} if options.all else {})
 
 

@@ -67,6 +67,7 @@ export async function fleet({ main, signal, page }) {
   const commanders = table("Commanders", [
     ["Commander"],
     ["Drain"],
+    ["Credential"],
     ["Instance", "wide"],
     ["Sessions", "number"],
     ["Packets/s", "number"],
@@ -96,7 +97,7 @@ function working({ box, body, title }, live, page) {
   const found = new Map();
   for (const row of live.rows.values()) {
     if (row.state !== "running") continue;
-    const key = JSON.stringify([row.commander_id, row.instance]);
+    const key = JSON.stringify([row.commander_id, row.credential, row.instance]);
     const sum = found.get(key) ?? { sessions: 0, rate: 0, agents: new Set() };
     found.set(key, sum);
     sum.sessions++;
@@ -106,13 +107,14 @@ function working({ box, body, title }, live, page) {
   title.textContent = `${count(found.size)} Commanders with sessions`;
   body.replaceChildren(
     ...[...found].sort().map(([key, { sessions, rate, agents }]) => {
-      const [commander, instance] = JSON.parse(key);
+      const [commander, credential, instance] = JSON.parse(key);
       const link = element("a", { href: `#sessions?${new URLSearchParams({ q: commander })}` }, visible(commander));
       const button = element("button", { type: "button", ariaLabel: `Drain ${visible(commander)}` }, "Drain…");
-      button.onclick = () => drain(page, commander);
+      button.onclick = () => drain(page, commander, credential);
       const cells = [
         [link],
         [button],
+        [visible(credential)],
         [instance, "wide"],
         [count(sessions), "number"],
         [rate.toFixed(0), "number"],
@@ -164,6 +166,7 @@ function held(section, holds, page) {
           ["Tenant", hold.tenant],
           ["Conversation", hold.conversation_id],
           ["Commander", hold.commander],
+          ["Credential", hold.credential],
           ["Until", clock(hold.ends_at)],
           ["Reason", hold.reason],
           ["Detail", hold.detail],

@@ -140,6 +140,7 @@ const summary = (record) =>
     ["Began", clock(record.created_at)],
     ["Lasted", record.ended_at ? lasted(record.ended_at - record.created_at) : ""],
     ["Commander", record.commander_id],
+    ["Credential", record.credential],
     ["Instance", record.instance],
     ["Takeovers", record.takeovers || ""],
     ["Asked", asked(record)],

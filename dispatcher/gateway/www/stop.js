@@ -8,6 +8,7 @@ const FIELDS = [
   ["tenant", "Tenant"],
   ["conversation_id", "Conversation"],
   ["commander", "Commander"],
+  ["credential", "Its credential"],
 ];
 
 export const stopOne = (page, id) =>
@@ -50,14 +51,17 @@ export function stopMany(page) {
   });
 }
 
-export function drain(page, commander) {
+/** credential: which of those that call themselves so; empty: none was shown. */
+export function drain(page, commander, credential) {
   const hold = element("input", { name: "hold_seconds", type: "number", min: 1, max: 86400, step: 1, value: 3600 });
   const more = [
     element("p", {}, "What it has goes on; it gets no other, at no instance."),
     element("label", {}, "For (seconds) ", hold),
   ];
   const work = async ({ hold_seconds, reason, detail }, dialog) => {
-    await json("operator/holds", { body: { commander, hold_seconds: Number(hold_seconds), reason, detail } });
+    const body = { commander, hold_seconds: Number(hold_seconds), reason, detail };
+    if (credential) body.credential = credential;
+    await json("operator/holds", { body });
     page.say(`${visible(commander)} gets no session any more. Its hold can be lifted here.`);
     dialog.close();
   };

@@ -28,7 +28,7 @@ class Told:
             record,
             log_thoughts,
             lambda name: False,
-            lambda *ended: self.ends.append(ended),
+            lambda commander, well: self.ends.append((commander.commander_id, well)),
             trace,
         )
         self._offset = 0

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from dispatcher.core.log import Head, Record, Request
+from dispatcher.core.log import CommanderName, Head, Record, Request
 from dispatcher.live.outliers import CONSECUTIVE_FAILURES
 from dispatcher.live.pool import MAX_ASSIGNING, MAX_SLOTS, Member, Pool
 from dispatcher.metrics import Metrics
@@ -41,7 +41,9 @@ class Desk:
         self.refused: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def assign(self, session_id: str, commander_id: str, continues: Callable[[str], bool]) -> Assignment | None:
+    async def assign(
+        self, session_id: str, commander: CommanderName, continues: Callable[[str], bool]
+    ) -> Assignment | None:
         await self.go.wait()
         return None if session_id in self.refused else Assignment(session_id, 1, "a")
 
@@ -81,9 +83,9 @@ def record(session_id: str, agent: str = "a", since: float = 0, lost_by: str = "
     return Record(session_id, Request(agent, (), at, tenant=tenant), Head(since=at, commander_id=lost_by))
 
 
-def member(slots: int, *agents: str, commander_id: str = "c") -> tuple[Member, Stream]:
+def member(slots: int, *agents: str, commander_id: str = "c", credential: str = "") -> tuple[Member, Stream]:
     stream = Stream()
-    return Member(stream, Status(commander_id, agents or ("a",), (), slots)), stream
+    return Member(stream, Status(commander_id, agents or ("a",), (), slots), credential), stream
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
@@ -100,7 +102,7 @@ def test_free_slots(offered: int, sent: int, reserved: int, received: int) -> No
 
 async def test_a_commander_that_is_held_gets_none_until_it_is_not(pool: Pool, desk: Desk) -> None:
     held, stream = member(1, commander_id="held")
-    pool.hold({"held"})
+    pool.hold({("held", None)})
     pool.join(held)
     pool.enlist(record("s1"))
     await desk.idle()
@@ -108,6 +110,23 @@ async def test_a_commander_that_is_held_gets_none_until_it_is_not(pool: Pool, de
     pool.hold(())
     await desk.idle()
     assert stream.assigned == ["s1"]
+
+
+async def test_a_commander_that_takes_anothers_id_takes_nothing_else_of_it(pool: Pool, desk: Desk) -> None:
+    """Neither its hold nor its failures, nor what another lost; and it keeps the id that it came with."""
+    honest, stream = member(2, commander_id="c", credential="honest")
+    thief, none = member(9, commander_id="c", credential="thief")
+    for each in (honest, thief):
+        pool.join(each)
+    pool.hold({("c", "thief")})
+    for _ in range(CONSECUTIVE_FAILURES):
+        pool.ended(CommanderName("c", "thief"), well=False)
+    pool.report(thief, Status("x", ("a",), (), 9))
+    assert pool.free("a") == 2
+    pool.enlist(record("s1"))
+    pool.enlist(Record("s2", Request("a", (), time.time()), Head(commander_id="c", credential="thief")))
+    await desk.idle()
+    assert (stream.assigned, none.assigned) == (["s1", "s2"], [])
 
 
 async def test_the_oldest_of_all_agents_first(pool: Pool, desk: Desk) -> None:
@@ -388,12 +407,12 @@ async def test_who_fails_gets_less_then_none_for_a_while(
     for each in (broken, whole):
         pool.join(each)
     for _ in range(CONSECUTIVE_FAILURES - 1):
-        pool.ended("c1", well=False)
+        pool.ended(CommanderName("c1"), well=False)
     pool.enlist(record("s0"))
     await desk.idle()
     assert second.assigned == ["s0"], "8 slots, of which a fifth counts"
     with capture_logs() as logs:
-        pool.ended("c1", well=False)
+        pool.ended(CommanderName("c1"), well=False)
     assert [(each["event"], each["commander_id"]) for each in logs] == [("commander_ejected", "c1")]
     assert pool.free("a") == 2
     for number in range(1, 4):
@@ -413,8 +432,8 @@ async def test_ejections_are_counted(desk: Desk) -> None:
     for commander_id in ("c1", "c2"):
         pool.join(member(2, commander_id=commander_id)[0])
     for _ in range(CONSECUTIVE_FAILURES):
-        pool.ended("c1", well=False)
-        pool.ended("a stranger", well=False)
+        pool.ended(CommanderName("c1"), well=False)
+        pool.ended(CommanderName("a stranger"), well=False)
     found = {name: registry.get_sample_value(f"dispatcher_{name}") for name in ("ejected_commanders", "free_slots")}
     assert found == {"ejected_commanders": 1, "free_slots": 2}
     assert registry.get_sample_value("dispatcher_commander_ejections_total") == 1

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from dispatcher.core.log import LIVE, Change, Head, Outcome, Record, Request
+from dispatcher.core.log import LIVE, Change, CommanderName, Head, Outcome, Record, Request
 from dispatcher.live import sessions as live_sessions
 from dispatcher.live.pool import QueueFull
 from dispatcher.live.sessions import LiveSessions
@@ -282,7 +282,7 @@ async def test_a_session_that_runs_keeps_no_prompt_in_memory(sessions: LiveSessi
     asked = replace(request(), messages=(Message("user", "long"),), parameters_json="{}", tools=tools, shown_json="{}")
     created = await sessions.create(asked)
     sessions.pool.withdraw(created.record.session_id)
-    assignment = await sessions.desk.assign(created.record.session_id, "c", lambda agent: False)
+    assignment = await sessions.desk.assign(created.record.session_id, CommanderName("c"), lambda agent: False)
     assert assignment
     assert (assignment.messages, assignment.parameters_json, assignment.tools[-1]) == (asked.messages, "{}", tools[0])
     kept = sessions.runners.by_session[created.record.session_id].session.record.request

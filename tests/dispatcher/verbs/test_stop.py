@@ -57,6 +57,13 @@ async def test_a_hold_is_placed_without_a_stop(
         await call(holds, *place)
     assert await call(holds, *place, "--commander", "c", "--agent", "a") == 1
     assert "a hold of a Commander has it alone" in capfd.readouterr().err
+    with pytest.raises(ConfigError, match="holds place: --credential says which --commander"):
+        await call(holds, *place, "--agent", "a", "--credential", "k")
+    assert await call(holds, *place, "--commander", "d", "--credential", "k") == 0
+    assert (await sessions.store.holds(0.0))[-1].fits == Fits(commander="d", credential="k")
+    capfd.readouterr()
+    assert await call(holds, "--url", urls[1], "list") == 0
+    assert " s left, commander d, credential k: RiskControl\n" in capfd.readouterr().out
     assert not sessions.orders
 
 

@@ -18,6 +18,7 @@ from cryptography import x509
 
 from dispatcher import app
 from dispatcher.access.new_keys import NewKey
+from dispatcher.live.outliers import CONSECUTIVE_FAILURES
 from dispatcher.settings import DispatcherSettings, MutualTls
 from dispatcher.store.memory import MemoryStore
 from dispatcher.tools.context import Context
@@ -25,7 +26,7 @@ from dispatcher.tools.registry import Registry, ToolOutput
 from shared.config import load
 from shared.errors import ConfigError
 from shared.pb import agent_pb2_grpc
-from shared.records import Content, Open, Thought, ToolCall, ToolResult, Upstream, Usage, User
+from shared.records import Content, Error, Open, Thought, ToolCall, ToolResult, Upstream, Usage, User
 from tests.certificates import Authority
 from tests.gateway_routes import routes
 from tests.integration.dispatcher.peer import SECONDS, Peer, samples, until
@@ -79,12 +80,12 @@ class House:
         client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS)
         return await self._stack.enter_async_context(client)
 
-    def _shown(self, key: str) -> dict[str, str]:
+    def shown(self, key: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.keys[key]}"} if self.keys[key] else {}
 
     async def ask(self, key: str, method: str, path: str, body: object = None, **headers: str) -> httpx2.Response:
         client = self.operators if path.startswith(("/operator", "/metrics")) else self.users
-        async with client.stream(method, path, json=body, headers=self._shown(key) | headers) as answer:
+        async with client.stream(method, path, json=body, headers=self.shown(key) | headers) as answer:
             if not answer.headers.get("content-type", "").startswith("text/event-stream"):  # which may have no end
                 await answer.aread()
             return answer
@@ -94,7 +95,7 @@ class House:
             f"127.0.0.1:{self.dispatcher.grpc_port}", options=[("grpc.use_local_subchannel_pool", 1)]
         )
         self._stack.push_async_callback(channel.close)
-        metadata = [(name.lower(), value) for name, value in self._shown(key).items()]
+        metadata = [(name.lower(), value) for name, value in self.shown(key).items()]
         stub = agent_pb2_grpc.AgentInteractionStub(channel)  # type: ignore[no-untyped-call]
         peer = Peer(stub.ChatStream(metadata=metadata))
         self._stack.push_async_callback(peer.cut)
@@ -327,6 +328,50 @@ async def test_a_commander_cannot_offer_later_what_it_may_not(house: House) -> N
     await peer.report(1)
     assert (await peer.status()).name == "PERMISSION_DENIED"
     await until(lambda: not house.dispatcher.sessions.pool.members, "left")
+
+
+async def test_a_commander_that_takes_anothers_id_costs_it_nothing(house: House) -> None:
+    """Neither by failing, nor by what operators do to it."""
+    worker, thief = await house.worker(), house.stream("narrow")
+    thief.commander_id, thief.agents = worker.commander_id, ("support",)
+    await thief.report(9)
+    pool = house.dispatcher.sessions.pool
+    await until(lambda: len(pool.members) == 2, "joined")
+    brought = [f"{number}" * 32 for number in range(CONSECUTIVE_FAILURES)]
+    for session_id in brought:
+        await thief.open(session_id)
+        await thief.say(session_id, Error("agent_error", "", False))
+        await thief.acked(session_id)
+    told = (await house.ask("operator", "GET", f"/operator/sessions/{brought[0]}")).json()
+    assert (told["commander_id"], told["credential"]) == (worker.commander_id, "narrow")
+    await until(lambda: pool.free("support") == 4, "the thief is ejected, and nobody else")
+
+    meant = {"commander": told["commander_id"], "credential": told["credential"], "hold_seconds": 600}
+    placed = await house.ask("operator", "POST", "/operator/holds", meant)
+    assert (placed.status_code, placed.json()["credential"]) == (201, "narrow")
+    await house.ask("acme", "POST", "/v1/sessions", {"agent": "support", "prompt": "hi"})
+    assignment = await worker.serve()
+    del meant["hold_seconds"]
+    stopped = await house.operators.post("/operator/stop", json=meant, headers=house.shown("operator"))
+    assert '"found":0' in stopped.text
+    for body in ({"credential": "narrow"}, {"credential": "narrow", "agent": "support"}):
+        refused = await house.ask("operator", "POST", "/operator/stop", body)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "credential")
+    await worker.finish(assignment.session_id)
+
+
+async def test_a_key_that_is_replaced_ends_no_session(house: House) -> None:
+    """Its Commander comes back by another one, and shows the token of its assignment."""
+    worker = await house.worker()
+    await house.ask("acme", "POST", "/v1/sessions", {"agent": "support", "prompt": "hi"})
+    assignment = await worker.serve()
+    await worker.cut()
+    again = house.stream("narrow")
+    again.commander_id = worker.commander_id
+    await again.open(assignment.session_id, assignment.generation)
+    told = (await house.ask("operator", "GET", f"/operator/sessions/{assignment.session_id}")).json()
+    assert (told["commander_id"], told["credential"]) == (worker.commander_id, "narrow")
+    await again.finish(assignment.session_id)
 
 
 async def test_older_peers_come_where_that_is_said(tmp_path: Path) -> None:

@@ -86,6 +86,9 @@ def test_a_commander_has_what_runs_and_not_what_it_lost() -> None:
     lost = Record("s", Request("a", (), 0.0), Head(commander_id="c"))
     runs = replace(lost, head=replace(lost.head, state="running"))
     assert (Fits(commander="c")(runs), Fits(commander="c")(lost), Fits(commander="d")(runs)) == (True, False, False)
+    named = replace(runs, head=replace(runs.head, credential="key"))
+    both = [Fits(commander="c", credential=each) for each in ("key", "another's", "")]
+    assert [fits(named) for fits in (Fits(commander="c"), *both)] == [True, True, False, False]
 
 
 async def test_one_that_moves_between_the_pages_is_found(
@@ -249,6 +252,7 @@ async def test_a_hold_keeps_others_from_beginning_at_every_instance_until_it_is_
         "tenant": None,
         "conversation_id": None,
         "commander": None,
+        "credential": None,
         "placed_at": placed["ends_at"] - 600,
         "ends_at": placed["ends_at"],
         "reason": "RiskControl",
