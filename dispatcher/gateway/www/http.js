@@ -2,6 +2,7 @@
 
 const RETRY_MS = 1000; // as the server's `retry:` says
 const SILENCE_MS = 45_000; // three comments of the server's: the connection is dead
+const TURN_MS = 10; // of work on events that came at once, before the page may draw and take keys
 
 /** An answer that is an error. code: the server's; message: for people. */
 export class Refused extends Error {
@@ -73,14 +74,24 @@ export async function* frames(body) {
       if (done) return;
       const parts = (text + value).split("\n\n");
       text = parts.pop();
+      let began = performance.now();
       for (const part of parts) {
         const fields = Object.fromEntries(part.split("\n").map((line) => line.split(/: (.*)/s, 2)));
         if (fields.data) yield { name: fields.event, id: fields.id, data: JSON.parse(fields.data) };
+        if (performance.now() - began > TURN_MS) began = await turn();
       }
     }
   } finally {
     reader.cancel().catch(() => {}); // it may have broken
   }
+}
+
+/** When the page has had its turn. A timer of a tab that is not seen would take a second. */
+async function turn() {
+  const { port1, port2 } = new MessageChannel();
+  await new Promise((done) => ((port1.onmessage = done), port2.postMessage(0)));
+  port1.close();
+  return performance.now();
 }
 
 async function within(ms, promise) {

@@ -5,7 +5,7 @@ import { stopOne } from "./stop.js";
 import { bounded, count, element, lasted, table, visible } from "./text.js";
 import { troubles } from "./fleet.js";
 
-const PAGE = 100; // rows that are shown at once
+const PAGE = 50; // rows that are shown at once: a hundred take a browser longer than 50 ms to lay out and paint
 const LOOKED_AT = 1000; // ended sessions that are read at once
 const ENDED = ["finished", "stopped", "failed"];
 const WRONG_MS = 5000; // between questions what is wrong
