@@ -30,7 +30,7 @@ STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls"]
 FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
 # What an agent may honour beyond a conversation of texts (agent.proto, Support).
-Feature: TypeAlias = Literal["tools", "structured", "images", "audio", "files", "sampling", "logprobs"]
+Feature: TypeAlias = Literal["tools", "structured", "images", "audio", "files", "sampling", "reasoning", "logprobs"]
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 UNSAID: tuple[Feature, ...] = ("sampling",)  # what an agent honours whose Commander does not say
 # Of a tool's result; an older Dispatcher says none.

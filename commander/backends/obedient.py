@@ -12,7 +12,7 @@ from commander.backends.schemas import written
 from shared.records import MAX_CLIENT_CALLS
 
 
-@supports("tools", "structured", "sampling")
+@supports("tools", "structured", "sampling", "reasoning")
 async def obedient(turn: Turn) -> AsyncGenerator[Yielded, None]:
     """Calls each of the client's tools that it may, or one where several are not wanted, with the first arguments that
     fit. Where their results have come it says these, unless it has to call again. Asked for JSON it says the first that

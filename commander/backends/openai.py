@@ -218,6 +218,7 @@ def _supported(settings: OpenAISettings) -> tuple[Feature, ...]:
         "images": settings.images,
         "files": settings.files,
         "sampling": True,
+        "reasoning": settings.reasoning,
     }
     return tuple(feature for feature, honoured in features.items() if honoured)
 

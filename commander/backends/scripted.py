@@ -43,7 +43,7 @@ def token(index: int) -> str:
 class ScriptedAgent:
     """Follows scripts. `produced`: tokens that all its sessions have made so far."""
 
-    supports: tuple[Feature, ...] = ("tools", "structured", "sampling")
+    supports: tuple[Feature, ...] = ("tools", "structured", "sampling", "reasoning")
 
     def __init__(self, settings: ScriptedSettings) -> None:
         self._settings = settings

@@ -60,6 +60,9 @@ class OpenAISettings(Section):
     structured: bool = True
     """False for a server that takes no `response_format`: clients that ask for one are refused."""
 
+    reasoning: bool = True
+    """False for a model that takes no `reasoning_effort`: clients that ask for one are refused."""
+
     images: bool = True
     """False for a model that sees none: clients that send some are refused."""
 

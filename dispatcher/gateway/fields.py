@@ -81,6 +81,8 @@ _FUNCTION: Fields = {"name": HONOURED, "description": HONOURED, "parameters": HO
 _SCHEMA: Fields = {"name": HONOURED, "description": HONOURED, "schema": HONOURED, "strict": HONOURED}
 _FORMATS: Mapping[str, Fields] = {"text": {"type": HONOURED}, "json_object": {"type": HONOURED}}
 _SAMPLING = Needs("sampling")
+_EFFORT = Needs("reasoning", ("none",))  # as an answer without any thought before it is
+_NO_LOGPROBS = Unsupported((False, 0))
 _NAMED: Fields = {"type": HONOURED, "name": HONOURED}
 _ALLOWED: Fields = {"mode": HONOURED, "tools": HONOURED}
 _CACHE: Fields = {
@@ -96,7 +98,7 @@ CHAT: Fields = {
     "function_call": Unsupported(("none", "auto")),
     "functions": Unsupported(([],)),
     "logit_bias": Unsupported(({},)),
-    "logprobs": Unsupported((False,)),
+    "logprobs": _NO_LOGPROBS,
     "max_completion_tokens": _SAMPLING,
     "max_tokens": _SAMPLING,
     "messages": Each(
@@ -122,7 +124,7 @@ CHAT: Fields = {
     "prompt_cache_key": PASSED,
     "prompt_cache_options": PASSED,
     "prompt_cache_retention": PASSED,
-    "reasoning_effort": _SAMPLING,
+    "reasoning_effort": _EFFORT,
     "response_format": Needs(
         "structured",
         ({"type": "text"},),
@@ -148,7 +150,7 @@ CHAT: Fields = {
         ),
     ),
     "tools": Needs("tools", ([],), Each(ByKind("type", {"function": {"type": HONOURED, "function": _FUNCTION}}))),
-    "top_logprobs": Unsupported((0,)),
+    "top_logprobs": _NO_LOGPROBS,
     "top_p": _SAMPLING,
     "user": PASSED,
     "verbosity": Unsupported(("medium",)),
@@ -261,7 +263,7 @@ RESPONSES: Fields = {
     "prompt_cache_retention": PASSED,
     "reasoning": {
         "context": Unsupported(("auto",)),
-        "effort": _SAMPLING,
+        "effort": _EFFORT,
         "generate_summary": Unsupported(("auto",)),  # as for a model that has none to give
         "mode": Unsupported(("standard",)),
         "summary": Unsupported(("auto",)),
@@ -286,7 +288,7 @@ RESPONSES: Fields = {
         ByKind("type", {"function": _NAMED, "allowed_tools": {"type": HONOURED, **_ALLOWED}}),
     ),
     "tools": Needs("tools", ([],), Each(ByKind("type", {"function": _TOOL, "namespace": _NAMESPACE, **_HOSTED}))),
-    "top_logprobs": Unsupported((0,)),
+    "top_logprobs": _NO_LOGPROBS,
     "top_p": _SAMPLING,
     "truncation": Unsupported(("disabled",)),
     "user": PASSED,

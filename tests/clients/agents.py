@@ -13,7 +13,7 @@ from commander.agent import ClientCall, Finish, Message, Turn, Yielded, supports
 from commander.testing import obedient
 
 
-@supports("tools", "structured", "sampling", "images", "audio", "files")
+@supports("tools", "structured", "sampling", "reasoning", "images", "audio", "files")
 async def agent(turn: Turn) -> AsyncGenerator[Yielded, None]:
     """Raises ValueError where it is to fail."""
     newest = turn.messages[-1]

@@ -19,7 +19,7 @@ async def called(**parameters: Any) -> list[tuple[str, Any]]:
 
 
 async def test_it_calls_what_it_is_offered() -> None:
-    assert supported(obedient) == ("tools", "structured", "sampling")
+    assert supported(obedient) == ("tools", "structured", "sampling", "reasoning")
     both = [("weather", {"city": "Oslo", "days": 2}), ("now", {})]
     assert await called() == both
     assert await called(tool_choice="required") == both

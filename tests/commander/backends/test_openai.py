@@ -529,9 +529,11 @@ PARTS = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"u
 
 
 def test_it_honours_what_its_server_does() -> None:
-    assert supported(OpenAIAgent(OpenAISettings())) == ("tools", "structured", "images", "files", "sampling")
-    assert supported(OpenAIAgent(OpenAISettings(tools=False, images=False))) == ("structured", "files", "sampling")
-    assert supported(OpenAIAgent(OpenAISettings(structured=False, files=False))) == ("tools", "images", "sampling")
+    usual = ("tools", "structured", "images", "files", "sampling", "reasoning")
+    assert supported(OpenAIAgent(OpenAISettings())) == usual
+    for refused in ("tools", "structured", "images", "files", "reasoning"):
+        without = tuple(feature for feature in usual if feature != refused)
+        assert supported(OpenAIAgent(OpenAISettings.model_validate({refused: False}))) == without
 
 
 # ---- how calls are put together

@@ -88,6 +88,7 @@ CHAT_REFUSED: list[tuple[dict[str, object], str]] = [
     ({"web_search_options": {}}, "web_search_options"),
     ({"moderation": {"model": "x"}}, "moderation"),
     ({"verbosity": "low"}, "verbosity"),
+    ({"reasoning_effort": "low"}, "reasoning_effort"),
     (history({"role": "tool", "tool_call_id": "1", "content": "3"}), "messages[1]"),
     (history({"role": "function", "name": "f", "content": "3"}), "messages[1]"),
     (history({"role": "assistant", "content": None, "tool_calls": [CALL]}), "messages[1].tool_calls"),
@@ -111,6 +112,7 @@ RESPONSES_REFUSED: list[tuple[dict[str, object], str]] = [
     ({"text": {"format": {"type": "json_schema", **SCHEMA}}}, "text.format"),
     ({"text": {"format": {"type": "json_object"}}}, "text.format"),
     ({"text": {"verbosity": "high"}}, "text.verbosity"),
+    ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
     ({"reasoning": {"effort": "low", "summary": "detailed"}}, "reasoning.summary"),
     ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
     ({"tool_choice": {"type": "web_search"}}, "tool_choice"),
@@ -184,6 +186,7 @@ NOTHING = {
         "logit_bias": {},
         "modalities": ["text"],
         "verbosity": "medium",
+        "reasoning_effort": "none",
         "user": "u",
         "metadata": {"a": "b"},
         "safety_identifier": "s",
@@ -209,7 +212,7 @@ NOTHING = {
         "tool_choice": "auto",
         "parallel_tool_calls": True,
         "text": {"format": {"type": "text"}, "verbosity": "medium"},
-        "reasoning": {"summary": "auto"},
+        "reasoning": {"effort": "none", "summary": "auto"},
         "include": ["reasoning.encrypted_content"],
         "top_logprobs": 0,
         "truncation": "disabled",
@@ -237,6 +240,23 @@ async def accepted(http: httpx2.AsyncClient, sessions: FakeSessions, route: str,
 @pytest.mark.parametrize("route", ROUTES)
 async def test_what_changes_nothing_is_accepted(http: httpx2.AsyncClient, sessions: FakeSessions, route: str) -> None:
     await accepted(http, sessions, route, NOTHING[route])
+
+
+@pytest.mark.parametrize("value", [0, False, None])
+async def test_no_log_probabilities_are_asked_for(
+    http: httpx2.AsyncClient, sessions: FakeSessions, value: object
+) -> None:
+    chat = {"model": "default", "messages": [MESSAGE], "logprobs": value, "top_logprobs": value}
+    await accepted(http, sessions, "chat/completions", chat)
+    await accepted(http, sessions, "responses", {"model": "default", "input": "hi", "top_logprobs": value})
+
+
+async def test_a_file_by_its_url_is_refused_by_its_path(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    sessions.honoured = frozenset({"files"})
+    file = {"type": "input_file", "file_url": "https://192.168.0.1/a.pdf"}
+    body = {"model": "default", "input": [MESSAGE, {"role": "user", "content": [file]}]}
+    error = (await http.post("/v1/responses", json=body)).json()["error"]
+    assert (error["code"], error["param"]) == ("unsupported_parameter", "input[1].content[0].file_url")
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -469,7 +489,7 @@ async def test_what_is_honoured_changes_what_a_session_is_asked(
         if not isinstance(treatment, Unsupported) and treatment != PASSED
     }
     assert honoured - ELSEWHERE == set(VALUES[route])
-    sessions.honoured = frozenset({"sampling", "structured", "tools"})
+    sessions.honoured = frozenset({"sampling", "reasoning", "structured", "tools"})
     tool = TOOL if route == "chat/completions" else {"type": "function", **FUNCTION}
     body: dict[str, object] = {"model": "default", "tools": [tool]}
     body |= {"messages": [MESSAGE]} if route == "chat/completions" else {"input": [MESSAGE]}

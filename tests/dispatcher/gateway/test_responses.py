@@ -184,6 +184,7 @@ async def test_an_end_that_is_not_complete(
 
 
 async def test_messages_and_parameters_reach_the_session(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    sessions.honoured = frozenset({"sampling", "reasoning"})
     body = {
         "model": "default",
         "instructions": "be brief",
