@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from shared.records import MAX_TEXT_BYTES, Content, Error, Stopped, Thought, ToolCall, Upstream
-from shared.wire import split_text, upstream_size, well_formed
+from shared.wire import packed, split_text, well_formed
 
 FinalPayload: TypeAlias = Content | Error | Stopped
 
@@ -191,8 +191,7 @@ class Outbox:
         return first.parts[0]
 
     def _packet(self, payload: Content | Thought | ToolCall | Error | Stopped, now_ms: int) -> Upstream:
-        packet = Upstream(self.session_id, payload, self.last + 1, now_ms)
-        return Upstream(self.session_id, payload, self.last + 1, now_ms, upstream_size(packet))
+        return packed(self.session_id, payload, self.last + 1, now_ms)
 
     def _fits(self, packet: Upstream) -> bool:
         if not self._sent or is_end(packet):

@@ -18,15 +18,8 @@ from commander.session import Session
 from shared.channel import Options
 from shared.envelope import MalformedPacketError
 from shared.grpc_metrics import ClientMetrics, OutgoingCall
-from shared.pb.agent_pb2_grpc import AgentInteractionStub
 from shared.records import MAX_BATCH_BYTES, MAX_TEXT_BYTES, Downstream, Upstream
-from shared.wire import (
-    SERVICE,
-    DownstreamMessage,
-    UpstreamMessage,
-    decode_downstream,
-    encode_upstream,
-)
+from shared.wire import SERVICE, DownstreamMessage, decode_downstream, encode_upstream
 
 # Said in the initial metadata by a Dispatcher that knows all of the contract.
 CONTRACT_KEY, CONTRACT_VERSION = "midsentence-contract", "1"
@@ -37,7 +30,7 @@ FIRST_BACKOFF, MAX_BACKOFF = 0.1, 1.0
 
 logger = structlog.get_logger()
 
-StreamCall: TypeAlias = "aio.StreamStreamCall[UpstreamMessage, DownstreamMessage]"
+StreamCall: TypeAlias = "aio.StreamStreamCall[bytes, DownstreamMessage]"
 
 
 def backoff(failures: int) -> float:
@@ -66,7 +59,7 @@ class DispatcherChannel:
         if self._credentials.changed():
             self._channel.retire()
             self._channel = self._open()
-        call = self._channel.stub.ChatStream(metadata=self._credentials.metadata())
+        call = self._channel.chat_stream(metadata=self._credentials.metadata())
         stream = Stream(call, self._metrics.began(PATH), receive, flush, status)
         self._channel.carry(stream)
         return stream
@@ -86,7 +79,10 @@ class _Channel:
 
     def __init__(self, channel: aio.Channel) -> None:
         self._channel = channel
-        self.stub = AgentInteractionStub(channel)  # type: ignore[no-untyped-call]
+        # What `encode_upstream` has made goes as it is.
+        self.chat_stream: aio.StreamStreamMultiCallable[bytes, DownstreamMessage] = channel.stream_stream(
+            PATH, response_deserializer=DownstreamMessage.FromString
+        )
         self._streams: set[Stream] = set()
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
@@ -240,7 +236,7 @@ class Stream:
                 break
         return packets
 
-    def _messages(self, packets: Sequence[Upstream]) -> list[UpstreamMessage]:
+    def _messages(self, packets: Sequence[Upstream]) -> list[bytes]:
         if not self.batches:
             return [encode_upstream([packet]) for packet in packets]
         if self._begun or len(packets) == 1:

@@ -128,13 +128,16 @@ UpstreamPayload: TypeAlias = Thought | Content | ToolCall | Error | Stopped | Un
 
 
 class Upstream(msgspec.Struct, frozen=True, gc=False):
-    """One packet from a Commander. `size`: its serialised bytes, each packet of a batch for itself (credit)."""
+    """One packet from a Commander. `size`: its serialised bytes, each packet of a batch for itself (credit). `data`:
+    these, where they were made here.
+    """
 
     session_id: str
     payload: UpstreamPayload
     sequence: int = 0
     timestamp: int = 0
     size: int = 0
+    data: bytes = b""
 
 
 class Ack(Plain, frozen=True):

@@ -1,11 +1,11 @@
 """Protobuf ⇄ plain records. The only importer of `agent_pb2`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
 
-from shared.envelope import MalformedPacketError
+from shared.envelope import BATCH, MalformedPacketError
 from shared.pb import agent_pb2 as pb
 from shared.records import (
     MAX_BATCH_BYTES,
@@ -77,13 +77,38 @@ def split_text(text: str) -> list[str]:
 # ---- upstream
 
 
-def upstream_message(packet: Upstream) -> UpstreamMessage:
-    """One packet as a message of its own. Its ByteSize() is what counts against the credit."""
+def packed(session_id: str, payload: UpstreamPayload, sequence: int, timestamp: int) -> Upstream:
+    """A packet and its bytes: they are made once, count against the credit, and are sent, if need be again."""
+    data = _upstream_bytes(Upstream(session_id, payload, sequence, timestamp))
+    return Upstream(session_id, payload, sequence, timestamp, len(data), data)
+
+
+def encode_upstream(packets: Sequence[Upstream]) -> bytes:
+    """One packet as itself, several as a batch. Of serialised packets that is made of their bytes: from messages it
+    takes three times as long, for protobuf copies them into the batch.
+    """
+    each = [packet.data or _upstream_bytes(packet) for packet in packets]
+    if len(each) == 1:
+        return each[0]
+    return b"".join([part for data in each for part in (_BATCH, _varint(len(data)), data)])
+
+
+_BATCH = bytes([BATCH << 3 | 2])  # the tag of a field with a length
+
+
+def _varint(number: int) -> bytes:
+    groups = []
+    while number > 0x7F:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*groups, number))
+
+
+def _upstream_bytes(packet: Upstream) -> bytes:
     message = pb.UpstreamPacket(session_id=packet.session_id, timestamp=packet.timestamp, sequence=packet.sequence)
     match packet.payload:
         case Content(text, is_finish, finish_reason, usage, client_calls):
             content = message.content
-            content.SetInParent()
             content.text = text
             if is_finish:
                 content.is_finish = True
@@ -93,9 +118,9 @@ def upstream_message(packet: Upstream) -> UpstreamMessage:
                     content.usage.completion_tokens = usage.completion_tokens
                 _add_client_calls(content.client_calls, client_calls)
         case Thought(step_name, delta):
-            message.thought.SetInParent()
-            message.thought.step_name = step_name
-            message.thought.delta = delta
+            thought = message.thought
+            thought.step_name = step_name
+            thought.delta = delta
         case ToolCall() as call:
             message.tool_call.CopyFrom(_call_message(call))
         case Error(code, text, retryable):
@@ -123,42 +148,7 @@ def upstream_message(packet: Upstream) -> UpstreamMessage:
             )
         case Unknown():
             pass
-    return message
-
-
-def upstream_size(packet: Upstream) -> int:
-    """Bytes of the packet as it is serialised in a batch. Of deltas they are counted: to make the message for it would
-    be a tenth of what a token costs a Commander.
-    """
-    match packet.payload:
-        case Content(text, False):
-            delta = _string_size(text)
-        case Thought(step_name, text):
-            delta = _string_size(step_name) + _string_size(text)
-        case _:
-            return upstream_message(packet).ByteSize()
-    of_numbers = _number_size(packet.timestamp) + _number_size(packet.sequence)
-    return _string_size(packet.session_id) + 1 + _varint_size(delta) + delta + of_numbers
-
-
-def _string_size(text: str) -> int:
-    """Of a field with a number below 16, as all of these have; of an empty one nothing."""
-    size = len(text) if text.isascii() else len(text.encode())
-    return 1 + _varint_size(size) + size if size else 0
-
-
-def _number_size(number: int) -> int:
-    return 1 + _varint_size(number) if number else 0
-
-
-def _varint_size(number: int) -> int:
-    return 10 if number < 0 else (number.bit_length() + 6) // 7 or 1
-
-
-def encode_upstream(packets: Iterable[Upstream]) -> UpstreamMessage:
-    """One packet as itself, several as a batch."""
-    messages = [upstream_message(packet) for packet in packets]
-    return messages[0] if len(messages) == 1 else pb.UpstreamPacket(batch=messages)
+    return message.SerializeToString()
 
 
 def decode_upstream(packet: bytes) -> Upstream:

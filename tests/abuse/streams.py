@@ -34,7 +34,7 @@ class Peer:
 
     async def send(self, *packets: Upstream) -> bool:
         """In one message. False: the stream is over."""
-        return await self.send_bytes(wire.encode_upstream(packets).SerializeToString())
+        return await self.send_bytes(wire.encode_upstream(packets))
 
     async def send_bytes(self, message: bytes) -> bool:
         try:

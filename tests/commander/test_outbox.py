@@ -8,7 +8,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from commander.outbox import LEAST_PIECE_BYTES, MAX_WAITING_BYTES, Outbox
 from shared.records import MAX_TEXT_BYTES, Content, Error, Stopped, Thought, ToolCall, Upstream
-from shared.wire import upstream_size
 
 FINISH = Content("", is_finish=True, finish_reason="stop")
 
@@ -50,7 +49,7 @@ def test_deltas_of_a_kind_become_one_packet_numbered_when_taken() -> None:
     packets = take(box)
     assert payloads(packets) == [Content("ab"), Thought("plan", "cd"), Thought("other", "e"), Content("f")]
     assert [packet.sequence for packet in packets] == [1, 2, 3, 4]
-    assert [packet.size for packet in packets] == [upstream_size(packet) for packet in packets]
+    assert [packet.size for packet in packets] == [len(packet.data) for packet in packets]
 
 
 def test_a_new_generation_goes_on_after_the_log() -> None:

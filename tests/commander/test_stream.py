@@ -16,6 +16,7 @@ from commander.session import Session
 from commander.stream import MAX_BACKOFF, PATH, DispatcherChannel, Stream, StreamCall, backoff
 from shared import records, wire
 from shared.channel import ClientKeepalive, client_options
+from shared.envelope import split
 from shared.grpc_metrics import ClientMetrics
 from tests.certificates import Authority
 from tests.commander.fake_dispatcher import Commander, FakeDispatcher, settings, soon
@@ -115,8 +116,8 @@ class SlowCall:
     def take(self) -> None:
         self._permits.release()
 
-    async def write(self, message: wire.UpstreamMessage) -> None:
-        self.written.append([packet.session_id for packet in message.batch])
+    async def write(self, message: bytes) -> None:
+        self.written.append([wire.decode_upstream(packet).session_id for packet in split(message)[1]])
         await self._permits.acquire()
 
     async def read(self) -> object:

@@ -84,12 +84,15 @@ def decoded(message):
 
 @given(st.lists(upstream, min_size=1, max_size=4))
 def test_upstream_survives_the_wire(packets):
-    message = wire.encode_upstream(packets).SerializeToString()
+    message = wire.encode_upstream(packets)
     assert split(message)[0] == (len(packets) > 1)
     assert [(p.session_id, p.payload, p.sequence, p.timestamp) for p in decoded(message)] == [
         (p.session_id, p.payload, p.sequence, p.timestamp) for p in packets
     ]
-    assert [p.size for p in decoded(message)] == [wire.upstream_size(p) for p in packets]
+    assert wire.UpstreamMessage.FromString(message).SerializeToString() == message
+    made = [wire.packed(p.session_id, p.payload, p.sequence, p.timestamp) for p in packets]
+    assert wire.encode_upstream(made) == message
+    assert [p.size for p in decoded(message)] == [p.size for p in made]
 
 
 @given(st.lists(downstream, min_size=1, max_size=4))

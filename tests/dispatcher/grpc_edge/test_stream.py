@@ -35,7 +35,7 @@ class Commander:
         self.opened: list[Running] = []
 
     def say(self, *packets: Upstream) -> None:
-        self.upstream.put_nowait(wire.encode_upstream(packets).SerializeToString())
+        self.upstream.put_nowait(wire.encode_upstream(packets))
 
     def status(self, *running: Running, slots: int = 0) -> None:
         self.say(Upstream("", Status("c", ("a",), (), slots, len(self.opened), running)))

@@ -98,7 +98,8 @@ class Peer:
 
     async def send(self, *packets: Upstream) -> None:
         """In one message."""
-        await asyncio.wait_for(self.call.write(wire.encode_upstream(packets)), SECONDS)
+        message = wire.UpstreamMessage.FromString(wire.encode_upstream(packets))
+        await asyncio.wait_for(self.call.write(message), SECONDS)
 
     def packet(self, session_id: str, payload: records.UpstreamPayload, sequence: int | None = None) -> Upstream:
         """The session's next packet, or one with the given sequence."""

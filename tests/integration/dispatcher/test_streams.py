@@ -43,7 +43,7 @@ async def refused(peer: Peer, *messages: bytes) -> str:
     return name
 
 
-STATUS = wire.encode_upstream([Upstream("", records.Status("c", ("a",)))]).SerializeToString()
+STATUS = wire.encode_upstream([Upstream("", records.Status("c", ("a",)))])
 NESTED = pb.UpstreamPacket(batch=[pb.UpstreamPacket(batch=[SAY, SAY])])
 LOADED = pb.UpstreamPacket(batch=[SAY, SAY], content=pb.ContentChunk(text="x"))
 NUMBERED = pb.UpstreamPacket(batch=[SAY, SAY], sequence=1)
@@ -69,7 +69,7 @@ async def test_a_bad_message_ends_its_stream_and_the_sessions_resume(world: Worl
     ids = [secrets.token_hex(8) for _ in range(3)]
 
     async def send(*packets: Upstream) -> None:
-        await peer.call.write(wire.encode_upstream(packets).SerializeToString())
+        await peer.call.write(wire.encode_upstream(packets))
 
     for session_id in ids:
         await send(Upstream(session_id, records.Open("c", token=session_id.encode())))
@@ -267,12 +267,12 @@ async def test_unknown_payloads(world: World) -> None:
     peer = raw(world)
     session_id = secrets.token_hex(8)
     await peer.call.write(STATUS)
-    await peer.call.write(wire.encode_upstream([Upstream(session_id, records.Open("c"))]).SerializeToString())
+    await peer.call.write(wire.encode_upstream([Upstream(session_id, records.Open("c"))]))
     await peer.next(Welcome)
-    say = wire.encode_upstream([Upstream(session_id, Content("x"), 1)]).SerializeToString()
+    say = wire.encode_upstream([Upstream(session_id, Content("x"), 1)])
     for message in (say, unknown(session_id, 2), unknown(session_id, 0), unknown("", 0), unknown(session_id, 3)):
         await peer.call.write(message)
-    end = wire.encode_upstream([Upstream(session_id, Content("y", True), 4)]).SerializeToString()
+    end = wire.encode_upstream([Upstream(session_id, Content("y", True), 4)])
     await peer.call.write(end)
     await peer.acked(session_id, 4)
     assert not peer.has(Closed)

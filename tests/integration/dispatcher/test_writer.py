@@ -59,7 +59,7 @@ class SlowPeer:
         raise AssertionError("the service's, not the stream's")
 
     def send(self, *packets: Upstream) -> None:
-        self._messages.put_nowait(wire.encode_upstream(packets).SerializeToString())
+        self._messages.put_nowait(wire.encode_upstream(packets))
 
     def half_close(self) -> None:
         self._messages.put_nowait(grpc.aio.EOF)
