@@ -86,8 +86,8 @@ def answering(
 
 
 def asked(messages: Sequence[Message]) -> tuple[tuple[Message, ...], list[Call]]:
-    """The conversation up to its question, and the results of the client's tools that came for it since. (A client's
-    result is text, so it stands as that.)"""
+    """The conversation up to its question, and the results of the client's tools that came for it since, those that
+    answer no call last. (A client's result is text, so it stands as that.)"""
     newest = max((n for n, message in enumerate(messages) if message.role == "user"), default=-1)
     since = messages[newest + 1 :]
     results = {message.tool_call_id: message.content for message in since if message.role == "tool"}
@@ -99,7 +99,12 @@ def asked(messages: Sequence[Message]) -> tuple[tuple[Message, ...], list[Call]]
         for call in message.tool_calls
         if call.call_id in results
     ]
+    calls += [Call("", each.name, {}, "OK", each.content) for each in since if _uncalled(each)]
     return tuple(messages[: newest + 1]), calls
+
+
+def _uncalled(message: Message) -> bool:
+    return message.role == "tool" and not message.tool_call_id
 
 
 def _spoken(message: Message) -> str:

@@ -190,7 +190,9 @@ def messages(
 def _message(message: ChatMessage, where: str, text_types: tuple[str, ...]) -> Message:
     text, parts = _text(message, where, text_types)
     if message.role == "tool":
-        return Message("tool", text, (), message.tool_call_id or "", message.name or "")
+        if not message.tool_call_id:
+            raise invalid(where, "a tool's message has `tool_call_id`")
+        return Message("tool", text, (), message.tool_call_id, message.name or "")
     if message.tool_calls and message.role != "assistant":
         raise invalid(f"{where}.tool_calls", "only an assistant calls tools")
     calls = tuple(called.call for called in message.tool_calls or ())

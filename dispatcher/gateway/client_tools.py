@@ -134,7 +134,9 @@ def _named(name: str | None, where: str, names: set[str]) -> dict[str, Any]:
 
 
 def check_history(messages: Sequence[Message], field: str, earlier: Sequence[Message] = ()) -> None:
-    """Each result answers a call that stands before it, or in what came earlier, once. Raises HttpError 400."""
+    """Each result answers a call that stands before it, or in what came earlier, once; one without an id answers none.
+    Raises HttpError 400.
+    """
     unanswered: set[str] = set()
     for message in earlier:
         unanswered.update(call.call_id for call in message.tool_calls)
@@ -144,7 +146,7 @@ def check_history(messages: Sequence[Message], field: str, earlier: Sequence[Mes
             if call.call_id in unanswered:
                 raise _invalid(f"{field}[{n}]", "two calls that wait for their result have the same id")
             unanswered.add(call.call_id)
-        if message.role != "tool":
+        if not message.tool_call_id:
             continue
         if message.tool_call_id not in unanswered:
             raise _invalid(f"{field}[{n}]", "it answers no call before it, or one that was answered already")

@@ -19,7 +19,7 @@ from dispatcher.gateway.client_tools import (
 from dispatcher.gateway.conversations import Earlier, joined
 from dispatcher.gateway.formats import TextFormat
 from dispatcher.gateway.namespaces import apart, full_name
-from dispatcher.gateway.parts import Part
+from dispatcher.gateway.parts import Part, contents
 from dispatcher.gateway.response_events import Echo
 from shared.records import Message
 
@@ -121,11 +121,16 @@ def _message(item: InputItem, where: str, referenced: Mapping[str, Message]) -> 
         called = CalledTool(item.call_id, CalledFunction(full_name(item.namespace, item.name), item.arguments))
         return bodies.ChatMessage("assistant", None, [called])
     if item.type == "function_call_output":
-        if item.call_id is None or item.output is None:
-            raise bodies.invalid(where, "a function_call_output has `call_id` and `output`")
-        return bodies.ChatMessage(
-            "tool", item.output, tool_call_id=item.call_id, name=item.name and full_name(item.namespace, item.name)
-        )
+        if item.output is None or (item.call_id or item.name) is None:
+            raise bodies.invalid(
+                where, "a function_call_output has `output`, and `call_id`, or `name` where none called"
+            )
+        name = full_name(item.namespace, item.name) if item.name else ""
+        if item.call_id is None:  # Codex tells of its goals so
+            output = item.output
+            text = output if isinstance(output, str) else contents(output, f"{where}.output", TEXT_TYPES)[0]
+            return Message("tool", text, name=name)
+        return bodies.ChatMessage("tool", item.output, tool_call_id=item.call_id, name=name)
     if item.role is None:
         raise bodies.invalid(f"{where}.role", "is missing")
     if item.phase and item.role != "assistant":

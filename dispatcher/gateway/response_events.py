@@ -225,7 +225,9 @@ def input_item(item_id: str, message: Message, namespaces: Collection[str]) -> O
         called = {"call_id": call.call_id, **apart(call.name, namespaces), "arguments": call.arguments_json}
         return {"type": "function_call", **place, **called}
     if message.role == "tool":
-        return {"type": "function_call_output", **place, "call_id": message.tool_call_id, "output": message.content}
+        named = apart(message.name, namespaces) if message.name else {}
+        called = {"call_id": message.tool_call_id} if message.tool_call_id else {}
+        return {"type": "function_call_output", **place, **called, **named, "output": message.content}
     if message.role == "assistant":
         phase = {"phase": message.phase} if message.phase else {}
         return {"type": "message", **place, "role": message.role, "content": [_part(message.content)], **phase}

@@ -1,6 +1,4 @@
-"""Codex, as a program runs it (`codex exec`), with its defaults but for `goals`: an agent that calls every tool begins
-one, and what Codex says of it then, the output of a call that nobody made, is refused.
-"""
+"""Codex, as a program runs it (`codex exec`), with its defaults."""
 
 import asyncio
 import json
@@ -14,8 +12,7 @@ from typing import Any
 from tests.clients.drivers.driver import BANNED, FAILS, IMAGE, SAID, image_bytes, say, try_cases
 
 PACKAGES = Path(__file__).resolve().parents[3] / "build/clients/node_modules"
-OFF = ("--disable", "goals")
-LIVE = ("-c", 'web_search="live"', *OFF)  # the agent has no such search
+LIVE = ("-c", 'web_search="live"')  # the agent has no such search
 CONFIG = """
 model = "default"
 model_provider = "pair"
@@ -42,13 +39,13 @@ class Codex:
         self.environ = os.environ | {"CODEX_HOME": str(folder), "HOME": str(folder)}
         (folder / "config.toml").write_text(CONFIG.format(url=url))
 
-    def command(self, *arguments: str, off: tuple[str, ...] = OFF) -> list[str]:
-        return [str(self.program), "exec", "--skip-git-repo-check", "--json", *off, *arguments]
+    def command(self, *arguments: str, more: tuple[str, ...] = ()) -> list[str]:
+        return [str(self.program), "exec", "--skip-git-repo-check", "--json", *more, *arguments]
 
-    def ask(self, *arguments: str, off: tuple[str, ...] = OFF) -> list[Any]:
+    def ask(self, *arguments: str, more: tuple[str, ...] = ()) -> list[Any]:
         """Its events."""
         done = subprocess.run(
-            self.command(*arguments, off=off),
+            self.command(*arguments, more=more),
             cwd=self.folder,
             env=self.environ,
             stdin=subprocess.DEVNULL,
@@ -65,8 +62,8 @@ class Codex:
         texts = [event["item"]["text"] for event in events if event.get("item", {}).get("type") == "agent_message"]
         return str(texts[-1])
 
-    def failure(self, *arguments: str, off: tuple[str, ...] = OFF) -> str:
-        events = self.ask(*arguments, off=off)
+    def failure(self, *arguments: str, more: tuple[str, ...] = ()) -> str:
+        events = self.ask(*arguments, more=more)
         assert events[-1]["type"] == "turn.failed", events
         return str(events[-1]["error"]["message"])
 
@@ -93,7 +90,7 @@ class Codex:
         assert "The agent failed" in self.failure(FAILS)
 
     def refused(self) -> str:
-        return str(json.loads(self.failure(SAID, off=LIVE))["error"]["message"])
+        return str(json.loads(self.failure(SAID, more=LIVE))["error"]["message"])
 
     def filtered(self) -> None:
         assert "content_filter" in self.failure(f"Say: {BANNED}")

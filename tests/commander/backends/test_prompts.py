@@ -2,7 +2,7 @@
 
 import json
 
-from commander.agent import Call, Message, Tool
+from commander.agent import Call, ClientCall, Message, Tool
 from commander.backends import prompts
 
 SEARCH = Tool("search", "Searches\n  the web.", {"type": "object", "properties": {"q": {"type": "string"}}})
@@ -57,3 +57,16 @@ def test_what_was_said_goes_on_from_an_assistants_message() -> None:
         "role": "assistant",
         "content": "bc",
     }
+
+
+def test_an_output_that_nobody_called_is_among_the_results() -> None:
+    call = ClientCall("weather", "{}", "a")
+    messages = (
+        Message("user", "Where to?"),
+        Message("assistant", "", (call,)),
+        Message("tool", "rain", tool_call_id="a"),
+        Message("tool", "see Oslo", name="goal"),
+    )
+    question, calls = prompts.asked(messages)
+    assert question == messages[:1]
+    assert [(made.tool_name, made.result) for made in calls] == [("weather", "rain"), ("goal", "see Oslo")]

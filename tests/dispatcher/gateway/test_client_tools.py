@@ -297,3 +297,27 @@ async def test_an_agent_without_them_is_not_asked(http: httpx2.AsyncClient, sess
         assert error["param"].removesuffix(".tool_calls") == param
         assert "'tools'" in error["message"]
     assert sessions.created.empty()
+
+
+async def test_an_output_that_nobody_called_reaches_the_agent(http: httpx2.AsyncClient, able: FakeSessions) -> None:
+    """Codex tells of its goals so."""
+    goal = {"type": "function_call_output", "namespace": "agent", "name": "goal", "output": "see Oslo"}
+    parts = {**goal, "namespace": None, "output": [{"type": "input_text", "text": "and Rome"}]}
+    request = await asked(http, able, "responses", body("responses", goal, parts))
+    assert request.messages[1:] == (
+        Message("tool", "see Oslo", name="agent__goal"),
+        Message("tool", "and Rome", name="goal"),
+    )
+    assert request.needs == ("tools",)
+    nameless = {"type": "function_call_output", "output": "see Oslo"}
+    for route, wrong in (
+        ("responses", nameless),
+        ("responses", {"type": "function_call_output", "name": "goal"}),
+        ("chat/completions", {"role": "tool", "name": "goal", "content": "see Oslo"}),
+        ("chat/completions", {"role": "tool", "name": "goal", "content": "see Oslo", "tool_call_id": ""}),
+        ("sessions", {"role": "tool", "name": "goal", "content": "see Oslo"}),
+    ):
+        answer = await http.post(f"/v1/{route}", json=body(route, wrong))
+        error = answer.json()["error"]
+        where = "input[1]" if route == "responses" else "messages[1]"
+        assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", where)

@@ -160,6 +160,7 @@ async def test_input_items(client: openai.AsyncOpenAI, sessions: FakeSessions) -
         {"role": "assistant", "content": "b"},
         {"type": "function_call", "call_id": "call-1", "name": "mine", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "call-1", "output": "rain"},
+        {"type": "function_call_output", "name": "goal", "output": "see Oslo"},
     ]
     first, _ = await ask(client, sessions, "c")
     second, _ = await ask(client, sessions, input=given, instructions="be brief", previous_response_id=first.id)
@@ -180,9 +181,9 @@ async def test_input_items(client: openai.AsyncOpenAI, sessions: FakeSessions) -
             "content": [{"type": "output_text", "text": "b", "annotations": [], "logprobs": []}],
         },
         given[2] | {"id": "", "status": "completed"},
-        given[3] | {"id": "", "status": "completed"},
+        *(item | {"id": "", "status": "completed"} for item in given[3:]),
     ]
-    page = await client.responses.input_items.list(second.id, limit=3)
+    page = await client.responses.input_items.list(second.id, limit=4)
     assert [item.id for item in page.data] == [item.id for item in reversed(in_order[1:])]
     for wrong in ({"limit": 0}, {"limit": 101}, {"order": "up"}, {"after": "x"}):
         with pytest.raises(openai.BadRequestError) as raised:
