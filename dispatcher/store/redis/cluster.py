@@ -82,6 +82,9 @@ class Cluster:
         for node in self._nodes.values():
             await node.close()
 
+    def send(self, command: Command) -> asyncio.Future[list[Reply]]:
+        return self._node(self._slots[key_slot(command.key)]).writes.send((command.packed,))
+
     async def call(self, command: Command) -> Reply:
         return checked((await self._ask([command], reading=False))[0])
 
@@ -163,10 +166,12 @@ class Cluster:
     def _node(self, endpoint: Endpoint) -> Pipelines:
         node = self._nodes.get(endpoint)
         if node is None:
-            node = self._nodes[endpoint] = Pipelines(
-                self._at(endpoint).connection, self._address.replicas, self.changed.set
-            )
+            node = self._nodes[endpoint] = Pipelines(self._at(endpoint).connection, self._address.replicas, self._lost)
         return node
+
+    def _lost(self) -> None:
+        self.changed.set()
+        self._look_soon()  # another may have its slots by now
 
     def _at(self, endpoint: Endpoint) -> RedisAddress:
         arguments = {**self._address.arguments, "host": endpoint.host, "port": endpoint.port}

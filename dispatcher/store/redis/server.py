@@ -22,6 +22,11 @@ class Servers(Protocol):
 
     async def close(self) -> None: ...
 
+    def send(self, command: Command) -> asyncio.Future[list[Reply]]:
+        """Send what writes, once. Its one reply may be a ResponseError: then nothing has come of it, and `call` knows
+        what to do. Fails with StoreUnavailable: the outcome is unknown.
+        """
+
     async def call(self, command: Command) -> Reply:
         """Carry out what writes. Raises StoreUnavailable: the outcome is unknown."""
 
@@ -68,6 +73,9 @@ class Server:
 
     async def close(self) -> None:
         await self._node.close()
+
+    def send(self, command: Command) -> asyncio.Future[list[Reply]]:
+        return self._node.writes.send((command.packed,))
 
     async def call(self, command: Command) -> Reply:
         return checked((await self._ask(self._node.writes, [command]))[0])

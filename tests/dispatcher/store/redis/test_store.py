@@ -12,6 +12,8 @@ from dispatcher.store.blobs import encode
 from dispatcher.store.ports import IdempotencyKey, StoreUnavailable
 from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, Channels, binding_key, session_keys
 from dispatcher.store.redis.lanes import Lanes
+from dispatcher.store.redis.pipeline import Reply
+from dispatcher.store.redis.scripts import Command
 from dispatcher.store.redis.server import Server
 from shared.records import Content
 from tests.contracts.sessions import append, bodies, brought, finished, head_of, said, stop, waiting
@@ -46,7 +48,7 @@ async def test_an_append_to_a_session_of_this_instance_asks_once(
         asked.clear()
         for n in range(2, 12):
             await asyncio.gather(store.submit("s", append(epoch, said(n))), store.submit("s", append(epoch, said(n))))
-    assert asked == ["call"] * 10
+    assert asked == ["send"] * 10
 
 
 async def test_a_flood_of_another_instance_starves_no_stop(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,4 +434,11 @@ def count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return await real(server, command)
 
         monkeypatch.setattr(Server, name, counting)
+    send = Server.send
+
+    def counted(server: Server, command: Command) -> asyncio.Future[list[Reply]]:
+        asked.append("send")
+        return send(server, command)
+
+    monkeypatch.setattr(Server, "send", counted)
     return asked
