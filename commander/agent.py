@@ -186,8 +186,8 @@ async def _no_tools(name: str, arguments: Mapping[str, Any]) -> Any:
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What an agent gets: one session. The newest message stands last; `parameters` is a JSON object; `conversation_id`
-    is the caller's grouping of sessions, `trace` the W3C traceparent for what it asks of others; both may be empty.
-    `user` is None where the Dispatcher does not know who asked.
+    is the caller's grouping of sessions, `trace` the W3C traceparent for what it asks of others, with its `tracestate`;
+    all three may be empty. `user` is None where the Dispatcher does not know who asked.
     """
 
     messages: tuple[Message, ...]
@@ -199,6 +199,7 @@ class Turn:
     conversation_id: str = ""
     trace: str = ""
     user: User | None = None
+    tracestate: str = ""
 
     async def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """The tool's result as parsed JSON. Raises ToolError. Several calls may run at once (`asyncio.gather`)."""

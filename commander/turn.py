@@ -25,6 +25,7 @@ def from_assignment(assignment: records.Assignment, tool_caller: ToolCaller) -> 
         conversation_id=assignment.conversation_id,
         trace=assignment.traceparent,
         user=_user(assignment.user),
+        tracestate=assignment.tracestate,
     )
 
 

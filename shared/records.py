@@ -220,6 +220,7 @@ class Assignment(msgspec.Struct, frozen=True):
     traceparent: str = ""
     token: bytes = b""
     user: User | None = None
+    tracestate: str = ""
 
 
 class Drain(Plain, frozen=True):

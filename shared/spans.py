@@ -19,25 +19,55 @@ SAMPLED, UNSAMPLED = "01", "00"  # trace flags
 # W3C Trace Context, version 00 and what later ones begin with; ids of zeros alone are invalid.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
+# Of its tracestate: a member's key, also a vendor's with its tenant before it, and its value.
+_MEMBER = re.compile(
+    r"(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
+    r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
+MAX_MEMBERS = 32
+MAX_TRACESTATE = 512  # characters that go on: what is to be passed on at least
+LONG_MEMBER = 128  # characters; longer ones are left out first
+
 Attribute: TypeAlias = str | int | float | Sequence[str]
 
 
 class TraceContext(NamedTuple):
-    """In hex. span: of whoever asked; empty: nobody did in a trace."""
+    """In hex. span: of whoever asked; empty: nobody did in a trace. state: their tracestate."""
 
     trace: str
     span: str
     flags: str
+    state: str = ""
 
     def traceparent(self, span: str) -> str:
         return f"00-{self.trace}-{span}-{self.flags}"
 
 
-def trace_context(traceparent: str, session_id: str) -> TraceContext:
+def trace_context(traceparent: str, session_id: str, tracestate: str = "") -> TraceContext:
     """The trace that was given, or one of the session's own."""
     if given := _TRACEPARENT.fullmatch(traceparent):
-        return TraceContext(given[1], given[2], given[3])
+        return TraceContext(given[1], given[2], given[3], tracestate)
     return TraceContext(digest("trace", session_id)[:32], "", SAMPLED)
+
+
+def trace_headers(traceparent: str, tracestate: str) -> dict[str, str]:
+    """As a request shows them to its server; those that are empty are not there."""
+    shown = {"traceparent": traceparent, "tracestate": tracestate}
+    return {name: value for name, value in shown.items() if value}
+
+
+def read_tracestate(headers: Sequence[str]) -> str:
+    """What goes on of a request's `tracestate` headers, which are one list. Empty: they are malformed, or there are
+    none. Of one that is too long the long members are left out first, then the last.
+    """
+    members = [member for each in ",".join(headers).split(",") if (member := each.strip(" \t"))]
+    keys = {member.partition("=")[0] for member in members}
+    if not len(keys) == len(members) <= MAX_MEMBERS or not all(map(_MEMBER.fullmatch, members)):
+        return ""
+    while len(state := ",".join(members)) > MAX_TRACESTATE:
+        long = [n for n, member in enumerate(members) if len(member) > LONG_MEMBER]
+        del members[long[-1] if long else -1]
+    return state
 
 
 def invocation_span(session_id: str, generation: int) -> str:

@@ -131,9 +131,10 @@ class Traces:
         return set_span_in_context(NonRecordingSpan(self._span_context(context, span_id, remote=remote)), Context())
 
     def _span_context(self, context: TraceContext, span_id: str, *, remote: bool) -> Any:
-        from opentelemetry.trace import SpanContext, TraceFlags
+        from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
-        return SpanContext(int(context.trace, 16), int(span_id, 16), remote, TraceFlags(int(context.flags, 16)))
+        flags, state = TraceFlags(int(context.flags, 16)), TraceState.from_header([context.state])
+        return SpanContext(int(context.trace, 16), int(span_id, 16), remote, flags, state)
 
 
 def _given_ids() -> Any:

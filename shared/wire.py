@@ -346,6 +346,7 @@ def _fill(message: pb.Assignment, assignment: Assignment) -> None:
         )
     message.conversation_id = assignment.conversation_id
     message.traceparent = assignment.traceparent
+    message.tracestate = assignment.tracestate
     message.token = assignment.token
     if assignment.user:
         message.user.SetInParent()
@@ -384,6 +385,7 @@ def _assignment(message: pb.Assignment) -> Assignment:
         message.traceparent,
         message.token,
         _user(message.user) if message.HasField("user") else None,
+        message.tracestate,
     )
 
 

@@ -26,6 +26,7 @@ class Received:
     events: dict[str, dict[str, Any]]
     failed: bool
     service: str
+    state: str = ""
 
 
 @dataclass
@@ -62,6 +63,7 @@ def _received(span: Any, service: str) -> Received:
         {event.name: _attributes(event.attributes) for event in span.events},
         span.status.code == span.status.STATUS_CODE_ERROR,
         service,
+        span.trace_state,
     )
 
 

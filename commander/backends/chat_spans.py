@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from commander.agent import Turn
-from shared.spans import Attribute, Span, trace_context
+from shared.spans import Attribute, Span, trace_context, trace_headers
 from shared.traces import Traces
 
 
 class ChatSpan:
-    """A request under way. traceparent: for the server that gets it; may be empty."""
+    """A request under way. trace: headers for the server that gets it."""
 
-    def __init__(self, traceparent: str) -> None:
-        self.traceparent = traceparent
+    def __init__(self, traceparent: str, tracestate: str) -> None:
+        self.trace = trace_headers(traceparent, tracestate)
         self.attributes: dict[str, Attribute] = {}
 
     def finished(self, reason: str, prompt_tokens: int | None, completion_tokens: int | None) -> None:
@@ -46,12 +46,12 @@ class ChatSpans:
     def request(self, turn: Turn, model: str) -> Iterator[ChatSpan]:
         """Told at the end of the block, with the exception that it ended with, unless that is a stop."""
         if self._traces is None:
-            yield ChatSpan(turn.trace)
+            yield ChatSpan(turn.trace, turn.tracestate)
             return
         name = f"chat {model}"
-        context, span_id = trace_context(turn.trace, turn.session_id), secrets.token_hex(8)
+        context, span_id = trace_context(turn.trace, turn.session_id, turn.tracestate), secrets.token_hex(8)
         flags = self._traces.sampled(context, name).flags
-        chat = ChatSpan(context._replace(flags=flags).traceparent(span_id))
+        chat = ChatSpan(context._replace(flags=flags).traceparent(span_id), context.state)
         began, error = time.time(), ""
         try:
             yield chat

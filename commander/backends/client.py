@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 from urllib.parse import unquote
@@ -60,7 +60,7 @@ class ProviderClient:
                 return name
         raise ProviderError("the server lists no model; name one: COMMANDER_OPENAI__MODEL")
 
-    async def stream(self, body: dict[str, Any], traceparent: str = "") -> AsyncGenerator[Chunk, None]:
+    async def stream(self, body: dict[str, Any], trace: Mapping[str, str] = {}) -> AsyncGenerator[Chunk, None]:
         """The chunks of one completion, to its end. Closing the generator closes the connection. Raises ProviderError,
         also where the stream ends without saying so."""
         content = json.dumps(body).encode()  # ASCII: a lone surrogate, which a model may write, has no other form
@@ -68,7 +68,7 @@ class ProviderClient:
             answer = await self._openai.post(
                 "/chat/completions",
                 content=content,
-                options={"headers": {"traceparent": traceparent}} if traceparent else {},
+                options={"headers": trace} if trace else {},
                 cast_to=httpx2.Response,
                 stream=True,
                 stream_cls=openai.AsyncStream[object],

@@ -10,6 +10,7 @@ import structlog
 
 from commander.backends.errors import ProviderError
 from commander.backends.settings import OpenAISettings
+from shared.spans import trace_headers
 
 MAX_REDIRECTS = 5
 MAX_REFUSAL_BYTES = 16 * 1024  # read of what is no success, within REFUSAL_SECONDS
@@ -42,8 +43,8 @@ class HttpClient(httpx2.AsyncClient):
         """With our headers alone: the package's say where it runs, and OPENAI_… in the environment adds others."""
         content, params = options.get("content"), options.get("params")
         headers = {"Content-Type": "application/json"} if content else {}
-        if traceparent := httpx2.Headers(options.get("headers")).get("traceparent"):
-            headers["traceparent"] = traceparent
+        given = httpx2.Headers(options.get("headers"))
+        headers |= trace_headers(given.get("traceparent", ""), given.get("tracestate", ""))
         return super().build_request(method, url, content=content, params=params, headers=headers)
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **_: Any) -> httpx2.Response:

@@ -1,7 +1,7 @@
 """The back-end `openai`: any server that speaks OpenAI's Chat Completions, with tool calls and reasoning."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -56,7 +56,7 @@ class OpenAIAgent:
             tags = ThinkTags(begun=self._settings.thinks_first)
             request = _Round(self._client, self._body(turn, chosen, messages, last=left == 0), tags)
             with self._spans.request(turn, self._model) as span:
-                async with aclosing(request.stream(span.traceparent)) as pieces:
+                async with aclosing(request.stream(span.trace)) as pieces:
                     async for piece in pieces:
                         yield piece
                 span.finished(request.ended, request.prompt_tokens, request.completion_tokens)
@@ -132,10 +132,10 @@ class _Round:
     def reason(self) -> FinishReason | None:
         return None if self._ending.reason == "stop" else self._ending.reason
 
-    async def stream(self, traceparent: str) -> AsyncGenerator[str | Thought, None]:
+    async def stream(self, trace: Mapping[str, str]) -> AsyncGenerator[str | Thought, None]:
         """Raises ProviderError."""
         words, thoughts, tags = TextJoiner(), TextJoiner(), self._tags
-        async with aclosing(self._client.stream(self._body, traceparent)) as chunks:
+        async with aclosing(self._client.stream(self._body, trace)) as chunks:
             async for chunk in chunks:
                 for text, thought in self._new(chunk):
                     pieces = [Piece(thoughts.add(text), True)] if thought else tags.add(words.add(text))

@@ -43,6 +43,7 @@ def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...])
         request.traceparent,
         token,
         User(request.subject, request.tenant, request.claims) if request.tenant else None,
+        request.tracestate,
     )
 
 

@@ -65,6 +65,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     needs: tuple[str, ...] = ()
     shown_json: str = ""
     claims: tuple[tuple[str, str], ...] = ()
+    tracestate: str = ""
 
     @property
     def wanted(self) -> str:

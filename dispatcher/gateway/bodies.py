@@ -12,6 +12,7 @@ from dispatcher.gateway.client_tools import CalledTool, check_history
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.parts import Part, check_count, contents
 from shared.records import Message
+from shared.spans import read_tracestate
 
 SMALL_BYTES = 16 * 1024  # cannot be slow, whatever stands in it
 MAX_HELD_BYTES = 24 * 1024 * 1024  # of all larger bodies that come at once; the others wait
@@ -219,6 +220,11 @@ def traceparent(request: HttpRequest) -> str:
     """The request's trace; a malformed one counts as absent, as the standard asks."""
     value = request.headers.get("traceparent", "")
     return value if _TRACEPARENT.fullmatch(value) else ""
+
+
+def tracestate(request: HttpRequest) -> str:
+    """What goes on of it; beside a malformed traceparent nothing, as the standard asks."""
+    return read_tracestate(request.headers.getlist("tracestate")) if traceparent(request) else ""
 
 
 def offset(request: HttpRequest) -> int:

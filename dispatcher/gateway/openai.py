@@ -115,6 +115,7 @@ class OpenAIRoutes:
             created_at=time.time(),
             parameters_json=bodies.parameters_json(parameters),
             traceparent=bodies.traceparent(http),
+            tracestate=bodies.tracestate(http),
             tenant=caller.tenant,
             subject=caller.subject,
             claims=caller.claims,

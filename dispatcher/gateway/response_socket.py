@@ -37,7 +37,9 @@ MAX_MESSAGES = 16  # of a connection: answered, or waiting for their turn
 MAX_KEPT = 16  # responses that are not stored, to go on from; of MAX_EARLIER_BYTES in all
 
 _PING = b"\x89\x00"  # a frame, between any two others: any client answers it by itself
-_SAID = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site", b"traceparent"})  # again, of each message
+_SAID = frozenset(
+    {b"authorization", b"host", b"origin", b"sec-fetch-site", b"traceparent", b"tracestate"}
+)  # again, of each message
 _TOLD = ("retry-after", "x-should-retry")  # of an answer's headers, in its error
 _OLD = HttpError(
     400,

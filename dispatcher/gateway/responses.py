@@ -117,6 +117,7 @@ class ResponseRoutes:
             created_at=time.time(),
             parameters_json=bodies.parameters_json(parameters),
             traceparent=bodies.traceparent(http),
+            tracestate=bodies.tracestate(http),
             background=bool(body.background),
             tenant=caller.tenant,
             subject=caller.subject,

@@ -96,6 +96,7 @@ class SessionRoutes:
             parameters_json=bodies.parameters_json(parameters),
             conversation_id=body.conversation_id or "",
             traceparent=bodies.traceparent(http),
+            tracestate=bodies.tracestate(http),
             tenant=caller.tenant,
             subject=caller.subject,
             claims=caller.claims,

@@ -243,14 +243,14 @@ class Runners:
     async def _tell(self, session_id: str, traces: Traces) -> None:
         entries = await until_known(lambda: read_all(self.store, session_id))
         if record := await until_known(lambda: self.store.load(session_id)):
-            context = trace_context(record.request.traceparent, session_id)
+            context = _context(session_id, record.request)
             traces.tell(context, spans_of(record, entries, context, texts=traces.texts))
 
     def trace(self, session_id: str, request: Request) -> TraceContext | None:
         """For the lines of its log and its exemplars, sampled or not; None: nobody is told of traces."""
         if self._traces is None:
             return None
-        return self._traces.sampled(trace_context(request.traceparent, session_id), invoked(request.agent))
+        return self._traces.sampled(_context(session_id, request), invoked(request.agent))
 
     def traceparent(self, session_id: str, request: Request, generation: int) -> str:
         """For what is done for the session under that generation: where nobody is told of traces, as it came."""
@@ -325,6 +325,10 @@ class Runners:
         self.pace.close()
         await self._tasks.cancel()
         await self.judges.close()
+
+
+def _context(session_id: str, request: Request) -> TraceContext:
+    return trace_context(request.traceparent, session_id, request.tracestate)
 
 
 def _without_prompt(record: Record) -> Record:

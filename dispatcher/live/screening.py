@@ -87,6 +87,7 @@ class Screening:
             request.tenant,
             dict(request.claims),
             self._owner.host.tokens.of(session_id),
+            request.tracestate,
         )
         given = _result(call, await self._owner.host.registry.run(call.tool_name, call.arguments_json, context))
         turn = LoopTurn()

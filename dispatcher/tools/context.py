@@ -10,7 +10,7 @@ class Context:
 
     agent            under whose name the session was asked for
     conversation_id  the caller's grouping of sessions; may be empty
-    traceparent      W3C trace context of whoever asked for the session; may be empty
+    traceparent, tracestate  W3C trace context of whoever asked for the session; may be empty
     subject, tenant  of whoever asked for the session, as the Dispatcher knows them; empty: it does not
     claims           of their token, by name, those that its issuer's entry lists under `forward`
     token            itself, for services whose entry says `forward_token`; else, and to functions, empty
@@ -25,3 +25,4 @@ class Context:
     tenant: str = ""
     claims: Mapping[str, str] = field(default_factory=dict)
     token: str = field(default="", repr=False)
+    tracestate: str = ""

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from dispatcher.tools.context import Context
 from dispatcher.tools.errors import ServiceError
-from shared.spans import call_key, call_span, trace_context
+from shared.spans import call_key, call_span, trace_context, trace_headers
 
 WHO = re.compile(r"\$\{(user\.subject|user\.tenant|claim:[^{}]+)\}")  # as a header's whole value, in an entry
 SHOWN = "shown"  # of the user's issuer, as it was shown: by `forward_token` alone
@@ -16,17 +16,24 @@ _PLAIN = string.punctuation.replace("%", "")
 
 class Identity(NamedTuple):
     """key: 256 bits, of session and call; the session's id would let its reader read and stop the session.
-    traceparent: in the trace of whoever asked for the session, else in one of the session's own.
+    traceparent, tracestate: in the trace of whoever asked for the session, else in one of the session's own.
     """
 
     key: str
     traceparent: str
+    tracestate: str = ""
+
+    @property
+    def trace(self) -> dict[str, str]:
+        """As headers."""
+        return trace_headers(self.traceparent, self.tracestate)
 
 
 def identity(context: Context) -> Identity:
     """Of that call."""
     key = call_key(context.session_id, context.call_id)
-    return Identity(key, trace_context(context.traceparent, context.session_id).traceparent(call_span(key)))
+    trace = trace_context(context.traceparent, context.session_id, context.tracestate)
+    return Identity(key, trace.traceparent(call_span(key)), trace.state)
 
 
 def who_asked(context: Context, what: str) -> str:

@@ -242,7 +242,7 @@ class Closed(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("session_id", "generation", "agent", "messages", "parameters_json", "tools", "history", "conversation_id", "traceparent", "token", "user")
+    __slots__ = ("session_id", "generation", "agent", "messages", "parameters_json", "tools", "history", "conversation_id", "traceparent", "token", "user", "tracestate")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -254,6 +254,7 @@ class Assignment(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     generation: int
     agent: str
@@ -265,7 +266,8 @@ class Assignment(_message.Message):
     traceparent: str
     token: bytes
     user: User
-    def __init__(self, session_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., parameters_json: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., history: _Optional[_Union[History, _Mapping]] = ..., conversation_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., token: _Optional[bytes] = ..., user: _Optional[_Union[User, _Mapping]] = ...) -> None: ...
+    tracestate: str
+    def __init__(self, session_id: _Optional[str] = ..., generation: _Optional[int] = ..., agent: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., parameters_json: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., history: _Optional[_Union[History, _Mapping]] = ..., conversation_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., token: _Optional[bytes] = ..., user: _Optional[_Union[User, _Mapping]] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class User(_message.Message):
     __slots__ = ("subject", "tenant", "claims")

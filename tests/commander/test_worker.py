@@ -46,8 +46,8 @@ async def test_a_session_from_its_assignment_to_the_ack_of_its_end(dispatcher: F
         status = await peer.status()
         assert (status.agents, status.continues, status.free_slots) == (("default",), (), 2)
         assert (status.assignments_received, status.running) == (0, ())
-        asked = {"parameters_json": '{"a": 1}', "conversation_id": "thread", "traceparent": "00-a-b-01"}
-        await peer.assign("s", 3, messages=(records.Message("user", "hi"),), **asked)
+        asked = {"conversation_id": "thread", "traceparent": "00-a-b-01", "tracestate": "a=1"}
+        await peer.assign("s", 3, messages=(records.Message("user", "hi"),), parameters_json='{"a": 1}', **asked)
         status = await peer.status(assignments_received=1)
         assert (status.free_slots, status.running) == (1, (records.Running("s", 3),))
         packet, opened = await peer.next(records.Open)
@@ -59,7 +59,8 @@ async def test_a_session_from_its_assignment_to_the_ack_of_its_end(dispatcher: F
         assert puppet.turns[0].messages == (Message("user", "hi"),)
         assert puppet.turns[0].parameters == {"a": 1}
         assert puppet.turns[0].session_id == "s"
-        assert (puppet.turns[0].conversation_id, puppet.turns[0].trace) == ("thread", "00-a-b-01")
+        turn = puppet.turns[0]
+        assert (turn.conversation_id, turn.trace, turn.tracestate) == ("thread", "00-a-b-01", "a=1")
         puppet.say(Thought("plan", "hm"), "words")
         assert (await peer.next(records.Thought))[1] == records.Thought("plan", "hm")
         packet, said = await peer.next(records.Content)

@@ -17,7 +17,7 @@ from shared.version import version
 # What the connection, the body and the call's identity need.
 _OURS = frozenset({
     "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
-    "accept-encoding", "idempotency-key", "traceparent",
+    "accept-encoding", "idempotency-key", "traceparent", "tracestate",
 })  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def request(
         "Accept-Encoding": "gzip, deflate",
         "Connection": "close",
         "Idempotency-Key": call.key,
-        "traceparent": call.traceparent,
+        **call.trace,
     }
     if body is not None:
         headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}

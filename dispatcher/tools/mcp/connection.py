@@ -225,7 +225,7 @@ class McpConnection:
             raise UnreachableError
         call = identity(context)
         # Its type names what the protocol has in it, and takes anything else.
-        meta: Any = {"idempotency-key": call.key, "traceparent": call.traceparent}
+        meta: Any = {"idempotency-key": call.key, **call.trace}
         request = CallToolRequest(
             params=CallToolRequestParams(
                 name=name,

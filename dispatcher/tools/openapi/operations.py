@@ -15,7 +15,7 @@ METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 SENT = ("get", "put", "post", "delete", "patch")
 BODY = "body"  # the argument that is the request's body, where that is no object of named properties
 # Header parameters that no agent is asked for: OpenAPI has the first ignored, and the last are the call's identity.
-SAID = frozenset({"accept", "content-type", "authorization", "idempotency-key", "traceparent"})
+SAID = frozenset({"accept", "content-type", "authorization", "idempotency-key", "traceparent", "tracestate"})
 # What an object's schema may say so that its properties can stand beside the parameters.
 _PLAIN = frozenset({"type", "properties", "required", "additionalProperties", "title", "description", "default"})
 _JSON = re.compile(r"application/(?:[\w.-]+\+)?json(?:\s*;.*)?|\*/\*", re.IGNORECASE)

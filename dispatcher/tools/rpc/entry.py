@@ -19,7 +19,9 @@ _SERVICE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _METADATA = re.compile(r"[0-9a-z_.-]+")
 _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?|")
 # What the protocol, the connection and the call's identity need.
-OURS = frozenset({"te", "content-type", "user-agent", "host", "connection", "idempotency-key", "traceparent"})
+OURS = frozenset(
+    {"te", "content-type", "user-agent", "host", "connection", "idempotency-key", "traceparent", "tracestate"}
+)
 
 
 def grpc_toolset(entry: ToolEntry, terms: Terms) -> GrpcToolset | None:

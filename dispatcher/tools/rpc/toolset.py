@@ -127,7 +127,7 @@ class GrpcTool:
         if connection is None:
             raise UnreachableError
         whose = identity(context)
-        metadata = (("idempotency-key", whose.key), ("traceparent", whose.traceparent), *told)
+        metadata = (("idempotency-key", whose.key), *whose.trace.items(), *told)
         seconds = self.spec.timeout_seconds + DEADLINE_SECONDS
         answer = await connection.call(self._method.path, request, metadata, seconds)
         return await asyncio.to_thread(self._method.result, answer)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
 
 from hypothesis import given
@@ -39,7 +39,7 @@ class Scripted:
     def __init__(self, *data: str) -> None:
         self._data = data
 
-    async def stream(self, body: dict[str, Any], traceparent: str) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, body: dict[str, Any], trace: Mapping[str, str]) -> AsyncGenerator[Chunk, None]:
         for data in self._data:
             for chunk in chunks(data):
                 yield chunk

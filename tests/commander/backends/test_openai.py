@@ -54,7 +54,7 @@ def call(index: int, name: str | None, arguments: str, call_id: str | None = Non
 # ---- traces
 
 TRACE, CALLER = "a" * 32, "b" * 16
-ASKED = Turn(PROMPT, session_id="s", conversation_id="thread", trace=f"00-{TRACE}-{CALLER}-01")
+ASKED = Turn(PROMPT, session_id="s", conversation_id="thread", trace=f"00-{TRACE}-{CALLER}-01", tracestate="a=1")
 
 
 async def finishing(connection: Connection) -> None:
@@ -67,8 +67,8 @@ async def test_the_trace_goes_on_to_the_server() -> None:
     async with serving(finishing) as provider:
         await answered(provider, ASKED)
         await answered(provider)
-    told, untold = (connection.headers.get("traceparent") for connection in provider.connections)
-    assert (told, untold) == (ASKED.trace, None)
+    for name, asked in (("traceparent", ASKED.trace), ("tracestate", ASKED.tracestate)):
+        assert [connection.headers.get(name) for connection in provider.connections] == [asked, None]
 
 
 async def test_each_request_is_a_span_that_the_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +88,7 @@ async def test_each_request_is_a_span_that_the_server_is_told(monkeypatch: pytes
                                 break  # a stop
             traceparent = provider.connections[0].headers["traceparent"]
             assert traceparent == f"00-{TRACE}-{received.spans[-1].span}-01"
+            assert provider.connections[0].headers["tracestate"] == "a=1"
     finished, broken, stopped = received.spans
     assert {(s.name, s.trace, s.parent, s.service) for s in received.spans} == {
         ("chat tested", TRACE, CALLER, "midsentence-commander")

@@ -38,12 +38,13 @@ def check_error(answer: httpx2.Response, status: int, param: str | None = None) 
 
 
 async def test_a_prompt_makes_a_session(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
-    answer = await http.post("/v1/sessions", json={"prompt": "hello"}, headers={"traceparent": TRACE})
+    headers = [("traceparent", TRACE), ("tracestate", "a=1"), ("tracestate", "b=2")]
+    answer = await http.post("/v1/sessions", json={"prompt": "hello"}, headers=headers)
     record = await record_of(sessions, answer)
     assert answer.headers["location"] == f"/v1/sessions/{record.session_id}"
     assert record.request.agent == "default"
     assert record.request.messages == (Message("user", "hello"),)
-    assert record.request.traceparent == TRACE
+    assert (record.request.traceparent, record.request.tracestate) == (TRACE, "a=1,b=2")
     assert record.request.parameters_json == ""
 
 
@@ -60,7 +61,8 @@ async def test_all_fields_reach_the_request(http: httpx2.AsyncClient, sessions: 
         "conversation_id": "thread 7",
     }
     record = await record_of(
-        sessions, await http.post("/v1/sessions", json=body, headers={"traceparent": "00-" + "0" * 52})
+        sessions,
+        await http.post("/v1/sessions", json=body, headers={"traceparent": "00-" + "0" * 52, "tracestate": "a=1"}),
     )
     request = record.request
     assert request.agent == "other"
@@ -71,7 +73,7 @@ async def test_all_fields_reach_the_request(http: httpx2.AsyncClient, sessions: 
     )
     assert json.loads(request.parameters_json) == body["parameters"]
     assert request.conversation_id == "thread 7"
-    assert request.traceparent == ""
+    assert (request.traceparent, request.tracestate) == ("", "")
 
 
 async def test_an_agent_that_nobody_offers(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:

@@ -15,6 +15,7 @@ def test_it_is_the_same_at_every_try_and_never_the_sessions_id() -> None:
     assert identity(call) == identity(Context("sess_secret", "call-1"))
     assert re.fullmatch(r"[0-9a-f]{64}", identity(call).key)
     assert "secret" not in "".join(identity(call))
+    assert "tracestate" not in identity(call).trace
 
 
 @given(texts, texts, texts, texts)
@@ -25,9 +26,10 @@ def test_no_two_calls_have_one_key(session: str, call: str, other_session: str, 
 
 def test_it_is_in_the_trace_of_whoever_asked() -> None:
     trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    told = identity(Context("s", "c", traceparent=f"00-{trace}-{span}-00")).traceparent
-    assert re.fullmatch(rf"00-{trace}-[0-9a-f]{{16}}-00", told)
-    assert span not in told
+    told = identity(Context("s", "c", traceparent=f"00-{trace}-{span}-00", tracestate="a=1")).trace
+    assert re.fullmatch(rf"00-{trace}-[0-9a-f]{{16}}-00", told["traceparent"])
+    assert span not in told["traceparent"]
+    assert told["tracestate"] == "a=1"
 
 
 @given(texts | st.sampled_from(["00-" + "0" * 32 + "-b7ad6b7169203331-01", "00-" + "a" * 32 + "-" + "0" * 16 + "-01"]))

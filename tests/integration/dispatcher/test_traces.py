@@ -18,7 +18,7 @@ from tests.shared_store import SharedStore
 __all__ = ["shared", "worlds"]
 
 TRACE, CALLER = "a" * 32, "b" * 16
-ASKED = Request("default", (Message("user", "hello"),), 0.0, traceparent=f"00-{TRACE}-{CALLER}-01")
+ASKED = Request("default", (Message("user", "hello"),), 0.0, traceparent=f"00-{TRACE}-{CALLER}-01", tracestate="a=1")
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 
 async def asked(world: World) -> str:
-    request = Request(ASKED.agent, ASKED.messages, time.time(), traceparent=ASKED.traceparent)
+    request = Request(
+        ASKED.agent, ASKED.messages, time.time(), traceparent=ASKED.traceparent, tracestate=ASKED.tracestate
+    )
     return (await world.sessions.create(request)).record.session_id
 
 
@@ -63,6 +65,7 @@ async def test_a_session_is_one_tree_over_a_dead_instance_and_a_takeover(
     assert (later.name, later.parent, later.linked) == ("invoke_agent default", root.span, (root.span,))
     assert (tool.name, tool.parent) == ("execute_tool wait", root.span)
     assert [each.traceparent for each in (first, second)] == [f"00-{TRACE}-{s.span}-01" for s in (root, later)]
+    assert {each.tracestate for each in (first, second)} == {span.state for span in collector.spans} == {"a=1"}
     assert root.began <= tool.began <= tool.ended <= later.began <= later.ended <= root.ended
     assert root.attributes["gen_ai.response.finish_reasons"] == ["stop"]
     assert "midsentence.first_word" in root.events
@@ -96,5 +99,6 @@ async def test_while_nobody_is_told_a_trace_goes_on_as_it_came(worlds: tuple[Wor
     a, _ = worlds
     member = await a.join()
     session_id = await asked(a)
-    assert (await member.serve()).traceparent == ASKED.traceparent
+    assignment = await member.serve()
+    assert (assignment.traceparent, assignment.tracestate) == (ASKED.traceparent, ASKED.tracestate)
     await member.finish(session_id)

@@ -83,7 +83,7 @@ async def test_a_call_is_one_request(asking: Callable[..., Any], monkeypatch: py
     call = identity(CALL)
     expected = {
         "authorization": "Bearer s3cret", "x-team": "a", "content-type": "application/json", "connection": "close",
-        "host": asked.service.url.removeprefix("http://"), "idempotency-key": call.key, "traceparent": call.traceparent,
+        "host": asked.service.url.removeprefix("http://"), "idempotency-key": call.key, **call.trace,
     }  # fmt: skip
     assert expected.items() <= seen.headers.items()
     assert "session-secret" not in repr(seen)

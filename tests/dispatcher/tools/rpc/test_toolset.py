@@ -23,7 +23,7 @@ from dispatcher.tools.rpc.server import GrpcServer, Target
 from tests.dispatcher.tools.rpc.service import HEALTH, ORDERS, TLS, Orders, descriptor_set
 from tests.sockets import dialled, listening
 
-CALL = Context("session", "call", traceparent=f"00-{'1' * 32}-{'2' * 16}-01")
+CALL = Context("session", "call", traceparent=f"00-{'1' * 32}-{'2' * 16}-01", tracestate="acme=1")
 BOTH = f'services = ["{ORDERS}", "{HEALTH}"]'
 EVERYTHING: dict[str, Any] = {
     "id": "9223372036854775807",
@@ -222,9 +222,10 @@ async def test_metadata_says_whose_call_it_is_and_what_the_entry_says(
     async with Orders(password="Bearer s3cret").at() as orders, kept(tmp_path, entry(orders, more)) as files:
         assert (await run(files, "Echo", {})).status == "OK"
         (seen,) = orders.seen
-    key, traceparent = identity(CALL)
-    found = {name: seen.metadata[name] for name in ("authorization", "idempotency-key", "traceparent")}
-    assert found == {"authorization": "Bearer s3cret", "idempotency-key": key, "traceparent": traceparent}
+    whose = identity(CALL)
+    found = {name: seen.metadata[name] for name in ("authorization", "idempotency-key", *whose.trace)}
+    assert found == {"authorization": "Bearer s3cret", "idempotency-key": whose.key, **whose.trace}
+    assert found["tracestate"] == "acme=1"
     assert seen.seconds is not None
     assert 7 < seen.seconds <= 8.1, "the server is told of a deadline that is just later than the time limit"
 
