@@ -46,6 +46,7 @@ class Neighbours:
         self._replicas, self._sessions, self._pool = replicas, sessions, pool
         self._limit = settings.queue_limit + 1  # of the waiting sessions that are looked at
         self._judge_at = math.inf
+        self._renewed_at, self._unanswered = -math.inf, False  # loop time: when the last answered renewal was asked for
         self._lapsed = asyncio.Event()  # the lease had ended, and the sessions are not taken back yet
         replicas.listen(self)
 
@@ -68,6 +69,7 @@ class Neighbours:
 
     async def join(self) -> None:
         """Before anything is served: without a lease, what this instance has is anyone's to take over."""
+        self._renewed_at = asyncio.get_running_loop().time()
         await self._replicas.renew()
 
     async def keep(self) -> None:
@@ -93,9 +95,15 @@ class Neighbours:
             await asyncio.sleep(seconds)
 
     async def _renew(self) -> None:
-        if not await self._replicas.renew():
+        loop = asyncio.get_running_loop()
+        asked, unanswered, self._unanswered = loop.time(), self._unanswered, True
+        held = await self._replicas.renew()
+        self._unanswered = False
+        # A renewal whose answer was lost may have come late, and found it ended.
+        if not held or (unanswered and loop.time() > self._renewed_at + LEASE_SECONDS):
             logger.warning("lease_had_ended")
             self._lapsed.set()
+        self._renewed_at = asked
 
     async def _take_back(self) -> None:
         await self._lapsed.wait()

@@ -249,6 +249,8 @@ class Runner:
                 self.host.completed(self.session_id)
         if outcome.head.epoch > self.session.epoch:
             self._give_way()
+        elif self.link and outcome.head.instance != self.host.instance and not outcome.head.over:
+            self.grown()  # it was taken over, and the news of that may be lost: the answer to a step has it too
         elif self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:
             self.host.spawn(self._catch_up())
         self.maybe_settled()

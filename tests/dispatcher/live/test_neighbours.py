@@ -13,17 +13,19 @@ from dispatcher.live.neighbours import Neighbours
 from dispatcher.live.pool import Assigner, Pool
 from dispatcher.metrics import Metrics
 from dispatcher.settings import DispatcherSettings
-from dispatcher.store.ports import Replicas, Waiting
+from dispatcher.store.ports import Replicas, StoreUnavailable, Waiting
 from tests.dispatcher.live.keeping import keeping
 
 
 class Others:
-    """`Replicas` of a store in which nothing waits. lapsed: this instance's lease has ended, until it renews it."""
+    """`Replicas` of a store in which nothing waits. lapsed: this instance's lease has ended, until it renews it. away:
+    the store carries renewals out, and their answers are lost.
+    """
 
     instance = "this"
 
     def __init__(self) -> None:
-        self.lapsed = False
+        self.lapsed = self.away = False
         self.renewed: asyncio.Queue[None] = asyncio.Queue()
         self.leases: set[str] = set()
         self.left: list[Record] = []
@@ -33,6 +35,8 @@ class Others:
     async def renew(self) -> bool:
         self.renewed.put_nowait(None)
         lapsed, self.lapsed = self.lapsed, False
+        if self.away:
+            raise StoreUnavailable
         return not lapsed
 
     async def alive(self) -> frozenset[str]:
@@ -114,6 +118,15 @@ async def test_the_lease_is_renewed_and_others_judged_while_sessions_are_taken_b
     await world.renewals(3)
     world.others.left = left_by("gone", "s1")
     assert await world.begun() == "s1"
+
+
+async def test_a_renewal_whose_answer_was_lost_may_have_found_the_lease_ended(world: World) -> None:
+    world.others.away = world.others.lapsed = True
+    await world.renewals(3)
+    assert not world.others.lapsed
+    assert world.sessions.begun.empty()
+    world.others.away = False
+    assert await world.begun() == "back"
 
 
 async def test_an_instance_that_comes_back_meanwhile_keeps_what_is_not_taken_over_yet(world: World) -> None:

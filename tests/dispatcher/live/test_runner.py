@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from dispatcher.core.entries import StopEntry
-from dispatcher.core.log import Append, Change, Outcome, Record, Refused, TakeBack
+from dispatcher.core.log import Append, Change, Outcome, Record, Refused, TakeBack, TakeOver
 from dispatcher.live import appends as module
 from dispatcher.live import ports
 from dispatcher.live.ports import Carried
@@ -529,6 +529,19 @@ async def test_time_stands_in_the_log(sessions: LiveSessions) -> None:
     await runner.appends.drained()
     [entry] = await sessions.store.read("s", 0, 10)
     assert before <= entry.at <= time.time()
+
+
+async def test_a_session_that_another_took_over_unheard_is_taken_back_at_its_next_step(
+    sessions: LiveSessions, store: Scripted
+) -> None:
+    link, runner = await opened(sessions)
+    own, epoch = runner.host.instance, runner.session.epoch
+    memory(store).submit("s", TakeOver(epoch, own, "another"))
+    say(runner, "a")
+    await until(lambda: runner.session.epoch == epoch + 1)
+    record = await sessions.store.load("s")
+    assert record
+    assert (record.head.instance, record.head.sequence, link.closed) == (own, 1, [])
 
 
 class LateTakeBack:
