@@ -11,6 +11,10 @@ from shared.spans import call_key, call_span, trace_context, trace_headers
 
 WHO = re.compile(r"\$\{(user\.subject|user\.tenant|claim:[^{}]+)\}")  # as a header's whole value, in an entry
 SHOWN = "shown"  # of the user's issuer, as it was shown: by `forward_token` alone
+NOT_AT_HAND = (
+    "The tool has to be shown the user's own token, which is not at hand: it was none of an issuer, or only the "
+    "Dispatcher that was asked has it, in memory."
+)
 _PLAIN = string.punctuation.replace("%", "")
 
 
@@ -42,11 +46,12 @@ def who_asked(context: Context, what: str) -> str:
 
     Raises ServiceError: it is not known. What acts for somebody is not asked to act for nobody.
     """
-    if what == SHOWN and context.token:
+    if what == SHOWN:
+        if not context.token:
+            raise ServiceError("user_unknown", NOT_AT_HAND)
         return f"Bearer {context.token}"
     kind, _, name = what.partition(":")
     known = {"user.subject": context.subject, "user.tenant": context.tenant, "claim": context.claims.get(name, "")}
-    known[SHOWN] = ""
     if not known[kind]:
         raise ServiceError("user_unknown", "The tool has to be told who asks, which is not known.")
     return quote(known[kind], safe=_PLAIN)

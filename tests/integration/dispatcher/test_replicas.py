@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from pathlib import Path
@@ -12,12 +13,25 @@ from dispatcher.core.entries import Assigned, Call, Entry, StopEntry
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Change, Outcome, Record, Settle, TakeOver
 from dispatcher.live.pool import QueueFull
 from dispatcher.store.ports import Created, StoreUnavailable
+from dispatcher.tools.identity import NOT_AT_HAND
 from shared.records import Assignment, Closed, Content, Error, Stop, Stopped, ToolCall, ToolResult, Upstream
 from tests.integration.dispatcher import waiting_tools
 from tests.integration.dispatcher.peer import World, serving, until
 from tests.shared_store import SharedStore, View
 
-TOOL = '[[tool]]\nname = "wait"\nkind = "local"\nuse = "tests.integration.dispatcher.waiting_tools:wait"\n'
+TOOL = """
+[[tool]]
+name = "wait"
+kind = "local"
+use = "tests.integration.dispatcher.waiting_tools:wait"
+
+[[tool]]
+name = "as_the_user"
+kind = "http"
+description = "Never reached."
+url = "https://shop.example/"
+forward_token = true
+"""
 CONTINUES = ("default",)
 
 
@@ -225,6 +239,21 @@ async def test_a_tool_runs_on_where_its_call_was_logged(worlds: tuple[World, Wor
     result = await moved.next(ToolResult, session_id)
     assert (result.call_id, result.status) == ("c1", "OK")
     assert waiting_tools.begun == ["t"]
+    await moved.finish(session_id)
+    await until(lambda: not a.sessions.runners.by_session, "a has let go")
+
+
+async def test_a_users_token_stays_where_its_session_was_asked_for(worlds: tuple[World, World]) -> None:
+    """After a takeover a call that needs it is not made without it, and says why."""
+    a, b = worlds
+    member, session_id, generation = await a.served()
+    a.sessions.runners.tokens.keep(session_id, "its.own.token")
+    moved = await b.join(commander_id=member.commander_id)
+    await moved.open(session_id, generation)
+    await moved.say(session_id, ToolCall("as_the_user", "{}", "c1"))
+    result = await moved.next(ToolResult, session_id)
+    error = {"message": NOT_AT_HAND, "code": "user_unknown"}
+    assert (result.status, json.loads(result.result_json)["error"]) == ("TOOL_ERROR", error)
     await moved.finish(session_id)
     await until(lambda: not a.sessions.runners.by_session, "a has let go")
 

@@ -7,6 +7,7 @@ import pytest
 
 from dispatcher.files.document import FileError
 from dispatcher.tools.context import Context
+from dispatcher.tools.identity import NOT_AT_HAND
 from dispatcher.tools.load import load
 from dispatcher.tools.registry import Registry
 from tests.dispatcher.tools.http.service import Service, answer
@@ -102,7 +103,7 @@ async def test_a_users_own_token_goes_to_whom_the_entry_says(tmp_path: Path) -> 
         assert await registry.run("other", "{}", a) == ("OK", "1")
         assert [seen.headers.get("authorization") for seen in service.seen] == ["Bearer a.b.a", "Bearer a.b.b", None]
         status, result = await registry.run("own", "{}", Context("s", "c", subject="u"))
-        assert (status, json.loads(result)["error"]["code"]) == ("TOOL_ERROR", "user_unknown")
+        assert (status, json.loads(result)["error"]) == ("TOOL_ERROR", {"message": NOT_AT_HAND, "code": "user_unknown"})
         assert len(service.seen) == 3
 
 
