@@ -23,6 +23,7 @@ from dispatcher.gateway import hosts, limits
 from dispatcher.gateway.app import operator_app, user_app
 from dispatcher.gateway.receipts import ReceiptKey
 from dispatcher.gateway.server import HttpServer, bind
+from dispatcher.grpc_edge.health import Health
 from dispatcher.grpc_edge.service import AgentInteraction
 from dispatcher.live import clock
 from dispatcher.live.fleet import keep_holding
@@ -120,7 +121,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
     sessions = LiveSessions(store, rules, tools.registry, metrics, settings, policies.status, traces, access.limit_of)
     stack.push_async_callback(sessions.close)
 
-    serving = health.aio.HealthServicer()
+    serving = Health()
     health_pb2_grpc.add_HealthServicer_to_server(serving, server)
     service = AgentInteraction(sessions.desk, access, audit)
     service.register(server)
@@ -227,7 +228,7 @@ class Dispatcher:
         certificates: dict[Edge, Certificates],
         server: grpc.aio.Server,
         service: AgentInteraction,
-        serving: health.aio.HealthServicer,
+        serving: Health,
         stack: AsyncExitStack,
     ) -> None:
         self.settings, self.sessions, self.service = settings, sessions, service

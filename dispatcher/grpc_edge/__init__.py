@@ -2,5 +2,5 @@
 
 Imports: dispatcher.access, dispatcher.live.desk, dispatcher.live.ids, dispatcher.live.pool, dispatcher.live.ports,
 dispatcher.live.tasks, shared.
-Libraries: grpc, structlog.
+Libraries: grpc, grpc_health, structlog.
 """
