@@ -1,5 +1,6 @@
 """PEM files: what can be used, and what is said of the others."""
 
+import ssl
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ def test_a_certificate_with_its_key_and_a_ca(tmp_path: Path) -> None:
     assert (pems.cert, pems.key, pems.ca) == tuple(each.read_bytes() for each in (files.cert, files.key, authority.ca))
     assert pems.server_context().verify_mode.name == "CERT_REQUIRED"
     assert read(files.cert, files.key).server_context().verify_mode.name == "CERT_NONE"
+
+
+def test_forward_secrecy_authenticated_encryption_and_no_renegotiation(tmp_path: Path) -> None:
+    files = Authority(tmp_path).issue("edge")
+    context = read(files.cert, files.key).server_context()
+    assert {(each["aead"], each["kea"]) for each in context.get_ciphers()} == {(True, "kx-ecdhe"), (True, "kx-any")}
+    assert ssl.OP_NO_RENEGOTIATION in context.options
 
 
 def test_the_first_of_a_chain_to_expire_counts(tmp_path: Path) -> None:

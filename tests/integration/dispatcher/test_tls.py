@@ -173,6 +173,11 @@ async def test_no_tls_older_than_1_2_and_nothing_in_the_clear(edges: Edges) -> N
             context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
         with pytest.raises(OSError):  # noqa: PT011 - an alert, or a reset
             await asyncio.open_connection("localhost", port, ssl=context)
+        without_aead = edges.authority.client(edges.own)
+        without_aead.maximum_version = ssl.TLSVersion.TLSv1_2
+        without_aead.set_ciphers("ECDHE+AES:!AESGCM:!AESCCM")
+        with pytest.raises(OSError):  # noqa: PT011 - the same
+            await asyncio.open_connection("localhost", port, ssl=without_aead)
 
 
 async def test_handshakes_that_are_never_finished_make_room(edges: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
