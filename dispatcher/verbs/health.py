@@ -38,7 +38,10 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     """0: serving. 1: not, with the reason on standard error. Raises ConfigError."""
     try:
-        _ask(options.url or configured_url(), None if options.url else setting(CERTIFICATE))
+        if options.url:
+            _ask(options.url)
+        else:
+            _ask(configured_url(), setting(CERTIFICATE), own=True)
     except RequestFailed as error:
         print(f"dispatcher health: {error}", file=sys.stderr)
         return 1
@@ -53,13 +56,15 @@ def configured_url() -> str:
         raise ConfigError(f"{SETTING}: {error}") from None
 
 
-def _ask(url: str, certificate: str | None) -> None:
-    """certificate: the file of what it has to show. Raises RequestFailed."""
+def _ask(url: str, certificate: str | None = None, *, own: bool = False) -> None:
+    """certificate: the file of what it has to show. own: it is this machine's, whatever its address: no proxy of the
+    environment stands before it. Raises RequestFailed.
+    """
     if not url.startswith(("http://", "https://")):  # urllib would read a file too
         raise RequestFailed(f"cannot reach {url}: not a URL of HTTP")
     try:
         by = [HTTPSHandler(context=pinned(Path(certificate)))] if certificate else []
-        opener = build_opener(ProxyHandler({} if is_local(url) else None), *by)
+        opener = build_opener(ProxyHandler({} if own or is_local(url) else None), *by)
         opener.open(f"{url}/readyz", timeout=ANSWER_SECONDS).close()
     except HTTPError as error:
         with error:

@@ -19,6 +19,23 @@ POLL_SECONDS = 0.5
 # The shell's settings would win over those of .env.
 INHERITED = {name: value for name, value in os.environ.items() if not name.startswith(("COMMANDER_", "DISPATCHER_"))}
 
+LISTENS = "0A"  # the state of a socket in /proc/net/tcp
+REACHED = {("dispatcher", "workers", 50051), ("commander", "workers", 9465)}  # by agents' containers, and nothing else
+REACH = """import asyncio, json, sys
+async def reached(address, port):
+    try:
+        async with asyncio.timeout(3):
+            _, writer = await asyncio.open_connection(address, port)
+    except OSError:  # a timeout is one
+        return False
+    writer.close()
+    return True
+async def main(places):
+    answers = await asyncio.gather(*(reached(*place) for place in places))
+    print(json.dumps([place for place, answer in zip(places, answers) if answer]))
+asyncio.run(main(json.loads(sys.argv[1])))
+"""
+
 T = TypeVar("T")
 
 
@@ -116,16 +133,35 @@ class Stack:
         """The header that shows that key."""
         return {"Authorization": f"Bearer {self.key(name)}"}
 
-    def reached(self, address: str, port: int) -> bool:
-        """Whether an agent's container comes to it."""
-        tried = f"import socket; socket.create_connection(({address!r}, {port}), 2)"
-        command = [self.docker, "exec", self.containers("commander")[0], "python", "-c", tried]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        refused = any(
-            kind in done.stderr for kind in ("TimeoutError", "ConnectionRefusedError", "Network is unreachable")
-        )
-        assert refused or done.returncode == 0, done.stderr
-        return not refused
+    def reached_by_agents(self) -> set[tuple[str, str, int]]:
+        """(service, network, port): all that a Commander's container comes to, of what listens in any other container,
+        and of what is published on this machine (service `host`).
+        """
+        own, *_ = self.containers("commander")
+        places: dict[tuple[str, int], tuple[str, str, int]] = {}
+        published: set[int] = set()
+        networks: dict[str, str] = {}
+        for container in run(
+            self.docker, "ps", "-q", "--no-trunc", "--filter", f"label=com.docker.compose.project={self._project}"
+        ).split():
+            found = self.inspect(container)
+            service = found["Config"]["Labels"]["com.docker.compose.service"]
+            each = found["NetworkSettings"]
+            published |= {int(at["HostPort"]) for ports in each["Ports"].values() for at in ports or ()}
+            for name, network in each["Networks"].items():
+                named = name.removeprefix(f"{self._project}_")
+                networks[network["Gateway"]] = named
+                for port in self._listening(container) if container != own else ():
+                    places[network["IPAddress"], port] = service, named, port
+        places |= {(at, port): ("host", named, port) for at, named in networks.items() if at for port in published}
+        command = ("exec", own, "python", "-c", REACH, json.dumps(list(places)))
+        return {places[address, port] for address, port in json.loads(run(self.docker, *command))}
+
+    def _listening(self, container: str) -> set[int]:
+        """The TCP ports that something in it listens at."""
+        lines = run(self.docker, "exec", container, "cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines()
+        rows = [line.split() for line in lines]
+        return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == LISTENS}
 
     def figure(self, query: str) -> float | None:
         """What Prometheus answers to an instant query that has one result. None: no result."""

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import yaml
 
-from tests.compose.stack import ROOT, Stack, eventually, run
+from tests.compose.stack import REACHED, ROOT, Stack, eventually, run
 
 pytestmark = [pytest.mark.compose, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -122,11 +122,8 @@ def test_what_was_made_once_stays(stack: Stack) -> None:
     assert run(stack.docker, *digests) == before
 
 
-def test_agents_containers_do_not_reach_the_operators_port(stack: Stack) -> None:
-    (dispatcher,) = stack.containers("dispatcher")
-    assert stack.reached(stack.address(dispatcher, "workers"), 50051), "as it has to"
-    for network in ("workers", "front", "logs"):
-        assert not stack.reached(stack.address(dispatcher, network), 9464), network
+def test_agents_containers_reach_what_they_have_to_and_no_more(stack: Stack) -> None:
+    assert stack.reached_by_agents() == REACHED
 
 
 def test_commanders_of_elsewhere_come_through_haproxy(stack: Stack) -> None:

@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from tests.compose.stack import Stack, eventually, run
+from tests.compose.stack import REACHED, Stack, eventually, run
 from tests.e2e.reading import Reader, ask
 from tests.replicas import figure
 
@@ -39,7 +39,7 @@ def read(stack: Stack, session_id: str) -> Reader:
 
 def test_the_logs_are_the_dispatchers_alone(scaled: Stack) -> None:
     (redis,) = scaled.containers("redis")
-    assert not scaled.reached(scaled.address(redis, "logs"), 6379)
+    assert scaled.reached_by_agents() == REACHED
     for user in ((), ("--user", "health", "--pass", "none"), ("--user", "dispatcher", "--pass", "none")):
         said = run(scaled.docker, "exec", redis, "redis-cli", "--no-auth-warning", *user, "get", "midsentence:x")
         assert said.startswith(("NOAUTH", "NOPERM", "WRONGPASS", "AUTH failed: WRONGPASS")), said

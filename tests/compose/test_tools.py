@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from tests.compose.stack import Stack, eventually, run
+from tests.compose.stack import REACHED, Stack, eventually, run
 
 pytestmark = [pytest.mark.compose, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -29,6 +29,10 @@ def metrics(stack: Stack) -> set[str]:
 def test_what_each_service_has_is_offered(stack: Stack) -> None:
     up = {f'dispatcher_toolset_up{{toolset="{name}"}} 1.0' for name in ("rates", "glossary", "health")}
     eventually(lambda: metrics(stack), lambda lines: up <= lines, 90)
+
+
+def test_the_services_are_the_dispatchers_alone(stack: Stack) -> None:
+    assert stack.reached_by_agents() == REACHED
 
 
 # By tool: arguments, and the result.

@@ -179,6 +179,16 @@ async def test_health(urls: tuple[str, str], sessions: FakeSessions, monkeypatch
     assert await call(health) == 1
 
 
+async def test_no_proxy_stands_before_its_own_server(urls: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an address that others have too, as a container has one."""
+    monkeypatch.setattr(health, "is_local", lambda url: False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("DISPATCHER_HTTP_ADDRESS", urls[0].removeprefix("http://"))
+    assert await call(health) == 0
+    assert await call(health, "--url", urls[0]) == 1
+
+
 async def test_operators_list_watch_and_stop(
     urls: tuple[str, str], sessions: FakeSessions, capfd: pytest.CaptureFixture[str]
 ) -> None:
