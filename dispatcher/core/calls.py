@@ -1,6 +1,6 @@
 """A session's tool calls: which are open, what each needs next, who awaits their results (rules 15 to 17 and 40)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from msgspec.structs import replace
 
@@ -12,13 +12,13 @@ from shared.records import MAX_OPEN_CALLS, ToolResult
 
 
 class SessionCalls:
-    """approval: of a tool's name, who has to approve its calls, as in `Call`. unsent: results that wait for their
-    stream to be read.
+    """approval: of a tool's name, who has to approve its calls, as in `Call`. awaited: the results that whoever opens
+    the session waits for; None: it is not known yet. unsent: results that wait for their stream to be read.
     """
 
-    def __init__(self, instance: str, approval: Callable[[str], str]) -> None:
+    def __init__(self, instance: str, approval: Callable[[str], str], awaited: Container[str] | None = None) -> None:
         self.unsent = 0
-        self._instance, self._approval = instance, approval
+        self._instance, self._approval, self._opener = instance, approval, awaited
         self._open: dict[str, Call] = {}  # without a result, by call_id
         self._used: set[str] = set()  # call_ids, of all calls
         self._results: dict[str, SendResult] = {}  # of the log as it was found, for whoever opens the session
@@ -81,7 +81,8 @@ class SessionCalls:
 
     def found(self, result: ToolResult, offset: int) -> None:
         """It stands in the log that the session is rebuilt from."""
-        self._results[result.call_id] = SendResult(result, offset)
+        if self._opener is None or result.call_id in self._opener:
+            self._results[result.call_id] = SendResult(result, offset)
 
     def await_results(self, call_ids: Iterable[str]) -> list[SendResult]:
         """Whoever has opened the session waits for these: what was found of them; the others when they are logged."""

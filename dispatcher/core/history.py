@@ -1,7 +1,7 @@
 """What a Commander that takes a session over is told of it (rules 1, 3 and 16)."""
 
 from dispatcher.core import tokens
-from dispatcher.core.entries import Call, Entry
+from dispatcher.core.entries import Body, Call, Entry
 from dispatcher.core.log import Record
 from dispatcher.policies.ahead import Slices
 from shared.records import (
@@ -20,15 +20,12 @@ from shared.records import (
 SLICE = 1000  # entries, between which others have the loop
 
 
-def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...]) -> Slices[Assignment | None]:
-    """What the Commander is sent that the record's head names. None: the history is larger than the contract allows.
+def assignment_of(record: Record, history: History | None, tools: tuple[Tool, ...]) -> Assignment:
+    """What the Commander is sent that the record's head names.
 
     tools: the Dispatcher's. One that came to have the name of a client's after the client had asked is not offered.
     """
     request, head = record.request, record.head
-    history = yield from history_of(head.sequence, entries)
-    if history and _size_of(history) > MAX_HISTORY_BYTES:
-        return None
     key = request.assignment_key
     token = tokens.assignment_token(key, record.session_id, head.generation, head.commander_id) if key else b""
     return Assignment(
@@ -47,41 +44,68 @@ def assignment_of(record: Record, entries: list[Entry], tools: tuple[Tool, ...])
     )
 
 
-def history_of(sequence: int, entries: list[Entry]) -> Slices[History | None]:
-    """What predecessors said and got: consecutive content joined, each call followed by its result."""
-    if not sequence:
-        return None
-    results = {entry.body.call_id: entry.body for entry in entries if isinstance(entry.body, ToolResult)}
-    history: list[HistoryEntry] = []
-    said: list[str] = []
+class HistoryReader:
+    """What predecessors said and got, of a log that is taken part by part: consecutive content joined, each call
+    followed by its result. too_large: it is larger than the contract allows, and nothing of it is kept.
+    """
 
-    def flush() -> None:
-        if said:
-            history.append(Said("".join(said)))
-            said.clear()
+    def __init__(self) -> None:
+        self.too_large = False
+        self._size = 0  # about its bytes on the wire
+        self._read: list[str | ToolCall] = []
+        self._said: list[str] = []  # not in `_read` yet
+        self._unanswered: dict[str, ToolCall] = {}
+        self._results: dict[str, ToolResult] = {}
 
-    for number, entry in enumerate(entries):
-        if number % SLICE == 0:
-            yield
-        match entry.body:
+    def take(self, entries: list[Entry]) -> Slices[None]:
+        """The log's next entries."""
+        for number, entry in enumerate(entries):
+            if number % SLICE == 0:
+                yield
+            if not self.too_large:
+                self._take(entry.body)
+        self._flush()
+
+    def _take(self, body: Body) -> None:
+        match body:
             case Content(text=text) if text:
-                said.append(text)
-            case Call(tool_name, arguments_json, call_id, refused=False) if call_id in results:
-                flush()
-                history += [ToolCall(tool_name, arguments_json, call_id), results[call_id]]
-    flush()
-    return History(sequence, tuple(history))
+                self._said.append(text)
+                self._count(text)
+            case Call(tool_name, arguments_json, call_id, refused=False):
+                self._flush()
+                call = self._unanswered[call_id] = ToolCall(tool_name, arguments_json, call_id)
+                self._read.append(call)
+            case ToolResult(tool_name, result_json, call_id) as result if call_id in self._unanswered:
+                call = self._unanswered.pop(call_id)
+                self._results[call_id] = result
+                self._count(call.tool_name, call.arguments_json, call_id, tool_name, result_json, call_id)
+
+    def _count(self, *texts: str) -> None:
+        self._size += sum(len(text.encode()) for text in texts)
+        if self._size > MAX_HISTORY_BYTES:
+            self.too_large = True
+            for kept in (self._read, self._said, self._unanswered, self._results):
+                kept.clear()
+
+    def _flush(self) -> None:
+        if self._said:
+            self._read.append("".join(self._said))
+            self._said.clear()
+
+    def history(self, sequence: int) -> History | None:
+        """sequence: the log's highest; 0: nothing was said, and there is none."""
+        if not sequence:
+            return None
+        history: list[HistoryEntry] = []
+        said: list[str] = []
+        for each in self._read:
+            if isinstance(each, str):
+                said.append(each)
+            elif result := self._results.get(each.call_id):
+                history += [*_joined(said), each, result]
+                said.clear()
+        return History(sequence, (*history, *_joined(said)))
 
 
-def _size_of(history: History) -> int:
-    """About its bytes on the wire."""
-    total = 0
-    for entry in history.entries:
-        match entry:
-            case Said(text):
-                total += len(text.encode())
-            case ToolCall(tool_name, arguments_json, call_id):
-                total += len(tool_name) + len(arguments_json.encode()) + len(call_id)
-            case ToolResult(tool_name, result_json, call_id):
-                total += len(tool_name) + len(result_json.encode()) + len(call_id)
-    return total
+def _joined(said: list[str]) -> list[Said]:
+    return [Said("".join(said))] if said else []

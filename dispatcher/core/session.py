@@ -82,8 +82,7 @@ from shared.sizes import oversize
 
 class Session:
     """The core of one session. `entries`: its log, or of it what is not given to `replay`; `gate`: a fresh one;
-    `approval`: of a tool's name, who has to approve its calls, as in `Call`; `misfit`: where something has to fit (rule
-    41). Follow with `restored`.
+    `approval`, `awaited`: as of `SessionCalls`; `misfit`: where something has to fit (rule 41). Follow with `restored`.
     """
 
     def __init__(
@@ -95,6 +94,7 @@ class Session:
         instance: str,
         approval: Callable[[str], str],
         misfit: Misfit | None = None,
+        awaited: Container[str] | None = None,
     ) -> None:
         self.record = record
         self.head: Head = record.head
@@ -103,7 +103,7 @@ class Session:
         self.conversation = Phase.IDLE
         self.limits = limits
         self.older = record.request.origin == "older"
-        self._guard, self._calls = Guard(gate, record.head.decided), SessionCalls(instance, approval)
+        self._guard, self._calls = Guard(gate, record.head.decided), SessionCalls(instance, approval, awaited)
         self._accepted = 0  # the highest sequence taken from the stream, in the log or on its way there
         self._waiting: list[Upstream] = []  # accepted, behind a call that waits for another's result (rule 16)
         self._closing = ""  # the `closed` code to send once the end that goes with it is logged

@@ -5,15 +5,13 @@ Commander's `invoke_agent` is the session's own and lasts as long as it; each la
 first. Texts, arguments and results stand in it only where that is asked for, and then as users got them.
 """
 
-from collections.abc import Mapping
-
 import msgspec
 from msgspec.structs import replace
 
 from dispatcher.core.entries import Assigned, Call, Entry, Failed, Finished, Started, StopEntry
 from dispatcher.core.log import Record
 from dispatcher.core.receipts import MAX_INTEGER
-from shared.records import MAX_NAME, Error, Stopped, ToolResult
+from shared.records import MAX_NAME, Error, Message, Stopped, ToolResult
 from shared.spans import (
     PROVIDER,
     Attribute,
@@ -29,23 +27,15 @@ from shared.spans import (
 MAX_CALLS = 1000  # of a session, told as spans: more than an agent makes that anybody reads the trace of
 
 
-def spans_of(record: Record, entries: list[Entry], context: TraceContext, *, texts: bool) -> list[Span]:
-    """texts: with what was asked and what users got."""
-    reader = _SpanReader(record, context)
-    for entry in entries:
-        reader.take(entry)
-    return reader.spans(_texts(record, entries) if texts else {})
-
-
 def invoked(agent: str) -> str:
     """The name of a session's first span."""
     return f"invoke_agent {agent}".rstrip()
 
 
-class _SpanReader:
-    """Of a log, entry by entry."""
+class SpanReader:
+    """Of a log, entry by entry. texts: with what was asked and what users got."""
 
-    def __init__(self, record: Record, context: TraceContext) -> None:
+    def __init__(self, record: Record, context: TraceContext, *, texts: bool) -> None:
         request = record.request
         self._session_id, self._context = record.session_id, context
         self._root = invocation_span(record.session_id, 1)
@@ -60,6 +50,8 @@ class _SpanReader:
             "midsentence.state": record.head.state,
         }
         self._name = invoked(request.agent)
+        self._messages = request.messages if texts else None
+        self._said: list[str] = []
         self._error = ""
         self._events: list[SpanEvent] = []
         self._invocations: list[Span] = []  # after the first; the last one's end is not known yet
@@ -72,6 +64,8 @@ class _SpanReader:
         body = entry.body
         self._given |= isinstance(body, Assigned) or entry.sequence > 0  # to a Commander
         self._ended = max(self._ended, entry.at)
+        if self._messages is not None and entry.released:
+            self._said.append(entry.released)
         if entry.released and not self._spoken:
             self._spoken = True
             self._events.append(SpanEvent("midsentence.first_word", entry.at))
@@ -152,9 +146,10 @@ class _SpanReader:
             self._error = code[:MAX_NAME]
             self._decided = True
 
-    def spans(self, texts: Mapping[str, Attribute]) -> list[Span]:
-        """The session's first."""
+    def spans(self) -> list[Span]:
+        """The session's first. Call it once, when the log has been taken."""
         self._end_invocation(self._ended)
+        texts = {} if self._messages is None else _texts(self._messages, "".join(self._said))
         root = Span(
             self._name,
             "client",
@@ -173,10 +168,9 @@ def _known(name: str, value: str) -> dict[str, Attribute]:
     return {name: value} if value else {}
 
 
-def _texts(record: Record, entries: list[Entry]) -> dict[str, Attribute]:
+def _texts(messages: tuple[Message, ...], said: str) -> dict[str, Attribute]:
     """What was asked, and what the user got, as the conventions' JSON."""
-    said = "".join(entry.released for entry in entries)
-    asked = [_message(message.role, message.content) for message in record.request.messages]
+    asked = [_message(message.role, message.content) for message in messages]
     return {
         "gen_ai.input.messages": msgspec.json.encode(asked).decode(),
         "gen_ai.output.messages": msgspec.json.encode([_message("assistant", said)]).decode(),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from dispatcher.core.entries import Entry, Failed
-from dispatcher.core.history import assignment_of
+from dispatcher.core.history import HistoryReader, assignment_of
 from dispatcher.core.log import Acquire, Applied, Assign, CommanderName, Head, Record, Request
 from dispatcher.core.tokens import digest
 from dispatcher.live import clock, ids
@@ -19,7 +19,7 @@ from dispatcher.live.runners import Runners
 from dispatcher.live.upkeep import Upkeep
 from dispatcher.metrics import Metrics
 from dispatcher.settings import DispatcherSettings
-from dispatcher.store.asking import read_all, until_known
+from dispatcher.store.asking import in_parts, until_known
 from dispatcher.store.ports import Created, StoreUnavailable
 from shared.records import Assignment, Open
 from shared.turns import in_turns
@@ -156,15 +156,24 @@ class Desk:
         if runner is None or runner.session.head.final:
             return None  # it was stopped meanwhile
         runner.facts.assigned(outcome)
-        entries = await until_known(lambda: read_all(self._runners.store, session_id)) if outcome.head.sequence else []
+        history = await until_known(lambda: self._history(session_id, outcome.head))
+        if history.too_large:
+            failed = Entry(Failed("history_too_large"), clock.now(), outcome.head.generation)
+            await self._runners.fail(session_id, epoch, failed)
+            return None
         tools = self._runners.registry.offered(record.request.agent)
         traceparent = self._runners.traceparent(session_id, record.request, outcome.head.generation)
         request = replace(record.request, traceparent=traceparent)
-        assignment = await in_turns(assignment_of(Record(session_id, request, outcome.head), entries, tools))
-        if assignment is None:
-            failed = Entry(Failed("history_too_large"), clock.now(), outcome.head.generation)
-            await self._runners.fail(session_id, epoch, failed)
-        return assignment
+        given = Record(session_id, request, outcome.head)
+        return assignment_of(given, history.history(outcome.head.sequence), tools)
+
+    async def _history(self, session_id: str, head: Head) -> HistoryReader:
+        """Raises StoreUnavailable."""
+        reader = HistoryReader()
+        if head.sequence:
+            async for part in in_parts(self._runners.store, session_id, head.offset):
+                await in_turns(reader.take(part))
+        return reader
 
     async def unserved(self, session_id: str) -> None:
         """It has waited for `DISPATCHER_QUEUE_SECONDS`."""

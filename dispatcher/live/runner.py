@@ -43,7 +43,8 @@ from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.ahead import at_once
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.outcomes import Violation
-from dispatcher.store.asking import read_all, until_known
+from dispatcher.store.asking import READ_ENTRIES, read_all, until_known
+from dispatcher.store.ports import goes_on
 from dispatcher.tools.registry import ApprovalRequest
 from shared.conversation import Phase
 from shared.flags import Flag
@@ -257,27 +258,31 @@ class Runner:
 
     async def take_rules(self, gate_of: Callable[[Record, list[Entry]], Gate]) -> None:
         """Go on under today's rules: a fresh gate reads what the session has said so far, and then what it has said
-        meanwhile. After RULE_ROUNDS of that the rest is read in one turn, or one that talks on would never be done.
+        meanwhile, a part of the log at a time. After RULE_ROUNDS of that the rest is read in one turn, or one that
+        talks on would never be done.
         """
         session, store = self.session, self.host.store
         guard: Guard | None = None
         found: Violation | None = None
         read = sequence = rounds = 0  # up to that offset, and that sequence
+        more = True  # stands in the log, as far as that is known
         while not found:
             logged: list[Entry] = []
-            if guard is None or read < session.offset:
-                logged = await until_known(lambda: read_all(store, self.session_id, read))  # noqa: B023
-                if guard and not logged:
+            if more or read < session.offset:
+                logged = await until_known(lambda: store.read(self.session_id, read, READ_ENTRIES))  # noqa: B023
+                if not (more or logged):
                     return  # it is gone
+                more = goes_on(logged, READ_ENTRIES)
             fresh = [entry for entry in logged if not 0 < entry.sequence <= sequence]
             known = max((entry.sequence for entry in fresh), default=sequence)
-            fresh += [entry for entry in self.appends.unlogged if entry.sequence > known]
+            if not more:
+                fresh += [entry for entry in self.appends.unlogged if entry.sequence > known]
             if guard and not (logged or fresh):
                 break
             read = logged[-1].offset if logged else read
             sequence = max((entry.sequence for entry in fresh), default=sequence)
             guard = guard or Guard(gate_of(session.record, logged), 0)
-            reading, rounds = guard.all_again(fresh), rounds + 1
+            reading, rounds = guard.all_again(fresh), rounds + (not more)
             found = await in_turns(reading) if rounds <= RULE_ROUNDS else at_once(reading)
             if session is not self.session or not self.owned:
                 return  # it was rebuilt meanwhile, under today's rules

@@ -14,7 +14,7 @@ from dispatcher.core.entries import Assigned, Entry
 from dispatcher.core.limits import Limits
 from dispatcher.core.log import Append, Applied, CommanderName, Record, Request, TakeOver
 from dispatcher.core.session import Session
-from dispatcher.core.traced import invoked, spans_of
+from dispatcher.core.traced import SpanReader, invoked
 from dispatcher.live import ids
 from dispatcher.live.deadlines import Pace
 from dispatcher.live.ports import Carried, Link
@@ -28,11 +28,11 @@ from dispatcher.policies.rules import RuleSet
 from dispatcher.policing.judges import Judges
 from dispatcher.policing.timed import PolicyClock
 from dispatcher.settings import DispatcherSettings
-from dispatcher.store.asking import read_all, until_known
+from dispatcher.store.asking import in_parts, until_known
 from dispatcher.store.ports import Store, StoreUnavailable
 from dispatcher.tools.registry import Registry
 from shared.records import Tool
-from shared.spans import TraceContext, invocation_span, trace_context
+from shared.spans import Span, TraceContext, invocation_span, trace_context
 from shared.traces import Traces
 from shared.turns import LoopTurn, in_turns
 
@@ -115,11 +115,12 @@ class Runners:
         try:
             while True:
                 missed, rules = self._missed[session_id], self.rules
-                entries = await read_all(self.store, session_id)
                 record = await self.store.load(session_id)
                 if record is None or (epoch is not None and record.head.epoch != epoch):
                     return None
-                session = await self._rebuild(record, entries)
+                before = self.by_session.get(session_id)
+                known = before.session.offset if before else record.head.offset
+                session, news = await self._rebuild(record, frozenset(awaiting_call_ids), known)
                 if missed == self._missed[session_id] and rules is self.rules:
                     break
         finally:
@@ -132,24 +133,35 @@ class Runners:
         anew = anew and runner.link is None
         if link or anew or runner.session is session or runner.session.epoch < session.epoch:
             runner.begin(session, link, awaiting_call_ids, anew)
-        runner.observe(Applied(record.head, tuple(entries)))
+        runner.observe(Applied(record.head, tuple(news)))
         return runner
 
-    async def _rebuild(self, record: Record, entries: list[Entry]) -> Session:
-        """The core. Others have the loop in between: policies read a long log for long."""
-        gate, approval = self._gate(record, entries), self._approval(record.request.agent)
+    async def _rebuild(self, record: Record, awaited: Container[str], known: int) -> tuple[Session, list[Entry]]:
+        """The core, of the log as far as that head knows it, and the entries after `known`. Of a long log no more than
+        a part is in memory, and others have the loop in between: policies read it for long. Raises StoreUnavailable.
+        """
+        session: Session | None = None
+        news: list[Entry] = []
+        async for part in in_parts(self.store, record.session_id, record.head.offset):
+            session = session or self._core(record, part, awaited)
+            await in_turns(session.replayed(part))
+            news += [entry for entry in part if entry.offset > known]
+        return session or self._core(record, [], awaited), news
+
+    def _core(self, record: Record, first: list[Entry], awaited: Container[str]) -> Session:
+        gate, approval = self._gate(record, first), self._approval(record.request.agent)
         misfit = misfit_of(record.request)
-        session = Session(_without_prompt(record), (), gate, self._limits, self.instance, approval, misfit)
-        await in_turns(session.replayed(entries))
-        return session
+        return Session(_without_prompt(record), (), gate, self._limits, self.instance, approval, misfit, awaited)
 
     def _approval(self, agent: str) -> Callable[[str], str]:
         """Who has to approve that agent's calls, by the tool."""
         return lambda tool: self.registry.approval(tool, agent)
 
-    def _gate(self, record: Record, entries: list[Entry]) -> Gate:
-        """A fresh one of today's rules. Time limits count from the first assignment."""
-        started = next((entry.at for entry in entries if isinstance(entry.body, Assigned)), record.request.created_at)
+    def _gate(self, record: Record, first: list[Entry]) -> Gate:
+        """A fresh one of today's rules. Time limits count from the first assignment, which is among the log's first
+        entries where there is one.
+        """
+        started = next((entry.at for entry in first if isinstance(entry.body, Assigned)), record.request.created_at)
         return self.clock.gate(started)
 
     @contextmanager
@@ -179,11 +191,10 @@ class Runners:
 
     async def unserved(self, session_id: str) -> None:
         """It has waited for `DISPATCHER_QUEUE_SECONDS`."""
-        entries = await until_known(lambda: read_all(self.store, session_id))
         record = await until_known(lambda: self.store.load(session_id))
         if record is None or record.head.state != "waiting":
             return
-        session = await self._rebuild(record, entries)
+        session, _ = await until_known(lambda: self._rebuild(record, (), record.head.offset))
         if session_id not in self.by_session:
             runner = self.by_session[session_id] = Runner(self, session)
             runner.unserved()
@@ -241,10 +252,18 @@ class Runners:
             self.spawn(self._tell(session_id, self._traces))
 
     async def _tell(self, session_id: str, traces: Traces) -> None:
-        entries = await until_known(lambda: read_all(self.store, session_id))
         if record := await until_known(lambda: self.store.load(session_id)):
             context = _context(session_id, record.request)
-            traces.tell(context, spans_of(record, entries, context, texts=traces.texts))
+            traces.tell(context, await until_known(lambda: self._spans(record, context, traces.texts)))
+
+    async def _spans(self, record: Record, context: TraceContext, texts: bool) -> list[Span]:
+        """Raises StoreUnavailable."""
+        reader, turn = SpanReader(record, context, texts=texts), LoopTurn()
+        async for part in in_parts(self.store, record.session_id, record.head.offset):
+            for entry in part:
+                reader.take(entry)
+                await turn.step()
+        return reader.spans()
 
     def trace(self, session_id: str, request: Request) -> TraceContext | None:
         """For the lines of its log and its exemplars, sampled or not; None: nobody is told of traces."""

@@ -12,11 +12,11 @@ RETRY_SECONDS = (0.05, 2.0)  # between attempts: first, longest
 T = TypeVar("T")
 
 
-async def in_parts(store: Store, session_id: str, after: int = 0) -> AsyncIterator[list[Entry]]:
-    """The log after that offset. Raises StoreUnavailable."""
-    more = True
-    while more:
-        part = await store.read(session_id, after, READ_ENTRIES)
+async def in_parts(store: Store, session_id: str, until: int) -> AsyncIterator[list[Entry]]:
+    """The log up to that offset, or as far as it reaches. Raises StoreUnavailable."""
+    after, more = 0, True
+    while more and after < until:
+        part = await store.read(session_id, after, min(READ_ENTRIES, until - after))
         more = goes_on(part, READ_ENTRIES)
         if part:
             after = part[-1].offset
@@ -24,8 +24,13 @@ async def in_parts(store: Store, session_id: str, after: int = 0) -> AsyncIterat
 
 
 async def read_all(store: Store, session_id: str, after: int = 0) -> list[Entry]:
-    """The same at once, where it is known to be little."""
-    return [entry async for part in in_parts(store, session_id, after) for entry in part]
+    """The log after that offset, at once: where that is little."""
+    entries: list[Entry] = []
+    while True:
+        part = await store.read(session_id, entries[-1].offset if entries else after, READ_ENTRIES)
+        entries += part
+        if not goes_on(part, READ_ENTRIES):
+            return entries
 
 
 async def until_known(ask: Callable[[], Awaitable[T]]) -> T:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from dispatcher.core import log, tokens
 from dispatcher.core.entries import Approval, Call, Decision, Entry, Failed, Finished, Started, StopEntry
-from dispatcher.core.history import history_of
+from dispatcher.core.history import HistoryReader
 from dispatcher.policies.ahead import at_once
 from shared.records import Content, Error, Message, Said, Stopped, ToolCall, ToolResult
 from tests.model.search import Broken
@@ -340,7 +340,9 @@ def asks(call_id: str) -> Entry:
 
 def told(entries: tuple[Entry, ...]) -> int:
     """How much of the script the history of these entries tells a Commander that takes the session over."""
-    history = at_once(history_of(1, list(entries)))
+    reader = HistoryReader()
+    at_once(reader.take(list(entries)))
+    history = reader.history(1)
     place = 0
     for item in history.entries if history else ():
         match item:

@@ -8,7 +8,7 @@ from opentelemetry.semconv._incubating.attributes import error_attributes, gen_a
 
 from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, Started, StopEntry, Text
 from dispatcher.core.log import Head, Record, Request
-from dispatcher.core.traced import MAX_CALLS, spans_of
+from dispatcher.core.traced import MAX_CALLS, SpanReader
 from dispatcher.tools.context import Context
 from dispatcher.tools.identity import identity
 from shared.records import Content, Error, Message, Stopped, Thought, ToolResult, Usage
@@ -33,7 +33,10 @@ def told(*bodies: Body, generations: Sequence[int] = (), texts: bool = False, re
         for n, body in enumerate(bodies)
     ]
     record = Record("s", request, Head(state="finished"))
-    return spans_of(record, entries, trace_context(request.traceparent, "s"), texts=texts)
+    reader = SpanReader(record, trace_context(request.traceparent, "s"), texts=texts)
+    for entry in entries:
+        reader.take(entry)
+    return reader.spans()
 
 
 def call(call_id: str = "c", **more: bool | str) -> Call:

@@ -308,6 +308,27 @@ async def test_changed_rules_read_in_turns_what_was_said_and_what_is_said_meanwh
     assert (record.head.state, record.head.reason) == ("stopped", "PolicyViolation")
 
 
+async def test_a_long_log_is_read_a_part_at_a_time(
+    policed: LiveSessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever takes it up, and by changed rules."""
+    for reader in ("dispatcher.store.asking", "dispatcher.live.runner"):
+        monkeypatch.setattr(f"{reader}.READ_ENTRIES", 2)
+    monkeypatch.setattr(policed.runners, "_reload_running", True)
+    _, runner = await opened(policed)
+    say(runner, *["word "] * 8, "a d", "night")
+    await runner.appends.drained()
+    link, before = Link(), runner.session
+    assert await policed.desk.open(link, "s", OPEN) is None
+    assert (runner.session is before, runner.session.offset, runner.session.held) == (False, before.offset, 5)
+    file, guard = tmp_path / "others.toml", runner.session._guard
+    file.write_text('[[policy]]\nname = "y"\nkind = "phrases"\nphrases = ["a dnight owl"]\n')
+    policed.runners.use(load_policies(file))
+    await until(lambda: runner.session._guard is not guard)
+    say(runner, " owl")
+    await until(lambda: Stop in link.kinds())
+
+
 async def test_rules_that_change_while_a_log_is_read_are_those_that_it_is_read_by(
     policed: LiveSessions, tmp_path: Path
 ) -> None:
