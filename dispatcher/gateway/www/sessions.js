@@ -12,11 +12,11 @@ const WRONG_MS = 5000; // between questions what is wrong
 const COLUMNS = [
   ["Session"],
   ["Stop"],
+  ["Packets/s", "number"], // what a telephone has room for: who runs away
   ["State"],
   ["Agent"],
   ["Tenant", "wide"],
   ["Age", "number"],
-  ["Packets/s", "number"],
   ["Packets", "number wide"],
   ["Takeovers", "number wide"],
   ["Thinks", "wide"],
@@ -24,24 +24,27 @@ const COLUMNS = [
   ["Tools", "wide"],
   ["Commander", "wide"],
 ];
+// By name: [what it is called, the column that it is by, ...].
 const SORTS = {
-  newest: ["newest first", (one, other) => other.created_at - one.created_at],
-  oldest: ["oldest first", (one, other) => one.created_at - other.created_at],
-  fastest: ["most packets a second", (one, other) => other.rate - one.rate],
-  most: ["most packets", (one, other) => other.sequence - one.sequence],
+  newest: ["newest first", "", (one, other) => other.created_at - one.created_at],
+  oldest: ["oldest first", "Age", (one, other) => one.created_at - other.created_at],
+  fastest: ["most packets a second", "Packets/s", (one, other) => other.rate - one.rate],
+  most: ["most packets", "Packets", (one, other) => other.sequence - one.sequence],
+  takeovers: ["most takeovers", "Takeovers", (one, other) => other.takeovers - one.takeovers],
+  held: ["most held back", "Held", (one, other) => other.held - one.held],
+  tools: ["most open calls", "Tools", (one, other) => calls(other) - calls(one)],
 };
 
 export async function sessions({ main, query, signal, page }) {
   const wrong = element("ul", { className: "wrong", hidden: true });
   const form = filters(query);
-  const { box, body, title } = table("Sessions", COLUMNS);
+  const asked = Object.fromEntries(query);
+  const ended = ["ended", ...ENDED].includes(asked.show);
+  const columns = ended ? COLUMNS : COLUMNS.map((each) => ordering(each, form, asked.sort));
+  const { box, body, title } = table("Sessions", columns);
   const pager = element("p");
   main.append(element("h1", {}, "Sessions"), wrong, form, box, pager);
-  const asked = Object.fromEntries(query);
-  const list =
-    ENDED.includes(asked.show) || asked.show === "ended"
-      ? endedList(asked, page, signal)
-      : liveList(asked, page, signal);
+  const list = ended ? endedList(asked, page, signal) : liveList(asked, page, signal);
   const rows = new Rows(body, page);
   let order = [];
   let from = 0;
@@ -107,7 +110,7 @@ function filters(query) {
     const given = [...new FormData(form)].filter(([, value]) => value);
     location.hash = `sessions?${new URLSearchParams(given)}`; // so a view can be sent to somebody
   };
-  const ended = (query.get("show") ?? "live") !== "live";
+  const ended = form.elements.show.value !== "live";
   for (const name of ["reason", "day"]) form.elements[name].parentElement.hidden = !ended;
   form.elements.sort.parentElement.hidden = ended;
   form.onsubmit = go;
@@ -115,12 +118,25 @@ function filters(query) {
   return form;
 }
 
+/** A column's heading; where the rows can be ordered by it, a button that does so. */
+function ordering([name, className], form, sort) {
+  const [by] = Object.entries(SORTS).find(([, [, column]]) => column === name) ?? [];
+  if (!by) return [name, className];
+  const button = element("button", { type: "button", title: SORTS[by][0] }, name);
+  button.onclick = () => ((form.elements.sort.value = by), form.requestSubmit());
+  return [button, className, by === sort ? "descending" : null];
+}
+
+const calls = (row) => row.running_calls.length + row.waiting_calls.length;
+
 const finds = (row, text) =>
-  [row.session_id, row.agent, row.tenant, row.conversation_id, row.commander_id].some((each) => each.includes(text));
+  [row.session_id, row.agent, row.tenant, row.conversation_id, row.commander_id].some((each) =>
+    each.toLowerCase().includes(text.toLowerCase()),
+  );
 
 function liveList({ q = "", sort }, page, signal) {
   const live = new Live();
-  const compare = (SORTS[sort] ?? SORTS.newest)[1];
+  const compare = (SORTS[sort] ?? SORTS.newest)[2];
   let looked = false;
   return {
     row: (id) => live.rows.get(id) ?? live.ended.get(id),
@@ -204,11 +220,11 @@ class Rows {
     const why = session.reason || session.code;
     const tools = [...session.running_calls, ...session.waiting_calls.map((name) => `${name} (to be approved)`)];
     const texts = [
+      live && session.rate !== undefined ? session.rate.toFixed(session.rate < 10 ? 1 : 0) : "",
       why ? `${session.state}: ${why}` : session.state,
       session.agent,
       session.tenant,
       lasted((session.ended_at ?? now) - session.created_at),
-      live && session.rate !== undefined ? session.rate.toFixed(session.rate < 10 ? 1 : 0) : "",
       count(session.sequence),
       count(session.takeovers),
       live ? (session.step ?? "") : "",

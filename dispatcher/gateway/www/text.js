@@ -48,12 +48,14 @@ export const terms = (pairs) =>
       ]),
   );
 
-/** A table in a box that scrolls by itself, also by keyboard. columns: [heading, class]. */
+/** A table in a box that scrolls by itself, also by keyboard. columns: [heading, class, its aria-sort]. */
 export function table(caption, columns) {
   const head = element(
     "tr",
     {},
-    ...columns.map(([name, className = ""]) => element("th", { scope: "col", className }, name)),
+    ...columns.map(([name, className = "", ariaSort = null]) =>
+      element("th", { scope: "col", className, ariaSort }, name),
+    ),
   );
   const body = element("tbody");
   const title = element("caption", {}, caption);
