@@ -25,6 +25,8 @@ NEVER = 1 << 30  # symbols that no phrase has
 MAX_STRANGE = 1 << 14  # symbols of no phrase that are remembered
 
 Column: TypeAlias = "array[int] | Sparse"
+# Symbols that have come, the range of phrases that are all alike, and one of these.
+Lone: TypeAlias = tuple[int, int, int, str]
 
 
 class Sparse(dict[int, int]):
@@ -170,7 +172,8 @@ class Automaton:
         self._number(Trie(self.bases))
         self.syllables = _syllables({symbol for base in plain if not base.isascii() for symbol in base})
         self._kinds: dict[tuple[int, int, int], tuple[tuple[str, ...], ...]] = {}
-        self._next: dict[int, str] = {}
+        self._begun: dict[int, Sequence[Lone]] = {}
+        self._room = MAX_SHORT_CUTS  # for what that remembers
 
     def step(self, state: int, symbol: str) -> int:
         """As the columns have it, but never unknown."""
@@ -189,25 +192,26 @@ class Automaton:
         """One phrase goes on after it, and no state does."""
         return not self.leads[state] and self.mid[state] < self.high[state]
 
+    def begun(self, state: int) -> Sequence[Lone]:
+        """What is alone from that state on, or from a suffix, longest first."""
+        if (begun := self._begun.get(state)) is None:
+            begun = tuple(
+                (self.depth[each], self.mid[each], self.high[each], self.bases[self.mid[each]])
+                for each in self.come(state)
+                if self.is_alone(each)
+            )
+            if self._room > 0:
+                self._room -= 1 + len(begun)
+                self._begun[state] = begun
+        return begun
+
     def may_follow(self, state: int, run: str, read: int) -> bool:
         """Something is alone from that state on, or from a suffix; whether it may go on like the run from there on."""
-        if (symbol := self._next.get(state)) is None:
-            symbol = self._next[state] = self._only_next(state)
-        if symbol and read < len(run) and run[read] != symbol:
-            return False
-        while self.events <= state:
-            if not self.leads[state]:
-                rest = self.bases[self.mid[state]][self.depth[state] :]
-                if run.startswith(rest, read) or rest.startswith(run[read:]):
-                    return True
-            state = self.fail[state]
+        rest = run[read:]
+        for depth, _, _, base in self.begun(state):
+            if base.startswith(rest, depth) or rest.startswith(base[depth:]):
+                return True
         return False
-
-    def _only_next(self, state: int) -> str:
-        """The symbol with which what is alone from that state on, or from a suffix, goes on; empty if there are two."""
-        alone = [each for each in self.come(state) if self.is_alone(each)]
-        following = {self.bases[self.mid[each]][self.depth[each]] for each in alone}
-        return following.pop() if len(following) == 1 else ""
 
     def suffixes(self, state: int) -> Iterator[int]:
         """The state and its suffixes, longest first, without the root."""

@@ -202,31 +202,30 @@ class PhraseStream:
         """
         if not folded or (self._spaced and folded[0] == " "):
             return False
-        columns, events, ends = self._automaton.columns, self._automaton.events, self._automaton.ends
-        state, size, came = self._state, len(folded), []
+        automaton, size, alone = self._automaton, len(folded), self._alone
+        if alone:
+            alone, end = self._compare(alone, folded)
+            if end < size:
+                return False
+            alone = [Alone(start, low, high, read + size) for start, low, high, read in alone]
+        columns, events, ends, state = automaton.columns, automaton.events, automaton.ends, self._state
         symbols = iter(folded)
         for symbol in symbols:
             to = columns[symbol][state]
             if to >= events:
-                to = self._automaton.step(state, symbol) if to >= ends else to
+                to = automaton.step(state, symbol) if to >= ends else to
                 if to >= ends:
                     return False
                 if to >= events:
                     read = size - length_hint(symbols)
-                    if self._automaton.may_follow(to, folded, read):
-                        came.append((to, read))
+                    rest = folded[read:]
+                    for depth, low, high, base in automaton.begun(to):
+                        if rest.startswith(base[depth:]):
+                            return False
+                        if base.startswith(rest, depth):
+                            alone = [*alone, Alone(self._place + read - depth, low, high, depth + size - read)]
             state = to
-        if self._alone or came:
-            begun = [(each, 0) for each in self._alone]
-            begun += [(each, read) for at, read in came for each in self._begun(at, self._place + read)]
-            bases, alone = self._automaton.bases, []
-            for (start, low, high, known), at in begun:
-                base, after = bases[low], known + size - at
-                if base.startswith(folded[at:], known) and len(base) > after:
-                    alone.append(Alone(start, low, high, after))
-                elif folded.startswith(base[known:], at):
-                    return False
-            self._alone = alone
+        self._alone = alone
         self._state = state
         self._place += size
         self.length += size
@@ -276,15 +275,6 @@ class PhraseStream:
             self._symbols = self._symbols[: len(self._symbols) + read - len(run)]
             self._trim()
         return read
-
-    def _begun(self, state: int, place: int) -> list[Alone]:
-        """What is alone from that state on, or from a suffix of it, if it stands at that place."""
-        automaton = self._automaton
-        return [
-            Alone(place - automaton.depth[each], automaton.mid[each], automaton.high[each], automaton.depth[each])
-            for each in automaton.come(state)
-            if automaton.is_alone(each)
-        ]
 
     def _compare(self, alone: list[Alone], run: str) -> tuple[list[Alone], int]:
         """Of what is alone: what this may be more of, and how many symbols may be read before one of it is complete."""
