@@ -64,7 +64,8 @@ _LOOK_ALIKES = {
     for alike, plain in ((WHITE_SPACE, " "), (_DASHES, "-"), (_APOSTROPHES, "'"), (_QUOTATION_MARKS, '"'))
     for character in alike
 }
-
+# Letters that NFKD leaves whole, and UTS 10 takes for a letter with a stroke through it (decomps.txt).
+_LOOK_ALIKES |= {ord("đ"): "d\u0335", ord("ħ"): "h\u0335", ord("ł"): "l\u0335", ord("ø"): "o\u0338"}
 
 # Tables below ask for all of Unicode as the program starts: a set takes a tenth of the ranges' time.
 _IGNORABLE = frozenset(chr(code) for first, last in IGNORABLE_RANGES for code in range(first, last + 1))

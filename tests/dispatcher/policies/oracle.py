@@ -15,6 +15,7 @@ from unicodedata import combining, normalize
 # whole sets are checked in test_folding.py.
 IGNORED = set("\u00ad\u034f\u200b\u200d\u2060\ufe0f\ufeff\u115f\u1160\u3164\U000e0041\0\x9f\ufff9")
 ALIKE = {"\t": " ", "\n": " ", "\x85": " ", "\u2028": " ", "\u2010": "-", "\u2014": "-", "\u2019": "'", "\u00b4": "'"}
+ALIKE["ø"] = "o\u0338"  # a letter with a stroke
 LETTERS_OWN = {8, 9, 103}  # classes of marks of the alphabet that are no accents
 
 

@@ -10,7 +10,7 @@ from tests.dispatcher.policies.oracle import Wanted
 # Few characters, so that they collide: case, width, ligatures, expansions, marks that change places, accents and marks
 # that are none, syllables whole and in jamo, white space, dashes, what is ignored.
 ALPHABET = (
-    "abfisABÁáàạ\uff46\ufb01ßſςσᾳιİǆ \u0301\u0300\u0323\u0344\uff9eかがุ\u094d"
+    "abfiosABÁáàạø\uff46\ufb01ßſςσᾳιİǆ \u0301\u0300\u0323\u0344\uff9eかがุ\u094d"
     "가각나\u1100\u1161\u11a8ㄱㅏ㈎ \n\xa0\x85´'\u2019-\u2010\u200d\u00ad\u3164\u034f\0\ufff9"
 )
 

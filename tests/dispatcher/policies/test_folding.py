@@ -22,6 +22,7 @@ ALL = [chr(code) for code in CODES]
         ("ΣΊΣΥΦΟΣ", "σίσυφος"),
         ("İ", "i\u0307"),
         ("é", "e\u0301"),
+        ("ŁØĐĦ ǿ", "l\u0335o\u0338d\u0335h\u0335 o\u0338\u0301"),
         ("e\u0301\u0323", "e\u0323\u0301"),
         ("night\u200bing\u00adale", "nightingale"),
         ("\u1112\u1161\u11ab", "한"),
@@ -42,7 +43,8 @@ def test_look_alikes_are_equal(text: str, alike: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "other"), [("가", "각"), ("é", "e"), ("e\u0300\u0301", "e\u0301\u0300"), ("ı", "i"), ("a b", "ab")]
+    ("text", "other"),
+    [("가", "각"), ("é", "e"), ("e\u0300\u0301", "e\u0301\u0300"), ("ı", "i"), ("ł", "l"), ("a b", "ab")],
 )
 def test_what_is_not_alike_stays_different(text: str, other: str) -> None:
     assert fold(text) != fold(other)
