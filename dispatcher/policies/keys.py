@@ -56,6 +56,7 @@ KEYS = (
     Key("Voyage", "pa-", WORD, 40, "docs.voyageai.com"),
     Key("Firecrawl", "fc-", HEX, 32, "docs.firecrawl.dev"),
     Key("E2B", "e2b_", HEX, 40, "e2b.dev/docs"),
+    Key("Together", "tgp_v1_", WORD, 40, "docs.together.ai"),
     Key("Salad", "salad_cloud_[A-Za-z0-9]{1,7}_", ALNUM, 7, "trufflehog/saladcloudapikey"),
     # clouds
     Key("AWS", "A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])", UPPER, 16, "gitleaks/aws-access-token"),
@@ -226,6 +227,8 @@ KEYS = (
     Key("Duffel", "duffel_(?:live|test)_", WORD, 40, "gitleaks/duffel-api-token"),
     Key("Ramp", "ramp_(?:id|sec)_", ALNUM, 40, "trufflehog/ramp"),
     # of several
+    Key("what says that it is a secret", "secret-token:",
+        ("[A-Za-z0-9%_-]", "[A-Za-z0-9%_-]*(?:[.~:@=+]+[A-Za-z0-9%_-]+)*"), 12, "RFC 8959"),
     Key("JSON Web Tokens in base64", "ZXlK", BASE64, 40, "gitleaks/jwt-base64"),
     Key("Adobe", "p8e-", ALNUM, 32, "gitleaks/adobe-client-secret"),
 )  # fmt: skip

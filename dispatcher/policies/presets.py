@@ -118,7 +118,7 @@ PRESET_PLACES = {
     "iban": 5,
     "cn_id": 9,
     "cn_mobile": 8,
-    "api_keys": 45,
+    "api_keys": 46,
     "private_keys": 35,
 }
 
