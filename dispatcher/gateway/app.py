@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatcher.access.audit import AuditLog
@@ -152,7 +152,7 @@ class App:
 
     def __init__(
         self,
-        routes: Sequence[BaseRoute],
+        routes: Sequence[Route],
         identify: callers.Identify,
         refused: Callable[[str], None],
         audited: Audited,
@@ -161,6 +161,7 @@ class App:
     ) -> None:
         self._identify, self._refused, self._audited = identify, refused, audited
         self._trusted, self._instead = trusted, instead
+        self.routes = routes
         self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import itertools
 import json
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ import grpc
 import httpx2
 import pytest
 from cryptography import x509
+from websockets.asyncio.client import connect
 
 from dispatcher import app
 from dispatcher.access.new_keys import NewKey
@@ -34,6 +36,7 @@ from tests.issuer import AUDIENCE, ISSUER, ScriptedIssuer
 
 PAST = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)).date().isoformat()
 MISSING = "A" * 32  # no session has this id
+ITEM_MISSING = {"previous_response_id": "previous_response_not_found", "item_reference": "item_not_found"}
 ANYBODY = {"/healthz", "/readyz", "/metrics", "/", "/page/page.css"}
 
 
@@ -239,6 +242,40 @@ async def _ask_everything(house: House) -> None:
     assert await house.refusals("http") == refused
 
 
+async def test_no_other_method_and_no_other_service_goes_round(house: House) -> None:
+    """On the path of every route what asks for none; and of gRPC's services all but the two that there are."""
+    for path in sorted({path for _, path in routes()}):
+        asked = path.replace("{session_id}", MISSING).replace("{file}", "page.css")
+        for method in ("HEAD", "OPTIONS", "PUT", "PATCH", "TRACE"):
+            for ticket in ("", "?ticket=none"):
+                answer = await house.ask("none", method, asked + ticket)
+                reads = asked in ANYBODY and method in ("HEAD", "OPTIONS")
+                assert reads or answer.status_code == 401, (method, asked, answer.status_code)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{house.dispatcher.grpc_port}") as channel:
+        for name in (
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            "/grpc.channelz.v1.Channelz/GetServers",
+            "/southwest.ai.agent.v1.AgentInteraction/Other",
+            "/southwest.ai.agent.v1.AgentInteraction/chatstream",
+            "//southwest.ai.agent.v1.AgentInteraction/ChatStream",
+        ):
+            unserved: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(name)
+            assert await unserved(iter(())).code() is grpc.StatusCode.UNIMPLEMENTED, name
+        chat: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+            "/southwest.ai.agent.v1.AgentInteraction/ChatStream"
+        )
+        own = f"Bearer {house.keys['worker']}"
+        for shown in (
+            (("authorization", own), ("authorization", own)),
+            (("authorization", own.removeprefix("Bearer ")),),
+            (("authorization", f"Basic {own}"),),
+            (("authorization-bin", own.encode()),),
+            (("x-authorization", own),),
+        ):
+            assert await chat(iter(()), metadata=shown).code() is grpc.StatusCode.UNAUTHENTICATED, shown
+
+
 async def test_a_ticket_reads_the_events_of_its_session_and_nothing_else(house: House) -> None:
     """On every route: it is no key. Whoever shows a key besides is whom the key says."""
     body = {"agent": "support", "prompt": "hi"}
@@ -437,12 +474,32 @@ async def test_tenants_are_apart(house: House, monkeypatch: pytest.MonkeyPatch) 
         assert theirs.content == nobodys.content
         assert taken == [name for of, name in steps if of == MISSING], (method, path)
         assert taken
+    for lane, field in itertools.product(("http", "websocket"), ("previous_response_id", "item_reference")):
+        theirs, nobodys = [await _going_on(house, lane, field, own) for own in (response_id, f"resp_{MISSING}")]
+        assert theirs == nobodys
+        assert theirs["error"]["code"] == ITEM_MISSING[field]
     for own in (session_id, response_id.removeprefix("resp_")):
         state = (await house.ask("operator", "GET", f"/operator/sessions/{own}")).json()
         assert state["state"] in ("waiting", "running")
         assert (state["tenant"], state["subject"]) == ("acme", "acme")
     assert (await house.ask("acme", "POST", f"/v1/sessions/{session_id}/stop", {})).status_code == 202
     assert (await house.ask("acme", "GET", f"/v1/responses/{response_id}")).status_code == 200
+
+
+async def _going_on(house: House, lane: str, field: str, response_id: str) -> Any:
+    """What the other tenant is answered with where it would go on from that response, or from what was asked there."""
+    item = {"type": "item_reference", "id": response_id.replace("resp_", "msg_")}
+    from_it = {"previous_response_id": response_id, "input": "hi"} if field != "item_reference" else {"input": [item]}
+    body = {"model": "support", **from_it}
+    if lane == "http":
+        return (await house.ask("other", "POST", "/v1/responses", body)).json()
+    address = f"ws://127.0.0.1:{house.dispatcher.http_port}/v1/responses"
+    async with (
+        connect(address, proxy=None, additional_headers=house.shown("other")) as frames,
+        asyncio.timeout(SECONDS),
+    ):
+        await frames.send(json.dumps({"type": "response.create", **body}))
+        return json.loads(await frames.recv())
 
 
 async def test_an_idempotency_key_is_its_tenants(house: House) -> None:
