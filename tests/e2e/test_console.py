@@ -141,6 +141,10 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         await tab.shows("Lift it", "[aria-label=Holds]")
         (hold,) = await sessions.store.holds(time.time())
         assert hold.fits == Fits(commander="commander")
+
+        # What leads nowhere is said.
+        await tab.value("location.hash = '#session/%E0%A4'")
+        await tab.shows("No such session.", "#told")
         sessions.closing.set()
 
 

@@ -43,6 +43,15 @@ const page = {
   },
 };
 
+/** As it stands where it is malformed: then there is no such session, which is said. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function show() {
   shown.abort();
   shown = new AbortController();
@@ -55,7 +64,7 @@ function show() {
   told.textContent = "";
   main.replaceChildren();
   const { signal } = shown;
-  page.tried(() => VIEWS[view]({ main, id: decodeURIComponent(id), query: new URLSearchParams(query), signal, page }));
+  page.tried(() => VIEWS[view]({ main, id: decoded(id), query: new URLSearchParams(query), signal, page }));
   const title = main.querySelector("h1");
   document.title = `${title.textContent}: Midsentence console`;
   title.tabIndex = -1;
