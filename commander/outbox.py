@@ -148,7 +148,7 @@ class Outbox:
         """
         taken: list[Upstream] = []
         fits = True
-        while budget > 0 and self._welcomed:
+        while budget > 0 and self._welcomed and self.waiting:
             packet = self._again[0] if self._again else self._next(budget, now_ms, hold_calls)
             if packet is None:
                 break
@@ -164,9 +164,7 @@ class Outbox:
         return taken
 
     def _next(self, budget: int, now_ms: int, hold_calls: bool) -> Upstream | None:
-        """The packet that the first of what waits would become."""
-        if not self._waiting:
-            return None
+        """The packet that the first of what waits would become. None: it is held."""
         item = self._waiting[0]
         if isinstance(item, _Run):
             text = "".join(item.parts)
@@ -194,9 +192,9 @@ class Outbox:
         return packed(self.session_id, payload, self.last + 1, now_ms)
 
     def _fits(self, packet: Upstream) -> bool:
-        if not self._sent or is_end(packet):
-            return True  # one packet may always be under way; ends are outside the credit
-        return len(self._sent) < self._max_packets and self._sent_bytes + packet.size <= self._max_bytes
+        if len(self._sent) < self._max_packets and self._sent_bytes + packet.size <= self._max_bytes:
+            return True
+        return not self._sent or is_end(packet)  # one packet may always be under way; ends are outside the credit
 
     @property
     def _used_up(self) -> bool:

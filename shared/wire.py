@@ -107,16 +107,17 @@ def _varint(number: int) -> bytes:
 def _upstream_bytes(packet: Upstream) -> bytes:
     message = pb.UpstreamPacket(session_id=packet.session_id, timestamp=packet.timestamp, sequence=packet.sequence)
     match packet.payload:
-        case Content(text, is_finish, finish_reason, usage, client_calls):
+        case Content(text, False):  # nearly every packet
+            message.content.text = text
+        case Content(text, _, finish_reason, usage, client_calls):
             content = message.content
             content.text = text
-            if is_finish:
-                content.is_finish = True
-                content.finish_reason = finish_reason
-                if usage:
-                    content.usage.prompt_tokens = usage.prompt_tokens
-                    content.usage.completion_tokens = usage.completion_tokens
-                _add_client_calls(content.client_calls, client_calls)
+            content.is_finish = True
+            content.finish_reason = finish_reason
+            if usage:
+                content.usage.prompt_tokens = usage.prompt_tokens
+                content.usage.completion_tokens = usage.completion_tokens
+            _add_client_calls(content.client_calls, client_calls)
         case Thought(step_name, delta):
             thought = message.thought
             thought.step_name = step_name
