@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import datetime
 import itertools
 import json
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import grpc
 import httpx2
@@ -33,6 +35,7 @@ from tests.certificates import Authority
 from tests.gateway_routes import routes
 from tests.integration.dispatcher.peer import SECONDS, Peer, samples, until
 from tests.issuer import AUDIENCE, ISSUER, ScriptedIssuer
+from tests.shared_store import SharedStore
 
 PAST = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)).date().isoformat()
 MISSING = "A" * 32  # no session has this id
@@ -41,9 +44,12 @@ ANYBODY = {"/healthz", "/readyz", "/metrics", "/", "/page/page.css"}
 
 
 class House:
-    """A Dispatcher with a key of each kind, and one Commander that offers `support` and `sales`."""
+    """A Dispatcher with a key of each kind, and one Commander that offers `support` and `sales`. shared: its store is a
+    view of this one.
+    """
 
-    def __init__(self, folder: Path, text: str = "") -> None:
+    def __init__(self, folder: Path, text: str = "", shared: SharedStore | None = None) -> None:
+        self._shared = shared
         self.file = folder / "access.toml"
         self.file.write_text(text)
         self.audit = folder / "audit.log"
@@ -67,9 +73,12 @@ class House:
 
     async def __aenter__(self) -> "House":
         edges: dict[str, Any] = {f"{edge}_address": "127.0.0.1:0" for edge in ("grpc", "http", "operator")}
-        self.dispatcher = await app.start(
-            DispatcherSettings(store="memory://", access=str(self.file), audit_log=str(self.audit), **edges)
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            if self._shared:
+                patch.setattr("dispatcher.app.open_store", AsyncMock(return_value=self._shared.view()))
+            self.dispatcher = await app.start(
+                DispatcherSettings(store="memory://", access=str(self.file), audit_log=str(self.audit), **edges)
+            )
         self._stack.push_async_callback(self.dispatcher.close)
         self.users = await self._client(self.dispatcher.http_port)
         self.operators = await self._client(self.dispatcher.operator_port)
@@ -78,6 +87,12 @@ class House:
     async def __aexit__(self, *_: object) -> None:
         self.dispatcher.sessions.closing.set()
         await self._stack.aclose()
+
+    def replica(self) -> "House":
+        """Another Dispatcher, by the same access file."""
+        made = copy.copy(self)
+        made._stack = contextlib.AsyncExitStack()
+        return made
 
     async def _client(self, port: int) -> httpx2.AsyncClient:
         client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS)
@@ -619,6 +634,39 @@ async def test_a_tenants_tokens_of_a_day(tmp_path: Path, monkeypatch: pytest.Mon
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "quota_exceeded")
             assert 1 <= int(refused.headers["retry-after"]) <= 86_400
         await run("other", 5)
+
+
+async def test_three_replicas_count_as_one_and_know_each_others_tickets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day's tokens are used up at all of them by what was used at each, to one; and what one gives a page to read by,
+    all take.
+    """
+    monkeypatch.setattr("dispatcher.live.quotas.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("dispatcher.live.quotas.day_of", lambda _: 20_000)  # also at midnight
+    body = {"agent": "support", "prompt": "hi"}
+    first = House(tmp_path, '[[limit]]\ntenant = "acme"\ntokens_per_day = 100\n', SharedStore())
+    async with first, first.replica() as second, first.replica() as third:
+        houses = (first, second, third)
+        worker = await third.worker()
+        for house, tokens in zip(houses, (60, 39, 1), strict=True):
+            async with asyncio.timeout(SECONDS):
+                while not (await house.ask("acme", "GET", "/v1/models")).json()["data"]:
+                    pass  # until it has heard of the Commander
+            made = await house.ask("acme", "POST", "/v1/sessions", body)
+            assert made.status_code == 201, made.text
+            await worker.report(4)
+            session_id = (await worker.serve()).session_id
+            await worker.say(session_id, Content("word", True, "stop", Usage(tokens - 1, 1)))
+            await worker.acked(session_id)
+            for each in houses:
+                read = await each.users.get(made.json()["events"])
+                assert (read.status_code, "word" in read.text) == (200, True)
+                plain = await each.users.get(f"/v1/sessions/{session_id}/events")
+                assert plain.status_code == 401
+        for house in houses:
+            refused = await house.ask("acme", "POST", "/v1/sessions", body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "quota_exceeded")
 
 
 async def test_sessions_that_use_up_the_day_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
