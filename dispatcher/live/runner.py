@@ -463,7 +463,7 @@ class Runner:
         elif current:
             concluded = session.conversation is Phase.IDLE
             self.carry_out(session.refused(outcome, clock.now()))
-            if outcome.code in ELSEWHERE:
+            if outcome.code in (*ELSEWHERE, "ended"):
                 self.grown()
             elif outcome.code == "gap" and concluded:  # nobody is told to open it again
                 self.host.spawn(self.host.look_again(self.session_id))

@@ -312,7 +312,9 @@ class Runners:
                 # Its own: a failover has lost that it was done with it.
                 event = "session_found_again" if head.instance == self.instance else "session_taken_over"
                 logger.info(event, session_id=session_id, gone=head.instance)
-                await self.take_up(session_id, None)
+                runner = await self.take_up(session_id, None)
+                if runner and runner.session.head.instance != self.instance:
+                    runner.grown()  # it was taken back meanwhile, and the news of that came before there was a runner
         except StoreUnavailable:
             self.find_again(session_id)  # if it is this instance's now, nobody else finds it
             raise

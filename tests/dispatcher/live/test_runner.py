@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from dispatcher.core.entries import StopEntry
+from dispatcher.core.entries import Entry, Finished, StopEntry
 from dispatcher.core.log import Append, Change, Outcome, Record, Refused, TakeBack, TakeOver
 from dispatcher.live import appends as module
 from dispatcher.live import ports
@@ -563,6 +563,40 @@ async def test_a_session_that_another_took_over_unheard_is_taken_back_at_its_nex
     record = await sessions.store.load("s")
     assert record
     assert (record.head.instance, record.head.sequence, link.closed) == (own, 1, [])
+
+
+async def test_a_session_that_is_taken_back_while_it_is_taken_over_is_left_to_its_instance(
+    sessions: LiveSessions, store: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, runner = await opened(sessions)
+    epoch = runner.session.epoch
+    memory(store).submit("s", TakeOver(epoch, sessions.runners.instance, "another"))
+    sessions.runners.by_session.clear()
+    load = store._store.load
+    record = await load("s")
+    assert record
+
+    async def load_late(session_id: str) -> Record | None:
+        memory(store).submit(session_id, TakeBack(epoch, "another"))
+        return await load(session_id)
+
+    monkeypatch.setattr(store._store, "load", load_late)
+    await sessions.runners.take_over(record)
+    await until(lambda: not sessions.runners.by_session)
+    record = await load("s")
+    assert record
+    assert (record.head.instance, record.head.epoch) == ("another", epoch + 1)
+
+
+async def test_a_session_that_has_ended_unheard_is_let_go_with_its_grace(
+    sessions: LiveSessions, store: Scripted
+) -> None:
+    link, runner = await opened(sessions)
+    head = runner.session.head
+    runner.detach(link)
+    memory(store).submit("s", Append(head.epoch, (Entry(Finished("stop"), 0.0, head.generation, 1),), "c"))
+    runner.deadlines.come("grace")
+    await until(lambda: not sessions.runners.by_session)
 
 
 class LateTakeBack:
