@@ -93,12 +93,13 @@ _PEM = (
     rf"-{{4,6}}{_BLANK}?(?i:BEGIN){_BLANK}{_KEY_NAME}(?:{_BESIDE_KEY}*[A-Za-z0-9+/=]+)*"
     rf"(?:{_BESIDE_KEY}*-{{4,6}}{_BLANK}?(?i:END){_BLANK}{_KEY_NAME})?"
 )
-# A PuTTY key's lines: named ones, and base64 up to the end of a line.
+# A PuTTY key's lines: named ones, and base64 up to the end of a line; a MAC is the last.
+_PUTTY_LINE = rf"\r?\n[>#*+\"'` \t{_BAR}-]*[0-9]{{0,6}}[>#*+\"'`:.)\] \t{_BAR}-]*"
 _PUTTY = (
     r"PuTTY-User-Key-File-[0-9]: (?:(?:ssh|ecdsa)-[^\r\n]*"
-    rf"(?:\r?\n[>#*+\"'` \t{_BAR}-]*[0-9]{{0,6}}[>#*+\"'`:.)\] \t{_BAR}-]*"
-    r"(?:(?:Encryption|Comment|(?:Public|Private)-(?:Lines|MAC|Hash)|Key-Derivation|Argon2-[A-Za-z]+):[^\r\n]*"
-    rf"|[A-Za-z0-9+/=]{{2,}}[ \t\"'`,+\\{_BAR}]*(?=[\r\n]|\Z)))*)?"
+    rf"(?:{_PUTTY_LINE}(?:(?:Encryption|Comment|(?:Public|Private)-Lines|Key-Derivation|Argon2-[A-Za-z]+):[^\r\n]*"
+    rf"|[A-Za-z0-9+/=]{{2,}}[ \t\"'`,+\\{_BAR}]*(?=[\r\n]|\Z)))*"
+    rf"(?:{_PUTTY_LINE}Private-(?:MAC|Hash):[^\r\n]*)?)?"
 )
 
 # A header in JSON, a payload or what stands for one, and a signature (RFC 7515) or what is encrypted (RFC 7516).
@@ -119,7 +120,7 @@ PRESET_PLACES = {
     "cn_id": 9,
     "cn_mobile": 8,
     "api_keys": 46,
-    "private_keys": 35,
+    "private_keys": 39,
 }
 
 PRESETS: dict[str, tuple[Form, ...]] = {

@@ -128,7 +128,7 @@ FOUND = {
         (
             "«PuTTY-User-Key-File-2: ssh-rsa\r\nEncryption: none\r\nComment: me@home (100% & more)\r\n"
             "Public-Lines: 2\r\nAAAAB3NzaC1yc2EAAAABJQAAAQ\r\nEA==\r\nPrivate-Lines: 1\r\nAAABAQ\r\n"
-            "Private-MAC: 8b1f»\r\nKeep it safe.\r\n"
+            "Private-MAC: 8b1f»\r\nDone\r\n"
         ),
         "> 1 | «PuTTY-User-Key-File-3: ssh-rsa |\n> 2 | Private-Lines: 1 |\n> 3 | AAABAQ |»\n> 4 | Keep it safe. |",
         "«AGE-SECRET-KEY-1" + "Q" * 58 + "» or «AGE-SECRET-KEY-PQ-1" + "Q" * 62 + "»",
