@@ -52,7 +52,7 @@ class Bodies:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._turn = asyncio.Lock()
         self._held = 0  # bytes that large bodies have room for
         self._freed = asyncio.Condition()
@@ -65,14 +65,14 @@ class Bodies:
         it is known to be too large.
         """
         length = request.headers.get("content-length", "")
-        size = int(length[:20]) if length.isdigit() else self._limit
-        if length and size > self._limit:
+        size = int(length[:20]) if length.isdigit() else self.limit
+        if length and size > self.limit:
             raise self._too_large()
         body, room = bytearray(), 0
         try:
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > self._limit:
+                if len(body) > self.limit:
                     raise self._too_large()
                 if len(body) > SMALL_BYTES and not room:
                     room = await self._room(size)
@@ -85,7 +85,7 @@ class Bodies:
 
     async def _room(self, size: int) -> int:
         """For a body of that size, once there is some: until then nothing more of it is read. Raises HttpError 503."""
-        most = max(MAX_HELD_BYTES, self._limit)
+        most = max(MAX_HELD_BYTES, self.limit)
         try:
             async with asyncio.timeout(ROOM_SECONDS), self._freed:
                 await self._freed.wait_for(lambda: self._held + size <= most)
@@ -120,7 +120,7 @@ class Bodies:
         return decoded
 
     def _too_large(self) -> HttpError:
-        return HttpError(413, f"The body is larger than {self._limit} bytes.", code="body_too_large")
+        return HttpError(413, f"The body is larger than {self.limit} bytes.", code="body_too_large")
 
 
 def is_light(body: bytes) -> bool:

@@ -5,7 +5,7 @@ answer a successor's agent gets what the user saw.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -64,7 +64,7 @@ async def earlier(store: Store, response_id: str, caller: Caller, kept: Mapping[
     said = [message for _, message in view.output()]
     messages = (*view.asked, *joined(said))
     links = view.echo.links + 1
-    if links > MAX_LINKS or sum(map(_size, messages)) > MAX_EARLIER_BYTES:
+    if links > MAX_LINKS or sum(map(_text_size, messages)) > MAX_EARLIER_BYTES:
         message = f"{param}: more than {MAX_LINKS} responses in a row, or {MAX_EARLIER_BYTES} bytes of text in them"
         raise HttpError(400, message, code="context_length_exceeded", param=param)
     return Earlier(messages, links)
@@ -116,5 +116,21 @@ def joined(messages: list[Message]) -> tuple[Message, ...]:
     return tuple(found)
 
 
+def check_size(messages: Sequence[Message], body_limit: int, param: str) -> None:
+    """Of all that an agent is to get: no more than with a body of that many bytes. A message may be in it many times,
+    as an item may be referred to so. Raises HttpError 400.
+    """
+    most = body_limit + MAX_EARLIER_BYTES
+    different = {id(message): message for message in messages}
+    sizes = {key: _size(message) for key, message in different.items()}
+    if sum(sizes[id(message)] for message in messages) > most:
+        message = f"{param}: more than {most} bytes, with what it goes on from and refers to"
+        raise HttpError(400, message, code="context_length_exceeded", param=param)
+
+
 def _size(message: Message) -> int:
-    return len(msgspec.json.encode(message))
+    return _text_size(message) + len(message.parts_json.encode())
+
+
+def _text_size(message: Message) -> int:
+    return len(msgspec.json.encode(replace(message, parts_json="")))

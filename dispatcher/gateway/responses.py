@@ -20,7 +20,7 @@ from dispatcher.gateway.answers import Answers, Json, Last
 from dispatcher.gateway.audited import note
 from dispatcher.gateway.callers import caller_of, token_of
 from dispatcher.gateway.client_tools import parameters_of, tools_of
-from dispatcher.gateway.conversations import Earlier, earlier, find, referenced, view_of
+from dispatcher.gateway.conversations import Earlier, check_size, earlier, find, referenced, view_of
 from dispatcher.gateway.errors import HttpError, json_response, shutting_down
 from dispatcher.gateway.fields import RESPONSE_CREATE, RESPONSES, FieldCheck
 from dispatcher.gateway.parts import needs_of
@@ -108,7 +108,12 @@ class ResponseRoutes:
             for feature in needs_of(found[item_id]):
                 needs.setdefault(feature, where)
         honoured = await self._answers.require(body.model, caller, needs)
+        given = [*before.messages, *(found[item.id or ""] for item in asked if item.type == "item_reference")]
+        param = "previous_response_id" if before.links else "input"
+        check_size(given, self._bodies.limit, param)  # before anything is made of it
         messages = messages_of(body, before.messages, found)
+        if given:
+            check_size(messages, self._bodies.limit, param)
         tools = tools_of(functions_of(body.tools or ()), self._sessions.registry.offered(body.model))
         parameters = parameters_of_response(body) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
         return Request(

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from dispatcher.access.rules import Caller
 from dispatcher.core.log import Head, Record, Request
 from dispatcher.gateway import conversations
+from dispatcher.settings import DispatcherSettings
 from shared.records import ClientCall, Message
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions, eventually
 
@@ -120,6 +121,40 @@ async def test_items_that_are_referred_to(
     with pytest.raises(openai.BadRequestError) as many:
         await ask(client, sessions, input=given)
     assert (many.value.code, many.value.param) == ("invalid_value", "input[0]")
+
+
+def seen(size: int) -> list[Any]:
+    image = {"type": "input_image", "image_url": "data:image/png;base64," + "AAAA" * (size // 4)}
+    return [{"role": "user", "content": [image]}]
+
+
+async def test_an_image_is_no_text_of_a_chain(
+    client: openai.AsyncOpenAI, sessions: FakeSessions, settings: DispatcherSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But an agent gets little more than with a body of the largest size."""
+    sessions.honoured = frozenset({"images"})
+    monkeypatch.setattr(conversations, "MAX_EARLIER_BYTES", 1000)
+    large = settings.max_body_bytes * 2 // 3
+    first, asked = await ask(client, sessions, "a cat", input=seen(large))
+    _, again = await ask(client, sessions, "a dog", previous_response_id=first.id)
+    assert again.messages[0] == asked.messages[0]
+    with pytest.raises(openai.BadRequestError) as raised:
+        await ask(client, sessions, previous_response_id=first.id, input=seen(large))
+    assert (raised.value.code, raised.value.param) == ("context_length_exceeded", "previous_response_id")
+
+
+async def test_what_is_referred_to_again_and_again_is_bounded(
+    client: openai.AsyncOpenAI, sessions: FakeSessions, settings: DispatcherSettings
+) -> None:
+    first, _ = await ask(client, sessions, "ok", input="long " * 10_000)
+    (listed,) = [item async for item in client.responses.input_items.list(first.id)]
+    reference: Any = {"type": "item_reference", "id": listed.id}
+    _, asked = await ask(client, sessions, input=[reference] * 2)
+    assert len(asked.messages) == 2
+    most = settings.max_body_bytes + conversations.MAX_EARLIER_BYTES
+    with pytest.raises(openai.BadRequestError) as raised:
+        await ask(client, sessions, input=[reference] * (most // 50_000 + 1))
+    assert (raised.value.code, raised.value.param) == ("context_length_exceeded", "input")
 
 
 class Text(str):
