@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -59,8 +60,10 @@ def _verify(options: argparse.Namespace) -> int:
     file, log = options.file, options.log
     wanted = _public_key(options.key) if options.key else None
     try:
-        receipt = msgspec.json.decode(_read(file), type=Receipt)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        said = _read(file)
+        receipt = msgspec.json.decode(said, type=Receipt)
+        json.loads(said, object_pairs_hook=_once)
+    except ValueError as error:  # msgspec's and Unicode's too
         return _told(file, [f"is no receipt: {error}"])
     wrong = _wrong(receipt, wanted)
     if log:
@@ -74,6 +77,16 @@ def _verify(options: argparse.Namespace) -> int:
         print("whose key that is was not asked: --key")
     print(f"all {receipt.log.entries} entries of the log fit" if log else "the log was not asked: --log")
     return 0
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names stand in it once: of two, people and programs may read either. Raises ValueError."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name} stands twice in one object")
+        found[name] = value
+    return found
 
 
 def _told(file: Path, wrong: list[str]) -> int:
@@ -118,7 +131,7 @@ def _against_log(receipt: Receipt, log: Path) -> list[str]:
     account = Account(receipt.session_id, receipt.prompt)
     for number, line in enumerate(_lines(log), 1):
         try:
-            fields = json.loads(line)
+            fields = json.loads(line, object_pairs_hook=_once)
             account.take(fields.pop("offset"), fields.pop("event"), fields)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return [f"log: {log}: line {number} is no entry of a log, or not the next ({error})"]

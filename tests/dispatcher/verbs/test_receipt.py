@@ -137,6 +137,23 @@ async def test_each_changed_field_is_noticed(files: tuple[Path, Path], capfd: py
         assert receipt_reader.faults(each), each
 
 
+async def test_what_may_be_read_in_two_ways_is_noticed(
+    files: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a name that stands twice people read the first, and programs the last."""
+    made, log = files
+    for file in files:
+        text = file.read_text()
+        before = text.index('"policy"')
+        name = text.rindex('"', 0, text.rindex('"', 0, before)) + 1
+        assert text[name : text.index('"', name)] == "author"
+        file.write_text(text[: name - 1] + '"author": "user", ' + text[name - 1 :])
+        assert receipt.run(options("verify", made, "--log", log)) == 1
+        assert "author stands twice in one object" in capfd.readouterr().err
+        file.write_text(text)
+    assert receipt.run(options("verify", made, "--log", log)) == 0
+
+
 def options(*arguments: object) -> Any:
     parser = argparse.ArgumentParser()
     receipt.add_arguments(parser)
