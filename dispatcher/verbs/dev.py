@@ -43,10 +43,16 @@ def run(options: argparse.Namespace) -> int:
         return runner.run(_reloading(settings) if options.reload else _dev(settings))
 
 
+def _say(text: str) -> None:
+    """To whoever started it. Where that cannot be written, as on a full device, it serves all the same."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
 async def _dev(settings: DispatcherSettings) -> int:
     leave = leaving()
     async with pair(settings) as (dispatcher, commander):
-        print(where_to_look(dispatcher), flush=True)
+        _say(where_to_look(dispatcher))
         left = asyncio.ensure_future(leave.wait())
         died = asyncio.ensure_future(commander.wait())
         await asyncio.wait({left, died}, return_when=asyncio.FIRST_COMPLETED)
@@ -63,7 +69,7 @@ async def _reloading(settings: DispatcherSettings) -> int:
     async with contextlib.AsyncExitStack() as stack:
         dispatcher = await stack.enter_async_context(_server(settings))
         commander = await stack.enter_async_context(_commander(dispatcher))
-        print(where_to_look(dispatcher), flush=True)
+        _say(where_to_look(dispatcher))
         while await _changed(Path.cwd(), left):
             logger.info("reloading")
             if commander.returncode is None:
