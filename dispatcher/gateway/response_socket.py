@@ -34,6 +34,8 @@ from dispatcher.gateway.views import FAILURES
 
 CONNECTION_SECONDS = 3600.0  # as OpenAI has it
 MAX_MESSAGES = 16  # of a connection: answered, or waiting for their turn
+MAX_FRAMES = 16384  # of a message: each costs the same, if it brings nothing; clients send one, or some KiB in each
+FRAMES_A_TURN = 64  # of the loop: below a millisecond, so that it has others' turns soon where many are flooded
 MAX_KEPT = 16  # responses that are not stored, to go on from; of MAX_EARLIER_BYTES in all
 
 _PING = b"\x89\x00"  # a frame, between any two others: any client answers it by itself
@@ -47,6 +49,7 @@ _OLD = HttpError(
     code="websocket_connection_limit_reached",
 )
 _LATE = HttpError(408, "The message did not come in time.", code="request_timeout")
+_TORN = HttpError(400, f"A message of more than {MAX_FRAMES} frames.", code="too_many_frames")
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -74,7 +77,8 @@ class ResponseSocket:
         self._ending: CloseConnection | None = None
         self._lanes: dict[str | None, asyncio.Lock] = {}
         self._coming: SocketRequest | None = None  # that has not come whole
-        self._piece = b""  # of a message that may be small
+        self._piece = bytearray()  # of a message that may be small
+        self._frames = 0  # of the message that comes
         self._leaving: asyncio.Task[None] | None = None  # waits beside the last answers
         self._pace: tuple[float, int] | None = None  # since when a message comes, and how much of it has
 
@@ -113,16 +117,25 @@ class ResponseSocket:
                 async with asyncio.timeout_at(self._due()):
                     message = await receive()
             except TimeoutError:
-                await self.tell(error_event(_LATE.status, _LATE.body))
-                self._end(CloseReason.POLICY_VIOLATION)
+                await self._refuse(_LATE)
                 return
             if message["type"] == "http.disconnect":
                 return
             self._protocol.receive_data(message["body"])
-            for event in self._protocol.events():
+            for number, event in enumerate(self._protocol.events(), 1):
                 await self._on(event)
                 if self._ended():
                     return
+                if number % FRAMES_A_TURN == 0:  # tens of thousands may have come at once
+                    await asyncio.sleep(0)
+            due = self._due()
+            if due is not None and asyncio.get_running_loop().time() >= due:  # frames without content come in time
+                await self._refuse(_LATE)
+
+    async def _refuse(self, error: HttpError) -> None:
+        """What comes is no message that is taken, and nothing else is."""
+        await self.tell(error_event(error.status, error.body))
+        self._end(CloseReason.POLICY_VIOLATION)
 
     async def _until_gone(self, receive: Receive) -> None:
         """Nothing more is taken in, but that the client leaves."""
@@ -137,6 +150,10 @@ class ResponseSocket:
     async def _on(self, event: Event) -> None:
         match event:
             case TextMessage():
+                self._frames += event.frame_finished
+                if self._frames > MAX_FRAMES:
+                    await self._refuse(_TORN)
+                    return
                 await self._take(event.data.encode(), whole=event.message_finished)
             case BytesMessage():
                 self._end(CloseReason.UNSUPPORTED_DATA)
@@ -157,14 +174,15 @@ class ResponseSocket:
         loop = asyncio.get_running_loop()
         since, size = self._pace or (loop.time(), 0)
         self._piece += data
-        if self._coming or whole or len(self._piece) > SMALL_BYTES:
+        if whole or len(self._piece) > SMALL_BYTES:  # not each byte by itself
             begun = loop.time()
             await self._feed(whole)
             since += loop.time() - begun  # it is the route that was slow
         self._pace = None if whole else (since, size + len(data))
+        self._frames = 0 if whole else self._frames
 
     async def _feed(self, whole: bool) -> None:
-        data, self._piece = self._piece, b""
+        data, self._piece = bytes(self._piece), bytearray()
         request = self._coming
         if request is None:
             if whole and len(data) <= SMALL_BYTES and (cancelled := self._to_cancel(data)):

@@ -410,6 +410,47 @@ async def test_silence_is_filled_with_pings(url: str, monkeypatch: pytest.Monkey
         await pinged.wait()
 
 
+async def test_frames_without_content_do_not_keep_a_message_coming(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each comes in time, and many at once: its time is looked at all the same."""
+    monkeypatch.setattr(limits, "BODY_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "BODY_BYTES_A_SECOND", float("inf"))
+    async with connected(url) as frames:
+        frames.transport.write(b"\x01\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * 100)
+        assert (await error_of(frames))["error"]["code"] == "request_timeout"
+
+
+async def test_a_message_in_too_many_frames(url: str, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response_socket, "MAX_FRAMES", 21)  # the client's last one is empty
+    text = json.dumps(ASK)
+    async with connected(url) as frames:
+        for _ in range(2):  # what came before does not count
+            await frames.send([text[:10], *[""] * 18, text[10:]])
+            await answered(sessions, "one")
+            await until_ended(frames)
+        await frames.send([text[:10], *[""] * 20, text[10:]])
+        assert (await error_of(frames))["error"]["code"] == "too_many_frames"
+        with pytest.raises(websockets.ConnectionClosed):
+            await frames.recv()
+        assert frames.close_code == 1008
+
+
+async def test_others_have_the_loop_between_frames(url: str) -> None:
+    count, passed = 10_000, 0
+
+    async def other() -> None:
+        nonlocal passed
+        while True:
+            await asyncio.sleep(0)
+            passed += 1
+
+    async with connected(url) as frames, asyncio.timeout(30):
+        counting = asyncio.create_task(other())
+        frames.transport.write(b"\x8a\x80\0\0\0\0" * count)
+        await (await frames.ping(b"the last"))
+        counting.cancel()
+    assert passed >= count // response_socket.FRAMES_A_TURN
+
+
 async def test_a_ping_is_answered(url: str) -> None:
     async with connected(url) as frames, asyncio.timeout(30):
         await (await frames.ping(b"there?"))
