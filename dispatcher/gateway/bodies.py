@@ -28,8 +28,8 @@ Check: TypeAlias = Callable[[dict[str, object]], None]
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00]*$")]
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
 
-# W3C Trace Context, version 00: version, trace-id, parent-id (neither all zeros), flags
-_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+# W3C Trace Context: version; trace-id, parent-id (neither all zeros), flags; what a version after 00 has more
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(-.*)?")
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD = re.compile(r"field `(\w+)`")
 
@@ -217,9 +217,9 @@ def parameters_json(parameters: dict[str, Any] | None) -> str:
 
 
 def traceparent(request: HttpRequest) -> str:
-    """The request's trace; a malformed one counts as absent, as the standard asks."""
-    value = request.headers.get("traceparent", "")
-    return value if _TRACEPARENT.fullmatch(value) else ""
+    """The request's trace, as version 00 has it; a malformed one counts as absent, as the standard asks."""
+    given = _TRACEPARENT.fullmatch(",".join(request.headers.getlist("traceparent")))
+    return f"00-{given[2]}" if given and not (given[1] == "00" and given[3]) else ""
 
 
 def tracestate(request: HttpRequest) -> str:

@@ -48,6 +48,26 @@ async def test_a_prompt_makes_a_session(http: httpx2.AsyncClient, sessions: Fake
     assert record.request.parameters_json == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "goes_on"),
+    [
+        ([f"cc{TRACE[2:]}"], TRACE),  # of a later version, what this one knows
+        ([f"cc{TRACE[2:]}-more"], TRACE),
+        ([f"cc{TRACE[2:]}more"], ""),
+        ([f"{TRACE}-more"], ""),
+        ([f"ff{TRACE[2:]}"], ""),
+        ([TRACE.upper()], ""),
+        ([TRACE, TRACE], ""),
+    ],
+)
+async def test_which_trace_goes_on(
+    given: list[str], goes_on: str, http: httpx2.AsyncClient, sessions: FakeSessions
+) -> None:
+    headers = [("traceparent", each) for each in given] + [("tracestate", "a=1")]
+    record = await record_of(sessions, await http.post("/v1/sessions", json={"prompt": "hello"}, headers=headers))
+    assert (record.request.traceparent, record.request.tracestate) == (goes_on, "a=1" if goes_on else "")
+
+
 async def test_all_fields_reach_the_request(http: httpx2.AsyncClient, sessions: FakeSessions) -> None:
     sessions.offered.append("other")
     body = {
