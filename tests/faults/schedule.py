@@ -59,6 +59,7 @@ REPLICAS: Mapping[str, Kind] = {  # where one is down, there are others
     "dispatcher away": Kind(2, LEASE),
     "store cut": Kind(10, (0, 0)),
     "store freeze": Kind(6),
+    "store long freeze": Kind(2, LEASE),
     "store answers dropped": Kind(8),
     "redis kill": Kind(3, DOWN),
     "redis restart": Kind(2, DOWN),
