@@ -12,6 +12,7 @@ from typing import Any
 from tests.clients.drivers.driver import BANNED, FAILS, IMAGE, SAID, image_bytes, say, try_cases
 
 PACKAGES = Path(__file__).resolve().parents[3] / "build/clients/node_modules"
+WAIT = "Within 20000 ms"  # how long the shell may take: the agent takes the first number for each
 LIVE = ("-c", 'web_search="live"')  # the agent has no such search
 CONFIG = """
 model = "default"
@@ -71,11 +72,12 @@ class Codex:
         assert self.answer(f"Say: {SAID}") == f"Say: {SAID}"
 
     def auto(self) -> None:
-        assert "sea-42" in self.answer("Call exec_command with 'echo sea-$((40+2))'.")
+        assert "sea-42" in self.answer(f"{WAIT}, call exec_command with 'echo sea-$((40+2))'.")
 
     def rounds(self) -> None:
         """In the conversation of before."""
-        assert "river-42" in self.answer("resume", "--last", "Call exec_command with 'echo river-$((40+2))'.")
+        question = f"{WAIT}, call exec_command with 'echo river-$((40+2))'."
+        assert "river-42" in self.answer("resume", "--last", question)
 
     def structured(self) -> None:
         (self.folder / "form.json").write_text(json.dumps(FORM))
