@@ -34,8 +34,13 @@ from dispatcher.gateway.views import FAILURES
 
 CONNECTION_SECONDS = 3600.0  # as OpenAI has it
 MAX_MESSAGES = 16  # of a connection: answered, or waiting for their turn
-MAX_FRAMES = 16384  # of a message: each costs the same, if it brings nothing; clients send one, or some KiB in each
-FRAMES_A_TURN = 64  # of the loop: below a millisecond, so that it has others' turns soon where many are flooded
+# Of a message, or instead of one (pings): each costs the same, if it brings nothing. Clients send one, or some KiB in
+# each, and a ping now and then.
+MAX_FRAMES = 16384
+# Of frames, or pieces of such, one socket has so many read in a turn of the loop, which takes a millisecond; then it
+# rests, so that new sessions, which take many turns, wait for no flood. 8 MiB in frames of 8 KiB take half a second.
+FRAMES_A_TURN = 64
+REST_SECONDS = 0.02
 MAX_KEPT = 16  # responses that are not stored, to go on from; of MAX_EARLIER_BYTES in all
 
 _PING = b"\x89\x00"  # a frame, between any two others: any client answers it by itself
@@ -49,7 +54,7 @@ _OLD = HttpError(
     code="websocket_connection_limit_reached",
 )
 _LATE = HttpError(408, "The message did not come in time.", code="request_timeout")
-_TORN = HttpError(400, f"A message of more than {MAX_FRAMES} frames.", code="too_many_frames")
+_TORN = HttpError(400, f"More than {MAX_FRAMES} frames without a whole message.", code="too_many_frames")
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -78,7 +83,8 @@ class ResponseSocket:
         self._lanes: dict[str | None, asyncio.Lock] = {}
         self._coming: SocketRequest | None = None  # that has not come whole
         self._piece = bytearray()  # of a message that may be small
-        self._frames = 0  # of the message that comes
+        self._frames = 0  # since the last whole message
+        self._events = 0
         self._leaving: asyncio.Task[None] | None = None  # waits beside the last answers
         self._pace: tuple[float, int] | None = None  # since when a message comes, and how much of it has
 
@@ -122,12 +128,14 @@ class ResponseSocket:
             if message["type"] == "http.disconnect":
                 return
             self._protocol.receive_data(message["body"])
-            for number, event in enumerate(self._protocol.events(), 1):
-                await self._on(event)
+            for event in self._protocol.events():
+                self._frames += 1
+                await (self._refuse(_TORN) if self._frames > MAX_FRAMES else self._on(event))
                 if self._ended():
                     return
-                if number % FRAMES_A_TURN == 0:  # tens of thousands may have come at once
-                    await asyncio.sleep(0)
+                self._events += 1
+                if self._events % FRAMES_A_TURN == 0:  # tens of thousands may have come at once
+                    await asyncio.sleep(REST_SECONDS)
             due = self._due()
             if due is not None and asyncio.get_running_loop().time() >= due:  # frames without content come in time
                 await self._refuse(_LATE)
@@ -150,10 +158,6 @@ class ResponseSocket:
     async def _on(self, event: Event) -> None:
         match event:
             case TextMessage():
-                self._frames += event.frame_finished
-                if self._frames > MAX_FRAMES:
-                    await self._refuse(_TORN)
-                    return
                 await self._take(event.data.encode(), whole=event.message_finished)
             case BytesMessage():
                 self._end(CloseReason.UNSUPPORTED_DATA)

@@ -432,9 +432,13 @@ async def test_a_message_in_too_many_frames(url: str, sessions: FakeSessions, mo
         with pytest.raises(websockets.ConnectionClosed):
             await frames.recv()
         assert frames.close_code == 1008
+    async with connected(url) as frames:
+        frames.transport.write(b"\x89\x80\0\0\0\0" * 22)
+        assert (await error_of(frames))["error"]["code"] == "too_many_frames"
 
 
-async def test_others_have_the_loop_between_frames(url: str) -> None:
+async def test_others_have_the_loop_between_frames(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response_socket, "REST_SECONDS", 0.0)
     count, passed = 10_000, 0
 
     async def other() -> None:
