@@ -6,7 +6,7 @@ make test-abuse
 
 import pytest
 
-from tests.abuse import http, streams, workers
+from tests.abuse import http, sockets, streams, workers
 from tests.abuse.house import Attack, House, Seen
 
 pytestmark = [pytest.mark.abuse, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
@@ -21,6 +21,7 @@ ATTACKS: dict[str, Attack] = {
     "bodies that never end": http.held_bodies,
     "readers that never read": http.readers,
     "prompts that wait": http.prompts,
+    "WebSockets": sockets.sockets,
     "results that nobody reads": streams.unread,
     "empty packets": streams.empty_packets,
     "opens of unknown sessions": streams.unknown_opens,
