@@ -1,5 +1,7 @@
 """Toolsets of kind `mcp`: what a server offers, while there is a connection to it."""
 
+import asyncio
+import importlib
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,8 @@ class McpToolset:
 
     async def run(self, offer: Offer) -> None:
         """As `dispatcher.tools.ports.Toolset` says."""
-        # The SDK is large, and who has no such toolset does not pay for it.
+        # The SDK is large: who has no such toolset does not pay for it, and the loop goes on while it is imported.
+        await asyncio.to_thread(importlib.import_module, "dispatcher.tools.mcp.connection")
         from dispatcher.tools.mcp.connection import connected
 
         async with connected(self.name, self._server) as connection:
