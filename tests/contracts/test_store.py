@@ -101,7 +101,7 @@ async def test_all_of_a_request_is_kept(store: Store) -> None:
     request = Request(
         "a", (Message("user", "hi"),), 100.5, "user", *told, *secret, tools, "tenant", "subject", ("tools",), "{}"
     )
-    request = replace(request, claims=(("claim", "x"),))
+    request = replace(request, claims=(("claim", "x"),), tracestate="vendor=x")
     assert all(getattr(request, field) for field in Request.__struct_fields__)
     record = replace(waiting("s1"), request=request)
     await store.create(record)
