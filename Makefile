@@ -11,7 +11,7 @@ INSTALLED := .venv/.installed
 MCP := build/mcp
 WATCH := build/watch
 CLIENTS := build/clients
-CLIENT_GROUPS := official others
+CLIENT_GROUPS := official others aider
 BENCH ?=
 
 # The tests start hundreds of programs: each would compile the house anew, and each of their workers all the tests.

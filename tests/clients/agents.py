@@ -1,5 +1,5 @@
-"""What the clients ask: `obedient`, which also counts without end, fails, and says what came beside the text, where the
-newest message wants that.
+"""What the clients ask: `obedient`, which also counts without end, fails, says what came beside the text, and who said
+something, where the newest message wants that.
 """
 
 import asyncio
@@ -26,10 +26,13 @@ async def agent(turn: Turn) -> AsyncGenerator[Yielded, None]:
             yield "So far "
         raise ValueError("as it was asked to")
     if newest.role == "user" and newest.content.startswith("Say: "):
-        yield newest.content
+        yield newest.content.partition("\n\n")[0]  # aider reminds of its rules below
         return
-    if newest.parts:
-        yield "I see " + " and ".join(part["type"] for part in newest.parts if part["type"] != "text")
+    if newest.role == "user" and (asked := re.match("Who said '(.+?)'", newest.content)):
+        yield " and ".join(each.role for each in turn.messages[:-1] if asked[1] in each.content)
+        return
+    if beside := [part["type"] for each in turn.messages for part in each.parts if part["type"] != "text"]:
+        yield "I see " + " and ".join(beside)
         return
     async for item in obedient(turn):
         yield replace(item, calls=_meant(item.calls, newest)) if isinstance(item, Finish) else item

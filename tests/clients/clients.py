@@ -45,6 +45,7 @@ CLIENTS = [
         ("instructor", "others", "instructor_client", ("tools", "JSON Schema")),
         ("smolagents", "others", "smolagents_models", ("Chat",)),
         ("Codex", "official", "codex_cli", ("Responses",)),
+        ("aider", "aider", "aider_cli", ("Chat",)),
         ("AI SDK 7", "node", "ai_sdk_7", ("Chat", "Responses", "openai-compatible", "open-responses")),
         ("AI SDK 6", "node", "ai_sdk_6", ("Chat", "Responses", "openai-compatible")),
     ]
