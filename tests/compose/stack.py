@@ -122,6 +122,10 @@ class Stack:
         """Inside that network of the compose file, which this machine reaches too."""
         return str(self.inspect(container)["NetworkSettings"]["Networks"][f"{self._project}_{network}"]["IPAddress"])
 
+    def connect(self, container: str, network: str) -> None:
+        """Let it into that network of the compose file."""
+        run(self.docker, "network", "connect", f"{self._project}_{network}", container)
+
     def key(self, name: str) -> str:
         """`user` or `operator`: what the stack made for whoever runs it, read as the page on operating says."""
         if name not in self._keys:
