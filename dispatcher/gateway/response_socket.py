@@ -36,11 +36,11 @@ CONNECTION_SECONDS = 3600.0  # as OpenAI has it
 MAX_MESSAGES = 16  # of a connection: answered, or waiting for their turn
 # Of a message, or instead of one (pings): each costs the same, if it brings nothing. Clients send one, or some KiB in
 # each, and a ping now and then.
-MAX_FRAMES = 16384
+MAX_FRAMES = 4096
 # Of frames, or pieces of such, one socket has so many read in a turn of the loop, which takes a millisecond; then it
-# rests, so that new sessions, which take many turns, wait for no flood. 8 MiB in frames of 8 KiB take half a second.
+# rests, so that new sessions, which take many turns, wait for no flood. 8 MiB in frames of 8 KiB take 1.6 s.
 FRAMES_A_TURN = 64
-REST_SECONDS = 0.02
+REST_SECONDS = 0.1
 MAX_KEPT = 16  # responses that are not stored, to go on from; of MAX_EARLIER_BYTES in all
 
 _PING = b"\x89\x00"  # a frame, between any two others: any client answers it by itself
