@@ -12,7 +12,7 @@ from tests.clients.conftest import Pair
 from tests.clients.drivers.driver import CASES, Outcome, endless
 from tests.shared.documents import ROOT
 
-pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PAGE = ROOT / "docs/clients.md"
 BEGIN, END = "<!-- made by `CLIENTS_WRITE=1 make test-clients` -->\n", "<!-- end -->\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.clients.drivers.driver import BANNED, FAILS, FAILS_LATE, IMAGE, LET_OUT, SAID, endless, image_bytes, run
 
-SECONDS = 100  # that one question may take: only what hangs takes that long
+SECONDS = 200  # that one question may take: only what hangs takes that long
 CONFIG = """
 model: openai/default
 yes-always: true
