@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 
@@ -103,3 +104,12 @@ def receiver() -> Iterator[Receiver]:
         finally:
             server.shutdown()
             serving.join()
+
+
+@contextlib.contextmanager
+def collecting(monkeypatch: pytest.MonkeyPatch, delay_ms: int = 100) -> Iterator[Receiver]:
+    """A receiver that whatever starts within the block tells of its spans, when they are that old."""
+    with receiver() as received:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", str(delay_ms))
+        yield received

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from tests.e2e.reading import ask
-from tests.otlp import receiver
+from tests.otlp import collecting
 from tests.replicas import eventually, figure, replicas
 
 TOKENS = 80  # of 0.1 s: time enough to lose a Commander and a Dispatcher in
@@ -20,9 +20,7 @@ TOKENS = 80  # of 0.1 s: time enough to lose a Commander and a Dispatcher in
 def test_one_tree_over_a_killed_commander_and_a_killed_dispatcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with receiver() as collector, replicas(tmp_path) as rig:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    with collecting(monkeypatch) as collector, replicas(tmp_path) as rig:
         first = rig.dispatcher(grace_seconds="1")
         lost = rig.commander("tests.e2e.agents:continuing")
         eventually(lambda: figure(first.operator, "dispatcher_commanders") == 1, "joined")

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.otlp import Receiver, receiver
+from tests.otlp import Receiver, collecting
 from tests.programs import commander, dispatcher, free_port, need
 from tests.shared.documents import ROOT
 
@@ -123,9 +123,7 @@ async def exemplars(client: httpx2.AsyncClient, url: str) -> dict[str, set[str]]
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """Before the Dispatcher, which looks for it when it starts."""
-    with receiver() as received:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.url)
-        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    with collecting(monkeypatch) as received:
         yield received
 
 

@@ -12,7 +12,7 @@ from shared.spans import invocation_span
 from tests.integration.dispatcher import waiting_tools
 from tests.integration.dispatcher.peer import World, until
 from tests.integration.dispatcher.test_replicas import CONTINUES, shared, view, worlds
-from tests.otlp import Receiver, receiver
+from tests.otlp import Receiver, collecting
 from tests.shared_store import SharedStore
 
 __all__ = ["shared", "worlds"]
@@ -24,9 +24,7 @@ ASKED = Request("default", (Message("user", "hello"),), 0.0, traceparent=f"00-{T
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """Before the instances, which look for it when they start."""
-    with receiver() as received:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.url)
-        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+    with collecting(monkeypatch, delay_ms=20) as received:
         yield received
     assert len({span.span for span in received.spans}) == len(received.spans), "each was told once"
 
