@@ -14,13 +14,10 @@ T = TypeVar("T")
 
 async def in_parts(store: Store, session_id: str, until: int) -> AsyncIterator[list[Entry]]:
     """The log up to that offset, or as far as it reaches. Raises StoreUnavailable."""
-    after, more = 0, True
-    while more and after < until:
-        part = await store.read(session_id, after, min(READ_ENTRIES, until - after))
-        more = goes_on(part, READ_ENTRIES)
-        if part:
-            after = part[-1].offset
-            yield part
+    after = 0
+    while after < until and (part := await store.read(session_id, after, min(READ_ENTRIES, until - after))):
+        after = part[-1].offset
+        yield part
 
 
 async def read_all(store: Store, session_id: str, after: int = 0) -> list[Entry]:

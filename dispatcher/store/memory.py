@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from heapq import nlargest, nsmallest
-from itertools import islice
 from operator import itemgetter
 from time import perf_counter
 
@@ -141,7 +140,7 @@ class MemoryStore:
 
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         self._check_open()
-        return read_at_once(islice(self._entries.get(session_id, []), after, after + limit))
+        return read_at_once(self._entries.get(session_id, [])[after : after + limit])
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]:
         return self._hub.follow(session_id)

@@ -3,7 +3,7 @@
 from asyncio import Future
 from collections.abc import Container, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -69,6 +69,16 @@ def read_at_once(entries: Iterable[Entry]) -> list[Entry]:
 def goes_on(read: Sequence[Entry], limit: int) -> bool:
     """Whether the log may have more than `Store.read` answered with at that limit."""
     return len(read) == limit or sum(map(size_of, read)) >= READ_BYTES
+
+
+def resolve(future: Future[Any], value: Any) -> None:
+    """What was asked for is there, or is the exception that it met. Who has stopped waiting is not told."""
+    if future.done():
+        return
+    if isinstance(value, Exception):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
 
 
 class Follower(Protocol):

@@ -19,7 +19,7 @@ from dispatcher.core.entries import Entry, StopEntry
 from dispatcher.core.log import Applied, Assign, Change, Head, Outcome, Record, Refused, Settle, apply
 from dispatcher.store.blobs import encode, head_of, record_of, without_prompt
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import StoreUnavailable
+from dispatcher.store.ports import StoreUnavailable, resolve
 from dispatcher.store.redis.hints import Hints
 from dispatcher.store.redis.keys import Channels, session_keys
 from dispatcher.store.redis.pipeline import Argument, Reply
@@ -397,13 +397,8 @@ def _try(known: Known, changes: list[Change], before: _Try | None = None) -> _Tr
 
 
 def _answer(jobs: Jobs, answers: Sequence[Any]) -> None:
-    for (future, _), answer in zip(jobs, answers, strict=True):
-        if future.done():
-            continue
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)
+    for (future, _), value in zip(jobs, answers, strict=True):
+        resolve(future, value)
 
 
 def _failure(error: Exception) -> StoreUnavailable:

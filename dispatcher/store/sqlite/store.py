@@ -23,7 +23,7 @@ from dispatcher.core.holds import Hold
 from dispatcher.core.log import Append, Applied, Change, Outcome, Record, Settle, State
 from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable
+from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, resolve
 from dispatcher.store.sqlite.checkpoints import Checkpointer
 from dispatcher.store.sqlite.file import lock
 from dispatcher.store.sqlite.reader import Reader
@@ -257,12 +257,7 @@ class SqliteStore:
         added = size = 0
         for (future, job, _), answer in zip(batch, answers, strict=True):
             value = answer.value
-            if future.done():
-                pass
-            elif isinstance(value, Exception):
-                future.set_exception(value)
-            else:
-                future.set_result(value)
+            resolve(future, value)
             if isinstance(value, Applied) and value.entries and isinstance(job, tuple):
                 added += len(value.entries)
                 size += sum(answer.sizes)
