@@ -1,9 +1,9 @@
 """Session logs in one SQLite file (WAL): for one Dispatcher on one machine; survives `kill -9`.
 
-One thread writes, another reads, a third checkpoints; the event loop never waits for the disk. One batch of changes is
-under way at a time, and what is submitted meanwhile makes the next (group commit), of each session in its turn. Stops
-have a lane of their own: they wait for the transaction under way, and not for a flood's megabytes that are queued.
-Large prompts have one too, so that nothing else waits for them.
+One thread writes, another reads, a third checkpoints; the event loop never waits for the disk. What many ask for at
+once is read once. One batch of changes is under way at a time, and what is submitted meanwhile makes the next (group
+commit), of each session in its turn. Stops have a lane of their own: they wait for the transaction under way, and not
+for a flood's megabytes that are queued. Large prompts have one too, so that nothing else waits for them.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Rep
 from dispatcher.store.sqlite.checkpoints import Checkpointer
 from dispatcher.store.sqlite.file import lock
 from dispatcher.store.sqlite.reader import Reader
+from dispatcher.store.sqlite.reads import Reads
 from dispatcher.store.sqlite.turns import Turns
 from dispatcher.store.sqlite.writer import Create, Job, JobResult, Operation, Writer
 from shared import forks
@@ -99,7 +100,7 @@ class SqliteStore:
         resources: AsyncExitStack,
     ) -> None:
         self._writer, self._writing = writer, writing
-        self._reader, self._reading = reader, reading
+        self._reader, self._reads = reader, Reads(reading)
         self._checkpointer, self._checkpointing = checkpointer, checkpointing
         self._observe = observe
         self._loop = asyncio.get_running_loop()
@@ -143,6 +144,7 @@ class SqliteStore:
         async with self._closing:
             if self._open:
                 self._open = False
+                self._reads.close()
                 queued = True
                 while queued:
                     last = self._put("", lambda _: None)
@@ -165,15 +167,13 @@ class SqliteStore:
         return created
 
     async def metered(self, tenant: str) -> list[Record]:
-        self._check_open()
-        return await _in(self._reading, self._reader.metered, tenant)
+        return await self._reads.ask(self._reader.metered, tenant)
 
     async def settle(self, record: Record, tokens: int, day: int) -> None:
         await self._enqueue(record.session_id, lambda writer: writer.settle(record, tokens, day))
 
     async def settled(self, tenant: str, day: int) -> int:
-        self._check_open()
-        return await _in(self._reading, self._reader.settled, tenant, day)
+        return await self._reads.ask(self._reader.settled, tenant, day)
 
     async def delete(self, session_id: str) -> bool:
         operation: Operation = lambda writer: writer.delete(session_id)  # noqa: E731
@@ -295,38 +295,32 @@ class SqliteStore:
     # ---- reading
 
     async def load(self, session_id: str) -> Record | None:
-        self._check_open()
-        return await _in(self._reading, self._reader.load, session_id)
+        return await self._reads.ask(self._reader.load, session_id, turn=session_id)
 
     async def brief(self, session_id: str) -> Record | None:
-        self._check_open()
-        return await _in(self._reading, self._reader.brief, session_id)
+        return await self._reads.ask(self._reader.brief, session_id, turn=session_id)
 
     async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
         self._check_open()
         recent = self._hub.recent(session_id, after, limit)
         if recent is not None:
             return recent
-        return await _in(self._reading, self._reader.entries, session_id, after, limit)
+        return await self._reads.ask(self._reader.entries, session_id, after, limit, turn=session_id)
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]:
         return self._hub.follow(session_id)
 
     async def select(self, states: Iterable[State], limit: int) -> list[Record]:
-        self._check_open()
-        return await _in(self._reading, self._reader.select, list(states), limit)
+        return await self._reads.ask(self._reader.select, tuple(states), limit)
 
     async def page(self, states: Iterable[State], limit: int, before: Place | None = None) -> list[Record]:
-        self._check_open()
-        return await _in(self._reading, self._reader.page, list(states), limit, before)
+        return await self._reads.ask(self._reader.page, tuple(states), limit, before)
 
     async def offered(self, since: float) -> list[str]:
-        self._check_open()
-        return await _in(self._reading, self._reader.offered, since)
+        return await self._reads.ask(self._reader.offered, since)
 
     async def holds(self, now: float) -> list[Hold]:
-        self._check_open()
-        return await _in(self._reading, self._reader.holds, now)
+        return await self._reads.ask(self._reader.holds, now)
 
     def _check_open(self) -> None:
         if not self._open:

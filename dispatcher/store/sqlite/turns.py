@@ -1,6 +1,7 @@
 """A queue in which each session has its turn."""
 
 from collections import deque
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -10,12 +11,12 @@ class Turns(Generic[T]):
     """Of each session in order; the sessions take turns, so that who queues much waits for itself."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[T]] = {}  # by session, the next turn first
+        self._queues: dict[Hashable, deque[T]] = {}  # by session, the next turn first
 
     def __bool__(self) -> bool:
         return bool(self._queues)
 
-    def append(self, session_id: str, item: T) -> None:
+    def append(self, session_id: Hashable, item: T) -> None:
         self._queues.setdefault(session_id, deque()).append(item)
 
     def popleft(self) -> T:
