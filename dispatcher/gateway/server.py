@@ -22,6 +22,9 @@ from shared.errors import ConfigError
 
 logger = structlog.get_logger()
 
+# Connections taken in one turn of the loop. uvloop's `create_server` takes one: behind a thousand new event streams,
+# each of which makes the turns longer, an honest user was taken after seconds.
+ACCEPTS = 32
 ACCEPT_AGAIN_SECONDS = 1.0  # as asyncio waits
 CLOSE_SECONDS = 2  # for answers that are under way; event streams have ended before, by `Sessions.closing`
 
@@ -80,8 +83,9 @@ class HttpServer:
         self.port: int = listening.getsockname()[1]
         self._listening = listening
         self._most = connections
-        self._server: asyncio.Server | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._again: asyncio.TimerHandle | None = None
+        self._beginning: set[asyncio.Task[None]] = set()
         self._open: set[Peer] = set()
         self._idle: dict[Peer, None] = {}  # the longest there first
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,45 +95,57 @@ class HttpServer:
 
     async def start(self) -> None:
         """Return when requests are answered."""
-        loop = asyncio.get_running_loop()
-        if self._tls:
-            self._listening.setblocking(False)
-            self._accepting = loop.create_task(self._accept(self._tls))
-        else:
-            self._server = await loop.create_server(
-                partial(Connection, self), sock=self._listening, backlog=limits.BACKLOG
-            )
+        self._listening.setblocking(False)
+        self._listen()
 
-    async def _accept(self, tls: Callable[[], ssl.SSLContext]) -> None:
-        """What `loop.create_server` does, but with a certificate that may be another for each connection, and with a
-        count that begins before the handshake: its connections are told of after that.
-        """
-        loop = asyncio.get_running_loop()
-        while True:
+    def _listen(self) -> None:
+        self._loop.add_reader(self._listening, self._accept)
+
+    def _accept(self) -> None:
+        """Some of those who wait; the loop comes again for the others."""
+        for _ in range(ACCEPTS):
             try:
-                accepted, _ = await loop.sock_accept(self._listening)
+                accepted, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
             except ConnectionError:  # it has gone already
                 continue
             except OSError as error:  # no descriptor or memory is free: what there is may end meanwhile
                 logger.warning("accept_failed", error=error.strerror)
-                await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
-                continue
-            handshake = Handshake(self.closed)
-            if self.opened(handshake):
-                handshake.begin(accepted, tls(), self.head_seconds, Connection(self, handshake))
+                self._loop.remove_reader(self._listening)
+                self._again = self._loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
+                return
+            accepted.setblocking(False)
+            if self._tls:
+                self._shake_hands(accepted, self._tls())
             else:
-                accepted.close()
+                begins = self._loop.create_task(self._begin(accepted))
+                self._beginning.add(begins)
+                begins.add_done_callback(self._beginning.discard)
+
+    async def _begin(self, accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(partial(Connection, self), accepted)
+        except OSError:  # it has gone already
+            accepted.close()
+
+    def _shake_hands(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        """Its connections are told of when that is over; they count from now on."""
+        handshake = Handshake(self.closed)
+        if self.opened(handshake):
+            handshake.begin(accepted, context, self.head_seconds, Connection(self, handshake))
+        else:
+            accepted.close()
 
     async def close(self) -> None:
         """Take no more requests, let the answers under way end for CLOSE_SECONDS, cut the rest. May be called twice."""
         self._closing = True
-        if self._accepting:
-            self._accepting.cancel()
-            await asyncio.wait([self._accepting])
-        if self._server is None:
-            self._listening.close()
-        else:
-            self._server.close()
+        if self._listening.fileno() >= 0:
+            self._loop.remove_reader(self._listening)
+        if self._again:
+            self._again.cancel()
+        self._listening.close()
+        await asyncio.gather(*self._beginning)
         for connection in list(self._open):
             connection.leave()
         with contextlib.suppress(TimeoutError):

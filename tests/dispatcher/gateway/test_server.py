@@ -5,10 +5,12 @@ import signal
 import socket
 
 import pytest
+import uvloop
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from dispatcher.gateway.server import HttpServer, bind
+from dispatcher.gateway.connection import Connection
+from dispatcher.gateway.server import ACCEPTS, HttpServer, bind
 from shared.errors import ConfigError
 
 
@@ -84,3 +86,34 @@ async def test_a_server_that_was_never_started_lets_its_port_go() -> None:
     server = HttpServer(hello, bind("X", "127.0.0.1:0"))
     await server.close()
     bind("X", f"127.0.0.1:{server.port}").close()
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_many_are_taken_in_one_turn_of_the_loop(new_loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, taken_in, nodelay = 0, list[int](), set[int]()
+    made = Connection.connection_made
+
+    def connection_made(self: Connection, transport: asyncio.BaseTransport) -> None:
+        taken_in.append(turn)
+        nodelay.add(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        made(self, transport)
+
+    async def serve() -> None:
+        nonlocal turn
+        server = HttpServer(hello, bind("X", "127.0.0.1:0"))
+        waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2 * ACCEPTS)]
+        await server.start()
+        async with asyncio.timeout(30):
+            while len(taken_in) < len(waiting):
+                turn += 1
+                await asyncio.sleep(0)
+        for each in waiting:
+            each.close()
+        await server.close()
+
+    monkeypatch.setattr(Connection, "connection_made", connection_made)
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(serve())
+    assert max(taken_in.count(each) for each in taken_in) == ACCEPTS
+    assert len(set(taken_in)) == 2
+    assert nodelay == {1}
