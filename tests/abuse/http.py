@@ -145,7 +145,7 @@ async def held_bodies(house: House) -> None:
 
 async def readers(house: House) -> None:
     """1,000 event streams of one long answer that nobody reads."""
-    until = house.folder / "nobody-reads"
+    until = house.folder / f"nobody-reads-{next(house.numbers)}"
     body = {"agent": "steady", "prompt": "go", "parameters": {"until": str(until)}}
     _, created = await ask(house.http, "POST", "/v1/sessions", body)
     request = f"GET {created['events']} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
