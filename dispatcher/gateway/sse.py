@@ -26,6 +26,9 @@ RETRY_STORE_SECONDS = 1.0
 LATE_SECONDS = 0.003
 REST = 8
 MAX_REST_SECONDS = 0.1
+CROWD = (
+    64  # readers of one session; of more each rests for longer, so that they wait for each other and not all for them
+)
 END_SECONDS = 1.0
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -100,7 +103,8 @@ class LogReader:
         """Where the loop is late, a reader takes more at once in place of more often (Nagle, by the loop's lag). late:
         how long it has just let the reader wait for its turn.
         """
-        self._rest = min(late * REST, MAX_REST_SECONDS) if late >= LATE_SECONDS else 0.0
+        most = MAX_REST_SECONDS * max(1.0, self._follower.followers / CROWD)
+        self._rest = min(late * REST, most) if late >= LATE_SECONDS else 0.0
 
     async def intact(self) -> bool:
         """Whether the log still holds what was read: it may be deleted, or rolled back. Asked when nothing comes."""

@@ -21,10 +21,10 @@ class LogFollower:
     each time was a tenth of what a token cost them.
     """
 
-    __slots__ = ("_cut", "_due", "_grown", "_tail", "_timer", "_until", "_waiter", "_woken", "late")
+    __slots__ = ("_cut", "_due", "_grown", "_timer", "_topic", "_until", "_waiter", "_woken", "late")
 
-    def __init__(self, tail: "_Tail") -> None:
-        self._tail = tail
+    def __init__(self, topic: "_Topic") -> None:
+        self._topic = topic
         self._grown = self._cut = False
         self._waiter: asyncio.Future[None] | None = None
         self._until = self._due = self._woken = 0.0  # loop time: of the wait, of the timer, when it was over
@@ -51,8 +51,12 @@ class LogFollower:
         cut, self._grown, self._cut = self._cut, False, False
         return cut
 
+    @property
+    def followers(self) -> int:
+        return len(self._topic.followers)
+
     def recent(self, after: int, limit: int) -> list[Entry] | None:
-        return self._tail.read(after, limit)
+        return self._topic.tail.read(after, limit)
 
     def nudge(self, cut: bool = False) -> None:
         self._grown = True
@@ -137,7 +141,7 @@ class Hub:
     @contextmanager
     def follow(self, session_id: str) -> Iterator[LogFollower]:
         topic = self._topics.setdefault(session_id, _Topic())
-        follower = LogFollower(topic.tail)
+        follower = LogFollower(topic)
         topic.followers.append(follower)
         if len(topic.followers) == 1:
             self._changed(session_id)

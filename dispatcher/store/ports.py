@@ -85,10 +85,13 @@ class Follower(Protocol):
     """Hears of a session's log growing. It may miss a nudge in a store with several writers, so wait with a limit.
 
     late: seconds from the news to the return of the last wait, which a busy event loop makes long; None: there was no
-    need to wait.
+    need to wait. followers: of this log, at this instance.
     """
 
     late: float | None
+
+    @property
+    def followers(self) -> int: ...
 
     async def wait(self, seconds: float) -> bool:
         """Return when the log has grown, or the session is gone, since the last call returned; or after `seconds`.

@@ -47,10 +47,10 @@ async def test_a_response_that_begins_while_others_are_ending_is_interrupted_too
 
 
 class Following:
-    """Of a log that always holds one entry more than was read, and three after a rest. late: as it is told."""
+    """Of a log that always holds one entry more than was read, and three after a rest. late, followers: as told."""
 
-    def __init__(self, late: float | None) -> None:
-        self.late = late
+    def __init__(self, late: float | None, followers: int = 1) -> None:
+        self.late, self.followers = late, followers
         self.waits = 0
         self._more = 1
 
@@ -67,13 +67,21 @@ class Following:
 
 
 @pytest.mark.parametrize(
-    ("late", "rest"),
-    [(0.0, None), (sse.LATE_SECONDS / 2, None), (0.005, 0.005 * sse.REST), (10.0, sse.MAX_REST_SECONDS)],
+    ("late", "followers", "rest"),
+    [
+        (0.0, 1, None),
+        (sse.LATE_SECONDS / 2, 1000, None),
+        (0.005, 1, 0.005 * sse.REST),
+        (0.005, 1000, 0.005 * sse.REST),
+        (10.0, 1, sse.MAX_REST_SECONDS),
+        (10.0, sse.CROWD, sse.MAX_REST_SECONDS),
+        (10.0, 3 * sse.CROWD, 3 * sse.MAX_REST_SECONDS),
+    ],
 )
 async def test_where_the_loop_is_late_a_reader_takes_more_at_once(
-    monkeypatch: pytest.MonkeyPatch, late: float, rest: float | None
+    monkeypatch: pytest.MonkeyPatch, late: float, followers: int, rest: float | None
 ) -> None:
-    follower, rests = Following(late), list[float]()
+    follower, rests = Following(late, followers), list[float]()
     reader = LogReader(MemoryStore(), "s", 0, follower)
 
     async def sleep(seconds: float) -> None:

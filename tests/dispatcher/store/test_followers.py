@@ -62,3 +62,11 @@ async def test_how_late_a_wait_returns() -> None:
         hub.nudge("s")
         assert not await follower.wait(HOUR)
         assert follower.late is None  # there was news already
+
+
+async def test_how_many_follow_one_log() -> None:
+    hub = Hub()
+    with hub.follow("s") as follower, hub.follow("other"):
+        with hub.follow("s"):
+            assert follower.followers == 2
+        assert follower.followers == 1
