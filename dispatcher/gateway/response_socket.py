@@ -35,7 +35,7 @@ from dispatcher.gateway.views import FAILURES
 CONNECTION_SECONDS = 3600.0  # as OpenAI has it
 MAX_MESSAGES = 16  # of a connection: answered, or waiting for their turn
 # Of a message, or instead of one (pings): each costs the same, if it brings nothing. Clients send one, or some KiB in
-# each, and a ping now and then.
+# each, and a ping now and then. In how many pieces the line brings one is not the client's doing.
 MAX_FRAMES = 4096
 # Of frames, or pieces of such, one socket has so many read in a turn of the loop, which takes a millisecond; then it
 # rests, so that new sessions, which take many turns, wait for no flood. 8 MiB in frames of 8 KiB take 1.6 s.
@@ -129,7 +129,7 @@ class ResponseSocket:
                 return
             self._protocol.receive_data(message["body"])
             for event in self._protocol.events():
-                self._frames += 1
+                self._frames += not isinstance(event, TextMessage) or event.frame_finished  # it may come in pieces
                 await (self._refuse(_TORN) if self._frames > MAX_FRAMES else self._on(event))
                 if self._ended():
                     return

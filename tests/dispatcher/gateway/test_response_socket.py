@@ -437,6 +437,22 @@ async def test_a_message_in_too_many_frames(url: str, sessions: FakeSessions, mo
         assert (await error_of(frames))["error"]["code"] == "too_many_frames"
 
 
+async def test_a_frame_may_come_in_many_pieces(
+    url: str, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over a slow line, a segment at a time: 8 MiB are some 6,000."""
+    monkeypatch.setattr(response_socket, "MAX_FRAMES", 1)
+    sockets = made(monkeypatch)
+    text = json.dumps(ASK).encode()
+    async with connected(url) as frames:
+        frames.transport.write(b"\x81%c\0\0\0\0" % (0x80 | len(text)))
+        for n, piece in enumerate((text[:10], text[10:20], text[20:]), 1):
+            frames.transport.write(piece)
+            await eventually(lambda: sockets[0]._events == n)  # noqa: B023
+        await answered(sessions, "one")
+        assert (await until_ended(frames))[-1]["type"] == "response.completed"
+
+
 async def test_others_have_the_loop_between_frames(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response_socket, "REST_SECONDS", 0.0)
     count, passed = 4_000, 0
