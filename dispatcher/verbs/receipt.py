@@ -63,7 +63,7 @@ def _verify(options: argparse.Namespace) -> int:
         said = _read(file)
         receipt = msgspec.json.decode(said, type=Receipt)
         json.loads(said, object_pairs_hook=_once)
-    except ValueError as error:  # msgspec's and Unicode's too
+    except (ValueError, RecursionError) as error:  # msgspec's and Unicode's too
         return _told(file, [f"is no receipt: {error}"])
     wrong = _wrong(receipt, wanted)
     if log:
@@ -133,7 +133,7 @@ def _against_log(receipt: Receipt, log: Path) -> list[str]:
         try:
             fields = json.loads(line, object_pairs_hook=_once)
             account.take(fields.pop("offset"), fields.pop("event"), fields)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return [f"log: {log}: line {number} is no entry of a log, or not the next ({error})"]
     try:
         return [f"log: {each}" for each in differences(receipt, account)]

@@ -154,6 +154,17 @@ async def test_what_may_be_read_in_two_ways_is_noticed(
     assert receipt.run(options("verify", made, "--log", log)) == 0
 
 
+async def test_what_nests_too_deep_is_none(files: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    made, log = files
+    deep = b'{"deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    log.write_bytes(deep + log.read_bytes())
+    assert receipt.run(options("verify", made, "--log", log)) == 1
+    assert "line 1 is no entry of a log" in capfd.readouterr().err
+    made.write_bytes(deep)
+    assert receipt.run(options("verify", made)) == 1
+    assert "is no receipt" in capfd.readouterr().err
+
+
 def options(*arguments: object) -> Any:
     parser = argparse.ArgumentParser()
     receipt.add_arguments(parser)
