@@ -206,7 +206,7 @@ class ResponseSocket:
         """The id of the response that a message says to cancel; empty: it is no such message."""
         try:
             envelope = msgspec.json.decode(data, type=Envelope)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return ""  # which its decoding says better
         if envelope.type != "response.cancel":
             return ""

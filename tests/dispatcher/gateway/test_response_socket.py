@@ -437,6 +437,14 @@ async def test_a_message_in_too_many_frames(url: str, sessions: FakeSessions, mo
         assert (await error_of(frames))["error"]["code"] == "too_many_frames"
 
 
+async def test_a_message_that_nests_too_deep_is_refused_as_any_other(url: str) -> None:
+    async with connected(url) as frames:
+        await frames.send('{"a": ' + "[" * 5_000 + "]" * 5_000 + "}")
+        assert (await error_of(frames))["error"]["code"] == "invalid_json"
+        await frames.send("{")
+        assert (await error_of(frames))["error"]["code"] == "invalid_json"
+
+
 async def test_a_frame_may_come_in_many_pieces(
     url: str, sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
