@@ -60,7 +60,7 @@ def _history(history: records.History | None) -> History:
 def _call(call: records.ToolCall, result: records.ToolResult | None) -> Call:
     try:
         arguments = json.loads(call.arguments_json or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = call.arguments_json  # it was answered INVALID_ARGUMENTS
     if result is None:  # a Dispatcher gives each call its result; without one nothing is known
         return Call(call.call_id, call.tool_name, arguments, "UNKNOWN_OUTCOME", None)

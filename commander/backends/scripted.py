@@ -133,7 +133,7 @@ def _given(turn: Turn, settings: ScriptedSettings) -> ScriptedSettings | None:
     if not given and newest and newest.role != "tool" and newest.content.lstrip().startswith("{"):
         try:
             given = json.loads(newest.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             given = {}
     if not given:
         return None

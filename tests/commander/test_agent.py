@@ -60,6 +60,17 @@ def test_it_gets_a_message_whole() -> None:
     )
 
 
+@pytest.mark.parametrize("written", ['{"city": ', "[" * 5_000 + "]" * 5_000], ids=["no JSON", "too deep"])
+def test_arguments_in_a_history_that_cannot_be_read_stand_as_the_model_wrote_them(written: str) -> None:
+    async def no_tools(name: str, arguments: Mapping[str, Any]) -> Any:
+        raise AssertionError
+
+    call = records.ToolCall("weather", written, "c")
+    history = records.History(2, (call, records.ToolResult("weather", "null", "c", "INVALID_ARGUMENTS")))
+    (known,) = from_assignment(records.Assignment("s", 2, "a", history=history), no_tools).history.calls
+    assert known == Call("c", "weather", written, "INVALID_ARGUMENTS", None)
+
+
 def test_sessions_share_their_tools_schemas() -> None:
     async def no_tools(name: str, arguments: Mapping[str, Any]) -> Any:
         raise AssertionError

@@ -35,8 +35,9 @@ async def test_a_prompt_that_is_a_script_is_followed() -> None:
     assert await played(Turn(said('{"tokens": 1}'))) == ["w0 ", Finish(completion_tokens=1)]
 
 
-async def test_a_prompt_that_only_looks_like_a_script_is_a_prompt() -> None:
-    assert len(await played(Turn(said("{hello")))) == 4
+@pytest.mark.parametrize("prompt", ["{hello", '{"a": ' + "[" * 5_000 + "]" * 5_000 + "}"], ids=["no JSON", "too deep"])
+async def test_a_prompt_that_only_looks_like_a_script_is_a_prompt(prompt: str) -> None:
+    assert len(await played(Turn(said(prompt)))) == 4
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
