@@ -168,9 +168,8 @@ class HttpServer:
             return False
         if len(self._open) >= self._most:
             oldest = next(iter(self._idle))
-            del self._idle[
-                oldest
-            ]  # now: more may come before it is told that it is closed, and each wants another's room
+            # Now: more may come before it is told that it is closed, and each wants another's room.
+            del self._idle[oldest]
             oldest.abort()
         self._open.add(connection)
         self._idle[connection] = None

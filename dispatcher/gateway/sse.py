@@ -22,13 +22,12 @@ RETRY = b"retry: 1000\n\n"  # milliseconds until an EventSource comes back
 BATCH_ENTRIES = 128  # read at once; bounds, with READ_BYTES, what a slow reader holds in memory
 RETRY_STORE_SECONDS = 1.0
 # A loop is late whose turns take so long: with 64 sessions of 50 tokens/s they take a millisecond. A reader then rests
-# for so many turns before it looks for more, but no longer than people notice.
+# for so many turns before it looks for more, but no longer than people notice. Where more than a CROWD read one
+# session, each may rest for longer, in proportion: they wait for each other then, and not all others for them.
 LATE_SECONDS = 0.003
 REST = 8
 MAX_REST_SECONDS = 0.1
-CROWD = (
-    64  # readers of one session; of more each rests for longer, so that they wait for each other and not all for them
-)
+CROWD = 64
 END_SECONDS = 1.0
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
