@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
@@ -173,7 +173,7 @@ async def _opened(settings: DispatcherSettings, stack: AsyncExitStack) -> "Dispa
         await http.start()
         stack.push_async_callback(http.close)
     for name in ("", wire.SERVICE):
-        await serving.set(name, health_pb2.HealthCheckResponse.SERVING)
+        serving.serves(name)
     return Dispatcher(
         settings, ports, sessions, policies, tools, access, audit, certificates, server, service, serving, stack
     )
@@ -250,7 +250,7 @@ class Dispatcher:
         """Not ready any more; sessions move or end, for `DISPATCHER_DRAIN_SECONDS` at most."""
         settings = self.settings
         self._audit.write("drain_begun")
-        await self._health.enter_graceful_shutdown()
+        self._health.leave()
         self.sessions.drain()
         self.service.drain()
         # GOAWAY: streams go on, but none is opened here any more, and Commanders look up where else they can go, for

@@ -12,3 +12,4 @@ MAX_OPENING = 16
 REMEMBERED = 256  # sessions that have left a stream, of which no more than one refusal is told
 FIRST_PACKET_SECONDS = 10.0  # a peer that opens a stream has something to say
 MAX_SILENT_STREAMS = 256  # of all peers together, that have said nothing yet; beyond, the oldest ends
+MAX_WATCHES = 1024  # of gRPC's health, by all peers together: a Commander has one of each replica
