@@ -169,6 +169,7 @@ class App:
             raise RuntimeError(f"only HTTP is served, not {scope['type']}")
         scope["app"] = self  # then Starlette raises its 404 and 405 instead of answering in plain text
         scope["audited"] = {}
+        scope["identify"] = self._identify  # for `callers.still`
         started = False
 
         async def sending(message: Message) -> None:

@@ -15,6 +15,7 @@ from dispatcher.access.watch import Access
 from dispatcher.core.log import Record
 from dispatcher.gateway import tickets
 from dispatcher.gateway.errors import HttpError
+from dispatcher.gateway.handshake import Certified
 from dispatcher.store.ports import Store
 
 # Puts the `caller` into the scope, also one that may not; only who comes by a ticket has none yet.
@@ -24,6 +25,7 @@ PROBES = frozenset({"/healthz", "/readyz"})  # they tell nothing, and who asks c
 METRICS = "/metrics"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NOBODY = Caller("user", agents=frozenset())  # asks a probe
+_NOT_CERTIFIED = Certified()
 
 
 def user(access: Access, pages: Set[str] = frozenset()) -> Identify:
@@ -64,8 +66,11 @@ async def _caller(access: Access, scope: Scope, anybody: AccessRole, without: Se
     if access.rules is None:
         return Caller(anybody)
     shown = [value for name, value in scope["headers"] if name == b"authorization"]
+    certified: Certified = scope.get("certified", _NOT_CERTIFIED)
+    now = time.time()
+    names = certified.names if now < certified.until else ()
     try:
-        return await access.identify(access.rules, shown, scope.get("peer_names", ()), time.time())
+        return await access.identify(access.rules, shown, names, now)
     except UnknownCaller:
         raise _unknown_caller() from None
 
@@ -82,6 +87,18 @@ def caller_of(http: HttpRequest) -> Caller:
     """Who asks, as `App` knows it."""
     caller: Caller = http.scope["caller"]
     return caller
+
+
+async def still(http: HttpRequest) -> bool:
+    """Whether that request would be let in now, as the same caller: keys are taken out, and tokens and certificates
+    expire, while an answer that has no end goes on.
+    """
+    before = caller_of(http)
+    try:
+        await http.scope["identify"](http.scope)
+    except HttpError:
+        return False
+    return caller_of(http) == before
 
 
 def token_of(http: HttpRequest) -> str:

@@ -16,7 +16,6 @@ import socket
 import urllib.parse
 from collections.abc import Callable
 from functools import partial
-from time import time
 from typing import Protocol, cast
 
 import httptools
@@ -247,7 +246,7 @@ class Connection(asyncio.Protocol):
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": version,
             "method": self._parser.get_method().decode("ascii"),
-            "peer_names": self._certified.names if time() < self._certified.until else (),
+            "certified": self._certified,
             "scheme": "https" if self._transport.get_extra_info("sslcontext") else "http",
             "server": local[:2],
             "client": remote[:2] if remote else None,

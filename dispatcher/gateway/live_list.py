@@ -5,7 +5,7 @@ changed since it was sent something.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from time import perf_counter, time
 
@@ -43,14 +43,14 @@ class LiveList:
         self._newest = LiveRows(0.0, {})
         self._next_look = 0.0
 
-    async def stream(self, receive: Receive, send: Send) -> None:
-        """First all, then what changes, until the client goes or the server drains."""
+    async def stream(self, still: Callable[[], Awaitable[bool]], receive: Receive, send: Send) -> None:
+        """First all, then what changes, until the client goes or the server drains. still: it may see them."""
         await sse.start(send)
         await sse.write(send, sse.RETRY)
         try:
             async with self._connections.watch(receive):
                 told: dict[str, msgspec.Raw] = {}
-                while True:
+                while await still():
                     try:
                         await self._tell(send, told, await self._look())
                     except StoreUnavailable:

@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -14,7 +15,7 @@ from starlette.types import Receive, Send
 
 from dispatcher.core.entries import Entry, as_event, fields_of
 from dispatcher.core.log import LIVE, STATES, Record, State
-from dispatcher.gateway import approvals, bodies, sse
+from dispatcher.gateway import approvals, bodies, callers, sse
 from dispatcher.gateway.audited import note
 from dispatcher.gateway.errors import json_response, unknown_session
 from dispatcher.gateway.holds import FleetOrder, HoldRoutes, named
@@ -197,7 +198,7 @@ class OperatorRoutes:
         return _listed(found, at)
 
     async def _live(self, http: HttpRequest) -> sse.RawAnswer:
-        return sse.RawAnswer(self._live_list.stream)
+        return sse.RawAnswer(self._live_list.stream, partial(callers.still, http))
 
     async def _session(self, http: HttpRequest) -> Response:
         """One of the list, and what it was asked with, which is no entry of its log."""

@@ -40,6 +40,14 @@ def commander(access: Access, context: CallContext) -> Caller | None:
     return caller
 
 
+def still(access: Access, context: CallContext, caller: Caller | None) -> bool:
+    """Whether that stream would be let in now, as the same caller."""
+    try:
+        return commander(access, context) == caller
+    except StreamOver:
+        return False
+
+
 def _names(told: Mapping[str, Iterable[bytes]], now: float) -> list[str]:
     """Of the certificate that was shown when the connection was made, which may last longer than it."""
     if any(now >= tls.expires_at(pem) for pem in told.get("x509_pem_cert", ())):

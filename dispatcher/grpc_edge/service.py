@@ -1,6 +1,7 @@
 """The gRPC service: keeps the streams, gives each its status, and tells them to drain."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import grpc
@@ -42,7 +43,8 @@ class AgentInteraction:
             await self._over(context, over)
             return
         self._tell("stream_opened", caller, context)
-        stream = Stream(self._desk, context, caller, self._speaks)
+        still = partial(callers.still, self._access, context, caller)
+        stream = Stream(self._desk, context, caller, self._speaks, still)
         self._streams.add(stream)
         self._silent[stream] = None
         if len(self._silent) > MAX_SILENT_STREAMS:

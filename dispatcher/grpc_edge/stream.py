@@ -81,9 +81,12 @@ class Stream:
         context: ServicerContext,
         caller: Caller | None,
         speaks: Callable[["Stream"], None] = lambda stream: None,
+        still: Callable[[], bool] = lambda: True,
     ) -> None:
-        """caller: None: not known, so that it may be an older peer only. speaks: called with it at its first packet."""
-        self._desk, self._context, self._caller, self._speaks = desk, context, caller, speaks
+        """caller: None: not known, so that it may be an older peer only. speaks: called with it at its first packet.
+        still: whether it would be let in now.
+        """
+        self._desk, self._context, self._caller, self._speaks, self._still = desk, context, caller, speaks, still
         self._credential = caller.subject if caller else ""
         self._settings = desk.settings
         self._loop = asyncio.get_running_loop()
@@ -261,6 +264,8 @@ class Stream:
             return
         if isinstance(payload, Status):
             if self._heartbeats:
+                if not (self._heartbeats.member.draining or self._still()):
+                    self.drain("age")  # it may come again, if it may; what runs here ends here
                 self._heartbeats.report(payload)
                 self._look_for_dropped(payload)
             return
@@ -310,12 +315,14 @@ class Stream:
             self._desk.metrics.refused("chatstream", "sessions")
             self._refuse(session_id, "unavailable")
         else:
+            beats = self._heartbeats
+            given = beats is not None and beats.member.awaits(session_id, opening.generation)
+            if not (given or self._still()):
+                raise unauthenticated()
             self._opening.add(session_id)
-            self._tasks.spawn(self._opened(session_id, opening))
+            self._tasks.spawn(self._opened(session_id, opening, given))
 
-    async def _opened(self, session_id: str, opening: Open) -> None:
-        beats = self._heartbeats
-        given = beats is not None and beats.member.awaits(session_id, opening.generation)
+    async def _opened(self, session_id: str, opening: Open, given: bool) -> None:
         try:
             async with self._opens:
                 code = await self._desk.open(self, session_id, opening, given, self._credential)

@@ -30,7 +30,7 @@ from dispatcher.tools.registry import Registry, ToolOutput
 from shared.config import load
 from shared.errors import ConfigError
 from shared.pb import agent_pb2_grpc
-from shared.records import Content, Error, Open, Thought, ToolCall, ToolResult, Upstream, Usage, User
+from shared.records import Content, Drain, Error, Open, Thought, ToolCall, ToolResult, Upstream, Usage, User
 from tests.certificates import Authority
 from tests.gateway_routes import routes
 from tests.integration.dispatcher.peer import SECONDS, Peer, samples, until
@@ -129,6 +129,13 @@ class House:
         """What the audit log says, without its times and addresses."""
         lines = [json.loads(line) for line in self.audit.read_text().splitlines()]
         return [{name: value for name, value in line.items() if name not in ("at", "from")} for line in lines]
+
+    async def take_out(self, key: str) -> None:
+        """Of the access file, which is read again."""
+        before, named, after = self.file.read_text().partition(f'[[key]]\nname = "{key}"\n')
+        assert named
+        self.file.write_text(before + "".join(after.partition("[[key]]")[1:]))
+        await self.dispatcher._access.reload()
 
     async def worker(self) -> Peer:
         peer = self.stream("worker")
@@ -424,6 +431,38 @@ async def test_a_key_that_is_replaced_ends_no_session(house: House) -> None:
     told = (await house.ask("operator", "GET", f"/operator/sessions/{assignment.session_id}")).json()
     assert (told["commander_id"], told["credential"]) == (worker.commander_id, "narrow")
     await again.finish(assignment.session_id)
+
+
+async def test_whose_key_is_taken_out_goes_on_with_what_it_has_and_no_more(house: House) -> None:
+    """On a stream that is open, whatever its Commander does: it may not leave when it is told to."""
+    worker = await house.worker()
+    body = {"agent": "support", "prompt": "hi"}
+    await house.ask("acme", "POST", "/v1/sessions", body)
+    assignment = await worker.serve()
+    await house.take_out("worker")
+    await worker.report(3, {assignment.session_id: assignment.generation})
+    await worker.next(Drain)
+    assert house.dispatcher.sessions.pool.free("support") == 0
+    await worker.say(assignment.session_id, "words")
+    await worker.finish(assignment.session_id)
+    await worker.request("b" * 32)
+    assert (await worker.status()).name == "UNAUTHENTICATED"
+
+
+async def test_the_list_of_live_sessions_ends_with_the_key_that_it_is_shown_to(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else of it would ever end."""
+    monkeypatch.setattr("dispatcher.gateway.live_list.LOOK_SECONDS", 0.01)
+    async with house.operators.stream("GET", "/operator/live", headers=house.shown("auditor")) as answer:
+        lines = answer.aiter_lines()
+        await anext(line async for line in lines if line == "event: looked")
+        await house.take_out("operator")
+        await anext(line async for line in lines if line == "event: looked")
+        await house.take_out("auditor")
+        async with asyncio.timeout(SECONDS):
+            assert [line async for line in lines if line == "event: sessions"] == []
+    assert (await house.ask("auditor", "GET", "/operator/live")).status_code == 401
 
 
 async def test_older_peers_come_where_that_is_said(tmp_path: Path) -> None:
@@ -822,9 +861,12 @@ async def _outlived(authority: Authority, dispatcher: app.Dispatcher) -> None:
             await first.report(1)
             await until(lambda: dispatcher.sessions.pool.members, "joined")
             real = time.time
-            monkeypatch.setattr("dispatcher.gateway.connection.time", lambda: real() + 8 * 86_400)
-            monkeypatch.setattr("dispatcher.grpc_edge.callers.time", SimpleNamespace(time=lambda: real() + 8 * 86_400))
+            for edge in ("gateway", "grpc_edge"):
+                later = SimpleNamespace(time=lambda: real() + 8 * 86_400)
+                monkeypatch.setattr(f"dispatcher.{edge}.callers.time", later)
             assert (await client.get(url)).status_code == 401
+            await first.report(1)
+            await first.next(Drain)
             late = Peer(stub.ChatStream())
             with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
                 await late.report(1)
