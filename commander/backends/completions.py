@@ -19,9 +19,13 @@ MAX_COUNT = 2**32 - 1  # of tokens, as the contract has it
 MAX_DEPTH = 8  # of texts within texts
 
 # Names of texts: a piece's own, and those under which a thought comes. Of several that say the same the first counts.
-_TEXTS = ("text", "content", "thinking", "reasoning", "summary", "refusal", "value")
+_TEXTS = ("text", "content", "thinking", "reasoning", "summary", "refusal", "transcript", "value")
 _THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks")
 _THOUGHT_KINDS = ("think", "thought", "reason", "summary")
+# More than words: kinds of parts, and the fields of a message where gateways put such (OpenRouter's, LiteLLM's).
+_SOUNDS = ("audio", "audio_url")
+_MEDIA = ("image", "image_url", "image_file", "video", "video_url", "file")
+_MEDIA_FIELDS = ("image", "images", "video", "videos")
 
 # What goes back as it came in the next round. Gemini's signatures stand in `extra_content`, which calls have too;
 # DeepSeek and Moonshot refuse calls without their `reasoning_content`; OpenRouter and MiniMax want `reasoning_details`.
@@ -84,6 +88,8 @@ class Chunk(msgspec.Struct):
     """
     whole    the answer as one message: what deltas said before is in it again
     kept     what goes back as it came, by its name
+    speakers indexes of the choices whose words these are
+    sounds   it has sound, the words of which may come elsewhere
     failure  why this is the last one, and the answer no whole one; empty: it is not
     """
 
@@ -94,11 +100,13 @@ class Chunk(msgspec.Struct):
     kept: dict[str, Any] = {}
     whole: bool = False
     failure: str = ""
+    speakers: set[int] = set()
+    sounds: bool = False
 
     @property
     def speaks(self) -> bool:
         """It is more than a sign of life."""
-        said = any(piece.text for piece in self.pieces) or self.ending is not None
+        said = any(piece.text for piece in self.pieces) or self.ending is not None or self.sounds
         return said or any(call.function.name or call.function.arguments for call in self.calls)
 
 
@@ -121,25 +129,32 @@ def _chunk(found: dict[str, Any]) -> Chunk:
     places = [found, _object(found.get("x_groq")), *choices]  # the last as Moonshot's
     usage = next(filter(None, (place.get("usage") for place in places)), None)
     chunk = Chunk(usage=_usage(_object(usage)))
-    for choice in choices:
-        _add(chunk, choice)
+    for place, choice in enumerate(choices):
+        _add(chunk, choice, place)
     if error := _error(found, choices):
         chunk.failure = f"the server reports an error: {message(error)}"
     return chunk
 
 
-def _add(chunk: Chunk, choice: dict[str, Any]) -> None:
+def _add(chunk: Chunk, choice: dict[str, Any], place: int) -> None:
     delta = _said(choice.get("delta"))
     pieces, calls = _pieces(delta), _calls(delta)
     if not pieces and not calls and (answer := _said(choice.get("message"))):
         delta, pieces, calls, chunk.whole = answer, _pieces(answer), _calls(answer), True
-    chunk.pieces += pieces or [Piece(text) for text in [_text(choice.get("text"))] if text]  # as on Completions
+    pieces = pieces or [Piece(text) for text in [_text(choice.get("text"))] if text]  # as on Completions
+    if not all(piece.thought for piece in pieces):
+        index = choice.get("index")
+        chunk.speakers.add(index if isinstance(index, int) and not isinstance(index, bool) else place)
+    chunk.pieces += pieces
     chunk.calls += calls
+    chunk.sounds |= _sounds(delta)
     if reason := _reason(choice.get("finish_reason")):
         if ending := _ending(reason):
             chunk.ending = ending
         else:
             chunk.failure = f"the server ended the answer with the reason {reason}"
+    if media := _media(delta):
+        chunk.failure = f"the answer holds {media}, and nothing but words can be passed on"
     chunk.kept |= {name: value for name in KEPT if isinstance(value := delta.get(name), str | list | dict) and value}
 
 
@@ -173,6 +188,25 @@ def _part(part: object) -> Piece:
     kind = str(part.get("type", "")).lower()
     thought = part.get("thought") is True or any(name in kind for name in _THOUGHT_KINDS)
     return Piece(_text(part), thought)
+
+
+def _media(delta: dict[str, Any]) -> str:
+    """What of a message is more than words, other than sound; empty: nothing."""
+    found = [name for name in _MEDIA_FIELDS if isinstance(value := delta.get(name), str | list | dict) and value]
+    found += (kind for kind in _wordless(delta) if kind in _MEDIA)
+    return found[0] if found else ""
+
+
+def _sounds(delta: dict[str, Any]) -> bool:
+    return bool(_object(delta.get("audio")).get("data")) or any(kind in _SOUNDS for kind in _wordless(delta))
+
+
+def _wordless(delta: dict[str, Any]) -> Iterator[str]:
+    """The kinds of the parts of its content that hold no words."""
+    parts = delta.get("content")
+    for part in parts if isinstance(parts, list) else [parts]:
+        if isinstance(part, dict) and not _text(part):
+            yield str(part.get("type", "")).lower().removeprefix("output_").removeprefix("input_")
 
 
 def _text(value: object, depth: int = 0) -> str:

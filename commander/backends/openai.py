@@ -108,6 +108,8 @@ class _Round:
         self._tags = tags
         self._said: list[str] = []
         self._said_in_deltas = False
+        self._speakers: set[int] = set()
+        self._sounds = False
         self._kept: dict[str, list[Any]] = {}
         self._characters = 0
         self._ending = Ending("stop")
@@ -147,6 +149,8 @@ class _Round:
             raise ProviderError("the model asked for tools, and the server named none")
         if not all(call.name for call in self.calls):
             raise ProviderError("a tool call without a name")
+        if self._sounds and not self._said:
+            raise ProviderError("the answer holds sound without its words, and nothing but words can be passed on")
 
     def _new(self, chunk: Chunk) -> list[Piece]:
         """What a chunk adds."""
@@ -155,6 +159,10 @@ class _Round:
         self.completion_tokens = _either(chunk.usage.completion_tokens, self.completion_tokens)
         if chunk.ending and self.reason is None and (chunk.ending.reason != "stop" or not self._ending.calls):
             self._ending = chunk.ending
+        self._sounds |= chunk.sounds
+        self._speakers |= chunk.speakers
+        if len(self._speakers) > 1:  # calls may stand in a choice of their own, as Copilot has them
+            raise ProviderError("the server gives several answers at once, and one was asked for")
         pieces = self._unsaid(chunk.pieces) if chunk.whole and self._characters else chunk.pieces
         for text, thought in pieces:
             self._characters += len(text)

@@ -29,7 +29,8 @@ THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "
 IN_DELTA = st.fixed_dictionaries(
     {}, optional=dict.fromkeys((*THOUGHTS, "role", "audio", "annotations", "tool_calls", "function_call"), ODD)
 )
-IN_CHOICE = st.fixed_dictionaries({}, optional=dict.fromkeys(("index", "logprobs", "content_filter_results"), ODD))
+NO_NUMBER = ODD.filter(lambda value: type(value) is not int)  # another number is another answer's
+IN_CHOICE = st.fixed_dictionaries({}, optional={"index": NO_NUMBER, "logprobs": ODD, "content_filter_results": ODD})
 IN_CHUNK = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "usage", "created", "x_groq", "provider"), ODD))
 
 

@@ -171,6 +171,16 @@ MESSAGE = {"role": "assistant", "content": "Hello world."}
             "",
             id="spoken words",
         ),
+        pytest.param(
+            chunk({"audio": {"id": "a", "data": "UklGRg=="}})
+            + chunk({"content": [{"type": "output_audio", "data": "UklGRg==", "transcript": "Hello "}]})
+            + chunk({"audio": {"transcript": "world.", "data": "UklGRg=="}})
+            + STOP,
+            "",
+            id="sound beside its words",
+        ),
+        pytest.param(HELLO + chunk({"images": [], "image": None, "audio": {"data": ""}}) + STOP, "", id="no pictures"),
+        pytest.param(WHOLE.replace('"index": 0', '"index": 1'), "", id="a choice that is counted from one"),
         pytest.param(event({"code": 0, "message": "Success", "choices": []}) + WHOLE, "", id="a success that says so"),
         pytest.param(
             HELLO + event({"choices": [{"delta": None, "finish_reason": None}]}) + STOP + DONE, "", id="delta null"
@@ -339,6 +349,69 @@ async def test_half_an_answer_is_never_finished(sent: str, quoted: str) -> None:
         found = await session(said("Hello ") + sent + then)
         assert (found.text, found.finish) == ("Hello ", "")
         assert quoted in found.failure
+
+
+PNG = {"url": "data:image/png;base64,iVBORw0KGgo="}
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        ({"images": [{"type": "image_url", "image_url": PNG}], "content": ""}, "images"),
+        ({"image": PNG}, "image"),
+        ({"content": [{"type": "image_url", "image_url": PNG}]}, "image_url"),
+        ({"content": [{"type": "output_image", "data": "iVBORw0KGgo="}]}, "image"),
+        ({"content": [{"type": "video_url", "video_url": PNG}]}, "video_url"),
+        ({"content": [{"type": "file", "file": {"file_data": "JVBERi0="}}]}, "file"),
+    ],
+)
+async def test_a_picture_is_not_lost_in_silence(message: dict[str, Any], named: str) -> None:
+    """Nothing but text goes on to the user: an answer that holds more fails, and says with what."""
+    whole = as_json({"choices": [{"message": {"content": "Hello ", **message}, "finish_reason": "stop"}]})
+    for sent in (said("Hello ") + chunk(message) + said("world.") + STOP + DONE, whole):
+        found = await session(sent)
+        assert (found.text in ("Hello ", ""), found.finish) == (True, "")
+        assert found.failure == f"the answer holds {named}, and nothing but words can be passed on"
+
+
+@pytest.mark.parametrize(
+    "message", [{"audio": {"id": "a", "data": "UklGRg=="}}, {"content": [{"type": "audio", "data": "UklGRg=="}]}]
+)
+async def test_nor_is_sound_without_its_words(message: dict[str, Any]) -> None:
+    for sent in (chunk(message) + STOP + DONE, as_json({"choices": [{"message": message, "finish_reason": "stop"}]})):
+        found = await session(sent)
+        assert (found.text, found.finish) == ("", "")
+        assert found.failure == "the answer holds sound without its words, and nothing but words can be passed on"
+
+
+def both(first: object, second: object, **fields: object) -> str:
+    """One event with two choices, as `n` of 2 gets them."""
+    return event({"choices": [{"delta": first, **fields}, {"delta": second, **fields}]})
+
+
+BYE = chunk({"content": "Bye."}).replace('"index": 0', '"index": 1')
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (both({"content": "Hello "}, {"content": "Bye."}), ""),
+        (said("Hello ") + BYE + said("world.") + STOP + DONE, "Hello "),
+        (HELLO + STOP + BYE + DONE, "Hello world."),
+        (as_json({"choices": [{"index": n, "message": MESSAGE, "finish_reason": "stop"} for n in range(2)]}), ""),
+    ],
+)
+async def test_two_answers_are_never_mixed(sent: str | bytes, text: str) -> None:
+    found = await session(sent)
+    assert (found.text, found.finish) == (text, "")
+    assert found.failure == "the server gives several answers at once, and one was asked for"
+
+
+async def test_calls_may_stand_in_a_choice_of_their_own() -> None:
+    """Copilot's way, and LiteLLM's, of an answer with words and calls."""
+    split = both({"content": "Hello "}, {"tool_calls": [call(OSLO_TEXT, 0, "a")]}, finish_reason="tool_calls")
+    found = await session(split + DONE, said("world.") + STOP)
+    assert (found.failure, found.text, found.calls) == ("", "Hello world.", [("weather", OSLO)])
 
 
 async def test_a_reason_that_words_followed_is_no_end_where_the_line_is_cut() -> None:
