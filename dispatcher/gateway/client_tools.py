@@ -1,11 +1,12 @@
 """The client's own tools: what a request says of them, and what its messages hold of their calls and results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from dispatcher.gateway.errors import HttpError
+from dispatcher.gateway.namespaces import spellings
 from shared.records import ClientCall, Message, Tool
 
 MAX_CLIENT_TOOLS = 128  # as OpenAI takes
@@ -99,38 +100,40 @@ def tools_of(given: Mapping[str, FunctionDefinition], own: Sequence[Tool]) -> tu
     return tuple(tools)
 
 
-def parameters_of(choice: ToolChoice | None, parallel: bool | None, tools: Sequence[Tool]) -> dict[str, Any]:
+def parameters_of(
+    choice: ToolChoice | None, parallel: bool | None, tools: Sequence[Tool], namespaces: Collection[str] = ()
+) -> dict[str, Any]:
     """What an agent gets of a choice among tools: in the form of Chat Completions. Raises HttpError 400."""
     chosen: dict[str, Any] = {}
     if choice is not None and (tools or choice not in ("auto", "none")):
-        chosen["tool_choice"] = _choice(choice, {tool.name for tool in tools})
+        chosen["tool_choice"] = _choice(choice, spellings((tool.name for tool in tools), namespaces))
     if parallel is not None and tools:
         chosen["parallel_tool_calls"] = parallel
     return chosen
 
 
-def _choice(choice: ToolChoice, names: set[str]) -> Any:
+def _choice(choice: ToolChoice, names: Mapping[str, str]) -> Any:
+    """names: what the client may call them → what the agent does."""
     if not names:
         raise _invalid("tool_choice", "there are no `tools` to choose from")
     if not isinstance(choice, ChosenTools):
         return choice
     if choice.type == "function":
-        return _named(choice.function.name if choice.function else choice.name, "tool_choice", names)
+        return _named(choice, "tool_choice", names)
     allowed = choice.allowed_tools
     mode, given = (allowed.mode, allowed.tools) if allowed else (choice.mode, choice.tools)
     if mode is None or not given:
         raise _invalid("tool_choice", "`mode` and `tools` are needed")
-    named = [
-        _named(tool.function.name if tool.function else tool.name, f"tool_choice.tools[{n}]", names)
-        for n, tool in enumerate(given)
-    ]
+    named = [_named(tool, f"tool_choice.tools[{n}]", names) for n, tool in enumerate(given)]
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": named}}
 
 
-def _named(name: str | None, where: str, names: set[str]) -> dict[str, Any]:
-    if name not in names:
-        raise _invalid(where, "there is no tool of this name among `tools`")
-    return {"type": "function", "function": {"name": name}}
+def _named(chosen: ChosenTools | NamedTool, where: str, names: Mapping[str, str]) -> dict[str, Any]:
+    name = chosen.function.name if chosen.function else chosen.name
+    if name is None or name not in names:
+        hint = "; of a namespace's it is `namespace.name`" if any(own != each for each, own in names.items()) else ""
+        raise _invalid(where, f"there is no tool of this name among `tools`{hint}")
+    return {"type": "function", "function": {"name": names[name]}}
 
 
 def check_history(messages: Sequence[Message], field: str, earlier: Sequence[Message] = ()) -> None:

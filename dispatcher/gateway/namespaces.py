@@ -2,7 +2,7 @@
 servers have no namespaces on Chat Completions; the client knows it by both names.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 BETWEEN = "__"  # namespace and tool: what models' servers take in a name
@@ -19,6 +19,13 @@ def apart(name: str, namespaces: Collection[str]) -> dict[str, str]:
         if name.startswith(namespace + BETWEEN):
             return {"namespace": namespace, "name": name.removeprefix(namespace + BETWEEN)}
     return {"name": name}
+
+
+def spellings(names: Iterable[str], namespaces: Collection[str]) -> dict[str, str]:
+    """What a client may choose them by → what agents know them by: `namespace.tool`, as OpenAI has it, where a tool's
+    own name is refused too, for several may have it; and what agents know."""
+    names = list(names)
+    return {".".join(apart(name, namespaces).values()): name for name in names} | {name: name for name in names}
 
 
 def grouped(tools: Sequence[Mapping[str, Any]], namespaces: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -137,7 +137,7 @@ class ResponseView:
             "store": shown.store,
             "temperature": asked.get("temperature", 1.0),
             "text": {"format": _text_format(asked)},
-            "tool_choice": _choice(asked.get("tool_choice", "auto")),
+            "tool_choice": _choice(asked.get("tool_choice", "auto"), self.echo.namespaces),
             "tools": self._tools,
             "top_logprobs": 0,
             "top_p": asked.get("top_p", 1.0),
@@ -270,13 +270,13 @@ def _tool(tool: Tool) -> Object:
     }
 
 
-def _choice(choice: Any) -> Any:
+def _choice(choice: Any, namespaces: Collection[str]) -> Any:
     """A choice among tools as Responses have it: a level less deep."""
     match choice:
         case {"type": "function", "function": {"name": name}}:
-            return {"type": "function", "name": name}
+            return {"type": "function", "name": ".".join(apart(name, namespaces).values())}
         case {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}:
-            return {"type": "allowed_tools", "mode": mode, "tools": [_choice(tool) for tool in tools]}
+            return {"type": "allowed_tools", "mode": mode, "tools": [_choice(tool, namespaces) for tool in tools]}
     return choice
 
 

@@ -30,6 +30,7 @@ from dispatcher.gateway.response_bodies import (
     ResponseBody,
     functions_of,
     messages_of,
+    namespaces_of,
     parameters_of_response,
     shown_of,
 )
@@ -115,7 +116,8 @@ class ResponseRoutes:
         if given:
             check_size(messages, self._bodies.limit, param)
         tools = tools_of(functions_of(body.tools or ()), self._sessions.registry.offered(body.model))
-        parameters = parameters_of_response(body) | parameters_of(body.tool_choice, body.parallel_tool_calls, tools)
+        chosen = parameters_of(body.tool_choice, body.parallel_tool_calls, tools, namespaces_of(body.tools or ()))
+        parameters = parameters_of_response(body) | chosen
         return Request(
             agent=body.model,
             messages=messages,

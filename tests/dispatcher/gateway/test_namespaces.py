@@ -1,6 +1,7 @@
 """Client tools in namespaces: agents know them by one name, clients by two."""
 
 import asyncio
+import json
 from typing import Any
 
 import httpx2
@@ -54,6 +55,26 @@ async def test_an_agent_knows_them_by_one_name_and_the_client_by_both(
         request = await asked(http, able, "responses", {"model": "default", **fields, "tools": [AGENTS, PLAIN]})
         (called,) = [message.tool_calls for message in request.messages if message.tool_calls]
         assert [call.name for call in called] == ["agents__close", "close"]
+
+
+async def test_one_of_them_is_chosen_by_both_names(http: httpx2.AsyncClient, able: FakeSessions) -> None:
+    """As OpenAI has it, where a tool's name alone is refused: several may have it."""
+
+    def choice(name: str) -> dict[str, Any]:
+        return body("responses", tools=[AGENTS, PLAIN], tool_choice={"type": "function", "name": name})
+
+    for name, known in (("agents.close", "agents__close"), ("agents__close", "agents__close"), ("close", "close")):
+        request = await asked(http, able, "responses", choice(name))
+        assert json.loads(request.parameters_json)["tool_choice"] == {"type": "function", "function": {"name": known}}
+    of_both = [{"type": "function", "name": name} for name in ("agents.spawn", "close")]
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": of_both}
+    shown = await http.post("/v1/responses", json={**choice("close"), "tool_choice": allowed, "background": True})
+    assert shown.json()["tool_choice"] == allowed
+    refused = await http.post("/v1/responses", json=choice("spawn"))
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == (
+        "tool_choice: there is no tool of this name among `tools`; of a namespace's it is `namespace.name`"
+    )
 
 
 @given(names, names, st.sets(names, max_size=3))
