@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -17,12 +18,14 @@ import httpx2
 import pytest
 from grpc_health.v1 import health_pb2
 
+from shared import tls
 from shared.addresses import split_address
 from tests.certificates import Authority
 from tests.names import name_server
 from tests.replicas import CONFIGURATION, NAME, NETWORK, PORTS, Edge, edge, eventually
 
 SECONDS = 20.0
+CIPHERS = {tls.CIPHERS: True, "ECDHE+AES:!AESGCM:!AESCCM": False}  # of TLS 1.2 → whether they are spoken
 WORDS = 30
 
 
@@ -173,6 +176,26 @@ def test_it_ends_tls(tmp_path):
         url = front.url.replace("http://", "https://")
         answer = httpx2.get(f"{url}/v1/models", verify=authority.client(), timeout=SECONDS)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
+
+def test_its_tls_is_the_dispatchers_own(tmp_path):
+    authority = Authority(tmp_path)
+    own = authority.issue("edge")
+    pem = tmp_path / "edge-and-key.pem"
+    pem.write_bytes(own.cert.read_bytes() + own.key.read_bytes())
+    shown = dict.fromkeys(("HTTP_TLS", "OPERATOR_TLS", "GRPC_TLS"), f"ssl crt {pem}")
+    with name_server() as names, edge(tmp_path / "tls.log", names, **shown) as front:
+        eventually(lambda: front.uptime() >= 0, "it is up")
+        addresses = [front.url.removeprefix("http://"), front.operator, front.target.removeprefix("dns:///")]
+        for address, (ciphers, accepted) in itertools.product(addresses, CIPHERS.items()):
+            client = authority.client()
+            client.maximum_version = ssl.TLSVersion.TLSv1_2
+            client.set_ciphers(ciphers)
+            refused = contextlib.nullcontext() if accepted else pytest.raises(OSError)  # noqa: PT011 - alert or reset
+            with refused, socket.create_connection(split_address(address), SECONDS) as connection:
+                client.wrap_socket(connection, server_hostname="localhost").close()
+    said = CONFIGURATION.read_text()
+    assert all(f"ssl-default-{side}-ciphers {tls.CIPHERS}\n" in said for side in ("bind", "server"))
 
 
 def test_words_pass_as_they_come(reader):
