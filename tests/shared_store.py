@@ -6,11 +6,10 @@ from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from typing import Any
 
-from dispatcher.core.entries import Entry
 from dispatcher.core.log import Applied, Change, Outcome, Record
 from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.store.memory import MemoryStore
-from dispatcher.store.ports import Created, Follower, IdempotencyKey, Listener, StoreUnavailable, Waiting
+from dispatcher.store.ports import Created, Follower, IdempotencyKey, Listener, LogPart, StoreUnavailable, Waiting
 
 
 class SharedStore:
@@ -112,7 +111,7 @@ class View:
         self._check()
         return await self._shared.memory.brief(session_id)
 
-    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+    async def read(self, session_id: str, after: int, limit: int) -> LogPart:
         self._check()
         return await self._shared.memory.read(session_id, after, limit)
 

@@ -167,8 +167,9 @@ async def waiting(store: Store, limit: int, cursor: Place | None) -> tuple[list[
 
 async def _of_session(store: Store, record: Record) -> AsyncIterator[WaitingCall]:
     for call_id, call in record.head.calls.items():
-        entries = await store.read(record.session_id, call.asked - 1, 1) if call.waits else []
-        for entry in entries:
+        if not call.waits:
+            continue
+        for entry in (await store.read(record.session_id, call.asked - 1, 1)).entries:
             if isinstance(entry.body, Approval):
                 yield WaitingCall(
                     session_id=record.session_id,

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from dispatcher.core.entries import Entry
 from dispatcher.core.log import Record
 from dispatcher.gateway import limits
-from dispatcher.store.ports import Follower, Store, StoreUnavailable, goes_on
+from dispatcher.store.ports import Follower, Store, StoreUnavailable
 
 FILLER = b": keep-alive\n\n"  # a comment, between any two frames
 RETRY = b"retry: 1000\n\n"  # milliseconds until an EventSource comes back
@@ -74,19 +74,17 @@ class LogReader:
                 if self._follower.late is not None:
                     self._pace(self._follower.late)
                 continue
-            entries = self._follower.recent(self.offset, BATCH_ENTRIES)
-            if entries is not None:
-                self._behind = len(entries) == BATCH_ENTRIES
-            else:
+            part = self._follower.recent(self.offset, BATCH_ENTRIES)
+            if part is None:
                 try:
                     async with asyncio.timeout_at(self._pause_at):
-                        entries = await self._store.read(self._session_id, self.offset, BATCH_ENTRIES)
+                        part = await self._store.read(self._session_id, self.offset, BATCH_ENTRIES)
                 except TimeoutError:
                     continue
                 except StoreUnavailable:
                     await asyncio.sleep(min(RETRY_STORE_SECONDS, left))
                     continue
-                self._behind = goes_on(entries, BATCH_ENTRIES)
+            entries, self._behind = part
             if entries:
                 self.offset = entries[-1].offset
                 return entries
@@ -117,7 +115,7 @@ class LogReader:
 async def logged(store: Store, record: Record, after: int = 0) -> AsyncIterator[Entry]:
     """The entries with an offset above `after`, up to the record's."""
     while after < record.head.offset:
-        entries = await store.read(record.session_id, after, BATCH_ENTRIES)
+        entries, _ = await store.read(record.session_id, after, BATCH_ENTRIES)
         if not entries:
             return
         for entry in entries:

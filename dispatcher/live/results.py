@@ -33,7 +33,7 @@ class Results:
         """There is room for one on that stream. Returns whether more wait for it."""
         if self._waiting and self._owner.link is link:
             offset, store = self._waiting[0], self._owner.host.store
-            entries = await until_known(lambda: store.read(self._owner.session_id, offset - 1, 1))
+            entries, _ = await until_known(lambda: store.read(self._owner.session_id, offset - 1, 1))
             if self._owner.link is link and self._waiting and self._waiting[0] == offset:
                 del self._waiting[0]
                 if entries and isinstance(entries[0].body, ToolResult):

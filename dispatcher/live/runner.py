@@ -44,7 +44,6 @@ from dispatcher.policies.ahead import at_once
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.outcomes import Violation
 from dispatcher.store.asking import READ_ENTRIES, read_all, until_known
-from dispatcher.store.ports import goes_on
 from dispatcher.tools.registry import ApprovalRequest
 from shared.conversation import Phase
 from shared.flags import Flag
@@ -269,10 +268,10 @@ class Runner:
         while not found:
             logged: list[Entry] = []
             if more or read < session.offset:
-                logged = await until_known(lambda: store.read(self.session_id, read, READ_ENTRIES))  # noqa: B023
-                if not (more or logged):
+                part = await until_known(lambda: store.read(self.session_id, read, READ_ENTRIES))  # noqa: B023
+                if not (more or part.entries):
                     return  # it is gone
-                more = goes_on(logged, READ_ENTRIES)
+                logged, more = part
             fresh = [entry for entry in logged if not 0 < entry.sequence <= sequence]
             known = max((entry.sequence for entry in fresh), default=sequence)
             if not more:

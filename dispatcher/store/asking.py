@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from dispatcher.core.entries import Entry
-from dispatcher.store.ports import Store, StoreUnavailable, goes_on
+from dispatcher.store.ports import Store, StoreUnavailable
 
 READ_ENTRIES = 1000  # of the log in one read, which READ_BYTES bounds too
 RETRY_SECONDS = (0.05, 2.0)  # between attempts: first, longest
@@ -15,19 +15,22 @@ T = TypeVar("T")
 async def in_parts(store: Store, session_id: str, until: int) -> AsyncIterator[list[Entry]]:
     """The log up to that offset, or as far as it reaches. Raises StoreUnavailable."""
     after = 0
-    while after < until and (part := await store.read(session_id, after, min(READ_ENTRIES, until - after))):
-        after = part[-1].offset
-        yield part
+    while after < until:
+        entries, _ = await store.read(session_id, after, min(READ_ENTRIES, until - after))
+        if not entries:
+            return
+        after = entries[-1].offset
+        yield entries
 
 
 async def read_all(store: Store, session_id: str, after: int = 0) -> list[Entry]:
     """The log after that offset, at once: where that is little."""
     entries: list[Entry] = []
-    while True:
-        part = await store.read(session_id, entries[-1].offset if entries else after, READ_ENTRIES)
+    more = True
+    while more:
+        part, more = await store.read(session_id, entries[-1].offset if entries else after, READ_ENTRIES)
         entries += part
-        if not goes_on(part, READ_ENTRIES):
-            return entries
+    return entries
 
 
 async def until_known(ask: Callable[[], Awaitable[T]]) -> T:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from dispatcher.core.entries import Entry
+from dispatcher.store.ports import LogPart
 
 # Of one followed log, whichever is reached first. A follower that lags further reads the store.
 TAIL_ENTRIES = 256
@@ -55,7 +56,7 @@ class LogFollower:
     def followers(self) -> int:
         return len(self._topic.followers)
 
-    def recent(self, after: int, limit: int) -> list[Entry] | None:
+    def recent(self, after: int, limit: int) -> LogPart | None:
         return self._topic.tail.read(after, limit)
 
     def nudge(self, cut: bool = False) -> None:
@@ -104,13 +105,14 @@ class _Tail:
         while len(kept) > TAIL_ENTRIES or (self._size > TAIL_BYTES and len(kept) > 1):
             self._size -= kept.pop(0)[1]
 
-    def read(self, after: int, limit: int) -> list[Entry] | None:
+    def read(self, after: int, limit: int) -> LogPart | None:
         if not self._entries:
             return None
         start = after + 1 - self._entries[0][0].offset
         if start < 0:
             return None
-        return [entry for entry, _ in self._entries[start : start + limit]]
+        end = start + limit
+        return LogPart([entry for entry, _ in self._entries[start:end]], more=end < len(self._entries))
 
     def clear(self) -> None:
         self._entries.clear()
@@ -206,7 +208,7 @@ class Hub:
             topic.tail.clear()
             self.nudge(session_id)
 
-    def recent(self, session_id: str, after: int, limit: int) -> list[Entry] | None:
+    def recent(self, session_id: str, after: int, limit: int) -> LogPart | None:
         """What `Store.read` would answer, if the tail knows it: entries after an offset that it still reaches."""
         topic = self._topics.get(session_id)
         return topic.tail.read(after, limit) if topic else None

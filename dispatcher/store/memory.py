@@ -9,7 +9,7 @@ from time import perf_counter
 
 from msgspec.structs import replace
 
-from dispatcher.core.entries import Entry
+from dispatcher.core.entries import Entry, size_of
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Applied, Change, Outcome, Record, Refused, State, apply
 from dispatcher.core.tenant_limits import TenantLimit, check
@@ -19,11 +19,12 @@ from dispatcher.store.ports import (
     Created,
     Follower,
     IdempotencyKey,
+    LogPart,
     Place,
     Replicas,
     StoreUnavailable,
+    part_of,
     place,
-    read_at_once,
 )
 
 
@@ -138,9 +139,10 @@ class MemoryStore:
         record = await self.load(session_id)
         return record and without_prompt(record)
 
-    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+    async def read(self, session_id: str, after: int, limit: int) -> LogPart:
         self._check_open()
-        return read_at_once(self._entries.get(session_id, [])[after : after + limit])
+        asked = self._entries.get(session_id, [])[after : after + limit]
+        return part_of(((entry, size_of(entry)) for entry in asked), limit)
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]:
         return self._hub.follow(session_id)

@@ -1,13 +1,13 @@
 """The port behind which session logs are kept, and its specification. One test suite runs over every adapter."""
 
 from asyncio import Future
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from dispatcher.core.entries import Entry, size_of
+from dispatcher.core.entries import Entry
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Change, Head, Outcome, Record, State
 from dispatcher.core.tenant_limits import TenantLimit
@@ -54,21 +54,25 @@ def place(session_id: str, head: Head) -> Place:
     return head.ended_at or head.since, session_id
 
 
-def read_at_once(entries: Iterable[Entry]) -> list[Entry]:
-    """Of these, as many as `Store.read` answers with."""
-    read: list[Entry] = []
+class LogPart(NamedTuple):
+    """Of a log: entries that follow each other. more: it may have others after them."""
+
+    entries: list[Entry]
+    more: bool
+
+
+def part_of(sized: Iterable[tuple[Entry, int]], limit: int) -> LogPart:
+    """What `Store.read` answers with. sized: at most `limit` entries, each with its bytes; taken as far as they are
+    read.
+    """
+    entries: list[Entry] = []
     size = 0
-    for entry in entries:
-        read.append(entry)
-        size += size_of(entry)
+    for entry, its_size in sized:
+        entries.append(entry)
+        size += its_size
         if size >= READ_BYTES:
-            break
-    return read
-
-
-def goes_on(read: Sequence[Entry], limit: int) -> bool:
-    """Whether the log may have more than `Store.read` answered with at that limit."""
-    return len(read) == limit or sum(map(size_of, read)) >= READ_BYTES
+            return LogPart(entries, more=True)
+    return LogPart(entries, more=len(entries) == limit)
 
 
 def resolve(future: Future[Any], value: Any) -> None:
@@ -99,7 +103,7 @@ class Follower(Protocol):
         True: what was read may be there no more, for the session was dropped, or its log rolled back.
         """
 
-    def recent(self, after: int, limit: int) -> list[Entry] | None:
+    def recent(self, after: int, limit: int) -> LogPart | None:
         """What `Store.read` would answer, if that is at hand."""
 
 
@@ -212,9 +216,9 @@ class Store(Protocol):
     async def brief(self, session_id: str) -> Record | None:
         """As `load`, without its prompt, which may be a thousand times the rest."""
 
-    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+    async def read(self, session_id: str, after: int, limit: int) -> LogPart:
         """At most `limit` entries with an offset above `after`, in order, the last one that with which they have
-        READ_BYTES. None of an unknown session.
+        READ_BYTES; and whether there may be more by now. None of an unknown session.
         """
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]: ...

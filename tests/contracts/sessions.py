@@ -79,4 +79,5 @@ async def running(store: Store, session_id: str = "s") -> int:
 
 async def bodies(store: Store, session_id: str = "s") -> list[Body]:
     """What the log says, without the assignments."""
-    return [entry.body for entry in await store.read(session_id, 0, 10_000) if not isinstance(entry.body, Assigned)]
+    entries = (await store.read(session_id, 0, 10_000)).entries
+    return [entry.body for entry in entries if not isinstance(entry.body, Assigned)]

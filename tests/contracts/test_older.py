@@ -105,7 +105,7 @@ async def test_a_session_is_what_it_was(kept: Kept, session_id: str) -> None:
     assert record
     assert (record.head.state, record.head.reason, record.head.code) == STATES[session_id]
     assert record.request.messages == (Message("user", session_id),)
-    entries = await kept.store.read(session_id, 0, 100)
+    entries = (await kept.store.read(session_id, 0, 100)).entries
     assert [entry.offset for entry in entries] == list(range(1, record.head.offset + 1))
     shown = [event for entry in entries if (event := user_event(entry, lambda _: True))]
     assert [(type(event), getattr(event, TOLD[type(event)])) for event in shown] == SHOWN[session_id]

@@ -244,7 +244,7 @@ async def test_who_follows_hears_what_others_append(instances: tuple[Instance, I
         async def reach(offset: int) -> None:
             async with asyncio.timeout(SECONDS):
                 while True:
-                    read.extend(entry.offset for entry in await two.store.read("s", len(read), 100))
+                    read.extend(entry.offset for entry in (await two.store.read("s", len(read), 100)).entries)
                     if len(read) >= offset:
                         return
                     await follower.wait(SECONDS)
@@ -269,7 +269,7 @@ async def test_who_follows_hears_that_another_dropped_the_session(instances: tup
         while await two.store.load("s"):
             await one.store.delete("s")
             await asyncio.wait_for(follower.wait(SECONDS), SECONDS / 2)
-        assert await two.store.read("s", 0, 10) == []
+        assert (await two.store.read("s", 0, 10)).entries == []
 
 
 async def test_steps_of_several_instances_are_each_carried_out_whole(instances: tuple[Instance, Instance]) -> None:
@@ -292,7 +292,7 @@ async def test_steps_of_several_instances_are_each_carried_out_whole(instances: 
 
     settled = await asyncio.gather(settle(one), settle(two), talk())
     assert sum(filter(None, settled)) == 40
-    entries = await two.store.read("s", 0, 1000)
+    entries = (await two.store.read("s", 0, 1000)).entries
     assert [entry.offset for entry in entries] == list(range(1, 182))
     record = await one.store.load("s")
     assert record

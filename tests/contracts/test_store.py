@@ -40,7 +40,7 @@ from dispatcher.core.log import (
 from dispatcher.core.tokens import assignment_token, digest
 from dispatcher.store.asking import read_all
 from dispatcher.store.factory import open_store
-from dispatcher.store.ports import READ_BYTES, Follower, IdempotencyKey, Place, Store, StoreUnavailable, goes_on, place
+from dispatcher.store.ports import READ_BYTES, Follower, IdempotencyKey, Place, Store, StoreUnavailable, place
 from shared.records import MAX_TEXT_BYTES, Content, Error, Message, Stopped, Thought, Tool, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
     TOKEN,
@@ -91,7 +91,7 @@ async def test_a_created_session_is_loaded_as_it_was(store: Store) -> None:
     assert created.same_request
     assert created.record == record
     assert await store.load("s1") == record
-    assert await store.read("s1", 0, 10) == []
+    assert (await store.read("s1", 0, 10)).entries == []
 
 
 async def test_all_of_a_request_is_kept(store: Store) -> None:
@@ -165,7 +165,7 @@ async def test_a_waiting_session_is_assigned_once(store: Store) -> None:
     assert {refusal(outcome) for outcome in outcomes[1:]} == {"not_waiting"}
     head = head_of(outcomes[0])
     assert (head.state, head.generation, head.epoch, head.commander_id) == ("running", 1, 1, "c0")
-    assert [entry.body for entry in await store.read("s", 0, 10)] == [Assigned(1, "c0")]
+    assert [entry.body for entry in (await store.read("s", 0, 10)).entries] == [Assigned(1, "c0")]
 
 
 async def test_an_acquire_fences(store: Store) -> None:
@@ -252,7 +252,7 @@ async def test_a_session_that_is_not_there(store: Store) -> None:
     assert refusal(await store.submit("none", assign())) == "unknown_session"
     assert refusal(await store.submit("none", Settle(stop()))) == "unknown_session"
     assert await store.load("none") is None
-    assert await store.read("none", 0, 10) == []
+    assert (await store.read("none", 0, 10)).entries == []
     assert await store.delete("none") is False
 
 
@@ -274,7 +274,7 @@ async def test_appended_entries_are_numbered_and_read_as_they_were(store: Store)
     second = head_of(await store.submit("s", append(epoch, *entries[2:])))
     assert (second.sequence, second.offset, second.decided) == (4, 6, 70_007)
     decided = [7, 7, 7, 70_007, 70_007]  # an entry that says nothing of it stands where the log is
-    assert await store.read("s", 1, 10) == [
+    assert (await store.read("s", 1, 10)).entries == [
         replace(entry, offset=offset, decided=reached)
         for offset, (entry, reached) in enumerate(zip(entries, decided, strict=True), 2)
     ]
@@ -303,7 +303,7 @@ async def test_every_kind_of_entry_is_read_as_it_was(store: Store) -> None:
     outcome = await store.submit("s", append(epoch, *(numbered(body, n) for n, body in enumerate(kinds, 1))))
     assert isinstance(outcome, Applied)
     assert await bodies(store) == kinds
-    assert await store.read("s", 1, 100) == list(outcome.entries)
+    assert (await store.read("s", 1, 100)).entries == list(outcome.entries)
 
 
 async def test_large_entries_are_read_a_few_at_a_time(store: Store) -> None:
@@ -311,9 +311,9 @@ async def test_large_entries_are_read_a_few_at_a_time(store: Store) -> None:
     count = 12
     for sequence in range(1, count + 1):
         await store.submit("s", append(epoch, said(sequence, "x" * MAX_TEXT_BYTES)))
-    first = await store.read("s", 0, 100)
+    first, more = await store.read("s", 0, 100)
     assert sum(map(size_of, first[:-1])) < READ_BYTES <= sum(map(size_of, first))
-    assert goes_on(first, 100)
+    assert more
     whole = await read_all(store, "s")
     assert [entry.offset for entry in whole] == list(range(1, count + 2))
     assert whole[: len(first)] == first
@@ -406,7 +406,7 @@ async def test_a_withdrawn_append_is_carried_out_once_with_what_follows_it(store
         withdrawn.cancel()
         again = append(epoch, said(first), said(first + 1), said(first + 2))
         assert head_of(await store.submit("s", again)).sequence == first + 2
-    assert [entry.sequence for entry in await store.read("s", 1, 10)] == [1, 2, 3, 4, 5, 6]
+    assert [entry.sequence for entry in (await store.read("s", 1, 10)).entries] == [1, 2, 3, 4, 5, 6]
 
 
 # ---- without an epoch: results and stops
@@ -455,7 +455,7 @@ async def test_the_first_stop_wins_and_nothing_is_released_after_it(store: Store
         True,
         6,
     )
-    read = await store.read("s", 0, 10)
+    read = (await store.read("s", 0, 10)).entries
     assert [entry.body.stop_id for entry in read if isinstance(entry.body, StopEntry)] == ["stop-1"]
     assert "".join(entry.released for entry in read) == "before"
     assert [entry.body for entry in read if isinstance(entry.body, Content)] == [Content("before"), Content("after")]
@@ -480,11 +480,14 @@ async def test_a_stopped_session_is_never_assigned(store: Store) -> None:
 
 async def test_reading_from_an_offset(store: Store) -> None:
     epoch = await running(store)
-    await store.submit("s", append(epoch, *(said(n) for n in range(1, 10))))
-    for following in (False, True):
-        for after, limit in ((0, 100), (0, 3), (4, 2), (9, 5), (10, 5), (1000, 5)):
-            read = await store.read("s", after, limit)
-            assert [entry.offset for entry in read] == list(range(after + 1, min(after + limit, 10) + 1)), following
+    await store.submit("s", append(epoch, *(said(n) for n in range(1, 6))))
+    with store.follow("s"):  # what comes from here on is at hand
+        await store.submit("s", append(epoch, *(said(n) for n in range(6, 10))))
+        for after, limit in ((0, 100), (0, 3), (4, 2), (7, 2), (9, 5), (10, 5), (1000, 5)):
+            entries, more = await store.read("s", after, limit)
+            assert [entry.offset for entry in entries] == list(range(after + 1, min(after + limit, 10) + 1))
+            assert more or after + limit >= 10
+            assert not more or len(entries) == limit
 
 
 async def test_a_follower_reads_the_whole_log(store: Store) -> None:
@@ -494,7 +497,7 @@ async def test_a_follower_reads_the_whole_log(store: Store) -> None:
 
     async def read_to_the_end(follower: Follower) -> None:
         while True:
-            while entries := await store.read("s", offsets[-1] if offsets else 0, 7):
+            while entries := (await store.read("s", offsets[-1] if offsets else 0, 7)).entries:
                 offsets.extend(entry.offset for entry in entries)
             if (record := await store.load("s")) and record.head.over and record.head.offset == offsets[-1]:
                 return
@@ -515,7 +518,7 @@ async def test_a_lagging_follower_reads_what_is_no_longer_at_hand(store: Store) 
         for n in range(1, 400):
             head_of(await store.submit("s", append(epoch, said(n, f"{n}"))))
         for after in (0, 100, 200, 390, 399):
-            read = await store.read("s", after, 1000)
+            read = (await store.read("s", after, 1000)).entries
             assert [entry.offset for entry in read] == list(range(after + 1, 401))
         await store.submit("s", append(epoch, *(said(n, "x" * 60_000) for n in range(400, 420))))
         assert [entry.offset for entry in await read_all(store, "s", 399)] == list(range(400, 421))
@@ -567,7 +570,7 @@ async def test_a_follower_hears_that_the_session_is_gone(store: Store) -> None:
         assert await store.delete("s")
         await asyncio.wait_for(gone, SECONDS)
         assert not await follower.wait(0.001)
-        assert await store.read("s", 0, 10) == []
+        assert (await store.read("s", 0, 10)).entries == []
 
 
 # ---- selecting and dropping
@@ -638,7 +641,7 @@ async def test_only_an_ended_session_is_deleted(store: Store) -> None:
     assert await store.delete("s") is True
     assert await store.delete("s") is False
     assert await store.load("s") is None
-    assert await store.read("s", 0, 10) == []
+    assert (await store.read("s", 0, 10)).entries == []
     assert refusal(await store.submit("s", append(epoch, said(1)))) == "unknown_session"
     assert await store.load("s2") is not None
 
@@ -654,7 +657,7 @@ async def test_a_deletion_among_changes_takes_its_place(store: Store) -> None:
     assert await deleting
     assert refusal(await late) == "unknown_session"
     assert (await creating).fresh
-    assert await store.read("s", 0, 10) == []
+    assert (await store.read("s", 0, 10)).entries == []
 
 
 async def test_ended_sessions_expire(store: Store) -> None:

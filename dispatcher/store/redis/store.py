@@ -18,7 +18,6 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from dispatcher.core.entries import Entry, size_of
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import LIVE as LIVE_STATES
 from dispatcher.core.log import Change, Outcome, Record, State
@@ -30,11 +29,12 @@ from dispatcher.store.ports import (
     Created,
     Follower,
     IdempotencyKey,
+    LogPart,
     Place,
     Replicas,
     StoreUnavailable,
+    part_of,
     place,
-    read_at_once,
 )
 from dispatcher.store.redis.address import RedisAddress, ask_server, check_rights, check_server
 from dispatcher.store.redis.admissions import Admissions
@@ -269,22 +269,21 @@ class RedisStore:
         self._check_open()
         return next(iter(await briefs(self._servers, [session_id])), None)
 
-    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+    async def read(self, session_id: str, after: int, limit: int) -> LogPart:
         self._check_open()
         recent = self._hub.recent(session_id, after, limit)
         if recent is not None:
             return recent
-        log, entries, size = session_keys(session_id).log, list[Entry](), 0
+        log, blobs, size = session_keys(session_id).log, list[bytes](), 0
         while True:
-            fit = (READ_BYTES - size) * len(entries) // size if size else FIRST_ENTRIES  # if the next are like these
-            count = max(1, min(limit - len(entries), fit, CHUNK))
-            reply = await self._servers.read(command("XRANGE", log, f"{after + 1}-0", "+", "COUNT", count))
-            part = read_at_once(entry_of(fields[1]) for _, fields in reply)
-            entries += part
-            size += sum(map(size_of, part))
-            if size >= READ_BYTES or len(part) < count or len(entries) == limit:
-                return read_at_once(entries)
-            after = part[-1].offset
+            fit = (READ_BYTES - size) * len(blobs) // size if size else FIRST_ENTRIES  # if the next are like these
+            count = max(1, min(limit - len(blobs), fit, CHUNK))
+            first = after + len(blobs) + 1
+            reply = await self._servers.read(command("XRANGE", log, f"{first}-0", "+", "COUNT", count))
+            blobs += [fields[1] for _, fields in reply]
+            size = sum(map(len, blobs))
+            if size >= READ_BYTES or len(reply) < count or len(blobs) == limit:
+                return part_of(((entry_of(blob), len(blob)) for blob in blobs), limit)
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]:
         return self._hub.follow(session_id)

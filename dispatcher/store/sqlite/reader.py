@@ -8,11 +8,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from dispatcher.core.entries import Entry
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Record, State
 from dispatcher.store.blobs import entry_of, hold_of, record_of
-from dispatcher.store.ports import Place, StoreUnavailable, read_at_once
+from dispatcher.store.ports import LogPart, Place, StoreUnavailable, part_of
 from dispatcher.store.sqlite.file import PLACE, open_reader
 
 
@@ -36,7 +35,7 @@ class Reader:
         rows = self._fetch(statement, (session_id,))
         return record_of(*rows[0]) if rows else None
 
-    def entries(self, session_id: str, after: int, limit: int) -> list[Entry]:
+    def entries(self, session_id: str, after: int, limit: int) -> LogPart:
         try:
             with contextlib.closing(
                 self._connection.execute(
@@ -45,7 +44,7 @@ class Reader:
                     (session_id, after, limit),
                 )
             ) as rows:
-                return read_at_once(entry_of(row[0]) for row in rows)
+                return part_of(((entry_of(blob), len(blob)) for (blob,) in rows), limit)
         except sqlite3.Error as error:
             raise _failed(error) from error
 

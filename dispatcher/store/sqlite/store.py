@@ -18,12 +18,21 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import structlog
 
-from dispatcher.core.entries import Entry, StopEntry
+from dispatcher.core.entries import StopEntry
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Append, Applied, Change, Outcome, Record, Settle, State
 from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import Created, Follower, IdempotencyKey, Place, Replicas, StoreUnavailable, resolve
+from dispatcher.store.ports import (
+    Created,
+    Follower,
+    IdempotencyKey,
+    LogPart,
+    Place,
+    Replicas,
+    StoreUnavailable,
+    resolve,
+)
 from dispatcher.store.sqlite.checkpoints import Checkpointer
 from dispatcher.store.sqlite.file import lock
 from dispatcher.store.sqlite.reader import Reader
@@ -300,7 +309,7 @@ class SqliteStore:
     async def brief(self, session_id: str) -> Record | None:
         return await self._reads.ask(self._reader.brief, session_id, turn=session_id)
 
-    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+    async def read(self, session_id: str, after: int, limit: int) -> LogPart:
         self._check_open()
         recent = self._hub.recent(session_id, after, limit)
         if recent is not None:

@@ -132,7 +132,7 @@ async def test_resuming_at_every_offset_gives_the_same_text(http: httpx2.AsyncCl
     assert text_of(whole) == "<0><1><2><3><4><5>"
     assert whole[-1].event == "stopped"
     final = int(whole[-1].id)
-    entries = await sessions.store.read(commander.session_id, 0, 100)
+    entries = (await sessions.store.read(commander.session_id, 0, 100)).entries
     for after in range(final):
         seen = await read(http, path(commander), after)
         said_before = "".join(entry.released for entry in entries[:after])
@@ -146,7 +146,7 @@ async def test_the_larger_of_both_offsets_counts(http: httpx2.AsyncClient, sessi
     commander = await sessions.begin()
     await commander.say("a", "b", "c")
     await commander.finish()
-    offsets = [entry.offset for entry in await sessions.store.read(commander.session_id, 0, 100)]
+    offsets = [entry.offset for entry in (await sessions.store.read(commander.session_id, 0, 100)).entries]
     first, second = offsets[1], offsets[2]
     assert text_of(await read(http, f"{path(commander)}?after={first}", second)) == "c"
     assert text_of(await read(http, f"{path(commander)}?after={second}", first)) == "c"

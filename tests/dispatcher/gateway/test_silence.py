@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, suppress
 import openai
 import pytest
 
-from dispatcher.core.entries import Entry
 from dispatcher.gateway import limits, sse
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store import followers
 from dispatcher.store.memory import MemoryStore
+from dispatcher.store.ports import LogPart
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions, eventually
 
 CHAT = {"model": "default", "messages": [{"role": "user", "content": "hi"}]}
@@ -137,7 +137,7 @@ class Stuck(MemoryStore):
         self.stuck = False
         self.asked = 0
 
-    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+    async def read(self, session_id: str, after: int, limit: int) -> LogPart:
         self.asked += 1
         if self.stuck:
             await asyncio.Event().wait()

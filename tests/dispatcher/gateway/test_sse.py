@@ -9,6 +9,7 @@ from dispatcher.core.entries import Entry
 from dispatcher.gateway import sse
 from dispatcher.gateway.sse import Connections, LogReader, Watch
 from dispatcher.store.memory import MemoryStore
+from dispatcher.store.ports import LogPart
 from shared.records import Content
 
 
@@ -58,9 +59,9 @@ class Following:
         self.waits += 1
         return False
 
-    def recent(self, after: int, limit: int) -> list[Entry] | None:
+    def recent(self, after: int, limit: int) -> LogPart | None:
         more, self._more = self._more, 1
-        return [Entry(Content("a"), 0.0, offset=after + 1 + n) for n in range(more)]
+        return LogPart([Entry(Content("a"), 0.0, offset=after + 1 + n) for n in range(more)], more=False)
 
     def rested(self) -> None:
         self._more = 3

@@ -45,7 +45,7 @@ async def test_no_session_ends_by_it(tmp_path: Path, jump: Callable[[float], Non
     jump(seconds)
     runner.receive(Upstream("s", Content("b"), 2, 0, 10))
     await until(lambda: Ack(2) in link.signals)
-    entries = await sessions.store.read("s", 0, 10)
+    entries = (await sessions.store.read("s", 0, 10)).entries
     assert [entry.body for entry in entries] == [Content("a"), Content("b")]
     assert 0 <= entries[1].at - entries[0].at < 60
     await sessions.close()

@@ -267,7 +267,7 @@ async def test_others_have_the_loop_while_a_large_packet_is_read(
         runner.receive(packet)
     assert read == []
     await runner.appends.drained()
-    entry, *_ = await policed.store.read("s", 0, 10)
+    entry, *_ = (await policed.store.read("s", 0, 10)).entries
     assert entry.sequence == 1
     if isinstance(payload, Content):
         assert (entry.body, entry.released) == (payload, payload.text[: -len("night ")])
@@ -358,7 +358,8 @@ async def test_a_stop_between_two_slices_of_a_packet_lets_none_of_it_out(policed
     assert len([*slices]) >= 6000 // PhraseSet.slice
     runner.receive(packet)
     await until(lambda: runner.session.offset == 2)
-    assert [(entry.released, entry.decided) for entry in await policed.store.read("s", 0, 10)] == [("", 0), ("", 0)]
+    entries = (await policed.store.read("s", 0, 10)).entries
+    assert [(entry.released, entry.decided) for entry in entries] == [("", 0), ("", 0)]
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
@@ -375,7 +376,7 @@ async def test_a_stop_waits_for_no_step_under_way(sessions: LiveSessions, store:
     assert [[entry.sequence for entry in append.entries] for append in store.appends] == [[1], [1, 2, 3, 4, 4]]
     await until(lambda: Stop in link.kinds() and Ack in link.kinds())
     assert link.signals[-1] == Ack(4)
-    entries = await sessions.store.read("s", 0, 10)
+    entries = (await sessions.store.read("s", 0, 10)).entries
     assert [entry.body for entry in entries[:-1]] == [Content(text) for text in texts]
     assert isinstance(entries[-1].body, StopEntry)
     assert "".join(entry.released for entry in entries) == "".join(texts)[:200_000]
@@ -548,7 +549,7 @@ async def test_time_stands_in_the_log(sessions: LiveSessions) -> None:
     _, runner = await opened(sessions)
     say(runner, "a")
     await runner.appends.drained()
-    [entry] = await sessions.store.read("s", 0, 10)
+    [entry] = (await sessions.store.read("s", 0, 10)).entries
     assert before <= entry.at <= time.time()
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 from dispatcher.core.entries import Entry
 from dispatcher.store.followers import Hub
+from dispatcher.store.ports import LogPart
 from shared.records import Content
 
 HOUR = 3600.0
@@ -43,9 +44,9 @@ async def test_what_is_at_hand() -> None:
         assert follower.recent(0, 10) is None  # nobody knows what there is
         hub.publish("s", ENTRIES[1:], [1, 1])
         assert follower.recent(0, 10) is None
-        assert follower.recent(1, 10) == list(ENTRIES[1:])
-        assert follower.recent(1, 1) == [ENTRIES[1]]
-        assert follower.recent(3, 10) == []
+        assert follower.recent(1, 10) == LogPart(list(ENTRIES[1:]), more=False)
+        assert follower.recent(1, 1) == LogPart([ENTRIES[1]], more=True)
+        assert follower.recent(3, 10) == LogPart([], more=False)
         hub.gone("s")
         assert follower.recent(3, 10) is None
 

@@ -24,7 +24,7 @@ from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.settings import DispatcherSettings
 from dispatcher.store.asking import read_all
 from dispatcher.store.blobs import without_prompt
-from dispatcher.store.ports import Created, IdempotencyKey, Store, StoreUnavailable
+from dispatcher.store.ports import Created, IdempotencyKey, LogPart, Store, StoreUnavailable
 from shared import records, wire
 from shared.pb import agent_pb2_grpc
 from shared.records import (
@@ -272,11 +272,11 @@ class Trouble:
         record = await self.load(session_id)
         return record and without_prompt(record)
 
-    async def read(self, session_id: str, after: int, limit: int) -> list[Entry]:
+    async def read(self, session_id: str, after: int, limit: int) -> LogPart:
         self._check()
-        entries = await self.store.read(session_id, after, limit)
+        part = await self.store.read(session_id, after, limit)
         await self.reads.wait()
-        return entries
+        return part
 
     async def create(
         self, record: Record, key: IdempotencyKey | None = None, limit: TenantLimit | None = None

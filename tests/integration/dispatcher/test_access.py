@@ -813,7 +813,7 @@ async def test_a_users_token_is_at_hand_for_the_calls_of_its_own_session(
         told = (await house.ask("operator", "GET", "/operator/sessions")).text + house.audit.read_text()
         store = house.dispatcher.sessions.store
         for session_id in made.values():
-            told += repr(await store.load(session_id)) + repr(await store.read(session_id, 0, 100))
+            told += repr(await store.load(session_id)) + repr((await store.read(session_id, 0, 100)).entries)
             await worker.finish(session_id)
         tokens = house.dispatcher.sessions.runners.tokens
         await until(lambda: not any(map(tokens.of, made.values())), "dropped")

@@ -32,7 +32,7 @@ async def test_a_stop_waits_for_the_step_under_way_and_for_nothing_that_is_queue
         queued = [store.submit("s", append(epoch, said(number))) for number in range(2, 6)]
         stopped = store.submit("s", Settle(stop()))
         await asyncio.gather(under_way, *queued, stopped)
-        entries = await store.read("s", 0, 20)
+        entries = (await store.read("s", 0, 20)).entries
     order = [type(entry.body).__name__ for entry in entries if isinstance(entry.body, Content | StopEntry)]
     assert order == ["Content", "StopEntry", *["Content"] * 4]
     assert not entries[-1].released
@@ -193,10 +193,10 @@ async def test_what_nobody_told_a_reader_is_found(redis: RedisServer) -> None:
         head_of(await store.submit("s", append(epoch, said(1))))
         with store.follow("s") as follower:
             head_of(await store.submit("s", append(epoch, said(2, "ours"))))
-            assert len(await store.read("s", 0, 10)) == 3
+            assert len((await store.read("s", 0, 10)).entries) == 3
             silently_add(redis, "s", 4)
             async with asyncio.timeout(SECONDS):
-                while len(entries := await store.read("s", 0, 10)) < 4:
+                while len(entries := (await store.read("s", 0, 10)).entries) < 4:
                     await follower.wait(SECONDS)
             assert entries[3].body == Content("silent")
 
@@ -223,7 +223,7 @@ async def test_news_come_again_after_the_subscription_was_cut(redis: RedisServer
             redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
             await other.submit("s", Settle(stop()))
             async with asyncio.timeout(SECONDS):
-                while not any(isinstance(entry.body, StopEntry) for entry in await store.read("s", 0, 10)):
+                while not any(isinstance(entry.body, StopEntry) for entry in (await store.read("s", 0, 10)).entries):
                     await follower.wait(SECONDS)
             await until(lambda: ears.grew == ["s"])
             ears.grew.clear()
@@ -245,7 +245,7 @@ async def test_no_step_of_its_own_is_news_to_an_instance(redis: RedisServer, mon
 
             async def reach(offset: int) -> None:
                 async with asyncio.timeout(SECONDS):
-                    while len(await one.read("s", 0, 100)) < offset:
+                    while len((await one.read("s", 0, 100)).entries) < offset:
                         await follower.wait(SECONDS)
 
             await until(subscribed)
@@ -270,12 +270,12 @@ async def test_a_log_that_was_rolled_back_is_read_anew(redis: RedisServer) -> No
         before = dump(redis, "s")
         with store.follow("s") as follower:
             head_of(await store.submit("s", append(epoch, said(2, "lost"), said(3, "lost"))))
-            assert len(await store.read("s", 0, 10)) == 4
+            assert len((await store.read("s", 0, 10)).entries) == 4
             restore(redis, "s", before)
             async with asyncio.timeout(SECONDS):
                 while not await follower.wait(SECONDS):
                     pass
-            assert len(await store.read("s", 0, 10)) == 2
+            assert len((await store.read("s", 0, 10)).entries) == 2
         outcome = await store.submit("s", append(epoch, said(2, "lost"), said(3, "lost")))
         assert head_of(outcome).offset == 4  # said again, not taken for a repetition
         assert await bodies(store) == [Content("kept"), Content("lost"), Content("lost")]

@@ -124,7 +124,7 @@ async def test_databases_of_one_server_are_apart(redis: RedisServer) -> None:
             await one.create(waiting("last"))
             await two.submit("s", append(epoch, said(2)))
         assert ears.waiting == []
-        assert len(await one.read("s", 0, 10)) == 1
+        assert len((await one.read("s", 0, 10)).entries) == 1
 
 
 async def test_a_replica(server: RedisServer, replica: RedisServer) -> None:
@@ -226,7 +226,7 @@ async def test_away_and_back(server: RedisServer) -> None:
             server.start()
             await answered(lambda: store.submit("s", append(epoch, said(2, "during "))))
             async with asyncio.timeout(SECONDS):
-                while len(await store.read("s", 0, 10)) < 3:
+                while len((await store.read("s", 0, 10)).entries) < 3:
                     await follower.wait(SECONDS)
         await answered(lambda: store.create(waiting("s2")))
         async with opened(url(server)) as other:  # both hear again
@@ -248,7 +248,7 @@ async def test_an_outcome_that_nobody_heard_of_is_repeated_safely(server: RedisS
             server.send_signal(signal.SIGCONT)
             await answered(append_n)
         assert await bodies(store) == [Content("1"), Content("2"), Content("3")]
-        entries = await store.read("s", 0, 10)
+        entries = (await store.read("s", 0, 10)).entries
         assert [entry.offset for entry in entries] == [1, 2, 3, 4]
 
 
@@ -415,7 +415,7 @@ async def check_logs(url: str, lines: list[bytes]) -> None:
     assert any(logged.values())
     async with opened(url) as store:
         for name, answered_sequence in logged.items():
-            entries = await store.read(name, 0, 100_000)
+            entries = (await store.read(name, 0, 100_000)).entries
             assert len(entries) >= answered_sequence
             assert [entry.sequence for entry in entries] == list(range(1, len(entries) + 1))
             assert [entry.offset for entry in entries] == list(range(1, len(entries) + 1))

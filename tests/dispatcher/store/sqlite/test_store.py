@@ -81,7 +81,7 @@ async def test_a_stop_waits_for_the_step_under_way_and_for_nothing_that_is_queue
         queued = [store.submit("s", append(epoch, said(number))) for number in range(2, 6)]
         stopped = store.submit("s", Settle(stop()))
         await asyncio.gather(under_way, *queued, stopped)
-        entries = await store.read("s", 0, 20)
+        entries = (await store.read("s", 0, 20)).entries
     order = [type(entry.body).__name__ for entry in entries if isinstance(entry.body, Content | StopEntry)]
     assert order == ["Content", "StopEntry", *["Content"] * 4]
     assert not entries[-1].released
@@ -205,10 +205,10 @@ async def test_everything_is_there_after_reopening(path: Path, query: str) -> No
         await store.submit("s", append(epoch, said(1), call(2), said(3)))
         await store.create(waiting("s2"), key)
         await store.offer("i1", ["default"], 100.0)
-        record, entries = await store.load("s"), await store.read("s", 0, 10)
+        record, entries = await store.load("s"), (await store.read("s", 0, 10)).entries
     async with opened(path, query) as store:
         assert await store.load("s") == record
-        assert await store.read("s", 0, 10) == entries
+        assert (await store.read("s", 0, 10)).entries == entries
         assert [record.session_id for record in await store.select(["running"], 10)] == ["s"]
         assert (await store.create(waiting("s3"), key)).record.session_id == "s2"
         assert await store.offered(100.0) == ["default"]
@@ -233,7 +233,7 @@ async def test_what_was_answered_survives_kill_9(path: Path, answered: int) -> N
             logged[name] = int(sequence)
     async with opened(path) as store:
         for name, answered_sequence in logged.items():
-            entries = await store.read(name, 0, 100_000)
+            entries = (await store.read(name, 0, 100_000)).entries
             assert len(entries) >= answered_sequence
             assert [entry.sequence for entry in entries] == list(range(1, len(entries) + 1))
             assert [entry.offset for entry in entries] == list(range(1, len(entries) + 1))
