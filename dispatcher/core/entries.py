@@ -1,5 +1,6 @@
 """What stands in a session's log: packets as they came (Thought, Content, Error, Stopped, Unknown), and these."""
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias, get_args
 
 import msgspec
@@ -174,17 +175,6 @@ def _kind(body: type[Body]) -> str:
     return "agent_error" if body is Error else str(body.__struct_config__.tag)
 
 
-_MEMBERS = {
-    _kind(body): frozenset({*Entry.__struct_fields__, *body.__struct_fields__} - {"body", "offset"})
-    for body in get_args(Body)
-}
-
-
-def members(kind: str) -> frozenset[str]:
-    """The names of what `as_event` gives of such an entry. Raises KeyError."""
-    return _MEMBERS[kind]
-
-
 def fields_of(record: msgspec.Struct) -> dict[str, Any]:
     """By name."""
     return {name: _plain(value) for name, value in msgspec.structs.asdict(record).items()}
@@ -194,3 +184,28 @@ def _plain(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return fields_of(value)
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+_MEMBERS = {
+    _kind(body): frozenset({*Entry.__struct_fields__, *body.__struct_fields__} - {"body", "offset"})
+    for body in get_args(Body)
+}
+
+_ADDED = {
+    _kind(body): {
+        field.name: _plain(field.default)
+        for field in (*msgspec.structs.fields(Entry), *msgspec.structs.fields(body))
+        if field.name in _MEMBERS[_kind(body)] and not field.required and not field.default
+    }
+    for body in get_args(Body)
+}
+
+
+def members(kind: str) -> frozenset[str]:
+    """The names of what `as_event` gives of such an entry. Raises KeyError."""
+    return _MEMBERS[kind]
+
+
+def completed(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """With the members that such an entry of an older version lacks, which are empty. Raises KeyError."""
+    return {**_ADDED[kind], **fields}

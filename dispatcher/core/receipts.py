@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import asdict, replace
 
-from dispatcher.core.entries import members
+from dispatcher.core.entries import completed, members
 from dispatcher.core.log import Record, Request
 from shared.records import MAX_NAME, Usage
 
@@ -152,6 +152,7 @@ class Account:
             raise ValueError(f"entry {self.entries + 1} is missing")
         if unknown := fields.keys() - members(kind):
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+        fields = completed(kind, fields)
         self.entries = offset
         self._chain = hashlib.sha256(self._chain + canonical_entry(offset, kind, fields)).digest()
         released = fields["released"].encode()

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from prometheus_client import CollectorRegistry
 
 from dispatcher.access.watch import Access
+from dispatcher.core.receipts import micros
 from dispatcher.gateway.app import operator_app
 from dispatcher.gateway.receipts import ReceiptKey
 from dispatcher.gateway.server import HttpServer, bind
@@ -194,6 +196,25 @@ async def test_each_changed_byte_of_the_log_is_noticed(
     for wrong in (data.replace(b"SECRET", b"SECREt"), b"".join(data.splitlines(keepends=True)[:-1]), b"", data + b"{}"):
         log.write_bytes(wrong)
         assert receipt.run(options("verify", made, "--log", log)) == 1
+
+
+async def test_a_log_that_an_older_version_printed(files: tuple[Path, Path]) -> None:
+    """Which lacks what was added since: such members are empty."""
+    made, log = files
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert not all(all(line.values()) for line in lines)
+    log.write_text("\n".join(json.dumps({k: v for k, v in line.items() if v}) for line in lines))
+    assert receipt.run(options("verify", made, "--log", log)) == 0
+
+
+@pytest.mark.parametrize("second", [0.1234565, 0.1234575, 0.12345650001])
+def test_a_time_between_two_microseconds(second: float) -> None:
+    """As the document says it, in integers: 2^20 seconds and more are exact in a double to parts of a microsecond."""
+    at = 1_700_000_000 + second
+    product = Fraction(at * 1e6)
+    below = product.numerator // product.denominator
+    above = product - below > Fraction(1, 2) or (product - below == Fraction(1, 2) and below % 2)
+    assert micros(at) == below + above
 
 
 async def test_what_was_changed_in_an_unsigned_receipt_that_fits_again_the_log_tells(
