@@ -16,6 +16,7 @@ from dispatcher.core.log import Request
 from dispatcher.gateway import live_list
 from dispatcher.gateway.app import operator_app
 from dispatcher.gateway.server import HttpServer, bind
+from dispatcher.live.ports import Unlogged
 from dispatcher.metrics import Metrics
 from dispatcher.verbs import receipt
 from shared.records import Message
@@ -80,6 +81,13 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
 
         writing = asyncio.create_task(flood(runaway))
         await tab.until(f"document.querySelector('tbody a').title === '{runaway.session_id}'")
+        # What another instance alone knows is not shown as nothing, in the wide columns.
+        thinks = "document.querySelector('tbody tr').cells[9].textContent"
+        await tab.until(f"{thinks} === 'elsewhere'")
+        await tab.shows("What 1 think and hold back, another instance knows", "caption")
+        sessions.seen[runaway.session_id] = Unlogged("Planning", 12)
+        await tab.until(f"{thinks} === 'Planning'")
+        await tab.until("!document.querySelector('caption').innerText.includes('another instance')")
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 

@@ -78,6 +78,7 @@ export async function fleet({ main, signal, page }) {
   );
   main.append(
     element("h1", {}, "Fleet and rules"),
+    element("p", {}, "Holds and Commanders are those of all instances; the rest is of the one that answers."),
     wrong,
     holds,
     numbers,
@@ -88,7 +89,7 @@ export async function fleet({ main, signal, page }) {
   );
   asking({ numbers, rules, tools, wrong, holds }, signal, page);
   const live = new Live();
-  await live.follow(signal, page.connected, () => working(commanders, live, page));
+  await live.follow(signal, page.connected, (whole) => whole && working(commanders, live, page));
 }
 
 function working({ box, body, title }, live, page) {
@@ -188,7 +189,7 @@ function show(sections, metrics, rules, found) {
   const heading = (text) => element("h2", {}, text);
   const list = (items) => element("ul", {}, ...items.map((text) => element("li", {}, visible(text))));
   sections.wrong.replaceChildren(
-    ...(found.length ? [heading("What is wrong"), list(found)] : [heading("Nothing is known to be wrong")]),
+    ...(found.length ? [heading("What is wrong here"), list(found)] : [heading("Nothing is known to be wrong here")]),
   );
   sections.wrong.className = found.length ? "wrong" : "";
   sections.numbers.replaceChildren(

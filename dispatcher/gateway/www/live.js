@@ -7,9 +7,10 @@ export class Live {
   rows = new Map(); // by id
   ended = new Map();
   waiting = 0; // of the rows
+  elsewhere = 0; // of the rows: what they think and hold back, another instance knows
   at = 0; // Unix seconds at the Dispatcher: as of then
 
-  /** Calls `news` after each look. Throws Refused. */
+  /** Calls `news` after each look with true, and with false once the first rows are there. Throws Refused. */
   async follow(signal, connected, news) {
     let stale = new Set();
     const linked = (yes, error) => {
@@ -22,6 +23,7 @@ export class Live {
           stale.delete(row.session_id);
           this.#take(row);
         }
+        if (!this.at && this.rows.size === data.sessions.length) news(false);
       } else if (name === "gone") {
         this.rows.delete(data.id);
       } else if (name === "unavailable") {
@@ -31,7 +33,7 @@ export class Live {
         stale.clear();
         this.#measure(data.at);
         connected(true);
-        news();
+        news(true);
       }
     }
   }
@@ -49,10 +51,11 @@ export class Live {
 
   /** Packets a second, of each since the look before. */
   #measure(at) {
-    this.waiting = 0;
+    this.waiting = this.elsewhere = 0;
     for (const row of this.rows.values()) {
       const { measured } = row;
       if (row.state === "waiting") this.waiting++;
+      else if (row.step === null) this.elsewhere++;
       if (measured && at > measured.at) row.rate = (row.sequence - measured.sequence) / (at - measured.at);
       if (!measured || at > measured.at) row.measured = { at, sequence: row.sequence };
     }

@@ -36,7 +36,7 @@ const SORTS = {
 };
 
 export async function sessions({ main, query, signal, page }) {
-  const wrong = element("ul", { className: "wrong", hidden: true });
+  const wrong = element("section", { className: "wrong", ariaLabel: "What is wrong", hidden: true });
   const form = filters(query);
   const asked = Object.fromEntries(query);
   const ended = ["ended", ...ENDED].includes(asked.show);
@@ -67,9 +67,10 @@ export async function sessions({ main, query, signal, page }) {
   const further = button("Look further back", () => page.tried(async () => (await list.further(), draw())));
   pager.append(earlier, later, further);
 
-  asking(wrong, signal, page);
   draw();
-  await list.follow(() => draw(true));
+  const followed = list.follow(() => draw(true)); // the rows are asked for first
+  asking(wrong, signal, page);
+  await followed;
 }
 
 function filters(query) {
@@ -140,7 +141,7 @@ function liveList({ q = "", sort }, page, signal) {
   let looked = false;
   return {
     row: (id) => live.rows.get(id) ?? live.ended.get(id),
-    now: () => live.at,
+    now: () => live.at || Date.now() / 1000, // before the first look is over
     order() {
       const all = [...live.rows.values()];
       return (q ? all.filter((row) => finds(row, q)) : all).sort(compare).map((row) => row.session_id);
@@ -148,9 +149,11 @@ function liveList({ q = "", sort }, page, signal) {
     title(first, last, all) {
       if (!looked) return "Looking…";
       const found = q ? `, ${count(all)} of them found` : "";
-      return `${count(live.rows.size)} live, ${count(live.waiting)} waiting${found}: ${count(first)} to ${count(last)}`;
+      const told = `${count(live.rows.size)} live, ${count(live.waiting)} waiting${found}: ${count(first)} to ${count(last)}`;
+      if (!live.elsewhere) return told;
+      return `${told}. What ${count(live.elsewhere)} think and hold back, another instance knows`;
     },
-    follow: (news) => live.follow(signal, page.connected, () => ((looked = true), news())),
+    follow: (news) => live.follow(signal, page.connected, (whole) => ((looked = whole), news())),
   };
 }
 
@@ -217,6 +220,7 @@ class Rows {
   #fill(row, session, now) {
     if (!session) return; // dropped while it was shown
     const live = !session.ended_at;
+    const running = session.state === "running";
     const why = session.reason || session.code;
     const tools = [...session.running_calls, ...session.waiting_calls.map((name) => `${name} (to be approved)`)];
     const texts = [
@@ -227,8 +231,8 @@ class Rows {
       lasted((session.ended_at ?? now) - session.created_at),
       count(session.sequence),
       count(session.takeovers),
-      live ? (session.step ?? "") : "",
-      live && session.held !== null ? count(session.held) : "",
+      running ? (session.step ?? "elsewhere") : "",
+      running ? (session.held === null ? "elsewhere" : count(session.held)) : "",
       tools.join(", "),
       session.commander_id,
     ];
@@ -242,13 +246,14 @@ class Rows {
 }
 
 /** What this instance knows to be wrong, asked again and again. */
-async function asking(list, signal, page) {
+async function asking(section, signal, page) {
   while (!signal.aborted) {
     const found = await page.tried(() => troubles(signal), { asked: true });
-    if (found && JSON.stringify(found) !== list.dataset.shown) {
-      list.dataset.shown = JSON.stringify(found);
-      list.replaceChildren(...found.map((text) => element("li", {}, visible(text))));
-      list.hidden = !found.length;
+    if (found && JSON.stringify(found) !== section.dataset.shown) {
+      section.dataset.shown = JSON.stringify(found);
+      const list = element("ul", {}, ...found.map((text) => element("li", {}, visible(text))));
+      section.replaceChildren("Wrong at the instance that answers:", list);
+      section.hidden = !found.length;
     }
     await new Promise((done) => setTimeout(done, WRONG_MS));
   }
