@@ -84,10 +84,11 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         # What another instance alone knows is not shown as nothing, in the wide columns.
         thinks = "document.querySelector('tbody tr').cells[9].textContent"
         await tab.until(f"{thinks} === 'elsewhere'")
-        await tab.shows("What 1 think and hold back, another instance knows", "caption")
+        told = "document.querySelector('caption').textContent.includes('What 1 think and hold back')"
+        await tab.until(told)
         sessions.seen[runaway.session_id] = Unlogged("Planning", 12)
         await tab.until(f"{thinks} === 'Planning'")
-        await tab.until("!document.querySelector('caption').innerText.includes('another instance')")
+        await tab.until(f"!{told}")
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 

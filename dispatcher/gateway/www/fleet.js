@@ -105,7 +105,7 @@ function working({ box, body, title }, live, page) {
     sum.rate += row.rate;
     sum.agents.add(row.agent);
   }
-  title.textContent = `${count(found.size)} Commanders with sessions`;
+  title.textContent = `Commanders with sessions: ${count(found.size)}`;
   body.replaceChildren(
     ...[...found].sort().map(([key, { sessions, rate, agents }]) => {
       const [commander, credential, instance] = JSON.parse(key);

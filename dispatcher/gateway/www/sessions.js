@@ -56,7 +56,7 @@ export async function sessions({ main, query, signal, page }) {
     from -= from % PAGE;
     const ids = order.slice(from, from + PAGE);
     rows.show(ids, list);
-    title.textContent = list.title(order.length && from + 1, from + ids.length, order.length);
+    title.replaceChildren(...list.title(order.length && from + 1, from + ids.length, order.length));
     earlier.disabled = from === 0;
     later.disabled = from + PAGE >= order.length;
     further.hidden = !list.more?.();
@@ -147,11 +147,12 @@ function liveList({ q = "", sort }, page, signal) {
       return (q ? all.filter((row) => finds(row, q)) : all).sort(compare).map((row) => row.session_id);
     },
     title(first, last, all) {
-      if (!looked) return "Looking…";
+      if (!looked) return ["Looking…"];
       const found = q ? `, ${count(all)} of them found` : "";
       const told = `${count(live.rows.size)} live, ${count(live.waiting)} waiting${found}: ${count(first)} to ${count(last)}`;
-      if (!live.elsewhere) return told;
-      return `${told}. What ${count(live.elsewhere)} think and hold back, another instance knows`;
+      if (!live.elsewhere) return [told];
+      const unknown = `. What ${count(live.elsewhere)} think and hold back, another instance knows`;
+      return [told, element("span", { className: "wide" }, unknown)]; // as the columns are
     },
     follow: (news) => live.follow(signal, page.connected, (whole) => ((looked = whole), news())),
   };
@@ -165,8 +166,9 @@ function endedList({ q = "", show, reason, day }, page, signal) {
     row: (id) => rows.get(id),
     now: () => Date.now() / 1000,
     order: () => [...rows.keys()],
-    title: (first, last, all) =>
+    title: (first, last, all) => [
       `${count(all)} ended ones, the latest first, of ${count(looked)} looked at: ${count(first)} to ${count(last)}`,
+    ],
     more: () => cursor !== null,
     async further() {
       const asked = new URLSearchParams({ limit: LOOKED_AT });
