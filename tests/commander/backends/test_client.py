@@ -179,7 +179,9 @@ async def test_a_server_that_never_answers_is_asked_once() -> None:
 
 
 @pytest.mark.parametrize("cut", [True, False])
-async def test_an_answer_that_has_ended_needs_no_end_of_its_stream(cut: bool) -> None:
+async def test_an_answer_that_has_ended_needs_no_end_of_its_stream(cut: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("commander.backends.client.USAGE_SECONDS", 30.0 if cut else 0.2)
+
     async def script(connection: Connection) -> None:
         await connection.begin(length="100000")
         await connection.raw(WHOLE.removesuffix("data: [DONE]\n\n").encode())
@@ -187,7 +189,7 @@ async def test_an_answer_that_has_ended_needs_no_end_of_its_stream(cut: bool) ->
             await asyncio.Event().wait()
 
     async with serving(script) as provider:
-        assert await answered(provider, silence_seconds=10 if cut else 0.2) == ANSWER
+        assert await answered(provider, silence_seconds=3000) == ANSWER
 
 
 @pytest.mark.parametrize("noise", [":\n", event({"choices": []}), "data: {}\n\n"])

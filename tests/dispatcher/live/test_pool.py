@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from dispatcher.core.log import CommanderName, Head, Record, Request
-from dispatcher.live.outliers import CONSECUTIVE_FAILURES
+from dispatcher.live.outliers import BASE_EJECTION_SECONDS, CONSECUTIVE_FAILURES
 from dispatcher.live.pool import MAX_ASSIGNING, MAX_SLOTS, Member, Pool
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import Waiting
@@ -402,7 +403,15 @@ async def test_a_session_goes_to_who_has_just_lost_it_only_where_no_other_is_the
 async def test_who_fails_gets_less_then_none_for_a_while(
     pool: Pool, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.live.outliers.BASE_EJECTION_SECONDS", 0.05)
+    loop, over = asyncio.get_running_loop(), list[Callable[[], object]]()
+    call_later = loop.call_later
+
+    def noted(seconds: float, callback: Callable[..., object], *arguments: object) -> asyncio.TimerHandle:
+        if seconds == BASE_EJECTION_SECONDS:
+            over.append(partial(callback, *arguments))
+        return call_later(seconds, callback, *arguments)
+
+    monkeypatch.setattr(loop, "call_later", noted)
     (broken, first), (whole, second) = member(8, commander_id="c1"), member(3, commander_id="c2")
     for each in (broken, whole):
         pool.join(each)
@@ -420,9 +429,8 @@ async def test_who_fails_gets_less_then_none_for_a_while(
     await asyncio.sleep(0)
     assert pool.waiting == 1, "it waits rather than go to the broken one"
     assert not first.assigned
-    async with asyncio.timeout(30):
-        while not first.assigned:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+    over.pop()()
+    await desk.idle()
     assert (first.assigned, second.assigned) == (["s3"], ["s0", "s1", "s2"])
 
 

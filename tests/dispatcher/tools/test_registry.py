@@ -422,7 +422,7 @@ async def test_what_hangs_takes_from_its_own_tool_alone_and_is_told() -> None:
 
     told: list[tuple[str, int]] = []
     threads = Threads(2, 2, lambda tool, threads: told.append((tool, threads)))
-    registry = registry_of(block, quick, timeout=0.1, threads=threads)
+    registry, others = registry_of(block, timeout=0.1, threads=threads), registry_of(quick, timeout=30, threads=threads)
     with structlog.testing.capture_logs() as records:
         answers = await asyncio.gather(*(registry.run("block", "{}") for _ in range(40)))
     assert {answer.status for answer in answers} == {"TIMEOUT"}
@@ -431,7 +431,7 @@ async def test_what_hangs_takes_from_its_own_tool_alone_and_is_told() -> None:
         ("tool_runs_on", "block", 1),
         ("tool_runs_on", "block", 2),
     ]
-    assert await registry.run("quick", "{}") == ToolOutput("OK", "1"), "only its own places are taken"
+    assert await others.run("quick", "{}") == ToolOutput("OK", "1"), "only its own places are taken"
     assert (await registry.run("block", "{}")).status == "TIMEOUT"
     release.set()
     async with asyncio.timeout(30):

@@ -295,11 +295,11 @@ async def test_a_member_without_a_status_is_hung() -> None:
 
 
 async def test_a_status_in_time_keeps_a_member() -> None:
-    async with serving(status_timeout_seconds=0.6) as world:
+    async with serving(status_timeout_seconds=1.5) as world:
         member, session_id, generation = await world.served()
-        for _ in range(4):
+        for _ in range(5):
             await member.report(0, {session_id: generation})
-            await asyncio.sleep(0.2)  # the heartbeat's own pace, far from its limit
+            await asyncio.sleep(0.4)  # the heartbeat's own pace, far from its limit
         await member.finish(session_id)
         assert (await member.status()).name == "UNAVAILABLE"
 
