@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -19,6 +20,9 @@ MAX_HELD_BYTES = 24 * 1024 * 1024  # of all larger bodies that come at once; the
 ROOM_SECONDS = 10.0  # that they do
 MAX_VALUES = 20_000  # decoded within 10 ms, whatever they are; a conversation of 5,000 messages
 MAX_UNQUOTED = 1024 * 1024  # bytes outside of strings: digits, and white space
+# That stand in each other. The interpreter allows some 900, to some of what is done with them later a few fewer; the
+# schema of a tool takes two for each level of its arguments.
+MAX_DEPTH = 128
 _BETWEEN = (b",", b"[", b"{")  # what values begin with, or are told apart by
 MAX_NAME = 256  # characters of an agent's name or a conversation_id, which stand in every log line; of a message's
 
@@ -99,17 +103,16 @@ class Bodies:
         if default is not None and not body.strip():
             return default
         if len(body) <= SMALL_BYTES:
+            if not is_shallow(body):
+                raise _too_complex()
             if check is None:
                 return decode(body, kind)
             fields = decode(body, dict)
             check(fields)
             return typed(fields, kind)
         async with self._turn:
-            if not await asyncio.to_thread(is_light, body):
-                message = (
-                    f"The body has more than {MAX_VALUES} values, or more than {MAX_UNQUOTED} bytes beside its texts."
-                )
-                raise HttpError(400, message, code="body_too_complex")
+            if not await asyncio.to_thread(lambda: is_light(body) and is_shallow(body)):
+                raise _too_complex()
             if check is None:
                 decoded = decode(body, kind)
             else:
@@ -129,11 +132,37 @@ def is_light(body: bytes) -> bool:
     """
     if len(body) <= MAX_UNQUOTED and sum(map(body.count, _BETWEEN)) <= MAX_VALUES:
         return True  # whatever of these stands in strings
+    outside = _outside(body)
+    return outside is not None and len(outside) <= MAX_UNQUOTED and sum(map(outside.count, _BETWEEN)) <= MAX_VALUES
+
+
+def is_shallow(body: bytes) -> bool:
+    """Whether in a JSON text at most MAX_DEPTH values stand in each other. Of a text that is not JSON the answer says
+    nothing.
+    """
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return True
+    outside = _outside(body)
+    if outside is None:
+        return False
+    steps = (1 if each in b"[{" else -1 for each in outside if each in b"[]{}")
+    return max(accumulate(steps), default=0) <= MAX_DEPTH
+
+
+def _outside(body: bytes) -> bytes | None:
+    """What stands outside of a JSON text's strings. None: these are more than MAX_VALUES values have."""
     body = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # then a quote begins or ends a string
     if body.count(b'"') > 4 * MAX_VALUES + 2:  # a key and a value for each, and one that is all of the text
-        return False
-    outside = b"".join(body.split(b'"')[::2])
-    return len(outside) <= MAX_UNQUOTED and sum(map(outside.count, _BETWEEN)) <= MAX_VALUES
+        return None
+    return b"".join(body.split(b'"')[::2])
+
+
+def _too_complex() -> HttpError:
+    message = (
+        f"The body has more than {MAX_VALUES} values, more than {MAX_DEPTH} in each other, or more than "
+        f"{MAX_UNQUOTED} bytes beside its texts."
+    )
+    return HttpError(400, message, code="body_too_complex")
 
 
 def decode(body: bytes, kind: type[BodyT]) -> BodyT:

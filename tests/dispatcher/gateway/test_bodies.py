@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
 from dispatcher.gateway import bodies
-from dispatcher.gateway.bodies import MAX_UNQUOTED, MAX_VALUES, SMALL_BYTES, is_light
+from dispatcher.gateway.bodies import MAX_DEPTH, MAX_UNQUOTED, MAX_VALUES, SMALL_BYTES, is_light, is_shallow
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.openai import ChatBody
 from dispatcher.gateway.response_bodies import ResponseBody
@@ -52,6 +52,22 @@ def test_what_stands_in_strings_does_not_count(value: Any, values: int, unquoted
         assert is_light(text.encode()) == (len(rest) <= unquoted and sum(map(rest.count, ",[{")) <= values)
 
 
+def depth(value: Any) -> int:
+    match value:
+        case dict():
+            return 1 + max(map(depth, value.values()), default=0)
+        case list():
+            return 1 + max(map(depth, value), default=0)
+    return 0
+
+
+@given(value=JSON, most=st.integers(0, 5))
+def test_how_deep_values_stand_in_each_other(value: Any, most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bodies, "MAX_DEPTH", most)
+        assert is_shallow(json.dumps(value, ensure_ascii=False).encode()) == (depth(value) <= most)
+
+
 @pytest.fixture
 def settings() -> DispatcherSettings:
     return DispatcherSettings()  # bodies of 8 MiB
@@ -66,6 +82,21 @@ async def test_many_values_are_refused(http: httpx2.AsyncClient, sessions: FakeS
     answer = await http.post("/v1/sessions", content=of(unit, MAX_VALUES + 1))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "body_too_complex")
     assert sessions.created.empty()
+
+
+@pytest.mark.parametrize("size", [0, SMALL_BYTES])
+@pytest.mark.parametrize("unit", ["[]", '{"a":}'])
+async def test_values_deep_in_each_other_are_refused(
+    http: httpx2.AsyncClient, sessions: FakeSessions, unit: str, size: int
+) -> None:
+    """Elsewhere they could be read, and not be written again: 500."""
+    too_complex = (400, "body_too_complex")
+    for levels, expected in ((MAX_DEPTH - 2, (201, None)), (MAX_DEPTH - 1, too_complex), (2_000, too_complex)):
+        deep = unit[:-1] * levels + "0" + unit[-1] * levels
+        body = f'{{"prompt": "{"x" * (size + 1)}", "parameters": {{"a": {deep}}}}}'
+        answer = await http.post("/v1/sessions", content=body.encode())
+        assert (answer.status_code, answer.json().get("error", {}).get("code")) == expected
+    assert sessions.created.qsize() == 1
 
 
 async def test_long_numbers_are_refused(http: httpx2.AsyncClient) -> None:

@@ -440,7 +440,7 @@ async def test_a_message_in_too_many_frames(url: str, sessions: FakeSessions, mo
 async def test_a_message_that_nests_too_deep_is_refused_as_any_other(url: str) -> None:
     async with connected(url) as frames:
         await frames.send('{"a": ' + "[" * 5_000 + "]" * 5_000 + "}")
-        assert (await error_of(frames))["error"]["code"] == "invalid_json"
+        assert (await error_of(frames))["error"]["code"] == "body_too_complex"
         await frames.send("{")
         assert (await error_of(frames))["error"]["code"] == "invalid_json"
 
