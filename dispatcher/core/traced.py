@@ -40,19 +40,21 @@ class SpanReader:
         self._session_id, self._context = record.session_id, context
         self._root = invocation_span(record.session_id, 1)
         self._began = self._ended = request.created_at
-        self._attributes: dict[str, Attribute] = {
+        # Of each Commander's: tools know an agent by its operation alone. What `session.id` they are told, they show as
+        # one: it would be the conversation's.
+        self._common: dict[str, Attribute] = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.provider.name": PROVIDER,
             **_known("gen_ai.agent.name", request.agent),
             **_known("gen_ai.conversation.id", request.conversation_id),
-            "session.id": record.session_id,
+            "midsentence.session_id": record.session_id,
             **_known("midsentence.tenant", request.tenant),
-            "midsentence.state": record.head.state,
         }
+        self._attributes: dict[str, Attribute] = {**self._common, "midsentence.state": record.head.state}
         self._name = invoked(request.agent)
         self._messages = request.messages if texts else None
         self._said: list[str] = []
-        self._error = ""
+        self._ending = self._error = ""  # how the answer ended
         self._events: list[SpanEvent] = []
         self._invocations: list[Span] = []  # after the first; the last one's end is not known yet
         self._calls: dict[str, tuple[Call, int, float]] = {}  # without a result: generation, when it began
@@ -92,6 +94,7 @@ class SpanReader:
                     self._attributes["gen_ai.usage.input_tokens"] = min(usage.prompt_tokens, MAX_INTEGER)
                 if usage and usage.completion_tokens:
                     self._attributes["gen_ai.usage.output_tokens"] = min(usage.completion_tokens, MAX_INTEGER)
+                self._ending = self._ending or reason
                 self._decided = True
             case Failed(code) | Error(code, _, False):
                 self._failed(code)
@@ -101,6 +104,7 @@ class SpanReader:
         if generation <= 1:
             self._attributes |= own
             return
+        own = {**self._common, **own}
         self._end_invocation(at)
         span_id = invocation_span(self._session_id, generation)
         self._invocations.append(Span(self._name, "client", span_id, self._root, at, at, own, linked=self._root))
@@ -136,6 +140,7 @@ class SpanReader:
         self._events.append(SpanEvent("midsentence.stop", at, attributes))
         if stop.policy:
             self._events.append(SpanEvent("midsentence.policy_hit", at, {"midsentence.policy": stop.policy}))
+        self._ending = "content_filter" if stop.policy else "stopped"
         self._decided = True
         if self._given:
             span_id = stop_span(self._session_id)
@@ -144,12 +149,13 @@ class SpanReader:
     def _failed(self, code: str) -> None:
         if not self._decided:
             self._error = code[:MAX_NAME]
+            self._ending = "error"
             self._decided = True
 
     def spans(self) -> list[Span]:
         """The session's first. Call it once, when the log has been taken."""
         self._end_invocation(self._ended)
-        texts = {} if self._messages is None else _texts(self._messages, "".join(self._said))
+        texts = {} if self._messages is None else _texts(self._messages, "".join(self._said), self._ending)
         root = Span(
             self._name,
             "client",
@@ -168,12 +174,13 @@ def _known(name: str, value: str) -> dict[str, Attribute]:
     return {name: value} if value else {}
 
 
-def _texts(messages: tuple[Message, ...], said: str) -> dict[str, Attribute]:
-    """What was asked, and what the user got, as the conventions' JSON."""
+def _texts(messages: tuple[Message, ...], said: str, ending: str) -> dict[str, Attribute]:
+    """What was asked, and what the user got and why that ended, as the conventions' JSON."""
     asked = [_message(message.role, message.content) for message in messages]
+    answered = _message("assistant", said) | {"finish_reason": "tool_call" if ending == "tool_calls" else ending}
     return {
         "gen_ai.input.messages": msgspec.json.encode(asked).decode(),
-        "gen_ai.output.messages": msgspec.json.encode([_message("assistant", said)]).decode(),
+        "gen_ai.output.messages": msgspec.json.encode([answered]).decode(),
     }
 
 

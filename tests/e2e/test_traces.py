@@ -43,6 +43,6 @@ def test_one_tree_over_a_killed_commander_and_a_killed_dispatcher(
         root, *later = collector.spans
         assert {span.name for span in later} == {"invoke_agent default"}
         assert {(span.trace, span.parent, span.linked) for span in later} == {(root.trace, root.span, (root.span,))}
-        assert (root.parent, root.attributes["session.id"]) == ("", session_id)
+        assert (root.parent, root.attributes["midsentence.session_id"]) == ("", session_id)
         assert root.attributes["gen_ai.response.finish_reasons"] == ["stop"]
         assert root.began <= later[0].began <= later[-1].ended <= root.ended

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from opentelemetry.semconv._incubating.attributes import error_attributes, gen_ai_attributes, session_attributes
+from opentelemetry.semconv._incubating.attributes import error_attributes, gen_ai_attributes
 
 from dispatcher.core.entries import Assigned, Body, Call, Entry, Failed, Finished, Started, StopEntry, Text
 from dispatcher.core.log import Head, Record, Request
@@ -57,7 +57,7 @@ def test_a_session_is_one_span_in_the_callers_trace() -> None:
         "gen_ai.provider.name": "midsentence",
         "gen_ai.agent.name": "writer",
         "gen_ai.conversation.id": "thread",
-        "session.id": "s",
+        "midsentence.session_id": "s",
         "midsentence.tenant": "theirs",
         "midsentence.state": "finished",
         "midsentence.commander_id": "m",
@@ -75,6 +75,8 @@ def test_a_takeover_is_a_part_of_it_and_linked_to_the_first() -> None:
     root, second, third, *tools = told(*bodies, Assigned(3, "o"), generations=(1, 1, 2, 2, 2, 2, 3))
     for span, began, ended in ((second, 103.0, 107.0), (third, 107.0, 107.0)):
         assert (span.parent_id, span.linked, span.began, span.ended) == (root.span_id, root.span_id, began, ended)
+        for name in ("operation.name", "provider.name", "agent.name", "conversation.id"):
+            assert span.attributes[f"gen_ai.{name}"] == root.attributes[f"gen_ai.{name}"]
     assert len({root.span_id, second.span_id, third.span_id}) == 3
     assert [tool.parent_id for tool in tools] == [root.span_id, second.span_id], "under whom it was called"
 
@@ -131,18 +133,39 @@ def test_texts_stand_in_it_where_they_are_asked_for_and_as_users_got_them() -> N
     bodies = (Assigned(1, "m"), Thought("t", CANARY), call(denied=True), answer(), Content(CANARY), Finished("stop"))
     assert CANARY not in repr(told(*bodies))
     root, *others = told(*bodies, texts=True)
-    for name, role in (("gen_ai.input.messages", "user"), ("gen_ai.output.messages", "assistant")):
+    for name, said in (
+        ("gen_ai.input.messages", {"role": "user"}),
+        ("gen_ai.output.messages", {"role": "assistant", "finish_reason": "stop"}),
+    ):
         text = root.attributes[name]
         assert isinstance(text, str)
-        assert json.loads(text) == [{"role": role, "parts": [{"type": "text", "content": CANARY}]}]
+        assert json.loads(text) == [{**said, "parts": [{"type": "text", "content": CANARY}]}]
     assert CANARY not in repr(others)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (Finished("length"), "length"),
+        (Finished("tool_calls"), "tool_call"),
+        (StopEntry("s", "PolicyViolation", "policy", "names"), "content_filter"),
+        (StopEntry("s", "UserCancel", "user"), "stopped"),
+        (Failed("commander_lost"), "error"),
+    ],
+)
+def test_an_answer_says_why_it_ended(end: Body, reason: str) -> None:
+    """The conventions' schema of a message asks for it: a tool that holds messages to it shows none that lacks it."""
+    root = told(Assigned(1, "m"), Content("Once"), end, Finished("stop"), texts=True)[0]
+    text = root.attributes["gen_ai.output.messages"]
+    assert isinstance(text, str)
+    assert json.loads(text)[0]["finish_reason"] == reason
 
 
 def test_names_are_the_conventions() -> None:
     """As the package that is generated from their published YAML has them."""
     known = {
         value
-        for module in (gen_ai_attributes, error_attributes, session_attributes)
+        for module in (gen_ai_attributes, error_attributes)
         for name, value in vars(module).items()
         if name.isupper()
     }

@@ -81,7 +81,7 @@ async def test_a_stop_is_told_with_its_halt_wherever_it_was_made(
     waits = await b.create("other")
     await a.sessions.stop(waits, "UserCancel", "user")
     await until(lambda: len(collector.spans) == 3, "told")
-    of_session = {span.attributes.get("session.id"): span for span in collector.spans}
+    of_session = {span.attributes.get("midsentence.session_id"): span for span in collector.spans}
     assert set(of_session) == {session_id, waits, None}
     assert of_session[session_id].events["midsentence.stop"] == {
         "midsentence.stop.reason": "RiskControl",
