@@ -1,4 +1,4 @@
-"""`commander check`: does an agent stop in mid-sentence, and how many tokens late.
+"""`commander check`: does an agent stop in mid-sentence, how many tokens late, and does it honour what it declares.
 
 Imports: commander, shared.
 Libraries: httptools, msgspec, prometheus_client, uvloop.

@@ -1,4 +1,4 @@
-"""`commander check MODULE:AGENT`: stops it in mid-sentence and says how that went."""
+"""`commander check MODULE:AGENT`: stops it in mid-sentence, tries what it declares, and says how that went."""
 
 import argparse
 import asyncio
@@ -14,11 +14,13 @@ from shared.errors import ConfigError
 from shared.terminal import printable
 
 DESCRIPTION = """Run the agent against a metered fake provider, stop it in mid-sentence, and say whether it stopped and
-how late. The provider speaks OpenAI's Chat Completions and Responses on loopback, makes tokens at a steady rate whether
-they are read or not, and sees when its connection is closed. The agent finds it as any OpenAI-compatible server: by
-OPENAI_BASE_URL and OPENAI_API_KEY, and as COMMANDER_OPENAI__BASE_URL and so on. An agent that asks it for nothing is
-checked too. It is run as `commander serve` runs it. Exit status: 0 it stops; 1 it does not, or late; 2 it cannot be
-checked: it cannot be imported, fails or finishes before the stop, or says nothing."""
+how late. The provider speaks OpenAI's Chat Completions and Responses on loopback, makes tokens at a steady rate
+whether they are read or not, and sees when its connection is closed. The agent finds it as any OpenAI-compatible
+server: by OPENAI_BASE_URL and OPENAI_API_KEY, and as COMMANDER_OPENAI__BASE_URL and so on. An agent that asks it for
+nothing is checked too. It is run as `commander serve` runs it. One that declares `tools` or `structured` is then asked
+for a call and for an answer under a schema. Exit status: 0 it stops; 1 it does not, or late; 2 it cannot be checked:
+it cannot be imported, fails or finishes before the stop, or says nothing; 3 it stops, but does not honour what it
+declares."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,12 +24,14 @@ from commander.check.messages import (
     EndedItself,
     FromAgent,
     Halted,
+    Honoured,
     Left,
     Ready,
     ReportLeft,
     StartSession,
     Stopping,
     Task,
+    TryDeclared,
     Unusable,
     encoded,
 )
@@ -60,7 +62,10 @@ async def measure(task: Task, rate: float, tolerance: Tolerance) -> Measured:
             first = await _stopped(agent, provider, task, main_thread, held=True)
         if judge(task.agent, first, tolerance).exit_status != STOPS:
             return first
-        return await _stopped(agent, provider, task, main_thread, held=held, warm=True)
+        stopped = await _stopped(agent, provider, task, main_thread, held=held, warm=True)
+        if judge(task.agent, stopped, tolerance).exit_status != STOPS:
+            return stopped
+        return msgspec.structs.replace(stopped, declared=await _declared(agent, task))
 
 
 async def _loaded(agent: "_AgentProcess", task: Task) -> int:
@@ -103,6 +108,16 @@ async def _stopped(
         blocked_at=places(agent.stacks(), main_thread),
         died=await agent.died(),
     )
+
+
+async def _declared(agent: "_AgentProcess", task: Task) -> dict[str, str]:
+    """What comes of the features that it declares."""
+    agent.try_declared()
+    match await agent.next(2 * task.seconds + SLACK_SECONDS):
+        case Honoured(found):
+            return found
+        case _:
+            return {"supports": "nothing was heard of it while what it declares was tried"}
 
 
 def _metered(provider: Provider, first: int, at: int) -> Metered:
@@ -169,6 +184,10 @@ class _AgentProcess:
     def look(self) -> None:
         """Have it say what is left of that session."""
         self._writer.write(encoded(ReportLeft()))
+
+    def try_declared(self) -> None:
+        """Have it run the sessions of what the agent declares."""
+        self._writer.write(encoded(TryDeclared()))
 
     def stacks(self) -> str:
         """What it wrote down in that session while its event loop was late."""

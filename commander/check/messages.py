@@ -42,6 +42,10 @@ class ReportLeft(msgspec.Struct, frozen=True, tag=True):
     """To the agent's process, after Halted, when the connections were watched for long enough. Answered by Left."""
 
 
+class TryDeclared(msgspec.Struct, frozen=True, tag=True):
+    """To the agent's process: sessions of what the agent declares. Answered by Honoured."""
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The agent is loaded. main_thread: its identity, as a stack that is written down names it."""
 
@@ -97,8 +101,14 @@ class Left(msgspec.Struct, frozen=True, tag=True):
     loop_lag: float
 
 
-FromAgent: TypeAlias = Ready | Unusable | EndedItself | Stopping | Halted | Left
+class Honoured(msgspec.Struct, frozen=True, tag=True):
+    """found: each feature that the agent declares and that is tried → what is wrong with it; empty: it is honoured."""
+
+    found: dict[str, str]
 
 
-def encoded(message: Task | StartSession | ReportLeft | FromAgent) -> bytes:
+FromAgent: TypeAlias = Ready | Unusable | EndedItself | Stopping | Halted | Left | Honoured
+
+
+def encoded(message: Task | StartSession | ReportLeft | TryDeclared | FromAgent) -> bytes:
     return msgspec.json.encode(message) + b"\n"

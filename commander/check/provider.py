@@ -185,14 +185,22 @@ class _Connection(asyncio.Protocol):
         if streamed:
             self._transport.write(_HEAD % (b"200 OK", b"text/event-stream", b"Transfer-Encoding: chunked\r\n"))
             self._chunk(answer.begin())
-        await self._tokens(exchange, answer)
+        if short := answers.asked(body):
+            exchange.made.append(time.monotonic_ns())
+            said = answer.call(short.name, short.arguments) if short.name else answer.token(short.text)
+            if streamed:
+                self._chunk(said)
+        else:
+            await self._tokens(exchange, answer)
         exchange.complete = True
         self._provider.changed()
+        tokens = len(exchange.made)
         if streamed:
-            self._chunk(answer.end(TOKENS))
+            self._chunk(answer.end(tokens))
             self._transport.write(b"0\r\n\r\n")
         else:
-            self._send(b"200 OK", answer.whole("".join(map(answers.word, range(TOKENS))), TOKENS))
+            text = short.text if short else "".join(map(answers.word, range(tokens)))
+            self._send(b"200 OK", answer.whole(text, tokens))
 
     async def _tokens(self, exchange: ProviderExchange, answer: answers.AnswerForm) -> None:
         """At a steady rate: one that is late does not delay the next."""

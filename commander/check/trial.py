@@ -26,16 +26,19 @@ from prometheus_client import CollectorRegistry
 
 from commander import loading
 from commander.agent import Agent, Thought, ToolCaller, Yielded
+from commander.check.declared import honoured
 from commander.check.messages import (
     EndedItself,
     FromAgent,
     Halted,
+    Honoured,
     Left,
     Ready,
     ReportLeft,
     StartSession,
     Stopping,
     Task,
+    TryDeclared,
     Unusable,
     encoded,
 )
@@ -87,12 +90,14 @@ async def _serve(task: Task, agent: Agent, orders: IO[bytes], channel: socket.so
         before = TasksAndThreads()
         # In a thread, for the agent's event loop has to go on while an order is waited for.
         while line := await asyncio.to_thread(orders.readline):
-            match msgspec.json.decode(line, type=StartSession | ReportLeft):
+            match msgspec.json.decode(line, type=StartSession | ReportLeft | TryDeclared):
                 case StartSession(held):
                     before, lag.longest = TasksAndThreads(), 0.0
                     await AgentTrial(task, agent, tell, held=held).run()
                 case ReportLeft():
                     tell(Left(*TasksAndThreads().since(before), loop_lag=lag.longest))
+                case TryDeclared():
+                    tell(Honoured(await honoured(agent, task)))
         watching.cancel()
         os._exit(0)  # what still runs may never end
 

@@ -8,9 +8,15 @@ import msgspec
 from commander.check.messages import EndedItself, Halted, Left, Stopping
 from commander.driver import HALT_SECONDS
 
-STOPS, DOES_NOT_STOP, UNKNOWN = 0, 1, 2  # exit statuses
+STOPS, DOES_NOT_STOP, UNKNOWN, DOES_NOT_HONOUR = 0, 1, 2, 3  # exit statuses
 
-CheckVerdict: TypeAlias = Literal["stops", "does not stop", "cannot be checked"]
+CheckVerdict: TypeAlias = Literal[
+    "stops", "does not stop", "cannot be checked", "stops, but does not honour what it declares"
+]
+_HONOURED = {
+    "tools": "a call that was required was made, and its result taken",
+    "structured": "the answer fits the schema",
+}
 _VERDICTS: tuple[CheckVerdict, ...] = get_args(CheckVerdict)
 
 
@@ -48,6 +54,7 @@ class Measured(msgspec.Struct, frozen=True):
     warm        it was not the first: how late the loop was says something
     blocked_at  what the event loop was busy with while it was late, innermost first
     died        exit status of the agent's process, where that ended by itself
+    declared    features that it declares → what is wrong with them; empty: they are honoured
     """
 
     provider: Metered
@@ -59,6 +66,7 @@ class Measured(msgspec.Struct, frozen=True):
     left: Left | None = None
     blocked_at: tuple[str, ...] = ()
     died: int | None = None
+    declared: dict[str, str] = {}
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -66,6 +74,7 @@ class Report(msgspec.Struct, frozen=True):
 
     problems  why it does not stop, or why nothing can be said
     notes     what is worth knowing besides
+    honoured  features that it declares and was seen to honour
     """
 
     agent: str
@@ -79,6 +88,7 @@ class Report(msgspec.Struct, frozen=True):
     said_after_stop: int
     provider: Metered
     loop_lag: float | None
+    honoured: tuple[str, ...] = ()
 
 
 def judge(agent: str, measured: Measured, tolerance: Tolerance) -> Report:
@@ -92,6 +102,8 @@ def judge(agent: str, measured: Measured, tolerance: Tolerance) -> Report:
         if not problems and not stopping.said:
             status = UNKNOWN
             problems = [f"it said nothing within {stopping.took:.1f} s: stopped there it ended, but in no sentence"]
+        if wrong := [f"it declares `{feature}`: {why}" for feature, why in measured.declared.items() if why]:
+            status, problems = DOES_NOT_HONOUR, wrong
     said = stopping.said if stopping else measured.finished.said if measured.finished else 0
     ended_at = halted.ended_at if halted else None
     return Report(
@@ -106,6 +118,7 @@ def judge(agent: str, measured: Measured, tolerance: Tolerance) -> Report:
         said_after_stop=halted.late_deltas if halted else 0,
         provider=measured.provider,
         loop_lag=left.loop_lag if left else None,
+        honoured=tuple(feature for feature, why in measured.declared.items() if not why),
     )
 
 
@@ -185,6 +198,7 @@ def text(report: Report) -> str:
         rows.append(("tokens after the stop", f"{provider.after} (before it: {provider.before})"))
     if report.loop_lag is not None:
         rows.append(("the event loop", f"late by {report.loop_lag * 1000:.1f} ms at most"))
+    rows += [(f"declared `{feature}`", _HONOURED[feature]) for feature in report.honoured]
     lines += [f"  {name:26}{value}" for name, value in rows]
     lines += [f"  note: {note}" for note in report.notes]
     return "\n".join(lines)

@@ -68,7 +68,37 @@ def test_an_agent_that_closes_its_stream_stops(report: Report, agent: str) -> No
 
 def test_our_own_back_end_stops(check: Check) -> None:
     status, out, _ = check("openai", "--json", *PATIENT)
-    assert (status, json.loads(out)["provider"]["open"]) == (0, 0)
+    found = json.loads(out)
+    assert (status, found["provider"]["open"], found["honoured"]) == (0, 0, ["tools", "structured"])
+
+
+def test_what_an_agent_declares_is_tried(report: Report) -> None:
+    found = report("declaring:by_responses")
+    assert (found["verdict"], found["problems"], found["honoured"]) == ("stops", [], ["tools", "structured"])
+
+
+@pytest.mark.parametrize(
+    ("agent", "problems"),
+    [
+        ("says_words", ["a call is required, and it makes none", "its answer does not fit the schema: word word "]),
+        (
+            "nearly",
+            [
+                """its arguments do not fit the tool's schema: {"town": "Oslo"}""",
+                """its answer does not fit the schema: {"city": "Oslo", "country": "Norway", "river": null}""",
+            ],
+        ),
+        ("forgets", ["with the result of its call it says nothing", "it fails: ValueError: as written"]),
+    ],
+)
+def test_an_agent_that_does_not_honour_what_it_declares(report: Report, agent: str, problems: list[str]) -> None:
+    found = report(f"declaring:{agent}")
+    assert (found["verdict"], found["exit_status"]) == ("stops, but does not honour what it declares", 3)
+    declared = ("tools", "structured")
+    assert found["problems"] == [
+        f"it declares `{feature}`: {problem}" for feature, problem in zip(declared, problems, strict=True)
+    ]
+    assert found["honoured"] == []
 
 
 @pytest.mark.parametrize("agent", ["agents:plain", "agents:short", "agents:asks_a_tool"])

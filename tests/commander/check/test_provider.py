@@ -1,7 +1,9 @@
 """The metered provider, with the clients that agents use."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import httpx2
 import openai
@@ -9,6 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from commander.check import answers, provider
+from commander.check.declared import FORM, TOOL
 from commander.check.provider import Provider
 
 SECONDS = 30.0
@@ -55,6 +58,26 @@ async def test_responses(client: openai.AsyncOpenAI) -> None:
         async for _ in stream:
             pass
         assert (await stream.get_final_response()).output_text == TEXT
+
+
+async def test_the_checks_own_tool_and_schema_are_answered_and_others_get_the_tale(client: openai.AsyncOpenAI) -> None:
+    tools: Any = [{"type": "function", "function": {"name": TOOL.name, "parameters": TOOL.parameters}}]
+    asked: dict[str, Any] = {"model": "any", "messages": MESSAGES, "tools": tools}
+    called = (await client.chat.completions.create(**asked, tool_choice="required")).choices[0]
+    assert called.finish_reason == "tool_calls"
+    assert called.message.tool_calls
+    (call,) = called.message.tool_calls
+    assert call.to_dict()["function"] == {"name": TOOL.name, "arguments": '{"city": "Oslo"}'}
+    result: Any = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    messages = [*MESSAGES, called.message, result]
+    then = await client.chat.completions.create(**{**asked, "messages": messages})
+    assert then.choices[0].message.content == "sunny"
+    form = await client.chat.completions.create(model="any", messages=MESSAGES, response_format=cast("Any", FORM))
+    assert json.loads(form.choices[0].message.content or "") == {"city": "Oslo", "country": "Oslo"}
+    tools[0]["function"]["name"] = "other"
+    for others in ({"tool_choice": "required"}, {"response_format": {"type": "json_object"}}):
+        tale = await client.chat.completions.create(**asked, **others)
+        assert tale.choices[0].message.content == TEXT
 
 
 async def test_models(client: openai.AsyncOpenAI) -> None:
