@@ -144,6 +144,14 @@ class Tab:
         await self.until(f"document.querySelector({json.dumps(selector)})?.disabled === false")
         await self.value(f"document.querySelector({json.dumps(selector)}).click()")
 
+    async def point(self, selector: str) -> None:
+        """Click on it with the mouse, which stays there."""
+        middle = "(({ x, y, width, height }) => ({ x: x + width / 2, y: y + height / 2 }))"
+        at = await self.value(f"{middle}(document.querySelector({json.dumps(selector)}).getBoundingClientRect())")
+        await self.send("Input.dispatchMouseEvent", type="mouseMoved", **at)
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
+
     async def picture(self, width: int = 1280, height: int = 800, *, dark: bool = False) -> bytes:
         """A PNG of the page at that size, in CSS pixels."""
         feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

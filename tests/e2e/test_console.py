@@ -62,7 +62,7 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         await tab.shows("No Commander is connected.", ".wrong")
 
         # Whoever is loudest stands first; the address says so, to be sent to somebody.
-        await tab.click("th button[title='most packets a second']")
+        await tab.point("th button[title='most packets a second']")
         await tab.until("document.querySelector('th[aria-sort]')?.innerText === 'Packets/s'")
         await tab.shows(f"{SESSIONS} live", "caption")
         where = await tab.value("location.hash")

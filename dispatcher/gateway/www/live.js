@@ -8,6 +8,7 @@ export class Live {
   ended = new Map();
   waiting = 0; // of the rows
   elsewhere = 0; // of the rows: what they think and hold back, another instance knows
+  looks = 0;
   at = 0; // Unix seconds at the Dispatcher: as of then
 
   /** Calls `news` after each look with true, and with false once the first rows are there. Throws Refused. */
@@ -60,5 +61,6 @@ export class Live {
       if (!measured || at > measured.at) row.measured = { at, sequence: row.sequence };
     }
     this.at = at;
+    this.looks++;
   }
 }

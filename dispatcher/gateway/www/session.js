@@ -2,7 +2,7 @@
 import { Account } from "./account.js";
 import { events, json } from "./http.js";
 import { stopOne } from "./stop.js";
-import { clock, count, element, lasted, table, terms, visible } from "./text.js";
+import { clock, count, element, lasted, STILL, table, terms, visible } from "./text.js";
 
 const ROWS = 200; // entries that are shown at once
 const SHOWN = 20_000; // UTF-16 units of a text that are shown, its end
@@ -58,6 +58,7 @@ export async function session({ main, id, signal, page }) {
   const path = `operator/sessions/${encodeURIComponent(id)}`;
   let account = new Account();
   let from = 0;
+  let rows = "";
   let due = 0;
   let pause = DRAW_MS;
   let record = {};
@@ -73,9 +74,12 @@ export async function session({ main, id, signal, page }) {
     due = 0;
     if (follows.checked) from = Math.max(0, account.entries.length - ROWS);
     const entries = account.entries.slice(from, from + ROWS);
-    if (!still || !box.matches(":hover, :focus-within")) body.replaceChildren(...entries.map((entry) => line(entry)));
-    const last = from + entries.length;
-    title.textContent = `${count(account.entries.length)} entries: ${count(entries.length && from + 1)} to ${count(last)}`;
+    still &&= body.matches(":hover, :focus-within");
+    if (!still) {
+      body.replaceChildren(...entries.map((entry) => line(entry)));
+      rows = `${count(entries.length && from + 1)} to ${count(from + entries.length)}`;
+    }
+    title.textContent = `${count(account.entries.length)} entries: ${rows}${still ? STILL : ""}`;
     got.show(account.wrote.filter(([kind]) => kind !== "not"));
     wrote.show([...account.wrote.filter(([kind]) => kind !== "put"), ["held", account.held]]);
     pause = Math.max(DRAW_MS, 5 * (performance.now() - began)); // a fast log leaves time for the keyboard

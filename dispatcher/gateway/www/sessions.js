@@ -2,7 +2,7 @@
 import { json } from "./http.js";
 import { Live } from "./live.js";
 import { stopOne } from "./stop.js";
-import { bounded, count, element, lasted, table, visible } from "./text.js";
+import { bounded, count, element, lasted, STILL, table, visible } from "./text.js";
 import { troubles } from "./fleet.js";
 
 const PAGE = 50; // rows that are shown at once: a hundred take a browser longer than 50 ms to lay out and paint
@@ -49,14 +49,15 @@ export async function sessions({ main, query, signal, page }) {
   let order = [];
   let from = 0;
 
-  /** Rows stand still while somebody points at them or is among them: nobody shall stop the session beside his. */
+  /** Rows may stand still while somebody points at them or is among them: nobody shall stop the session beside his. */
   const draw = (still = false) => {
-    if (!still || !box.matches(":hover, :focus-within")) order = list.order();
+    still &&= body.matches(":hover, :focus-within");
+    if (!still) order = list.order();
     from = Math.min(from, Math.max(0, order.length - 1));
     from -= from % PAGE;
     const ids = order.slice(from, from + PAGE);
     rows.show(ids, list);
-    title.replaceChildren(...list.title(order.length && from + 1, from + ids.length, order.length));
+    title.replaceChildren(...list.title(order.length && from + 1, from + ids.length, order.length), still ? STILL : "");
     earlier.disabled = from === 0;
     later.disabled = from + PAGE >= order.length;
     further.hidden = !list.more?.();
@@ -68,7 +69,7 @@ export async function sessions({ main, query, signal, page }) {
   pager.append(earlier, later, further);
 
   draw();
-  const followed = list.follow(() => draw(true)); // the rows are asked for first
+  const followed = list.follow(draw); // the rows are asked for first
   asking(wrong, signal, page);
   await followed;
 }
@@ -154,7 +155,8 @@ function liveList({ q = "", sort }, page, signal) {
       const unknown = `. What ${count(live.elsewhere)} think and hold back, another instance knows`;
       return [told, element("span", { className: "wide" }, unknown)]; // as the columns are
     },
-    follow: (news) => live.follow(signal, page.connected, (whole) => ((looked = whole), news())),
+    // By the second look it is known who is fast: until then nobody can have meant a row of this order.
+    follow: (news) => live.follow(signal, page.connected, (whole) => ((looked = whole), news(live.looks > 2))),
   };
 }
 

@@ -48,6 +48,8 @@ export const terms = (pairs) =>
       ]),
   );
 
+export const STILL = ". The rows stand still while you are among them"; // in a table's caption
+
 /** A table in a box that scrolls by itself, also by keyboard. columns: [heading, class, its aria-sort]. */
 export function table(caption, columns) {
   const head = element(
