@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-START_SECONDS = 60.0  # a cold start on a busy two-core machine takes a few
+START_SECONDS = 120.0  # a cold start on a busy two-core machine takes a few, and where all wait for it many
 STOP_SECONDS = 30.0
 
 Event = dict[str, Any]

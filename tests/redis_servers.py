@@ -12,8 +12,8 @@ from pathlib import Path
 from dispatcher.store.redis.pipeline import pack
 from tests.programs import free_port, need
 
-START_SECONDS = 20.0
-STOP_SECONDS = 10.0
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
 
 
 class RedisServer:

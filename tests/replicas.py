@@ -22,7 +22,7 @@ NAME = "dispatcher"
 # HAProxy asks all replicas on these. Addresses that nobody else on this machine takes keep them free.
 PORTS = {"http": 8080, "operator": 9464, "grpc": 50051}
 NETWORK = f"127.{1 + os.getpid() // 250 % 250}.{os.getpid() % 250}"
-STOP_SECONDS = 20.0
+STOP_SECONDS = 60.0
 POLL_SECONDS = 0.05
 
 

@@ -24,7 +24,7 @@ from tests.certificates import Authority
 from tests.names import name_server
 from tests.replicas import CONFIGURATION, NAME, NETWORK, PORTS, Edge, edge, eventually
 
-SECONDS = 20.0
+SECONDS = 60.0
 CIPHERS = {tls.CIPHERS: True, "ECDHE+AES:!AESGCM:!AESCCM": False}  # of TLS 1.2 → whether they are spoken
 WORDS = 30
 

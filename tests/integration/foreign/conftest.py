@@ -18,7 +18,7 @@ from tests import programs
 
 HERE = Path(__file__).parent
 METHOD = "/southwest.ai.agent.v1.AgentInteraction/ChatStream"
-SECONDS = 20.0  # for each thing that is waited for
+SECONDS = 60.0  # for each thing that is waited for
 
 Packet: TypeAlias = dict[str, Any]
 

@@ -13,7 +13,7 @@ from tests.contracts.sessions import head_of, waiting
 from tests.redis_servers import RedisServer
 from tests.sockets import dialled, listening
 
-SECONDS = 20  # no wait in these tests takes longer
+SECONDS = 60  # no wait in these tests takes longer
 
 
 class Ears:
