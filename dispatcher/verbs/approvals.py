@@ -7,14 +7,12 @@ import time
 from itertools import islice
 from urllib.parse import quote
 
-from dispatcher.verbs.client import Client, add_credentials, as_count, as_session_id, shown_json
+from dispatcher.verbs.client import Client, add_operators, as_count, as_session_id, shown_json
 from dispatcher.verbs.servers import RequestFailed
 from shared.terminal import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
-    add_credentials(parser)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     listing = verbs.add_parser("list", help="the tool calls that wait, with their arguments")
@@ -29,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         deciding.add_argument("arguments_sha256", metavar="HASH", help="of the arguments, as `list` shows it")
         deciding.add_argument("--note", default="", help="for the log; neither the agent nor the user sees it")
         deciding.set_defaults(approvals_verb=_decide, decision=name)
+    add_operators(parser, *verbs.choices.values())
 
 
 def run(options: argparse.Namespace) -> int:

@@ -26,15 +26,23 @@ ANSWER_SECONDS = 30.0
 SILENCE_SECONDS = 45.0  # three keep-alives: the connection is dead
 
 
-def add_key_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--key-file", type=Path, help="of the key to show (default: DISPATCHER_KEY is the key)")
+def add_key_file(parser: argparse.ArgumentParser) -> argparse.Action:
+    return parser.add_argument("--key-file", type=Path, help="of the key to show (default: DISPATCHER_KEY is the key)")
 
 
-def add_credentials(parser: argparse.ArgumentParser) -> None:
-    """What operators show."""
-    add_key_file(parser)
-    parser.add_argument("--cert", type=Path, help="a certificate to show instead of a key, over HTTPS: its PEM file")
-    parser.add_argument("--key", type=Path, help="the file of the certificate's private key")
+def add_operators(parser: argparse.ArgumentParser, *verbs: argparse.ArgumentParser) -> None:
+    """Their address, and what they show. verbs: of that parser, after which these may stand as well as before."""
+    for each in (parser, *verbs):
+        added = [
+            each.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)"),
+            add_key_file(each),
+            each.add_argument(
+                "--cert", type=Path, help="a certificate to show instead of a key, over HTTPS: its PEM file"
+            ),
+            each.add_argument("--key", type=Path, help="the file of the certificate's private key"),
+        ]
+        for option in added if each is not parser else ():
+            option.default = argparse.SUPPRESS  # what stands before the verb counts
 
 
 def _certificate(options: argparse.Namespace) -> Pems | None:

@@ -8,15 +8,13 @@ import sys
 import time
 from urllib.parse import quote
 
-from dispatcher.verbs.client import Client, add_credentials, as_count, as_session_id
+from dispatcher.verbs.client import Client, add_operators, as_count, as_session_id
 from dispatcher.verbs.servers import RequestFailed
 from dispatcher.verbs.stop import add_order, order_of
 from shared.terminal import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
-    add_credentials(parser)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     placing = verbs.add_parser("place", help="refuse new ones for a while (--commander: it gets none)")
@@ -31,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lifting = verbs.add_parser("lift", help="end a hold now")
     lifting.add_argument("hold_id", metavar="HOLD", type=as_session_id)
     lifting.set_defaults(holds_verb=_lift)
+    add_operators(parser, *verbs.choices.values())
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from dispatcher.policy_tools.asking import Asking
 from dispatcher.policy_tools.check import located, summary
 from dispatcher.policy_tools.replay import LoggedEvent, Replayed, replayed
 from dispatcher.policy_tools.splits import ALL_UP_TO, AT_RANDOM
-from dispatcher.verbs.client import Client, NotFound, add_credentials, as_session_id
+from dispatcher.verbs.client import Client, NotFound, add_operators, as_session_id
 from dispatcher.verbs.servers import RequestFailed
 from shared import logs
 from shared.terminal import printable
@@ -51,8 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--session", metavar="ID", type=as_session_id, action="append", default=[], help="this one; may be repeated"
     )
     which.add_argument("--all", action="store_true", help="all that the log still holds")
-    replaying.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
-    add_credentials(replaying)
+    add_operators(replaying)
     replaying.add_argument("--json", action="store_true", help="one JSON object a line, of each session")
     replaying.add_argument("--show-text", action="store_true", help="what stands around a stop")
 

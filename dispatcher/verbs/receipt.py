@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dispatcher.core.receipts import Account, Receipt, Unfinished, body_of, differences
-from dispatcher.verbs.client import Client, add_credentials, as_session_id
+from dispatcher.verbs.client import Client, add_operators, as_session_id
 from dispatcher.verbs.servers import RequestFailed
 from shared.errors import ConfigError
 from shared.terminal import printable
@@ -26,8 +26,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024  # an entry: more than a message from a Comman
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="receipt_verb", required=True, metavar="VERB")
     getting = verbs.add_parser("get", help="print the receipt of a session that is over")
-    getting.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
-    add_credentials(getting)
+    add_operators(getting)
     getting.add_argument("session_id", metavar="SESSION", type=as_session_id)
     getting.set_defaults(receipt_verb=_get)
     verifying = verbs.add_parser("verify", help="whether a file is one, asking nobody; exits 0 or 1")

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from dispatcher.core.log import STATES
-from dispatcher.verbs.client import Client, Event, add_credentials, as_count, as_session_id
+from dispatcher.verbs.client import Client, Event, add_operators, as_count, as_session_id
 from dispatcher.verbs.servers import RequestFailed
 from shared.records import STOP_REASONS
 from shared.terminal import printable
@@ -19,8 +19,6 @@ COMMON = ("at", "generation", "sequence", "timestamp", "decided")  # of every en
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
-    add_credentials(parser)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     listing = verbs.add_parser("list", help="the live sessions, or those that are asked for, the newest first")
@@ -43,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stopping.add_argument("--reason", choices=STOP_REASONS, default="RiskControl", help="what the user is told")
     stopping.add_argument("--detail", default="", help="for the log; users do not see it")
     stopping.set_defaults(sessions_verb=_stop)
+    add_operators(parser, *verbs.choices.values())
 
 
 def run(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from dispatcher.verbs.client import Client, add_credentials, as_count
+from dispatcher.verbs.client import Client, add_operators, as_count
 from dispatcher.verbs.servers import RequestFailed
 from shared.errors import ConfigError
 from shared.records import STOP_REASONS
@@ -14,8 +14,7 @@ BAR = 30  # characters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", help="the operator's address (default: from DISPATCHER_OPERATOR_ADDRESS)")
-    add_credentials(parser)
+    add_operators(parser)
     add_order(parser)
     parser.add_argument("--hold", type=as_count, metavar="SECONDS", help="that no other that fits begins")
     parser.add_argument("--json", action="store_true", help="what comes of it, one JSON object a line")

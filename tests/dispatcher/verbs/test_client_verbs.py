@@ -240,6 +240,31 @@ async def test_operators_list_watch_and_stop(
 
 @pytest.mark.usefixtures("logs_restored")
 @pytest.mark.parametrize(
+    "verb",
+    [["sessions", "stop", "none"], ["holds", "lift", "none"], ["approvals", "approve", "none", "call", "0" * 64]],
+)
+async def test_where_and_what_is_shown_may_stand_on_either_side_of_the_verb(
+    urls: tuple[str, str], verb: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The one after it counts."""
+    key = tmp_path / "ops.key"
+    key.write_text("mst_key")
+    where, shown, nowhere = ["--url", urls[1]], ["--key-file", str(key)], ["--url", "http://127.0.0.1:1"]
+    name, *rest = verb
+    for words in (
+        [name, *where, *shown, *rest],
+        [name, *rest, *where, *shown],
+        [name, *shown, *rest, *where],
+        [name, *nowhere, *rest, *where],
+    ):
+        assert await asyncio.to_thread(cli.main, words) == 1
+        assert "No such" in capfd.readouterr().err
+    assert await asyncio.to_thread(cli.main, [name, *where, *rest, "--key-file", str(tmp_path / "none")]) == 2
+    assert "none cannot be read" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("logs_restored")
+@pytest.mark.parametrize(
     "verb", [["sessions", "watch"], ["sessions", "stop"], ["policy", "replay", "RULES", "--session"]]
 )
 async def test_a_session_s_id_may_begin_with_a_dash(
