@@ -7,7 +7,11 @@ how long they are. Reading a symbol is one look-up in the column of the symbol, 
 column does not know yet is found over the suffixes, and remembered. What many phrases begin with, texts come to more
 often: such states have the lowest numbers, so that what is looked up lies close together in the processor's caches.
 
-pyahocorasick goes on from one part of a text to the next too, but does not tell how deep it stands: what must be held.
+pyahocorasick goes on from one part of a text to the next too, but does not tell how deep it stands: what must be held;
+and doing so it corrupts the heap where a text has characters beyond the BMP (its issue 221, open). ahocorasick_rs goes
+on from nothing. Asked first, it passes over a packet of 5,000 characters in a fifth of the time, but among 10,000
+phrases in three times what it takes among ten, and in slices of 128 (`phrases`) nothing is gained among so many. Asked
+for the state after a token, with all states as its patterns, it takes longer than the look-ups.
 """
 
 from array import array
