@@ -15,7 +15,7 @@ from dispatcher.core.entries import Finished
 from dispatcher.core.log import Record
 from dispatcher.core.tenant_limits import TenantLimit, day_of, tokens_of
 from dispatcher.live.runners import Runners
-from dispatcher.store.asking import read_all
+from dispatcher.store.asking import in_parts
 from dispatcher.store.ports import StoreUnavailable
 from shared.records import Usage
 
@@ -89,8 +89,9 @@ class Quotas:
         until = record.head.offset if record.head.state == "finished" else 0
         while until > 0:
             after = max(0, until - TAIL)
-            for entry in reversed(await read_all(self._store, record.session_id, after)):
-                if isinstance(entry.body, Finished):
-                    return entry.body.usage
+            parts = in_parts(self._store, record.session_id, until, after)
+            ends = [entry.body async for part in parts for entry in part if isinstance(entry.body, Finished)]
+            if ends:
+                return ends[-1].usage
             until = after
         return None

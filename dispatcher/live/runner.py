@@ -43,7 +43,7 @@ from dispatcher.live.tool_runs import ToolRuns
 from dispatcher.policies.ahead import at_once
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.outcomes import Violation
-from dispatcher.store.asking import READ_ENTRIES, read_all, until_known
+from dispatcher.store.asking import READ_ENTRIES, until_known
 from dispatcher.tools.registry import ApprovalRequest
 from shared.conversation import Phase
 from shared.flags import Flag
@@ -71,7 +71,7 @@ class Runner:
         self.deadlines = Deadlines(self._due, host.pace, IN_TURN)
         self._held = 0
         self._closed = False  # another instance has it, or nobody need
-        self._looking = self._look_again = self._taking_back = False
+        self._looking = self._look_again = self._taking_back = self._catching_up = False
         self._concluding = 0  # steps under way that follow from silence
         self._changed = Flag()  # something was done, or has ended
         self.facts = self._new_facts(session.record)
@@ -251,7 +251,8 @@ class Runner:
             self._give_way()
         elif self.link and outcome.head.instance != self.host.instance and not outcome.head.over:
             self.grown()  # it was taken over, and the news of that may be lost: the answer to a step has it too
-        elif self.session.offset < outcome.head.offset and outcome.head.epoch == self.session.epoch:
+        elif self._misses(outcome.head) and not self._catching_up:
+            self._catching_up = True
             self.host.spawn(self._catch_up())
         self.maybe_settled()
 
@@ -307,8 +308,8 @@ class Runner:
 
     async def _look_once(self) -> None:
         session, store = self.session, self.host.store
-        record = await until_known(lambda: store.load(self.session_id))
-        entries = await until_known(lambda: read_all(store, self.session_id, session.offset)) if record else []
+        record = await until_known(lambda: store.brief(self.session_id))
+        part = await self._read_on(session) if record else []  # what is behind it: `_catch_up`
         if session is not self.session:
             self._look_again = True
             return
@@ -323,10 +324,7 @@ class Runner:
             self._give_way()
             self.maybe_settled()
         elif record:
-            read = _up_to(record.head, entries)
-            if any(isinstance(entry.body, StopEntry) for entry in read.entries):
-                self.facts.stop_detected()
-            self.observe(read)
+            self._observe_read(record.head, part)
             if record.head.instance == self.host.instance and self.unattended:
                 # Its Commander was told that it is over here, and the log gives it to this instance all the same.
                 await self.host.look_again(self.session_id)
@@ -370,13 +368,39 @@ class Runner:
         """This instance has the session."""
         return not self._closed
 
+    def _misses(self, head: Head) -> bool:
+        """Not all that stands in the log by then was taken in."""
+        return self.session.offset < head.offset and head.epoch == self.session.epoch
+
     async def _catch_up(self) -> None:
-        """Read what the log holds and nobody told of: the answer to an append was lost, or is still under way."""
-        session, store = self.session, self.host.store
-        if session.offset < session.head.offset:
-            entries = await until_known(lambda: read_all(store, self.session_id, session.offset))
-            if session is self.session and entries:
-                self.observe(_up_to(session.head, entries))
+        """Read what the log holds and nobody told of: the answer to an append was lost, or is still under way; or
+        another instance has added much. A part at a time: others have the loop in between.
+        """
+        try:
+            while (session := self.session).offset < session.head.offset:
+                before = session.offset
+                part = await self._read_on(session)
+                if session is self.session:
+                    self._observe_read(session.head, part)
+                    if session.offset == before:  # it is gone, or has to be looked at again
+                        return
+        finally:
+            self._catching_up = False
+
+    async def _read_on(self, session: Session) -> list[Entry]:
+        """The next that its core has not taken in."""
+        store = self.host.store
+        part, _ = await until_known(lambda: store.read(self.session_id, session.offset, READ_ENTRIES))
+        return part
+
+    def _observe_read(self, head: Head, part: list[Entry]) -> None:
+        """What the log was read to have, but for what stands behind that head: nothing would follow from a call that
+        the head lacks, and with the next head it comes again.
+        """
+        entries = tuple(entry for entry in part if entry.offset <= head.offset)
+        if any(isinstance(entry.body, StopEntry) for entry in entries):
+            self.facts.stop_detected()
+        self.observe(Applied(head, entries))
 
     # ---- effects
 
@@ -539,10 +563,3 @@ class Runner:
         self.deadlines.clear()
         self.host.metrics.held_characters.dec(self._held)
         self._held = 0
-
-
-def _up_to(head: Head, entries: list[Entry]) -> Applied:
-    """What the log was read to have, but for what stands behind that head: nothing would follow from a call that the
-    head lacks, and with the next head it comes again.
-    """
-    return Applied(head, tuple(entry for entry in entries if entry.offset <= head.offset))

@@ -12,25 +12,14 @@ RETRY_SECONDS = (0.05, 2.0)  # between attempts: first, longest
 T = TypeVar("T")
 
 
-async def in_parts(store: Store, session_id: str, until: int) -> AsyncIterator[list[Entry]]:
-    """The log up to that offset, or as far as it reaches. Raises StoreUnavailable."""
-    after = 0
+async def in_parts(store: Store, session_id: str, until: int, after: int = 0) -> AsyncIterator[list[Entry]]:
+    """The log from behind the one offset up to the other, or as far as it reaches. Raises StoreUnavailable."""
     while after < until:
         entries, _ = await store.read(session_id, after, min(READ_ENTRIES, until - after))
         if not entries:
             return
         after = entries[-1].offset
         yield entries
-
-
-async def read_all(store: Store, session_id: str, after: int = 0) -> list[Entry]:
-    """The log after that offset, at once: where that is little."""
-    entries: list[Entry] = []
-    more = True
-    while more:
-        part, more = await store.read(session_id, entries[-1].offset if entries else after, READ_ENTRIES)
-        entries += part
-    return entries
 
 
 async def until_known(ask: Callable[[], Awaitable[T]]) -> T:

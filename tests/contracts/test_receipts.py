@@ -10,12 +10,12 @@ import pytest
 from dispatcher.core.entries import Call, Entry, Failed, Finished, StopEntry, StopSent, as_event
 from dispatcher.core.log import Settle
 from dispatcher.gateway.receipts import receipt
-from dispatcher.store.asking import read_all
 from dispatcher.store.factory import open_store
 from shared.records import Content, Error, Stopped, Thought, ToolResult, Usage
 from tests import receipt_reader
 from tests.contracts.sessions import append, call, numbered, result, running, said
 from tests.contracts.test_store import url
+from tests.logs import read_all
 
 __all__ = ["url"]
 

@@ -38,7 +38,6 @@ from dispatcher.core.log import (
     TakeOver,
 )
 from dispatcher.core.tokens import assignment_token, digest
-from dispatcher.store.asking import read_all
 from dispatcher.store.factory import open_store
 from dispatcher.store.ports import READ_BYTES, Follower, IdempotencyKey, Place, Store, StoreUnavailable, place
 from shared.records import MAX_TEXT_BYTES, Content, Error, Message, Stopped, Thought, Tool, ToolResult, Unknown, Usage
@@ -61,6 +60,7 @@ from tests.contracts.sessions import (
     stop,
     waiting,
 )
+from tests.logs import read_all
 
 SECONDS = 30  # no wait in these tests takes longer
 

@@ -9,9 +9,9 @@ import pytest
 
 from dispatcher.core.entries import Call, Decision, StopEntry
 from dispatcher.gateway import approvals
-from dispatcher.store.asking import read_all
 from tests.dispatcher.gateway.fakes import Commander, FakeSessions
 from tests.dispatcher.gateway.test_events import path, read, stream
+from tests.logs import read_all
 
 ARGUMENTS = '{"city":"Zürich","days":2}'
 Answer = tuple[int, str | None]

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from dispatcher.core.entries import Entry, Finished, StopEntry
-from dispatcher.core.log import Append, Change, Outcome, Record, Refused, TakeBack, TakeOver
+from dispatcher.core.log import Append, Change, Outcome, Record, Refused, Settle, TakeBack, TakeOver
 from dispatcher.live import appends as module
 from dispatcher.live import ports
 from dispatcher.live.ports import Carried
@@ -327,6 +327,29 @@ async def test_a_long_log_is_read_a_part_at_a_time(
     await until(lambda: runner.session._guard is not guard)
     say(runner, " owl")
     await until(lambda: Stop in link.kinds())
+
+
+async def test_what_was_missed_of_a_log_is_read_a_part_at_a_time(
+    sessions: LiveSessions, store: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatcher.live.runner.READ_ENTRIES", 2)
+    link, runner = await opened(sessions)
+    head, known, reads, read = runner.session.head, runner.session.offset, list[int](), memory(store).read
+
+    async def note(session_id: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+        reads.append(after)
+        return await read(session_id, after, limit)
+
+    monkeypatch.setattr(memory(store), "read", note)
+    said = tuple(Entry(Content("word "), 0.0, head.generation, number) for number in range(1, 7))
+    memory(store).submit("s", Append(head.epoch, said, "c"))
+    memory(store).submit("s", Settle(Entry(StopEntry("stop", "UserCancel", "user"), 0.0)))
+    for _ in range(3):
+        runner.grown()  # each finds that more is missed; one reads it
+    await until(lambda: Stop in link.kinds())
+    assert runner.session.offset == known + 7
+    assert sorted(set(reads)) == [known, known + 2, known + 4, known + 6]
+    assert len(reads) <= 5, "the news is looked at once more"
 
 
 async def test_rules_that_change_while_a_log_is_read_are_those_that_it_is_read_by(

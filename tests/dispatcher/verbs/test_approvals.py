@@ -8,10 +8,10 @@ import pty
 import pytest
 
 from dispatcher.core.entries import Decision
-from dispatcher.store.asking import read_all
 from dispatcher.verbs import approvals, chat
 from tests.dispatcher.gateway.fakes import FakeSessions
 from tests.dispatcher.verbs.test_client_verbs import call, sessions, start, urls
+from tests.logs import read_all
 
 __all__ = ["sessions", "urls"]
 

@@ -22,7 +22,6 @@ from dispatcher.core.entries import Body, Entry
 from dispatcher.core.log import Change, Outcome, Record, Request
 from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.settings import DispatcherSettings
-from dispatcher.store.asking import read_all
 from dispatcher.store.blobs import without_prompt
 from dispatcher.store.ports import Created, IdempotencyKey, LogPart, Store, StoreUnavailable
 from shared import records, wire
@@ -40,6 +39,7 @@ from shared.records import (
     Upstream,
     Welcome,
 )
+from tests.logs import read_all
 from tests.shared_store import SharedStore
 
 SECONDS = 30.0  # for each thing that is waited for
