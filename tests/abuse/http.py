@@ -6,8 +6,9 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
-from tests.abuse.house import House
-from tests.abuse.user import ask
+from dispatcher.gateway.limits import AHEAD_REQUESTS, BODY_GRACE_SECONDS
+from tests.abuse.house import DISPATCHER, House
+from tests.abuse.user import OK, ask
 
 MIB = 1024 * 1024
 ANSWER_SECONDS = 30.0
@@ -61,10 +62,16 @@ async def heads(house: House) -> None:
 async def pipelines(house: House) -> None:
     """400,000 requests at once, whose answers are read by nobody, and by somebody."""
     request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    read = 0
+
+    async def read_on(reader: asyncio.StreamReader) -> None:
+        nonlocal read
+        while data := await reader.read(PIECE):
+            read += data.count(b"HTTP/1.1 200 ")
 
     async def send(reads: bool) -> None:
         async with connected(house.http) as (reader, writer):
-            reading = asyncio.ensure_future(reader.read(-1)) if reads else None
+            reading = asyncio.ensure_future(read_on(reader)) if reads else None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(6):
                     for _ in range(100):
@@ -72,33 +79,35 @@ async def pipelines(house: House) -> None:
                         await writer.drain()
             if reading:
                 reading.cancel()
+            else:
+                assert await status(reader) == OK
 
     await asyncio.gather(*(send(reads) for reads in (False, False, False, True)))
+    assert read >= AHEAD_REQUESTS
 
 
-async def _drip(port: int, first: bytes, byte: bytes, seconds: float) -> bool:
-    """A byte a second; whether it was cut before its time."""
+async def _drip(port: int, first: bytes, byte: bytes) -> tuple[int, float]:
+    """A byte a second until there is an answer: its status, and after how many seconds."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     async with connected(port) as (reader, writer):
         writer.write(first)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not reader.at_eof():
-                    writer.write(byte)
-                    await asyncio.sleep(1)
-                    if not reader.at_eof():
-                        with contextlib.suppress(TimeoutError):
-                            async with asyncio.timeout(0.01):
-                                await reader.read(PIECE)
-                return True
-        return False
+        answer = asyncio.ensure_future(status(reader))
+        while not answer.done():
+            writer.write(byte)
+            await asyncio.wait([answer], timeout=1)
+        return answer.result(), loop.time() - began
 
 
 async def drips(house: House) -> None:
-    """400 heads and 400 bodies that come a byte a second."""
-    head = [_drip(house.http, b"GET / HTTP/1.1\r\nx: ", b"x", 8) for _ in range(400)]
+    """400 heads and 400 bodies that come a byte a second: each is waited for for its time, and no longer."""
+    head = [_drip(house.http, b"GET / HTTP/1.1\r\nx: ", b"x") for _ in range(400)]
     begun = b"POST /v1/sessions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n{"
-    body = [_drip(house.http, begun, b" ", 16) for _ in range(400)]
-    assert all(await asyncio.gather(*head, *body)), "one was waited for without end"
+    body = [_drip(house.http, begun, b" ") for _ in range(400)]
+    answers = await asyncio.gather(*head, *body)
+    assert {answer for answer, _ in answers} == {408}
+    assert min(seconds for _, seconds in answers[:400]) > float(DISPATCHER["HTTP_HEAD_SECONDS"]) / 2
+    assert min(seconds for _, seconds in answers[400:]) > BODY_GRACE_SECONDS / 2
 
 
 def _slow_bodies() -> Iterator[bytes]:
@@ -131,16 +140,18 @@ async def bodies(house: House) -> None:
 
 async def held_bodies(house: House) -> None:
     """60 bodies of 8 MB whose last byte does not come."""
-    head = b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 8000000\r\n\r\n"
+    head = b"POST /v1/sessions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 8000000\r\n\r\n"
     async with contextlib.AsyncExitStack() as stack:
         answers = []
         for _ in range(60):
             reader, writer = await stack.enter_async_context(connected(house.http))
             writer.write(head + b" " * 7_999_999)
             answers.append(asyncio.ensure_future(status(reader)))
-        await asyncio.sleep(3)
-        for answer in answers:
+        answered, held = await asyncio.wait(answers, timeout=3)
+        for answer in held:
             answer.cancel()
+    assert held
+    assert {answer.result() for answer in answered} <= {503}
 
 
 async def readers(house: House) -> None:
@@ -150,9 +161,12 @@ async def readers(house: House) -> None:
     _, created = await ask(house.http, "POST", "/v1/sessions", body)
     request = f"GET {created['events']} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
     async with contextlib.AsyncExitStack() as stack:
+        answers = []
         for _ in range(1000):
-            _, writer = await stack.enter_async_context(connected(house.http))
+            reader, writer = await stack.enter_async_context(connected(house.http))
             writer.write(request)
+            answers.append(status(reader))
+        assert set(await asyncio.gather(*answers)) == {OK}
         await asyncio.sleep(3)
     until.touch()
 

@@ -21,6 +21,7 @@ FIRST, NEXT, BYTE = b"\x01\x81" + NO_MASK + b"{", b"\x00\x80" + NO_MASK, b"\x00\
 LARGE = b"\x01\xff" + (16 * MIB).to_bytes(8, "big") + NO_MASK
 DEFLATED = b"\xc1\x81" + NO_MASK + b"x"
 TOO_LARGE, BROKEN, TORN = 1009, 1002, 1008
+OPEN, CUT = 0, -1
 
 
 @contextlib.asynccontextmanager
@@ -34,20 +35,24 @@ async def opened(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio
 
 
 async def _flood(port: int, first: bytes, again: bytes, seconds: float = SECONDS, *, reads: bool = True) -> int:
-    """Send frames for so long, or until they are not taken any more; with which code it was closed, 0: it was not."""
+    """Send frames for so long, or until they are not taken any more; with which code it was closed."""
     async with opened(port) as (reader, writer):
-        reading = asyncio.ensure_future(reader.read(-1)) if reads else None
-        with contextlib.suppress(TimeoutError, OSError):
+        reading, cut = asyncio.ensure_future(reader.read(-1)) if reads else None, False
+        try:
             async with asyncio.timeout(seconds):
                 writer.write(first)
                 while not (reading and reading.done()):
                     writer.write(again * (PIECE // len(again)))
                     await writer.drain()
                     await asyncio.sleep(0)
+        except TimeoutError:
+            pass
+        except OSError:
+            cut = True
         if reading is None or not reading.done() or reading.exception():
             if reading:
                 reading.cancel()
-            return 0
+            return CUT if cut else OPEN
         said = reading.result()
         return int.from_bytes(said[said.rindex(b"\x88") + 2 :][:2], "big")
 
@@ -79,3 +84,4 @@ async def sockets(house: House) -> None:
         _idle(port),
     )
     assert codes[:4] == [TOO_LARGE, BROKEN, TORN, TORN], codes
+    assert set(codes[4:-1]) == {OPEN}, codes

@@ -5,15 +5,17 @@ import contextlib
 import itertools
 import secrets
 from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple
 
 import grpc
 import hpack
 from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 from shared import records, wire
-from shared.records import Content, Open, Status, ToolCall, Upstream
+from shared.channel import MAX_CONCURRENT_STREAMS
+from shared.records import Closed, Content, Open, Status, ToolCall, Upstream
 from tests.abuse.house import House
-from tests.abuse.http import connected
+from tests.abuse.http import ANSWER_SECONDS, PIECE, connected
 
 METHOD = f"/{wire.SERVICE}/ChatStream"
 FLOOD_SECONDS = 3.0
@@ -25,12 +27,20 @@ class Peer:
 
     def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes], reads: bool) -> None:
         self._call = call
+        self.read = 0  # messages
+        self._came, self._refused = asyncio.Event(), asyncio.Event()
         self._reading = asyncio.create_task(self._read()) if reads else None
 
     async def _read(self) -> None:
         with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):
-            while await self._call.read() is not grpc.aio.EOF:
-                pass
+            while (message := await self._call.read()) is not grpc.aio.EOF:
+                self.read += 1
+                self._came.set()
+                packets = wire.decode_downstream(wire.DownstreamMessage.FromString(message))
+                if any(isinstance(packet.signal, Closed) for packet in packets):
+                    self._refused.set()
+        self._came.set()
+        self._refused.set()
 
     async def send(self, *packets: Upstream) -> bool:
         """In one message. False: the stream is over."""
@@ -44,8 +54,32 @@ class Peer:
         return True
 
     async def status(self) -> grpc.StatusCode:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(ANSWER_SECONDS):
             return await self._call.code()
+
+    async def begun(self) -> None:
+        """The Dispatcher serves it."""
+        await self._call.initial_metadata()
+
+    async def answered(self) -> None:
+        """The first message has come, such as `welcome`, before which nothing is taken; or the stream is over. Who
+        reads nothing reads this one.
+        """
+        async with asyncio.timeout(ANSWER_SECONDS):
+            if self._reading:
+                await self._came.wait()
+            else:
+                await self._call.read()
+
+    @property
+    def closed(self) -> bool:
+        """A session was, or the stream is over."""
+        return self._refused.is_set()
+
+    async def refused(self) -> None:
+        """Return then."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._refused.wait()
 
     async def close(self) -> None:
         self._call.cancel()
@@ -88,9 +122,13 @@ def status(agents: tuple[str, ...] = ("nobody",), slots: int = 0) -> Upstream:
 async def unread(house: House) -> None:
     """Eight workers ask for large results and read nothing."""
 
+    async def answered() -> float:
+        return (await house.gauges())['dispatcher_tool_calls_total{status="OK",tool="large"}']
+
     async def ask(made: Peers) -> None:
         peer, session_id = made.stream(reads=False), secrets.token_hex(16)
         await peer.send(opened(session_id))
+        await peer.answered()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLOOD_SECONDS):
                 for number in range(1, 4000):
@@ -98,8 +136,10 @@ async def unread(house: House) -> None:
                     if not await peer.send(Upstream(session_id, call, number)):
                         return
 
+    before = await answered()
     async with peers(house) as made:
         await asyncio.gather(*(ask(made) for _ in range(8)))
+    assert await answered() - before >= 8
 
 
 async def empty_packets(house: House) -> None:
@@ -116,71 +156,110 @@ async def empty_packets(house: House) -> None:
         }
 
 
-async def _flood(house: House, packets: Iterable[Upstream], first: Upstream, batch: int = 1) -> None:
+class Flooded(NamedTuple):
+    """packets: that were taken. answers: messages that came meanwhile. lasted: the stream did, to the flood's end."""
+
+    packets: int
+    answers: int
+    lasted: bool
+
+
+async def _flood(house: House, packets: Iterable[Upstream], first: Upstream, batch: int = 1) -> Flooded:
     """As fast as they are taken, for a while."""
     async with peers(house) as made:
-        peer = made.stream()
-        await peer.send(first)
+        peer, sent = made.stream(), 0
+        lasted = await peer.send(first)
+        if isinstance(first.payload, Open):
+            await peer.answered()
         numbered = iter(packets)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLOOD_SECONDS):
-                while some := list(itertools.islice(numbered, batch)):
-                    if not await peer.send(*some):
-                        return
+                while lasted and (some := list(itertools.islice(numbered, batch))):
+                    if lasted := await peer.send(*some):
+                        sent += len(some)
+        return Flooded(sent, peer.read, lasted)
 
 
 async def unknown_opens(house: House) -> None:
     """`open` for sessions that are not there, a thousand in a message."""
-    await _flood(house, (opened(secrets.token_hex(16), 7) for _ in itertools.count()), status(), 1000)
+    flood = await _flood(house, (opened(secrets.token_hex(16), 7) for _ in itertools.count()), status(), 1000)
+    assert flood.lasted
+    assert flood.answers
 
 
 async def own_sessions(house: House) -> None:
     """Sessions of generation 0, each of one packet and never ended, a hundred in a message."""
-    packets = (opened(secrets.token_hex(16)) for _ in range(20_000))
-    await _flood(house, packets, status(), 100)
+    flood = await _flood(house, (opened(secrets.token_hex(16)) for _ in range(20_000)), status(), 100)
+    assert flood.lasted
+    assert flood.answers
 
 
 async def statuses(house: House) -> None:
-    """A thousand agents in each status, as fast as they are taken."""
+    """As many agents in each status as it may have, as fast as they are taken; then a thousand."""
     agents = tuple(f"agent {number}" for number in range(1000))
-    await _flood(house, (status(agents, 1000) for _ in itertools.count()), status(), 1)
+    flood = await _flood(house, (status(agents[: records.MAX_AGENTS], 1000) for _ in itertools.count()), status())
+    assert flood.lasted
+    assert flood.packets
+    assert not (await _flood(house, (status(agents, 1000) for _ in itertools.count()), status())).lasted
 
 
 async def long_names(house: House) -> None:
-    """15 MB in each field that is not a text."""
-    long = "x" * (15 * 1024**2)
-    session_id = secrets.token_hex(16)
+    """As much as a message may have in each field that is not a text, and 15 MB: whoever says it is told."""
+    long, session_id = "x" * (records.MAX_UPSTREAM_BYTES - 1024), secrets.token_hex(16)
     for packet in (
+        opened("x" * (15 * 1024**2)),
         opened(long),
         Upstream(session_id, Open(long, 7)),
         Upstream(session_id, Open("c", 7, (long,))),
         Upstream("", Status(long, ("nobody",))),
         Upstream("", Status("c", (long,))),
         Upstream("", Status("c", ("nobody",), running=(records.Running(long, 1),))),
+        Upstream(secrets.token_hex(16), ToolCall(long, "{}", "call"), 1),
+        Upstream(secrets.token_hex(16), ToolCall("large", "{}", long), 1),
     ):
         async with peers(house) as made:
             peer = made.stream()
+            if isinstance(packet.payload, ToolCall):
+                await peer.send(opened(packet.session_id))
+                await peer.answered()
+                assert not peer.closed
             await peer.send(packet)
-            await peer.send(Upstream(session_id, ToolCall(long, "{}", long), 1))
-            await asyncio.sleep(0.2)
+            await peer.refused()
 
 
 async def silent_streams(house: House) -> None:
-    """4,096 streams of one connection that say nothing."""
+    """4,096 streams of one connection that say nothing: it has as many as it may."""
     async with peers(house) as made:
-        for _ in range(4096):
-            made.stream(reads=False)
+        begun = [asyncio.ensure_future(made.stream(reads=False).begun()) for _ in range(4096)]
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await asyncio.gather(*begun[:MAX_CONCURRENT_STREAMS])
         await asyncio.sleep(FLOOD_SECONDS)
+        for each in begun:
+            each.cancel()
 
 
 async def own_flood(house: House) -> None:
-    """A session of its own that says 60 KB at a time, without regard to its credit."""
+    """Sessions of their own that say 60 KB at a time, without regard to their credit. When one is closed for that, the
+    next begins.
+    """
 
-    def packets(session_id: str) -> Iterable[Upstream]:
-        return (Upstream(session_id, Content("x" * 60_000), number) for number in itertools.count(1))
+    async def flood(made: Peers) -> int:
+        closed = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLOOD_SECONDS):
+                while True:
+                    peer, session_id = made.stream(), secrets.token_hex(16)
+                    await peer.send(opened(session_id))
+                    await peer.answered()
+                    for number in itertools.count(1):
+                        await peer.send(Upstream(session_id, Content("x" * 60_000), number))
+                        if peer.closed:
+                            break
+                    closed += 1
+        return closed
 
-    names = [secrets.token_hex(16) for _ in range(4)]
-    await asyncio.gather(*(_flood(house, packets(name), opened(name)) for name in names))
+    async with peers(house) as made:
+        assert min(await asyncio.gather(*(flood(made) for _ in range(4)))) > 0
 
 
 # ---- frames
@@ -189,15 +268,23 @@ async def own_flood(house: House) -> None:
 async def _frames(house: House, frames: Iterable[Frame]) -> None:
     """As fast as they are taken, for a while, or until the connection is cut."""
     async with connected(house.grpc) as (reader, writer):
-        reading = asyncio.ensure_future(reader.read(-1))
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
+        async with asyncio.timeout(ANSWER_SECONDS):
+            assert await reader.read(PIECE), "it is not served"
+        reading = asyncio.ensure_future(_read_out(reader))
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(FLOOD_SECONDS):
                 numbered = iter(frames)
                 while not reading.done() and (some := list(itertools.islice(numbered, 500))):
                     writer.write(b"".join(frame.serialize() for frame in some))
                     await writer.drain()
+                    await asyncio.sleep(0)  # the other three have their turns
         reading.cancel()
+
+
+async def _read_out(reader: asyncio.StreamReader) -> None:
+    while await reader.read(PIECE):
+        pass
 
 
 def _resets() -> Iterable[Frame]:

@@ -11,10 +11,10 @@ def test_a_wait_above_its_limit_is_no_damage() -> None:
     for name, seconds in SECONDS.items():
         most = max(seconds, TIMES * getattr(QUIET, name))
         within, beyond = (replace(QUIET, **{name: most + more}) for more in (-0.01, 0.01))
-        assert not within.harm(QUIET)
+        assert not within.waits(QUIET)
         assert [found.split()[0] for found in beyond.waits(QUIET)] == [name]
         assert not beyond.damage(QUIET)
-        assert not replace(beyond, late=0.02).harm(QUIET), "the user's own process was late"
+        assert not replace(beyond, late=0.02).waits(QUIET), "the user's own process was late"
 
 
 def test_a_lost_word_and_memory_are_damage_and_no_wait() -> None:
@@ -22,4 +22,4 @@ def test_a_lost_word_and_memory_are_damage_and_no_wait() -> None:
     for seen in (replace(QUIET, trouble=["failed the text is …''"]), grown):
         assert seen.damage(QUIET)
         assert not seen.waits(QUIET)
-    assert not replace(grown, more=grown.more - 1).harm(QUIET)
+    assert not replace(grown, more=grown.more - 1).damage(QUIET)

@@ -31,7 +31,6 @@ pytestmark = [pytest.mark.abuse, pytest.mark.timeout(240)]
 DESCRIPTORS = 256
 LOG_BYTES = 1024**2  # that a flood of nonsense may write
 WORST = ("a{200}b", r"(?i)\w{0,200}zz", r"[\s\S]{0,200}x", "(?:a?){100}a{100}c", "ffi{0,100}q")  # as dear as may be
-TRIES = 3  # a machine that is busy with others slows whom it will
 DRAINED_SECONDS = 6.0
 FLOOD_SECONDS = 3.0
 MAX_STREAMS = 30  # in that time: 290 a second were seen
@@ -45,13 +44,13 @@ async def test_idle_connections_leave_room_for_everybody(tmp_path: Path, monkeyp
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(2 * DESCRIPTORS):
                 await stack.enter_async_context(http.connected(world.http))
+            assert world.dispatcher.descriptors() > DESCRIPTORS // 2
             async with world.commander("brief"):
                 assert (await ask(world.operator, "GET", "/operator/sessions"))[0] == OK
 
     async with house(tmp_path) as world:
         when_quiet = await world.beside(nothing)
-        seen = await world.beside(idle)
-        assert not seen.harm(when_quiet)
+        assert not await world.harm(idle, when_quiet)
 
 
 async def test_busy_connections_leave_room_for_operators_and_commanders(
@@ -96,11 +95,7 @@ async def test_patterns_at_their_worst(tmp_path: Path) -> None:
     async with house(tmp_path, POLICIES=str(rules)) as world:
         when_quiet = await world.beside(nothing)
         await world.settle()
-        harm: list[str] = []
-        for _ in range(TRIES):
-            if not (harm := (await world.beside(workers.adversary)).harm(when_quiet)):
-                break
-        assert not harm
+        assert not await world.harm(workers.adversary, when_quiet)
         assert not await world.left()
 
 
@@ -163,7 +158,7 @@ async def test_nonsense_from_a_neighbour_in_redis(tmp_path: Path) -> None:
     try:
         async with house(tmp_path, f"redis://127.0.0.1:{redis.port}/0") as world:
             when_quiet = await world.beside(nothing)
-            assert not (await world.beside(nonsense)).harm(when_quiet)
+            assert not await world.harm(nonsense, when_quiet)
     finally:
         redis.close()
 
@@ -183,9 +178,9 @@ async def test_a_tenant_that_floods_beside_another(tmp_path: Path, capsys) -> No
     )
     over.touch()
     body = {"agent": "steady", "prompt": "go", "parameters": {"until": str(over)}}
-    answers = Counter[int]()
 
     async def flood(world: House) -> None:
+        answers = Counter[int]()
         until = time.monotonic() + FLOOD_SECONDS
 
         async def ask_on() -> None:
@@ -193,20 +188,15 @@ async def test_a_tenant_that_floods_beside_another(tmp_path: Path, capsys) -> No
                 answers[(await ask(world.http, "POST", "/v1/sessions", body, flooding))[0]] += 1
 
         await asyncio.gather(*(ask_on() for _ in range(CAPACITY // 2)))
+        with capsys.disabled():
+            print(f"\n  {answers}", end=" ")
+        assert answers[CREATED] > 0
+        assert answers.keys() <= {CREATED, TOO_MANY}, answers
 
     async with house(tmp_path, keys=Keys(user, operator, worker), ACCESS=str(access)) as world:
         when_quiet = await world.beside(nothing)
         await world.settle()
-        harm: list[str] = []
-        for _ in range(TRIES):
-            seen = await world.beside(flood)
-            with capsys.disabled():
-                print(f"\n  {answers}: {seen}", end=" ")
-            if not (harm := seen.harm(when_quiet)):
-                break
-        assert not harm
-        assert answers[CREATED] > 0
-        assert answers.keys() <= {CREATED, TOO_MANY}, answers
+        assert not await world.harm(flood, when_quiet)
         assert not await world.left()
 
 
@@ -231,4 +221,4 @@ async def test_one_broken_commander_among_four(tmp_path: Path) -> None:
             for _ in range(6):
                 await asyncio.gather(*(one() for _ in range(10)))
         assert ends.total() == 60
-        assert ends["failed"] <= CONSECUTIVE_FAILURES + MAX_ASSIGNING
+        assert 1 <= ends["failed"] <= CONSECUTIVE_FAILURES + MAX_ASSIGNING

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from tests.abuse.agents import WORST
 from tests.abuse.house import House
 from tests.abuse.user import CREATED, ask
 from tests.faults.reader import FINAL, events
@@ -12,10 +13,11 @@ from tests.sockets import listening
 SECONDS = 60.0  # for a session to end
 ENDLESS_SECONDS = 4.0
 GATHERING_SECONDS = 20.0
+BUDGET, STOPPED = {"PolicyViolation"}, {"RiskControl"}  # why a session ended: of what an agent may say, by an operator
 
 
 async def _asked(house: House, agent: str, **parameters: object) -> tuple[str, str]:
-    """A session's text and how it ended."""
+    """A session's text and how it ended: of a stop its reason."""
     status, created = await ask(
         house.http, "POST", "/v1/sessions", {"agent": agent, "prompt": "go", "parameters": parameters}
     )
@@ -24,7 +26,7 @@ async def _asked(house: House, agent: str, **parameters: object) -> tuple[str, s
     async with asyncio.timeout(SECONDS):
         async for event in events(house.http, created["events"], "0"):
             if event.name in FINAL:
-                return text, event.name
+                return text, event.data.get("reason", event.name)
             text += event.data.get("text", "")
     raise AssertionError("no end")
 
@@ -42,31 +44,46 @@ async def gathered(house: House) -> None:
         await asyncio.wait([session], timeout=GATHERING_SECONDS)
         if not session.done():
             await _stop_all(house, "gatherer")
-    assert session.result() in (("all", "finished"), ("", "stopped"))
+    assert session.result() in (("all", "finished"), *(("", end) for end in STOPPED))
 
 
-async def _endless(house: House, agent: str, **settings: str) -> None:
-    """Eight sessions, until a budget or their users end them."""
+async def _endless(house: House, agent: str, ends: set[str], **settings: str) -> int:
+    """Eight users, each with one session after the other, until a budget or an operator ends it. ends: how they may;
+    characters that were said.
+    """
+    found, characters, over = set[str](), 0, asyncio.Event()
+
+    async def ask_on() -> None:
+        nonlocal characters
+        while not over.is_set():
+            text, end = await _asked(house, agent)
+            found.add(end)
+            characters += len(text)
+
     async with house.commander(agent, **settings), asyncio.TaskGroup() as asking:
-        sessions = [asking.create_task(_asked(house, agent)) for _ in range(8)]
+        users = {asking.create_task(ask_on()) for _ in range(8)}
         await asyncio.sleep(ENDLESS_SECONDS)
-        await _stop_all(house, agent)
-    assert {session.result()[1] for session in sessions} == {"stopped"}
+        over.set()
+        while users:  # one may just have asked again
+            await _stop_all(house, agent)
+            _, users = await asyncio.wait(users, timeout=1)
+    assert found <= ends, found
+    return characters
 
 
 async def thoughts(house: House) -> None:
     """Thinking without end."""
-    await _endless(house, "thinker")
+    await _endless(house, "thinker", BUDGET | STOPPED)
 
 
 async def talk(house: House) -> None:
     """Talking without end."""
-    await _endless(house, "talker")
+    assert await _endless(house, "talker", BUDGET | STOPPED)
 
 
 async def adversary(house: House) -> None:
     """What patterns stand in at many places at once."""
-    await _endless(house, "adversary")
+    assert await _endless(house, "adversary", BUDGET | STOPPED) > len(WORST[0]), "a pattern was found"
 
 
 @contextlib.asynccontextmanager
@@ -91,7 +108,7 @@ async def drips(house: House) -> None:
     before = log.stat().st_size
     async with _dripping() as port:
         provider = {"OPENAI__BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI__MODEL": "m"}
-        await _endless(house, "dripped", BACKEND="openai", **provider)
+        await _endless(house, "dripped", STOPPED, BACKEND="openai", **provider)
     with log.open() as lines:
         lines.seek(before)
         assert "commander_did_not_stop" not in lines.read()
@@ -112,5 +129,7 @@ async def hanging(house: House) -> None:
         hung, other = await asyncio.gather(
             _asked(house, "caller", tool="hang", times=64), _asked(house, "caller", tool="current_time", times=4)
         )
-        assert set(hung[0].split()) <= {"TIMEOUT", "TOOL_ERROR"}, hung
+        codes = hung[0].split()
+        assert ("TIMEOUT" in codes, len(codes), hung[1]) == (True, 64, "finished"), hung
+        assert set(codes) <= {"TIMEOUT", "TOOL_ERROR"}, hung
         assert other == ("OK OK OK OK", "finished")
