@@ -33,7 +33,7 @@ class Peer:
 
     async def _read(self) -> None:
         with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):
-            while (message := await self._call.read()) is not grpc.aio.EOF:
+            while isinstance(message := await self._call.read(), bytes):
                 self.read += 1
                 self._came.set()
                 packets = wire.decode_downstream(wire.DownstreamMessage.FromString(message))
