@@ -100,6 +100,8 @@ def document(file: Path, faults: list[Fault]) -> dict[str, Any] | None:
         faults.append(Fault(where, "not UTF-8"))
     except tomllib.TOMLDecodeError as error:
         faults.append(Fault(where, str(error)))
+    except RecursionError:
+        faults.append(Fault(where, "values stand too deep in each other"))
     return None
 
 

@@ -347,6 +347,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b'name = "\xe9"')
     assert errors(latin) == [f"{latin}: not UTF-8"]
+    deep = written(tmp_path, f"policy = {'[' * 5_000}", "deep.toml")
+    assert errors(deep) == [f"{deep}: values stand too deep in each other"]
     assert errors(written(tmp_path, "policy = 1", "number.toml")) == [
         f"{tmp_path}/number.toml: policies are written as [[policy]]"
     ]
