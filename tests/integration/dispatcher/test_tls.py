@@ -150,8 +150,6 @@ async def test_who_shows_no_certificate_is_not_let_in(edges: Edges, tmp_path: Pa
     (tmp_path / "others").mkdir()
     for own in (None, Authority(tmp_path / "others").issue("own")):
         peer = await edges.stream(own)
-        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
-            await peer.report(1)
         assert (await peer.status()).name == "UNAVAILABLE"
         client = await edges.client(edges.dispatcher.operator_port, own)
         with pytest.raises(httpx2.TransportError):
