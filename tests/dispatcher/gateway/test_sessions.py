@@ -142,11 +142,10 @@ async def test_an_invalid_body_names_the_field(http: httpx2.AsyncClient, body: o
         b"\xff",
         b'{"prompt": "\xff"}',
         b'{"prompt": "\\ud800"}',
-        b'{"parameters": {"a":' + b"[" * 19_000,
         b'{"prompt": NaN}',
         b"{} {}",
     ],
-    ids=["empty", "cut", "no text", "no UTF-8", "lone surrogate", "deep", "NaN", "two"],
+    ids=["empty", "cut", "no text", "no UTF-8", "lone surrogate", "NaN", "two"],
 )
 async def test_a_body_that_is_no_json(http: httpx2.AsyncClient, body: bytes) -> None:
     assert check_error(await http.post("/v1/sessions", content=body), 400)["code"] == "invalid_json"
