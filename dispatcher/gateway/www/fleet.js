@@ -65,8 +65,8 @@ export async function troubles(signal) {
 
 export async function fleet({ main, signal, page }) {
   const commanders = table("Commanders", [
+    ["Drain"], // first: a telephone has no room beside a name of 32 characters
     ["Commander"],
-    ["Drain"],
     ["Credential"],
     ["Instance", "wide"],
     ["Sessions", "number"],
@@ -113,8 +113,8 @@ function working({ box, body, title }, live, page) {
       const button = element("button", { type: "button", ariaLabel: `Drain ${visible(commander)}` }, "Drain…");
       button.onclick = () => drain(page, commander, credential);
       const cells = [
-        [link],
         [button],
+        [link],
         [visible(credential)],
         [instance, "wide"],
         [count(sessions), "number"],
