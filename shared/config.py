@@ -128,6 +128,8 @@ def _taken_name(error: ImportError | AttributeError, folder: str) -> str | None:
     own = Path(folder, name)
     if name not in OUR_PACKAGES or not (own.is_dir() or own.with_suffix(".py").is_file()):
         return None
+    if own.resolve() == Path(__file__).resolve().parents[1] / name:  # the folder is this project's: it is no other
+        return None
     return f"`{name}` is a package of Midsentence's own, which comes before {own}: give yours another name"
 
 

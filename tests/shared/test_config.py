@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -172,3 +173,13 @@ def test_an_attribute_is_found_from_the_working_folder(
         with pytest.raises(ConfigError) as raised:
             import_attribute(reference)
         assert str(raised.value).startswith(reason)
+
+
+def test_a_slip_in_an_import_of_ours_is_told_in_the_projects_own_folder_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "slip_of_test_config.py").write_text("from shared.config import NOT_THERE")
+    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(ConfigError, match="cannot be imported: ImportError: cannot import name 'NOT_THERE'"):
+        import_attribute("slip_of_test_config:x")
