@@ -14,6 +14,9 @@ SYSTEM = "system"  # instead of a CA's file: those that the machine trusts
 
 # Of TLS 1.2, as gRPC has them: forward secrecy and AEAD alone (RFC 9325, 4.2). Those of TLS 1.3 all are such.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+# What keys are agreed on by: the one that every client of TLS 1.3 has (RFC 8446, 9.1), for `ssl` takes no list before
+# Python 3.15. By itself OpenSSL takes finite fields too, of which one handshake may cost 0.2 s (CVE-2002-20001).
+GROUP = "prime256v1"
 
 
 class TlsError(Exception):
@@ -37,6 +40,7 @@ class Pems(NamedTuple):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(CIPHERS)
+        context.set_ecdh_curve(GROUP)
         context.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL 3 refuses it by itself, 1.1.1 does not
         context.set_alpn_protocols(["http/1.1"])
         self.show_in(context)

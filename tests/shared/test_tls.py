@@ -1,5 +1,6 @@
 """PEM files: what can be used, and what is said of the others."""
 
+import contextlib
 import ssl
 from pathlib import Path
 
@@ -26,6 +27,40 @@ def test_forward_secrecy_authenticated_encryption_and_no_renegotiation(tmp_path:
     context = read(files.cert, files.key).server_context()
     assert {(each["aead"], each["kea"]) for each in context.get_ciphers()} == {(True, "kx-ecdhe"), (True, "kx-any")}
     assert ssl.OP_NO_RENEGOTIATION in context.options
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_handshake_costs_little_whatever_the_client_asks_for(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """Over finite fields each would take the loop's time, 0.2 s of it, without anything shown (CVE-2002-20001)."""
+    authority = Authority(tmp_path)
+    files = authority.issue("edge")
+    server = read(files.cert, files.key).server_context()
+    agreed = set()
+    for group in ("prime256v1", "ffdhe2048", "ffdhe8192"):
+        client = authority.client()
+        client.maximum_version = version
+        client.set_ecdh_curve(group)
+        with contextlib.suppress(ssl.SSLError):
+            handshake(client, server)
+            agreed.add(group)
+    assert agreed == {"prime256v1"}
+    default = authority.client()
+    default.maximum_version = version
+    handshake(default, server)
+
+
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
+    """In memory. Raises ssl.SSLError."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    while sides:
+        for side in list(sides):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+                sides.remove(side)
 
 
 def test_the_first_of_a_chain_to_expire_counts(tmp_path: Path) -> None:
