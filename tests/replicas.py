@@ -103,9 +103,9 @@ class Edge:
         """Replicas to which what comes to that part of its configuration is sent."""
         return figure(self._metrics, f'haproxy_backend_active_servers{{proxy="{part}"')
 
-    def uptime(self) -> float:
-        """Seconds, of the process that takes new connections."""
-        return figure(self._metrics, "haproxy_process_uptime_seconds")
+    def began(self) -> float:
+        """When the process did that takes new connections: whole Unix seconds."""
+        return figure(self._metrics, "haproxy_process_start_time_seconds")
 
 
 @contextlib.contextmanager
