@@ -119,7 +119,7 @@ PRESET_PLACES = {
     "iban": 5,
     "cn_id": 9,
     "cn_mobile": 8,
-    "api_keys": 46,
+    "api_keys": 48,
     "private_keys": 39,
 }
 

@@ -63,6 +63,8 @@ aws_secret_access_key={B40} AWS_SECRET_ACCESS_KEY={B40} sig={A43}%3D napi_{L64} 
 cio{A32} hcaik_{L58} xoxd-{A40}%2B{A40}%3D xoxc-{D12}-{D12}-{D12}-{H64} bot{D10}:AA{W33} mlsn.{H64} re_{A8}_{A24}
 access_token$production${L16}${H32} APP_USR-{D16}-{D6}-{H32}-{D9} ak_live_{A30} vcp_{A24} akab-{L16}-{L16}
 cloudinary://{D15}:{A27}@acme 1/{D16}:{H32} 2/{D16}/{D16}:{H32} AQE{B240}= tk-osc-fr1-{W48}
+llx-{A48} sk-helicone-{L7}-{L7}-{L7}-{L7} mdb_sa_sk_{W40} mdb_sa_sk_us_{A37} CCDB1_{A22}_{A40}
+snyk_uat.{H8}.eyJ{W160}.{W86} snyk_sat.{H8}.eyJ{W160}.{W86} sntryi_{H64} sntrya_{H64} polar_oat_{A43} polar_pat_{A43}
 sl.u.{W150} ZXlKaGJHY2lPaU{B200}== tgp_v1_{W43} secret-token:{UUID}%20{A5} secret-token:{A16}
 """.split()  # noqa: SIM905
 
