@@ -46,7 +46,7 @@ from tests.shared.documents import (
     table,
 )
 
-SECONDS = 30.0
+SECONDS = 120.0
 
 # ---- rules and tools
 
