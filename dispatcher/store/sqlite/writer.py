@@ -23,6 +23,9 @@ from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
 from dispatcher.store.sqlite.file import open_writer, rewrite
 
 ROWS_PER_STATEMENT = 100  # bounds the statements that are kept prepared, one for each number of rows
+# Of blobs in one of them: SQLite keeps what was bound to a statement last. What is more goes row by row through one, or
+# those for up to 64 results of 250 KB would come to hold half a GiB.
+STATEMENT_BYTES = 64 * 1024
 
 
 class Create(msgspec.Struct, frozen=True):
@@ -71,6 +74,10 @@ def _select(rows: int) -> str:
     return f"SELECT id, key, brief, head FROM sessions JOIN heads ON session = key WHERE id IN ({marks})"  # noqa: S608
 
 
+def _is_small(values: Sequence[Any]) -> bool:
+    return sum(len(value) for value in values if isinstance(value, bytes)) <= STATEMENT_BYTES
+
+
 class Writer:
     """Owns the write connection and the records of live sessions. All calls come from one thread."""
 
@@ -117,7 +124,8 @@ class Writer:
     def _is_one_statement(self) -> bool:
         """All that is to be written, in no transaction yet."""
         others = self._session_values or self._heads or self._states or self._connection.in_transaction
-        return bool(self._entry_values) and not others and len(self._entry_values) <= 4 * ROWS_PER_STATEMENT
+        values = self._entry_values
+        return bool(values) and not others and len(values) <= 4 * ROWS_PER_STATEMENT and _is_small(values)
 
     def _forget_ended(self) -> None:
         for session_id in self._touched:
@@ -269,7 +277,11 @@ class Writer:
         step = ROWS_PER_STATEMENT * columns
         for start in range(0, len(values), step):
             chunk = values[start : start + step]
-            self._connection.execute(_insert(into, len(chunk) // columns), chunk)
+            if _is_small(chunk):
+                self._connection.execute(_insert(into, len(chunk) // columns), chunk)
+            else:
+                rows = (chunk[first : first + columns] for first in range(0, len(chunk), columns))
+                self._connection.executemany(_insert(into, 1), rows)
 
     def _begin(self) -> None:
         if not self._connection.in_transaction:

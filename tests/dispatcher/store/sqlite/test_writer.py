@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from dispatcher.core.log import Applied, Record
+from dispatcher.core.log import Applied, Record, Request
+from dispatcher.store.blobs import encode
 from dispatcher.store.ports import StoreUnavailable
 from dispatcher.store.sqlite.reader import Reader
-from dispatcher.store.sqlite.writer import Create, Job, Writer
+from dispatcher.store.sqlite.writer import STATEMENT_BYTES, Create, Job, Writer
+from shared.records import Message
 from tests.contracts.sessions import acquire, append, assign, said, waiting
 
 
@@ -88,3 +91,21 @@ def test_one_statement_that_fails_leaves_nothing(writer: Writer, path: Path) -> 
         other.execute("DELETE FROM entries WHERE entry = x''")
     other.close()
     assert all(isinstance(outcome, Applied) for outcome in done(writer, ("a", append(2, said(1)))))
+
+
+def test_large_rows_share_no_statement_which_would_keep_them(writer: Writer, path: Path) -> None:
+    """Of each number of rows there is one, and what was bound to it last stays in memory."""
+    large = "x" * STATEMENT_BYTES
+    executed = statements(writer)
+    request = Request("default", (Message("user", large),), 100.0)
+    done(writer, ("a", append(2, said(1, large), said(2, large))), ("b", append(2, said(1))))
+    done(writer, *(Create(replace(waiting(each), request=request), None, None) for each in ("c", "d")))
+    writer._connection.set_trace_callback(None)
+    assert not [each[:80] for each in executed if len(each) > len(large) and "), (" in each]
+    reader = Reader(path)
+    assert [len(encode(entry)) > STATEMENT_BYTES for entry in reader.entries("a", 1, 9).entries] == [True, True]
+    assert [entry.offset for entry in reader.entries("b", 1, 9).entries] == [2]
+    assert [reader.load(each) for each in ("c", "d")] == [
+        replace(waiting(each), request=request) for each in ("c", "d")
+    ]
+    reader.close()
