@@ -76,7 +76,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._writable = Flag()
         self._writable.set()
-        self._paused = self._half_closed = self._leaving = False
+        self._paused = self._half_closed = self._leaving = self._resting = False
+        self._in_a_row = 0  # requests that had come before the one in front of them was answered
         self._deaf = False  # what comes is dropped
         self._on_time: Callable[[], None] | None = None
 
@@ -99,6 +100,9 @@ class Connection(asyncio.Protocol):
         """Whether the connection stays open: a client that has sent its request may close its side and still read. TLS
         has no half of a connection.
         """
+        if self._resting and self._transport.can_write_eof():
+            self._half_closed = True
+            return True
         if self._exchange is None or not self._exchange.whole or not self._transport.can_write_eof():
             return False
         if self._exchange.switched:  # what it speaks has an end of its own
@@ -139,7 +143,7 @@ class Connection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Go on with what has come, as far as it may be parsed now."""
-        while self._buffer and not self._deaf:
+        while self._buffer and not (self._deaf or self._resting):
             if self._exchange is None:
                 if not self._begin():
                     break
@@ -163,9 +167,9 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             return len(self._buffer) > limits.AHEAD_BYTES
-        if exchange.whole and self._buffer.count(_END_OF_HEAD) >= limits.AHEAD_REQUESTS:
+        if len(self._buffer) + len(exchange.body) > limits.AHEAD_BYTES:
             return True
-        return len(self._buffer) + len(exchange.body) > limits.AHEAD_BYTES
+        return exchange.whole and self._buffer.count(_END_OF_HEAD) >= limits.AHEAD_REQUESTS
 
     def _begin(self) -> bool:
         """Parse the next request's head. False: it has not come whole, or is refused."""
@@ -361,6 +365,15 @@ class Connection(asyncio.Protocol):
             return
         self._owner.waits(self, idle=True)
         self._within(self._owner.idle_seconds, self._transport.abort)  # whoever has not read its answer by then, too
+        self._in_a_row = self._in_a_row + 1 if self._buffer else 0
+        if self._in_a_row == limits.AHEAD_REQUESTS:
+            self._in_a_row, self._resting = 0, True
+            self._loop.call_later(limits.REST_SECONDS, self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._resting = False
         self._advance()
         if self._half_closed and self._exchange is None:  # what has come of a next request will never be whole
             self._transport.close()

@@ -8,6 +8,7 @@ BLANK_BYTES = 16  # empty lines before a request: old clients send one after a b
 # beyond that, 256 KiB at most.
 AHEAD_BYTES = 64 * 1024  # a body that its route is slow to take, or requests that wait their turn
 AHEAD_REQUESTS = 8
+REST_SECONDS = 0.05  # after so many in a row: four connections that never waited kept words and stops waiting
 BODY_GRACE_SECONDS = 10.0  # until a body's pace is judged
 BODY_BYTES_A_SECOND = 240  # as Kestrel asks: any line is faster, a body that comes a byte a minute is not
 LINGER_SECONDS = 2.0  # for a client that sends on after its last answer: a reset would take the answer from it

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dispatcher.gateway import limits, sse
 from dispatcher.gateway.connection import Connection
 from dispatcher.gateway.server import HttpServer, bind
+from tests.dispatcher.gateway.fakes import eventually
 
 HOST = b"Host: x\r\n"
 GET = b"GET /some/path HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -171,13 +172,44 @@ async def test_what_comes_in_one_piece_behind_a_body_in_chunks_is_left_to_anothe
         assert await reader.read() == b""
 
 
-async def test_pipelined_requests_take_their_turn_and_little_memory() -> None:
+async def test_pipelined_requests_take_their_turn_and_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REST_SECONDS", 0.0)
     count = 1000
     async with serving(echo) as server, connected(server) as (reader, writer):
         sending = asyncio.create_task(_send_all(writer, GET * count))
         for _ in range(count):
             assert (await answer(reader))[0] == 200
         await sending
+
+
+async def test_a_connection_rests_after_eight_requests_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    resting = asyncio.Queue[Connection]()
+    loop = asyncio.get_running_loop()
+    later = loop.call_later
+
+    def call_later(delay: float, callback: Callable[..., object], *given: Any) -> asyncio.TimerHandle:
+        if delay == limits.REST_SECONDS:
+            resting.put_nowait(callback.__self__)  # type: ignore[attr-defined]
+            delay = 3600.0
+        return later(delay, callback, *given)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    async with serving(echo) as server, connected(server) as (reader, writer):
+        for _ in range(3 * limits.AHEAD_REQUESTS):  # each waits for its answer
+            writer.write(GET)
+            assert (await answer(reader))[0] == 200
+        assert resting.empty()
+        writer.write(GET * (2 * limits.AHEAD_REQUESTS + 1))
+        writer.write_eof()  # it reads on
+        for _ in range(2):
+            for _ in range(limits.AHEAD_REQUESTS):
+                assert (await answer(reader))[0] == 200
+            connection = await resting.get()
+            await eventually(lambda: connection._half_closed)  # noqa: B023
+            connection._go_on()
+        assert (await answer(reader))[0] == 200
+        assert await reader.read() == b""
+    assert resting.empty()
 
 
 class Line(asyncio.Transport):
