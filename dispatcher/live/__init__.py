@@ -2,7 +2,7 @@
 imports an adapter, gRPC or Starlette.
 
 Imports: dispatcher.core, dispatcher.metrics, dispatcher.policies, dispatcher.policing, dispatcher.settings,
-dispatcher.store.asking, dispatcher.store.ports, dispatcher.tools.context, dispatcher.tools.registry,
-shared.
+dispatcher.store.asking, dispatcher.store.ports, dispatcher.store.turns, dispatcher.tools.context,
+dispatcher.tools.registry, shared.
 Libraries: msgspec, structlog.
 """

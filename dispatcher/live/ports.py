@@ -10,6 +10,7 @@ from dispatcher.core.log import Applied, CommanderName, Outcome, Record, Request
 from dispatcher.core.session import Session
 from dispatcher.live.deadlines import Pace
 from dispatcher.live.shown_tokens import ShownTokens
+from dispatcher.live.tool_starts import ToolStarts
 from dispatcher.metrics import Metrics
 from dispatcher.policing.judges import Judges
 from dispatcher.store.ports import Store
@@ -117,6 +118,7 @@ class Host(Protocol):
     registry: Registry
     judges: Judges
     tokens: ShownTokens
+    starts: ToolStarts
     metrics: Metrics
     instance: str
     log_thoughts: bool

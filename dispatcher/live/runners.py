@@ -22,6 +22,7 @@ from dispatcher.live.runner import Runner
 from dispatcher.live.shown_tokens import ShownTokens
 from dispatcher.live.strict import misfit_of
 from dispatcher.live.tasks import Tasks
+from dispatcher.live.tool_starts import ToolStarts
 from dispatcher.metrics import Metrics
 from dispatcher.policies.gate import Gate
 from dispatcher.policies.rules import RuleSet
@@ -68,6 +69,7 @@ class Runners:
         self.log_thoughts = settings.log_thoughts
         self.judges = Judges(metrics)
         self.tokens = ShownTokens()
+        self.starts = ToolStarts()
         self.pace = Pace()
         self.by_session: dict[str, Runner] = {}
         self._limits = msgspec.convert(settings, Limits, from_attributes=True)  # of the same names

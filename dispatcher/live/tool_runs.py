@@ -15,6 +15,8 @@ from shared.records import ToolResult
 logger = structlog.get_logger()
 
 ANSWER_SECONDS = 5.0  # that another instance may take beyond a tool's time limit
+BEFORE = "The session was stopped before the tool ran."
+WHILE = "The session was stopped while the tool ran."
 GONE = "The Dispatcher that ran this call is gone; whether the tool ran is not known."
 
 
@@ -31,6 +33,7 @@ class ToolRuns:
         self._owner, self._instance = owner, owner.host.instance
         self._running: dict[str, asyncio.Task[ToolResult]] = {}  # by call_id, until the answer is in the log
         self._begun: set[str] = set()  # call_ids
+        self._waiting: set[str] = set()  # call_ids, for their turn
 
     def __bool__(self) -> bool:
         return bool(self._running)
@@ -39,22 +42,30 @@ class ToolRuns:
         """Run it, unless it was begun before."""
         if call.call_id not in self._begun:
             self._begun.add(call.call_id)
-            task = asyncio.get_running_loop().create_task(self._owner.run_call(call), name=f"tool {call.tool_name}")
+            self._waiting.add(call.call_id)
+            task = asyncio.get_running_loop().create_task(self._run(call), name=f"tool {call.tool_name}")
             self._running[call.call_id] = task
             self._owner.host.spawn(self._answer(call, task))
+
+    async def _run(self, call: Call) -> ToolResult:
+        await self._owner.host.starts.turn(self._owner.session_id)
+        self._waiting.remove(call.call_id)
+        return await self._owner.run_call(call)
 
     async def _answer(self, call: Call, tool: "asyncio.Task[ToolResult]") -> None:
         """The tool's answer into the log; a tool may be cancelled, this never is."""
         try:
             await asyncio.wait({tool})
             if tool.cancelled():
-                await self._cancelled(call.call_id, call.tool_name, "The session was stopped while the tool ran.")
+                await self._cancelled(call.call_id, call.tool_name, BEFORE if call.call_id in self._waiting else WHILE)
             else:
                 error = tool.exception()
                 await self._owner.settle(broken(call, error) if error else tool.result())
         finally:
             tool.cancel()
             del self._running[call.call_id]
+            self._waiting.discard(call.call_id)
+            self._owner.host.starts.over(self._owner.session_id, call.call_id)
             self._owner.maybe_settled()
 
     def cancel(self, calls: Mapping[str, OpenCall]) -> None:
@@ -63,9 +74,7 @@ class ToolRuns:
             task.cancel()
         for call_id, call in calls.items():
             if call_id not in self._running and call.instance == self._instance:
-                self._owner.host.spawn(
-                    self._cancelled(call_id, call.tool_name, "The session was stopped before the tool ran.")
-                )
+                self._owner.host.spawn(self._cancelled(call_id, call.tool_name, BEFORE))
 
     def _cancelled(self, call_id: str, tool_name: str, message: str) -> Coroutine[Any, Any, None]:
         return self._owner.settle(ToolResult(tool_name, error_json("cancelled", message), call_id, "CANCELLED"))

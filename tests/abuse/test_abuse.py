@@ -39,11 +39,9 @@ ATTACKS: dict[str, Attack] = {
 
 # What still falls short of its limit, by the first word of what is told.
 # - 0.31 s, the worst of three tries, on two cores that the attack shares.
-# - Results wait for the store in memory: 64 of 250 KB of each session, whose tools answer at once. 179 MiB by eight.
 # - gRPC's core keeps 15 to 30 MiB of each connection that sends CONTINUATION without end. 67 MiB.
 SHORT = {
     "prompts that wait": "gap",
-    "results that nobody reads": "RSS",
     "frames": "RSS",
 }
 

@@ -1,5 +1,6 @@
 """The store in a file of SQLite.
 
-Imports: dispatcher.core, dispatcher.store.blobs, dispatcher.store.followers, dispatcher.store.ports, shared.
+Imports: dispatcher.core, dispatcher.store.blobs, dispatcher.store.followers, dispatcher.store.ports,
+dispatcher.store.turns, shared.
 Libraries: msgspec, structlog.
 """

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from dispatcher.store.ports import StoreUnavailable, resolve
-from dispatcher.store.sqlite.turns import Turns
+from dispatcher.store.turns import Turns
 
 T = TypeVar("T")
 

@@ -37,8 +37,8 @@ from dispatcher.store.sqlite.checkpoints import Checkpointer
 from dispatcher.store.sqlite.file import lock
 from dispatcher.store.sqlite.reader import Reader
 from dispatcher.store.sqlite.reads import Reads
-from dispatcher.store.sqlite.turns import Turns
 from dispatcher.store.sqlite.writer import Create, Job, JobResult, Operation, Writer
+from dispatcher.store.turns import Turns
 from shared import forks
 
 EXPIRE_SESSIONS = 50  # dropped in one transaction, so that appends need not wait for a sweep
