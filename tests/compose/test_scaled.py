@@ -64,8 +64,8 @@ def test_a_readers_text_is_whole_when_its_replica_goes(scaled: Stack, end: str) 
     readers = [read(scaled, asked(scaled)) for _ in range(4)]
     eventually(lambda: [bool(reader.text) for reader in readers], all, 30)
     container = with_running_session(scaled)
-    run(scaled.docker, end, container, seconds=90)
     assert any(not reader.final[0] for reader in readers), "in mid-session"
+    run(scaled.docker, end, container, seconds=90)  # a stop returns when what runs there has ended or moved on
     for reader in readers:
         reader.ended(90)
         assert (reader.final[0], reader.text.strip()) == ("finished", TEXT)
