@@ -4,10 +4,10 @@ import asyncio
 
 from dispatcher.store.turns import Turns
 
-STARTS = 4  # in one turn of the loop: what tools answer at once is counted before many more have begun
-# Characters of results that rules read, or that are on their way into the log: then no call begins. With what is under
-# way by then, and copies of it, that is some 40 MiB.
-MAX_HELD = 8 * 1024 * 1024
+STARTS = 2  # in one turn of the loop: what tools answer at once is counted before many more have begun
+# Characters of results that rules read, or that are on their way into the log: then no call begins. A slice of each is
+# read in a turn of the loop: with eight times as many an honest user's first word took a second, not half of one.
+MAX_HELD = 1024 * 1024
 
 
 class ToolStarts:
