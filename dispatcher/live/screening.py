@@ -90,11 +90,11 @@ class Screening:
             request.tracestate,
         )
         given = _result(call, await self._owner.host.registry.run(call.tool_name, call.arguments_json, context))
-        self._owner.host.starts.brought(session_id, call.call_id, len(given.result_json))
-        turn = LoopTurn()
-        for _ in self._owner.session.read_ahead(given):
-            await turn.step()
-        result, effects = self._owner.session.result(given, clock.now())
+        with self._owner.host.starts.held(len(given.result_json)):
+            turn = LoopTurn()
+            for _ in self._owner.session.read_ahead(given):
+                await turn.step()
+            result, effects = self._owner.session.result(given, clock.now())
         self._owner.carry_out(effects)
         if result is not given:
             return result

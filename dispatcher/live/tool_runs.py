@@ -60,12 +60,13 @@ class ToolRuns:
                 await self._cancelled(call.call_id, call.tool_name, BEFORE if call.call_id in self._waiting else WHILE)
             else:
                 error = tool.exception()
-                await self._owner.settle(broken(call, error) if error else tool.result())
+                result = broken(call, error) if error else tool.result()
+                with self._owner.host.starts.held(len(result.result_json)):
+                    await self._owner.settle(result)
         finally:
             tool.cancel()
             del self._running[call.call_id]
             self._waiting.discard(call.call_id)
-            self._owner.host.starts.over(self._owner.session_id, call.call_id)
             self._owner.maybe_settled()
 
     def cancel(self, calls: Mapping[str, OpenCall]) -> None:

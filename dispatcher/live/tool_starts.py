@@ -1,6 +1,8 @@
 """When calls begin that run here: so that results are not made faster than the log takes them."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dispatcher.store.turns import Turns
 
@@ -11,14 +13,13 @@ MAX_HELD = 1024 * 1024
 
 
 class ToolStarts:
-    """Of all sessions, in turn. A call that runs, or waits for somebody, holds nothing: only its result does, of which
-    64 of 256 KiB a session may come at once.
+    """Of all sessions, in turn. A call that runs holds nothing, nor does a result about which a plugin or a guardrail's
+    server is asked: no session's tools wait for another's.
     """
 
     def __init__(self) -> None:
         self._waiting: Turns[asyncio.Future[None]] = Turns()
-        self._held: dict[tuple[str, str], int] = {}  # characters, by session and call
-        self._size = 0
+        self._held = 0  # characters
         self._due = False
 
     async def turn(self, session_id: str) -> None:
@@ -28,24 +29,24 @@ class ToolStarts:
         self._go_on()
         await start
 
-    def brought(self, session_id: str, call_id: str, size: int) -> None:
-        """Its tool has answered with so many characters."""
-        self._held[session_id, call_id] = size
-        self._size += size
-
-    def over(self, session_id: str, call_id: str) -> None:
-        """Its result is in the log, or has no place there; if it brought any."""
-        self._size -= self._held.pop((session_id, call_id), 0)
-        self._go_on()
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """While the block runs, a result of so many characters is read or goes into the log."""
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+            self._go_on()
 
     def _go_on(self) -> None:
-        if not self._due and self._waiting and self._size < MAX_HELD:
+        if not self._due and self._waiting and self._held < MAX_HELD:
             self._due = True
             asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
         self._due, started = False, 0
-        while self._waiting and started < STARTS and self._size < MAX_HELD:
+        while self._waiting and started < STARTS and self._held < MAX_HELD:
             start = self._waiting.popleft()
             if not start.done():  # its session was not stopped meanwhile
                 start.set_result(None)

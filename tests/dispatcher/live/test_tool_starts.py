@@ -42,26 +42,20 @@ async def test_some_begin_in_each_turn_and_sessions_have_theirs(starts: Starts) 
     assert len(starts.begun) == CALLS + 1
 
 
-async def test_none_begins_until_results_are_in_the_log(starts: Starts) -> None:
-    for call_id in ("1", "2"):
-        starts.brought("a", call_id, MAX_HELD // 2)
-    waits = asyncio.create_task(starts.call("b", "b0"))
-    for _ in range(10):
-        await a_turn()
-    assert starts.begun == []
-    starts.over("b", "1")  # not the one that brought it
-    await a_turn()
-    assert starts.begun == []
-    starts.over("a", "1")
-    await waits
-    starts.over("a", "1")  # told twice, counted once
-    starts.brought("a", "3", MAX_HELD // 2)
-    later = asyncio.create_task(starts.call("b", "b1"))
-    for _ in range(10):
-        await a_turn()
-    assert starts.begun == ["b0"]
-    starts.over("a", "2")
-    await later
+async def test_none_begins_while_so_many_results_are_held(starts: Starts) -> None:
+    with starts.held(MAX_HELD // 2):
+        with starts.held(MAX_HELD // 2):
+            waits = asyncio.create_task(starts.call("b", "b0"))
+            for _ in range(10):
+                await a_turn()
+            assert starts.begun == []
+        await waits
+        with starts.held(MAX_HELD // 2):
+            later = asyncio.create_task(starts.call("b", "b1"))
+            for _ in range(10):
+                await a_turn()
+            assert starts.begun == ["b0"]
+        await later
 
 
 async def test_who_was_stopped_meanwhile_takes_nobodys_turn(starts: Starts) -> None:

@@ -12,8 +12,10 @@ from aiohttp import web
 
 from dispatcher.core.entries import Finished, StopEntry
 from dispatcher.core.log import Request
+from dispatcher.live import tool_starts
 from dispatcher.policing.prompts import PromptRefused, PromptUnread
 from shared.records import Content, Message, Stop, Stopped, Thought, ToolCall, ToolResult
+from tests.dispatcher.gateway.fakes import eventually
 from tests.dispatcher.policing import asked_plugins
 from tests.dispatcher.policing.asked_plugins import guardrail
 from tests.integration.dispatcher import waiting_tools
@@ -117,6 +119,21 @@ async def test_calls_and_results_wait_for_their_verdicts(tmp_path: Path) -> None
         assert ("results", "a robin", "bird") in asked
         await member.finish(session_id, "done")
         assert await world.text(session_id) == "done"
+
+
+async def test_a_result_that_waits_for_its_verdict_keeps_no_call_from_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool_starts, "MAX_HELD", 1)
+    async with serving(**plugin(tmp_path, "waits", 'reads = ["results"]\ntimeout_seconds = 30')) as world:
+        member, session_id, _ = await world.served()
+        await member.say(session_id, ToolCall("bird", '{"name": "robin"}', "c1"))
+        await asked_plugins.asking.wait()
+        await member.say(session_id, ToolCall("bird", '{"name": "wren"}', "c2"))
+        await eventually(lambda: waiting_tools.begun == ["robin", "wren"])
+        asked_plugins.answering.set()
+        results = [await member.next(ToolResult, session_id) for _ in range(2)]
+        assert {(result.call_id, result.status) for result in results} == {("c1", "OK"), ("c2", "OK")}
 
 
 async def test_a_stop_cancels_a_call_that_waits_for_its_verdict(tmp_path: Path) -> None:
