@@ -306,11 +306,13 @@ async def test_every_kind_of_entry_is_read_as_it_was(store: Store) -> None:
     assert (await store.read("s", 1, 100)).entries == list(outcome.entries)
 
 
-async def test_large_entries_are_read_a_few_at_a_time(store: Store) -> None:
+@pytest.mark.parametrize("small", [0, 20])
+async def test_large_entries_are_read_a_few_at_a_time(store: Store, small: int) -> None:
+    """small: entries in front of them."""
     epoch = await running(store)
-    count = 12
+    count = small + 12
     for sequence in range(1, count + 1):
-        await store.submit("s", append(epoch, said(sequence, "x" * MAX_TEXT_BYTES)))
+        await store.submit("s", append(epoch, said(sequence, "x" * (MAX_TEXT_BYTES if sequence > small else 1))))
     first, more = await store.read("s", 0, 100)
     assert sum(map(size_of, first[:-1])) < READ_BYTES <= sum(map(size_of, first))
     assert more

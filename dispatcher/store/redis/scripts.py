@@ -120,6 +120,24 @@ end
 return 1
 """)
 
+# KEYS: stream. ARGV: first offset · most entries · bytes. Entries, the last one that with which they have as many.
+# What is read beyond that, of 16 at a time, does not leave the server.
+LOG_PART = Script("""
+local first, left, bytes, answer = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), {}
+while left > 0 do
+  local most = math.min(left, 16)
+  local found = redis.call('XRANGE', KEYS[1], string.format('%.0f-0', first), '+', 'COUNT', most)
+  for _, entry in ipairs(found) do
+    answer[#answer + 1] = entry[2][2]
+    bytes = bytes - #entry[2][2]
+    if bytes <= 0 then return answer end
+  end
+  if #found < most then break end
+  first, left = first + most, left - most
+end
+return answer
+""")
+
 # KEYS: hash, stream. ARGV: ended before, or '' for whenever · channel · payload.
 # nil: no such session. 0: it has not ended, or not before that. Else the idempotency key that made it, or ''.
 DROP = Script("""

@@ -46,11 +46,10 @@ from dispatcher.store.redis.nudges import DROPPED, Nudges
 from dispatcher.store.redis.pipeline import CONNECT_SECONDS
 from dispatcher.store.redis.poll import CHUNK, Poll, chunks
 from dispatcher.store.redis.replicas import RedisReplicas, briefs, heads, readable
-from dispatcher.store.redis.scripts import BIND, CREATE, DROP, UNBIND, Command, command
+from dispatcher.store.redis.scripts import BIND, CREATE, DROP, LOG_PART, UNBIND, Command, command
 from dispatcher.store.redis.server import Server, Servers, checked
 
 EXPIRE_SESSIONS = 50  # dropped in one go, so that appends need not wait for a sweep
-FIRST_ENTRIES = 16  # of a log that is read: of what size its entries are is not known before
 CREATING_SECONDS = 1.0  # for a session whose key is bound to appear; then its creator is taken for dead
 
 
@@ -276,13 +275,11 @@ class RedisStore:
             return recent
         log, blobs, size = session_keys(session_id).log, list[bytes](), 0
         while True:
-            fit = (READ_BYTES - size) * len(blobs) // size if size else FIRST_ENTRIES  # if the next are like these
-            count = max(1, min(limit - len(blobs), fit, CHUNK))
-            first = after + len(blobs) + 1
-            reply = await self._servers.read(command("XRANGE", log, f"{first}-0", "+", "COUNT", count))
-            blobs += [fields[1] for _, fields in reply]
-            size = sum(map(len, blobs))
-            if size >= READ_BYTES or len(reply) < count or len(blobs) == limit:
+            count = min(limit - len(blobs), CHUNK)
+            found = await self._servers.read(LOG_PART((log,), after + len(blobs) + 1, count, READ_BYTES - size))
+            blobs += found
+            size += sum(map(len, found))
+            if size >= READ_BYTES or len(found) < count or len(blobs) == limit:
                 return part_of(((entry_of(blob), len(blob)) for blob in blobs), limit)
 
     def follow(self, session_id: str) -> AbstractContextManager[Follower]:

@@ -9,13 +9,13 @@ from msgspec.structs import replace
 from dispatcher.core.entries import StopEntry
 from dispatcher.core.log import Acquire, Assign, Refused, Settle
 from dispatcher.store.blobs import encode
-from dispatcher.store.ports import IdempotencyKey, StoreUnavailable
+from dispatcher.store.ports import READ_BYTES, IdempotencyKey, StoreUnavailable
 from dispatcher.store.redis.keys import AGENTS, ENDED, LEASES, LIVE, WAITING, Channels, binding_key, session_keys
 from dispatcher.store.redis.lanes import Lanes
 from dispatcher.store.redis.pipeline import Reply
 from dispatcher.store.redis.scripts import Command
 from dispatcher.store.redis.server import Server
-from shared.records import Content
+from shared.records import MAX_TEXT_BYTES, Content
 from tests.contracts.sessions import append, bodies, brought, finished, head_of, said, stop, waiting
 from tests.dispatcher.store.redis.world import SECONDS, Ears, instance, opened, owned, until, url
 from tests.redis_servers import RedisServer
@@ -108,6 +108,28 @@ async def test_scripts_are_found_again_after_they_were_lost(redis: RedisServer) 
             *(store.submit(f"s{n}", append(epoch, said(1))) for n, epoch in enumerate(epochs))
         )
         assert [head_of(outcome).sequence for outcome in outcomes] == [1] * 5
+
+
+async def test_no_reply_is_larger_than_what_is_read_at_once(redis: RedisServer) -> None:
+    """Small entries in front of large ones do not tell how many of these are too many."""
+    async with opened(url(redis)) as store:
+        epoch = await owned(store)
+        small = [said(n) for n in range(1, 17)]
+        large = [said(n, "x" * MAX_TEXT_BYTES) for n in range(17, 60)]
+        for entry in small + large:
+            await store.submit("s", append(epoch, entry))
+        asked: dict[int, int] = {}
+        for after in (0, 10, 30):
+            before = sent(redis)
+            await store.read("s", after, 1000)
+            asked[after] = sent(redis) - before
+    assert max(asked.values()) < READ_BYTES + 4 * MAX_TEXT_BYTES, asked
+
+
+def sent(redis: RedisServer) -> int:
+    """Bytes that the server has ever answered with."""
+    said = redis.ask("INFO", "stats").decode()
+    return int(said.partition("total_net_output_bytes:")[2].split()[0])
 
 
 async def test_any_session_id_has_keys_of_its_own(redis: RedisServer) -> None:
