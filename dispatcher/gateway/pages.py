@@ -48,8 +48,8 @@ def _answer(name: str) -> Response:
 def operator_page() -> Page:
     """The console."""
     return Page(
-        "console.html", "page.css", "console.css", "start.js", "console.js", "live.js", "sessions.js", "session.js", "account.js",
-        "stop.js", "approvals.js", "fleet.js", "http.js", "text.js",
+        "console.html", "page.css", "console.css", "start.js", "console.js", "live.js", "sessions.js", "session.js",
+        "account.js", "stop.js", "approvals.js", "fleet.js", "http.js", "text.js",
     )  # fmt: skip
 
 
