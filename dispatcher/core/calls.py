@@ -13,7 +13,8 @@ from shared.records import MAX_OPEN_CALLS, ToolResult
 
 class SessionCalls:
     """approval: of a tool's name, who has to approve its calls, as in `Call`. awaited: the results that whoever opens
-    the session waits for; None: it is not known yet. unsent: results that wait for their stream to be read.
+    the session waits for; None: it is not known yet. unsent: results of which it is not known that their stream has
+    them; it may be full.
     """
 
     def __init__(self, instance: str, approval: Callable[[str], str], awaited: Container[str] | None = None) -> None:
@@ -88,7 +89,9 @@ class SessionCalls:
         """Whoever has opened the session waits for these: what was found of them; the others when they are logged."""
         results, self._results = self._results, {}
         self._awaited = set(call_ids) - results.keys()
-        return [results[call_id] for call_id in call_ids if call_id in results]
+        found = [results[call_id] for call_id in call_ids if call_id in results]
+        self.unsent = len(found)
+        return found
 
     def awaited(self, call_id: str) -> bool:
         """Its result is logged now. Whether it is waited for, which it then is no more."""

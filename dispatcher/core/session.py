@@ -289,9 +289,9 @@ class Session:
     def _too_many(self, packet: Upstream) -> bool:
         return isinstance(packet.payload, ToolCall) and self._calls.full
 
-    def unsent(self, results: int, now: float) -> list[Effect]:
-        """So many results wait for their stream to be read; their calls count as open."""
-        self._calls.unsent = results
+    def sent(self, results: int, now: float) -> list[Effect]:
+        """So many results have been handed to the stream, or never will be. Until then their calls count as open."""
+        self._calls.unsent -= results
         return self._take_in(now) if self._waiting and not self.head.over else []
 
     def acked(self, sequence: int) -> None:
@@ -518,6 +518,7 @@ class Session:
                 effects += [expiry(self.head), *self._pursue(call_id, now)]
             case ToolResult(call_id=call_id) as result:
                 if self._calls.awaited(call_id) and self.conversation is not Phase.IDLE:
+                    self._calls.unsent += 1
                     effects.append(SendResult(result, entry.offset))
             case StopEntry():
                 effects += [Wake("policy", None), CancelTools(), *abandon(self.head, now)]

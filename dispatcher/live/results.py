@@ -20,14 +20,14 @@ class Results:
     def send(self, result: ToolResult, offset: int) -> None:
         """On the stream that has it, if one does. offset: of its entry; 0: it has none, and is sent at once."""
         link = self._owner.link
-        if link is None:
-            return
-        if offset and (self._waiting or link.full):
+        if link and offset and (self._waiting or link.full):
             self._waiting.append(offset)
             link.wait_for_room(self._owner.session_id, self.send_next)
-            self._tell()
-        else:
+            return
+        if link:
             link.send(self._owner.session_id, result)
+        if offset:
+            self._sent(1)
 
     async def send_next(self, link: Link) -> bool:
         """There is room for one on that stream. Returns whether more wait for it."""
@@ -38,7 +38,7 @@ class Results:
                 del self._waiting[0]
                 if entries and isinstance(entries[0].body, ToolResult):
                     link.send(self._owner.session_id, entries[0].body)
-                self._tell()
+                self._sent(1)
         return bool(self._waiting) and self._owner.link is link
 
     def clear(self) -> None:
@@ -47,9 +47,9 @@ class Results:
 
     def forget(self) -> None:
         """The stream has it no more: as `clear`, and the core is told."""
-        if self._waiting:
+        if waiting := len(self._waiting):
             self.clear()
-            self._tell()
+            self._sent(waiting)
 
-    def _tell(self) -> None:
-        self._owner.carry_out(self._owner.session.unsent(len(self._waiting), clock.now()))
+    def _sent(self, results: int) -> None:
+        self._owner.carry_out(self._owner.session.sent(results, clock.now()))

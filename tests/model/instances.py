@@ -119,9 +119,11 @@ class Instances(Parts):
                         sequence = post.session.head.sequence
                         post.session.acked(sequence)
                         self._tell(post.stream, records.Ack(sequence))
-                case effects.SendResult(result):
+                case effects.SendResult(result, offset):
                     if post.stream != NONE:
                         self._tell(post.stream, result)
+                    if offset:
+                        self._carry_out(number, post.session.sent(1, NOW))
                 case effects.SendStop(stop):
                     if post.stream != NONE:
                         self._tell(post.stream, records.Stop(stop.reason, stop.stop_id))

@@ -83,7 +83,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
         "more calls are open than may be",
     ),
     "what waited is taken in": (
-        Mutant(SESSION + "logged", "effects += self._take_in(now)", "pass"),
+        Mutant(SESSION + "sent", "self._waiting and not self.head.over", "False"),
         "two calls at once",
         STUCK,
     ),

@@ -70,6 +70,8 @@ class Stream:
     closed: str = ""
     stops: list[StopEntry] = field(default_factory=list)
     results: list[ToolResult] = field(default_factory=list)
+    full: bool = False
+    unsent: int = 0  # results that found it so
 
 
 class Dispatcher:
@@ -202,9 +204,14 @@ class Dispatcher:
                         self.session.acked(self.stream.acked)
                 case effects.SendStop(stop):
                     self.stream.stops.append(stop)
-                case effects.SendResult(result):
+                case effects.SendResult(result, offset):
+                    if self.stream and offset and self.stream.full:
+                        self.stream.unsent += 1
+                        continue
                     if self.stream:
                         self.stream.results.append(result)
+                    if offset:
+                        self.carry_out(self.session.sent(1, self.now))
                 case effects.SendClosed(code):
                     if self.stream:
                         self.stream.closed = code

@@ -441,15 +441,17 @@ def test_a_call_beyond_those_that_may_be_open_waits_for_a_result(two_open, world
 
 def test_a_result_that_waits_for_its_stream_counts_as_an_open_call(two_open, world):
     dispatcher, stream, log_ = world
-    session = dispatcher.session
-    feed(dispatcher, stream, called(1, "a"))
-    dispatcher.finish_tool("a")
-    assert session.unsent(1, 100.0) == []
-    feed(dispatcher, stream, called(2, "b"), called(3, "c"))
-    assert dispatcher.ran == ["a", "b"]
-    dispatcher.carry_out(session.unsent(0, 100.0))
+    stream.full = True
+    feed(dispatcher, stream, *(called(number, f"c{number}") for number in range(1, 6)))
+    dispatcher.finish_tool("c1")
+    dispatcher.finish_tool("c2")
     dispatcher.answer()
-    assert dispatcher.ran == ["a", "b", "c"]
+    assert (dispatcher.ran, stream.unsent) == (["c1", "c2"], 2)
+    for number in (3, 4, 5):
+        dispatcher.carry_out(dispatcher.session.sent(1, 100.0))
+        dispatcher.answer()
+        assert dispatcher.ran[-1] == f"c{number}"
+        dispatcher.finish_tool(f"c{number}")
 
 
 def test_what_waits_is_within_the_credit(two_open, world):
