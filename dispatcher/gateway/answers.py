@@ -8,7 +8,6 @@ from starlette.types import Receive, Send
 
 from dispatcher.access.rules import Caller
 from dispatcher.core.entries import Call, Entry, Started
-from dispatcher.core.log import Record
 from dispatcher.gateway import sse
 from dispatcher.gateway.errors import HttpError
 from dispatcher.gateway.fields import not_honoured
@@ -60,7 +59,7 @@ class Answers:
                 raise not_honoured(agent, feature, where)
         return tuple(sorted(needs or ()))
 
-    async def send(self, record: Record, sending: Sending, receive: Receive, *, stop_when_left: bool) -> None:
+    async def send(self, session_id: str, sending: Sending, receive: Receive, *, stop_when_left: bool) -> None:
         """The session from its first entry to its end.
 
         stop_when_left: a client that goes away before the end stops it. A server that drains never does.
@@ -72,7 +71,7 @@ class Answers:
             try:
                 async with self.connections.watch(receive) as watch:
                     await sending.begin()
-                    last = await self._follow(record.session_id, sending, seen)
+                    last = await self._follow(session_id, sending, seen)
                     ended = True
                     await last()
                     done = True
@@ -80,7 +79,7 @@ class Answers:
                     await sending.interrupted()
             finally:
                 if stop_when_left and not ended and not watch.closing:
-                    await self._sessions.stop(record.session_id, "UserCancel", "user")
+                    await self._sessions.stop(session_id, "UserCancel", "user")
 
     async def _follow(self, session_id: str, sending: Sending, seen: "_Seen") -> Last:
         """Read on until the answer has an end."""

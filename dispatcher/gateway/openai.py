@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterable
 from functools import partial
+from io import StringIO
 from typing import Annotated, Any
 
 import msgspec
@@ -31,6 +32,7 @@ from dispatcher.gateway.views import (
     UserFinished,
     UserToolCall,
     UserToolResult,
+    asked_bytes,
     incomplete,
     openai_end,
     shown,
@@ -126,19 +128,18 @@ class OpenAIRoutes:
         key = idempotency.key_of(http, request, "chat", bool(body.stream), usage)
         record = idempotency.record_of(await self._sessions.create(request, key, token_of(http)))
         note(http, session_id=record.session_id)
-        return sse.RawAnswer(self._answer, record, bool(body.stream), usage, key is None)
+        return sse.RawAnswer(self._answer, Completion(record, usage), bool(body.stream), key is None)
 
     async def _answer(
-        self, record: Record, streamed: bool, include_usage: bool, stop_when_left: bool, receive: Receive, send: Send
+        self, completion: "Completion", streamed: bool, stop_when_left: bool, receive: Receive, send: Send
     ) -> None:
         """Leaving a completion before its end stops the session, unless the server drains or it may be asked again."""
-        completion = Completion(record, include_usage)
         sending = (
             StreamedCompletion(completion, send)
             if streamed
             else WholeCompletion(completion, Json(send, self._answers.early, completion.headers))
         )
-        await self._answers.send(record, sending, receive, stop_when_left=stop_when_left)
+        await self._answers.send(completion.session_id, sending, receive, stop_when_left=stop_when_left)
 
 
 def said(entries: Iterable[Entry]) -> tuple[list[str], FinalEvent | None]:
@@ -169,13 +170,12 @@ class Completion:
         self.id = f"chatcmpl-{hashlib.sha256(record.session_id.encode()).hexdigest()[:32]}"
         self.created = int(record.request.created_at)
         self.include_usage = include_usage
-        self._request = record.request
-        self._text: list[str] = []
+        self._asked, self._answered = asked_bytes(record.request), 0  # bytes: nothing of either is kept
 
     def take(self, entries: Iterable[Entry]) -> tuple[list[str], FinalEvent | None]:
         """What these entries let the user read, and the session's end if it is among them."""
         text, final = said(entries)
-        self._text += text
+        self._answered += sum(len(piece.encode()) for piece in text)
         return text, final
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -191,15 +191,15 @@ class Completion:
     def usage_chunk(self, final: FinalEvent) -> bytes:
         return _data(self._object("chat.completion.chunk", []) | {"usage": self._usage(final)})
 
-    def whole(self, final: FinalEvent) -> bytes:
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text), "refusal": None}
+    def whole(self, text: str, final: FinalEvent) -> bytes:
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if calls := _calls(final):
-            message |= {"content": message["content"] or None, "tool_calls": calls}
+            message |= {"content": text or None, "tool_calls": calls}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(final)}
         return msgspec.json.encode(self._object("chat.completion", [choice]) | {"usage": self._usage(final)})
 
     def _usage(self, final: FinalEvent) -> dict[str, object]:
-        usage = usage_of(final, self._request, self._text)
+        usage = usage_of(final, self._asked, self._answered)
         total = usage.prompt_tokens + usage.completion_tokens
         counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
         return {**counts, "total_tokens": total, **({"estimated": True} if usage.estimated else {})}
@@ -275,19 +275,21 @@ class WholeCompletion:
 
     def __init__(self, completion: Completion, json: Json) -> None:
         self._completion, self._json = completion, json
+        self._text = StringIO()
 
     async def begin(self) -> None:
         """HTTP has nothing to send before the answer."""
 
     async def take(self, entries: list[Entry]) -> Last | None:
-        _, final = self._completion.take(entries)
+        text, final = self._completion.take(entries)
+        self._text.writelines(text)
         return partial(self._end, final) if final else None
 
     async def _end(self, final: FinalEvent) -> None:
         if isinstance(final, UserFailed):
             await self._json.fail(self._completion.failure(final))
         else:
-            await self._json.end(self._completion.whole(final))
+            await self._json.end(self._completion.whole(self._text.getvalue(), final))
 
     async def silence(self) -> None:
         await self._json.silence()

@@ -21,6 +21,7 @@ from dispatcher.gateway.views import (
     UserFinished,
     UserStopped,
     UserUsage,
+    asked_bytes,
     incomplete,
     openai_end,
     usage_of,
@@ -146,7 +147,9 @@ class ResponseView:
         }
 
     def _used(self, final: FinalEvent) -> UserUsage:
-        return UserUsage() if self.echo.prepared else usage_of(final, self._request, self._texts)
+        if self.echo.prepared:
+            return UserUsage()
+        return usage_of(final, asked_bytes(self._request), sum(len(text.encode()) for text in self._texts))
 
     def output(self) -> list[tuple[str, Message]]:
         """The items of the answer so far, each as the message that a later request has of it."""

@@ -193,16 +193,16 @@ class ResponseRoutes:
     ) -> None:
         sending = StreamedResponse(record, after, send)
         async with self._forgetting(record.session_id, forgotten):
-            await self._answers.send(record, sending, receive, stop_when_left=stop_when_left)
+            await self._answers.send(record.session_id, sending, receive, stop_when_left=stop_when_left)
 
     async def _tell(self, record: Record, socket: SocketRequest, forgotten: bool, receive: Receive, send: Send) -> None:
         async with self._forgetting(record.session_id, forgotten):
-            await self._answers.send(record, socket.response(record, send), receive, stop_when_left=True)
+            await self._answers.send(record.session_id, socket.response(record, send), receive, stop_when_left=True)
 
     async def _whole(self, record: Record, forgotten: bool, stop_when_left: bool, receive: Receive, send: Send) -> None:
         whole = WholeResponse(record, Json(send, self._answers.early))
         async with self._forgetting(record.session_id, forgotten):
-            await self._answers.send(record, whole, receive, stop_when_left=stop_when_left)
+            await self._answers.send(record.session_id, whole, receive, stop_when_left=stop_when_left)
 
     @asynccontextmanager
     async def _forgetting(self, session_id: str, forgotten: bool) -> AsyncIterator[None]:

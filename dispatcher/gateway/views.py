@@ -254,13 +254,16 @@ def shown_call_id(call_id: str) -> str:
     return hashlib.sha256(call_id.encode()).hexdigest()[:32]
 
 
-def usage_of(final: FinalEvent, request: Request, text: Iterable[str]) -> UserUsage:
-    """What the agent counted; of what it did not, an estimate from what was asked and what was let out."""
+def asked_bytes(request: Request) -> int:
+    return sum(len(message.content.encode()) for message in request.messages)
+
+
+def usage_of(final: FinalEvent, asked: int, text: int) -> UserUsage:
+    """What the agent counted; of what it did not, an estimate from the bytes that were asked and let out."""
     calls, usage = (final.calls, final.usage) if isinstance(final, UserFinished) else ((), None)
     if usage and usage.prompt_tokens and usage.completion_tokens:
         return usage
-    asked = sum(len(message.content.encode()) for message in request.messages)
-    answered = sum(len(piece.encode()) for piece in (*text, *(call.arguments for call in calls)))
+    answered = text + sum(len(call.arguments.encode()) for call in calls)
     counted = Usage(usage.prompt_tokens, usage.completion_tokens) if usage else None
     count = token_count(counted, asked, answered)
     return UserUsage(count.prompt, count.completion, count.estimated)

@@ -29,6 +29,7 @@ from dispatcher.gateway.views import (
     UserToolCall,
     UserToolResult,
     UserUsage,
+    asked_bytes,
     shown,
     usage_of,
     user_event,
@@ -146,6 +147,6 @@ def test_what_the_agent_did_not_count_is_estimated(counted: Usage | None, shown:
     request = Request("default", (Message("user", "7 bytes"),), 0.0)
     final = user_event(Entry(Finished("stop", counted), 0.0), lambda _: False)
     assert isinstance(final, UserFinished)
-    assert usage_of(final, request, ["twelve ", "bytes"]) == shown
+    assert usage_of(final, asked_bytes(request), len("twelve bytes")) == shown
     if counted and not counted.prompt_tokens:
         assert b"prompt_tokens" not in msgspec.json.encode(final)
