@@ -4,13 +4,17 @@ import asyncio
 import contextlib
 import itertools
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import hpack
-from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
+from dispatcher.grpc_edge.limits import MAX_WATCHES
 from shared import records, wire
 from shared.channel import MAX_CONCURRENT_STREAMS
 from shared.records import Closed, Content, Open, Status, ToolCall, Upstream
@@ -18,6 +22,8 @@ from tests.abuse.house import House
 from tests.abuse.http import ANSWER_SECONDS, PIECE, connected
 
 METHOD = f"/{wire.SERVICE}/ChatStream"
+WATCH = "/grpc.health.v1.Health/Watch"
+REFLECT = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 FLOOD_SECONDS = 3.0
 _numbers = itertools.count()
 
@@ -265,10 +271,11 @@ async def own_flood(house: House) -> None:
 # ---- frames
 
 
-async def _frames(house: House, frames: Iterable[Frame]) -> None:
+async def _frames(house: House, frames: Iterable[Frame], **settings: int) -> None:
     """As fast as they are taken, for a while, or until the connection is cut."""
     async with connected(house.grpc) as (reader, writer):
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
+        own = SettingsFrame(0, settings={getattr(SettingsFrame, name): value for name, value in settings.items()})
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + own.serialize())
         async with asyncio.timeout(ANSWER_SECONDS):
             assert await reader.read(PIECE), "it is not served"
         reading = asyncio.ensure_future(_read_out(reader))
@@ -287,9 +294,13 @@ async def _read_out(reader: asyncio.StreamReader) -> None:
         pass
 
 
+def _head(path: str) -> bytes:
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"), ("te", "trailers")]
+    return hpack.Encoder().encode([*fields, ("content-type", "application/grpc")], huffman=False)
+
+
 def _resets() -> Iterable[Frame]:
-    fields = [(":method", "POST"), (":scheme", "http"), (":path", METHOD), (":authority", "x"), ("te", "trailers")]
-    head = hpack.Encoder().encode([*fields, ("content-type", "application/grpc")], huffman=False)
+    head = _head(METHOD)
     for number in itertools.count(1, 2):
         yield HeadersFrame(number, head, flags=["END_HEADERS"])
         yield RstStreamFrame(number, 8)
@@ -306,3 +317,87 @@ async def frames(house: House) -> None:
     pings = (PingFrame(0, b"12345678") for _ in itertools.count())
     settings = (SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 1000}) for _ in itertools.count())
     await asyncio.gather(*(_frames(house, each) for each in (_resets(), _continuations(), pings, settings)))
+
+
+# ---- health and reflection, which need no key
+
+
+def _watching(number: int, resets: bool) -> Iterable[Frame]:
+    """So many watches on one connection, each of which is reset at once, or none."""
+    head, asked = _head(WATCH), health_pb2.HealthCheckRequest(service="").SerializeToString()
+    message = b"\0" + len(asked).to_bytes(4, "big") + asked
+    for stream in range(1, 2 * number, 2):
+        yield HeadersFrame(stream, head, flags=["END_HEADERS"])
+        yield DataFrame(stream, message, flags=["END_STREAM"])
+        if resets:
+            yield RstStreamFrame(stream, 8)
+
+
+async def _deaf(house: House) -> None:
+    """Watches whose windows are 0: none can be told anything."""
+    await _frames(house, _watching(MAX_CONCURRENT_STREAMS, resets=False), INITIAL_WINDOW_SIZE=0)
+
+
+async def _watch(house: House, name: str, key: str, number: int) -> Counter[grpc.StatusCode]:
+    """What becomes of so many, all at once; OK: they were told a status, and go on."""
+    metadata = (("authorization", f"Bearer {key}"),) if key else ()
+    asked = health_pb2.HealthCheckRequest(service=name)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{house.grpc}", [("abuse.channel", next(_numbers))]) as channel:
+        watch = channel.unary_stream(
+            WATCH,
+            health_pb2.HealthCheckRequest.SerializeToString,
+            health_pb2.HealthCheckResponse.FromString,
+        )
+        calls = [watch(asked, metadata=metadata) for _ in range(number)]
+
+        async def told(call: grpc.aio.UnaryStreamCall[Any, Any]) -> grpc.StatusCode:
+            try:
+                if await call.read() is not grpc.aio.EOF:
+                    return grpc.StatusCode.OK
+            except grpc.RpcError:
+                pass
+            return await call.code()
+
+        async with asyncio.timeout(ANSWER_SECONDS):
+            answers = Counter(await asyncio.gather(*(told(call) for call in calls)))
+        await asyncio.sleep(FLOOD_SECONDS)
+        for call in calls:
+            call.cancel()
+        return answers
+
+
+async def _reflect(house: House) -> None:
+    """Asks for the largest answer, as fast as it is taken, and reads none."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{house.grpc}", [("abuse.channel", next(_numbers))]) as channel:
+        call = channel.stream_stream(
+            REFLECT,
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )()
+        with contextlib.suppress(TimeoutError, grpc.RpcError, asyncio.InvalidStateError):
+            async with asyncio.timeout(FLOOD_SECONDS):
+                while True:
+                    await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=wire.SERVICE))
+        call.cancel()
+
+
+async def watches(house: House) -> None:
+    """More watches than may be, with a key and without, that read and that cannot, and that are reset at once; and
+    reflection. A Commander joins all the same.
+    """
+    key = house.keys.commander or "no key"
+    deaf = asyncio.gather(
+        *(_deaf(house) for _ in range(2)),
+        *(_frames(house, _watching(1_000_000, resets=True)) for _ in range(2)),
+        *(_reflect(house) for _ in range(4)),
+    )
+    number = MAX_WATCHES // 4
+    watching = asyncio.gather(
+        *(_watch(house, name, shown, number) for name in ("", "x" * records.MAX_NAME) for shown in ("", key) * 2)
+    )
+    async with house.commander("brief"):
+        answers = sum(await watching, Counter[grpc.StatusCode]())
+        await deaf
+    codes = grpc.StatusCode  # gRPC drops some of those that wait to be begun, where a thousand do: CANCELLED
+    assert answers.keys() - {codes.CANCELLED} == {codes.OK, codes.UNIMPLEMENTED}, answers
+    assert answers[codes.OK] <= MAX_WATCHES, answers

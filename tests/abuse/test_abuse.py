@@ -29,6 +29,7 @@ ATTACKS: dict[str, Attack] = {
     "silent streams": streams.silent_streams,
     "texts beyond the credit": streams.own_flood,
     "frames": streams.frames,
+    "watches": streams.watches,
     "8,000 calls": workers.gathered,
     "thoughts without end": workers.thoughts,
     "talk without end": workers.talk,
