@@ -23,11 +23,13 @@ BATCH_ENTRIES = 128  # read at once; bounds, with READ_BYTES, what a slow reader
 RETRY_STORE_SECONDS = 1.0
 # A loop is late whose turns take so long: with 64 sessions of 50 tokens/s they take a millisecond. A reader then rests
 # for so many turns before it looks for more, but no longer than people notice. Where more than a CROWD read one
-# session, each may rest for longer, in proportion: they wait for each other then, and not all others for them.
+# session, each may rest for longer, in proportion and up to a bound: they wait for each other then, and not all others
+# for them.
 LATE_SECONDS = 0.003
 REST = 8
 MAX_REST_SECONDS = 0.1
 CROWD = 64
+MAX_CROWD_REST_SECONDS = 2.0
 END_SECONDS = 1.0
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -100,7 +102,7 @@ class LogReader:
         """Where the loop is late, a reader takes more at once in place of more often (Nagle, by the loop's lag). late:
         how long it has just let the reader wait for its turn.
         """
-        most = MAX_REST_SECONDS * max(1.0, self._follower.followers / CROWD)
+        most = min(MAX_REST_SECONDS * max(1.0, self._follower.followers / CROWD), MAX_CROWD_REST_SECONDS)
         self._rest = min(late * REST, most) if late >= LATE_SECONDS else 0.0
 
     async def intact(self) -> bool:

@@ -77,6 +77,7 @@ class Following:
         (10.0, 1, sse.MAX_REST_SECONDS),
         (10.0, sse.CROWD, sse.MAX_REST_SECONDS),
         (10.0, 3 * sse.CROWD, 3 * sse.MAX_REST_SECONDS),
+        (10.0, 1000 * sse.CROWD, sse.MAX_CROWD_REST_SECONDS),
     ],
 )
 async def test_where_the_loop_is_late_a_reader_takes_more_at_once(
