@@ -57,7 +57,7 @@ class Exchange:
     An answer's `http.response.start` may hold, beyond ASGI, `filler`: bytes that mean nothing wherever they stand
     between two writes of its body. They are sent whenever nothing else was for KEEP_ALIVE_SECONDS, whatever the
     application waits for, and where the client has closed its side, to see whether it is there. And `scope["send"]` is
-    the server's own `send`, without what the application puts around it.
+    the server's own `send`, without what the application puts around it; `scope["send_now"]` is of these `send_now`.
 
     With status 101 the connection is the application's until it sends the last of its body: what comes is received as
     more of the request's, what it sends goes out as it is. `http.response.rest` with `idle` says whether there is
@@ -99,13 +99,13 @@ class Exchange:
 
     async def run(self, app: ASGIApp) -> None:
         """Answer. Whatever the application does, the client gets an answer's end, or sees that it has none."""
-        self.scope["send"] = self.send
+        self.scope["send"], self.scope["send_now"] = self.send, self.send_now
         try:
             await app(self.scope, self.receive, self.send)
         except Exception:
             logger.exception("http_request_failed", method=self.scope["method"])
         finally:
-            del self.scope["send"]  # else a circle, for the garbage collector
+            del self.scope["send"], self.scope["send_now"]  # else a circle, for the garbage collector
             if not (self.complete or self.disconnected):
                 if not self.started:
                     self.last()
@@ -143,6 +143,15 @@ class Exchange:
             self._wire.rests(idle=message["idle"])
         else:
             raise RuntimeError(f"{message['type']} is not expected now")
+
+    def send_now(self, body: bytes) -> bool:
+        """More of the body, without a task. False: it has to be sent as any, for the client has to read first, or is
+        gone.
+        """
+        if self._wire.full or self.disconnected or self.complete or not self.started:
+            return False
+        self._write_body(body, more=True)
+        return True
 
     def _write_head(self, message: Message) -> None:
         status: int = message["status"]

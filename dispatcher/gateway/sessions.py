@@ -212,14 +212,20 @@ class SessionRoutes:
 
     async def _follow(self, session_id: str, after: int, resumed: str, send: Send) -> bool:
         """Whether it was read to its end; else what was read is gone."""
-        with sse.LogReader.open(self._sessions.store, session_id, after) as reader:
+        knows = self._sessions.registry.knows
+
+        def take(entries: list[Entry]) -> bool:
+            data, ended = render(entries, knows, resumed)
+            return not ended and sse.write_now(send, data)
+
+        with sse.LogReader.open(self._sessions.store, session_id, after, take) as reader:
             while True:
                 entries = await reader.next()
                 if not entries:
                     if not await reader.intact():
                         return False
                     continue
-                data, ended = render(entries, self._sessions.registry.knows, resumed)
+                data, ended = render(entries, knows, resumed)
                 if data:
                     await sse.write(send, data)
                 if ended:

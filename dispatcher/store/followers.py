@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from dispatcher.core.entries import Entry
-from dispatcher.store.ports import LogPart
+from dispatcher.store.ports import Feed, LogPart
 
 # Of one followed log, whichever is reached first. A follower that lags further reads the store.
 TAIL_ENTRIES = 256
@@ -22,33 +22,30 @@ class LogFollower:
     each time was a tenth of what a token cost them.
     """
 
-    __slots__ = ("_cut", "_due", "_grown", "_timer", "_topic", "_until", "_waiter", "_woken", "late")
+    __slots__ = ("_cut", "_due", "_feed", "_grown", "_loop", "_timer", "_told", "_topic", "_until", "_waiter", "late")
 
     def __init__(self, topic: "_Topic") -> None:
         self._topic = topic
+        self._loop = asyncio.get_running_loop()
         self._grown = self._cut = False
         self._waiter: asyncio.Future[None] | None = None
-        self._until = self._due = self._woken = 0.0  # loop time: of the wait, of the timer, when it was over
+        self._feed: Feed | None = None  # of the wait
+        self._until = self._due = self._told = 0.0  # loop time: of the wait, of the timer, when there was news
         self.late: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait(self, seconds: float) -> bool:
-        """Return when the log has grown, or the session is gone, since the last call returned; or after `seconds`.
-
-        True: what was read may be there no more.
-        """
+    async def wait(self, seconds: float, feed: Feed | None = None) -> bool:
         self.late = None
         if not self._grown:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            self._until = loop.time() + seconds
+            self._waiter, self._feed = self._loop.create_future(), feed
+            self._until = self._loop.time() + seconds
             if self._timer is None or self._due > self._until:
-                self._set_timer(loop)
+                self._set_timer()
             try:
                 await self._waiter
             finally:
-                self._waiter = None
-            self.late = loop.time() - self._woken
+                self._waiter = self._feed = None
+            self.late = self._loop.time() - self._told
         cut, self._grown, self._cut = self._cut, False, False
         return cut
 
@@ -60,30 +57,49 @@ class LogFollower:
         return self._topic.tail.read(after, limit)
 
     def nudge(self, cut: bool = False) -> None:
-        self._grown = True
         self._cut = self._cut or cut
-        self._wake()
+        if self._grown:
+            return  # told already
+        self._grown, self._told = True, self._loop.time()
+        if self._feed:  # not at once: what else is logged in this turn of the loop comes with it
+            self._loop.call_soon(self._serve)
+        else:
+            self._wake()
+
+    def _serve(self) -> None:
+        """Feed whoever waits; else, and where that is not enough, the wait is over."""
+        if not (self._feed and self._waiter) or self._waiter.done():
+            return
+        try:
+            fed = not self._cut and self._feed(self._loop.time() - self._told)
+        except Exception as error:
+            self._waiter.set_exception(error)
+            return
+        if fed:
+            self._grown = False
+        else:
+            self._wake()
 
     def close(self) -> None:
         """Nobody waits any more."""
         if self._timer:
             self._timer.cancel()
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _set_timer(self) -> None:
         self.close()
         self._due = self._until
-        self._timer = loop.call_at(self._due, self._late, loop)
+        self._timer = self._loop.call_at(self._due, self._late)
 
-    def _late(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _late(self) -> None:
         self._timer = None
         if self._waiter and self._due < self._until:
-            self._set_timer(loop)
+            self._set_timer()
         else:
+            self._told = self._loop.time()
             self._wake()
 
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
-            self._woken = self._waiter.get_loop().time()
             self._waiter.set_result(None)
 
 

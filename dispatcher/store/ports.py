@@ -1,7 +1,7 @@
 """The port behind which session logs are kept, and its specification. One test suite runs over every adapter."""
 
 from asyncio import Future
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -85,6 +85,9 @@ def resolve(future: Future[Any], value: Any) -> None:
         future.set_result(value)
 
 
+Feed: TypeAlias = Callable[[float], bool]
+
+
 class Follower(Protocol):
     """Hears of a session's log growing. It may miss a nudge in a store with several writers, so wait with a limit.
 
@@ -97,10 +100,11 @@ class Follower(Protocol):
     @property
     def followers(self) -> int: ...
 
-    async def wait(self, seconds: float) -> bool:
+    async def wait(self, seconds: float, feed: Feed | None = None) -> bool:
         """Return when the log has grown, or the session is gone, since the last call returned; or after `seconds`.
 
         True: what was read may be there no more, for the session was dropped, or its log rolled back.
+        feed: called where the log has grown, with the seconds since the news; where it answers True, the wait goes on.
         """
 
     def recent(self, after: int, limit: int) -> LogPart | None:

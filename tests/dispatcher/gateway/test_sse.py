@@ -9,7 +9,7 @@ from dispatcher.core.entries import Entry
 from dispatcher.gateway import sse
 from dispatcher.gateway.sse import Connections, LogReader, Watch
 from dispatcher.store.memory import MemoryStore
-from dispatcher.store.ports import LogPart
+from dispatcher.store.ports import Feed, LogPart
 from shared.records import Content
 
 
@@ -55,7 +55,7 @@ class Following:
         self.waits = 0
         self._more = 1
 
-    async def wait(self, seconds: float) -> bool:
+    async def wait(self, seconds: float, feed: Feed | None = None) -> bool:
         self.waits += 1
         return False
 
@@ -65,6 +65,38 @@ class Following:
 
     def rested(self) -> None:
         self._more = 3
+
+
+class Feeding(Following):
+    """News comes once, so late, while one waits."""
+
+    async def wait(self, seconds: float, feed: Feed | None = None) -> bool:
+        assert feed
+        assert self.late is not None
+        self.fed = feed(self.late)
+        return await super().wait(seconds)
+
+
+@pytest.mark.parametrize(
+    ("late", "takes", "given", "fed"),
+    [(0.0, True, 1, True), (0.0, False, 1, False), (sse.LATE_SECONDS, True, 0, False)],
+)
+async def test_what_comes_while_a_reader_waits_is_taken_in_that_turn_of_the_loop(
+    late: float, takes: bool, given: int, fed: bool
+) -> None:
+    """Unless it does not take it, or the loop is late. Nothing is missed, and nothing comes twice."""
+    taken = list[Entry]()
+
+    def take(entries: list[Entry]) -> bool:
+        taken.extend(entries)
+        return takes
+
+    follower = Feeding(late)
+    reader = LogReader(MemoryStore(), "s", 0, follower, take)
+    assert [entry.offset for entry in await reader.next()] == [1]
+    assert [entry.offset for entry in await reader.next()] == [3 if fed else 2]
+    assert [entry.offset for entry in taken] == [2] * given
+    assert follower.fed is fed
 
 
 @pytest.mark.parametrize(

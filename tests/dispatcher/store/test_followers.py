@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from dispatcher.core.entries import Entry
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import LogPart
@@ -71,3 +73,85 @@ async def test_how_many_follow_one_log() -> None:
         with hub.follow("s"):
             assert follower.followers == 2
         assert follower.followers == 1
+
+
+async def test_who_is_fed_waits_on() -> None:
+    """Once a turn of the loop, whatever was logged in it; until the feed says that it is not enough."""
+    hub, fed = Hub(), list[LogPart | None]()
+    with hub.follow("s") as follower:
+
+        def feed(late: float) -> bool:
+            assert late >= 0.0
+            fed.append(follower.recent(len(fed), 10))
+            return len(fed) < 3
+
+        waits = asyncio.create_task(follower.wait(HOUR, feed))
+        await asyncio.sleep(0)
+        hub.publish("s", ENTRIES[:1], [1])
+        hub.publish("s", ENTRIES[1:2], [1])
+        await asyncio.sleep(0)
+        hub.publish("s", ENTRIES[2:], [1])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waits.done()
+        assert fed == [LogPart(list(ENTRIES[:2]), more=False), LogPart(list(ENTRIES[1:]), more=False)]
+        hub.nudge("s")
+        assert not await waits
+        assert len(fed) == 3
+
+
+async def test_what_may_be_gone_is_fed_to_nobody() -> None:
+    hub, fed = Hub(), list[float]()
+    with hub.follow("s") as follower:
+
+        def feed(late: float) -> bool:
+            fed.append(late)
+            return True
+
+        waits = asyncio.create_task(follower.wait(HOUR, feed))
+        await asyncio.sleep(0)
+        hub.publish("s", ENTRIES, [1, 1, 1])
+        hub.gone("s")
+        async with asyncio.timeout(SECONDS):
+            assert await waits
+        waits = asyncio.create_task(follower.wait(HOUR, feed))
+        await asyncio.sleep(0)
+        hub.nudge("s")
+        await asyncio.sleep(0)  # it is fed, and then:
+        hub.gone("s")
+        async with asyncio.timeout(SECONDS):
+            assert await waits
+        assert len(fed) == 1
+
+
+async def test_who_has_stopped_waiting_is_fed_nothing() -> None:
+    hub, fed = Hub(), list[float]()
+    with hub.follow("s") as follower:
+
+        def feed(late: float) -> bool:
+            fed.append(late)
+            return True
+
+        waits = asyncio.create_task(follower.wait(HOUR, feed))
+        await asyncio.sleep(0)
+        hub.nudge("s")
+        waits.cancel()
+        await asyncio.gather(waits, return_exceptions=True)
+        async with asyncio.timeout(SECONDS):
+            assert not await follower.wait(HOUR)  # the news was nobody's yet
+    assert not fed
+
+
+async def test_what_a_feed_raises_is_raised_where_it_is_waited() -> None:
+    hub = Hub()
+
+    def feed(late: float) -> bool:
+        raise ValueError("broken")
+
+    with hub.follow("s") as follower:
+        waits = asyncio.create_task(follower.wait(HOUR, feed))
+        await asyncio.sleep(0)
+        hub.nudge("s")
+        with pytest.raises(ValueError, match="broken"):
+            async with asyncio.timeout(SECONDS):
+                await waits
