@@ -101,10 +101,14 @@ class Program:
     sets     each as an expression for one character
     starts   by number: the node at which the expression begins
     lengths  by number: the least and the most characters that it can match; None: no limit
+
+    What is the same up to the end of an expression is there once: alternatives that end alike share their tails.
     """
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
+        self._numbers: dict[Node, int] = {}
+        self._loops: dict[tuple[str, int, int, bool], int] = {}
         self.sets: list[re.Pattern[str]] = []
         self.starts: list[int] = []
         self.lengths: list[tuple[int, int | None]] = []
@@ -156,6 +160,11 @@ class Program:
     # ---- from the parser's tree, from the end to the beginning: each part is told the node after it
 
     def _node(self, node: Node) -> int:
+        if (number := self._numbers.get(node)) is None:
+            self._numbers[node] = number = self._new(node)
+        return number
+
+    def _new(self, node: Node) -> int:
         if len(self.nodes) >= self._limit:
             raise UnusableExpressionError(f"is too large: its repeats expand to more than {MAX_NODES} parts")
         self.nodes.append(node)
@@ -196,8 +205,11 @@ class Program:
 
         after = to
         if most == codes.MAXREPEAT:
-            to = self._node(Split(()))
-            self.nodes[to] = either(self._sequence(parts, flags, to))
+            loop = (repr(parts), flags, after, lazy)
+            if loop not in self._loops:
+                self._loops[loop] = to = self._new(Split(()))
+                self.nodes[to] = either(self._sequence(parts, flags, to))
+            to = self._loops[loop]
         else:
             for _ in range(most - least):
                 to = self._node(either(self._sequence(parts, flags, to)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dispatcher.policies.expressions import UnusableExpressionError
+from dispatcher.policies.expressions import Program, UnusableExpressionError
 from dispatcher.policies.machine import ITEMS_IN_ROOM, Machine, Pattern, TooComplexError
 from dispatcher.policies.matches import Action, Match, Rule
 from dispatcher.policies.patterns import PatternSet, PatternStream
@@ -150,6 +150,15 @@ def test_what_cannot_be_used_says_why(expression: str, reason: str) -> None:
     with pytest.raises(UnusableExpressionError) as raised:
         Machine([Pattern(expression, rule())])
     assert str(raised.value).startswith(reason)
+
+
+def test_alternatives_that_end_alike_share_their_ends() -> None:
+    expression = "|".join(rf"{letter}-\d{{400}}(?:[_-]*\d)*\b" for letter in "abcdefgh")
+    program = Program()
+    program.add(expression)
+    assert len(program.nodes) < 450
+    text = f"a-{'1' * 400} b-{'2' * 399} h-{'3' * 400}_4"
+    assert covered(read(stream(expression), text)) == found_by_re(expression, text)
 
 
 # ---- caps
