@@ -104,8 +104,9 @@ _PUTTY = (
 
 # A header in JSON, a payload or what stands for one, and a signature (RFC 7515) or what is encrypted (RFC 7516).
 _JWT = (
-    r"(?:eyJ|eyA|ewo|ew0)[A-Za-z0-9_-]{10,}=*\."
-    r"(?:(?:eyJ|eyA|ewo|ew0)[A-Za-z0-9_-]{10,}=*|[A-Za-z0-9_-]*\.[A-Za-z0-9_-]{16,})(?:\.[A-Za-z0-9_-]+=*){0,3}"
+    r"(?:eyJ|eyA|ewo|ewk|ew0)[A-Za-z0-9+/_-]{10,}=*\."
+    r"(?:(?:eyJ|eyA|ewo|ewk|ew0)[A-Za-z0-9+/_-]{10,}=*|[A-Za-z0-9+/_-]*\.[A-Za-z0-9+/_-]{16,})"
+    r"(?:\.[A-Za-z0-9+/_-]+=*){0,3}"
 )
 # Each behind what no key goes on from on the left. All in one expression, so that a text that begins like several of
 # them is followed once.
@@ -119,7 +120,7 @@ PRESET_PLACES = {
     "iban": 5,
     "cn_id": 9,
     "cn_mobile": 8,
-    "api_keys": 48,
+    "api_keys": 71,
     "private_keys": 39,
 }
 
