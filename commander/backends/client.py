@@ -125,7 +125,7 @@ class _Answer:
                     raise ProviderError(f"the server reports an error: {message(_json(data) or data)}")
                 if is_sign_of_life(event.name):
                     continue
-                if data.startswith(DONE):
+                if _is_done(data):
                     self._ended = self._ended or self._spoke
                     break
                 for chunk in chunks(data) if data else ():
@@ -196,8 +196,12 @@ def _last(decoder: Decoder, whole: bytes) -> list[Event]:
     return [event for event in events if event.name in ERRORS or _is_whole(event.data.strip())]
 
 
+def _is_done(data: str) -> bool:
+    return data.lstrip('"').upper().startswith(DONE)
+
+
 def _is_whole(data: str) -> bool:
-    return not data or data.startswith(DONE) or _json(data) is not None
+    return not data or _is_done(data) or _json(data) is not None
 
 
 def _json(text: str | bytes) -> Any:
@@ -219,7 +223,7 @@ def _models(content: bytes) -> Iterator[str]:
     if not isinstance(found, list):
         raise ProviderError("a list of models that cannot be read")
     for model in found:
-        name = model.get("id") or model.get("name") if isinstance(model, dict) else model
+        name = model.get("id") or model.get("name") or model.get("model") if isinstance(model, dict) else model
         if isinstance(name, str) and name:
             yield name
 

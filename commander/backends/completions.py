@@ -20,7 +20,15 @@ MAX_DEPTH = 8  # of texts within texts
 
 # Names of texts: a piece's own, and those under which a thought comes. Of several that say the same the first counts.
 _TEXTS = ("text", "content", "thinking", "reasoning", "summary", "refusal", "transcript", "value")
-_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks")
+_THOUGHTS = (
+    "reasoning_content",
+    "reasoning",
+    "reasoning_text",
+    "reasoning_details",
+    "thinking",
+    "thinking_blocks",
+    "thought",
+)
 _THOUGHT_KINDS = ("think", "thought", "reason", "summary")
 # More than words: kinds of parts, and the fields of a message where gateways put such (OpenRouter's, LiteLLM's).
 _SOUNDS = ("audio", "audio_url")
@@ -28,8 +36,16 @@ _MEDIA = ("image", "image_url", "image_file", "video", "video_url", "file")
 _MEDIA_FIELDS = ("image", "images", "video", "videos")
 
 # What goes back as it came in the next round. Gemini's signatures stand in `extra_content`, which calls have too;
-# DeepSeek and Moonshot refuse calls without their `reasoning_content`; OpenRouter and MiniMax want `reasoning_details`.
-KEPT = ("reasoning_content", "reasoning", "reasoning_details", "extra_content")
+# DeepSeek and Moonshot refuse calls without their `reasoning_content`; OpenRouter and MiniMax want `reasoning_details`,
+# Copilot its two.
+KEPT = (
+    "reasoning_content",
+    "reasoning",
+    "reasoning_text",
+    "reasoning_opaque",
+    "reasoning_details",
+    "extra_content",
+)
 
 
 class Ending(NamedTuple):
@@ -44,17 +60,19 @@ class Ending(NamedTuple):
 _ENDINGS = {
     name: ending
     for ending, names in {
-        Ending("stop"): "stop stopped stopsequence end endturn endofturn eos eostoken complete completed finished done"
-        " normal",
+        Ending("stop"): "stop stopped stopsequence stopword end endturn endofturn eos eostoken complete completed"
+        " finished done normal",
         Ending("stop", calls=True): "toolcalls toolcall tooluse functioncall functioncalls",
-        Ending("length"): "length maxlength modellength contextlength contextlengthexceeded modelcontextwindowexceeded"
-        " maxtokens maxcompletiontokens maxoutputtokens maxnewtokens tokenlimit tokenlimitreached errorlimit",
+        Ending("length"): "length maxlength modellength contextlength maxcontextlength contextlengthexceeded"
+        " contextwindowexceeded modelcontextwindowexceeded maxtokens maxtokensreached"
+        " maxcompletiontokens maxoutputtokens maxnewtokens tokenlimit tokenlimitreached errorlimit",
         Ending("content_filter"): "contentfilter contentfiltered contentpolicy contentpolicyviolation policyviolation"
-        " moderation contentmoderation safety imagesafety sensitive refusal recitation blocklist blocked"
-        " prohibitedcontent spii errortoxic guardrail guardrailintervened",
+        " moderation moderated contentmoderation safety safetyfilter imagesafety sensitive refusal recitation blocklist"
+        " blocked prohibitedcontent spii errortoxic guardrail guardrailintervened",
     }.items()
     for name in names.split()
 }
+_FAILURES = ("error", "failed")  # how the type, status or object of what is none ends
 # What says that the answer is still to come, by the name of its event, its type or its status.
 _SIGNS_OF_LIFE = (
     "ping",
@@ -148,7 +166,8 @@ def _add(chunk: Chunk, choice: dict[str, Any], place: int) -> None:
     chunk.pieces += pieces
     chunk.calls += calls
     chunk.sounds |= _sounds(delta)
-    if reason := _reason(choice.get("finish_reason")):
+    reasons = (choice.get("finish_reason"), choice.get("finishReason"), delta.get("finish_reason"))
+    if reason := next(filter(None, map(_reason, reasons)), ""):
         if ending := _ending(reason):
             chunk.ending = ending
         else:
@@ -231,9 +250,12 @@ def _calls(delta: dict[str, Any]) -> list[CallDelta]:
     return [_call(call) for call in calls if isinstance(call, dict)]
 
 
+_ARGUMENTS = ("arguments", "parameters", "input")  # Llama's own name and Anthropic's
+
+
 def _call(call: dict[str, Any]) -> CallDelta:
     function = _object(call.get("function")) or call  # some write name and arguments without `function`
-    arguments = function.get("arguments")
+    arguments = next((function[name] for name in _ARGUMENTS if name in function), None)
     return CallDelta(
         index=_index(call.get("index")),
         id=_name(call.get("id")),
@@ -286,25 +308,34 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT else None
 
 
-def _error(found: dict[str, Any], choices: list[Any]) -> object:
+def _error(found: dict[str, Any], choices: list[dict[str, Any]]) -> object:
     """What a chunk says went wrong; None: nothing."""
-    if error := _told(found) or next(filter(None, map(_told, choices)), None):
+    places = [found, *(place for choice in choices for place in (choice, choice.get("delta"), choice.get("message")))]
+    if error := next(filter(None, map(_told, places)), None):
         return error
     if choices:
         return None
-    base = _object(found.get("base_resp"))  # MiniMax's
-    if base.get("status_code") not in (None, 0, "0"):
-        return base
-    kinds = [found.get(name) for name in ("object", "type", "status")]
+    for head in (_object(found.get("base_resp")), _object(found.get("header"))):  # MiniMax's; Spark's
+        if not {head.get("status_code"), head.get("code")} <= {None, 0, "0"}:
+            return head
+    kinds = [_word(found.get(name)) for name in ("object", "type", "status")]
     if any(is_sign_of_life(kind) for kind in kinds) or found.get("code") in (0, "0"):  # Spark's: it is a success
         return None
-    return found if "error" in kinds or any(_says_what(*field) for field in found.items()) else None
+    failed = any(kind.endswith(_FAILURES) for kind in kinds) or any(
+        _is_refusal(found.get(name)) for name in ("status", "status_code", "code")
+    )
+    return found if failed or any(_says_what(*field) for field in found.items()) else None
+
+
+def _is_refusal(status: object) -> bool:
+    """As HTTP has it."""
+    return re.fullmatch(r"[45]\d\d", str(status)) is not None
 
 
 def _says_what(name: str, value: object) -> bool:
     """That field, beside no choices, says what went wrong."""
     name = _word(name)
-    named = name in ("detail", "message", "msg") or (name != "error" and "error" in name)
+    named = name in ("detail", "message", "msg") or (name != "error" and "error" in name) or "exception" in name
     return named and isinstance(value, str | list | dict) and bool(value)
 
 
@@ -315,4 +346,4 @@ def _told(place: object) -> object:
     error = place.get("error") or place.get("fault") or _object(place.get("x_groq")).get("error")  # Apigee's; Groq's
     if isinstance(error, dict) and not any(error.values()):
         return None
-    return place if error is True else error
+    return place if isinstance(error, int | float) and error else error

@@ -288,6 +288,7 @@ async def test_nothing_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatc
         ["first"],
         {"data": [None, {"id": None}, {"id": "first"}]},
         {"data": None, "models": [{"name": "first"}]},
+        {"data": [{"model": "first"}]},
     ],
 )
 async def test_the_first_model_of_any_list(listed: object) -> None:

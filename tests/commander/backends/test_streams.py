@@ -118,6 +118,8 @@ MESSAGE = {"role": "assistant", "content": "Hello world."}
         pytest.param("retry: 3000\n\n" + WHOLE, "", id="an event with retry alone"),
         pytest.param(said("Hello ") + "data:\n\n" + said("world.") + STOP + DONE, "", id="an event without data"),
         pytest.param(HELLO + STOP + "data: [DONE] \n\n", "", id="blanks behind the end"),
+        pytest.param(HELLO + 'data: "[DONE]"\n\n', "", id="the end as JSON"),
+        pytest.param(HELLO + STOP + "data: [done]\n\n", "", id="the end in small letters"),
         pytest.param("\ufeff" + WHOLE, "", id="a byte order mark"),
         pytest.param(": open\n\n" + WHOLE + ": closed\n\n", "", id="comments"),
         pytest.param(WHOLE.replace("\n", "\r\n"), "", id="CRLF"),
@@ -196,6 +198,10 @@ MESSAGE = {"role": "assistant", "content": "Hello world."}
             id="a filter that failed",
         ),
         pytest.param(chunk({"reasoning": {"text": "hm"}}) + WHOLE, "hm", id="reasoning as an object"),
+        pytest.param(chunk({"reasoning_text": "hm"}) + WHOLE, "hm", id="Copilot's reasoning"),
+        pytest.param(chunk({"thought": "hm"}) + WHOLE, "hm", id="a thought by that name"),
+        pytest.param(event({"header": {"code": 0, "message": "Success"}}) + WHOLE, "", id="a head that says success"),
+        pytest.param(event({"status": 200, "code": 200, "status_code": "200"}) + WHOLE, "", id="a status of success"),
         pytest.param(chunk({"reasoning_content": "hm", "reasoning": "hm"}) + WHOLE, "hm", id="reasoning twice"),
         pytest.param(
             chunk({"reasoning_details": [{"type": "reasoning.text", "text": "hm"}]}) + WHOLE, "hm", id="details"
@@ -279,9 +285,11 @@ async def test_counts_are_those_that_could_be_read() -> None:
 @pytest.mark.parametrize(
     ("written", "reason"),
     [
-        *((name, "stop") for name in ("stop", "STOP", "end_turn", "eos", "eos_token", "stop_sequence")),
+        *((name, "stop") for name in ("stop", "STOP", "end_turn", "eos", "eos_token", "stop_sequence", "stop_word")),
         *((name, "length") for name in ("length", "model_length", "max_tokens", "MAX_TOKENS", "max_output_tokens")),
+        *((name, "length") for name in ("max_context_length", "context_window_exceeded", "max_tokens_reached")),
         *((name, "content_filter") for name in ("content_filter", "content-filter", "SAFETY", "sensitive", "refusal")),
+        *((name, "content_filter") for name in ("safety_filter", "moderated")),
         ({"type": "stop", "matched": 2}, "stop"),
         ("FinishReason.STOP", "stop"),
         ("FINISH_REASON_MAX_TOKENS", "length"),
@@ -292,6 +300,11 @@ async def test_counts_are_those_that_could_be_read() -> None:
 async def test_other_names_of_an_end(written: object, reason: str) -> None:
     found = await session(HELLO + chunk(finish=written) + DONE)
     assert (found.failure, found.text, found.finish) == ("", "Hello world.", reason)
+
+
+@pytest.mark.parametrize("choice", [{"delta": {"finish_reason": "length"}}, {"delta": {}, "finishReason": "length"}])
+async def test_a_reason_may_stand_elsewhere(choice: object) -> None:
+    assert (await session(HELLO + event({"choices": [choice]}) + DONE)).finish == "length"
 
 
 async def test_a_reason_is_not_forgotten_for_a_later_one() -> None:
@@ -339,13 +352,24 @@ async def test_a_reason_that_is_none_known_fails_the_session(written: object) ->
         ('{"error": {"message": "too busy"}}\n\n', "too busy"),
         ('error: {"code": 500, "message": "too busy"}\n\n', "too busy"),
         (event({"Note": "by a model", "ErrorMsg": {"Msg": "too busy", "Code": 4001}}), "too busy"),
+        (event({"error": 503, "message": "too busy"}), "too busy"),
+        (event({"exception": "too busy"}), "too busy"),
+        (event({"throttlingException": {"message": "too busy"}}), "too busy"),
+        (event({"type": "about:blank", "title": "too busy", "status": 503}), "too busy"),
+        (event({"status_code": "503", "reason": "too busy"}), "too busy"),
+        (event({"header": {"code": 10013, "message": "too busy", "sid": "x"}}), "too busy"),
+        (event({"type": "response.failed", "response": {"error": {"message": "too busy"}}}), "too busy"),
+        (chunk({"error": {"message": "too busy"}}), "too busy"),
+        (event({"choices": [{"message": {"error": {"message": "too busy"}}}]}), "too busy"),
         ("", "before the answer was finished"),
         ('data: {"choices": [{"delta": {"content": "wor', "before the answer was finished"),
         ("upstream connect error\n\n", "before the answer was finished"),
     ],
 )
 async def test_half_an_answer_is_never_finished(sent: str, quoted: str) -> None:
-    for then in ("", DONE) if quoted == "too busy" else ("",):  # else [DONE] is a server's word for it that this is all
+    for then in (
+        ("", DONE, STOP + DONE) if quoted == "too busy" else ("",)
+    ):  # else [DONE] is a server's word for it that this is all
         found = await session(said("Hello ") + sent + then)
         assert (found.text, found.finish) == ("Hello ", "")
         assert quoted in found.failure
@@ -510,6 +534,8 @@ BOTH = [("weather", OSLO), ("weather", ROME)]
         pytest.param(asks(call({}, 0, "a"), call(OSLO_TEXT, 0, "a", None)), BOTH[:1], id="an empty object first"),
         pytest.param(asks(call(json.dumps(OSLO_TEXT), 0, "a")), BOTH[:1], id="JSON in JSON"),
         pytest.param(asks({"index": 0, "name": "weather", "arguments": OSLO_TEXT}), BOTH[:1], id="no function"),
+        pytest.param(asks({"function": {"name": "weather", "parameters": OSLO}}), BOTH[:1], id="parameters"),
+        pytest.param(asks({"type": "tool_use", "id": "a", "name": "weather", "input": OSLO}), BOTH[:1], id="input"),
         pytest.param(asks(call(OSLO_TEXT), {"index": 0, "function": None}), BOTH[:1], id="function null"),
         pytest.param(asks(call(OSLO_TEXT), call(None, 1, None, None)), BOTH[:1], id="an empty one"),
         pytest.param(asks(call(OSLO_TEXT), finish="stop"), BOTH[:1], id="a stop for a reason"),
@@ -600,6 +626,9 @@ async def test_what_a_provider_wants_back_goes_back_as_it_came() -> None:
     assert message["extra_content"] == {"google": {"a": 1}}
     assert message["content"] == "<think>so</think>Let me see."
     assert (found.thoughts, found.text) == ("hmso", "Let me see.Hello world.")
+    copilots = chunk({"reasoning_text": "h"}) + chunk({"reasoning_text": "m", "reasoning_opaque": "c2ln"})
+    message = (await session(copilots + asks(call(OSLO_TEXT)), WHOLE)).bodies[1]["messages"][1]
+    assert (message["reasoning_text"], message["reasoning_opaque"]) == ("hm", "c2ln")
 
 
 # ---- settings for servers that refuse what others want
