@@ -56,15 +56,18 @@ class Echo(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ResponseView:
-    """One response, as the entries that were taken in show it. It has one message with one part, once there is text."""
+    """One response, as the entries that were taken in show it. It has one message with one part, once there is text.
 
-    def __init__(self, record: Record) -> None:
-        self._request = record.request
-        self._parameters = msgspec.json.decode(record.request.parameters_json or "{}")
-        self.echo = msgspec.json.decode(record.request.shown_json or "{}", type=Echo)
-        self._session_id = record.session_id
+    told: to a reader who may stay for long: of what was asked it keeps the instructions alone, which are shown again.
+    """
+
+    def __init__(self, record: Record, told: bool = False) -> None:
+        request = record.request
+        self.echo = msgspec.json.decode(request.shown_json or "{}", type=Echo)
+        self._asked = asked_bytes(request)
+        self._request = replace(request, messages=request.messages[: self.echo.instructions]) if told else request
+        self.session_id = record.session_id
         self.id, self._item_id = f"{ID_PREFIX}{record.session_id}", f"msg_{record.session_id}"
-        self._tools = grouped([_tool(tool) for tool in record.request.tools], self.echo.namespaces)
         self._texts: list[str] = []
         self._final: FinalEvent | None = None
         self._ended_at = 0.0
@@ -110,7 +113,8 @@ class ResponseView:
         """The object. live_status: shown while the session has not ended."""
         status, reason = _outcome(self._final) if self._final else (live_status, None)
         failed = self._final if isinstance(self._final, UserFailed) else None
-        request, asked, shown = self._request, self._parameters, self.echo
+        request, shown = self._request, self.echo
+        asked = msgspec.json.decode(request.parameters_json or "{}")
         effort = asked.get("reasoning_effort")
         return {
             "id": self.id,
@@ -139,7 +143,7 @@ class ResponseView:
             "temperature": asked.get("temperature", 1.0),
             "text": {"format": _text_format(asked)},
             "tool_choice": _choice(asked.get("tool_choice", "auto"), self.echo.namespaces),
-            "tools": self._tools,
+            "tools": grouped([_tool(tool) for tool in request.tools], shown.namespaces),
             "top_logprobs": 0,
             "top_p": asked.get("top_p", 1.0),
             "truncation": "disabled",
@@ -149,7 +153,7 @@ class ResponseView:
     def _used(self, final: FinalEvent) -> UserUsage:
         if self.echo.prepared:
             return UserUsage()
-        return usage_of(final, asked_bytes(self._request), sum(len(text.encode()) for text in self._texts))
+        return usage_of(final, self._asked, sum(len(text.encode()) for text in self._texts))
 
     def output(self) -> list[tuple[str, Message]]:
         """The items of the answer so far, each as the message that a later request has of it."""
@@ -167,7 +171,7 @@ class ResponseView:
             if message.content or not message.tool_calls:
                 items.append(replace(message, tool_calls=()))
             items += (Message("assistant", "", (call,)) for call in message.tool_calls)
-        return [(f"in_{n}_{self._session_id}", item) for n, item in enumerate(items)]
+        return [(f"in_{n}_{self.session_id}", item) for n, item in enumerate(items)]
 
     def _say(self, text: str) -> list[tuple[str, Object]]:
         events: list[tuple[str, Object]] = []
@@ -206,7 +210,7 @@ class ResponseView:
         calls = self._final.calls if isinstance(self._final, UserFinished) else ()
         return [
             {
-                "id": f"fc_{n}_{self._session_id}",
+                "id": f"fc_{n}_{self.session_id}",
                 "type": "function_call",
                 "status": "completed",
                 "call_id": call.call_id,

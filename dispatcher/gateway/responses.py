@@ -87,10 +87,11 @@ class ResponseRoutes:
         record = idempotency.record_of(await self._sessions.create(request, key, token_of(http)))
         note(http, session_id=record.session_id)
         if body.stream:
-            return sse.RawAnswer(self._stream, record, BEFORE_ALL, not background and key is None, forgotten)
+            view = ResponseView(record, told=True)
+            return sse.RawAnswer(self._stream, view, BEFORE_ALL, not background and key is None, forgotten)
         if background:
             return json_response(200, await self._object(record))
-        return sse.RawAnswer(self._whole, record, forgotten, key is None)
+        return sse.RawAnswer(self._whole, ResponseView(record, told=True), forgotten, key is None)
 
     async def _request(
         self, http: HttpRequest, body: ResponseBody, needs: dict[str, str], kept: Mapping[str, ResponseView]
@@ -151,7 +152,7 @@ class ResponseRoutes:
                 "no such event: the log ends before it, or was rolled back. Read the response from its beginning.",
             )
         # Only the connection that asked for a response carries it: a reader may come and go.
-        return sse.RawAnswer(self._stream, record, after, False, False)
+        return sse.RawAnswer(self._stream, ResponseView(record, told=True), after, False, False)
 
     async def _cancel(self, http: HttpRequest) -> Response:
         over_socket = "socket" in http.scope  # which cancels what it answers, and nothing else
@@ -189,20 +190,22 @@ class ResponseRoutes:
         return view.response("queued" if record.head.state == "waiting" else "in_progress")
 
     async def _stream(
-        self, record: Record, after: int, stop_when_left: bool, forgotten: bool, receive: Receive, send: Send
+        self, view: ResponseView, after: int, stop_when_left: bool, forgotten: bool, receive: Receive, send: Send
     ) -> None:
-        sending = StreamedResponse(record, after, send)
-        async with self._forgetting(record.session_id, forgotten):
-            await self._answers.send(record.session_id, sending, receive, stop_when_left=stop_when_left)
+        sending = StreamedResponse(view, after, send)
+        async with self._forgetting(view.session_id, forgotten):
+            await self._answers.send(view.session_id, sending, receive, stop_when_left=stop_when_left)
 
     async def _tell(self, record: Record, socket: SocketRequest, forgotten: bool, receive: Receive, send: Send) -> None:
         async with self._forgetting(record.session_id, forgotten):
             await self._answers.send(record.session_id, socket.response(record, send), receive, stop_when_left=True)
 
-    async def _whole(self, record: Record, forgotten: bool, stop_when_left: bool, receive: Receive, send: Send) -> None:
-        whole = WholeResponse(record, Json(send, self._answers.early))
-        async with self._forgetting(record.session_id, forgotten):
-            await self._answers.send(record.session_id, whole, receive, stop_when_left=stop_when_left)
+    async def _whole(
+        self, view: ResponseView, forgotten: bool, stop_when_left: bool, receive: Receive, send: Send
+    ) -> None:
+        whole = WholeResponse(view, Json(send, self._answers.early))
+        async with self._forgetting(view.session_id, forgotten):
+            await self._answers.send(view.session_id, whole, receive, stop_when_left=stop_when_left)
 
     @asynccontextmanager
     async def _forgetting(self, session_id: str, forgotten: bool) -> AsyncIterator[None]:
@@ -249,8 +252,8 @@ class StreamedResponse:
 
     streamed = True
 
-    def __init__(self, record: Record, after: int, send: Send) -> None:
-        self._session_id, self._view, self._after, self._send = record.session_id, ResponseView(record), after, send
+    def __init__(self, view: ResponseView, after: int, send: Send) -> None:
+        self._view, self._after, self._send = view, after, send
 
     async def begin(self) -> None:
         await sse.start(self._send)
@@ -274,7 +277,7 @@ class StreamedResponse:
         await self._fail(_lost())
 
     async def interrupted(self) -> None:
-        await self._fail(shutting_down(self._session_id))
+        await self._fail(shutting_down(self._view.session_id))
 
     def _frames(self, events: Iterable[Object]) -> bytes:
         return b"".join(sse.frame(event["type"], event) for event in events if event["sequence_number"] > self._after)
@@ -293,8 +296,8 @@ class WholeResponse:
 
     streamed = False
 
-    def __init__(self, record: Record, json: Json) -> None:
-        self._session_id, self._view, self._json = record.session_id, ResponseView(record), json
+    def __init__(self, view: ResponseView, json: Json) -> None:
+        self._view, self._json = view, json
 
     async def begin(self) -> None:
         """HTTP has nothing to send before the answer."""
@@ -314,7 +317,7 @@ class WholeResponse:
         await self._json.fail(_lost())
 
     async def interrupted(self) -> None:
-        await self._json.fail(shutting_down(self._session_id))
+        await self._json.fail(shutting_down(self._view.session_id))
 
 
 async def _prepare(request: Request, socket: SocketRequest, receive: Receive, send: Send) -> None:

@@ -95,3 +95,9 @@ async def failing(turn: Turn) -> AsyncGenerator[str, None]:
 
 def _wrong_key() -> str:
     raise RuntimeError("a wrong key")
+
+
+async def silent(turn: Turn) -> AsyncGenerator[str, None]:
+    """Says one word, and no more."""
+    yield "one "
+    await asyncio.Event().wait()

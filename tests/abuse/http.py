@@ -197,3 +197,29 @@ async def prompts(house: House) -> None:
             assert len(listed) >= waiting
     for session_id in listed:
         await ask(house.operator, "POST", f"/operator/sessions/{session_id}/stop", {})
+
+
+ANSWERS = 120  # of each protocol
+AT_ONCE = 8
+
+
+async def answers(house: House) -> None:
+    """Streamed answers that wait for a Commander, each asked for with 1 MiB."""
+    text, waiting = "x" * MIB, "/operator/sessions?state=waiting&limit=1000"
+    asked = {
+        "/v1/responses": {"model": "silent", "stream": True, "input": text},
+        "/v1/chat/completions": {"model": "silent", "stream": True, "messages": [{"role": "user", "content": text}]},
+    }
+    async with house.commander("silent", CAPACITY="1"), contextlib.AsyncExitStack() as stack:
+        sent = 0
+        for path, body in asked.items():
+            data = json.dumps(body).encode()
+            head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n\r\n".encode()
+            for _ in range(ANSWERS // AT_ONCE):
+                for _ in range(AT_ONCE):
+                    _, writer = await stack.enter_async_context(connected(house.http))
+                    writer.write(head + data)
+                sent += AT_ONCE
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    while len((await ask(house.operator, "GET", waiting))[1]["sessions"]) < sent - 1:  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)

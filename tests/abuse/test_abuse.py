@@ -19,6 +19,7 @@ ATTACKS: dict[str, Attack] = {
     "bodies that never end": http.held_bodies,
     "readers that never read": http.readers,
     "prompts that wait": http.prompts,
+    "answers that wait": http.answers,
     "WebSockets": sockets.sockets,
     "results that nobody reads": streams.unread,
     "empty packets": streams.empty_packets,

@@ -283,7 +283,7 @@ def stream(entries: list[Entry], after: int, data: st.DataObject) -> bytes:
         async def send(message: AsgiMessage) -> None:
             sent.append(message.get("body", b""))
 
-        streamed = StreamedResponse(RECORD, after, send)
+        streamed = StreamedResponse(ResponseView(RECORD, told=True), after, send)
         await streamed.begin()
         for batch in batches(entries, data):
             if last := await streamed.take(batch):
