@@ -136,6 +136,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     released    the content that this entry lets out to users
     decided     raw content characters of the session let out, redacted or dropped so far, this entry included
     timestamp   the Commander's clock, Unix milliseconds; 0: not given
+    redacted_by the policies that redacted some of what `released` was made of
     """
 
     body: Body
@@ -146,6 +147,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     decided: int = 0
     timestamp: int = 0
     offset: int = 0
+    redacted_by: tuple[str, ...] = ()
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -166,6 +168,7 @@ def as_event(entry: Entry) -> tuple[str, dict[str, Any]]:
         "timestamp": entry.timestamp,
         "released": entry.released,
         "decided": entry.decided,
+        "redacted_by": list(entry.redacted_by),
         **fields_of(body),
     }
 

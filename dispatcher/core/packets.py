@@ -7,12 +7,14 @@ from typing import TypeAlias
 
 import msgspec
 
-from dispatcher.core.entries import Body, Call, Decision, Entry, Finished
+from dispatcher.core.entries import Body, Call, Decision, Entry, Finished, Text
 from dispatcher.policies.arguments import parsed
+from dispatcher.policies.outcomes import Release
 from shared.records import ClientCall, Content, Error, ToolResult, Upstream
 
 _ESCAPE = re.compile(r"\\u([0-9A-Fa-f]{4})")
-Taken: TypeAlias = tuple[Body, str, int]  # what becomes an entry: (body, released, decided)
+# What becomes an entry: (body, released, decided, redacted_by).
+Taken: TypeAlias = tuple[Body, str, int, tuple[str, ...]]
 
 
 class WaitingEnd(msgspec.Struct):
@@ -30,11 +32,19 @@ class WaitingEnd(msgspec.Struct):
         return len(self.taken) > 1
 
 
+def spoken(release: Release) -> list[Taken]:
+    """What was held, and is let out by something other than a content packet."""
+    return [(Text(), release.text, release.decided, release.redacted_by)] if release.text else []
+
+
 def entries_of(
     taken: list[Taken], now: float, generation: int, sequence: int = 0, timestamp: int = 0
 ) -> tuple[Entry, ...]:
     return tuple(
-        [Entry(body, now, generation, sequence, released, decided, timestamp) for body, released, decided in taken]
+        [
+            Entry(body, now, generation, sequence, released, decided, timestamp, redacted_by=redacted_by)
+            for body, released, decided, redacted_by in taken
+        ]
     )
 
 

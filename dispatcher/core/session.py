@@ -39,7 +39,6 @@ from dispatcher.core.entries import (
     Finished,
     Started,
     StopEntry,
-    Text,
     size_of,
 )
 from dispatcher.core.guard import Guard
@@ -54,6 +53,7 @@ from dispatcher.core.packets import (
     misses,
     read_as,
     reused_call_id,
+    spoken,
     without,
 )
 from dispatcher.core.strict import Misfit, StrictAnswer
@@ -298,7 +298,7 @@ class Session:
         """An Ack up to that sequence has been handed to the stream."""
         self._credit.acked(sequence)
 
-    # ---- a packet's entries: (body, released, decided)
+    # ---- a packet's entries
 
     def _take(self, packet: Upstream, now: float, effects: list[Effect]) -> list[Taken]:
         decided = self._guard.decided
@@ -306,33 +306,35 @@ class Session:
             case Content(text, is_finish, finish_reason, usage, client_calls):
                 taken: list[Taken] = []
                 if self.stop and (text or not is_finish):  # what comes after a stop is logged, never released
-                    taken.append((Content(text), "", decided))
+                    taken.append((Content(text), "", decided, ()))
                 elif text or not is_finish:
                     release = self._guard.content(text, now)
-                    taken.append((Content(text), release.text, release.decided))
+                    taken.append((Content(text), release.text, release.decided, release.redacted_by))
                     taken += self._act(release, effects)
                 if is_finish:
                     taken += self._let_out(now, effects)
                     reason = finish_reason if finish_reason in FINISH_REASONS else "stop"
                     end, stop = self._read_calls(Finished(reason, usage, client_calls), now, effects)
-                    taken += [*stop, (end, "", self._guard.decided)]
+                    taken += [*stop, (end, "", self._guard.decided, ())]
                 return taken
             case Thought() as thought:
-                return [(thought, "", decided), *self._act(self._read(thought, now), effects)]
+                return [(thought, "", decided, ()), *self._act(self._read(thought, now), effects)]
             case ToolCall(tool_name, arguments_json, call_id):
                 call = self._calls.made(tool_name, arguments_json, call_id or f"seq-{packet.sequence}")
                 reading = self._read(call, now)
                 call = self._calls.take(call, bool(reading.denied) and not (reading.violation or call.refused))
                 bodies: list[Body] = [call, denial(call)] if call.denied else [call]
-                return [*((body, "", decided) for body in bodies), *self._act(reading, effects)]
+                return [*((body, "", decided, ()) for body in bodies), *self._act(reading, effects)]
             case Error(code, message, retryable):
                 if retryable and self.record.request.origin == "user" and not self.stop:
-                    return [(packet.payload, "", decided)]
-                return [*self._let_out(now, effects), (Error(code or "agent_error", message), "", self._guard.decided)]
+                    return [(packet.payload, "", decided, ())]
+                last: Taken = (Error(code or "agent_error", message), "", self._guard.decided, ())
+                return [*self._let_out(now, effects), last]
             case Stopped() as stopped if not self.stop:
-                return [(Failed("protocol_error", "stopped without a stop"), "", decided), (stopped, "", decided)]
+                failed = Failed("protocol_error", "stopped without a stop")
+                return [(failed, "", decided, ()), (stopped, "", decided, ())]
             case (Stopped() | Unknown()) as body:
-                return [(body, "", decided)]
+                return [(body, "", decided, ())]
             case Open() | Status():
                 raise AssertionError("open and status are the edge's, not a session's")
 
@@ -351,9 +353,9 @@ class Session:
         if not self._ending or not self._ending.unread:
             return []  # a stop has let it go
         self._ending.unread = False
-        *before, (end, released, decided) = self._ending.taken
+        *before, (end, released, decided, redacted_by) = self._ending.taken
         if isinstance(end, Finished):
-            self._ending.taken = [*before, (without(end, denied), released, decided)]
+            self._ending.taken = [*before, (without(end, denied), released, decided, redacted_by)]
         return [] if self._end_waits else [self._end(now)]
 
     # ---- policies that are asked
@@ -377,7 +379,7 @@ class Session:
         effects: list[Effect] = []
         if self.stop or self.head.final:
             return [PolicyHit(hit.policy, hit.action, hit.times) for hit in release.hits]
-        taken: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
+        taken = spoken(release)
         taken += self._act(release, effects)
         if self._ending and (self._ending.speaks or self.stop or not self._end_waits):
             self._ending.taken[-1:-1] = taken
@@ -393,8 +395,8 @@ class Session:
         """What the end waited for has come, or a stop, after which nothing is let out."""
         assert self._ending  # noqa: S101
         ending, self._ending = self._ending, None
-        *before, (end, _, _) = ending.taken
-        return self._store(ending.packet, [*before, (end, "", self._guard.decided)], now)
+        *before, (end, *_) = ending.taken
+        return self._store(ending.packet, [*before, (end, "", self._guard.decided, ())], now)
 
     def result(self, result: ToolResult, now: float) -> tuple[ToolResult, list[Effect]]:
         """A tool has answered: what goes into the log for that, before the Commander sees it; and what else follows."""
@@ -418,8 +420,7 @@ class Session:
         if self.stop:
             return []
         release = self._guard.end(now)
-        entries: list[Taken] = [(Text(), release.text, release.decided)] if release.text else []
-        return entries + self._act(release, effects)
+        return spoken(release) + self._act(release, effects)
 
     def _act(self, reading: Release | Reading, effects: list[Effect]) -> list[Taken]:
         """What counts is counted; the stop that a packet causes is one append with it."""
@@ -430,7 +431,7 @@ class Session:
             return []
         effects += self._hit_once(violation)
         self.stop = self._stop_entry(violation)
-        return [(self.stop, "", self._guard.decided)]
+        return [(self.stop, "", self._guard.decided, ())]
 
     def _stop_entry(self, violation: Violation) -> StopEntry:
         stop_id = f"policy-{self.epoch}-{self._accepted}"
@@ -448,14 +449,14 @@ class Session:
     def _let_go(self, taken: list[Taken]) -> None:
         """On its way into the log."""
         if self._strict:
-            for _, released, _ in taken:
+            for _, released, *_ in taken:
                 self._strict.add(released)
 
     def _store(self, packet: Upstream, taken: list[Taken], now: float) -> AppendEntries:
         self._let_go(taken)
-        end, _, decided = taken[-1]
+        end, _, decided, _ = taken[-1]
         if self._strict and isinstance(end, Finished) and not self.stop and (failed := self._strict.failure(end)):
-            taken = [*taken[:-1], (failed, "", decided), taken[-1]]
+            taken = [*taken[:-1], (failed, "", decided, ()), taken[-1]]
         return AppendEntries(entries_of(taken, now, self.head.generation, packet.sequence, packet.timestamp))
 
     def take_rules(self, guard: Guard, found: Violation | None, now: float) -> list[Effect]:
@@ -636,7 +637,7 @@ class Session:
             return []  # it has come, and waits
         self._waiting.clear()
         effects: list[Effect] = []
-        taken: list[Taken] = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided)]
+        taken: list[Taken] = [*self._let_out(now, effects), (Failed(code, detail), "", self._guard.decided, ())]
         packet = Upstream(self.record.session_id, Error(code, detail))
         if waits and self._guard.gate.waiting and not self.stop:
             self._ending = WaitingEnd(packet, taken)

@@ -277,7 +277,7 @@ class Gate:
 
     def _let_out(self, certain: int, hits: tuple[Hit, ...] = ()) -> Release:
         """Let out the raw content before the index `certain`, and before what waits for a verdict."""
-        text = ""
+        text, redacted_by = "", tuple[str, ...]()
         if self._waiting:
             certain = self._redactions.whole(min([certain, *(asked.hold() for asked in self._waiting)]))
         if certain > self._decided:
@@ -289,10 +289,11 @@ class Gate:
                 text, self._held = text[:count], [text[count:]]
             if self._redactions.runs:
                 text = self._redactions.apply(text, self._decided)
+                redacted_by = self._redactions.applied
             self._decided = certain
         if self._violation:
             self._held.clear()
-        return Release(text, self._decided, self._violation, hits)
+        return Release(text, self._decided, self._violation, hits, redacted_by)
 
 
 def read_whole(channel: str, rules: ChannelRules, texts: Iterable[str]) -> Reading:

@@ -30,13 +30,15 @@ class Hit(msgspec.Struct, frozen=True):
 
 class Release(msgspec.Struct, frozen=True):
     """text: content let out now, with what is redacted replaced. decided: raw content characters of the session that
-    were let out, redacted or dropped so far. hits: of rules that do not stop.
+    were let out, redacted or dropped so far. hits: of rules that do not stop. redacted_by: the policies that
+    redacted some of what is let out.
     """
 
     text: str
     decided: int
     violation: Violation | None
     hits: tuple[Hit, ...] = ()
+    redacted_by: tuple[str, ...] = ()
 
 
 class Reading(msgspec.Struct, frozen=True):

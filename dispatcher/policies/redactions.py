@@ -12,6 +12,7 @@ class Redactions:
     def __init__(self) -> None:
         self.runs: list[Match] = []
         self._end = -1  # of the last run, as far as it was let out
+        self.applied: tuple[str, ...] = ()  # the policies that redacted what was applied last
 
     def add(self, match: Match) -> None:
         runs = self.runs
@@ -47,6 +48,7 @@ class Redactions:
         """What users see of this raw content, which is decided, and which begins at that index."""
         end, at, done = start + len(raw), start, 0
         shown: list[str] = []
+        applied: dict[str, None] = {}  # in order
         for first, last, rule, text in self.runs:  # of one text, tens of thousands: 0.2 µs each
             if first >= end:
                 break
@@ -54,6 +56,7 @@ class Redactions:
                 shown.append(raw[at - start : first - start])
             if first >= start and first != self._end:  # else it goes on with one that was let out
                 shown.append(rule.replacement if text is None else text)
+            applied[rule.policy] = None
             if last > end:
                 at = end
                 break
@@ -62,6 +65,7 @@ class Redactions:
         if at > start:
             self._end = at
         del self.runs[:done]
+        self.applied = tuple(applied)
         return "".join([*shown, raw[at - start :]])
 
     def resume(self, decided: int) -> None:

@@ -101,6 +101,8 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         await runaway.call(HOSTILE, '{"word": "' + "W" * 60_000 + '"}')
         called = runaway.head.offset
         await tab.shows("[email]", "ins")
+        await tab.until("getComputedStyle(document.querySelector('ins[data-rules]'), '::after').content.includes('(')")
+        assert await tab.value("document.querySelector('ins[data-rules]').dataset.rules") == "personal data"
         await tab.shows("ann@acme.example", "del")
         await tab.shows(SHOWN, "mark")
         await tab.value("document.querySelector('main button').focus()")
@@ -161,15 +163,15 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
 async def test_what_became_of_each_character(tmp_path: Path) -> None:
     """As the Dispatcher counts them: by code points, of which some are two of a page's."""
     sessions = FakeSessions()
-    entries = [
-        ("content", "a😀b", 2, "a😀"),  # in part
-        ("content", "cd", 2, ""),  # held, all of it
-        ("text", "", 4, "bX"),  # by then: `b` as it was, `c` replaced
-        ("thought", "", 4, ""),
+    entries: list[tuple[str, str, int, str, dict[str, list[str]]]] = [
+        ("content", "a😀b", 2, "a😀", {}),  # in part
+        ("content", "cd", 2, "", {}),  # held, all of it
+        ("text", "", 4, "bX", {"redacted_by": ["names"]}),  # by then: `b` as it was, `c` replaced
+        ("thought", "", 4, "", {"redacted_by": []}),
     ]
     events = [
-        {"id": str(n), "name": name, "data": {"at": 0, "text": text, "decided": decided, "released": released}}
-        for n, (name, text, decided, released) in enumerate(entries, 1)
+        {"id": str(n), "name": name, "data": {"at": 0, "text": text, "decided": decided, "released": let_out, **by}}
+        for n, (name, text, decided, let_out, by) in enumerate(entries, 1)
     ]
     script = f"""import("/page/account.js").then(({{ Account }}) => {{
         const account = new Account();
@@ -178,7 +180,11 @@ async def test_what_became_of_each_character(tmp_path: Path) -> None:
     }})"""
     async with serving(console(sessions)) as port, visiting(f"http://127.0.0.1:{port}/", tmp_path) as tab:
         async with asyncio.timeout(40):
-            assert await tab.value(script) == [[["out", "a😀b"], ["not", "c"], ["put", "X"]], "d", 4]
+            assert await tab.value(script) == [
+                [["out", "a😀b", ""], ["not", "c", "names"], ["put", "X", "names"]],
+                "d",
+                4,
+            ]
         sessions.closing.set()
 
 

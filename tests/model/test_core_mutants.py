@@ -57,7 +57,7 @@ RULES: dict[str, tuple[Mutant, str, str]] = {
             SESSION + "_take_in",
             "        return effects + self._ask()",
             "        from dispatcher.core.effects import RunTool\n"
-            "        return effects + [RunTool(body) for body, _, _ in taken if isinstance(body, Call)]",
+            "        return effects + [RunTool(body) for body, *_ in taken if isinstance(body, Call)]",
         ),
         "nothing",
         "a tool runs that is not in the log",

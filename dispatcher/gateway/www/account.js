@@ -1,11 +1,12 @@
 // What a session's log says, entry by entry: what the model wrote, what became of it, and a line for each entry.
 
-const COMMON = new Set(["at", "generation", "sequence", "timestamp", "released", "decided"]);
+const COMMON = new Set(["at", "generation", "sequence", "timestamp", "released", "decided", "redacted_by"]);
 const KEPT = 2000; // UTF-16 units of an entry's text that are kept; all of it can be asked for
 
 export class Account {
   entries = []; // {offset, at, kind, text, size}
-  wrote = []; // [kind, text]: `out` was let out, `not` was not, `put` stood in its place for the user
+  // [kind, text, rules]: `out` was let out, `not` was not, `put` stood in its place for the user, by these rules
+  wrote = [];
   held = ""; // what is not decided on yet; after a stop, what never will be
   #decided = 0; // characters (code points), as the Dispatcher counts them
 
@@ -15,7 +16,7 @@ export class Account {
     if (name === "content") this.held += data.text;
     const raw = data.decided > this.#decided ? this.#cut(data.decided - this.#decided) : "";
     this.#decided = Math.max(this.#decided, data.decided);
-    this.#became(raw, data.released);
+    this.#became(raw, data.released, (data.redacted_by ?? []).join(", "));
   }
 
   /** That many characters off what is held. */
@@ -32,25 +33,27 @@ export class Account {
   }
 
   /** A rule has put `released` in the place of `raw`: what both begin and end with was let out as it was. */
-  #became(raw, released) {
+  #became(raw, released, rules) {
     const most = Math.min(raw.length, released.length);
     let begin = 0;
     while (begin < most && raw[begin] === released[begin]) begin++;
     let end = 0;
     while (end < most - begin && raw.at(-1 - end) === released.at(-1 - end)) end++;
     this.#add("out", raw.slice(0, begin));
-    this.#add("not", raw.slice(begin, raw.length - end));
-    this.#add("put", released.slice(begin, released.length - end));
+    this.#add("not", raw.slice(begin, raw.length - end), rules);
+    this.#add("put", released.slice(begin, released.length - end), rules);
     this.#add("out", raw.slice(raw.length - end));
   }
 
-  #add(kind, text) {
+  #add(kind, text, rules = "") {
     if (!text) return;
     const last = this.wrote.at(-1);
-    if (last?.[0] === kind) last[1] += text;
-    else this.wrote.push([kind, text]);
+    if (last?.[0] === kind && last[2] === rules) last[1] += text;
+    else this.wrote.push([kind, text, rules]);
   }
 }
+
+const by = ({ redacted_by }) => (redacted_by?.length ? ` (redacted by ${redacted_by.join(", ")})` : "");
 
 /** An entry in words: the fields of its kind that say something. */
 export function told(kind, data) {
@@ -58,9 +61,9 @@ export function told(kind, data) {
     case "thought":
       return `${data.step_name}: ${data.delta}`;
     case "content":
-      return data.released === data.text ? data.text : `${data.text} ⟶ ${data.released || "nothing"}`;
+      return data.released === data.text ? data.text : `${data.text} ⟶ ${data.released || "nothing"}${by(data)}`;
     case "text":
-      return `let out: ${data.released}`;
+      return `let out: ${data.released}${by(data)}`;
     default:
       return Object.entries(data)
         .filter(([name, value]) => !COMMON.has(name) && ![false, "", null].includes(value))

@@ -173,8 +173,10 @@ function text(heading) {
     const size = spans.reduce((sum, [, said]) => sum + said.length, 0);
     const tail = [];
     for (let room = most, n = spans.length - 1; n >= 0 && room > 0; room -= spans[n--][1].length) {
-      const [kind, said] = spans[n];
-      tail.unshift(element(TAGS[kind], {}, visible(said.slice(-room))));
+      const [kind, said, rules] = spans[n];
+      const span = element(TAGS[kind], {}, visible(said.slice(-room)));
+      if (rules) span.dataset.rules = visible(rules); // which the style shows beside it: no part of the text
+      tail.unshift(span);
     }
     const atEnd = shown.scrollHeight - shown.scrollTop - shown.clientHeight < 30;
     shown.replaceChildren(...tail);

@@ -26,6 +26,7 @@ def test_redacted_content_goes_on_in_its_log():
     assert "".join(e.body.text for e in log_.entries if isinstance(e.body, Content)) == "a nightingale sings, night"
     assert (log_.head.state, log_.head.decided) == ("finished", 26)
     assert dispatcher.hits == [("names", "redact")]
+    assert [e.redacted_by for e in log_.entries if e.released] == [(), ("names",), ()]
 
 
 def test_redaction_goes_on_after_a_restart_in_the_middle_of_a_match():

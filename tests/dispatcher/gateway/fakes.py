@@ -148,12 +148,22 @@ class Commander:
     def __init__(self, store: Store, session_id: str, head: Head) -> None:
         self.store, self.session_id, self.head = store, session_id, head
 
-    async def log(self, *bodies: Body, released: str = "", raw: int | None = None) -> Applied:
+    async def log(
+        self, *bodies: Body, released: str = "", raw: int | None = None, redacted_by: tuple[str, ...] = ()
+    ) -> Applied:
         """One packet's entries. released: of the first. raw: characters that this decides on; None: those released."""
         sequence = self.head.sequence + 1
         decided = self.head.decided + (len(released) if raw is None else raw)
         entries = tuple(
-            Entry(body, time.time(), self.head.generation, sequence, released if n == 0 else "", decided)
+            Entry(
+                body,
+                time.time(),
+                self.head.generation,
+                sequence,
+                released if n == 0 else "",
+                decided,
+                redacted_by=redacted_by,
+            )
             for n, body in enumerate(bodies)
         )
         outcome = await self.store.submit(self.session_id, Append(self.head.epoch, entries))
@@ -180,7 +190,7 @@ class Commander:
 
     async def redact(self, text: str, released: str) -> None:
         """Said, and something else let out in its place."""
-        await self.log(Content(text), released=released, raw=len(text))
+        await self.log(Content(text), released=released, raw=len(text), redacted_by=("personal data",))
 
     async def think(self, text: str, step: str = "Planning") -> None:
         await self.log(Thought(step, text))

@@ -146,6 +146,14 @@ def test_observing_holds_nothing_and_counts_each_match_once(size: int) -> None:
     assert times == 4  # of those that overlap, one
 
 
+def test_who_redacted_is_told_with_what_is_let_out() -> None:
+    """Not with what was found: that may have to wait for another rule."""
+    guarded = gate(phrases("dog", name="r", action="redact"), phrases("dog house", name="s"))
+    assert guarded.content("a dog", 101.0) == Release("a ", 2, None, (Hit("r", "redact"),))
+    assert guarded.content(" hut ", 101.0) == Release("[redacted] hut ", 10, None, (), ("r",))
+    assert guarded.content("is it", 101.0) == Release("is it", 15, None)
+
+
 def test_redactions_are_counted_too() -> None:
     guarded = gate(phrases("dog", name="r", action="redact"), phrases("cat", name="s"))
     assert guarded.content("dog dog cat dog", 101.0).hits == (Hit("r", "redact", 2),)
@@ -156,9 +164,9 @@ def test_however_many_matches_a_text_has_they_are_told_as_one() -> None:
     text = "a" * 10_000
     assert at_once(guarded.read_ahead("content", text)) is None
     hits = (Hit("r", "redact", len(text)),)
-    assert guarded.content(text, 101.0) == Release("[redacted]", len(text), None, hits)
+    assert guarded.content(text, 101.0) == Release("[redacted]", len(text), None, hits, ("r",))
     assert guarded.result(f'["{text}"]', 101.0) == Reading(None, "r", hits)
-    assert guarded.content("a b", 101.0) == Release(" b", len(text) + 3, None, (Hit("r", "redact"),))
+    assert guarded.content("a b", 101.0) == Release(" b", len(text) + 3, None, (Hit("r", "redact"),), ("r",))
 
 
 def test_redact_in_arguments_and_results_denies() -> None:
