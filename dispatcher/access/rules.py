@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias, get_args
@@ -106,6 +107,34 @@ class AccessRules(msgspec.Struct, frozen=True):
                 if rule.fits(name):
                     return Caller(rule.role, name, agents=rule.agents)
         return None
+
+    def shown(self) -> dict[str, object]:
+        """For operators: who may come, and what with; nothing by which anybody could, nor a key's digest."""
+        return {
+            "keys": [{**_who(key.caller), "expires_at": _finite(key.expires_at)} for key in self.keys],
+            "certificates": [_may(rule.role, rule.agents) | {"san": rule.san} for rule in self.certificates],
+            "issuers": [
+                _may(rule.role, rule.agents) | {"issuer": rule.issuer, "audience": rule.audience, "tenant": rule.tenant}
+                for rule in self.issuers
+            ],
+            "limits": [
+                {name: value for name, value in msgspec.structs.asdict(limit).items() if name != "spent"}
+                for limit in self.limits
+            ],
+            "older": self.older,
+        }
+
+
+def _who(caller: Caller) -> dict[str, object]:
+    return _may(caller.role, caller.agents) | {"name": caller.subject, "tenant": caller.tenant}
+
+
+def _may(role: AccessRole, agents: frozenset[str] | None) -> dict[str, object]:
+    return {"role": role, "agents": None if agents is None else sorted(agents)}
+
+
+def _finite(at: float) -> float | None:
+    return None if at == math.inf else at
 
 
 class UnknownCaller(Exception):

@@ -123,7 +123,7 @@ def operator_app(
 
     connections, bodies, page = Connections(sessions.closing), Bodies(OPERATOR_BODY_BYTES), operator_page()
     routes = [
-        *OperatorRoutes(sessions, registry, connections, bodies, receipt_key, page).routes,
+        *OperatorRoutes(sessions, registry, connections, bodies, receipt_key, page, access).routes,
         Route("/healthz", _alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
     ]

@@ -35,6 +35,7 @@ EVENTS = {
     ("DELETE", "/operator/holds/{hold_id}"): "hold_lifted",
     ("GET", "/operator/approvals"): "approvals_listed",
     ("GET", "/operator/policies"): "policies_read",
+    ("GET", "/operator/instance"): "instance_read",
 }
 NOT_TOLD = frozenset(
     {

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Send
 
+from dispatcher.access.watch import Access
 from dispatcher.core.entries import Entry, as_event, fields_of
 from dispatcher.core.log import LIVE, STATES, Record, State
 from dispatcher.gateway import approvals, bodies, callers, sse
@@ -147,7 +148,9 @@ class OperatorRoutes:
         taken: bodies.Bodies,
         receipt_key: ReceiptKey | None,
         page: Page,
+        access: Access,
     ) -> None:
+        self._access = access
         self._sessions, self._registry, self._connections, self._bodies = sessions, registry, connections, taken
         self._receipt_key = receipt_key
         self._live_list = LiveList(sessions, connections, self._summary)
@@ -156,6 +159,7 @@ class OperatorRoutes:
             Route("/page/{file}", page.file, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/operator/policies", self._policies, methods=["GET"]),
+            Route("/operator/instance", self._instance, methods=["GET"]),
             Route("/operator/live", self._live, methods=["GET"]),
             Route("/operator/sessions", self._list, methods=["GET"]),
             Route("/operator/sessions/{session_id}", self._session, methods=["GET"]),
@@ -177,6 +181,16 @@ class OperatorRoutes:
 
     async def _policies(self, http: HttpRequest) -> Response:
         return json_response(200, self._sessions.policy_status())
+
+    async def _instance(self, http: HttpRequest) -> Response:
+        """Who works for this instance, and who may come to it; null: whoever reaches it."""
+        rules = self._access.rules
+        told = {
+            "instance": self._sessions.instance,
+            "commanders": self._sessions.commanders(),
+            "access": rules and rules.shown(),
+        }
+        return json_response(200, told)
 
     async def _list(self, http: HttpRequest) -> Response:
         """Live sessions, or those that are asked for, the newest first: see `Listing`."""

@@ -8,6 +8,7 @@ from dispatcher.core.entries import Decision
 from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Applied, Record, Request
 from dispatcher.live.fleet import FleetStop
+from dispatcher.live.pool import ConnectedCommander
 from dispatcher.live.ports import Unlogged
 from dispatcher.store.ports import Created, IdempotencyKey, Store
 from shared.records import Tool
@@ -64,6 +65,13 @@ class Sessions(Protocol):
 
     def unlogged(self, session_id: str) -> Unlogged | None:
         """None: it does not live at this instance."""
+
+    @property
+    def instance(self) -> str:
+        """This one's name."""
+
+    def commanders(self) -> list[ConnectedCommander]:
+        """Those that are connected to this instance."""
 
     async def agents(self) -> list[str]:
         """The agents that some Commander offers, or offered a short while ago (`DISPATCHER_QUEUE_SECONDS`)."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import structlog
 
 from dispatcher.core.log import CommanderName, Record
@@ -95,6 +96,21 @@ class Member:
             gone = set(lost)
             self._unopened = [item for item in self._unopened if item not in gone]
         return [(session_id, generation) for _, session_id, generation in lost]
+
+
+class ConnectedCommander(msgspec.Struct, frozen=True):
+    """For operators. running: sessions, as it says. free: slots. It gets none where an operator holds it, where it is
+    ejected, as its sessions have failed, and where it is draining, as it leaves.
+    """
+
+    commander_id: str
+    credential: str
+    agents: tuple[str, ...]
+    running: int
+    free: int
+    held: bool
+    ejected: bool
+    draining: bool
 
 
 def offers_of(status: Status) -> list[str]:
@@ -362,6 +378,21 @@ class Pool:
             and member.status.features(agent).issuperset(needs)
             and not self._on_hold(member.name)
             and not self._outliers.ejected(member.name)
+        ]
+
+    def connected(self) -> list[ConnectedCommander]:
+        """One for each stream, by name."""
+        return [
+            ConnectedCommander(
+                *member.name,
+                member.status.agents,
+                len(member.status.running),
+                member.free,
+                held=self._on_hold(member.name),
+                ejected=self._outliers.ejected(member.name),
+                draining=member.draining,
+            )
+            for member in sorted(self.members, key=lambda member: member.name)
         ]
 
     def _on_hold(self, commander: CommanderName) -> bool:

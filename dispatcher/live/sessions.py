@@ -20,7 +20,7 @@ from dispatcher.live import clock, ids
 from dispatcher.live.desk import Desk
 from dispatcher.live.fleet import MAX_ORDERS, FleetStop, TooManyOrders, check_holds, hold_commanders
 from dispatcher.live.neighbours import Neighbours
-from dispatcher.live.pool import QueueFull
+from dispatcher.live.pool import ConnectedCommander, QueueFull
 from dispatcher.live.ports import Unlogged
 from dispatcher.live.quotas import Quotas
 from dispatcher.live.runners import Runners
@@ -234,6 +234,14 @@ class LiveSessions:
         """None: it does not live at this instance."""
         runner = self.runners.by_session.get(session_id)
         return Unlogged(runner.facts.last_step, runner.session.held) if runner else None
+
+    @property
+    def instance(self) -> str:
+        return self.runners.instance
+
+    def commanders(self) -> list[ConnectedCommander]:
+        """Those that are connected to this instance."""
+        return self.pool.connected()
 
     async def agents(self) -> list[str]:
         """The names that are offered now, or were within the queue time. Raises StoreUnavailable."""

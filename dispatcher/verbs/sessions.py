@@ -108,7 +108,7 @@ def _watch(client: Client, options: argparse.Namespace) -> int:
 def _line(offset: str, event: Event) -> str:
     data = event.data
     at = f"{datetime.fromtimestamp(data['at']).astimezone():%H:%M:%S.%f}"[:-3] if "at" in data else ""
-    shown = {name: value for name, value in data.items() if name not in COMMON and value not in ("", None)}
+    shown = {name: value for name, value in data.items() if name not in COMMON and value not in ("", None, [])}
     return f"{at}  {offset:>6}  {event.name:<11}  " + "  ".join(f"{name}={_quoted(shown[name])}" for name in shown)
 
 

@@ -16,6 +16,7 @@ from dispatcher.core.log import Request
 from dispatcher.gateway import live_list
 from dispatcher.gateway.app import operator_app
 from dispatcher.gateway.server import HttpServer, bind
+from dispatcher.live.pool import ConnectedCommander
 from dispatcher.live.ports import Unlogged
 from dispatcher.metrics import Metrics
 from dispatcher.verbs import receipt
@@ -100,6 +101,16 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         await runaway.hold(HOSTILE)
         await runaway.call(HOSTILE, '{"word": "' + "W" * 60_000 + '"}')
         called = runaway.head.offset
+
+        # What waits for somebody is decided where the rest of the session stands.
+        await runaway.ask_approval('{"word":"x"}', call_id="call-2", approval="operator")
+        await tab.click("[aria-label='Calls to be approved'] button")
+        decided = await sessions.decisions.get()
+        assert (decided.call_id, decided.decision) == ("call-2", "approve")
+        await runaway.start_call("call-2")
+        await runaway.answer(call_id="call-2")
+        await tab.shows("status: OK, after 0.", "table")
+        assert not await tab.value("document.querySelector('[aria-label=\"Calls to be approved\"]').childElementCount")
         await tab.shows("[email]", "ins")
         await tab.until("getComputedStyle(document.querySelector('ins[data-rules]'), '::after').content.includes('(')")
         assert await tab.value("document.querySelector('ins[data-rules]').dataset.rules") == "personal data"
@@ -144,7 +155,12 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         await tab.shows("The hold is lifted.", "#told")
         assert not await sessions.store.holds(time.time())
 
-        # A Commander gets no more.
+        # A Commander gets no more. Who has nothing to do is there too, and who may come.
+        sessions.connected = [ConnectedCommander("idle", "", ("spare",), 0, 4, False, False, False)]
+        await tab.until("[...document.querySelectorAll('td a')].some((each) => each.textContent === 'idle')")
+        await tab.shows("whoever reaches this instance", "[aria-label='Keys and limits']")
+        sessions.connected = []
+        await tab.until("![...document.querySelectorAll('td a')].some((each) => each.textContent === 'idle')")
         await begin(sessions, "support", now)
         await tab.click("[aria-label^='Drain ']")
         await tab.press("Enter")

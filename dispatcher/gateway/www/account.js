@@ -7,16 +7,29 @@ export class Account {
   entries = []; // {offset, at, kind, text, size}
   // [kind, text, rules]: `out` was let out, `not` was not, `put` stood in its place for the user, by these rules
   wrote = [];
+  approvals = new Map(); // by call: what waits for somebody's decision
   held = ""; // what is not decided on yet; after a stop, what never will be
+  #called = new Map(); // by call: since when it runs
   #decided = 0; // characters (code points), as the Dispatcher counts them
 
   take({ id, name, data }) {
-    const text = told(name, data);
+    const text = told(name, data) + this.#call(name, data);
     this.entries.push({ offset: Number(id), at: data.at, kind: name, text: text.slice(0, KEPT), size: text.length });
     if (name === "content") this.held += data.text;
     const raw = data.decided > this.#decided ? this.#cut(data.decided - this.#decided) : "";
     this.#decided = Math.max(this.#decided, data.decided);
     this.#became(raw, data.released, (data.redacted_by ?? []).join(", "));
+  }
+
+  /** What waits and what runs; answers with how long a call took. */
+  #call(name, data) {
+    if (name === "approval") this.approvals.set(data.call_id, { ...data, arguments: JSON.parse(data.arguments_json) });
+    if (name === "decision" || name === "tool_result") this.approvals.delete(data.call_id);
+    if (name === "call" || name === "started") this.#called.set(data.call_id, data.at);
+    if (name !== "tool_result" || !this.#called.has(data.call_id)) return "";
+    const lasted = data.at - this.#called.get(data.call_id);
+    this.#called.delete(data.call_id);
+    return `, after ${lasted.toFixed(6)} s`;
   }
 
   /** That many characters off what is held. */

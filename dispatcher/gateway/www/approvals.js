@@ -8,22 +8,35 @@ export async function approvals({ main, signal, page }) {
   const list = element("ul");
   const none = element("p", {}, "Looking…");
   main.append(element("h1", {}, "Approvals"), none, list);
-  const shown = new Map();
+  const waiting = new Waiting(list, page);
   while (!signal.aborted) {
     const found = await page.tried(() => all(signal), { asked: true });
     if (found) {
       page.connected(true);
-      for (const call of found) {
-        const key = JSON.stringify([call.session_id, call.call_id]);
-        if (shown.has(key)) continue;
-        shown.set(key, item(call, page));
-        list.append(shown.get(key));
-      }
-      const still = new Set(found.map((call) => JSON.stringify([call.session_id, call.call_id])));
-      for (const [key, made] of shown) if (!still.has(key)) (made.remove(), shown.delete(key));
+      waiting.show(found);
       none.textContent = found.length ? "" : "No call waits for an approval.";
     }
     await new Promise((done) => setTimeout(done, LOOK_MS));
+  }
+}
+
+/** Calls in a list, each left where it stands for as long as it waits. */
+export class Waiting {
+  #shown = new Map(); // by session and call
+
+  constructor(list, page) {
+    Object.assign(this, { list, page });
+  }
+
+  show(calls) {
+    const keys = calls.map((call) => JSON.stringify([call.session_id, call.call_id]));
+    calls.forEach((call, n) => {
+      if (this.#shown.has(keys[n])) return;
+      this.#shown.set(keys[n], item(call, this.page));
+      this.list.append(this.#shown.get(keys[n]));
+    });
+    const still = new Set(keys);
+    for (const [key, made] of this.#shown) if (!still.has(key)) (made.remove(), this.#shown.delete(key));
   }
 }
 

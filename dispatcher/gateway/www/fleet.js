@@ -70,15 +70,16 @@ export async function fleet({ main, signal, page }) {
     ["Credential"],
     ["Instance", "wide"],
     ["Sessions", "number"],
+    ["Free slots", "number"],
     ["Packets/s", "number"],
     ["Agents"],
   ]);
-  const [numbers, rules, tools, wrong, holds] = ["Numbers", "Rules", "Tools", "What is wrong", "Holds"].map((name) =>
-    element("section", { ariaLabel: name }),
-  );
+  const names = ["Numbers", "Rules", "Tools", "What is wrong", "Holds", "Keys and limits"];
+  const [numbers, rules, tools, wrong, holds, access] = names.map((name) => element("section", { ariaLabel: name }));
+  const here = { commanders: [] }; // what this instance last told of itself
   main.append(
     element("h1", {}, "Fleet and rules"),
-    element("p", {}, "Holds and Commanders are those of all instances; the rest is of the one that answers."),
+    element("p", {}, "Holds, and Commanders with sessions, are those of all instances; the rest is of the one that answers."),
     wrong,
     holds,
     numbers,
@@ -86,13 +87,15 @@ export async function fleet({ main, signal, page }) {
     commanders.box,
     rules,
     tools,
+    access,
   );
-  asking({ numbers, rules, tools, wrong, holds }, signal, page);
+  asking({ numbers, rules, tools, wrong, holds, access }, here, signal, page);
   const live = new Live();
-  await live.follow(signal, page.connected, (whole) => whole && working(commanders, live, page));
+  await live.follow(signal, page.connected, (whole) => whole && working(commanders, live, here, page));
 }
 
-function working({ box, body, title }, live, page) {
+/** Whoever has a session, at any instance, and who is connected here. */
+function working({ box, body, title }, live, here, page) {
   if (box.matches(":focus-within")) return; // a button that is pressed just now stays
 
   const found = new Map();
@@ -105,7 +108,14 @@ function working({ box, body, title }, live, page) {
     sum.rate += row.rate;
     sum.agents.add(row.agent);
   }
-  title.textContent = `Commanders with sessions: ${count(found.size)}`;
+  const slots = new Map();
+  for (const each of here.commanders) {
+    const key = JSON.stringify([each.commander_id, each.credential, here.instance]);
+    if (!found.has(key)) found.set(key, { sessions: 0, rate: 0, agents: new Set(each.agents) });
+    const why = ["held", "ejected", "draining"].filter((name) => each[name]);
+    slots.set(key, [count(each.free), ...why].join(", "));
+  }
+  title.textContent = `Commanders: ${count(found.size)}`;
   body.replaceChildren(
     ...[...found].sort().map(([key, { sessions, rate, agents }]) => {
       const [commander, credential, instance] = JSON.parse(key);
@@ -118,6 +128,7 @@ function working({ box, body, title }, live, page) {
         [visible(credential)],
         [instance, "wide"],
         [count(sessions), "number"],
+        [slots.get(key) ?? "elsewhere", "number"],
         [rate.toFixed(0), "number"],
         [visible([...agents].sort().join(", "))],
       ];
@@ -126,16 +137,19 @@ function working({ box, body, title }, live, page) {
   );
 }
 
-async function asking(sections, signal, page) {
+async function asking(sections, here, signal, page) {
   while (!signal.aborted) {
     await page.tried(
       async () => {
-        const [metrics, rules, found, { holds }] = await Promise.all([
+        const [metrics, rules, found, { holds }, instance] = await Promise.all([
           facts(signal),
           json("operator/policies", { signal }),
           troubles(signal),
           json("operator/holds", { signal }),
+          json("operator/instance", { signal }),
         ]);
+        Object.assign(here, instance);
+        permitted(sections.access, instance.access);
         show(sections, metrics, rules, found);
         held(sections.holds, holds, page);
       },
@@ -143,6 +157,52 @@ async function asking(sections, signal, page) {
     );
     await new Promise((done) => setTimeout(done, LOOK_MS));
   }
+}
+
+/** Who may come, and how much of it; never what is secret. access: null where whoever comes may. */
+function permitted(section, access) {
+  const rows = (caption, columns, all) => {
+    const made = table(caption, columns);
+    const cell = (said) => element("td", {}, visible(String(said ?? "")));
+    made.body.append(...all.map((each) => element("tr", {}, ...each.map(cell))));
+    return made.box;
+  };
+  const agents = (names) => names?.join(", ") ?? "all";
+  const tables = access && [
+    rows(
+      "Keys",
+      [["Name"], ["Role"], ["Tenant"], ["Agents"], ["Expires"]],
+      access.keys.map((key) => [
+        key.name,
+        key.role,
+        key.tenant,
+        agents(key.agents),
+        key.expires_at === null ? "never" : clock(key.expires_at),
+      ]),
+    ),
+    rows(
+      "Certificates and issuers",
+      [["Whose"], ["Role"], ["Tenant"], ["Agents"]],
+      [
+        ...access.certificates.map(({ san, role, agents: names }) => [san, role, "", agents(names)]),
+        ...access.issuers.map(({ issuer, role, tenant, agents: names }) => [issuer, role, tenant, agents(names)]),
+      ],
+    ),
+    rows(
+      "Limits",
+      [["Tenant"], ["Sessions at once"], ["Sessions a minute"], ["Tokens a day"]],
+      access.limits.map((limit) => [
+        limit.tenant,
+        limit.sessions_at_once ?? "any",
+        limit.sessions_per_minute ?? "any",
+        limit.tokens_per_day ?? "any",
+      ]),
+    ),
+  ];
+  section.replaceChildren(
+    element("h2", {}, "Keys and limits"),
+    ...(tables ?? [element("p", {}, "None: whoever reaches this instance may use it.")]),
+  );
 }
 
 /** What is refused for a while, and a way to end that. */

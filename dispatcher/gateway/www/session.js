@@ -1,5 +1,6 @@
 // One session: what its user got beside what the model wrote, every entry of its log as it comes, and the proof.
 import { Account } from "./account.js";
+import { Waiting } from "./approvals.js";
 import { events, json } from "./http.js";
 import { stopOne } from "./stop.js";
 import { clock, count, element, lasted, STILL, table, terms, visible } from "./text.js";
@@ -21,6 +22,8 @@ export async function session({ main, id, signal, page }) {
     ...[1, 10, 100].map((times) => new Option(`${times} ×`, times)),
   );
   const proof = element("section", { ariaLabel: "Proof" });
+  const approvals = element("ul", { ariaLabel: "Calls to be approved" });
+  const waiting = new Waiting(approvals, page);
   const got = text("What the user got"),
     wrote = text("What the model wrote");
   const { box, body, title } = table("Log", COLUMNS);
@@ -30,6 +33,7 @@ export async function session({ main, id, signal, page }) {
     head,
     element("p", {}, stop, again, pace),
     proof,
+    approvals,
     element("div", { className: "beside" }, got.section, wrote.section),
     element(
       "p",
@@ -80,6 +84,9 @@ export async function session({ main, id, signal, page }) {
       rows = `${count(entries.length && from + 1)} to ${count(from + entries.length)}`;
     }
     title.textContent = `${count(account.entries.length)} entries: ${rows}${still ? STILL : ""}`;
+    const { session_id, agent } = record;
+    const calls = [...account.approvals.values()].map((call) => ({ ...call, session_id, agent }));
+    waiting.show(again.disabled && record.ended_at ? [] : calls); // of a replay nothing waits
     got.show(account.wrote.filter(([kind]) => kind !== "not"));
     wrote.show([...account.wrote.filter(([kind]) => kind !== "put"), ["held", account.held]]);
     pause = Math.max(DRAW_MS, 5 * (performance.now() - began)); // a fast log leaves time for the keyboard

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dispatcher.access.rules import (
     AccessKey,
@@ -17,6 +18,7 @@ from dispatcher.access.rules import (
     digest_of,
     identify,
 )
+from dispatcher.core.tenant_limits import TenantLimit
 
 USER = Caller("user", "web", "acme")
 RULES = AccessRules(
@@ -96,6 +98,29 @@ def test_nothing_of_a_pattern_but_its_stars_is_special() -> None:
     assert not CertificateRule("a.b", "commander").fits("axb")
     assert not CertificateRule("[ab]", "commander").fits("a")
     assert CertificateRule("*.example", "commander").fits("a.example")
+
+
+def test_what_operators_are_shown_is_nothing_that_opens_anything() -> None:
+    limits = (TenantLimit("*", sessions_at_once=5, spent=7),)
+    issuers = (IssuerRule("https://id.example", "us", "", ("ES256",), "user", "${claim:org}", document=b"{}"),)
+    assert replace(RULES, limits=limits, issuers=issuers).shown() == {
+        "keys": [
+            {"role": "operator", "agents": None, "name": "ops", "tenant": "", "expires_at": None},
+            {"role": "user", "agents": None, "name": "web", "tenant": "acme", "expires_at": 100.0},
+        ],
+        "certificates": [{"role": "commander", "agents": ["support"], "san": "spiffe://acme/commander/*"}],
+        "issuers": [
+            {
+                "role": "user",
+                "agents": None,
+                "issuer": "https://id.example",
+                "audience": "us",
+                "tenant": "${claim:org}",
+            }
+        ],
+        "limits": [{"tenant": "*", "sessions_at_once": 5, "sessions_per_minute": None, "tokens_per_day": None}],
+        "older": False,
+    }
 
 
 def test_agents() -> None:

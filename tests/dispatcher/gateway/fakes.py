@@ -25,7 +25,7 @@ from dispatcher.core.entries import (
 from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
 from dispatcher.live.fleet import FleetStop, check_holds
-from dispatcher.live.pool import QueueFull
+from dispatcher.live.pool import ConnectedCommander, QueueFull
 from dispatcher.live.ports import Unlogged
 from dispatcher.policing.prompts import PromptRefused
 from dispatcher.store.memory import MemoryStore
@@ -54,6 +54,8 @@ class FakeSessions:
         self.honoured = frozenset({"sampling"})
         self.policy_status: Callable[[], dict[str, object]] = lambda: {"errors": ["rules.toml: broken"]}
         self.troubles: list[str] = []
+        self.instance = "instance"
+        self.connected: list[ConnectedCommander] = []
         self.full = self.refusing = False
         self.created: asyncio.Queue[str] = asyncio.Queue()
         self.stops: asyncio.Queue[tuple[str, str, str, str]] = asyncio.Queue()
@@ -99,6 +101,9 @@ class FakeSessions:
         order = FleetStop(self.store, lambda session_id: self.stop(session_id, reason, "operator", detail), fits, hold)
         self.orders.append(asyncio.create_task(order.run()))
         return order
+
+    def commanders(self) -> list[ConnectedCommander]:
+        return self.connected
 
     def unlogged(self, session_id: str) -> Unlogged | None:
         return self.seen.get(session_id)

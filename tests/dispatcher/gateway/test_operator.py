@@ -6,12 +6,14 @@ from contextlib import aclosing
 
 import httpx2
 import pytest
+from msgspec.structs import asdict
 from starlette.types import Send
 
 from dispatcher.core.log import Request
 from dispatcher.gateway import operator as operator_routes
 from dispatcher.gateway import sse
 from dispatcher.gateway.operator import PIECE_BYTES
+from dispatcher.live.pool import ConnectedCommander
 from dispatcher.live.ports import Unlogged
 from dispatcher.metrics import Metrics
 from shared.records import Message, Usage
@@ -244,6 +246,13 @@ async def test_a_watch_ends_when_the_server_drains(operator: httpx2.AsyncClient,
         await anext(s)
         sessions.closing.set()
         assert [event async for event in s] == []
+
+
+async def test_who_works_here_and_who_may_come(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
+    idle = ConnectedCommander("idle", "worker", ("a",), 0, 4, held=True, ejected=False, draining=False)
+    sessions.connected = [idle]
+    answer = await operator.get("/operator/instance")
+    assert answer.json() == {"instance": "instance", "commanders": [asdict(idle) | {"agents": ["a"]}], "access": None}
 
 
 async def test_what_rules_are_in_force(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:

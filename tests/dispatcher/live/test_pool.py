@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from dispatcher.core.log import CommanderName, Head, Record, Request
 from dispatcher.live.outliers import BASE_EJECTION_SECONDS, CONSECUTIVE_FAILURES
-from dispatcher.live.pool import MAX_ASSIGNING, MAX_SLOTS, Member, Pool
+from dispatcher.live.pool import MAX_ASSIGNING, MAX_SLOTS, ConnectedCommander, Member, Pool
 from dispatcher.metrics import Metrics
 from dispatcher.store.ports import Waiting
 from shared.records import Assignment, Running, Status, Support
@@ -87,6 +87,18 @@ def record(session_id: str, agent: str = "a", since: float = 0, lost_by: str = "
 def member(slots: int, *agents: str, commander_id: str = "c", credential: str = "") -> tuple[Member, Stream]:
     stream = Stream()
     return Member(stream, Status(commander_id, agents or ("a",), (), slots), credential), stream
+
+
+async def test_who_is_connected(pool: Pool) -> None:
+    busy, _ = member(2, commander_id="busy", credential="key")
+    idle, _ = member(3, "b", "a", commander_id="idle")
+    pool.join(idle)
+    pool.join(busy)
+    pool.hold([("busy", None)])
+    assert pool.connected() == [
+        ConnectedCommander("busy", "key", ("a",), 0, 2, held=True, ejected=False, draining=False),
+        ConnectedCommander("idle", "", ("b", "a"), 0, 3, held=False, ejected=False, draining=False),
+    ]
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
