@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import queue
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ import pytest
 
 START_SECONDS = 120.0  # a cold start on a busy two-core machine takes a few, and where all wait for it many
 STOP_SECONDS = 30.0
+PORTS = range(10_000, 32_768)  # from there on Linux gives ports to whoever connects, or listens on any
 
 Event = dict[str, Any]
 
@@ -32,10 +34,14 @@ def need(program: str) -> None:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, for programs that cannot be asked which one they got."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free, for programs that cannot be asked which one they got, or come back to the one that they had:
+    the system gives it to nobody who asks for any, so it stays free while they are down.
+    """
+    while True:
+        port = random.SystemRandom().choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
