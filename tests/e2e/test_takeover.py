@@ -54,7 +54,6 @@ def test_a_killed_commander(server, tmp_path, agent, end, text):
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(120)
 def test_a_commander_that_hangs_wakes_as_a_zombie(server, tmp_path):
     """SIGSTOP: its connection is answered by nobody but the kernel. Its successor has the session when it wakes."""
     url, effects = f"http://{server.http}", tmp_path / "effects"

@@ -142,7 +142,6 @@ async def is_cut_off(address: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 async def test_keepalive(dispatcher: programs.Dispatcher) -> None:
     async with asyncio.TaskGroup() as peers:  # at once: the longest takes 35 s
         peers.create_task(pings_too_often(dispatcher.grpc))
