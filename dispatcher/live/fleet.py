@@ -134,6 +134,7 @@ class FleetStop:
         self._room = asyncio.Semaphore(STOPS_AT_ONCE)
         self._works: dict[str, asyncio.Task[None]] = {}
         self._running = 0
+        self.limit = asyncio.timeout(ORDER_SECONDS)  # of `run`
         self._news: asyncio.Queue[Told] = asyncio.Queue()  # some for each session
 
     async def news(self) -> AsyncIterator[Told]:
@@ -148,7 +149,7 @@ class FleetStop:
         """To its end, ORDER_SECONDS at most."""
         whole, loop = False, asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(ORDER_SECONDS):
+            async with self.limit:
                 settled = await self._place()
                 while not whole:
                     last = loop.time() >= settled

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import sys
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -168,13 +169,18 @@ async def test_a_whole_answer_has_that_time_too() -> None:
         assert await failed(cut) == ('neither text/event-stream nor JSON but text/event-stream: {"choices":')
 
 
-async def test_a_server_that_never_answers_is_asked_once() -> None:
+async def test_a_server_that_never_answers_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, loop = asyncio.Event(), asyncio.get_running_loop()
+
     async def silent(connection: Connection) -> None:
+        asked.set()
         await asyncio.Event().wait()
 
     async with serving(silent) as provider:
-        told = await failed(provider, retries=2, silence_seconds=0.1, connect_seconds=0.1)
-        assert told == "ReadTimeout: no answer within 0.1 s"
+        telling = asyncio.create_task(failed(provider, retries=2, silence_seconds=0.1))
+        await asyncio.wait_for(asked.wait(), 30)
+        monkeypatch.setattr(loop, "time", lambda: time.monotonic() + 3600)  # it has connected, however long that took
+        assert await telling == "ReadTimeout: no answer within 0.1 s"
         assert len(provider.connections) == 1
 
 

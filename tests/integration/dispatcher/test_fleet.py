@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Head, Record, Request, State
 from dispatcher.live import fleet
-from dispatcher.live.fleet import FleetDone, FleetStop, OnHold, SessionHalted, new_hold
+from dispatcher.live.fleet import FleetDone, FleetProgress, FleetStop, OnHold, SessionHalted, new_hold
 from dispatcher.store.ports import Created, Place
 from shared.records import Content, Stop, Stopped, Upstream
 from tests.integration.dispatcher.peer import SECONDS, Peer, World, until
@@ -127,13 +127,16 @@ async def test_a_commander_that_does_not_answer_is_given_up_and_counts_as_halted
     assert await outcome(order) == ({session_id}, FleetDone(1, 0, True))
 
 
-async def test_what_has_not_halted_in_time_is_said(
-    worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fleet, "ORDER_SECONDS", 0.05)
+async def test_what_has_not_halted_in_time_is_said(worlds: tuple[World, World]) -> None:
     a, b = worlds
     member, session_id, _ = await b.served()
-    assert await outcome(a.sessions.stop_fleet(ALL, "RiskControl")) == (set(), FleetDone(1, 1, False))
+    order = a.sessions.stop_fleet(ALL, "RiskControl")
+    async with asyncio.timeout(SECONDS):
+        async for told in order.news():
+            if told == FleetProgress(1, 1):
+                break
+    order.limit.reschedule(0)  # its time is over
+    assert await outcome(order) == (set(), FleetDone(1, 1, False))
     await b.sessions.stop(session_id, "RiskControl", "operator")
     await halts(member, session_id)
     await b.over(session_id)

@@ -304,14 +304,17 @@ async def test_a_status_in_time_keeps_a_member() -> None:
         assert (await member.status()).name == "UNAVAILABLE"
 
 
-async def test_a_peer_that_never_reads_is_cut_and_hurts_nobody() -> None:
-    async with serving(write_timeout_seconds=0.3) as world:
+async def test_a_peer_that_never_reads_is_cut_and_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as world:
         member = await world.join()
+        service = world.dispatcher.service
+        # For who comes from now on: whoever reads has as long as a busy machine needs.
+        hasty = service._desk.settings.model_copy(update={"write_timeout_seconds": 0.3})
+        monkeypatch.setattr(service._desk, "settings", hasty)
         deaf = world.stream(reads=False)
         session_id = secrets.token_hex(8)
         await deaf.request(session_id)
         await until(lambda: session_id in world.sessions.runners.by_session)
-        service = world.dispatcher.service
 
         async def call_tools() -> None:
             # Each is answered with its long name: no tool is called so.
