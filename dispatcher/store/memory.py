@@ -16,6 +16,7 @@ from dispatcher.core.tenant_limits import TenantLimit, check
 from dispatcher.store.blobs import without_prompt
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import (
+    MAX_OFFERED,
     Created,
     Follower,
     IdempotencyKey,
@@ -198,7 +199,9 @@ class MemoryStore:
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         self._check_open()
         for agent in agents:
-            self._offers[agent] = max(now, self._offers.get(agent, now))
+            self._offers[agent] = max(now, self._offers.pop(agent, now))  # the latest stand last
+        for agent in list(self._offers)[:-MAX_OFFERED]:
+            del self._offers[agent]
 
     async def offered(self, since: float) -> list[str]:
         self._check_open()

@@ -12,6 +12,7 @@ from dispatcher.core.holds import Hold
 from dispatcher.core.log import Change, Head, Outcome, Record, State
 from dispatcher.core.tenant_limits import TenantLimit
 
+MAX_OFFERED = 4096  # names of agents, the latest: they are read at each request
 READ_BYTES = 1024 * 1024  # of a log, at once: four of the largest entries, and as many usual ones as anybody asks for
 
 
@@ -240,14 +241,15 @@ class Store(Protocol):
 
     async def expire(self, ended_before: float) -> int:
         """Drop the sessions that ended before that time (Unix seconds), never a live one; how many. Keys that stopped
-        to bind, offers that were made and holds that ended before it go too.
+        to bind, offers that were made and holds that ended before it go too, and offers that MAX_OFFERED others came
+        after.
         """
 
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
         """Keep that this instance's Commanders offer these agents now (Unix seconds)."""
 
     async def offered(self, since: float) -> list[str]:
-        """The agents that some instance offered at or after that time, sorted."""
+        """The agents that some instance offered at or after that time, sorted; of more than MAX_OFFERED the latest."""
 
     async def hold(self, hold: Hold) -> None:
         """Keep it. From then on every instance is told of it. Repeated: it is kept already."""

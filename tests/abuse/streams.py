@@ -201,8 +201,14 @@ async def own_sessions(house: House) -> None:
 
 
 async def statuses(house: House) -> None:
-    """As many agents in each status as it may have, as fast as they are taken; then a thousand."""
-    agents = tuple(f"agent {number}" for number in range(1000))
+    """As many agents in each status as it may have, as fast as they are taken, the same and ever others; then a
+    thousand.
+    """
+    agents, numbers = tuple(f"agent {number}" for number in range(1000)), itertools.count()
+    others = (
+        status(tuple(f"agent of ever others {next(numbers)}" for _ in range(records.MAX_AGENTS))) for _ in numbers
+    )
+    assert (await _flood(house, others, status())).lasted
     flood = await _flood(house, (status(agents[: records.MAX_AGENTS], 1000) for _ in itertools.count()), status())
     assert flood.lasted
     assert flood.packets

@@ -39,7 +39,16 @@ from dispatcher.core.log import (
 )
 from dispatcher.core.tokens import assignment_token, digest
 from dispatcher.store.factory import open_store
-from dispatcher.store.ports import READ_BYTES, Follower, IdempotencyKey, Place, Store, StoreUnavailable, place
+from dispatcher.store.ports import (
+    MAX_OFFERED,
+    READ_BYTES,
+    Follower,
+    IdempotencyKey,
+    Place,
+    Store,
+    StoreUnavailable,
+    place,
+)
 from shared.records import MAX_TEXT_BYTES, Content, Error, Message, Stopped, Thought, Tool, ToolResult, Unknown, Usage
 from tests.contracts.sessions import (
     TOKEN,
@@ -694,6 +703,19 @@ async def test_offers_are_known_since_they_were_made(store: Store) -> None:
     assert await store.offered(160.5) == []
     await store.expire(120.0)
     assert await store.offered(0.0) == ["default"]
+
+
+async def test_of_many_offers_the_latest_are_known(store: Store) -> None:
+    """A Commander may offer ever new agents: they are read at each request."""
+    await store.offer("i1", ["long ago"], 100.0)
+    await store.offer("i1", [f"agent {number}" for number in range(MAX_OFFERED + 10)], 101.0)
+    await store.offer("i1", ["long ago", "now"], 102.0)
+    for _ in range(2):
+        offered = await store.offered(0.0)
+        assert len(offered) == MAX_OFFERED
+        assert {"long ago", "now"} < set(offered)
+        assert offered == sorted(offered)
+        await store.expire(50.0)
 
 
 async def test_holds_are_in_force_until_they_end_or_are_lifted(url: str, store: Store) -> None:

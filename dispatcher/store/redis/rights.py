@@ -49,6 +49,7 @@ _COMMANDS: tuple[Probe, ...] = (
     ("ZCARD", _NONE),
     ("ZRANGE", _NONE, 0, 0),
     ("ZREM", _NONE, "member"),
+    ("ZREMRANGEBYRANK", _NONE, 0, 0),
     ("ZREMRANGEBYSCORE", _NONE, 0, 0),
     ("ZSCORE", _NONE, "member"),
     *(probe for key in _KEYS for probe in (("HGET", key, "field"), ("HSET", key, "of", "three", "one too few"))),

@@ -25,6 +25,7 @@ from dispatcher.core.tenant_limits import TenantLimit
 from dispatcher.store.blobs import briefly, encode, entry_of, hold_of, record_of
 from dispatcher.store.followers import Hub
 from dispatcher.store.ports import (
+    MAX_OFFERED,
     READ_BYTES,
     Created,
     Follower,
@@ -239,6 +240,7 @@ class RedisStore:
                 break
         for index in (OFFERS, HOLDS):
             await self._servers.call(command("ZREMRANGEBYSCORE", index, "-inf", f"({ended_before}"))
+        await self._servers.call(command("ZREMRANGEBYRANK", OFFERS, 0, -MAX_OFFERED - 1))
         return total
 
     async def offer(self, instance: str, agents: Iterable[str], now: float) -> None:
@@ -327,7 +329,8 @@ class RedisStore:
 
     async def offered(self, since: float) -> list[str]:
         self._check_open()
-        found = await self._servers.read(command("ZRANGE", OFFERS, since, "+inf", "BYSCORE"))
+        latest = command("ZRANGE", OFFERS, "+inf", since, "BYSCORE", "REV", "LIMIT", 0, MAX_OFFERED)
+        found = await self._servers.read(latest)
         return sorted(agent.decode() for agent in found)
 
     async def holds(self, now: float) -> list[Hold]:

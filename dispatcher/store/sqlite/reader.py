@@ -11,7 +11,7 @@ from typing import Any
 from dispatcher.core.holds import Hold
 from dispatcher.core.log import Record, State
 from dispatcher.store.blobs import entry_of, hold_of, record_of
-from dispatcher.store.ports import LogPart, Place, StoreUnavailable, part_of
+from dispatcher.store.ports import MAX_OFFERED, LogPart, Place, StoreUnavailable, part_of
 from dispatcher.store.sqlite.file import PLACE, open_reader
 
 
@@ -80,7 +80,11 @@ class Reader:
         return int(rows[0][0]) if rows else 0
 
     def offered(self, since: float) -> list[str]:
-        return [row[0] for row in self._fetch("SELECT agent FROM offers WHERE at >= ? ORDER BY agent", (since,))]
+        rows = self._fetch(
+            "SELECT agent FROM (SELECT agent FROM offers WHERE at >= ? ORDER BY at DESC LIMIT ?) ORDER BY agent",
+            (since, MAX_OFFERED),
+        )
+        return [row[0] for row in rows]
 
     def holds(self, now: float) -> list[Hold]:
         rows = self._fetch("SELECT hold FROM holds WHERE ends_at > ? ORDER BY ends_at", (now,))

@@ -19,7 +19,7 @@ from dispatcher.core.holds import Hold
 from dispatcher.core.log import Applied, Change, Head, Outcome, Record, Refused, apply
 from dispatcher.core.tenant_limits import OverLimit, TenantLimit, check
 from dispatcher.store.blobs import briefly, encode, record_of
-from dispatcher.store.ports import Created, IdempotencyKey, StoreUnavailable
+from dispatcher.store.ports import MAX_OFFERED, Created, IdempotencyKey, StoreUnavailable
 from dispatcher.store.sqlite.file import open_writer, rewrite
 
 ROWS_PER_STATEMENT = 100  # bounds the statements that are kept prepared, one for each number of rows
@@ -322,6 +322,9 @@ class Writer:
             self._drop(session_id, key)
         self._connection.execute("DELETE FROM keys WHERE expires_at < ?", (ended_before,))
         self._connection.execute("DELETE FROM offers WHERE at < ?", (ended_before,))
+        self._connection.execute(
+            "DELETE FROM offers WHERE agent NOT IN (SELECT agent FROM offers ORDER BY at DESC LIMIT ?)", (MAX_OFFERED,)
+        )
         self._connection.execute("DELETE FROM holds WHERE ends_at < ?", (ended_before,))
         return [session_id for session_id, _ in rows]
 
