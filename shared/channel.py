@@ -69,6 +69,9 @@ def server_options(keepalive: ServerKeepalive) -> Options:
         # Probes are pings too: under the ping time limit a peer starved for a second would be cut.
         ("grpc.http2.bdp_probe", int(keepalive.bdp_probe)),
         ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
+        # Before a peer has acknowledged our settings C-core takes 16 MiB of headers of it, in up to 48 MiB, and would
+        # wait a minute; then 16 KiB.
+        ("grpc.http2.settings_timeout", keepalive.timeout_ms),
         ("grpc.max_connection_idle_ms", keepalive.max_connection_idle_ms),
         # No grace: running streams are not cut by age.
         ("grpc.max_connection_age_ms", keepalive.max_connection_age_ms),

@@ -277,13 +277,15 @@ async def own_flood(house: House) -> None:
 # ---- frames
 
 
-async def _frames(house: House, frames: Iterable[Frame], **settings: int) -> None:
-    """As fast as they are taken, for a while, or until the connection is cut."""
+async def _frames(house: House, frames: Iterable[Frame], *, acknowledges: bool = True, **settings: int) -> None:
+    """As fast as they are taken, for a while, or until the connection is cut. acknowledges: the server's settings."""
     async with connected(house.grpc) as (reader, writer):
         own = SettingsFrame(0, settings={getattr(SettingsFrame, name): value for name, value in settings.items()})
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + own.serialize())
         async with asyncio.timeout(ANSWER_SECONDS):
             assert await reader.read(PIECE), "it is not served"
+        if acknowledges:
+            writer.write(SettingsFrame(0, flags=["ACK"]).serialize())
         reading = asyncio.ensure_future(_read_out(reader))
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(FLOOD_SECONDS):
@@ -319,10 +321,36 @@ def _continuations() -> Iterable[Frame]:
 
 
 async def frames(house: House) -> None:
-    """Rapid resets, headers without end, PING and SETTINGS as fast as they are taken."""
+    """Rapid resets, headers without end, PING and SETTINGS as fast as they are taken; of who has not acknowledged the
+    server's settings more headers are.
+    """
     pings = (PingFrame(0, b"12345678") for _ in itertools.count())
     settings = (SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 1000}) for _ in itertools.count())
-    await asyncio.gather(*(_frames(house, each) for each in (_resets(), _continuations(), pings, settings)))
+    await asyncio.gather(
+        *(_frames(house, each) for each in (_resets(), _continuations(), pings, settings)),
+        _frames(house, _continuations(), acknowledges=False),
+    )
+
+
+def _long_head() -> Iterable[Frame]:
+    """Almost as many headers as are taken of who has not acknowledged: 34 bytes each, and one on the wire."""
+    yield HeadersFrame(1, b"\x40\x01a\x01b")
+    for _ in range(30):
+        yield ContinuationFrame(1, b"\xbe" * 16_000)
+
+
+async def waiting_headers(house: House) -> None:
+    """Four connections send such a head, which does not end, and wait: they are cut."""
+
+    async def hold() -> None:
+        async with connected(house.grpc) as (reader, writer):
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
+            writer.write(b"".join(frame.serialize() for frame in _long_head()))
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await _read_out(reader)
+
+    await asyncio.gather(*(hold() for _ in range(4)))
 
 
 # ---- health and reflection, which need no key

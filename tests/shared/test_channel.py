@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import pytest
@@ -24,6 +25,7 @@ def test_the_servers_published_values() -> None:
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.bdp_probe": 0,
         "grpc.http2.lookahead_bytes": 16 * 1024,
+        "grpc.http2.settings_timeout": 1000,
         "grpc.max_connection_idle_ms": 15000,
         "grpc.max_connection_age_ms": 300000,
         "grpc.max_concurrent_streams": 256,
@@ -76,3 +78,19 @@ async def test_a_second_server_on_the_same_port_is_refused() -> None:
             aio.server(options=server_options(ServerKeepalive())).add_insecure_port(f"127.0.0.1:{port}")
     finally:
         await first.stop(None)
+
+
+async def test_who_does_not_acknowledge_the_servers_settings_is_cut() -> None:
+    patient = ServerKeepalive(time_ms=2**31 - 1, max_connection_idle_ms=2**31 - 1, timeout_ms=50)
+    server = aio.server(options=server_options(patient))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # and its own
+        async with asyncio.timeout(30):  # without our limit it is a minute
+            told = await reader.read()
+        assert b"settings_timeout" in told  # by GOAWAY
+        writer.close()
+    finally:
+        await server.stop(None)
