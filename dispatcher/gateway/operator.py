@@ -183,11 +183,12 @@ class OperatorRoutes:
         return json_response(200, self._sessions.policy_status())
 
     async def _instance(self, http: HttpRequest) -> Response:
-        """Who works for this instance, and who may come to it; null: whoever reaches it."""
+        """Who works for this instance, its tools, and who may come to it; null: whoever reaches it."""
         rules = self._access.rules
         told = {
             "instance": self._sessions.instance,
             "commanders": self._sessions.commanders(),
+            "tools": self._sessions.registry.up,
             "access": rules and rules.shown(),
         }
         return json_response(200, told)

@@ -18,6 +18,10 @@ class Tools(Protocol):
     def knows(self, name: str) -> bool:
         """Whether a tool of that name is registered."""
 
+    @property
+    def up(self) -> dict[str, bool]:
+        """All tools, and whether agents are shown them: not where their server is lost."""
+
     def offered(self, agent: str) -> tuple[Tool, ...]:
         """The tools that the agent is shown."""
 

@@ -116,6 +116,11 @@ class Registry:
         return tuple(entry.tool.spec for entry in self._entries.values() if entry.shown)
 
     @property
+    def up(self) -> dict[str, bool]:
+        """All tools, and whether agents are shown them: not where their server is lost."""
+        return {name: entry.shown for name, entry in self._entries.items()}
+
+    @property
     def forwards_tokens(self) -> bool:
         """Whether some tool shows its service the user's own token."""
         return any(entry.tool.spec.forward_token for entry in self._entries.values())

@@ -158,6 +158,7 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         # A Commander gets no more. Who has nothing to do is there too, and who may come.
         sessions.connected = [ConnectedCommander("idle", "", ("spare",), 0, 4, False, False, False)]
         await tab.until("[...document.querySelectorAll('td a')].some((each) => each.textContent === 'idle')")
+        await tab.shows("search\tup\t", "[aria-label=Tools]")
         await tab.shows("whoever reaches this instance", "[aria-label='Keys and limits']")
         sessions.connected = []
         await tab.until("![...document.querySelectorAll('td a')].some((each) => each.textContent === 'idle')")

@@ -135,9 +135,13 @@ async def test_the_console(sessions: FakeSessions, operator: Tab) -> None:
     await operator.value("location.hash = '#approvals'")
     await operator.until("document.querySelector('main li button')")
     await check(operator, "approvals")
+    await operator.value(f"location.hash = '#session/{live[1].session_id}'")
+    await operator.until("document.querySelector('main li button')")
+    await check(operator, "session-approvals")
 
     await operator.value("location.hash = '#fleet'")
     await operator.shows("What is wrong", "main")
     await operator.shows("Until", "[aria-label=Holds]")
     await operator.until("document.querySelector('tbody tr')")
+    await operator.shows("whoever reaches", "[aria-label='Keys and limits']")
     await check(operator, "fleet")

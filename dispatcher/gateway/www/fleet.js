@@ -128,7 +128,7 @@ function working({ box, body, title }, live, here, page) {
         [visible(credential)],
         [instance, "wide"],
         [count(sessions), "number"],
-        [slots.get(key) ?? "elsewhere", "number"],
+        [slots.get(key) ?? (instance === here.instance ? "not connected" : "elsewhere"), "number"],
         [rate.toFixed(0), "number"],
         [visible([...agents].sort().join(", "))],
       ];
@@ -150,7 +150,7 @@ async function asking(sections, here, signal, page) {
         ]);
         Object.assign(here, instance);
         permitted(sections.access, instance.access);
-        show(sections, metrics, rules, found);
+        show(sections, metrics, rules, found, instance.tools);
         held(sections.holds, holds, page);
       },
       { asked: true },
@@ -161,6 +161,8 @@ async function asking(sections, here, signal, page) {
 
 /** Who may come, and how much of it; never what is secret. access: null where whoever comes may. */
 function permitted(section, access) {
+  const shown = JSON.stringify(access);
+  if (section.dataset.shown === shown) return; // who scrolls in it just now stays there
   const rows = (caption, columns, all) => {
     const made = table(caption, columns);
     const cell = (said) => element("td", {}, visible(String(said ?? "")));
@@ -199,6 +201,7 @@ function permitted(section, access) {
       ]),
     ),
   ];
+  section.dataset.shown = shown;
   section.replaceChildren(
     element("h2", {}, "Keys and limits"),
     ...(tables ?? [element("p", {}, "None: whoever reaches this instance may use it.")]),
@@ -239,7 +242,7 @@ function held(section, holds, page) {
   );
 }
 
-function show(sections, metrics, rules, found) {
+function show(sections, metrics, rules, found, tools) {
   const some = (name) => metrics.of(name).filter(({ value }) => value);
   const counted = (name, label, fits = () => true) =>
     some(name)
@@ -286,18 +289,13 @@ function show(sections, metrics, rules, found) {
     ]),
     policies.box,
   );
-  const calls = table("Tools' calls", [["Tool"], ["Answered"], ["Calls", "number"]]);
-  calls.body.append(
-    ...some("dispatcher_tool_calls_total").map(({ labels, value }) =>
-      element(
-        "tr",
-        {},
-        ...[labels.tool, labels.status, count(value)].map((said, n) =>
-          element("td", { className: n === 2 ? "number" : "" }, visible(said)),
-        ),
-      ),
-    ),
-  );
+  const calls = table("Tools and their calls", [["Tool"], ["Now"], ["Calls"]]);
+  const called = (name) => counted("dispatcher_tool_calls_total", "status", ({ labels }) => labels.tool === name);
+  const names = new Set([...Object.keys(tools), ...some("dispatcher_tool_calls_total").map(({ labels }) => labels.tool)]);
+  for (const name of names) {
+    const now = Object.hasOwn(tools, name) ? (tools[name] ? "up" : "not reached") : "no such tool";
+    calls.body.append(element("tr", {}, ...[name, now, called(name)].map((said) => element("td", {}, visible(said)))));
+  }
   const sets = metrics
     .of("dispatcher_toolset_up")
     .map(({ labels, value }) => `${labels.toolset}: ${value ? "up" : "not reached"}`);

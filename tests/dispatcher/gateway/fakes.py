@@ -36,6 +36,9 @@ REGISTERED = "search"
 
 
 class FakeRegistry:
+    def __init__(self) -> None:
+        self.up = {REGISTERED: True}
+
     def knows(self, name: str) -> bool:
         return name == REGISTERED
 

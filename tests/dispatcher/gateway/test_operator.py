@@ -251,8 +251,14 @@ async def test_a_watch_ends_when_the_server_drains(operator: httpx2.AsyncClient,
 async def test_who_works_here_and_who_may_come(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:
     idle = ConnectedCommander("idle", "worker", ("a",), 0, 4, held=True, ejected=False, draining=False)
     sessions.connected = [idle]
+    sessions.registry.up = {"search": True, "stock": False}
     answer = await operator.get("/operator/instance")
-    assert answer.json() == {"instance": "instance", "commanders": [asdict(idle) | {"agents": ["a"]}], "access": None}
+    assert answer.json() == {
+        "instance": "instance",
+        "commanders": [asdict(idle) | {"agents": ["a"]}],
+        "tools": {"search": True, "stock": False},
+        "access": None,
+    }
 
 
 async def test_what_rules_are_in_force(operator: httpx2.AsyncClient, sessions: FakeSessions) -> None:

@@ -665,7 +665,7 @@ async def test_tools_that_change_while_a_call_runs() -> None:
     registry.use([new])
     assert (await answer_of(registry))[2] == '"new"'
     registry.use([new], down={"x"})
-    assert registry.offered("") == ()
+    assert (registry.offered(""), registry.up) == ((), {"x": False})
     assert (await answer_of(registry))[2] == '"new"', "its server may be back already"
     registry.use([])
     assert (await answer_of(registry))[0] == "UNKNOWN_TOOL"
