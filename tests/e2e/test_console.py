@@ -99,6 +99,10 @@ async def test_a_runaway_is_found_stopped_and_proven(tmp_path: Path, monkeypatch
         await tab.shows(runaway.session_id, "h1")
         await runaway.redact("mail ann@acme.example, ", "mail [email], ")
         await runaway.hold(HOSTILE)
+        for delta in ("First ", "this."):
+            await runaway.think(delta, step="Planning")
+        await runaway.think("Then that.", step=HOSTILE)
+        await tab.shows(f"Planning\nFirst this.\n{SHOWN}\nThen that.", "[aria-label='What it thought, by step']")
         await runaway.call(HOSTILE, '{"word": "' + "W" * 60_000 + '"}')
         called = runaway.head.offset
 

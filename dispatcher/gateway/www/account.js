@@ -7,6 +7,7 @@ export class Account {
   entries = []; // {offset, at, kind, text, size}
   // [kind, text, rules]: `out` was let out, `not` was not, `put` stood in its place for the user, by these rules
   wrote = [];
+  thoughts = []; // [step, text], as long as a step goes on
   approvals = new Map(); // by call: what waits for somebody's decision
   held = ""; // what is not decided on yet; after a stop, what never will be
   #called = new Map(); // by call: since when it runs
@@ -16,9 +17,16 @@ export class Account {
     const text = told(name, data) + this.#call(name, data);
     this.entries.push({ offset: Number(id), at: data.at, kind: name, text: text.slice(0, KEPT), size: text.length });
     if (name === "content") this.held += data.text;
+    if (name === "thought") this.#thought(data);
     const raw = data.decided > this.#decided ? this.#cut(data.decided - this.#decided) : "";
     this.#decided = Math.max(this.#decided, data.decided);
     this.#became(raw, data.released, (data.redacted_by ?? []).join(", "));
+  }
+
+  #thought({ step_name, delta }) {
+    const last = this.thoughts.at(-1);
+    if (last && last[0] === step_name) last[1] += delta;
+    else this.thoughts.push([step_name, delta]);
   }
 
   /** What waits and what runs; answers with how long a call took. */

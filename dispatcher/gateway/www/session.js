@@ -9,7 +9,7 @@ const ROWS = 200; // entries that are shown at once
 const SHOWN = 20_000; // UTF-16 units of a text that are shown, its end
 const DRAW_MS = 100; // at least, between changes of what is shown
 const MOST_MS = 5000; // that a replay stands still
-const TAGS = { out: "span", not: "del", put: "ins", held: "mark" };
+const TAGS = { out: "span", not: "del", put: "ins", held: "mark", step: "strong" };
 const COLUMNS = [["Entry", "number"], ["Seconds", "number"], ["Kind"], ["What", "what"]];
 
 export async function session({ main, id, signal, page }) {
@@ -25,7 +25,8 @@ export async function session({ main, id, signal, page }) {
   const approvals = element("ul", { ariaLabel: "Calls to be approved" });
   const waiting = new Waiting(approvals, page);
   const got = text("What the user got"),
-    wrote = text("What the model wrote");
+    wrote = text("What the model wrote"),
+    thought = text("What it thought, by step");
   const { box, body, title } = table("Log", COLUMNS);
   const follows = element("input", { type: "checkbox", checked: true });
   main.append(
@@ -44,6 +45,7 @@ export async function session({ main, id, signal, page }) {
       " ",
       element("mark", {}, "held back; after a stop, never let out"),
     ),
+    thought.section,
     element("h2", {}, "Log"),
     element(
       "p",
@@ -88,6 +90,8 @@ export async function session({ main, id, signal, page }) {
     const calls = [...account.approvals.values()].map((call) => ({ ...call, session_id, agent }));
     waiting.show(again.disabled && record.ended_at ? [] : calls); // of a replay nothing waits
     got.show(account.wrote.filter(([kind]) => kind !== "not"));
+    thought.section.hidden = !account.thoughts.length;
+    thought.show(account.thoughts.flatMap(([step, said]) => [["step", `${step}\n`], ["out", `${said}\n`]]));
     wrote.show([...account.wrote.filter(([kind]) => kind !== "put"), ["held", account.held]]);
     pause = Math.max(DRAW_MS, 5 * (performance.now() - began)); // a fast log leaves time for the keyboard
   };
