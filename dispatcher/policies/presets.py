@@ -73,9 +73,11 @@ def _cn_id(text: str) -> bool:
 
 _ALNUM = "[A-Za-z0-9]"
 # The groups in which cards are written: of four, as American Express has them, of six and the rest, or of one.
+_DOT = rf"(?:{GAP}|\.)"
+_MARK = rf"(?:{GAP}|[._])"
 _CARD = (
-    rf"(?:[0-9]{{12,19}}|[0-9]{{4}}(?:{GAP}[0-9]{{4}}){{2,3}}(?:{GAP}[0-9]{{1,4}})?"
-    rf"|[0-9]{{4}}{GAP}[0-9]{{6}}{GAP}[0-9]{{4,5}}|[0-9]{{6}}{GAP}[0-9]{{10,13}}|[0-9](?:{GAP}[0-9]){{12,18}})"
+    rf"(?:[0-9]{{12,19}}|[0-9]{{4}}(?:{_MARK}[0-9]{{4}}){{2,3}}(?:{_MARK}[0-9]{{1,4}})?"
+    rf"|[0-9]{{4}}{_MARK}[0-9]{{6}}{_MARK}[0-9]{{4,5}}|[0-9]{{6}}{GAP}[0-9]{{10,13}}|[0-9](?:{GAP}[0-9]){{12,18}})"
 )
 
 # A key's text may be quoted, numbered, in a table, escaped for a URL or for HTML, or a program's strings.
@@ -89,9 +91,12 @@ _BESIDE_KEY = (
     rf"(?:\n[ \t]*[>#*|]+|[\"'`][\s+,.&:)\\0-9>#*{_BAR}]*[\"'`]|%[0-9A-Fa-f]{{2}}|&(?:amp;)*#?[0-9A-Za-z]{{1,8}};"
     rf"|</?[A-Za-z][^<>\n]{{0,60}}>|\x1b\[[0-9;]*m|[\s:,.\\{_BAR}]|-(?!-))"
 )
+# From the end of a string to the next line's, whatever the statements are: `" >> key` and `echo "`.
+_STATEMENT = r"[\"'`][^\"'`\n]{0,40}\n[^\"'`\n]{0,40}[\"'`](?:\\[nr])*"
 _PEM = (
-    rf"-{{4,6}}{_BLANK}?(?i:BEGIN){_BLANK}{_KEY_NAME}(?:{_BESIDE_KEY}*[A-Za-z0-9+/=]+)*"
-    rf"(?:{_BESIDE_KEY}*-{{4,6}}{_BLANK}?(?i:END){_BLANK}{_KEY_NAME})?"
+    rf"-{{4,6}}{_BLANK}?(?i:BEGIN){_BLANK}{_KEY_NAME}"
+    rf"(?:{_BESIDE_KEY}*[A-Za-z0-9+/=]+|(?:{_BESIDE_KEY}*{_STATEMENT})+[A-Za-z0-9+/=]{{3,}})*"
+    rf"(?:(?:{_BESIDE_KEY}*{_STATEMENT})*{_BESIDE_KEY}*-{{4,6}}{_BLANK}?(?i:END){_BLANK}{_KEY_NAME})?"
 )
 # A PuTTY key's lines: named ones, and base64 up to the end of a line; a MAC is the last.
 _PUTTY_LINE = rf"\r?\n[>#*+\"'` \t{_BAR}-]*[0-9]{{0,6}}[>#*+\"'`:.)\] \t{_BAR}-]*"
@@ -116,10 +121,10 @@ _KEYS = "|".join(key.expression for key in KEYS)
 PRESET_PLACES = {
     "email": 44,
     "phone": 220,
-    "payment_card": 24,
-    "iban": 5,
+    "payment_card": 30,
+    "iban": 6,
     "cn_id": 9,
-    "cn_mobile": 8,
+    "cn_mobile": 10,
     "api_keys": 71,
     "private_keys": 39,
 }
@@ -133,7 +138,7 @@ PRESETS: dict[str, tuple[Form, ...]] = {
     ),
     # Not behind a decimal point, nor within hexadecimal digits; 19 digits with three characters between them.
     "payment_card": (Form(rf"(?<![0-9.])(?=[1-689]){_CARD}(?![0-9A-Fa-f])", 73, _card),),
-    "iban": (Form(rf"(?<!{_ALNUM})[A-Za-z]{{2}}[0-9]{{2}}(?:{GAP}?{_ALNUM}){{11,30}}(?!{_ALNUM})", 124, _iban),),
+    "iban": (Form(rf"(?<!{_ALNUM})[A-Za-z]{{2}}[0-9]{{2}}(?:{_DOT}?{_ALNUM}){{11,30}}(?!{_ALNUM})", 124, _iban),),
     "cn_id": (
         Form(
             rf"(?<![0-9])[1-9][0-9]{{5}}{GAP}?(?:18|19|20)[0-9]{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01]){GAP}?"
@@ -143,7 +148,7 @@ PRESETS: dict[str, tuple[Form, ...]] = {
         ),
     ),
     "cn_mobile": (
-        Form(rf"(?<![0-9.])(?:(?:\+|00)?86{GAP}?)?1[3-9][0-9]{GAP}?[0-9]{{4}}{GAP}?[0-9]{{4}}(?![0-9A-Fa-f])", 24),
+        Form(rf"(?<![0-9.])(?:(?:\+|00)?86{_DOT}?)?1[3-9][0-9]{_DOT}?[0-9]{{4}}{_DOT}?[0-9]{{4}}(?![0-9A-Fa-f])", 24),
     ),
     "api_keys": (Form(rf"(?<!{_ALNUM})(?:{_KEYS})", 200), Form(rf"(?<!{_ALNUM}){_JWT}", 4096)),
     "private_keys": (

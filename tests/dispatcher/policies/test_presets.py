@@ -63,6 +63,7 @@ FOUND = {
         "«9792885393363384».",
         "«2200 1234 5678 9019», «6759 6498 2643 8453», «5018 0000 0009»",
         "«4111-1111-1111-1111»,«5500000000000004»",
+        "«4111.1111.1111.1111», «4111_1111_1111_1111», «3782.822463.10005»",
         "«4111 - 1111 - 1111 - 1111» and «4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1»",
         "«3782 822463 10005»; «6799990100000000019»; «180001638277392»; «5066991111111118»; «8600 1234 5678 9012»",
     ],
@@ -72,6 +73,7 @@ FOUND = {
         "«fr14 2004 1010 0505 0001 3m02 606»",
         "(«NO93 8601 1117 947»)",
         "«MT84MALT011000012345MTLCAST001S»",
+        "«DE89.3704.0044.0532.0130.00». Or «NL91.ABNA.0417.1643.00», «gb29.nwbk.6016.1331.9268.19».",
         "«DE89–3704–0044–0532–0130–00», «DE89\u20093704\u20090044\u20090532\u20090130\u200900»",
     ],
     "cn_id": [
@@ -85,6 +87,7 @@ FOUND = {
         "«008613800138000»",
         "tel «8613912345678»",
         "«199 1234 5678»",
+        "«138.0013.8000». Or «86.138.0013.8000»",
     ],
     "api_keys": [
         "key «sk-proj-abcdefghijklmnopqrstuvwxyz0123456789»!",
@@ -111,6 +114,13 @@ FOUND = {
         ),
         "> «-----BEGIN RSA PRIVATE KEY-----\n> MIIE\n>\n> abc\n> -----END RSA PRIVATE KEY-----»\n> so",
         'k = ("«-----BEGIN PRIVATE KEY-----\\n"\n     "MIIEvQ\\n" +\n  "-----END PRIVATE KEY-----»\\n")',
+        'echo "«-----BEGIN PRIVATE KEY-----" > k\necho "MIIEvQ+/" >> k\necho "-----END PRIVATE KEY-----»" >> k',
+        (
+            'echo "«-----BEGIN RSA PRIVATE KEY-----" > k\necho "Proc-Type: 4,ENCRYPTED" >> k\n'
+            'echo "DEK-Info: AES,0F" >> k\necho "\\n" >> k\necho "" >> k\necho "MIIE»" >> k'
+        ),
+        "$k = '«-----BEGIN PRIVATE KEY-----';\n$k .= 'MIIEvQ';\n$k .= '-----END PRIVATE KEY-----»';\n$k .= 'so';",
+        'k = "«-----BEGIN PRIVATE KEY-----" & vbCrLf & _\r\n"MIIEvQ" & vbCrLf & _\r\n"-----END PRIVATE KEY-----»"',
         'The line "«-----BEGIN PRIVATE KEY-----»" begins a "key".',
         "1 | «-----BEGIN PRIVATE KEY-----\n2 | MIIEvQIBADANBgkqhkiG9w0B\n3 | -----END PRIVATE KEY-----»\n",
         "| «-----BEGIN PRIVATE KEY----- |\n| MIIEvQ |\n| -----END PRIVATE KEY-----» |\n",
@@ -176,6 +186,7 @@ PASSED = {
         "2222222222222222",
         "123e4567-e89b-12d3-a456-426614174000",
         "2.6457513110645907 is it; 2.6457513110645906 too",  # the square root of 7
+        "4111.1111.1111.1112, 4.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1",
         "job 53033190-7660-45b1-99e1-7b552e94525c",
         "IMEI 490154203237518, ICCID 8991101200003204510",
         "1700000000000000009, 3000000000000000009",
