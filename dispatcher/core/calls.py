@@ -22,7 +22,7 @@ class SessionCalls:
         self._instance, self._approval, self._opener = instance, approval, awaited
         self._open: dict[str, Call] = {}  # without a result, by call_id
         self._used: set[str] = set()  # call_ids, of all calls
-        self._results: dict[str, SendResult] = {}  # of the log as it was found, for whoever opens the session
+        self._results: dict[str, int] = {}  # of the log as it was found, for whoever opens the session: offsets
         self._awaited: set[str] = set()  # call_ids
 
     @property
@@ -83,13 +83,13 @@ class SessionCalls:
     def found(self, result: ToolResult, offset: int) -> None:
         """It stands in the log that the session is rebuilt from."""
         if self._opener is None or result.call_id in self._opener:
-            self._results[result.call_id] = SendResult(result, offset)
+            self._results[result.call_id] = offset
 
     def await_results(self, call_ids: Iterable[str]) -> list[SendResult]:
         """Whoever has opened the session waits for these: what was found of them; the others when they are logged."""
         results, self._results = self._results, {}
         self._awaited = set(call_ids) - results.keys()
-        found = [results[call_id] for call_id in call_ids if call_id in results]
+        found = [SendResult(None, results[call_id]) for call_id in call_ids if call_id in results]
         self.unsent = len(found)
         return found
 

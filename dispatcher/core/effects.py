@@ -34,9 +34,9 @@ class SendStop(msgspec.Struct, frozen=True):
 
 
 class SendResult(msgspec.Struct, frozen=True):
-    """offset: of its entry, from which it can be read again; 0: it has none."""
+    """offset: of its entry, from which it can be read again; 0: it has none. result: None: only there."""
 
-    result: ToolResult
+    result: ToolResult | None
     offset: int = 0
 
 

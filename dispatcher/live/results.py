@@ -17,14 +17,14 @@ class Results:
         """Some wait."""
         return bool(self._waiting)
 
-    def send(self, result: ToolResult, offset: int) -> None:
-        """On the stream that has it, if one does. offset: of its entry; 0: it has none, and is sent at once."""
+    def send(self, result: ToolResult | None, offset: int) -> None:
+        """On the stream that has it, if one does. As `SendResult` has them; what has no entry is sent at once."""
         link = self._owner.link
-        if link and offset and (self._waiting or link.full):
+        if link and (result is None or (offset and (self._waiting or link.full))):
             self._waiting.append(offset)
             link.wait_for_room(self._owner.session_id, self.send_next)
             return
-        if link:
+        if link and result:
             link.send(self._owner.session_id, result)
         if offset:
             self._sent(1)

@@ -121,7 +121,9 @@ class Instances(Parts):
                         self._tell(post.stream, records.Ack(sequence))
                 case effects.SendResult(result, offset):
                     if post.stream != NONE:
-                        self._tell(post.stream, result)
+                        told = result or self.journal.entries[offset - 1].body
+                        assert isinstance(told, ToolResult)
+                        self._tell(post.stream, told)
                     if offset:
                         self._carry_out(number, post.session.sent(1, NOW))
                 case effects.SendStop(stop):

@@ -209,7 +209,9 @@ class Dispatcher:
                         self.stream.unsent += 1
                         continue
                     if self.stream:
-                        self.stream.results.append(result)
+                        told = result or self.log.entries[offset - 1].body
+                        assert isinstance(told, ToolResult)
+                        self.stream.results.append(told)
                     if offset:
                         self.carry_out(self.session.sent(1, self.now))
                 case effects.SendClosed(code):
