@@ -498,6 +498,8 @@ class Runner:
         outcome = await self._submit_until_known(Settle(entry))
         if isinstance(outcome, Applied):
             self.host.observe(self.session_id, outcome)
+        elif outcome.code == "unknown_session":
+            self.grown()  # it was deleted meanwhile: no deadline needs to lead here any more
 
     async def settle(self, body: ToolResult | Approval) -> None:
         await self._settle_until_known(Entry(body, clock.now(), self.session.head.generation))

@@ -437,6 +437,21 @@ async def test_a_session_whose_log_is_gone_is_let_go(sessions: LiveSessions, sto
     await until(lambda: not sessions.runners.by_session)
 
 
+async def test_a_session_that_is_deleted_before_its_last_result_comes_is_let_go(
+    sessions: LiveSessions, store: Scripted
+) -> None:
+    """Its user was told of the stop, and deleted it, before the call that was under way had its result."""
+    answer = asyncio.Event()
+    sessions.runners.registry = Registry([FakeTool(spec("act"), answer)])
+    link, runner = await opened(sessions)
+    runner.receive(Upstream("s", ToolCall("act", "{}", "c"), 1, 0, 10))
+    await until(lambda: runner.tools and not runner.appends.busy)
+    runner.detach(link)
+    memory(store)._records.clear()
+    answer.set()
+    await until(lambda: not sessions.runners.by_session)
+
+
 async def test_a_session_that_another_instance_was_given_after_a_rollback_is_let_go(
     sessions: LiveSessions, store: Scripted
 ) -> None:
