@@ -321,15 +321,10 @@ def _continuations() -> Iterable[Frame]:
 
 
 async def frames(house: House) -> None:
-    """Rapid resets, headers without end, PING and SETTINGS as fast as they are taken; of who has not acknowledged the
-    server's settings more headers are.
-    """
+    """Rapid resets, headers without end, PING and SETTINGS as fast as they are taken."""
     pings = (PingFrame(0, b"12345678") for _ in itertools.count())
     settings = (SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 1000}) for _ in itertools.count())
-    await asyncio.gather(
-        *(_frames(house, each) for each in (_resets(), _continuations(), pings, settings)),
-        _frames(house, _continuations(), acknowledges=False),
-    )
+    await asyncio.gather(*(_frames(house, each) for each in (_resets(), _continuations(), pings, settings)))
 
 
 def _long_head() -> Iterable[Frame]:
@@ -339,8 +334,10 @@ def _long_head() -> Iterable[Frame]:
         yield ContinuationFrame(1, b"\xbe" * 16_000)
 
 
-async def waiting_headers(house: House) -> None:
-    """Four connections send such a head, which does not end, and wait: they are cut."""
+async def unacknowledged(house: House) -> None:
+    """Headers without end, of who has not acknowledged the server's settings; and of four more a long head that does
+    not end: they wait, and are cut.
+    """
 
     async def hold() -> None:
         async with connected(house.grpc) as (reader, writer):
@@ -350,7 +347,7 @@ async def waiting_headers(house: House) -> None:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await _read_out(reader)
 
-    await asyncio.gather(*(hold() for _ in range(4)))
+    await asyncio.gather(_frames(house, _continuations(), acknowledges=False), *(hold() for _ in range(4)))
 
 
 # ---- health and reflection, which need no key
@@ -372,8 +369,8 @@ async def _deaf(house: House) -> None:
     await _frames(house, _watching(MAX_CONCURRENT_STREAMS, resets=False), INITIAL_WINDOW_SIZE=0)
 
 
-async def _watch(house: House, name: str, key: str, number: int) -> Counter[grpc.StatusCode]:
-    """What becomes of so many, all at once; OK: they were told a status, and go on."""
+async def _watch(house: House, name: str, key: str, number: int, all_told: asyncio.Barrier) -> Counter[grpc.StatusCode]:
+    """What becomes of so many, all at once; OK: they were told a status, and go on until all others are answered."""
     metadata = (("authorization", f"Bearer {key}"),) if key else ()
     asked = health_pb2.HealthCheckRequest(service=name)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{house.grpc}", [("abuse.channel", next(_numbers))]) as channel:
@@ -394,6 +391,7 @@ async def _watch(house: House, name: str, key: str, number: int) -> Counter[grpc
 
         async with asyncio.timeout(ANSWER_SECONDS):
             answers = Counter(await asyncio.gather(*(told(call) for call in calls)))
+            await all_told.wait()
         await asyncio.sleep(FLOOD_SECONDS)
         for call in calls:
             call.cancel()
@@ -425,9 +423,13 @@ async def watches(house: House) -> None:
         *(_frames(house, _watching(1_000_000, resets=True)) for _ in range(2)),
         *(_reflect(house) for _ in range(4)),
     )
-    number = MAX_WATCHES // 4
+    number, all_told = MAX_WATCHES // 4, asyncio.Barrier(8)
     watching = asyncio.gather(
-        *(_watch(house, name, shown, number) for name in ("", "x" * records.MAX_NAME) for shown in ("", key) * 2)
+        *(
+            _watch(house, name, shown, number, all_told)
+            for name in ("", "x" * records.MAX_NAME)
+            for shown in ("", key) * 2
+        )
     )
     async with house.commander("brief"):
         answers = sum(await watching, Counter[grpc.StatusCode]())
