@@ -57,4 +57,12 @@ def _checked(name: str, agent: object) -> Agent:
         raise ConfigError(f"{name} is a plain generator function: an agent begins with `async def`")
     if inspect.isclass(agent) or not callable(agent):
         raise ConfigError(f"{name} is no async generator function but {type(agent).__name__}")
+    try:
+        signature = inspect.signature(agent)
+    except ValueError:  # of what is written in C
+        return agent
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ConfigError(f"{name} cannot be called with a Turn alone: {error}") from error
     return agent

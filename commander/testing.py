@@ -9,7 +9,7 @@ assert turn.made[0].arguments == {"city": "Oslo"}
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,7 +107,12 @@ async def ask(agent: Agent, turn: Turn) -> Answer:
     text: list[str] = []
     thoughts: list[Thought] = []
     finish: Finish | None = None
-    async for item in agent(turn):
+    generator: object = agent(turn)
+    if not isinstance(generator, AsyncIterator):
+        if inspect.iscoroutine(generator):
+            generator.close()
+        raise TypeError(f"the agent returned {generator!r}; it must be an async generator function")
+    async for item in generator:
         if finish:
             raise TypeError(f"the agent yielded {item!r}; nothing may come after Finish")
         match item:

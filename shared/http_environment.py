@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import ssl
+from urllib.parse import unquote
 
 import httpx2
 
@@ -32,5 +33,5 @@ def _check_proxy(name: str, value: str) -> None:
     if url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         raise ConfigError(f"{name}: a SOCKS proxy needs the package socksio")
     known = url.scheme in ("http", "https", "socks5", "socks5h")
-    if not known or not url.host or " " in url.host or not 0 < (url.port or 1) < 65536:
+    if not known or not url.host or " " in unquote(url.host) or not 0 < (url.port or 1) < 65536:
         raise ConfigError(f"{name}: must be a proxy's URL, as http://host:3128")

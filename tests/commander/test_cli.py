@@ -26,6 +26,12 @@ async def coroutine(turn):
 def plain(turn):
     yield "hello"
 
+async def unasked():
+    yield "hello"
+
+async def asks_more(turn, model):
+    yield "hello"
+
 broken = 5
 """
 
@@ -94,6 +100,8 @@ def here(folder: Path, no_settings: None, monkeypatch: pytest.MonkeyPatch) -> It
         ("BACKEND", "mine:broken", "COMMANDER_BACKEND: mine:broken is no async generator function but int"),
         ("BACKEND", "mine:coroutine", "COMMANDER_BACKEND: mine:coroutine is a coroutine function"),
         ("BACKEND", "mine:plain", "COMMANDER_BACKEND: mine:plain is a plain generator function"),
+        ("BACKEND", "mine:unasked", "COMMANDER_BACKEND: mine:unasked cannot be called with a Turn alone: too many"),
+        ("BACKEND", "mine:asks_more", "cannot be called with a Turn alone: missing a required argument: 'model'"),
         ("BACKEND", "faulty:agent", "COMMANDER_BACKEND: module 'faulty' cannot be imported: ValueError: as written"),
         ("METRICS_ADDRESS", "nowhere", "COMMANDER_METRICS_ADDRESS: must be an address as host:port"),
     ],

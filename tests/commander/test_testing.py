@@ -64,6 +64,8 @@ async def test_what_no_session_would_take_is_refused() -> None:
         await ask(lambda _: says("a", 5), turn)
     with pytest.raises(TypeError, match=r"yielded 'b'; nothing may come after Finish"):
         await ask(lambda _: says(Finish(), "b"), turn)
+    with pytest.raises(TypeError, match=r"returned 'a'; it must be an async generator function"):
+        await ask(lambda _: "a", turn)  # type: ignore[arg-type, return-value]
     assert await ask(lambda _: says("a"), turn) == Answer("a", (), Finish())
 
 

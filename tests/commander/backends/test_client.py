@@ -322,7 +322,7 @@ async def test_a_list_without_models_is_told(sent: bytes, told: str) -> None:
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize(
-    "value", ["ftp://h", "http://h:port", "http://h:99999", "http://", "::", "http://u:secret@[::1"]
+    "value", ["ftp://h", "http://h:port", "http://h:99999", "http://", "::", "http://u:secret@[::1", "http://a b:1"]
 )
 def test_a_wrong_proxy_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
