@@ -24,6 +24,7 @@ from dispatcher.core.entries import (
 )
 from dispatcher.core.holds import Fits, Hold
 from dispatcher.core.log import Acquire, Append, Applied, Assign, Head, Record, Request, Settle
+from dispatcher.live import ids
 from dispatcher.live.fleet import FleetStop, check_holds
 from dispatcher.live.pool import ConnectedCommander, QueueFull
 from dispatcher.live.ports import Unlogged
@@ -73,7 +74,7 @@ class FakeSessions:
             raise QueueFull
         await check_holds(self.store, request)
         request = replace(request, assignment_key=secrets.token_bytes(32))
-        record = Record(secrets.token_urlsafe(24), request, Head(since=request.created_at))
+        record = Record(ids.session_id(), request, Head(since=request.created_at))
         created = await self.store.create(record, key)
         if created.fresh:
             self.created.put_nowait(record.session_id)
