@@ -66,8 +66,11 @@ class Bodies:
     ) -> BodyT:
         """The body as that type; without a body the default, if there is one. check: raises HttpError where the body,
         with all its fields, is not to be taken; of a large one, in a thread. Raises HttpError 400, 503; 413 as soon as
-        it is known to be too large.
+        it is known to be too large; 415 where it is compressed.
         """
+        if (coding := request.headers.get("content-encoding", "identity")).lower() != "identity":
+            message = f"Bodies are read as they are, not in {coding[:40]!r}."
+            raise HttpError(415, message, code="unsupported_media_type", param="Content-Encoding")
         length = request.headers.get("content-length", "")
         size = int(length[:20]) if length.isdigit() else self.limit
         if length and size > self.limit:

@@ -5,7 +5,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 import textwrap
@@ -24,6 +23,7 @@ from dispatcher.verbs.dev import leaving, pair, until_agents, where_to_look
 from shared import logs
 from shared.config import load
 from shared.errors import ConfigError
+from shared.terminal import columns, fitted
 
 STORY_SECONDS = 2.0  # the story is cut in its third second
 LOAD_SECONDS = 120.0
@@ -51,7 +51,7 @@ def run(_: argparse.Namespace) -> int:
 async def _demo(folder: Path) -> int:
     leave = leaving()
     settings = _settings(folder)
-    print("Starting a Dispatcher and a Commander with the bundled model …", flush=True)
+    print(fitted("Starting a Dispatcher and a Commander with the bundled model …"), flush=True)
     commander_log = folder / "commander.log"
     with commander_log.open("wb") as output:
         try:
@@ -71,7 +71,7 @@ async def _run(dispatcher: Dispatcher, commander: asyncio.subprocess.Process, le
         return INTERRUPTED
     show.result()
     if sys.stdout.isatty():
-        print(where_to_look(dispatcher), flush=True)
+        print(fitted(where_to_look(dispatcher)), flush=True)
         await left
     left.cancel()
     return 0
@@ -95,9 +95,9 @@ async def _show(dispatcher: Dispatcher, commander: asyncio.subprocess.Process) -
     started = time.perf_counter()
     async with asyncio.timeout(LOAD_SECONDS):
         await until_agents(dispatcher, commander)
-    print(f"Ready after {time.perf_counter() - started:.1f} s. The model is tiny (it comes in a package): mind the")
-    print("plumbing, not the wit. One line brings a real one:")
-    print("  COMMANDER_BACKEND=openai COMMANDER_OPENAI__BASE_URL=… make demo")
+    ready = f"Ready after {time.perf_counter() - started:.1f} s."
+    print(fitted(f"{ready} The model is tiny (it comes in a package): mind the plumbing, not the wit."))
+    print(fitted("One line brings a real one:\n  COMMANDER_BACKEND=openai COMMANDER_OPENAI__BASE_URL=… make demo"))
     await asyncio.to_thread(_scenes, dispatcher.http_port, dispatcher.operator_port)
 
 
@@ -173,7 +173,7 @@ class _Demo:
         screen.line(f"the user got      …{text[-40:]!r}")
 
     def _begin(self, title: str, prompt: str) -> tuple["_Screen", str]:
-        print(f"\n{title}\n  > {prompt}", flush=True)
+        print(fitted(f"\n{title}\n  > {prompt}"), flush=True)
         screen = _Screen()
         body = {"prompt": prompt, "parameters": {"temperature": 0}}  # the same story each time
         return screen, self._users.post("/v1/sessions", body)["session_id"]
@@ -219,11 +219,6 @@ class _Screen:
         self._lock = threading.Lock()
         self._column = 0  # where the words stand
 
-    @property
-    def _width(self) -> int:
-        """On a pipe, whose reader wants whole lines, without end."""
-        return max(shutil.get_terminal_size().columns, 2 * len(INDENT)) if sys.stdout.isatty() else sys.maxsize
-
     def _time(self) -> str:
         return f"  {time.perf_counter() - self._started:6.2f} s  "
 
@@ -237,7 +232,7 @@ class _Screen:
     def _wrapped(self, text: str) -> Iterator[str]:
         """A word that does not fit goes to the next line; one that has begun is broken."""
         for part in re.findall(r"\n|[^\S\n]+|\S+", text):
-            if part == "\n" or self._column + len(part) >= self._width:
+            if part == "\n" or self._column + len(part) >= columns():
                 yield f"\n{INDENT}"
                 self._column = len(INDENT)
                 if part.isspace():
@@ -251,6 +246,6 @@ class _Screen:
                 print("▮")
                 self._in_words = False
             line = self._time() + text
-            if len(line) >= self._width:
-                line = textwrap.fill(line, self._width - 1, subsequent_indent=INDENT, drop_whitespace=True)
+            if len(line) >= (width := columns()):
+                line = textwrap.fill(line, width - 1, subsequent_indent=INDENT, drop_whitespace=True)
             print(line, flush=True)

@@ -18,6 +18,7 @@ from dispatcher.settings import DispatcherSettings
 from shared import logs
 from shared.config import load
 from shared.errors import ConfigError
+from shared.terminal import fitted
 
 logger = structlog.get_logger()
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 def _say(text: str) -> None:
     """To whoever started it. Where that cannot be written, as on a full device, it serves all the same."""
     with contextlib.suppress(OSError):
-        print(text, flush=True)
+        print(fitted(text), flush=True)
 
 
 async def _dev(settings: DispatcherSettings) -> int:

@@ -160,3 +160,15 @@ async def test_every_answer_says_how_a_browser_is_to_take_it(
     ):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+async def test_a_compressed_body_is_refused(
+    http: httpx2.AsyncClient, operator: httpx2.AsyncClient, sessions: FakeSessions
+) -> None:
+    for client, path in ((http, "/v1/sessions"), (http, "/v1/chat/completions"), (operator, "/operator/stop")):
+        for coding in ("gzip", "br"):
+            answer = await client.post(path, content=b"\x1f\x8b", headers={"Content-Encoding": coding})
+            assert check_error(answer, 415, "Content-Encoding")["code"] == "unsupported_media_type", path
+    plain = await http.post("/v1/sessions", json={"prompt": "hi"}, headers={"Content-Encoding": "Identity"})
+    assert plain.status_code == 201
+    assert sessions.created.qsize() == 1
