@@ -4,8 +4,8 @@ The phrases stand in order without their marks, so that those that begin with th
 stands for such a beginning. Where there are many, there are states only until a phrase is alone in its range; the rest
 of it is compared as it stands (`phrases`). So the size of the automaton depends on how many phrases there are, not on
 how long they are. Reading a symbol is one look-up in the column of the symbol, whatever the number of phrases; what a
-column does not know yet is found over the suffixes, and remembered. What many phrases begin with, texts come to more
-often: such states have the lowest numbers, so that what is looked up lies close together in the processor's caches.
+rare symbol's column does not know yet is found over the suffixes, and remembered. What many phrases begin with, texts
+come to more often: such states have the lowest numbers, so that what is looked up lies close together in the caches.
 
 pyahocorasick goes on from one part of a text to the next too, but does not tell how deep it stands: what must be held;
 and doing so it corrupts the heap where a text has characters beyond the BMP (its issue 221, open). ahocorasick_rs goes
@@ -16,7 +16,7 @@ for the state after a token, with all states as its patterns, it takes longer th
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 from unicodedata import combining
 
@@ -69,13 +69,30 @@ class Columns(dict[str, Column]):
             self[symbol] = self._strange
         return self._strange
 
-    def add(self, symbol: str, known: Iterable[tuple[int, int]]) -> None:
-        """A symbol's column, the most frequent first. known: where it leads from states after which it goes on."""
-        dense = (len(self) + 1) * self.unknown <= MAX_DENSE
-        self[symbol] = column = array(self._kind, [self.unknown]) * self.unknown if dense else Sparse(self)
-        column[0] = 0
-        for state, to in known:
-            column[state] = to
+    def fill(self, trie: "Trie", fail: "array[int]", numbers: "array[int]") -> None:
+        """Make the columns of all symbols that the trie has. fail, numbers: of its beginnings.
+
+        Those of the most frequent symbols know it all, as far as there is room: a state leads where its longest suffix
+        leads, but for where it goes on itself. Others know where it goes on.
+        """
+        symbols = sorted(trie.edges, key=lambda symbol: -len(trie.edges[symbol]))
+        dense = symbols[: MAX_DENSE // self.unknown]
+        width, codes = len(dense), {symbol: code for code, symbol in enumerate(dense)}
+        table = array(self._kind, [0]) * (width * self.unknown)  # by state, then by symbol
+        child = 1
+        for at, number in enumerate(numbers):
+            row, suffix = number * width, numbers[fail[at]] * width
+            table[row : row + width] = table[suffix : suffix + width]
+            while child < self.unknown and trie.before[child] == at:
+                if (code := codes.get(trie.last[child], -1)) >= 0:
+                    table[row + code] = numbers[child]
+                child += 1
+        for symbol, code in codes.items():
+            self[symbol] = table[code::width]
+        for symbol in symbols[width:]:
+            self[symbol] = column = Sparse(self)
+            column[0] = 0
+            column.update((numbers[at], numbers[to]) for at, to in trie.edges[symbol].items())
 
 
 class Trie:
@@ -185,11 +202,8 @@ class Automaton:
         suffix = state
         while (to := column[suffix]) == unknown:
             suffix = self.fail[suffix]
-        if suffix != state:
-            if isinstance(column, Sparse):
-                column.remember(state, to)
-            else:
-                column[state] = to
+        if suffix != state and isinstance(column, Sparse):
+            column.remember(state, to)
         return to
 
     def is_alone(self, state: int) -> bool:
@@ -268,8 +282,7 @@ class Automaton:
             partial[at] = depth if goes_on else partial[fail[at]]
         self.partial = _ordered(partial, order)
         self.columns = Columns(len(order))
-        for symbol, edges in sorted(trie.edges.items(), key=lambda edges: -len(edges[1])):
-            self.columns.add(symbol, [(numbers[at], numbers[to]) for at, to in edges.items()])
+        self.columns.fill(trie, fail, numbers)
 
 
 def _ordered(values: "array[int]", order: Sequence[int]) -> "array[int]":
