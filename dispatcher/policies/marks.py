@@ -55,7 +55,12 @@ class Marks:
 
     def are_inside(self, wanted: Sequence[str], start: int) -> bool:
         """From that place on the symbols have these marks, and none of them is the last."""
-        return all(is_inside(self.on(start + at), marks, self._exact) for at, marks in enumerate(wanted))
+        runs = self._runs
+        for place, marks in enumerate(wanted, start):
+            run = runs.get(place, "")
+            if run != marks and not is_inside(run, marks, self._exact):
+                return False
+        return True
 
     def may_go_on(self, kinds: Sequence[Sequence[str]], start: int, last: int) -> bool:
         """From `start` to `last`, which may get more, the symbols have the marks of some kind; one of none is empty."""
