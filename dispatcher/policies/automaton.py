@@ -29,7 +29,7 @@ NEVER = 1 << 30  # symbols that no phrase has
 MAX_STRANGE = 1 << 14  # symbols of no phrase that are remembered
 
 Column: TypeAlias = "array[int] | Sparse"
-# Symbols that have come, the range of phrases that are all alike, and one of these.
+# Symbols that have come, the range of phrases that are all alike, and what they go on with.
 Lone: TypeAlias = tuple[int, int, int, str]
 
 
@@ -214,7 +214,7 @@ class Automaton:
         """What is alone from that state on, or from a suffix, longest first."""
         if (begun := self._begun.get(state)) is None:
             begun = tuple(
-                (self.depth[each], self.mid[each], self.high[each], self.bases[self.mid[each]])
+                (self.depth[each], self.mid[each], self.high[each], self.bases[self.mid[each]][self.depth[each] :])
                 for each in self.come(state)
                 if self.is_alone(each)
             )
@@ -225,9 +225,9 @@ class Automaton:
 
     def may_follow(self, state: int, run: str, read: int) -> bool:
         """Something is alone from that state on, or from a suffix; whether it may go on like the run from there on."""
-        rest = run[read:]
-        for depth, _, _, base in self.begun(state):
-            if base.startswith(rest, depth) or rest.startswith(base[depth:]):
+        size = len(run) - read
+        for _, _, _, rest in self.begun(state):
+            if run.startswith(rest, read) or (size < len(rest) and rest.startswith(run[read:])):
                 return True
         return False
 

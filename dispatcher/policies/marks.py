@@ -55,20 +55,16 @@ class Marks:
 
     def are_inside(self, wanted: Sequence[str], start: int) -> bool:
         """From that place on the symbols have these marks, and none of them is the last."""
-        runs = self._runs
-        for place, marks in enumerate(wanted, start):
-            run = runs.get(place, "")
-            if run != marks and not is_inside(run, marks, self._exact):
-                return False
-        return True
+        return all(is_inside(self.on(start + at), marks, self._exact) for at, marks in enumerate(wanted))
 
     def may_go_on(self, kinds: Sequence[Sequence[str]], start: int, last: int) -> bool:
         """From `start` to `last`, which may get more, the symbols have the marks of some kind; one of none is empty."""
+        run = self.on(last)
         for wanted in kinds:
             if not wanted:
                 if self.barred < start:
                     return True
-            elif may_be_inside(self.on(last), wanted[-1], self._exact) and self.are_inside(wanted[:-1], start):
+            elif may_be_inside(run, wanted[-1], self._exact) and self.are_inside(wanted[:-1], start):
                 return True
         return False
 
@@ -94,7 +90,7 @@ def may_begin_with(run: str, wanted: str) -> bool:
 
 def is_inside(run: str, wanted: str, exact: bool) -> bool:
     """What a symbol before the last needs."""
-    return all(
+    return run == wanted or all(
         came == marks or (accent and not exact and came.startswith(marks))
         for came, marks, accent in _classes(run, wanted)
     )
@@ -102,7 +98,7 @@ def is_inside(run: str, wanted: str, exact: bool) -> bool:
 
 def may_be_inside(run: str, wanted: str, exact: bool) -> bool:
     """With more marks it can be, or it is."""
-    return all(
+    return run == wanted or all(
         marks.startswith(came) or (accent and not exact and came.startswith(marks))
         for came, marks, accent in _classes(run, wanted)
     )

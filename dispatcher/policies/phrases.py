@@ -218,11 +218,11 @@ class PhraseStream:
                     return False
                 if to >= events:
                     read = size - length_hint(symbols)
-                    rest = folded[read:]
-                    for depth, low, high, base in automaton.begun(to):
-                        if rest.startswith(base[depth:]):
+                    coming = folded[read:]
+                    for depth, low, high, rest in automaton.begun(to):
+                        if coming.startswith(rest):
                             return False
-                        if base.startswith(rest, depth):
+                        if rest.startswith(coming):
                             alone = [*alone, Alone(self._place + read - depth, low, high, depth + size - read)]
             state = to
         self._alone = alone
