@@ -138,7 +138,8 @@ async def test_what_runs_goes_on_with_its_commander(kept: Kept) -> None:
         await kept.sessions.recover()
     link, (call_id,) = Link(), record.head.calls
     assert await kept.sessions.desk.open(link, "running", Open(record.head.commander_id, 1, (call_id,))) is None
-    await until(lambda: len(link.signals) == 2)
+    await until(lambda: link.sends)
+    assert not await link.sends["running"](link)  # there is room for the result, which is read from the log again
     welcome, result = link.signals
     assert isinstance(welcome, Welcome)
     assert welcome.sequence == 2
