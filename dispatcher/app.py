@@ -1,13 +1,12 @@
 """Composition root: what is opened, in which order, and how it drains. Closing order is the opening order reversed."""
 
 import asyncio
-import ctypes
 import gc
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -54,11 +53,6 @@ SWITCH_SECONDS = 0.001
 # Objects between two looks of the garbage collector: records, futures and frames of the hot path come and go without
 # it. With Python's 700 it looked every 600 tokens, for 1 µs of each.
 GARBAGE_OBJECTS = 10_000
-# A block as large goes back to the system when it is freed. glibc begins with that, and with each larger one that is
-# freed keeps those of its size, up to 32 MiB, and twice as much that is free beside them: floods of headers left 30 MiB
-# each.
-LARGE_BYTES = 128 * 1024
-_MMAP_THRESHOLD = -3  # of <malloc.h>
 
 
 async def start(settings: DispatcherSettings) -> "Dispatcher":
@@ -299,8 +293,6 @@ def _named(setting: str) -> Iterator[None]:
 async def serve(settings: DispatcherSettings) -> None:
     """Run the server until SIGTERM or SIGINT; a second one cuts the draining short. SIGHUP: `reload`."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    with suppress(AttributeError):  # no glibc
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, LARGE_BYTES)
     leave, loop = asyncio.Event(), asyncio.get_running_loop()
     cut = asyncio.Event()
 

@@ -11,6 +11,7 @@ CHECKPOINT_BYTES = 4 * 1024 * 1024  # of the WAL; SQLite's own threshold, 1,000 
 TRANSACTION_BYTES = 16 * 1024  # that a transaction adds to the WAL besides what it was given: some pages of 4 KiB
 # Beyond this transactions wait for a second checkpoint: only when nothing is written meanwhile is the WAL begun again.
 # Most has been moved by then, so it is short. And no more than this is written during the first. Stops never wait.
+# The file may be larger by what is written until the next one is over: CHECKPOINT_BYTES, and what comes meanwhile.
 MAX_WAL_BYTES = 64 * 1024 * 1024
 
 
