@@ -158,7 +158,7 @@ KEYS = (
     Key("GitHub", "gh[pours]_", LINED, 36, "gitleaks/github-pat"),
     Key("GitHub App", "ghs_[0-9]{1,12}_eyJ", DOTTED, 16, "docs.github.com: installation tokens, ghs_APPID_JWT"),
     Key("GitHub", "github_pat_", WORD, 22, "gitleaks/github-fine-grained-pat"),
-    Key("GitLab", "gl(?:pat|dt|ft|rt|rtr|oas|soat|imt|ptt|agent|cbt|ffct|ffct|wt)-", DOTTED, 20,
+    Key("GitLab", "gl(?:pat|dt|ft|rt|rtr|oas|soat|imt|ptt|agent|cbt|ffct|wt)-", DOTTED, 20,
         "gitleaks/gitlab-pat-routable, docs.gitlab.com/security/tokens"),
     Key("GitLab", "GR1348941", WORD, 20, "gitleaks/gitlab-rrt"),
     Key("GitLab", "_gitlab_session=", ALNUM, 32, "gitleaks/gitlab-session-cookie"),

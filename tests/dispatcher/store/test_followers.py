@@ -6,7 +6,7 @@ import pytest
 
 from dispatcher.core.entries import Entry
 from dispatcher.store.followers import Hub
-from dispatcher.store.ports import LogPart
+from dispatcher.store.ports import Feed, LogPart
 from shared.records import Content
 
 HOUR = 3600.0
@@ -100,14 +100,20 @@ async def test_who_is_fed_waits_on() -> None:
         assert len(fed) == 3
 
 
+def taking(fed: list[float]) -> Feed:
+    """Takes all that it is fed."""
+
+    def feed(late: float) -> bool:
+        fed.append(late)
+        return True
+
+    return feed
+
+
 async def test_what_may_be_gone_is_fed_to_nobody() -> None:
     hub, fed = Hub(), list[float]()
+    feed = taking(fed)
     with hub.follow("s") as follower:
-
-        def feed(late: float) -> bool:
-            fed.append(late)
-            return True
-
         waits = asyncio.create_task(follower.wait(HOUR, feed))
         await asyncio.sleep(0)
         hub.publish("s", ENTRIES, [1, 1, 1])
@@ -126,12 +132,8 @@ async def test_what_may_be_gone_is_fed_to_nobody() -> None:
 
 async def test_who_has_stopped_waiting_is_fed_nothing() -> None:
     hub, fed = Hub(), list[float]()
+    feed = taking(fed)
     with hub.follow("s") as follower:
-
-        def feed(late: float) -> bool:
-            fed.append(late)
-            return True
-
         waits = asyncio.create_task(follower.wait(HOUR, feed))
         await asyncio.sleep(0)
         hub.nudge("s")
